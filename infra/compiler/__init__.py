@@ -1,0 +1,1 @@
+"""From Feast objects to the FeaturePlan."""

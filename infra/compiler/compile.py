@@ -1,0 +1,119 @@
+"""Compiles a user's repo: Feast objects and model specs in, plan and specs out; nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
+from feast.repo_config import load_repo_config
+
+from infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
+from infra.compiler.services import compile_request, compile_service, compile_transform
+from infra.compiler.views import compile_view
+from skewless.errors import DefinitionError
+from skewless.plan import FeaturePlan
+from skewless.spec import ModelSpec
+from skewless.transforms import TransformRunner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What a repo declares: the plan, the models, and the Feast objects to register."""
+
+    plan: FeaturePlan
+    models: tuple[ModelSpec, ...]
+    feast_objects: tuple[Any, ...]
+
+
+def compile_repo(repo: Path) -> Compiled:
+    """Return what the repo's ``definitions.py`` and ``models.py`` declare.
+
+    Raises:
+        DefinitionError: something cannot be served exactly; names the thing, the value and the fix.
+    """
+    project = _project_name(repo)
+    with repo_modules(repo):
+        module = load_module(repo, DEFINITIONS)
+        objects = _feast_objects(module)
+        plan = _compile_plan(project, objects)
+        models = _models(repo)
+    for transform in plan.transforms:
+        TransformRunner(plan, transform).check()
+    for spec in models:
+        check_model(plan, spec)
+    return Compiled(plan=plan, models=models, feast_objects=tuple(objects))
+
+
+def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
+    """Check that a model's service exists and holds nothing that a tree model cannot see.
+
+    Raises:
+        DefinitionError: the service is unknown or one of its features is bytes.
+    """
+    for ref in plan.service(spec.service).features:
+        if plan.dtype(ref) == "bytes":
+            raise DefinitionError(
+                f"model {spec.name!r} feature {ref.label!r}",
+                "is of type bytes, which no model can see",
+                fix="leave it out of the feature service",
+            )
+
+
+def _project_name(repo: Path) -> str:
+    path = repo / "feature_store.yaml"
+    if not path.exists():
+        raise DefinitionError(f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`")
+    try:
+        return str(load_repo_config(repo, path).project)
+    except Exception as error:  # noqa: BLE001 - Feast raises pydantic, yaml and its own errors here
+        raise DefinitionError(f"file {path}", str(error), fix="correct the Feast configuration") from error
+
+
+def _feast_objects(module: ModuleType) -> list[Any]:
+    kinds = (Entity, FeatureView, OnDemandFeatureView, FeatureService)
+    found = [value for value in vars(module).values() if isinstance(value, kinds)]
+    _distinct_names(found)
+    return found
+
+
+def _distinct_names(found: list[Any]) -> None:
+    seen: dict[tuple[bool, str], object] = {}
+    for value in found:
+        key = (isinstance(value, Entity), value.name)
+        if seen.setdefault(key, value) is not value:
+            raise DefinitionError(
+                f"{type(value).__name__} {value.name!r}", "is defined twice", fix="rename or remove one of them"
+            )
+
+
+def _compile_plan(project: str, objects: list[Any]) -> FeaturePlan:
+    entities = {item.name: item for item in objects if isinstance(item, Entity)}
+    on_demand = [item for item in objects if isinstance(item, OnDemandFeatureView)]
+    views = {item.name: compile_view(item, entities) for item in objects if isinstance(item, FeatureView)}
+    transforms = {item.name: compile_transform(item) for item in on_demand}
+    services = [item for item in objects if isinstance(item, FeatureService)]
+    return FeaturePlan(
+        project=project,
+        views=tuple(views.values()),
+        request=compile_request(on_demand),
+        transforms=tuple(transforms.values()),
+        services=tuple(compile_service(item, views, transforms) for item in services),
+    )
+
+
+def _models(repo: Path) -> tuple[ModelSpec, ...]:
+    if not (repo / f"{MODELS}.py").exists():
+        return ()
+    models = getattr(load_module(repo, MODELS), "MODELS", None)
+    if not isinstance(models, list | tuple) or not all(isinstance(item, ModelSpec) for item in models):
+        raise DefinitionError(
+            f"file {repo / MODELS}.py", "does not define MODELS as a list of ModelSpec", fix="set MODELS = [ModelSpec(...)]"
+        )
+    names = [spec.name for spec in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise DefinitionError(f"model {name!r}", "is defined twice", fix="rename or remove one of them")
+    return tuple(models)

@@ -1,0 +1,166 @@
+"""Feast feature views to plan views."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from feast import Entity, FeatureView, Field, FileSource, StreamFeatureView
+from feast.types import PrimitiveFeastType
+from feast.value_type import ValueType
+
+from skewless.dtypes import DType
+from skewless.errors import DefinitionError
+from skewless.keys import KEY_DTYPES
+from skewless.plan import Column, Source, View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TAG_DELAY = "skewless.delay"
+TAG_FRESHNESS = "skewless.freshness"
+TAG_TOMBSTONE = "skewless.tombstone"
+_TAGS = frozenset({TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE})
+
+_DTYPES = {
+    PrimitiveFeastType.INT32: DType.INT32,
+    PrimitiveFeastType.INT64: DType.INT64,
+    PrimitiveFeastType.FLOAT32: DType.FLOAT32,
+    PrimitiveFeastType.FLOAT64: DType.FLOAT64,
+    PrimitiveFeastType.BOOL: DType.BOOL,
+    PrimitiveFeastType.STRING: DType.STRING,
+    PrimitiveFeastType.BYTES: DType.BYTES,
+    PrimitiveFeastType.UNIX_TIMESTAMP: DType.TIMESTAMP,
+}
+_KEY_TYPES = {ValueType.INT32: DType.INT32, ValueType.INT64: DType.INT64, ValueType.STRING: DType.STRING}
+_LENGTH = re.compile(r"(\d+)(us|ms|s|m|h|d)")
+_UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
+
+
+def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> View:
+    """Return the plan's form of a latest-value feature view.
+
+    Raises:
+        DefinitionError: the view is of a kind, type or shape that cannot be served.
+    """
+    name = feast_view.name
+    if isinstance(feast_view, StreamFeatureView):
+        raise DefinitionError(
+            f"feature view {name!r}",
+            "is a StreamFeatureView, which this version cannot compute",
+            fix="declare a FeatureView over a batch source",
+        )
+    keys = tuple(_key(feast_view, entities, entity) for entity in feast_view.entities)
+    tags = _tags(feast_view)
+    return View(
+        name=name,
+        keys=_some(name, "entity", keys),
+        features=_some(name, "feature", _features(feast_view, {key.name for key in keys})),
+        source=_source(feast_view, tags.get(TAG_TOMBSTONE)),
+        ttl_us=(feast_view.ttl or timedelta(0)) // timedelta(microseconds=1),
+        delay_us=_length(name, TAG_DELAY, tags),
+        freshness_us=_length(name, TAG_FRESHNESS, tags),
+    )
+
+
+def compile_field(owner: str, field: Field) -> Column:
+    """Return a typed column for a Feast field.
+
+    Raises:
+        DefinitionError: the type is not one of the plan's, or the name is reserved.
+    """
+    dtype = _DTYPES.get(field.dtype) if isinstance(field.dtype, PrimitiveFeastType) else None
+    if dtype is None:
+        raise DefinitionError(
+            f"{owner} feature {field.name!r}",
+            "has a type that cannot be served",
+            value=str(field.dtype),
+            fix=f"use one of {', '.join(sorted(item.name.title() for item in _DTYPES))}",
+        )
+    if field.name.startswith("__"):
+        raise DefinitionError(
+            f"{owner} feature", "has a reserved name", value=field.name, fix="do not begin names with two underscores"
+        )
+    return Column(name=field.name, dtype=dtype)
+
+
+def _key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_name: str) -> Column:
+    entity = entities.get(entity_name)
+    if entity is None:
+        raise DefinitionError(
+            f"feature view {feast_view.name!r}",
+            "names an entity that definitions.py does not hold",
+            value=entity_name,
+            fix="define the Entity at the top level of definitions.py",
+        )
+    declared = [field for field in feast_view.entity_columns if field.name == entity.join_key]
+    dtype = _DTYPES.get(declared[0].dtype) if declared else _KEY_TYPES.get(entity.value_type)
+    if dtype not in KEY_DTYPES:
+        raise DefinitionError(
+            f"entity {entity_name!r}",
+            "needs a key of type string, int32 or int64",
+            value=str(declared[0].dtype if declared else entity.value_type),
+            fix="set value_type=ValueType.STRING or ValueType.INT64 on the Entity",
+        )
+    return Column(name=entity.join_key, dtype=DType(dtype))
+
+
+def _features(feast_view: FeatureView, keys: set[str]) -> tuple[Column, ...]:
+    owner = f"feature view {feast_view.name!r}"
+    columns = [compile_field(owner, field) for field in feast_view.features if field.name not in keys]
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise DefinitionError(owner, "has two features of one name", value=name, fix="rename or remove one of them")
+    return tuple(columns)
+
+
+def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
+    source: Any = feast_view.batch_source
+    if not isinstance(source, FileSource):
+        raise DefinitionError(
+            f"feature view {feast_view.name!r}",
+            "has a source that cannot be read",
+            value=type(source).__name__,
+            fix="use a FileSource (Parquet or CSV file, folder or glob)",
+        )
+    if not source.timestamp_field:
+        raise DefinitionError(
+            f"feature view {feast_view.name!r} source {source.path!r}",
+            "has no timestamp_field",
+            fix="name the column that says when a row happened",
+        )
+    renamed = {plan_name: column for column, plan_name in source.field_mapping.items()}
+    return Source(
+        path=source.path,
+        event_column=source.timestamp_field,
+        created_column=source.created_timestamp_column or None,
+        tombstone_column=tombstone,
+        columns=renamed,
+    )
+
+
+def _tags(feast_view: FeatureView) -> Mapping[str, str]:
+    for tag in feast_view.tags:
+        if tag.startswith("skewless.") and tag not in _TAGS:
+            raise DefinitionError(
+                f"feature view {feast_view.name!r} tag", "is unknown", value=tag, fix=f"use {', '.join(sorted(_TAGS))}"
+            )
+    return feast_view.tags
+
+
+def _length(view: str, tag: str, tags: Mapping[str, str]) -> int:
+    text = tags.get(tag, "0s")
+    match = _LENGTH.fullmatch(text)
+    if match is None:
+        raise DefinitionError(
+            f"feature view {view!r} tag {tag!r}", "is not a length of time", value=text, fix="write it as 90s, 15m, 1h or 2d"
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _some(view: str, what: str, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    if not columns:
+        raise DefinitionError(f"feature view {view!r}", f"has no {what}", fix=f"give it at least one {what}")
+    return columns

@@ -1,0 +1,1 @@
+"""The accepted log and the ledger of runs: what replay and training read."""

@@ -1,0 +1,37 @@
+"""When serving could have known each log row (SEMANTICS 2.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from infra.log.runs import Kind, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRange:
+    """Log positions ``first`` to ``last`` that one run was the first to finish with."""
+
+    first: int
+    last: int
+    kind: Kind
+    ended_us: int
+
+
+def known_ranges(runs: Iterable[Run], partition: str) -> list[KnownRange]:
+    """Return disjoint, growing ranges of one partition: each position belongs to the first run that ended with it."""
+    finished = [run for run in runs if run.ended_us is not None and partition in run.covers]
+    ranges: list[KnownRange] = []
+    covered = -1
+    for run in sorted(finished, key=lambda item: (item.ended_us or 0, item.run_id)):
+        part = run.covers[partition]
+        if part.last > covered:
+            first = max(part.first, covered + 1)
+            ranges.append(KnownRange(first=first, last=part.last, kind=part.kind, ended_us=run.ended_us or 0))
+            covered = part.last
+    return ranges
+
+
+def last_covered(runs: Iterable[Run], partition: str) -> int:
+    """Return the last position of a partition that a finished run had applied; -1: none."""
+    return max((item.last for item in known_ranges(runs, partition)), default=-1)

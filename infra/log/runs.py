@@ -1,0 +1,106 @@
+"""The ledger of materialisation runs: when each began, and which log rows it had applied by its end.
+
+Two files a run, each created once: ``ID.start.json`` and ``ID.end.json``. A run without an end
+crashed, or is in flight, until a later run covers its rows (SEMANTICS 2.6, 2.7).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from skewless.errors import StoreError
+
+Kind = Literal["live", "bootstrap"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Log positions ``first`` to ``last`` of one partition that a run applied."""
+
+    first: int
+    last: int
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One materialisation run; times are microseconds of the project's clock.
+
+    Args:
+        ended_us: None while it runs, and for ever if it crashed.
+        covers: per partition, what it applied.
+    """
+
+    run_id: int
+    started_us: int
+    ended_us: int | None = None
+    covers: Mapping[str, Coverage] = field(default_factory=dict)
+
+
+class RunLedger:
+    """The runs of one project, in the order of their ids."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._finished: dict[int, Run] = {}
+
+    def start(self, now_us: int) -> Run:
+        """Record that a run begins; it gets the next free id."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        run_id = max(self._ids(), default=0) + 1
+        while not self._create(run_id, "start", {"started_us": now_us}):
+            run_id += 1
+        return Run(run_id=run_id, started_us=now_us)
+
+    def finish(self, run: Run, covers: Mapping[str, Coverage], now_us: int) -> Run:
+        """Record that a run has ended, and what it applied."""
+        body = {"ended_us": now_us, "covers": {name: asdict(item) for name, item in covers.items()}}
+        self._create(run.run_id, "end", body)
+        return Run(run_id=run.run_id, started_us=run.started_us, ended_us=now_us, covers=covers)
+
+    def runs(self) -> list[Run]:
+        """Return all runs, oldest first."""
+        return [self._read(run_id) for run_id in self._ids()]
+
+    def _ids(self) -> list[int]:
+        return sorted(int(path.name.split(".")[0]) for path in self._root.glob("*.start.json"))
+
+    def _read(self, run_id: int) -> Run:
+        if run_id in self._finished:
+            return self._finished[run_id]
+        start = json.loads(self._path(run_id, "start").read_text())
+        end_path = self._path(run_id, "end")
+        if not end_path.exists():
+            return Run(run_id=run_id, started_us=start["started_us"])
+        end = json.loads(end_path.read_text())
+        covers = {name: Coverage(**item) for name, item in end["covers"].items()}
+        run = Run(run_id=run_id, started_us=start["started_us"], ended_us=end["ended_us"], covers=covers)
+        self._finished[run_id] = run
+        return run
+
+    def _path(self, run_id: int, what: str) -> Path:
+        return self._root / f"{run_id:010d}.{what}.json"
+
+    def _create(self, run_id: int, what: str, body: Mapping[str, object]) -> bool:
+        temporary = self._root / f".{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("w") as file:
+                file.write(json.dumps(body))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, self._path(run_id, what))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StoreError(
+                f"run ledger {self._root}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True

@@ -1,0 +1,1 @@
+"""The offline side: DuckDB over Parquet."""

@@ -1,0 +1,30 @@
+"""DuckDB connections with bounded memory, UTC, and spilling into the project's state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from skewless.errors import StoreError
+
+
+def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory database; work beyond the limit spills into ``spill``."""
+    config: dict[str, Any] = {
+        "memory_limit": memory_limit,
+        "temp_directory": str(spill),
+        "preserve_insertion_order": "true",
+        "autoinstall_known_extensions": "false",
+    }
+    if threads:
+        config["threads"] = threads
+    try:
+        connection = duckdb.connect(":memory:", config=config)
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error as error:
+        raise StoreError(
+            "setting 'memory_limit'", str(error), value=memory_limit, fix="use a size such as 1GB"
+        ) from error
+    return connection

@@ -1,0 +1,58 @@
+"""The online store in memory: the reference that the Redis adapter must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skewless.rows import RANK_BYTES
+
+
+class MemoryStore:
+    """Keeps rows in a dict; writes and reads like the Redis adapter, in one process."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.markers: dict[str, int] = {}
+
+    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+        """Write each row unless the store holds one of a higher or equal rank."""
+        written = 0
+        for key, row in zip(keys, rows, strict=True):
+            old = self.rows.get(key)
+            if old is None or row[:RANK_BYTES] > old[:RANK_BYTES]:
+                self.rows[key] = row
+                written += 1
+        return written
+
+    def marker(self, name: str) -> int | None:
+        """Return the log position up to which a partition has been applied, or None."""
+        return self.markers.get(name)
+
+    def set_marker(self, name: str, seq: int) -> None:
+        """Record the position, never going back."""
+        self.markers[name] = max(seq, self.markers.get(name, seq))
+
+    def clock_offset_us(self) -> int:
+        """Return 0: there is no other clock."""
+        return 0
+
+    def close(self) -> None:
+        """Do nothing; the rows stay."""
+
+
+class MemoryReader:
+    """The asynchronous side of a ``MemoryStore``."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the row of each key, in order."""
+        return [self._store.rows.get(key) for key in keys]
+
+    async def marker(self, name: str) -> int | None:
+        """Return the log position up to which a partition has been applied, or None."""
+        return self._store.markers.get(name)
+
+    async def close(self) -> None:
+        """Do nothing; the rows stay."""

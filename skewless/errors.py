@@ -1,0 +1,122 @@
+"""Every error a user can meet, in one tree.
+
+::
+
+    SkewlessError                  exit 1
+    ├── DefinitionError        2   a definition, spec or setting that cannot be right
+    ├── StalePlanError         3   the applied plan is not the one that the work needs
+    ├── SourceError            4   a source file is missing, broken or has another shape
+    ├── GateError              5   a validation or promotion gate said no
+    ├── RequestError           6   a prediction request that cannot be answered
+    ├── StoreError             7   Redis or the disk refused or is away
+    ├── PackageError           8   a model package is missing, altered or not certified
+    ├── ConflictError          9   somebody else moved the thing first
+    └── PlaceError            10   a port, socket or folder of this machine is not usable
+
+An error names the thing, the problem, the value and the fix; it is shown as one sentence each.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SkewlessError(Exception):
+    """A failure that a user can act on.
+
+    Args:
+        thing: what it is about, by its name, for example ``view 'weather'``.
+        problem: what is wrong with it.
+        fix: what to do about it.
+        value: the offending value, where there is one.
+    """
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, thing: str, problem: str, *, fix: str, value: object = None) -> None:
+        self.thing = thing
+        self.problem = problem
+        self.fix = fix
+        self.value = value
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        """Return the whole message on one line."""
+        got = "" if self.value is None else f" (got {self.value!r})"
+        return f"{self.thing}: {self.problem}{got}. Fix: {self.fix}"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the message in parts, ready for JSON."""
+        parts: dict[str, object] = {
+            "kind": self.kind,
+            "thing": self.thing,
+            "problem": self.problem,
+            "fix": self.fix,
+        }
+        if self.value is not None:
+            parts["value"] = self.value if isinstance(self.value, str | int) else repr(self.value)
+        return parts
+
+
+class DefinitionError(SkewlessError):
+    """A definition, spec or setting cannot be right."""
+
+    exit_code = 2
+    kind = "definition"
+
+
+class StalePlanError(SkewlessError):
+    """The applied plan is not the one that the work needs."""
+
+    exit_code = 3
+    kind = "stale_plan"
+
+
+class SourceError(SkewlessError):
+    """A source is missing, broken or has another shape than declared."""
+
+    exit_code = 4
+    kind = "source"
+
+
+class GateError(SkewlessError):
+    """A validation or promotion gate said no; nothing was changed."""
+
+    exit_code = 5
+    kind = "gate"
+
+
+class RequestError(SkewlessError):
+    """A prediction request cannot be answered as it is."""
+
+    exit_code = 6
+    kind = "request"
+
+
+class StoreError(SkewlessError):
+    """Redis or the disk refused, or is away."""
+
+    exit_code = 7
+    kind = "store"
+
+
+class PackageError(SkewlessError):
+    """A model package is missing, altered, or not certified here."""
+
+    exit_code = 8
+    kind = "package"
+
+
+class ConflictError(SkewlessError):
+    """Somebody else moved the thing first."""
+
+    exit_code = 9
+    kind = "conflict"
+
+
+class PlaceError(SkewlessError):
+    """A port, socket or folder of this machine is not usable."""
+
+    exit_code = 10
+    kind = "place"

@@ -1,0 +1,261 @@
+"""The FeaturePlan: definitions compiled to frozen, hashed, plain data that every part shares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+from skewless.dtypes import DType
+from skewless.errors import DefinitionError
+
+REQUEST = "request"
+
+
+def digest(value: object) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a value's canonical JSON.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A named, typed column: a key, a feature or a request field."""
+
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A table of feature rows as the user keeps it.
+
+    Args:
+        path: Parquet or CSV file, folder or glob, relative to the repo.
+        event_column: when it happened.
+        created_column: when the row was written, or None.
+        tombstone_column: boolean column that marks a deletion, or None.
+        columns: name in the plan -> column here, where they differ.
+    """
+
+    path: str
+    event_column: str
+    created_column: str | None = None
+    tombstone_column: str | None = None
+    columns: Mapping[str, str]
+
+    def column(self, name: str) -> str:
+        """Return the column that holds a key or feature."""
+        return self.columns.get(name, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A latest-value feature view; times are microseconds.
+
+    Args:
+        ttl_us: rows older than this at the time of asking are EXPIRED; 0: no limit.
+        delay_us: declared time from ``event_ts`` to publication.
+        freshness_us: rows older than this are flagged STALE; 0: no limit.
+    """
+
+    name: str
+    keys: tuple[Column, ...]
+    features: tuple[Column, ...]
+    source: Source
+    ttl_us: int
+    delay_us: int
+    freshness_us: int
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the identity of the stored rows: part of the online key and of the log's folder.
+
+        How long a row stays valid is not part of it: a model brings its own ttl.
+        """
+        data = asdict(self)
+        for name in ("ttl_us", "delay_us", "freshness_us"):
+            del data[name]
+        return digest(data)
+
+    @property
+    def partition(self) -> str:
+        """Return the log partition of the view's batch rows (SEMANTICS 1.4)."""
+        return f"batch/{self.name}-{self.hash}"
+
+    def feature(self, name: str) -> Column:
+        """Return a feature by its name."""
+        for column in self.features:
+            if column.name == name:
+                return column
+        raise DefinitionError(
+            f"view {self.name!r}",
+            "has no such feature",
+            value=name,
+            fix=f"use one of {', '.join(column.name for column in self.features)}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRef:
+    """One column of a vector: a feature of a view, an output of a transform or a request field."""
+
+    group: str
+    name: str
+
+    @property
+    def label(self) -> str:
+        """Return the name used in matrices, logs and replies.
+
+        >>> FeatureRef(group="weather", name="temp").label
+        'weather__temp'
+        """
+        return f"{self.group}__{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """A request-time transform: a function of a numpy-only module (SEMANTICS 5.1).
+
+    Args:
+        function: name of the function in the module.
+        source: the module's source text, which travels in every model package.
+        inputs: what it reads; its argument is keyed by the plain names.
+        outputs: what it returns, keyed by the plain names.
+    """
+
+    name: str
+    function: str
+    source: str
+    inputs: tuple[FeatureRef, ...]
+    outputs: tuple[Column, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the identity of what the transform computes."""
+        return digest(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """An ordered list of features, shared by models."""
+
+    name: str
+    features: tuple[FeatureRef, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePlan:
+    """All definitions of a project, or the part of them that one model pins."""
+
+    project: str
+    views: tuple[View, ...]
+    request: tuple[Column, ...]
+    transforms: tuple[Transform, ...]
+    services: tuple[Service, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the identity of the whole plan."""
+        return digest(self.as_dict())
+
+    def view(self, name: str) -> View:
+        """Return a view by its name."""
+        return _named(self.views, "feature view", name)
+
+    def service(self, name: str) -> Service:
+        """Return a service by its name."""
+        return _named(self.services, "feature service", name)
+
+    def transform(self, name: str) -> Transform:
+        """Return a transform by its name."""
+        return _named(self.transforms, "on-demand feature view", name)
+
+    def dtype(self, ref: FeatureRef) -> DType:
+        """Return the type of one column of a vector."""
+        if ref.group == REQUEST:
+            return _named(self.request, "request field", ref.name).dtype
+        for view in self.views:
+            if view.name == ref.group:
+                return view.feature(ref.name).dtype
+        return _named(self.transform(ref.group).outputs, f"output of {ref.group!r}", ref.name).dtype
+
+    def only(self, service: str) -> FeaturePlan:
+        """Return the plan with just what one service needs: what a model pins."""
+        chosen = self.service(service)
+        groups = {ref.group for ref in chosen.features}
+        transforms = tuple(item for item in self.transforms if item.name in groups)
+        inputs = [ref for item in transforms for ref in item.inputs]
+        groups |= {ref.group for ref in inputs}
+        fields = {ref.name for ref in (*inputs, *chosen.features) if ref.group == REQUEST}
+        return FeaturePlan(
+            project=self.project,
+            views=tuple(view for view in self.views if view.name in groups),
+            request=tuple(column for column in self.request if column.name in fields),
+            transforms=transforms,
+            services=(chosen,),
+        )
+
+    @property
+    def join_keys(self) -> tuple[Column, ...]:
+        """Return the distinct key columns of all views, in order of appearance."""
+        return tuple({column.name: column for view in self.views for column in view.keys}.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FeaturePlan:
+        """Build a plan from what ``as_dict`` returned."""
+        return cls(
+            project=data["project"],
+            views=tuple(_view(item) for item in data["views"]),
+            request=_columns(data["request"]),
+            transforms=tuple(_transform(item) for item in data["transforms"]),
+            services=tuple(Service(name=item["name"], features=_refs(item["features"])) for item in data["services"]),
+        )
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_NamedT = TypeVar("_NamedT", bound=_Named)
+
+
+def _named(items: tuple[_NamedT, ...], what: str, name: str) -> _NamedT:
+    for item in items:
+        if item.name == name:
+            return item
+    known = ", ".join(item.name for item in items) or "none"
+    raise DefinitionError(what, "is unknown", value=name, fix=f"use one of those defined: {known}")
+
+
+def _columns(data: list[dict[str, str]]) -> tuple[Column, ...]:
+    return tuple(Column(name=item["name"], dtype=DType(item["dtype"])) for item in data)
+
+
+def _refs(data: list[dict[str, str]]) -> tuple[FeatureRef, ...]:
+    return tuple(FeatureRef(**item) for item in data)
+
+
+def _view(data: Mapping[str, Any]) -> View:
+    parts = {
+        "keys": _columns(data["keys"]),
+        "features": _columns(data["features"]),
+        "source": Source(**data["source"]),
+    }
+    return View(**{**data, **parts})
+
+
+def _transform(data: Mapping[str, Any]) -> Transform:
+    return Transform(**{**data, "inputs": _refs(data["inputs"]), "outputs": _columns(data["outputs"])})

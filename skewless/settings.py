@@ -1,0 +1,57 @@
+"""What can be set per project or machine: ``skewless.yaml`` in the repo, then ``SKEWLESS_*`` variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from skewless.errors import DefinitionError
+
+SETTINGS_FILE = "skewless.yaml"
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults; environment variables win over the file."""
+
+    model_config = SettingsConfigDict(env_prefix="SKEWLESS_", extra="forbid", frozen=True)
+
+    redis_url: str | None = Field(None, description="Redis or Valkey URL; none: a private server is started")
+    state: str = Field(".skewless", description="folder for plan, log, packages and runs, relative to the repo")
+    clock: str = Field("system", description="'system', or 'file:PATH' for a clock that a demo or test moves")
+    host: str = Field("127.0.0.1", description="address that the server listens on")
+    port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free one")
+    memory_limit: str = Field("1GB", description="DuckDB's memory limit; work beyond it spills to disk")
+    threads: int = Field(0, ge=0, description="DuckDB and training threads; 0: one per core")
+    log_flush_seconds: float = Field(1.0, gt=0, description="longest time a prediction waits for its log file")
+    log_capacity: int = Field(100_000, gt=0, description="predictions held for the log before they are dropped")
+    reload_seconds: float = Field(0.5, gt=0, description="how often the server looks for a moved alias")
+    max_batch: int = Field(10_000, gt=0, description="most entity rows in one request")
+    skew_limit_ms: float = Field(100.0, gt=0, description="clock offset to Redis above which readiness complains")
+    materialize_cron: str = Field("*/5 * * * *", description="when the scheduler materialises")
+    validate_cron: str = Field("0 * * * *", description="when the scheduler checks all sources")
+
+
+def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - values are checked by Settings
+    """Return the settings of a repo.
+
+    Raises:
+        DefinitionError: a setting is unknown or has a wrong value.
+    """
+    path = repo / SETTINGS_FILE
+    data = yaml.safe_load(path.read_text()) if path.exists() else {}
+    try:
+        environment = Settings()
+        chosen = {name: getattr(environment, name) for name in environment.model_fields_set}
+        return Settings(**{**(data or {}), **chosen, **overrides})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DefinitionError(
+            f"setting {'.'.join(str(part) for part in first['loc'])!r}",
+            first["msg"].lower(),
+            value=first.get("input"),
+            fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
+        ) from error

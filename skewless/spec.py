@@ -1,0 +1,176 @@
+"""What a user declares about a model, beside Feast's own objects: frozen, validated, plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+from skewless.errors import DefinitionError
+
+Algorithm = Literal["lightgbm", "xgboost"]
+Task = Literal["binary", "regression"]
+TimeMode = Literal["knowledge", "event_time"]
+LogPolicy = Literal["best_effort", "required"]
+MissingPolicy = Literal["null", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSource:
+    """A table with one row per thing to predict: its keys, request fields, label and times.
+
+    Args:
+        path: Parquet file, folder or glob, relative to the repo.
+        event_time: column with the moment that the prediction is about.
+        known_time: column with the moment when the label became known; null where it never did.
+        label: column with the label; rows without one are counted and left out.
+        weight: column with a sample weight, if any.
+        columns: name in the plan (join key or request field) -> column here, where they differ.
+    """
+
+    path: str
+    event_time: str
+    known_time: str
+    label: str
+    weight: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> str:
+        """Return the column that holds a join key or request field."""
+        return self.columns.get(name, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A split by time: train, then an embargo, then the test period, which ends the data.
+
+    Rows whose label became known after the test period began never train.
+    """
+
+    test: timedelta
+    embargo: timedelta = timedelta(0)
+    validation: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        """Refuse lengths below zero and an empty test period."""
+        _positive("Split.test", self.test)
+        for name in ("embargo", "validation"):
+            if getattr(self, name) < timedelta(0):
+                raise DefinitionError(
+                    f"Split.{name}", "is below zero", value=str(getattr(self, name)), fix="give a length of 0 or more"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a new model must reach before the alias moves to it.
+
+    Args:
+        metric: name of a metric of the evaluation, higher is better (``auc``) unless in
+            ``LOWER_IS_BETTER``.
+        floor: the metric must be at least this (at most, where lower is better), if given.
+        tolerance: how much worse than the champion, on the same rows, is still accepted.
+    """
+
+    metric: str = "auc"
+    floor: float | None = None
+    tolerance: float = 0.0
+
+
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "rmse", "mae"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Everything that makes a model reproducible from the feature store.
+
+    Args:
+        name: the model's name in URLs and packages.
+        service: the Feast FeatureService with its features, in order.
+        labels: where labels, keys and request fields come from.
+        algorithm: the library that trains it.
+        task: what it predicts.
+        horizon: how long before ``labels.event_time`` the prediction is asked.
+        split: the split by time.
+        params: parameters of the library, passed on as they are.
+        rounds: number of boosting rounds.
+        class_weight: weight of positive rows (1.0: none).
+        gate: what a new version must reach.
+        time_mode: which rows training may see (SEMANTICS 2.6).
+        missing: what to do when a view is UNAVAILABLE: score nulls (flagged) or refuse.
+        log: whether a reply waits for its prediction log row (SEMANTICS 7.4).
+        tolerance: largest margin difference at which a runtime is still accepted; 0: bit-equal.
+        retrain: cron expression for the scheduler, if any.
+        seed: seed of everything random.
+    """
+
+    name: str
+    service: str
+    labels: LabelSource
+    algorithm: Algorithm
+    split: Split
+    task: Task = "binary"
+    horizon: timedelta = timedelta(0)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int = 200
+    class_weight: float = 1.0
+    gate: Gate = Gate()
+    time_mode: TimeMode = "knowledge"
+    missing: MissingPolicy = "null"
+    log: LogPolicy = "best_effort"
+    tolerance: float = 0.0
+    retrain: str | None = None
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained or named."""
+        if not self.name.replace("-", "_").isidentifier():
+            raise DefinitionError(
+                "ModelSpec.name", "is not a name", value=self.name, fix="use letters, digits, '-' and '_'"
+            )
+        _choice(self.name, "algorithm", self.algorithm, ("lightgbm", "xgboost"))
+        _choice(self.name, "task", self.task, ("binary", "regression"))
+        _choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
+        _choice(self.name, "missing", self.missing, ("null", "refuse"))
+        _choice(self.name, "log", self.log, ("best_effort", "required"))
+        if self.rounds < 1:
+            raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")
+        if self.horizon < timedelta(0):
+            raise DefinitionError(
+                f"model {self.name!r} horizon", "is below zero", value=str(self.horizon), fix="give a length of 0 or more"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values; times are microseconds."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """Build a spec from what ``as_dict`` returned."""
+        values = dict(data)
+        values["labels"] = LabelSource(**values["labels"])
+        values["split"] = Split(**{key: timedelta(microseconds=us) for key, us in values["split"].items()})
+        values["gate"] = Gate(**values["gate"])
+        values["horizon"] = timedelta(microseconds=values["horizon"])
+        return cls(**values)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value // timedelta(microseconds=1)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _positive(name: str, value: timedelta) -> None:
+    if value <= timedelta(0):
+        raise DefinitionError(name, "is not above zero", value=str(value), fix="give a length above zero")
+
+
+def _choice(model: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise DefinitionError(f"model {model!r} {name}", "is unknown", value=value, fix=f"use one of {', '.join(allowed)}")

@@ -1,0 +1,50 @@
+"""What became of a value that was asked for (SEMANTICS 2.5), by one expression for both sides."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+StatusArray = npt.NDArray[np.uint8]
+
+
+class Status(IntEnum):
+    """Status of one row read for one entity; NULL is said of single values of a PRESENT row."""
+
+    PRESENT = 0
+    NULL = 1
+    NOT_FOUND = 2
+    EXPIRED = 3
+    FUTURE = 4
+    UNAVAILABLE = 5
+
+
+def row_status(found: BoolArray, event_ts: Int64Array, t: Int64Array | int, ttl_us: int) -> StatusArray:
+    """Return the status of each row read at time ``t``, shape ``(n,)``.
+
+    A row at exactly ``t - ttl`` is still PRESENT; ``ttl_us`` 0 means no limit.
+
+    >>> row_status(np.array([True, True]), np.array([5, 4]), 10, 5).tolist()
+    [0, 3]
+    """
+    status = np.full(found.shape, Status.PRESENT, dtype=np.uint8)
+    if ttl_us > 0:
+        status[t - event_ts > ttl_us] = Status.EXPIRED
+    status[event_ts > t] = Status.FUTURE
+    status[~found] = Status.NOT_FOUND
+    return status
+
+
+def count_statuses(status: npt.NDArray[Any]) -> dict[str, int]:
+    """Return how many rows have each status, by name, leaving out those with none.
+
+    >>> count_statuses(np.array([0, 0, 3]))
+    {'PRESENT': 2, 'EXPIRED': 1}
+    """
+    values, counts = np.unique(status, return_counts=True)
+    return {Status(value).name: int(count) for value, count in zip(values, counts, strict=True)}

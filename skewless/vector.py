@@ -1,0 +1,136 @@
+"""The assembler: the one place where a model's matrix is built, for training and serving alike.
+
+SEMANTICS 6.2: float64 throughout; null, missing, expired, future and unknown category are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.errors import DefinitionError
+from skewless.plan import REQUEST, FeaturePlan, FeatureRef
+from skewless.rows import ViewRead
+from skewless.status import BoolArray, Int64Array, Status, StatusArray, row_status
+from skewless.transforms import Columns, TransformRunner, input_dtype
+
+Matrix = npt.NDArray[np.float64]
+Vocabularies = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What the model sees for n rows, and why.
+
+    Args:
+        matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
+        status: per view, the status of the row read, shape ``(n,)``.
+    """
+
+    matrix: Matrix
+    status: Mapping[str, StatusArray]
+
+
+class Assembler:
+    """Builds the matrix of one service from what the views answered and what the caller sent.
+
+    Args:
+        plan: the part of the plan that the model pins (``FeaturePlan.only``).
+        vocabularies: per text column, its categories in the order of their codes.
+    """
+
+    def __init__(self, plan: FeaturePlan, vocabularies: Vocabularies) -> None:
+        self.plan = plan
+        self.refs = plan.services[0].features
+        self.labels = tuple(ref.label for ref in self.refs)
+        self.runners = tuple(TransformRunner(plan, item) for item in plan.transforms)
+        self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
+
+    @property
+    def categorical(self) -> tuple[int, ...]:
+        """Return the positions of the text columns."""
+        return tuple(i for i, ref in enumerate(self.refs) if self.plan.dtype(ref).is_text)
+
+    def assemble(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Vectors:
+        """Return the vectors of n rows asked at times ``t``.
+
+        Args:
+            t: prediction times, microseconds, shape ``(n,)``.
+            reads: per view of the plan, what it answered for the n rows.
+            request: per request field, what the caller sent, shape ``(n,)``.
+        """
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
+        outputs = {
+            runner.transform.name: runner.run(
+                {ref.name: self._input(ref, reads, status, request) for ref in runner.transform.inputs}
+            )
+            for runner in self.runners
+        }
+        matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
+        for i, ref in enumerate(self.refs):
+            matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
+        return Vectors(matrix=matrix, status=status)
+
+    def words(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> dict[str, list[str]]:
+        """Return the sorted categories that occur in each text column: a vocabulary to train with."""
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
+        text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
+        return {ref.label: _distinct(self._column(ref, reads, status, request, {})) for ref in text}
+
+    def _column(
+        self,
+        ref: FeatureRef,
+        reads: Mapping[str, ViewRead],
+        status: Mapping[str, StatusArray],
+        request: Columns,
+        outputs: Mapping[str, Columns],
+    ) -> npt.NDArray[Any]:
+        if ref.group == REQUEST:
+            return request[ref.name]
+        if ref.group in outputs:
+            return outputs[ref.group][ref.name]
+        return _masked(reads[ref.group], status[ref.group], ref.name)
+
+    def _input(
+        self, ref: FeatureRef, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+    ) -> npt.NDArray[Any]:
+        column = self._column(ref, reads, status, request, {})
+        return column.astype(input_dtype(self.plan, ref).numpy)
+
+    def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        if column.dtype != object:
+            return column.astype(np.float64)
+        codes = self._codes.get(label)
+        if codes is None:
+            raise DefinitionError(
+                f"feature {label!r}", "is text without a vocabulary", fix="train the model again with this plan"
+            )
+        return np.fromiter((codes.get(word, np.nan) for word in column), dtype=np.float64, count=len(column))
+
+
+def view_status(read: ViewRead, t: Int64Array, ttl_us: int) -> StatusArray:
+    """Return the status of each row that a view answered, at times ``t``."""
+    if not read.available:
+        return np.full(len(read.found), Status.UNAVAILABLE, dtype=np.uint8)
+    return row_status(read.found, read.versions.event_ts, t, ttl_us)
+
+
+def null_mask(read: ViewRead, status: StatusArray, name: str) -> BoolArray:
+    """Return where the model sees null for a feature: everywhere but in PRESENT, non-null values."""
+    return read.nulls[name] | (status != Status.PRESENT)
+
+
+def _masked(read: ViewRead, status: StatusArray, name: str) -> npt.NDArray[Any]:
+    null = null_mask(read, status, name)
+    values = read.values[name]
+    if values.dtype == object:
+        return np.where(null, None, values)
+    return np.where(null, np.nan, values.astype(np.float64))
+
+
+def _distinct(column: npt.NDArray[Any]) -> list[str]:
+    return sorted({word for word in column if word is not None})

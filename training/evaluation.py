@@ -1,0 +1,128 @@
+"""How good a model is on rows that it never saw, beside the constant base-rate prediction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.runtimes.port import Vector
+from skewless.errors import SourceError
+from skewless.spec import Task
+
+Metrics = dict[str, float | None]
+Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
+
+_EPSILON = 1e-15
+_BINS = 10
+_HALF = 0.5
+
+
+def evaluate(
+    labels: Vector,
+    scores: Vector,
+    weights: Vector | None = None,
+    *,
+    task: Task = "binary",
+    base_rate: float | None = None,
+) -> Metrics:
+    """Return the metrics of scores against labels; ``baseline_*`` are those of the constant prediction.
+
+    A metric that does not exist (AUC of one class, precision without positives) is None, never NaN.
+
+    Args:
+        labels: ``(n,)`` float64; 0 or 1 for a binary task.
+        scores: ``(n,)`` float64 predictions: probabilities, or values.
+        weights: ``(n,)`` sample weights, all 1 if None.
+        task: what was predicted.
+        base_rate: the constant prediction; the labels' weighted mean if None.
+
+    Raises:
+        SourceError: no rows, no weight, or lengths that differ.
+
+    >>> evaluate(np.array([0.0, 1.0]), np.array([0.2, 0.9]))["auc"]
+    1.0
+    """
+    weight = np.ones_like(labels) if weights is None else weights
+    if not (labels.shape == scores.shape == weight.shape) or not weight.sum() > 0:
+        raise SourceError("evaluation", "has no rows, or unequal parts", value=labels.size, fix="widen Split.test")
+    base = float(np.average(labels, weights=weight)) if base_rate is None else base_rate
+    measure = _binary if task == "binary" else _regression
+    found = measure(labels, scores, weight, base)
+    constant = measure(labels, np.full_like(scores, base), weight, base)
+    sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
+    return sizes | found | {f"baseline_{name}": value for name, value in constant.items()}
+
+
+def auc(labels: Vector, scores: Vector, weights: Vector | None = None) -> float | None:
+    """Return the chance that a positive scores above a negative, ties counting one half; None for one class.
+
+    >>> auc(np.array([0.0, 1.0, 1.0]), np.array([0.5, 0.5, 0.7]))
+    0.75
+    """
+    weight = np.ones_like(labels) if weights is None else weights
+    _, group = np.unique(scores, return_inverse=True)
+    positive = np.bincount(group, weights=weight * (labels == 1.0))
+    negative = np.bincount(group, weights=weight * (labels != 1.0))
+    pairs = positive.sum() * negative.sum()
+    if pairs == 0:
+        return None
+    below = np.cumsum(negative) - negative
+    return float((positive * (below + negative / 2)).sum() / pairs)
+
+
+def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> list[Row]:
+    """Return mean score against mean label in bins of equal count; equal scores share a bin."""
+    weight = np.ones_like(labels) if weights is None else weights
+    inner = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="higher"))
+    group = np.searchsorted(inner, scores, side="right")
+    return [_calibration_row(labels, scores, weight, group == index) for index in np.unique(group)]
+
+
+def calibration_error(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> float:
+    """Return the expected calibration error: the mean gap of the bins, weighted by their weight."""
+    rows = calibration_table(labels, scores, weights, bins)
+    total = sum(row["weight"] for row in rows)
+    return float(sum(row["weight"] * abs(row["score"] - row["label"]) for row in rows) / total) if total else 0.0
+
+
+def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metrics:
+    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    losses = -np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped))
+    return {
+        "auc": auc(labels, scores, weight),
+        "log_loss": float(np.average(losses, weights=weight)),
+        "brier": float(np.average((scores - labels) ** 2, weights=weight)),
+        "calibration_error": calibration_error(labels, scores, weight),
+        "precision": _share(labels == 1.0, scores >= _HALF, weight),
+        "recall": _share(scores >= _HALF, labels == 1.0, weight),
+        "precision_at_base_rate": _share(labels == 1.0, scores >= base, weight),
+        "recall_at_base_rate": _share(scores >= base, labels == 1.0, weight),
+    }
+
+
+def _regression(labels: Vector, scores: Vector, weight: Vector, _base: float) -> Metrics:
+    return {
+        "rmse": float(np.sqrt(np.average((scores - labels) ** 2, weights=weight))),
+        "mae": float(np.average(np.abs(scores - labels), weights=weight)),
+    }
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_], weight: Vector) -> float | None:
+    """Return how much of the rows in ``whole`` is in ``part`` too; None if there are none."""
+    total = weight[whole].sum()
+    return float(weight[whole & part].sum() / total) if total else None
+
+
+def _calibration_row(labels: Vector, scores: Vector, weight: Vector, here: NDArray[np.bool_]) -> Row:
+    total = weight[here].sum()
+    share = weight[here] / total if total else np.zeros(int(here.sum()))
+    return {
+        "low": float(scores[here].min()),
+        "high": float(scores[here].max()),
+        "rows": int(here.sum()),
+        "weight": float(total),
+        "score": float((scores[here] * share).sum()),
+        "label": float((labels[here] * share).sum()),
+    }

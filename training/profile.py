@@ -1,0 +1,78 @@
+"""The training data's profile per feature: what live values are later compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from infra.runtimes.port import Matrix, Vector
+
+_BINS = 20
+
+
+def profile(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
+    """Return a histogram and summary per feature, as plain JSON values.
+
+    A feature has ``edges`` (at most 19, increasing) and ``counts``, one more: bin ``i`` holds the
+    values with ``edges[i - 1] <= value < edges[i]``, the outer bins are open, infinities count. Edges
+    are values of the data: quantiles, or every value where there are at most 20. ``nulls`` are NaN;
+    ``min``, ``max`` and ``mean`` are of finite values, None without any.
+
+    Args:
+        matrix: ``(n, n_features)`` float64.
+        names: names of the columns, in order.
+
+    >>> profile(np.array([[1.0], [2.0], [np.nan]]), ["x"])["features"]["x"]["counts"]
+    [1, 1]
+    """
+    return {
+        "rows": int(matrix.shape[0]),
+        "features": {name: _feature(matrix[:, index]) for index, name in enumerate(names)},
+    }
+
+
+def bin_edges(values: Vector, bins: int = _BINS) -> Vector:
+    """Return the inner edges, at most ``bins - 1``, increasing; none for fewer than two values."""
+    finite = values[np.isfinite(values)]
+    distinct: Vector = np.unique(finite) + 0.0
+    if distinct.size <= bins:
+        inner: Vector = distinct[1:]
+        return inner
+    cuts = np.quantile(finite, np.arange(1, bins) / bins, method="higher") + 0.0
+    unique = np.unique(cuts)
+    above: Vector = unique[unique > distinct[0]]
+    return above
+
+
+def bin_counts(values: Vector, edges: Vector) -> list[int]:
+    """Return how many values lie in each of the ``len(edges) + 1`` bins; NaN in none.
+
+    >>> bin_counts(np.array([-1.0, 0.0, 0.5, np.nan, np.inf]), np.array([0.0, 1.0]))
+    [1, 2, 1]
+    """
+    present = values[~np.isnan(values)]
+    places = np.searchsorted(edges, present, side="right")
+    counts: list[int] = np.bincount(places, minlength=edges.size + 1).tolist()
+    return counts
+
+
+def _feature(values: Vector) -> dict[str, Any]:
+    edges = bin_edges(values)
+    finite = values[np.isfinite(values)]
+    nulls = int(np.isnan(values).sum())
+    return {
+        "edges": edges.tolist(),
+        "counts": bin_counts(values, edges),
+        "nulls": nulls,
+        "null_share": nulls / values.size if values.size else 0.0,
+        "min": float(finite.min()) if finite.size else None,
+        "max": float(finite.max()) if finite.size else None,
+        "mean": _mean(finite) if finite.size else None,
+    }
+
+
+def _mean(finite: Vector) -> float:
+    """Return the mean, dividing first so that huge values do not overflow."""
+    return float((finite / finite.size).sum())

@@ -1,0 +1,1 @@
+"""Training a model on a matrix, one library per file."""

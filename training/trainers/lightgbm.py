@@ -1,0 +1,114 @@
+"""Training with LightGBM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+
+from infra.runtimes.port import Matrix, Vector
+from skewless.errors import DefinitionError
+from skewless.spec import ModelSpec
+from training.trainers.port import TrainedModel, TrainingSet
+from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
+
+_OBJECTIVE = {"binary": "binary", "regression": "regression"}
+
+
+@dataclass(frozen=True)
+class LightGBMTrainer:
+    """A Trainer over LightGBM; category codes are given to it as categories.
+
+    Args:
+        threads: cores to train with; the model does not depend on it.
+    """
+
+    threads: int = 1
+
+    def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
+        """Train a model; see Trainer."""
+        check_labels(rows, spec)
+        given = parameters(spec, validation)
+        try:
+            booster = self._boost(rows, spec, validation, given)
+        except lgb.basic.LightGBMError as error:
+            raise DefinitionError(f"model {spec.name!r}", f"LightGBM says: {error}", fix="check its params") from error
+        return _trained(booster, rows.feature_names)
+
+    def _boost(
+        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters
+    ) -> lgb.Booster:
+        options = self._options(spec, given)
+        train = _dataset(rows, spec, options, None)
+        watched = [] if validation is None else [_dataset(validation, spec, options, train)]
+        stop: list[Callable[..., Any]] = []
+        if given.early_stopping:
+            stop.append(lgb.early_stopping(given.early_stopping, verbose=False))
+        return lgb.train(options, train, spec.rounds, valid_sets=watched, callbacks=stop)
+
+    def _options(self, spec: ModelSpec, given: Parameters) -> dict[str, Any]:
+        return {
+            "objective": _OBJECTIVE[spec.task],
+            **given.values,
+            "deterministic": True,
+            "force_row_wise": True,
+            "seed": spec.seed,
+            "num_threads": self.threads,
+            "verbosity": -1,
+        }
+
+
+def _dataset(
+    rows: TrainingSet, spec: ModelSpec, options: Mapping[str, Any], reference: lgb.Dataset | None
+) -> lgb.Dataset:
+    return lgb.Dataset(
+        rows.matrix,
+        label=rows.labels,
+        weight=row_weights(rows, spec),
+        reference=reference,
+        categorical_feature=list(rows.categorical),
+        params=dict(options),
+    )
+
+
+def _trained(booster: lgb.Booster, names: tuple[str, ...]) -> TrainedModel:
+    """Return the model up to its best round, where LightGBM's own defaults stop too."""
+    gains = booster.feature_importance(importance_type="gain")
+    return TrainedModel(
+        algorithm="lightgbm",
+        library=f"lightgbm {lgb.__version__}",
+        model=_text(booster),
+        file_name="model.txt",
+        rounds=max(booster.best_iteration, 0) or booster.current_iteration(),
+        raw_margin=lambda matrix: _predict(booster, matrix, raw=True),
+        score=lambda matrix: _predict(booster, matrix, raw=False),
+        thresholds=capped(split_thresholds(booster.dump_model())),
+        importance=dict(zip(names, map(float, gains), strict=True)),
+    )
+
+
+def _text(booster: lgb.Booster) -> bytes:
+    """Return the model's text without the number of threads, the one trace of the machine in it."""
+    return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 1]", booster.model_to_string()).encode()
+
+
+def _predict(booster: lgb.Booster, matrix: Matrix, *, raw: bool) -> Vector:
+    return np.asarray(booster.predict(matrix, raw_score=raw), dtype=np.float64)
+
+
+def split_thresholds(dump: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
+    """Yield (feature, threshold) of every split; a categorical split yields each of its categories."""
+    waiting = [tree["tree_structure"] for tree in dump["tree_info"]]
+    while waiting:
+        node = waiting.pop()
+        if "split_feature" not in node:
+            continue
+        waiting += [node["left_child"], node["right_child"]]
+        if node["decision_type"] == "==":
+            yield from ((node["split_feature"], float(code)) for code in node["threshold"].split("||"))
+        else:
+            yield node["split_feature"], float(node["threshold"])

@@ -1,0 +1,88 @@
+"""The port of everything that trains a model, and what goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from infra.runtimes.port import Matrix, Vector
+from skewless.errors import SourceError
+from skewless.spec import Algorithm, ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSet:
+    """Rows to train or validate on.
+
+    Args:
+        matrix: ``(n, n_features)`` float64, C-contiguous, NaN is missing.
+        labels: ``(n,)`` float64, finite; 0 or 1 for a binary task.
+        feature_names: names of the columns, in order.
+        categorical: indices of columns that hold category codes.
+        weights: ``(n,)`` float64 sample weights, at least 0, if any.
+    """
+
+    matrix: Matrix
+    labels: Vector
+    feature_names: tuple[str, ...]
+    categorical: tuple[int, ...] = ()
+    weights: Vector | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        rows = self.matrix.shape[0]
+        if self.matrix.dtype != np.float64 or rows == 0 or self.matrix.shape[1:] != (len(self.feature_names),):
+            found = f"{self.matrix.dtype} {self.matrix.shape} for {len(self.feature_names)} names"
+            raise SourceError("training matrix", "is not what its names say", value=found, fix="give float64 rows")
+        if self.labels.shape != (rows,) or not np.isfinite(self.labels).all():
+            raise SourceError("training labels", "are missing or not finite", fix="leave out rows without a label")
+        if self.weights is not None and (self.weights.shape != (rows,) or not (self.weights >= 0).all()):
+            raise SourceError("training weights", "are missing or below 0", fix="give one number of 0 or more per row")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A trained model in its library's own format, with the library's own answers.
+
+    Args:
+        algorithm: the library.
+        library: the library and its version, for example ``lightgbm 4.7.0``.
+        model: bytes of the model file (text or JSON).
+        file_name: name of the model file.
+        rounds: trees in the model: those up to the best round, where early stopping was asked for.
+        raw_margin: raw margins by the library itself, ``(n, n_features)`` to ``(n,)`` float64.
+        score: predictions by the library itself.
+        thresholds: (feature index, split threshold or category), unique, sorted, capped per feature.
+        importance: total gain per feature name, in the order of the columns.
+    """
+
+    algorithm: Algorithm
+    library: str
+    model: bytes
+    file_name: str
+    rounds: int
+    raw_margin: Callable[[Matrix], Vector]
+    score: Callable[[Matrix], Vector]
+    thresholds: tuple[tuple[int, float], ...]
+    importance: Mapping[str, float]
+
+
+class Trainer(Protocol):
+    """A training library.
+
+    Deterministic: the same rows and spec give the same bytes. Writes nothing to
+    stdout or stderr. Feature names never enter the model file (the libraries refuse some characters);
+    the order of the plan is what counts.
+    """
+
+    def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
+        """Train ``spec.rounds`` rounds, or fewer if ``early_stopping_rounds`` is among its parameters.
+
+        Raises:
+            SourceError: binary labels that are not 0 and 1, or only one of them.
+            DefinitionError: parameters that belong elsewhere in the spec, or that the library refuses.
+        """
+        ...

@@ -1,0 +1,102 @@
+"""Training with XGBoost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+
+from infra.runtimes.port import Matrix, Vector
+from skewless.errors import DefinitionError
+from skewless.spec import ModelSpec
+from training.trainers.port import TrainedModel, TrainingSet
+from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
+
+_OBJECTIVE = {"binary": "binary:logistic", "regression": "reg:squarederror"}
+
+
+@dataclass(frozen=True)
+class XGBoostTrainer:
+    """A Trainer over XGBoost's ``hist``; category codes stay numbers to it.
+
+    Args:
+        threads: cores to train with.
+    """
+
+    threads: int = 1
+
+    def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
+        """Train a model; see Trainer. An infinite feature value is refused by XGBoost."""
+        check_labels(rows, spec)
+        given = parameters(spec, validation)
+        try:
+            booster = self._boost(rows, spec, validation, given)
+        except xgb.core.XGBoostError as error:
+            message = str(error).splitlines()[0]
+            raise DefinitionError(f"model {spec.name!r}", f"XGBoost says: {message}", fix="check its params") from error
+        return _trained(booster, rows.feature_names)
+
+    def _boost(
+        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters
+    ) -> xgb.Booster:
+        train = self._matrix(rows, spec)
+        watched = [] if validation is None else [(self._matrix(validation, spec), "validation")]
+        booster = xgb.train(
+            self._options(spec, given),
+            train,
+            spec.rounds,
+            evals=watched,
+            early_stopping_rounds=given.early_stopping,
+            verbose_eval=False,
+        )
+        return booster[: booster.best_iteration + 1] if given.early_stopping else booster
+
+    def _options(self, spec: ModelSpec, given: Parameters) -> dict[str, Any]:
+        return {
+            "objective": _OBJECTIVE[spec.task],
+            **given.values,
+            "tree_method": "hist",
+            "seed": spec.seed,
+            "nthread": self.threads,
+            "verbosity": 0,
+        }
+
+    def _matrix(self, rows: TrainingSet, spec: ModelSpec) -> xgb.DMatrix:
+        return xgb.DMatrix(rows.matrix, label=rows.labels, weight=row_weights(rows, spec), nthread=self.threads)
+
+
+def _trained(booster: xgb.Booster, names: tuple[str, ...]) -> TrainedModel:
+    model = bytes(booster.save_raw("json"))
+    gains = booster.get_score(importance_type="total_gain")
+    return TrainedModel(
+        algorithm="xgboost",
+        library=f"xgboost {xgb.__version__}",
+        model=model,
+        file_name="model.json",
+        rounds=booster.num_boosted_rounds(),
+        raw_margin=lambda matrix: _predict(booster, matrix, "margin"),
+        score=lambda matrix: _predict(booster, matrix, "value"),
+        thresholds=capped(split_thresholds(json.loads(model))),
+        importance={name: _number(gains.get(f"f{index}", 0.0)) for index, name in enumerate(names)},
+    )
+
+
+def _predict(booster: xgb.Booster, matrix: Matrix, kind: str) -> Vector:
+    # Not through a DMatrix, which refuses the infinities among the reference rows.
+    return np.asarray(booster.inplace_predict(matrix, predict_type=kind, missing=np.nan)).astype(np.float64)
+
+
+def _number(value: float | list[float]) -> float:
+    return float(np.sum(value))
+
+
+def split_thresholds(model: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
+    """Yield (feature, threshold) of every split of a model in XGBoost's JSON."""
+    booster = model["learner"]["gradient_booster"]
+    for tree in booster.get("gbtree", booster)["model"]["trees"]:
+        nodes = zip(tree["split_indices"], tree["split_conditions"], tree["left_children"], strict=True)
+        yield from ((feature, float(np.float32(at))) for feature, at, left in nodes if left != -1)
