@@ -1,0 +1,1 @@
+"""Adapters: DuckDB, log, Redis, model runtimes and packages, Feast."""

@@ -28,7 +28,7 @@ from infra.offline.join import winners
 from infra.offline.sources import Table, find_table
 from infra.online.port import OnlineWriter
 from skewless.clock import Clock
-from skewless.errors import StoreError
+from skewless.errors import GateError, StoreError
 from skewless.keys import KeyCodec, marker_key
 from skewless.plan import View
 from skewless.rows import RowCodec
@@ -90,11 +90,21 @@ class Materializer:
         Args:
             views: the views to bring up to date.
             check: the gate that new rows must pass before they are accepted; raises to refuse.
+
+        Raises:
+            GateError: a view's new rows were refused; the other views are up to date.
         """
         with self._exclusive():
             job = _Job(self, check)
-            reports = [job.view(view) for view in views]
+            reports, refused = [], []
+            for view in views:
+                try:
+                    reports.append(job.view(view))
+                except GateError as error:
+                    refused.append(error)
             job.finish()
+        if refused:
+            raise refused[0]
         return reports
 
     def pending(self, views: Sequence[View]) -> dict[str, pa.Table]:

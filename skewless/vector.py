@@ -75,11 +75,13 @@ class Assembler:
             matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
         return Vectors(matrix=matrix, status=status)
 
-    def words(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> dict[str, list[str]]:
-        """Return the sorted categories that occur in each text column: a vocabulary to train with."""
+    def words(
+        self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns, rows: BoolArray
+    ) -> dict[str, list[str]]:
+        """Return the sorted categories of each text column in the chosen rows: a vocabulary to train with."""
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
-        return {ref.label: _distinct(self._column(ref, reads, status, request, {})) for ref in text}
+        return {ref.label: _distinct(self._column(ref, reads, status, request, {})[rows]) for ref in text}
 
     def _column(
         self,

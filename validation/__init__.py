@@ -1,0 +1,1 @@
+"""Data gates and the replay that proves what was served."""

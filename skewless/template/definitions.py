@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, RequestSource
-from feast.on_demand_feature_view import on_demand_feature_view
+from pathlib import Path
+
+import transforms
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, RequestSource
 from feast.types import Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
-from transforms import payment_time
 
 card = Entity(name="card", join_keys=["card_id"], value_type=ValueType.INT64)
 shop = Entity(name="shop", join_keys=["shop_id"], value_type=ValueType.STRING)
@@ -37,10 +38,13 @@ payment = RequestSource(
     name="payment", schema=[Field(name="amount", dtype=Float64), Field(name="paid_at", dtype=UnixTimestamp)]
 )
 
-payment_time_view = on_demand_feature_view(
+payment_time = OnDemandFeatureView(
+    name="payment_time",
     sources=[payment, card_days],
     schema=[Field(name="hour", dtype=Float64), Field(name="amount_ratio", dtype=Float64)],
     mode="python",
-)(payment_time)
+    udf=transforms.payment_time,
+    udf_string=Path(transforms.__file__).read_text(encoding="utf-8"),
+)
 
-fraud_features = FeatureService(name="fraud_features", features=[card_days, shop_risk, payment_time_view])
+fraud_features = FeatureService(name="fraud_features", features=[card_days, shop_risk, payment_time])

@@ -3,11 +3,17 @@
 import numpy as np
 
 
-def payment_time(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the hour of the day of a payment, and its amount against the card's mean."""
-    paid_at = np.asarray(inputs["paid_at"], dtype=np.int64)
+def payment_time(inputs: dict) -> dict:
+    """Return the hour of the day (UTC) of a payment, and its amount against the card's mean.
+
+    Each result depends on its own row alone. Times are int64 microseconds; Feast's own tools pass
+    lists, which are answered by lists.
+    """
+    paid_at = np.asarray(inputs["paid_at"], dtype="datetime64[us]").astype(np.int64)
     amount = np.asarray(inputs["amount"], dtype=np.float64)
     mean = np.asarray(inputs["mean_amount_7d"], dtype=np.float64)
     with np.errstate(all="ignore"):
-        ratio = amount / mean
-    return {"hour": (paid_at // 3_600_000_000 % 24).astype(np.float64), "amount_ratio": ratio}
+        outputs = {"hour": (paid_at // 3_600_000_000 % 24).astype(np.float64), "amount_ratio": amount / mean}
+    if isinstance(inputs["amount"], list):
+        return {name: column.tolist() for name, column in outputs.items()}
+    return outputs

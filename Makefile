@@ -1,0 +1,113 @@
+# One command list for people and CI. Needs Python 3.11 to 3.13 and make, nothing else.
+#   make demo PYTHON=python3.12               another Python
+#   make test PYTHON=python3.13 VENV=.venv313 a second environment beside the first
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+ONLY ?=
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+COMPILE := uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
+USER_STAMP := $(VENV)/.requirements.stamp
+DEV_STAMP := $(VENV)/.requirements-dev.stamp
+
+# Refuses an unfit Python, and one that is not the Python of the environment that is already there.
+define CHECK
+import os, subprocess, sys
+have, name, place = sys.version_info[:2], sys.argv[1], sys.argv[2]
+text = "%d.%d" % have
+if not (3, 11) <= have < (3, 14):
+    sys.exit("%s is Python %s; skewless needs 3.11, 3.12 or 3.13. Fix: make %s PYTHON=python3.12" % (name, text, sys.argv[3]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("%s has no venv module. Fix: install the package python%s-venv, or name another PYTHON=" % (name, text))
+inside = os.path.join(place, "bin", "python")
+if os.path.exists(inside):
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    made = subprocess.run([inside, "-c", code], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    if made != text:
+        sys.exit("%s holds Python %s, %s is %s. Fix: make %s PYTHON=%s VENV=.venv%d%d" % ((place, made, name, text, sys.argv[3], name) + have))
+endef
+export CHECK
+
+.PHONY: help demo test lint types layers tests coverage soak bench lock format clean setup setup-dev python
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: setup  ## the whole walk on real flights, from files to a retrained model
+	@$(PY) feature_repo/load.py
+	@$(BIN)/skewless demo --repo feature_repo
+
+test: lint types layers tests  ## linters, types, layers and all fast tests
+
+lint: setup-dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev  ## mypy --strict on everything, tests too
+	$(BIN)/mypy
+	MYPYPATH=skewless/template $(BIN)/mypy --cache-dir .mypy_cache/template skewless/template/*.py
+
+layers: setup-dev  ## imports point down
+	$(BIN)/lint-imports --no-logo
+
+# The table of uncovered lines is `make coverage`: the closing line of pytest stays in sight.
+tests: setup-dev  ## pytest alone; ARGS="-k rows" narrows it
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@printf 'coverage, branches included: %s %%\n' "$$($(BIN)/coverage report --format=total)"
+
+coverage: setup-dev  ## what the last tests did not reach
+	$(BIN)/coverage report
+
+soak: setup-dev  ## kills, load, clusters, foreign clients, long property runs
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+
+bench: setup-dev  ## comparisons; ONLY=name runs one
+	$(PY) -m benchmarks $(ONLY)
+
+format: setup-dev  ## let ruff fix and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## pin all requirements again (needs uv)
+	@command -v uv >/dev/null || { echo "uv is not installed. Fix: $(PYTHON) -m pip install uv" >&2; exit 1; }
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build -o requirements.txt
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra dev -c requirements.txt -o requirements-dev.txt
+
+clean:  ## remove environment, caches and demo data
+	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .skewless feature_repo/.skewless feature_repo/data
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+setup: python $(USER_STAMP)
+setup-dev: python $(DEV_STAMP)
+
+python:
+	@$(PYTHON) -c "$$CHECK" "$(PYTHON)" "$(VENV)" "$(firstword $(MAKECMDGOALS) help)"
+
+# pip is the last thing that venv writes, so its presence says that the environment is whole.
+$(BIN)/pip: | python
+	$(PYTHON) -m venv $(VENV)
+
+$(USER_STAMP): requirements.txt pyproject.toml | $(BIN)/pip
+	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
+	@$(PIP) install --require-hashes -r requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# A superset of requirements.txt with the same pins, so it serves `make demo` too.
+$(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
+	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(USER_STAMP) $@

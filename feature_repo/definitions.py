@@ -1,0 +1,132 @@
+"""What Feast knows about the flights: entities, views, the request and the feature service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from types import FunctionType
+from typing import cast
+
+import transforms
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, RequestSource
+from feast.types import Float64, Int64, String, UnixTimestamp
+from feast.value_type import ValueType
+
+# Statistics look back over 28 days at most; a week of slack for those that fly seldom.
+DAYS_TTL = timedelta(days=35)
+
+carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING, description="airline code")
+origin = Entity(name="origin", join_keys=["origin"], value_type=ValueType.STRING, description="airport code")
+dest = Entity(name="dest", join_keys=["dest"], value_type=ValueType.STRING, description="airport code")
+plane = Entity(name="plane", join_keys=["tailnum"], value_type=ValueType.STRING, description="tail number")
+
+
+def source(name: str) -> FileSource:
+    """Return the source of a table that load.py writes."""
+    return FileSource(name=name, path=f"data/{name}", timestamp_field="event_time")
+
+
+def window_fields() -> list[Field]:
+    """Return the fields of the statistics of finished days: arrivals in the last 1, 7 and 28 days."""
+    return [
+        Field(name=f"{name}_{days}d", dtype=Int64 if name == "flights" else Float64)
+        for days in (1, 7, 28)
+        for name in ("flights", "late_share", "arr_delay", "dep_delay")
+    ]
+
+
+plane_facts = FeatureView(
+    name="plane_facts",
+    entities=[plane],
+    ttl=timedelta(0),
+    schema=[
+        Field(name="tailnum", dtype=String),
+        Field(name="year", dtype=Int64),
+        Field(name="manufacturer", dtype=String),
+        Field(name="engines", dtype=Int64),
+        Field(name="seats", dtype=Int64),
+        Field(name="engine", dtype=String),
+        Field(name="type", dtype=String),
+    ],
+    source=source("planes"),
+)
+
+weather = FeatureView(
+    name="weather",
+    entities=[origin],
+    ttl=timedelta(hours=6),
+    schema=[
+        Field(name="origin", dtype=String),
+        Field(name="temp", dtype=Float64),
+        Field(name="dewp", dtype=Float64),
+        Field(name="humid", dtype=Float64),
+        Field(name="wind_dir", dtype=Float64),
+        Field(name="wind_speed", dtype=Float64),
+        Field(name="wind_gust", dtype=Float64),
+        Field(name="precip", dtype=Float64),
+        Field(name="pressure", dtype=Float64),
+        Field(name="visib", dtype=Float64),
+    ],
+    source=source("weather"),
+    tags={"skewless.delay": "1h", "skewless.freshness": "3h"},
+)
+
+carrier_days = FeatureView(
+    name="carrier_days",
+    entities=[carrier],
+    ttl=DAYS_TTL,
+    schema=[Field(name="carrier", dtype=String), *window_fields()],
+    source=source("carrier_days"),
+    tags={"skewless.delay": "2h", "skewless.freshness": "2d"},
+)
+
+route_days = FeatureView(
+    name="route_days",
+    entities=[origin, dest],
+    ttl=DAYS_TTL,
+    schema=[Field(name="origin", dtype=String), Field(name="dest", dtype=String), *window_fields()],
+    source=source("route_days"),
+    tags={"skewless.delay": "2h"},
+)
+
+plane_days = FeatureView(
+    name="plane_days",
+    entities=[plane],
+    ttl=DAYS_TTL,
+    schema=[Field(name="tailnum", dtype=String), *window_fields()],
+    source=source("plane_days"),
+    tags={"skewless.delay": "2h"},
+)
+
+flight = RequestSource(
+    name="flight",
+    schema=[
+        Field(name="sched_dep", dtype=UnixTimestamp),
+        Field(name="sched_dep_local", dtype=Int64),
+        Field(name="sched_arr_local", dtype=Int64),
+        Field(name="distance", dtype=Float64),
+    ],
+)
+
+departure = OnDemandFeatureView(
+    name="departure",
+    sources=[flight, weather[["temp", "dewp"]]],
+    mode="python",
+    udf=cast("FunctionType", transforms.departure),
+    # The whole module: Feast runs this text again, and the function calls others.
+    udf_string=Path(transforms.__file__).read_text(encoding="utf-8"),
+    schema=[
+        Field(name="local_hour", dtype=Float64),
+        Field(name="local_minute", dtype=Float64),
+        Field(name="weekday", dtype=Float64),
+        Field(name="arrival_minute", dtype=Float64),
+        Field(name="clock_minutes", dtype=Float64),
+        Field(name="miles", dtype=Float64),
+        Field(name="dew_spread", dtype=Float64),
+    ],
+)
+
+flight_delay = FeatureService(
+    name="flight_delay",
+    features=[departure, weather, carrier_days, route_days, plane_days, plane_facts],
+)

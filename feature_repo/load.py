@@ -1,0 +1,135 @@
+"""Loads the flights of 2013 as Parquet, moved by whole weeks so that the year ends just before now.
+
+::
+
+    python feature_repo/load.py --out feature_repo/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from flights_raw import read_raw
+from flights_tables import build_tables, last_instant, time_columns
+
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+_BY_MONTH = {"flights": "sched_dep", "weather": "event_time"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What was loaded.
+
+    Args:
+        weeks: the whole weeks by which every time was moved.
+        last: the last moment in the data, moved.
+        rows: table -> number of rows.
+        flights: scheduled flights.
+        cancelled: flights that never departed.
+        unlabelled: flights without a label: cancelled, diverted or not recorded.
+        without_weather: flights whose scheduled hour has no weather row.
+        without_plane: flights whose plane is not known.
+        late_share: share of the labelled flights that were late.
+    """
+
+    weeks: int
+    last: datetime
+    rows: Mapping[str, int]
+    flights: int
+    cancelled: int
+    unlabelled: int
+    without_weather: int
+    without_plane: int
+    late_share: float
+
+    def lines(self) -> list[str]:
+        """Return the report as text."""
+        labels = f"{self.unlabelled:,} without a label, {self.late_share:.1%} of the others late"
+        return [
+            f"all times moved by {self.weeks} whole weeks (weekdays kept): they end {self.last:%Y-%m-%d %H:%M} UTC",
+            f"{self.flights:,} flights: {self.cancelled:,} cancelled, {labels}",
+            f"{self.without_weather:,} without an exact weather hour, {self.without_plane:,} without a known plane",
+            "rows: " + ", ".join(f"{name} {count:,}" for name, count in self.rows.items()),
+        ]
+
+
+def load(out: Path, now: datetime) -> LoadReport:
+    """Write all tables as Parquet under a folder and return what was loaded.
+
+    Tables that are there already are replaced, each as a whole; nothing else in the folder is touched.
+
+    Args:
+        out: the folder, made if needed.
+        now: the moment before which the data shall end.
+    """
+    tables = build_tables(read_raw())
+    last = last_instant(tables)
+    weeks = (now - last.to_pydatetime().replace(tzinfo=UTC)) // timedelta(weeks=1)
+    moved = {name: _moved(table, timedelta(weeks=weeks)) for name, table in tables.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in moved.items():
+        _replace_table(out / name, table, _BY_MONTH.get(name))
+    return _report(moved, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
+
+
+def _moved(table: pd.DataFrame, shift: timedelta) -> pd.DataFrame:
+    return table.assign(**{name: table[name] + pd.Timedelta(shift) for name in time_columns(table)})
+
+
+def _replace_table(folder: Path, table: pd.DataFrame, month_of: str | None) -> None:
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    months = table[month_of].dt.strftime("%Y-%m") if month_of else pd.Series("all", index=table.index)
+    for month, rows in table.groupby(months, sort=True):
+        pq.write_table(_arrow(rows), fresh / f"{month}.parquet", compression="zstd")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def _arrow(table: pd.DataFrame) -> pa.Table:
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    fields = [
+        pa.field(field.name, _TIMESTAMP) if pa.types.is_timestamp(field.type) else field for field in arrow.schema
+    ]
+    return arrow.cast(pa.schema(fields))
+
+
+def _report(tables: Mapping[str, pd.DataFrame], weeks: int, last: datetime) -> LoadReport:
+    flights = tables["flights"]
+    hours = pd.MultiIndex.from_arrays([flights["origin"], flights["sched_dep"].dt.floor("h")])
+    known_hours = pd.MultiIndex.from_frame(tables["weather"][["origin", "event_time"]])
+    return LoadReport(
+        weeks=weeks,
+        last=last,
+        rows={name: len(table) for name, table in tables.items()},
+        flights=len(flights),
+        cancelled=int(flights["dep_delay"].isna().sum()),
+        unlabelled=int(flights["late"].isna().sum()),
+        without_weather=int((~hours.isin(known_hours)).sum()),
+        without_plane=int((~flights["tailnum"].isin(tables["planes"]["tailnum"])).sum()),
+        late_share=float(flights["late"].mean()),
+    )
+
+
+def main() -> None:
+    """Load the data as the command line says, and report it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data", help="folder to write to")
+    begun = time.monotonic()
+    report = load(parser.parse_args().out, datetime.now(UTC))
+    print("\n".join(report.lines()))
+    print(f"{time.monotonic() - begun:.1f} seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The models: more than 15 minutes late at arrival, asked one hour before the scheduled departure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from skewless.spec import Gate, LabelSource, ModelSpec, Split
+
+_LABELS = LabelSource(path="data/flights/*.parquet", event_time="sched_dep", known_time="known_at", label="late")
+_SPLIT = Split(test=timedelta(days=21), embargo=timedelta(days=1))
+_GATE = Gate(metric="auc", floor=0.62, tolerance=0.005)
+_MONDAY_AT_4 = "0 4 * * 1"
+
+MODELS = [
+    ModelSpec(
+        name="delay-lgbm",
+        service="flight_delay",
+        labels=_LABELS,
+        algorithm="lightgbm",
+        horizon=timedelta(hours=1),
+        split=_SPLIT,
+        params={
+            "learning_rate": 0.05,
+            "num_leaves": 63,
+            "min_data_in_leaf": 200,
+            "feature_fraction": 0.6,
+            "lambda_l2": 1.0,
+        },
+        rounds=250,
+        gate=_GATE,
+        retrain=_MONDAY_AT_4,
+    ),
+    ModelSpec(
+        name="delay-xgb",
+        service="flight_delay",
+        labels=_LABELS,
+        algorithm="xgboost",
+        horizon=timedelta(hours=1),
+        split=_SPLIT,
+        params={
+            "learning_rate": 0.08,
+            "max_depth": 7,
+            "min_child_weight": 20.0,
+            "colsample_bytree": 0.6,
+            "reg_lambda": 1.0,
+            "tree_method": "hist",
+        },
+        rounds=200,
+        gate=_GATE,
+        retrain=_MONDAY_AT_4,
+    ),
+]

@@ -1,0 +1,124 @@
+"""The applied plan: what ``skewless apply`` last put in force, and whether it still is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skewless.errors import StalePlanError
+from skewless.plan import FeaturePlan
+from skewless.spec import ModelSpec
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """The plan in force.
+
+    Args:
+        registry: Feast's registry file, relative to the repo.
+        registry_sha256: its content when the plan was applied.
+        definitions_sha256: content of the repo's Python files then.
+    """
+
+    plan: FeaturePlan
+    models: tuple[ModelSpec, ...]
+    applied_us: int
+    registry: str
+    registry_sha256: str
+    definitions_sha256: str
+
+    def model(self, name: str) -> ModelSpec:
+        """Return a model's spec.
+
+        Raises:
+            StalePlanError: the plan in force does not hold it.
+        """
+        for spec in self.models:
+            if spec.name == name:
+                return spec
+        known = ", ".join(spec.name for spec in self.models) or "none"
+        raise StalePlanError(
+            "model", f"is not in the applied plan, which has {known}", value=name, fix="add it to models.py and run `skewless apply`"
+        )
+
+
+def save_applied(state: Path, applied: Applied) -> None:
+    """Put a plan in force, whole or not at all."""
+    state.mkdir(parents=True, exist_ok=True)
+    body: dict[str, Any] = {
+        "format": _FORMAT,
+        "plan": applied.plan.as_dict(),
+        "models": [spec.as_dict() for spec in applied.models],
+        "applied_us": applied.applied_us,
+        "registry": applied.registry,
+        "registry_sha256": applied.registry_sha256,
+        "definitions_sha256": applied.definitions_sha256,
+    }
+    temporary = state / "plan.json.tmp"
+    with temporary.open("w") as file:
+        file.write(json.dumps(body, indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(state / "plan.json")
+
+
+def read_applied(state: Path) -> Applied | None:
+    """Return the plan in force, or None before the first apply.
+
+    Raises:
+        StalePlanError: the file is damaged or of another version.
+    """
+    path = state / "plan.json"
+    if not path.exists():
+        return None
+    try:
+        body = json.loads(path.read_text())
+        return Applied(
+            plan=FeaturePlan.from_dict(body["plan"]),
+            models=tuple(ModelSpec.from_dict(item) for item in body["models"]),
+            **{
+                name: body[name]
+                for name in ("applied_us", "registry", "registry_sha256", "definitions_sha256")
+            },
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StalePlanError(f"file {path}", f"cannot be read: {error}", fix="run `skewless apply` again") from error
+
+
+def load_applied(repo: Path, state: Path) -> Applied:
+    """Return the plan in force, having checked that Feast's registry has not moved on since.
+
+    Raises:
+        StalePlanError: nothing was applied yet, or the plan is older than the registry.
+    """
+    applied = read_applied(state)
+    if applied is None:
+        raise StalePlanError(f"project in {repo}", "has no applied plan", fix="run `skewless apply`")
+    found = file_sha256(repo / applied.registry)
+    if found != applied.registry_sha256:
+        raise StalePlanError(
+            f"plan {applied.plan.hash}",
+            "is older than the Feast registry",
+            value=f"{applied.registry} {found[:12]}",
+            fix="run `skewless plan` to see the difference, then `skewless apply`",
+        )
+    return applied
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; of nothing, where there is no file."""
+    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+
+
+def definitions_sha256(repo: Path) -> str:
+    """Return the identity of the repo's Python files."""
+    total = hashlib.sha256()
+    for path in sorted(repo.glob("*.py")):
+        total.update(f"{path.name}\0".encode() + path.read_bytes())
+    return total.hexdigest()

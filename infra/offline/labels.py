@@ -1,0 +1,119 @@
+"""The label table of a model: what was asked, when, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.offline import arrays
+from infra.offline.join import TIME
+from infra.offline.sources import Table, broken, check_columns, find_table
+from infra.offline.sql import cast, quote, to_microseconds
+from skewless.dtypes import DType
+from skewless.plan import Column, FeaturePlan
+from skewless.spec import ModelSpec
+
+LABEL = "__label"
+KNOWN = "__known_us"
+WEIGHT = "__weight"
+_MILLISECOND = 1_000
+
+
+def label_columns(plan: FeaturePlan, spec: ModelSpec) -> dict[str, DType]:
+    """Return the columns that a label table must have, with the types that they must fit."""
+    labels = spec.labels
+    wanted = {labels.column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
+    wanted |= {labels.event_time: DType.TIMESTAMP, labels.known_time: DType.TIMESTAMP, labels.label: DType.FLOAT64}
+    if labels.weight:
+        wanted[labels.weight] = DType.FLOAT64
+    return wanted
+
+
+def find_labels(repo: Path, spec: ModelSpec) -> Table:
+    """Return the files of a model's label table."""
+    return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}")
+
+
+def read_labels(
+    connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec
+) -> pa.Table:
+    """Return every row of a model's label table, ordered by prediction time.
+
+    Returns:
+        Key and request columns in the plan's types (times as int64 microseconds), ``__t``
+        (event time minus horizon, floored to the millisecond as serving does), ``__label``,
+        ``__known_us`` (null: never known) and ``__weight``.
+
+    Raises:
+        SourceError: the table is missing, broken, or lacks a column.
+    """
+    table = find_labels(repo, spec)
+    types = table.column_types(connection)
+    check_columns(table, types, label_columns(plan, spec))
+    labels = spec.labels
+    fields = [
+        f"{cast(quote(labels.column(c.name)), types[labels.column(c.name)], c.dtype)} AS {quote(c.name)}"
+        for c in (*plan.join_keys, *plan.request)
+    ]
+    horizon = spec.as_dict()["horizon"]
+    moment = f"{to_microseconds(quote(labels.event_time))} - {horizon}"
+    # Python's floor, also before 1970: DuckDB's // truncates.
+    floored = f"({moment}) - ((({moment}) % {_MILLISECOND}) + {_MILLISECOND}) % {_MILLISECOND}"
+    weight = quote(labels.weight) if labels.weight else "1.0"
+    query = (
+        f"SELECT {', '.join(fields)}, {floored} AS {TIME}, CAST({quote(labels.label)} AS DOUBLE) AS {LABEL},"
+        f" {to_microseconds(quote(labels.known_time))} AS {KNOWN}, CAST({weight} AS DOUBLE) AS {WEIGHT}"
+        f" FROM {table.relation}"
+    )
+    order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request))])
+    try:
+        return connection.execute(f"SELECT * FROM ({query}) ORDER BY {order}", [list(table.files)]).to_arrow_table()
+    except duckdb.Error as error:
+        raise broken(table.name, error) from error
+
+
+def askable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows serving would accept: request fields are null at most where they are floats or text."""
+    kept = np.ones(rows.num_rows, dtype=np.bool_)
+    for column in fields:
+        if not nullable(column.dtype):
+            kept &= ~arrays.nulls(rows[column.name])
+    return kept
+
+
+def nullable(dtype: DType) -> bool:
+    """Say whether a request field of this type may be null."""
+    return dtype.is_text or dtype in {DType.FLOAT32, DType.FLOAT64}
+
+
+def request_arrays(fields: Sequence[Column], rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    """Return the request fields as the arrays that transforms see: float64 with NaN, int64, bool or objects."""
+    return {column.name: _request_array(rows[column.name], column.dtype) for column in fields}
+
+
+def _request_array(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
+    if dtype.is_text or dtype is DType.BOOL:
+        return arrays.values(column, dtype)
+    if nullable(dtype):
+        # A float32 field is rounded to float32 first, as serving rounds what it is sent.
+        exact = arrays.values(column, dtype).astype(np.float64)
+        return np.where(arrays.nulls(column), np.nan, exact)
+    return arrays.int64s(column, 0)
+
+
+def entity_rows(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
+    """Return the columns that the point-in-time join needs: keys and ``__t``."""
+    return rows.select([*(column.name for column in plan.join_keys), TIME])
+
+
+def known_by(rows: pa.Table, now_us: int) -> npt.NDArray[np.bool_]:
+    """Return which rows had a label that was known at a moment."""
+    known = pc.and_(pc.less_equal(rows[KNOWN], now_us), pc.is_valid(rows[LABEL]))
+    return np.asarray(pc.fill_null(known, False).to_numpy(zero_copy_only=False), dtype=np.bool_)  # noqa: FBT003 - Arrow's own signature

@@ -1,0 +1,58 @@
+"""The offline views of a project: point-in-time reads and reads by position, from log and ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from infra.log.accepted import SEQ, AcceptedLog
+from infra.log.known import KnownRange, known_ranges
+from infra.log.runs import RunLedger
+from infra.offline.arrays import view_read
+from infra.offline.join import ROW, PointInTime, at_positions
+from skewless.plan import FeaturePlan, View
+from skewless.rows import ViewRead, missing
+from skewless.spec import TimeMode
+from skewless.status import Int64Array
+
+
+class OfflineViews:
+    """Answers from the accepted log what the online store answers from Redis."""
+
+    def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self._state = state
+        self._connection = connection
+        self._join = PointInTime(connection)
+        self.ledger = RunLedger(state / "runs")
+
+    def log(self, view: View) -> AcceptedLog:
+        """Return the log of a view."""
+        return AcceptedLog(self._state / "log", view.partition)
+
+    def known(self, view: View) -> list[KnownRange]:
+        """Return when each log position of a view was known."""
+        return known_ranges(self.ledger.runs(), view.partition)
+
+    def read(self, plan: FeaturePlan, entities: pa.Table, mode: TimeMode) -> dict[str, ViewRead]:
+        """Return what each view of the plan held for each entity row at its time ``__t``."""
+        return {view.name: self.read_view(view, entities, mode) for view in plan.views}
+
+    def read_view(self, view: View, entities: pa.Table, mode: TimeMode) -> ViewRead:
+        """Return what one view held for each entity row at its time ``__t``."""
+        return self._join.join(view, self.log(view), entities, mode, self.known(view))
+
+    def at(self, view: View, seq: Int64Array) -> tuple[ViewRead, pa.Table]:
+        """Return the log rows at given positions, in their order, with their keys; -1 finds nothing."""
+        files = self.log(view).files()
+        wanted = pa.table({SEQ: pa.array(seq), ROW: pa.array(range(len(seq)), pa.int64())})
+        if not files:
+            empty = pa.table({key.name: pa.nulls(len(seq)) for key in view.keys})
+            return missing(view, len(seq), available=True), empty
+        self._connection.register("entity_rows", wanted)
+        try:
+            table = self._connection.execute(at_positions(view), [files]).to_arrow_table()
+        finally:
+            self._connection.unregister("entity_rows")
+        return view_read(table, view), table

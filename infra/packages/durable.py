@@ -1,0 +1,56 @@
+"""Writes that survive a kill and a power cut: what stands under its final name is whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skewless.errors import StoreError
+
+
+@contextmanager
+def exclusive(lock_file: Path) -> Iterator[None]:
+    """Hold an advisory lock on this machine; the kernel frees it when its holder dies.
+
+    It keeps housekeeping (sweeping leftovers) out of others' way. Correctness does not rest on it:
+    names are claimed by ``link`` and ``rename``.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Write a new file and wait until the disk has it.
+
+    Raises:
+        StoreError: the disk refused; nothing is left behind.
+    """
+    try:
+        with path.open("xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise refused(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refused(path: Path, error: OSError) -> StoreError:
+    """Return the error that says which path the disk refused, and why."""
+    return StoreError(
+        f"file {path.name!r}", "cannot be written", value=error.strerror, fix=f"make room or access below {path.parent}"
+    )

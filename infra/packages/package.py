@@ -1,0 +1,147 @@
+"""A model package: what goes into it, and what comes out once every hash was verified."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.packages.manifest import MANIFEST, verify_folder
+from infra.packages.names import check_file_name, version_folder
+from infra.runtimes.port import Vector
+from infra.runtimes.reference import Reference
+from skewless.errors import PackageError
+from skewless.spec import ModelSpec
+
+Json = Mapping[str, Any]
+
+_EXTRA = "extra/"
+_DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
+_ARRAYS = ("rows", "margins", "scores")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageContents:
+    """Everything that a package holds.
+
+    Args:
+        model_name: file name of the model in its library's own text or JSON format.
+        model: the model file's bytes.
+        spec: what the user declared.
+        plan: the FeaturePlan, opaque here.
+        reference: rows with expected margins and scores.
+        profile: histograms of the training data per feature.
+        metrics: the evaluation.
+        fingerprint: identity of the data that it was trained on.
+        about: whatever else is needed to train it again (code hash, library versions, times).
+        extra: text files by name, for example the source of the transforms.
+    """
+
+    model_name: str
+    model: bytes
+    spec: ModelSpec
+    plan: Json
+    reference: Reference
+    profile: Json
+    metrics: Json
+    fingerprint: Json
+    about: Json = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def files(self) -> dict[str, bytes]:
+        """Return every file but the manifest: path in the folder -> bytes.
+
+        Raises:
+            PackageError: a name is taken twice or could leave the folder, or a value is not JSON.
+        """
+        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in _DOCUMENTS}
+        files["spec.json"] = _to_json("spec", self.spec.as_dict())
+        files |= {f"reference_{name}.npy": _to_npy(getattr(self.reference, name)) for name in _ARRAYS}
+        files |= {_EXTRA + check_file_name(name): text.encode() for name, text in self.extra.items()}
+        if check_file_name(self.model_name) in files or self.model_name == MANIFEST:
+            raise PackageError("model file", "has the name of another file", value=self.model_name, fix="rename it")
+        return files | {self.model_name: self.model}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A verified package; its folder is never written again.
+
+    Args:
+        path: the folder.
+        name: the model's name.
+        version: zero-padded number, increasing per model.
+        digest: sha256 of the manifest, so of everything.
+        model_file: the model in its library's own format.
+
+    The other fields are those of PackageContents.
+    """
+
+    path: Path
+    name: str
+    version: str
+    digest: str
+    model_file: Path
+    spec: ModelSpec
+    plan: Json
+    reference: Reference
+    profile: Json
+    metrics: Json
+    fingerprint: Json
+    about: Json
+    extra: Mapping[str, str]
+
+
+def open_package(root: Path, name: str, version: str) -> Package:
+    """Read and verify a package.
+
+    Args:
+        root: folder of all models' packages.
+        name: the model's name.
+        version: its version, for example ``000001``.
+
+    Raises:
+        PackageError: no such version, or a file is missing, unexpected or altered (named).
+    """
+    folder = version_folder(root, name, version)
+    model_file, files = verify_folder(folder, name, version)
+    documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
+    return Package(
+        path=folder,
+        name=name,
+        version=version,
+        digest=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest(),
+        model_file=folder / model_file,
+        spec=ModelSpec.from_dict(json.loads(files["spec.json"])),
+        reference=Reference(*(_from_npy(files[f"reference_{part}.npy"]) for part in _ARRAYS)),
+        extra={path.removeprefix(_EXTRA): data.decode() for path, data in files.items() if path.startswith(_EXTRA)},
+        **documents,
+    )
+
+
+def _to_json(thing: str, value: Json) -> bytes:
+    try:
+        return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise PackageError(
+            f"package file '{thing}.json'",
+            f"is not plain JSON: {error}",
+            fix="give dicts, lists, texts and finite numbers",
+        ) from error
+
+
+def _to_npy(values: Vector) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _from_npy(data: bytes) -> Vector:
+    values: Vector = np.load(io.BytesIO(data), allow_pickle=False)
+    return values

@@ -1,0 +1,103 @@
+"""Plan, then apply: what the definitions would change, computed first and performed second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from infra.applied import Applied, definitions_sha256, file_sha256, read_applied, save_applied
+from infra.compiler.compile import Compiled, compile_repo
+from infra.offline.labels import find_labels, label_columns
+from infra.offline.sources import check_columns, find_table, view_columns
+from infra.packages.aliases import Aliases
+from infra.packages.package import open_package
+from infra.registry import register, registry_path
+from infra.served_model import pinned_plan
+from skewless.changes import Breakage, Change, compare_named, compare_plans, find_breakages
+from skewless.plan import FeaturePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """What ``apply`` would do.
+
+    Args:
+        hash: the compiled plan's hash.
+        changes: differences to the plan in force.
+        breakages: served models that would lose a view.
+    """
+
+    hash: str
+    changes: list[Change]
+    breakages: list[Breakage]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Compares and puts in force the definitions of one repo."""
+
+    repo: Path
+    state: Path
+    connection: duckdb.DuckDBPyConnection
+
+    def plan(self) -> PlanReport:
+        """Return what would change; nothing is touched.
+
+        Raises:
+            DefinitionError: a definition cannot be right.
+            SourceError: a source is missing, broken or of another shape.
+        """
+        return self._compare(self._compile())
+
+    def apply(self, now_us: int) -> PlanReport:
+        """Register the definitions with Feast and put the plan in force; return what changed.
+
+        Raises:
+            DefinitionError: a definition cannot be right; nothing was changed.
+            SourceError: a source is missing, broken or of another shape; nothing was changed.
+        """
+        compiled = self._compile()
+        report = self._compare(compiled)
+        self.state.mkdir(parents=True, exist_ok=True)
+        register(self.repo, compiled.feast_objects)
+        registry = registry_path(self.repo)
+        applied = Applied(
+            plan=compiled.plan,
+            models=compiled.models,
+            applied_us=now_us,
+            registry=registry,
+            registry_sha256=file_sha256(self.repo / registry),
+            definitions_sha256=definitions_sha256(self.repo),
+        )
+        save_applied(self.state, applied)
+        return report
+
+    def _compile(self) -> Compiled:
+        compiled = compile_repo(self.repo)
+        for view in compiled.plan.views:
+            table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
+            check_columns(table, table.column_types(self.connection), view_columns(view))
+        for spec in compiled.models:
+            table = find_labels(self.repo, spec)
+            pinned = compiled.plan.only(spec.service)
+            check_columns(table, table.column_types(self.connection), label_columns(pinned, spec))
+        return compiled
+
+    def _compare(self, compiled: Compiled) -> PlanReport:
+        applied = read_applied(self.state)
+        changes = compare_plans(applied.plan if applied else None, compiled.plan)
+        before = {spec.name: spec for spec in applied.models} if applied else {}
+        changes += compare_named("model", before, {spec.name: spec for spec in compiled.models})
+        return PlanReport(
+            hash=compiled.plan.hash, changes=changes, breakages=find_breakages(compiled.plan, self._champions())
+        )
+
+    def _champions(self) -> Iterator[tuple[str, str, FeaturePlan]]:
+        root = self.state / "packages"
+        for folder in sorted(root.iterdir()) if root.is_dir() else []:
+            version = Aliases(root).get(folder.name, "champion")
+            if version is not None:
+                yield folder.name, version, pinned_plan(open_package(root, folder.name, version))

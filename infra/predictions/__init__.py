@@ -1,0 +1,1 @@
+"""The prediction log: what was asked, read, seen and answered."""

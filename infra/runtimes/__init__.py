@@ -1,0 +1,1 @@
+"""What computes a score from a matrix: one file per runtime, none of which imports a training library."""

@@ -1,0 +1,114 @@
+"""The proof, at load, that a runtime is the library that trained the model (SEMANTICS 6.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.runtimes.port import Matrix, Runtime, Vector
+from infra.runtimes.reference import Reference
+from skewless.errors import PackageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What a runtime was certified for, once, when it was loaded.
+
+    Args:
+        runtime_id: the runtime, named in every prediction log row.
+        rows: number of reference rows compared.
+        bit_equal: every margin has the same bits. Only then may it be switched with another per batch.
+        largest_difference: of the margins; 0 where bit-equal, inf where one is not a number.
+    """
+
+    runtime_id: str
+    rows: int
+    bit_equal: bool
+    largest_difference: float
+
+
+def certify(runtime: Runtime, reference: Reference, *, tolerance: float = 0.0) -> Certificate:
+    """Compare the runtime's results with the library's, in one batch and row by row.
+
+    Args:
+        runtime: the runtime, freshly loaded.
+        reference: the rows of the package with the margins and scores computed when it was trained.
+        tolerance: largest margin difference that the spec accepts; 0: bit-equal only.
+
+    Raises:
+        PackageError: margins differ by more than the tolerance (0: in any bit), or margins are equal and
+            scores differ by more than one rounding of the link function.
+    """
+    if reference.rows.shape[1] != runtime.n_features:
+        raise PackageError(
+            f"runtime {runtime.runtime_id!r}",
+            f"expects {runtime.n_features} features, not those of the reference rows",
+            value=reference.rows.shape[1],
+            fix="train and package the model again",
+        )
+    differs, largest = _compare_margins(runtime, reference)
+    if differs and not (tolerance > 0.0 and largest <= tolerance):
+        raise _refusal(runtime, f"differs from the library on {differs} of {reference.margins.size} rows", largest)
+    if not differs:
+        _check_scores(runtime, reference)
+    return Certificate(
+        runtime_id=runtime.runtime_id,
+        rows=reference.margins.size,
+        bit_equal=differs == 0,
+        largest_difference=largest,
+    )
+
+
+def same_bits(left: Vector, right: Vector) -> NDArray[np.bool_]:
+    """Compare float64 values as they lie in memory: -0.0 is not 0.0, a NaN is itself.
+
+    >>> same_bits(np.array([0.0, np.nan]), np.array([-0.0, np.nan])).tolist()
+    [False, True]
+    """
+    equal: NDArray[np.bool_] = left.view(np.int64) == right.view(np.int64)
+    return equal
+
+
+def _compare_margins(runtime: Runtime, reference: Reference) -> tuple[int, float]:
+    """Return the number of rows that differ, batched or alone, and the largest difference."""
+    expected = reference.margins
+    batched = runtime.margin(reference.rows)
+    alone = _one_by_one(runtime, reference.rows)
+    equal = same_bits(batched, expected) & same_bits(alone, expected)
+    gaps = np.maximum(_gap(batched, expected), _gap(alone, expected))
+    return int((~equal).sum()), float(gaps.max())
+
+
+def _one_by_one(runtime: Runtime, rows: Matrix) -> Vector:
+    return np.array([runtime.margin(rows[index : index + 1])[0] for index in range(rows.shape[0])])
+
+
+def _gap(left: Vector, right: Vector) -> Vector:
+    """Return absolute differences; equal bits are 0, a difference with NaN is infinite."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(left - right)
+    gap[np.isnan(gap)] = np.inf
+    gap[same_bits(left, right)] = 0.0
+    return gap
+
+
+def _check_scores(runtime: Runtime, reference: Reference) -> None:
+    """Refuse a link function that is off by more than one ulp, the most that platforms may differ by."""
+    scores, expected = runtime.score(reference.rows), reference.scores
+    narrow = expected.astype(np.float32)
+    is_float32 = np.array_equal(narrow.astype(np.float64), expected, equal_nan=True)
+    ulp = np.spacing(np.abs(narrow)).astype(np.float64) if is_float32 else np.spacing(np.abs(expected))
+    off = _gap(scores, expected) > ulp
+    if off.any():
+        problem = f"has the same margins but other scores on {int(off.sum())} of {expected.size} rows"
+        raise _refusal(runtime, problem, float(_gap(scores, expected).max()))
+
+
+def _refusal(runtime: Runtime, problem: str, largest: float) -> PackageError:
+    return PackageError(
+        f"runtime {runtime.runtime_id!r}",
+        f"{problem}, by up to {largest:.17g}",
+        fix="install the library version that trained the model, or allow a tolerance in its ModelSpec",
+    )

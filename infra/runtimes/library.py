@@ -1,0 +1,71 @@
+"""A shared library inside an installed wheel, found without importing its Python package."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from skewless.errors import PackageError
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """A loaded shared library with its version.
+
+    Every function of it returns 0, or another number and leaves a message behind.
+    """
+
+    handle: ctypes.CDLL
+    version: str
+    last_error: Callable[[], bytes | None]
+
+    def call(self, thing: str, function: str, *args: object) -> None:
+        """Call a function by name; ``thing`` is what a failure is about.
+
+        Raises:
+            PackageError: with the library's own message.
+        """
+        if getattr(self.handle, function)(*args) != 0:
+            raise self.failure(thing)
+
+    def failure(self, thing: str) -> PackageError:
+        """Return the library's last error."""
+        message = (self.last_error() or b"no message").decode(errors="replace").strip().splitlines()
+        return PackageError(thing, f"the library says: {message[0]}", fix="train and package the model again")
+
+
+def open_library(package: str, stem: str, version_file: str, last_error: str) -> NativeLibrary:
+    """Load ``<package>/lib/<stem>.so`` (macOS: ``.dylib``).
+
+    Args:
+        package: name of the installed Python package, which is not imported.
+        stem: file name without its ending.
+        version_file: file of the package that holds nothing but its version.
+        last_error: name of the function that returns the last error message.
+
+    Raises:
+        PackageError: the package or its library is not installed.
+    """
+    folder = _folder(package)
+    ending = ".dylib" if sys.platform == "darwin" else ".so"
+    path = folder / "lib" / f"{stem}{ending}"
+    try:
+        handle = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise PackageError(
+            f"runtime {package!r}", "its library cannot be loaded", value=str(error), fix=f"reinstall {package}"
+        ) from error
+    message = getattr(handle, last_error)
+    message.restype = ctypes.c_char_p
+    return NativeLibrary(handle, (folder / version_file).read_text().strip(), message)
+
+
+def _folder(package: str) -> Path:
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise PackageError(f"runtime {package!r}", "is not installed", fix=f"install {package} beside skewless")
+    return Path(found.submodule_search_locations[0])

@@ -1,0 +1,109 @@
+"""The rows on which a runtime shows that it is the library that trained the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.runtimes.matrix import check_matrix
+from infra.runtimes.port import Matrix, Vector
+from skewless.errors import PackageError
+
+_RANDOM_ROWS = 192
+_EDGE_ROWS = 256
+_EDGE_SHARE = 0.5
+_HUGE = 1e100
+_DENORMAL = 5e-324
+# LightGBM reads |x| <= 1e-35 (as float32) as zero: both sides of that bound are edge values.
+_SPECIAL = (0.0, -0.0, np.inf, -np.inf, _DENORMAL, -_DENORMAL, 1e-35, -1e-35, 1.1e-35, 1e-30, 1.7e308, -1.7e308, 3.5e38)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Reference rows with what the library that trained the model makes of them.
+
+    Args:
+        rows: ``(n, n_features)`` float64, NaN where missing.
+        margins: ``(n,)`` float64 raw margins.
+        scores: ``(n,)`` float64 predictions.
+    """
+
+    rows: Matrix
+    margins: Vector
+    scores: Vector
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together, or hold nothing."""
+        rows = check_matrix(self.rows, self.rows.shape[-1])
+        for name, values in (("margins", self.margins), ("scores", self.scores)):
+            if rows == 0 or values.shape != (rows,) or values.dtype != np.float64:
+                found = f"{values.dtype} {values.shape} for {rows} rows"
+                raise PackageError(
+                    f"reference {name}", "do not fit the rows", value=found, fix="package the model again"
+                )
+
+
+def reference_rows(thresholds: Sequence[tuple[int, float]], n_features: int, seed: int) -> Matrix:
+    """Return rows on which a cast, another comparison or another null rule shows.
+
+    They are: one row per special value (all null, zeros, infinities, denormals, beyond float32); random
+    rows with nulls and special values strewn in; rows whose features all lie on a split threshold or
+    beside it; and the same with half of the features random, so that other paths are walked.
+
+    Args:
+        thresholds: (feature, threshold) pairs of the trained model, in any order.
+        n_features: width of the matrix.
+        seed: seed of the random values; the same arguments give the same rows.
+
+    >>> reference_rows([(0, 0.5)], 2, seed=7).shape
+    (718, 2)
+    """
+    rng = np.random.default_rng(seed)
+    by_feature = [np.array([value for at, value in thresholds if at == index]) for index in range(n_features)]
+    special = np.repeat(np.array([np.nan, *_SPECIAL])[:, None], n_features, axis=1)
+    drawn = _random_rows(by_feature, rng, _RANDOM_ROWS)
+    edges = _edge_rows(by_feature, rng, _EDGE_ROWS)
+    mixed = np.where(rng.random(edges.shape) < _EDGE_SHARE, edges, _random_rows(by_feature, rng, _EDGE_ROWS))
+    return np.ascontiguousarray(np.concatenate([special, drawn, edges, mixed]))
+
+
+def beside(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the values on, just below and just above thresholds, in float64 and in float32 steps."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = threshold.astype(np.float32)
+        steps = [
+            threshold,
+            np.nextafter(threshold, -np.inf),
+            np.nextafter(threshold, np.inf),
+            narrow.astype(np.float64),
+            np.nextafter(narrow, np.float32(-np.inf)).astype(np.float64),
+            np.nextafter(narrow, np.float32(np.inf)).astype(np.float64),
+        ]
+    return np.concatenate(steps)
+
+
+def _edge_rows(by_feature: list[NDArray[np.float64]], rng: np.random.Generator, count: int) -> Matrix:
+    """Return rows of edge values; a feature's values each appear if there are at most ``count``."""
+    rows = np.full((count, len(by_feature)), np.nan)
+    for index, thresholds in enumerate(by_feature):
+        pool = rng.permutation(np.unique(beside(thresholds))) if thresholds.size else np.array(_SPECIAL)
+        rows[:, index] = np.resize(pool, count)
+    return rows
+
+
+def _random_rows(by_feature: list[NDArray[np.float64]], rng: np.random.Generator, count: int) -> Matrix:
+    """Return values around each feature's thresholds, one in eight null, one in sixteen special."""
+    rows = np.empty((count, len(by_feature)))
+    for index, thresholds in enumerate(by_feature):
+        finite = thresholds[np.abs(thresholds) < _HUGE]
+        low, high = (finite.min(), finite.max()) if finite.size else (-1.0, 1.0)
+        margin = (high - low) / 4 + 1.0
+        rows[:, index] = rng.uniform(low - margin, high + margin, count)
+    kind = rng.random(rows.shape)
+    rows[kind < 1 / 8] = np.nan
+    strewn = kind > 15 / 16
+    rows[strewn] = rng.choice(np.array(_SPECIAL), int(strewn.sum()))
+    return rows

@@ -1,0 +1,161 @@
+"""Batch prediction: many rows through the same predictor that answers requests."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from infra.online.redis_store import RedisReader
+from infra.predictions.writer import PredictionWriter
+from infra.served_model import ServedModel
+from serving.models import ModelTable
+from serving.predictor import Predictions, Predictor
+from serving.server import ServerConfig
+from skewless.clock import to_us
+from skewless.dtypes import DType
+from skewless.errors import SourceError
+from skewless.plan import FeaturePlan
+
+_CHUNK_ROWS = 1_000
+
+
+def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Return predictions for rows of entity keys and request fields, as the server would now.
+
+    Returns:
+        ``id``, ``score``, ``t_us``, ``version`` and every feature that the model saw.
+    """
+    return asyncio.run(_predict_rows(config, model, rows))
+
+
+def predict_file(config: ServerConfig, model: str | None, source: Path, target: Path) -> int:
+    """Predict every row of a Parquet or CSV file into another; return the number of rows.
+
+    The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``; it
+    appears when all rows are done.
+
+    Raises:
+        SourceError: the file is missing, broken or lacks a column.
+        RequestError: a row is not as the plan says.
+    """
+    return asyncio.run(_predict_file(config, model, source, target))
+
+
+async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    async with _open(config, name) as (predictor, model):
+        answer = await predictor.predict(model, rows)
+        features = {label: answer.vectors.matrix[:, i] for i, label in enumerate(model.assembler.labels)}
+        return pa.table({**_result(answer), **features})
+
+
+async def _predict_file(config: ServerConfig, name: str | None, source: Path, target: Path) -> int:
+    total, writer = 0, None
+    temporary = target.with_name(f".{target.name}.tmp")
+    async with _open(config, name) as (predictor, model):
+        try:
+            for chunk in _chunks(source):
+                answer = await predictor.predict(model, plain_rows(model.plan, chunk))
+                result = _with_columns(chunk, _result(answer))
+                writer = writer or _writer(temporary, target, result.schema)
+                writer.write_table(result)
+                total += chunk.num_rows
+        finally:
+            if writer is not None:
+                writer.close()
+    if total == 0:
+        raise SourceError(f"file {source}", "has no row", fix="give at least one row")
+    temporary.replace(target)
+    return total
+
+
+@asynccontextmanager
+async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
+    online = RedisReader(config.redis_url)
+    log = PredictionWriter(
+        config.state / "predictions",
+        capacity=config.log_capacity,
+        flush_seconds=config.log_flush_seconds,
+        on_drop=lambda _n, _reason: None,
+    )
+    try:
+        models = ModelTable(repo=config.repo, state=config.state, online=online)
+        await models.load()
+        predictor = Predictor(online=online, clock=config.clock, log=log, max_batch=config.max_batch)
+        yield predictor, models.get(name)
+    finally:
+        log.close()
+        await online.close()
+
+
+def plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
+    """Return table rows as JSON-like rows: only the plan's columns, times as microseconds, NaN as null.
+
+    Raises:
+        SourceError: a column is missing.
+    """
+    columns = [*plan.join_keys, *plan.request]
+    for column in columns:
+        if column.name not in chunk.column_names:
+            raise SourceError("file", "lacks a column", value=column.name, fix=f"it has {', '.join(chunk.column_names)}")
+    values = {column.name: [_plain(v, column.dtype) for v in chunk[column.name].to_pylist()] for column in columns}
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def _plain(value: object, dtype: DType) -> object:
+    if isinstance(value, datetime):
+        return to_us(value)
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str) and dtype in {DType.FLOAT32, DType.FLOAT64}:
+        return float(value)
+    if isinstance(value, str) and dtype is DType.BOOL:
+        return value.lower() == "true"
+    return value
+
+
+def _chunks(source: Path) -> Iterator[pa.Table]:
+    try:
+        if source.suffix == ".csv":
+            names = pa_csv.open_csv(source).schema.names
+            # Text, so that a key such as "007" stays what it is; the plan's types are applied later.
+            convert = pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, quoted_strings_can_be_null=False
+            )
+            batches = pa_csv.open_csv(source, convert_options=convert)
+            for batch in batches:
+                table = pa.Table.from_batches([batch])
+                yield from (table.slice(i, _CHUNK_ROWS) for i in range(0, table.num_rows, _CHUNK_ROWS))
+            return
+        for batch in pq.ParquetFile(source).iter_batches(_CHUNK_ROWS):
+            yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"file {source}", f"cannot be read: {error}", fix="give a Parquet or CSV file") from error
+
+
+def _result(answer: Predictions) -> dict[str, Any]:
+    n = len(answer.ids)
+    return {
+        "id": list(answer.ids),
+        "score": answer.scores,
+        "t_us": [answer.t] * n,
+        "version": [answer.model.version] * n,
+    }
+
+
+def _with_columns(chunk: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    for name, values in columns.items():
+        chunk = chunk.append_column(name, pa.array(values))
+    return chunk
+
+
+def _writer(path: Path, target: Path, schema: pa.Schema) -> pq.ParquetWriter | pa_csv.CSVWriter:
+    return pa_csv.CSVWriter(path, schema) if target.suffix == ".csv" else pq.ParquetWriter(path, schema)

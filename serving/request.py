@@ -1,0 +1,135 @@
+"""A request's rows: from JSON objects to key values and request columns, each error naming row and field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.clock import to_us
+from skewless.dtypes import DType
+from skewless.errors import RequestError, SkewlessError
+from skewless.keys import KeyValue, parse_key
+from skewless.plan import Column, FeaturePlan
+
+_INTEGER_LIMIT = {DType.INT32: 2**31, DType.INT64: 2**63, DType.TIMESTAMP: 2**63}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """The parsed rows of a request.
+
+    Args:
+        keys: per join key, its value in each row.
+        fields: per request field, an array of shape ``(n,)`` as transforms see it.
+    """
+
+    keys: Mapping[str, Sequence[KeyValue | None]]
+    fields: Mapping[str, npt.NDArray[Any]]
+
+
+def parse_rows(plan: FeaturePlan, rows: Sequence[object], most: int) -> Ask:
+    """Return the rows of a request in the plan's types.
+
+    Raises:
+        RequestError: no row, too many, an unknown or missing field, or a value of the wrong type.
+    """
+    if not rows:
+        raise RequestError("field 'rows'", "is empty", fix="send at least one row")
+    if len(rows) > most:
+        raise RequestError("field 'rows'", f"has more than {most} rows", value=len(rows), fix="send several requests")
+    names = {column.name for column in (*plan.join_keys, *plan.request)}
+    checked = [_check_names(i, row, names) for i, row in enumerate(rows)]
+    keys = {column.name: _each(column, checked, parse_key) for column in plan.join_keys}
+    fields = {column.name: _field_array(column, _each(column, checked, parse_field)) for column in plan.request}
+    return Ask(keys=keys, fields=fields)
+
+
+def parse_field(column: Column, value: object) -> object:
+    """Return one request field in the plan's type; null is allowed for floats and text only.
+
+    Raises:
+        RequestError: the value has another type or is out of range.
+    """
+    if value is None:
+        if column.dtype.is_text:
+            return None
+        if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
+            return np.nan
+        raise _wrong(column, value, "send a value: only float and text fields may be null")
+    if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
+        return _float(column, value)
+    if column.dtype in _INTEGER_LIMIT:
+        return _integer(column, value)
+    if isinstance(value, bool if column.dtype is DType.BOOL else str):
+        return value.encode() if column.dtype is DType.BYTES and isinstance(value, str) else value
+    raise _wrong(column, value, f"send a JSON {'boolean' if column.dtype is DType.BOOL else 'string'}")
+
+
+def _check_names(i: int, row: object, names: set[str]) -> Mapping[str, object]:
+    if not isinstance(row, dict):
+        raise RequestError(f"row {i}", "is not an object", value=row, fix=f"send {{{', '.join(sorted(names))}}}")
+    for name in row:
+        if name not in names:
+            raise RequestError(f"row {i}", "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}")
+    for name in sorted(names):
+        if name not in row:
+            raise RequestError(f"row {i}", "lacks a field", value=name, fix="send it; null means unknown")
+    return row
+
+
+def _each(column: Column, rows: Sequence[Mapping[str, object]], parse: Any) -> list[Any]:  # noqa: ANN401 - one of two parsers
+    values = []
+    for i, row in enumerate(rows):
+        try:
+            values.append(parse(column, row[column.name]))
+        except SkewlessError as error:
+            raise RequestError(f"row {i} {error.thing}", error.problem, value=error.value, fix=error.fix) from error
+    return values
+
+
+def _field_array(column: Column, values: list[Any]) -> npt.NDArray[Any]:
+    if column.dtype.is_text:
+        objects = np.empty(len(values), dtype=object)
+        objects[:] = values
+        return objects
+    if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
+        return np.array(values, dtype=column.dtype.numpy).astype(np.float64)
+    return np.array(values, dtype=np.bool_ if column.dtype is DType.BOOL else np.int64)
+
+
+def _float(column: Column, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(column, value, "send a JSON number, or null if it is unknown")
+    if not np.isfinite(float(value)):
+        raise _wrong(column, value, "send null if it is unknown: NaN and infinities are not JSON")
+    return float(value)
+
+
+def _integer(column: Column, value: object) -> int:
+    if column.dtype is DType.TIMESTAMP and isinstance(value, str):
+        return _moment(column, value)
+    if isinstance(value, str) and value.removeprefix("-").isascii() and value.removeprefix("-").isdigit():
+        value = int(value)
+    if type(value) is not int or not -_INTEGER_LIMIT[column.dtype] <= value < _INTEGER_LIMIT[column.dtype]:
+        what = "microseconds since the epoch or an ISO 8601 time" if column.dtype is DType.TIMESTAMP else "an integer"
+        raise _wrong(column, value, f"send {what}")
+    return value
+
+
+def _moment(column: Column, value: str) -> int:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise _wrong(column, value, "send an ISO 8601 time with a zone, or microseconds since the epoch") from None
+    if moment.tzinfo is None:
+        raise _wrong(column, value, "add the zone, for example 'Z'")
+    return to_us(moment)
+
+
+def _wrong(column: Column, value: object, fix: str) -> RequestError:
+    return RequestError(f"field {column.name!r}", f"is not a valid {column.dtype}", value=value, fix=fix)

@@ -1,0 +1,128 @@
+"""The server process: everything opened, the application run, everything closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from infra.online.redis_store import RedisReader, RedisWriter
+from infra.predictions.writer import PredictionWriter
+from serving.app import Serving, create_app
+from serving.metrics import Metrics
+from serving.models import ModelTable
+from serving.predictor import Predictor
+from skewless.clock import Clock
+from skewless.errors import PlaceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """What a server needs to know; see the settings of the same names."""
+
+    repo: Path
+    state: Path
+    redis_url: str
+    clock: Clock
+    host: str
+    port: int
+    reload_seconds: float
+    log_capacity: int
+    log_flush_seconds: float
+    max_batch: int
+    skew_limit_ms: float
+
+
+def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered and the log is written.
+
+    Args:
+        on_ready: told the server's URL once predictions are answered.
+
+    Raises:
+        PlaceError: the port is in use.
+        PackageError, StalePlanError, StoreError: no champion can be served.
+    """
+    asyncio.run(_serve(config, on_ready))
+
+
+async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_listen(config.host, config.port))
+        online = RedisReader(config.redis_url)
+        stack.push_async_callback(online.close)
+        writer = PredictionWriter(
+            config.state / "predictions",
+            capacity=config.log_capacity,
+            flush_seconds=config.log_flush_seconds,
+            on_drop=lambda n, reason: metrics.dropped.labels(reason).inc(n),
+        )
+        stack.callback(writer.close)
+        predictor = Predictor(online=online, clock=config.clock, log=writer, max_batch=config.max_batch)
+        predictor.skew_us = _skew_us(config.redis_url)
+        metrics.skew.set(predictor.skew_us / 1e6)
+        models = ModelTable(repo=config.repo, state=config.state, online=online)
+        await models.load()
+        serving = Serving(
+            models=models,
+            predictor=predictor,
+            metrics=metrics,
+            reload_seconds=config.reload_seconds,
+            ready=lambda: _reasons(predictor.skew_us, config.skew_limit_ms),
+        )
+        await _run(serving, listener, config, on_ready)
+
+
+async def _run(
+    serving: Serving, listener: socket.socket, config: ServerConfig, on_ready: Callable[[str], None]
+) -> None:
+    options = uvicorn.Config(create_app(serving), log_config=None, access_log=False, loop="uvloop", http="httptools")
+    server = uvicorn.Server(options)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not running.done():
+        await asyncio.sleep(0.005)
+    url = f"http://{config.host}:{listener.getsockname()[1]}"
+    place = config.state / "server.json"
+    place.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    on_ready(url)
+    try:
+        await running
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PlaceError(
+            f"address {host}:{port}", f"cannot be used: {error.strerror}", fix="choose another --port, or 0 for any free one"
+        ) from error
+    listener.listen(1024)
+    return listener
+
+
+def _skew_us(redis_url: str) -> int:
+    probe = RedisWriter(redis_url)
+    try:
+        return abs(probe.clock_offset_us())
+    finally:
+        probe.close()
+
+
+def _reasons(skew_us: int, limit_ms: float) -> dict[str, str]:
+    if skew_us <= limit_ms * 1_000:
+        return {}
+    return {"clock": f"Redis and this server are {skew_us / 1e3:.0f} ms apart, more than {limit_ms:.0f} ms: run an NTP client"}

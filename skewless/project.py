@@ -1,0 +1,235 @@
+"""A project: the one object behind the command line and notebooks; everything opens on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skewless.clock import Clock, open_clock
+from skewless.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from infra.applied import Applied
+    from infra.materialize import Materializer, ViewReport
+    from infra.offline.views import OfflineViews
+    from infra.online.port import OnlineWriter
+    from infra.planning import Planner, PlanReport
+    from serving.server import ServerConfig
+    from skewless.spec import ModelSpec
+    from training.dataset import Dataset
+    from training.promotion import Decision
+    from training.train import Trained
+    from validation.checks import SourceChecks
+    from validation.gate_report import GateReport
+    from validation.replay import ReplayReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """A trained version, and whether it became champion."""
+
+    trained: Trained
+    decision: Decision
+    dataset: Dataset
+
+
+class Project:
+    """A folder of definitions with its state.
+
+    Args:
+        repo: the folder with ``feature_store.yaml`` and ``definitions.py``.
+        settings: values that win over ``skewless.yaml`` and the environment.
+    """
+
+    def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
+        self.repo = Path(repo).resolve()
+        self.settings: Settings = load_settings(self.repo, **settings)
+        self.state = (self.repo / self.settings.state).resolve()
+        self.packages = self.state / "packages"
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The clock that everything in this project reads."""
+        return open_clock(self.settings.clock)
+
+    @cached_property
+    def applied(self) -> Applied:
+        """The plan in force.
+
+        Raises:
+            StalePlanError: nothing was applied, or the registry has moved on.
+        """
+        from infra.applied import load_applied
+
+        return load_applied(self.repo, self.state)
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The project's DuckDB, in memory."""
+        from infra.offline.engine import connect
+
+        spill = self.state / "spill"
+        return connect(spill, memory_limit=self.settings.memory_limit, threads=self.settings.threads)
+
+    @cached_property
+    def views(self) -> OfflineViews:
+        """What the accepted log answers."""
+        from infra.offline.views import OfflineViews
+
+        return OfflineViews(self.state, self.connection)
+
+    @cached_property
+    def redis_url(self) -> str:
+        """The online store's URL; a private server is started if none is set."""
+        if self.settings.redis_url:
+            return self.settings.redis_url
+        from infra.online.private_server import PrivateServer
+
+        self._private = PrivateServer(self.state)
+        return self._private.ensure()
+
+    @cached_property
+    def online(self) -> OnlineWriter:
+        """The blocking side of the online store."""
+        from infra.online.redis_store import RedisWriter
+
+        return RedisWriter(self.redis_url)
+
+    @cached_property
+    def checks(self) -> SourceChecks:
+        """The gates of ``expectations.py``."""
+        from validation.checks import SourceChecks
+
+        return SourceChecks(repo=self.repo, state=self.state, connection=self.connection, clock=self.clock)
+
+    def plan(self) -> PlanReport:
+        """Compile the definitions, check them against the sources, and say what ``apply`` would change."""
+        return self._planner().plan()
+
+    def apply(self) -> PlanReport:
+        """Put the definitions in force: Feast's registry, then the plan."""
+        report = self._planner().apply(self.clock.now_us())
+        self.__dict__.pop("applied", None)
+        return report
+
+    def validate(self, names: Sequence[str] = ()) -> list[GateReport]:
+        """Check what is published now against the suites; nothing is changed."""
+        return self.checks.all(self.applied.plan.views, self.applied.models, names)
+
+    def pending(self) -> dict[str, pa.Table]:
+        """Return the rows that ``materialize`` would accept now, by view."""
+        return self.materializer.pending(self.applied.plan.views)
+
+    def materialize(self, *, check: bool = True) -> list[ViewReport]:
+        """Accept what is published into the log and apply it to the online store.
+
+        Args:
+            check: whether new rows must pass their suites first.
+
+        Raises:
+            GateError: new rows of a view were refused; the other views are up to date.
+        """
+        return self.materializer.run(self.applied.plan.views, self.checks.new_rows if check else None)
+
+    def dataset(self, model: str) -> Dataset:
+        """Return a model's training set as of now; ``.table()`` gives Arrow."""
+        from training.dataset import build_dataset
+
+        return build_dataset(
+            connection=self.connection,
+            repo=self.repo,
+            plan=self.applied.plan,
+            spec=self.applied.model(model),
+            views=self.views,
+            now_us=self.clock.now_us(),
+        )
+
+    def train(self, model: str) -> TrainReport:
+        """Check the labels, train a new version, and promote it if its gate allows."""
+        from training.promotion import promote
+        from training.train import train
+
+        spec = self.applied.model(model)
+        self.checks.labels(spec).raise_if_failed()
+        dataset = self.dataset(model)
+        now_us = self.clock.now_us()
+        trained = train(dataset, spec, self.packages, threads=self.threads, now_us=now_us)
+        decision = promote(dataset, spec, trained, self.packages, now_us)
+        return TrainReport(trained=trained, decision=decision, dataset=dataset)
+
+    def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
+        """Return predictions for rows of entity keys and request fields, as the server would now."""
+        from serving.batch import predict_rows
+
+        return predict_rows(self.server_config(), model, rows)
+
+    def predict_file(self, model: str | None, source: Path, target: Path) -> int:
+        """Predict every row of a Parquet or CSV file into another; return the number of rows."""
+        from serving.batch import predict_file
+
+        return predict_file(self.server_config(), model, source, target)
+
+    def replay(self, *, model: str | None = None) -> ReplayReport:
+        """Prove every logged prediction from the accepted log; reads no Redis."""
+        from validation.replay import replay
+
+        return replay(
+            state=self.state, connection=self.connection, views=self.views, packages=self.packages, model=model
+        )
+
+    def server_config(self, *, host: str | None = None, port: int | None = None) -> ServerConfig:
+        """Return what ``serving.server.run_server`` needs."""
+        from serving.server import ServerConfig
+
+        settings = self.settings
+        return ServerConfig(
+            repo=self.repo,
+            state=self.state,
+            redis_url=self.redis_url,
+            clock=self.clock,
+            host=settings.host if host is None else host,
+            port=settings.port if port is None else port,
+            reload_seconds=settings.reload_seconds,
+            log_capacity=settings.log_capacity,
+            log_flush_seconds=settings.log_flush_seconds,
+            max_batch=settings.max_batch,
+            skew_limit_ms=settings.skew_limit_ms,
+        )
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The models of the plan in force."""
+        return self.applied.models
+
+    @property
+    def threads(self) -> int:
+        """How many threads training may use."""
+        import os
+
+        return self.settings.threads or os.cpu_count() or 1
+
+    def _planner(self) -> Planner:
+        from infra.planning import Planner
+
+        return Planner(repo=self.repo, state=self.state, connection=self.connection)
+
+    @cached_property
+    def materializer(self) -> Materializer:
+        """What moves source rows to the log and to the online store."""
+        from infra.materialize import Materializer
+
+        return Materializer(
+            project=self.applied.plan.project,
+            repo=self.repo,
+            state=self.state,
+            connection=self.connection,
+            online=self.online,
+            ledger=self.views.ledger,
+            clock=self.clock,
+        )

@@ -1,0 +1,53 @@
+"""What an import may cost: each process loads only what its work needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OFFLINE = {"dask", "feast", "great_expectations", "lightgbm", "pandas", "scipy", "sqlalchemy", "xgboost"}
+OUR_PACKAGES = {"infra", "serving", "skewless", "training", "validation"}
+PROBE = """
+import importlib, json, sys
+before = set(sys.modules)
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return the modules that a fresh process loads when it imports ``module``."""
+    command = [sys.executable, "-c", PROBE, module]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def packages(modules: set[str]) -> set[str]:
+    """Return the top-level packages of modules."""
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_the_server_loads_no_offline_library() -> None:
+    assert packages(loaded_by("serving.app")) & OFFLINE == set()
+
+
+def test_the_package_loads_the_standard_library_alone() -> None:
+    modules = loaded_by("skewless")
+    assert {name for name in modules if name.startswith("skewless.")} == set()
+    assert packages(modules) - OUR_PACKAGES - sys.stdlib_module_names == set()
+
+
+def test_the_command_line_loads_no_data_library() -> None:
+    heavy = OFFLINE | {"duckdb", "fastapi", "numpy", "pyarrow", "uvicorn"}
+    assert packages(loaded_by("skewless.cli")) & heavy == set()
+
+
+@pytest.mark.parametrize("module", ["skewless.errors", "skewless.dtypes", "skewless.spec", "skewless.plan"])
+def test_the_contract_loads_the_standard_library_alone(module: str) -> None:
+    assert packages(loaded_by(module)) - OUR_PACKAGES - sys.stdlib_module_names == set()

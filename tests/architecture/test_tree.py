@@ -1,0 +1,93 @@
+"""The shape of the tree: sizes, names, docstrings, and what no file may hold."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("skewless", "serving", "training", "validation", "infra")
+OURS = (*PACKAGES, "feature_repo", "benchmarks", "tests")
+MAY_PRINT = {"skewless/cli.py", "feature_repo/load.py"}
+MOST_LINES_OF_A_FILE = 350
+MOST_LINES_OF_A_FUNCTION = 60
+NOT_TRACKED = {"__pycache__", "build", "data", "dist"}
+# Joined here, so that this file passes its own rule.
+REGISTRY_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"), ("npmjs", "org"), ("crates", "io"))
+)
+
+
+def files() -> Iterator[Path]:
+    """Yield the files of the checkout: no hidden folder but ``.ci``, no environment, no data."""
+    for folder, names, leaves in os.walk(ROOT):
+        if "pyvenv.cfg" in leaves:
+            names.clear()
+            continue
+        names[:] = [name for name in names if name not in NOT_TRACKED and (name == ".ci" or name[0] != ".")]
+        yield from (Path(folder, leaf) for leaf in leaves if not leaf.startswith(".coverage"))
+
+
+def name_of(path: Path) -> str:
+    """Return a file's path below the root."""
+    return path.relative_to(ROOT).as_posix()
+
+
+MODULES = sorted(name_of(path) for path in files() if path.suffix == ".py")
+LIBRARY = [name for name in MODULES if name.partition("/")[0] in PACKAGES]
+
+
+def parse(name: str) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse((ROOT / name).read_text(encoding="utf-8"), filename=name)
+
+
+def test_every_module_lies_in_a_known_folder() -> None:
+    assert {name.partition("/")[0] for name in MODULES} <= set(OURS)
+
+
+def test_no_file_is_a_drawer_of_utilities() -> None:
+    assert [name for name in MODULES if Path(name).stem in {"utils", "util", "helpers", "common", "misc"}] == []
+
+
+def test_files_are_short() -> None:
+    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in MODULES}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FILE} == {}
+
+
+def test_functions_are_short() -> None:
+    spans = {
+        f"{name}:{node.lineno} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for name in MODULES
+        for node in ast.walk(parse(name))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {function: span for function, span in spans.items() if span > MOST_LINES_OF_A_FUNCTION} == {}
+
+
+def test_modules_say_what_they_are() -> None:
+    assert [name for name in LIBRARY if not ast.get_docstring(parse(name))] == []
+
+
+def test_modules_print_nothing() -> None:
+    prints = {
+        f"{name}:{node.lineno}"
+        for name in MODULES
+        if name not in MAY_PRINT and name.partition("/")[0] not in {"tests", "benchmarks"}
+        for node in ast.walk(parse(name))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert prints == set()
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    found = {
+        (name_of(path), host)
+        for path in files()
+        for host in REGISTRY_HOSTS
+        if host.encode() in path.read_bytes().lower()
+    }
+    assert found == set()

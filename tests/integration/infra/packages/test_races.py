@@ -1,0 +1,122 @@
+"""Packages and aliases among processes that race and are killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from infra.packages.aliases import Aliases
+from infra.packages.names import list_versions
+from infra.packages.package import open_package
+
+ROOT = Path(__file__).parents[4]
+CONTENTS = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+import numpy as np
+from infra.packages.package import PackageContents
+from infra.packages.writer import write_package
+from infra.packages.aliases import Aliases
+from infra.runtimes.reference import Reference
+from skewless.errors import ConflictError
+from skewless.spec import LabelSource, ModelSpec, Split
+root = Path(sys.argv[1])
+contents = PackageContents(
+    model_name="model.txt", model=b"m" * 100_000, plan={}, profile={}, metrics={}, fingerprint={},
+    spec=ModelSpec(name="late", service="s", algorithm="lightgbm", split=Split(test=timedelta(1)),
+                   labels=LabelSource(path="p", event_time="e", known_time="k", label="y")),
+    reference=Reference(np.zeros((2, 1)), np.zeros(2), np.zeros(2)),
+)
+"""
+WRITE = CONTENTS + "sys.stdin.readline(); print([write_package(root, 'late', contents).version for _ in range(5)])"
+MOVE = """
+sys.stdin.readline()
+me, wins, aliases = sys.argv[2], 0, Aliases(root)
+for turn in range(40):
+    held = aliases.get("late", "champion")
+    try:
+        aliases.move("late", "champion", expect=held, to=me, reason=f"{me} {turn}", now_us=turn)
+        wins += 1
+    except ConflictError as conflict:
+        assert "is held by version" in str(conflict), conflict
+print(wins)
+"""
+KILLED = """
+import os
+calls, real = [0], os.fsync
+def fsync(descriptor):
+    calls[0] += 1
+    if calls[0] == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    real(descriptor)
+os.fsync = fsync
+write_package(root, "late", contents)
+Aliases(root).move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
+print("done")
+"""
+
+
+def start(script: str, *args: str) -> subprocess.Popen[str]:
+    """Start a process that waits for a line before it races."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *args], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def race(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """Let all go at once and return what each printed."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return answers
+
+
+def test_writers_that_race_get_versions_of_their_own(tmp_path: Path) -> None:
+    answers = race([start(WRITE, str(tmp_path)) for _ in range(3)])
+    versions = sorted(version for answer in answers for version in json.loads(answer.replace("'", '"')))
+    assert versions == list_versions(tmp_path, "late") == [f"{number:06d}" for number in range(1, 16)]
+    for version in versions:
+        assert open_package(tmp_path, "late", version).version == version
+
+
+def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path) -> None:
+    race([start(WRITE, str(tmp_path))])
+    answers = race([start(CONTENTS + MOVE, str(tmp_path), f"00000{number}") for number in (1, 2, 3)])
+    history = Aliases(tmp_path).history("late", "champion")
+    assert len(history) == sum(map(int, answers))
+    assert [move.number for move in history] == list(range(1, len(history) + 1))
+    assert [move.expect for move in history] == [None, *(move.to for move in history[:-1])]
+
+
+def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
+    killed, step = 0, 0
+    while True:
+        step += 1
+        root = tmp_path / str(step)
+        process = start(CONTENTS + KILLED, str(root), str(step))
+        process.communicate(timeout=60)
+        for version in list_versions(root, "late"):
+            assert open_package(root, "late", version).metrics == {}
+        holder = Aliases(root).get("late", "champion")
+        assert holder in {None, "000001"}
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        killed += 1
+    assert killed > 15
+    assert holder == "000001"
+
+
+def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path) -> None:
+    start(CONTENTS + KILLED, str(tmp_path), "5").communicate(timeout=60)
+    assert any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
+    race([start(WRITE, str(tmp_path))])
+    assert len(list_versions(tmp_path, "late")) == 5
+    assert not any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())

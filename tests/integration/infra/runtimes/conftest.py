@@ -1,0 +1,113 @@
+"""Models trained by the libraries themselves, with their own predictions as oracle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from infra.runtimes.load import open_runtime
+from infra.runtimes.port import Matrix, Runtime, Vector
+from training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
+from training.trainers.xgboost import split_thresholds as xgboost_thresholds
+
+FEATURES = 8
+CATEGORY = 7
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in our runtime, beside the library that trained it."""
+
+    runtime: Runtime
+    raw: Callable[[Matrix], Vector]
+    score: Callable[[Matrix], Vector]
+    thresholds: list[tuple[int, float]]
+    model_file: Path
+
+
+def training_rows() -> tuple[Matrix, Vector]:
+    rng = np.random.default_rng(11)
+    rows = rng.normal(size=(3000, FEATURES))
+    rows[:, CATEGORY] = rng.integers(0, 40, 3000)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    target = np.nansum(rows[:, :3], axis=1) + (np.nan_to_num(rows[:, CATEGORY]) % 3 == 0) * 2.0
+    return rows, target + rng.normal(size=3000)
+
+
+def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = False, stop: bool = False) -> Case:
+    rows, target = training_rows()
+    label = target if params["objective"] == "regression" else (target > 0).astype(float)
+    data = lgb.Dataset(rows[:2000], label[:2000], categorical_feature=[CATEGORY] if categorical else [])
+    held_out = lgb.Dataset(rows[2000:], label[2000:], reference=data)
+    booster = lgb.train(
+        {"verbosity": -1, "num_threads": 1, "learning_rate": 0.3, **params},
+        data,
+        80,
+        valid_sets=[held_out] if stop else [],
+        callbacks=[lgb.early_stopping(3, verbose=False)] if stop else [],
+    )
+    assert (0 < booster.best_iteration < 80) is stop
+    path = folder / "model.txt"
+    path.write_text(booster.model_to_string())
+    return Case(
+        runtime=open_runtime("lightgbm", path),
+        raw=lambda matrix: np.asarray(booster.predict(matrix, raw_score=True)),
+        score=lambda matrix: np.asarray(booster.predict(matrix)),
+        thresholds=list(lightgbm_thresholds(booster.dump_model())),
+        model_file=path,
+    )
+
+
+def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json") -> Case:
+    rows, target = training_rows()
+    label = target if params["objective"].startswith("reg") else (target > 0).astype(float)
+    booster = xgb.train({"nthread": 1, "verbosity": 0, **params}, xgb.DMatrix(rows, label), 60)
+    path = folder / f"model.{suffix}"
+    booster.save_model(path)
+    text = folder / "dump.json"
+    booster.save_model(text)
+    return Case(
+        runtime=open_runtime("xgboost", path),
+        raw=lambda matrix: booster.inplace_predict(matrix, predict_type="margin").astype(np.float64),
+        score=lambda matrix: booster.inplace_predict(matrix).astype(np.float64),
+        thresholds=list(xgboost_thresholds(json.loads(text.read_bytes()))),
+        model_file=path,
+    )
+
+
+MAKERS: dict[str, Callable[[Path], Case]] = {
+    "lightgbm binary": lambda folder: lightgbm_case(folder, {"objective": "binary"}),
+    "lightgbm regression": lambda folder: lightgbm_case(folder, {"objective": "regression"}),
+    "lightgbm categorical": lambda folder: lightgbm_case(
+        folder, {"objective": "binary", "min_data_per_group": 5, "max_cat_to_onehot": 2}, categorical=True
+    ),
+    "lightgbm best iteration": lambda folder: lightgbm_case(folder, {"objective": "binary"}, stop=True),
+    "lightgbm dart": lambda folder: lightgbm_case(folder, {"objective": "binary", "boosting": "dart"}),
+    "lightgbm zero as missing": lambda folder: lightgbm_case(folder, {"objective": "binary", "zero_as_missing": True}),
+    "xgboost binary": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}),
+    "xgboost ubj": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}, "ubj"),
+    "xgboost regression": lambda folder: xgboost_case(folder, {"objective": "reg:squarederror"}),
+    "xgboost dart": lambda folder: xgboost_case(folder, {"objective": "binary:logistic", "booster": "dart"}),
+}
+
+
+@pytest.fixture(scope="session", params=sorted(MAKERS))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    made = MAKERS[request.param](tmp_path_factory.mktemp("model"))
+    yield made
+    made.runtime.close()
+
+
+@pytest.fixture(scope="session")
+def lightgbm_binary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    made = lightgbm_case(tmp_path_factory.mktemp("model"), {"objective": "binary"})
+    yield made
+    made.runtime.close()

@@ -1,0 +1,163 @@
+"""SEMANTICS 6.3: a runtime gives the bits of the library that trained the model, on any row, in any batch."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from infra.runtimes.certification import certify
+from infra.runtimes.port import Matrix, Runtime, Vector
+from infra.runtimes.reference import Reference, reference_rows
+from skewless.errors import PackageError, RequestError
+
+FEATURES = 8
+
+
+class Case(Protocol):
+    """What the fixture holds; see conftest."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+    @property
+    def thresholds(self) -> list[tuple[int, float]]: ...
+    def raw(self, matrix: Matrix, /) -> Vector: ...
+    def score(self, matrix: Matrix, /) -> Vector: ...
+
+
+def same(left: Vector, right: Vector) -> bool:
+    return left.dtype == right.dtype == np.float64 and np.array_equal(left.view(np.int64), right.view(np.int64))
+
+
+def edge_rows(case: Case) -> Matrix:
+    """Return one row per threshold and step beside it; all other features random."""
+    rng = np.random.default_rng(5)
+    thresholds = [(at, value) for at, value in case.thresholds if abs(value) < 1e100][:400]
+    rows = rng.normal(size=(3 * len(thresholds), FEATURES))
+    for index, (feature, value) in enumerate(thresholds):
+        rows[3 * index : 3 * index + 3, feature] = [value, np.nextafter(value, -np.inf), np.nextafter(value, np.inf)]
+    return rows
+
+
+def special_rows() -> Matrix:
+    rng = np.random.default_rng(6)
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e300, 1e-35, -1.0, 2.0**31, 1e19])
+    return rng.choice(special, (300, FEATURES))
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_random_rows_have_the_library_s_bits(case: Case, count: int) -> None:
+    rows = np.random.default_rng(count).normal(scale=3, size=(count, FEATURES))
+    assert same(case.runtime.margin(rows), case.raw(rows))
+    assert same(case.runtime.score(rows), case.score(rows))
+
+
+def test_rows_on_and_beside_thresholds_have_the_library_s_bits(case: Case) -> None:
+    rows = edge_rows(case)
+    assert rows.shape[0] > 300
+    assert same(case.runtime.margin(rows), case.raw(rows))
+    assert same(case.runtime.score(rows), case.score(rows))
+
+
+def test_special_values_have_the_library_s_bits(case: Case) -> None:
+    rows = special_rows()
+    assert same(case.runtime.margin(rows), case.raw(rows))
+    assert same(case.runtime.score(rows), case.score(rows))
+
+
+def test_a_row_alone_equals_the_row_in_a_batch(case: Case) -> None:
+    rows = np.concatenate([special_rows(), edge_rows(case)[:300]])
+    alone = np.array([case.runtime.margin(rows[index : index + 1])[0] for index in range(len(rows))])
+    scored = np.array([case.runtime.score(rows[index : index + 1])[0] for index in range(len(rows))])
+    assert same(alone, case.raw(rows))
+    assert same(scored, case.score(rows))
+
+
+def test_no_rows_give_no_scores(case: Case) -> None:
+    rows = np.empty((0, FEATURES))
+    assert case.runtime.margin(rows).shape == case.runtime.score(rows).shape == (0,)
+
+
+def test_the_matrix_is_read_and_not_changed(case: Case) -> None:
+    rows = special_rows()
+    before = rows.tobytes()
+    rows.flags.writeable = False
+    case.runtime.score(rows)
+    case.runtime.score(rows[:1])
+    assert rows.tobytes() == before
+
+
+def test_results_belong_to_the_caller(case: Case) -> None:
+    rows = edge_rows(case)[:50]
+    first = case.runtime.margin(rows)
+    kept = first.copy()
+    case.runtime.margin(rows[::-1].copy())
+    assert same(first, kept)
+
+
+def test_threads_do_not_disturb_each_other(case: Case) -> None:
+    rows = np.random.default_rng(3).normal(size=(64, FEATURES))
+    expected = case.raw(rows)
+
+    def work(index: int) -> bool:
+        if index % 2:
+            return same(case.runtime.margin(rows), expected)
+        at = index % 64
+        return same(case.runtime.margin(rows[at : at + 1]), expected[at : at + 1])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(400)))
+
+
+def test_fortran_order_and_float32_are_refused(case: Case) -> None:
+    rows = edge_rows(case)
+    narrow: Any = rows.astype(np.float32)
+    for wrong in (np.asfortranarray(rows), narrow, rows[:, :-1].copy()):
+        with pytest.raises(RequestError):
+            case.runtime.score(wrong)
+
+
+def test_the_runtime_is_certified_on_the_library_s_reference(case: Case) -> None:
+    rows = reference_rows(case.thresholds, FEATURES, seed=7)
+    certificate = certify(case.runtime, Reference(rows, case.raw(rows), case.score(rows)))
+    assert certificate.bit_equal
+    assert certificate.rows == len(rows)
+
+
+class CastingRuntime:
+    """A runtime that computes in float32, as several do."""
+
+    def __init__(self, inner: Runtime) -> None:
+        self._inner = inner
+        self.runtime_id = "casting-1"
+        self.n_features = inner.n_features
+
+    def margin(self, matrix: Matrix) -> Vector:
+        return self._inner.margin(narrowed(matrix))
+
+    def score(self, matrix: Matrix) -> Vector:
+        return self._inner.score(narrowed(matrix))
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def narrowed(matrix: Matrix) -> Matrix:
+    with np.errstate(over="ignore"):
+        return matrix.astype(np.float32).astype(np.float64)
+
+
+def test_a_runtime_that_casts_to_float32_is_refused(lightgbm_binary: Case) -> None:
+    case = lightgbm_binary
+    rows = edge_rows(case)
+    moved = np.abs(case.raw(narrowed(rows)) - case.raw(rows))
+    assert (moved > 0).sum() > 20
+    reference_matrix = reference_rows(case.thresholds, FEATURES, seed=7)
+    reference = Reference(reference_matrix, case.raw(reference_matrix), case.score(reference_matrix))
+    with pytest.raises(
+        PackageError, match=r"casting-1.*differs from the library on \d+ of 718 rows, by up to \d+\.\d+"
+    ):
+        certify(CastingRuntime(case.runtime), reference)
+    assert not certify(CastingRuntime(case.runtime), reference, tolerance=100.0).bit_equal

@@ -1,0 +1,67 @@
+"""Loading a user's expectations.py, good and broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from great_expectations.expectations import ExpectColumnValuesToNotBeNull
+
+from skewless.errors import DefinitionError
+from validation.suites import load_suites
+
+ROOT = Path(__file__).parents[3]
+HEAD = "import great_expectations.expectations as gxe\n"
+
+
+def test_suites_by_view(tmp_path: Path) -> None:
+    (tmp_path / "expectations.py").write_text(
+        HEAD
+        + "def known(column):\n    return gxe.ExpectColumnValuesToNotBeNull(column=column)\n"
+        + "SUITES = {'weather': [known('temp')], 'labels': (known('late'), known('at'))}\n"
+    )
+    suites = load_suites(tmp_path)
+    assert list(suites) == ["weather", "labels"]
+    first = suites["weather"][0]
+    assert isinstance(first, ExpectColumnValuesToNotBeNull)
+    assert first.column == "temp"
+    assert len(suites["labels"]) == 2
+
+
+def test_a_repo_without_the_file_has_none_and_pays_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from validation.suites import load_suites; import validation.gates; "
+        f"assert load_suites(Path({str(tmp_path)!r})) == {{}}; assert 'great_expectations' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("SUITES = {\n  'a': [,\n}\n", ["line 2", "SyntaxError"]),
+        ("import nowhere_to_be_found\n", ["line 1", "ModuleNotFoundError", "nowhere_to_be_found"]),
+        ("x = 1\n\ny = z\n", ["line 3", "NameError", "'z'"]),
+        ("def f():\n    return 1 / 0\n\nf()\n", ["line 2", "ZeroDivisionError"]),
+        (
+            HEAD + "SUITES = {'a': [gxe.ExpectColumnValuesToBeBetween(column='x', min_valu=1)]}\n",
+            ["line 2", "ValidationError", "min_valu"],
+        ),
+        ("suites = {}\n", ["SUITES"]),
+        ("SUITES = []\n", ["SUITES"]),
+        ("SUITES = {1: []}\n", ["SUITES", "got 1"]),
+        ("SUITES = {'weather': 'x'}\n", ["SUITES['weather']", "not a list"]),
+        (HEAD + "SUITES = {'weather': [gxe.ExpectColumnToExist]}\n", ["SUITES['weather'][0]", "not an expectation"]),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, text: str, parts: list[str]) -> None:
+    path = tmp_path / "expectations.py"
+    path.write_text(text)
+    with pytest.raises(DefinitionError) as raised:
+        load_suites(tmp_path)
+    for part in (str(path), *parts):
+        assert part in str(raised.value)
+    assert "\n" not in raised.value.sentence()

@@ -1,0 +1,167 @@
+"""The training set of a model: label rows joined with what each view held when they would have been asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from infra.offline.join import TIME
+from infra.offline.labels import KNOWN, LABEL, WEIGHT, askable, entity_rows, known_by, read_labels, request_arrays
+from infra.offline.views import OfflineViews
+from skewless.errors import SourceError
+from skewless.plan import FeaturePlan, digest
+from skewless.rows import ViewRead
+from skewless.spec import ModelSpec
+from skewless.status import BoolArray, Int64Array, count_statuses
+from skewless.vector import Assembler, Matrix, Vocabularies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Rows in the order of their prediction times; every array has shape ``(n, ...)``.
+
+    Args:
+        matrix: float64, shape ``(n, n_features)``, as the server would build it.
+        labels: float64.
+        weights: float64.
+        t: prediction times, microseconds.
+        known: when each label became known, microseconds.
+        train, test: which rows are which; embargoed rows are neither.
+        counts: rows of the label table by what became of them.
+        status: per view, rows by status.
+        fingerprint: digest of everything above.
+    """
+
+    plan: FeaturePlan
+    names: tuple[str, ...]
+    vocabularies: Vocabularies
+    matrix: Matrix
+    labels: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    t: Int64Array
+    known: Int64Array
+    train: BoolArray
+    test: BoolArray
+    counts: Mapping[str, int]
+    status: Mapping[str, Mapping[str, int]]
+    reads: Mapping[str, ViewRead] = field(repr=False)
+    request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+
+    def matrix_for(self, assembler: Assembler) -> Matrix | None:
+        """Return the same rows as another model sees them; None if it needs views that are not here."""
+        here = {view.name: view.hash for view in self.plan.views}
+        if any(here.get(view.name) != view.hash for view in assembler.plan.views):
+            return None
+        if any(column.name not in self.request for column in assembler.plan.request):
+            return None
+        return assembler.assemble(self.t, self.reads, self.request).matrix
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the identity of the data: rows, labels, times and values, to the last bit."""
+        parts = [array.tobytes().hex() for array in (self.labels, self.weights, self.t, self.known)]
+        return digest([digest(part) for part in parts] + [digest(self.matrix.tobytes().hex()), list(self.names)])
+
+    def table(self) -> pa.Table:
+        """Return the dataset as Arrow: features by name, ``label``, ``t`` and ``split``."""
+        columns = {name: self.matrix[:, i] for i, name in enumerate(self.names)}
+        split = np.where(self.train, "train", np.where(self.test, "test", "embargo"))
+        return pa.table({**columns, "label": self.labels, "t": self.t, "split": split})
+
+
+def build_dataset(
+    *, connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec, views: OfflineViews, now_us: int
+) -> Dataset:
+    """Return the training set of a model as it could have been built at a moment.
+
+    Raises:
+        SourceError: no label row is usable, or one side of the split is empty.
+    """
+    pinned = plan.only(spec.service)
+    everything = read_labels(connection, repo, pinned, spec)
+    known, served = known_by(everything, now_us), askable(pinned.request, everything)
+    rows = everything.filter(pa.array(known & served))
+    counts = {
+        "rows": everything.num_rows,
+        "without_label": everything[LABEL].null_count,
+        "not_yet_known": int((~known).sum()) - everything[LABEL].null_count,
+        "not_askable": int((known & ~served).sum()),
+        "used": rows.num_rows,
+    }
+    if not rows.num_rows:
+        raise SourceError(
+            f"label table of model {spec.name!r}", "has no usable row", value=counts, fix="add labels, or move the clock"
+        )
+    reads = views.read(pinned, entity_rows(pinned, rows), spec.time_mode)
+    return _assemble(pinned, spec, rows, reads, counts, now_us)
+
+
+def _assemble(
+    plan: FeaturePlan,
+    spec: ModelSpec,
+    rows: pa.Table,
+    reads: Mapping[str, ViewRead],
+    counts: Mapping[str, int],
+    now_us: int,
+) -> Dataset:
+    t = rows[TIME].to_numpy().astype(np.int64)
+    known = rows[KNOWN].to_numpy().astype(np.int64)
+    request = request_arrays(plan.request, rows)
+    train, test = split_rows(spec, t, known, now_us)
+    _refuse_empty(spec, train, test)
+    vocabularies = Assembler(plan, {}).words(t, reads, request, train)
+    assembler = Assembler(plan, vocabularies)
+    vectors = assembler.assemble(t, reads, request)
+    return Dataset(
+        plan=plan,
+        names=assembler.labels,
+        vocabularies=vocabularies,
+        matrix=vectors.matrix,
+        labels=rows[LABEL].to_numpy().astype(np.float64),
+        weights=rows[WEIGHT].to_numpy().astype(np.float64),
+        t=t,
+        known=known,
+        train=train,
+        test=test,
+        counts=counts,
+        status={name: count_statuses(status) for name, status in vectors.status.items()},
+        reads=reads,
+        request=request,
+    )
+
+
+def split_rows(spec: ModelSpec, t: Int64Array, known: Int64Array, now_us: int) -> tuple[BoolArray, BoolArray]:
+    """Return which rows train and which test.
+
+    ::
+
+        ---- train ----|-- embargo --|------ test ------| now or the last row
+        t < start - embargo           t >= start
+        and known < start
+
+    The test period ends with the last row or now, whichever is first.
+    """
+    split = spec.as_dict()["split"]
+    end = min(int(t.max()), now_us)
+    start = end - split["test"]
+    test = t > start
+    train = (t <= start - split["embargo"]) & (known <= start)
+    return train, test
+
+
+def _refuse_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
+    for name, chosen in (("train", train), ("test", test)):
+        if not chosen.any():
+            raise SourceError(
+                f"label table of model {spec.name!r}",
+                f"leaves no row to {name}",
+                value=str(spec.split),
+                fix="shorten the split's periods, or add labels",
+            )

@@ -1,0 +1,98 @@
+"""Promotion: the alias moves to a new version only on evidence from the same rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.packages.aliases import Aliases
+from infra.served_model import load_model
+from skewless.errors import DefinitionError
+from skewless.spec import LOWER_IS_BETTER, Gate, ModelSpec
+from training.dataset import Dataset
+from training.evaluation import evaluate
+from training.train import Trained
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Whether a version becomes champion, and why.
+
+    Args:
+        candidate: the gate's metric of the new version.
+        champion: the same of the champion on the same rows; None without a comparable champion.
+    """
+
+    promote: bool
+    reason: str
+    candidate: float | None
+    champion: float | None
+
+
+def decide(gate: Gate, candidate: float | None, champion: float | None) -> Decision:
+    """Return the gate's decision.
+
+    >>> decide(Gate(metric="auc", floor=0.6), 0.7, 0.69).promote
+    True
+    """
+
+    def verdict(reason: str, *, promote: bool) -> Decision:
+        return Decision(promote=promote, reason=reason, candidate=candidate, champion=champion)
+
+    if candidate is None:
+        return verdict(f"{gate.metric} does not exist on the test rows", promote=False)
+    sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
+    if gate.floor is not None and sign * candidate < sign * gate.floor:
+        return verdict(f"{gate.metric} {candidate:.4f} misses the floor {gate.floor:.4f}", promote=False)
+    if champion is None:
+        return verdict(f"{gate.metric} {candidate:.4f}, no champion to compare with", promote=True)
+    gain = sign * (candidate - champion)
+    text = f"{gate.metric} {candidate:.4f} against the champion's {champion:.4f} on the same rows"
+    return verdict(text, promote=gain >= -gate.tolerance)
+
+
+def promote(dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path, now_us: int) -> Decision:
+    """Compare a new version with the champion and move the alias if the gate allows.
+
+    Raises:
+        ConflictError: the alias moved meanwhile.
+    """
+    aliases = Aliases(packages)
+    holder = aliases.get(spec.name, CHAMPION)
+    measured = champion_metrics(dataset, spec, packages, holder) if holder else None
+    decision = decide(spec.gate, _metric(spec, trained.metrics), _metric(spec, measured) if measured else None)
+    if decision.promote:
+        version = trained.package.version
+        aliases.move(spec.name, CHAMPION, expect=holder, to=version, reason=decision.reason, now_us=now_us)
+    return decision
+
+
+def champion_metrics(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:
+    """Return the champion's quality on the dataset's test rows; None where it needs other views."""
+    champion = load_model(packages, spec.name, version)
+    try:
+        matrix = dataset.matrix_for(champion.assembler)
+        if matrix is None:
+            return None
+        scores: npt.NDArray[np.float64] = champion.runtime.score(np.ascontiguousarray(matrix[dataset.test]))
+    finally:
+        champion.runtime.close()
+    return evaluate(dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task)
+
+
+def _metric(spec: ModelSpec, metrics: dict[str, Any]) -> float | None:
+    if spec.gate.metric not in metrics:
+        raise DefinitionError(
+            f"model {spec.name!r} gate",
+            "names a metric that the evaluation does not have",
+            value=spec.gate.metric,
+            fix=f"use one of {', '.join(sorted(metrics))}",
+        )
+    value = metrics[spec.gate.metric]
+    return None if value is None else float(value)

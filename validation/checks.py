@@ -1,0 +1,115 @@
+"""The gates of one project: new rows before they are accepted, labels before they train, sources on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.log.accepted import REJECT
+from infra.offline.changes import Window, judged_rows
+from infra.offline.labels import find_labels
+from infra.offline.sources import find_table
+from skewless.clock import Clock
+from skewless.errors import DefinitionError
+from skewless.plan import View
+from skewless.spec import ModelSpec
+from validation.gate_report import GateReport
+from validation.gates import Gate
+from validation.suites import load_suites
+
+if TYPE_CHECKING:
+    from great_expectations.expectations.expectation import Expectation
+
+LABELS = "labels"
+EXPECTATIONS_FILE = "expectations.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceChecks:
+    """Runs the suites of a repo's ``expectations.py``."""
+
+    repo: Path
+    state: Path
+    connection: duckdb.DuckDBPyConnection
+    clock: Clock
+    gate: Gate = field(default_factory=Gate)
+
+    @cached_property
+    def suites(self) -> Mapping[str, Sequence[Expectation]]:
+        """The suites by view name; none where the repo has no expectations."""
+        if not (self.repo / EXPECTATIONS_FILE).exists():
+            return {}
+        return load_suites(self.repo)
+
+    def new_rows(self, view: View, rows: pa.Table) -> None:
+        """Check rows that are about to be accepted; a batch that fails goes to quarantine.
+
+        Raises:
+            GateError: an expectation does not hold; nothing of the batch was accepted.
+        """
+        suite = self.suites.get(view.name)
+        if not suite:
+            return
+        self.connection.register("new_rows", rows)
+        try:
+            report = self.gate.check(view.name, "SELECT * FROM new_rows", self.connection, suite)
+        finally:
+            self.connection.unregister("new_rows")
+        if not report.success:
+            self._quarantine(view, rows)
+        report.raise_if_failed()
+
+    def source(self, view: View) -> GateReport:
+        """Check every published row of a view's source that could be accepted; nothing is changed."""
+        table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
+        types = table.column_types(self.connection)
+        window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
+        query = f"SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window}"
+        return self.gate.check(view.name, query, self.connection, self.suites.get(view.name, ()), [list(table.files)])
+
+    def labels(self, spec: ModelSpec) -> GateReport:
+        """Check the label table of a model; the suite's key is ``labels``."""
+        table = find_labels(self.repo, spec)
+        query, files = f"SELECT * FROM {table.relation}", [list(table.files)]
+        name = f"{LABELS}:{spec.name}"
+        suite = self.suites.get(name) or self.suites.get(LABELS, ())
+        return self.gate.check(name, query, self.connection, suite, files)
+
+    def all(self, views: Sequence[View], models: Sequence[ModelSpec], names: Sequence[str] = ()) -> list[GateReport]:
+        """Check the sources of views and the label tables of models, or those that are named.
+
+        Raises:
+            DefinitionError: a name is neither a view nor a model.
+        """
+        known = {item.name for item in (*views, *models)}
+        for name in names:
+            if name not in known:
+                raise DefinitionError(
+                    "name", "is neither a view nor a model", value=name, fix=f"use one of {', '.join(sorted(known))}"
+                )
+        reports = [self.source(view) for view in views if not names or view.name in names]
+        return reports + [self.labels(spec) for spec in models if not names or spec.name in names]
+
+    def _quarantine(self, view: View, rows: pa.Table) -> None:
+        folder = self.state / "quarantine" / view.name
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, folder / f"{self.clock.now_us():020d}.parquet")
+
+
+def refuse_failed(reports: Sequence[GateReport]) -> None:
+    """Raise for the first report that failed.
+
+    Raises:
+        GateError: an expectation does not hold.
+    """
+    for report in reports:
+        report.raise_if_failed()
+
+

@@ -1,0 +1,165 @@
+"""Data gates: no rows pass to the store or to training unless their suite holds."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import duckdb
+
+from skewless.errors import SourceError
+from validation.gate_report import COLUMN_KEYS, ExpectationResult, GateReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.expectations.expectation import Expectation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Runs suites on rows that DuckDB can see; the rows never leave DuckDB, samples excepted.
+
+    Args:
+        sample: how many unexpected values a failed expectation shows.
+    """
+
+    sample: int = 10
+
+    def check(
+        self,
+        name: str,
+        query: str,
+        connection: duckdb.DuckDBPyConnection,
+        suite: Sequence[Expectation],
+        params: Sequence[object] = (),
+    ) -> GateReport:
+        """Return the verdict of ``suite`` on the rows of ``query``.
+
+        Every expectation is first evaluated for its verdict alone; only the failed ones again, for counts and samples.
+        On an empty batch an expectation about a column holds, if the column is there.
+
+        Without ``params`` the query becomes a temporary view (read once for each kind of expectation); with them a
+        temporary table, as a view cannot hold bound values. Both are dropped again; the connection's transaction,
+        settings and other objects are left alone.
+
+        Args:
+            name: the view's name, or ``labels``.
+            query: a SELECT, or ``FROM table``.
+            connection: where the query means something; not used by another thread meanwhile.
+            suite: expectations of Great Expectations.
+            params: values bound to the query.
+
+        Raises:
+            SourceError: the query itself cannot be run.
+        """
+        start = time.perf_counter()
+        with _relation(name, query, connection, params) as (table, n_rows):
+            results = _evaluate(connection, table, suite, self.sample) if suite else ()
+            results = results if n_rows else tuple(map(_vacuous, results))
+        return GateReport(name=name, n_rows=n_rows, seconds=time.perf_counter() - start, results=results)
+
+    def check_files(
+        self, name: str, files: Sequence[Path], suite: Sequence[Expectation], *, where: str | None = None
+    ) -> GateReport:
+        """Return the verdict of ``suite`` on Parquet files, or on those of their rows that meet ``where`` (SQL).
+
+        Raises:
+            SourceError: a file is missing or broken, or has other columns than the first.
+        """
+        names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+        condition = "" if where is None else f" WHERE {where}"
+        with closing(duckdb.connect()) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            query = f"SELECT * FROM read_parquet([{names}]){condition}"  # noqa: S608 - quoted; a view binds no values
+            return self.check(name, query, connection, suite)
+
+
+@contextmanager
+def _relation(
+    name: str, query: str, connection: duckdb.DuckDBPyConnection, params: Sequence[object]
+) -> Iterator[tuple[str, int]]:
+    """Yield the name of a temporary view or table over the query, and its number of rows."""
+    kind, table = "TABLE" if params else "VIEW", f"gate_{secrets.token_hex(8)}"
+    try:
+        connection.execute(f"CREATE TEMPORARY {kind} {table} AS {query}", list(params))
+    except duckdb.Error as error:
+        raise _broken(name, error) from error
+    try:
+        yield table, _count(name, table, connection)
+    finally:
+        # A query that failed inside the caller's transaction has ended it, and our object with it.
+        with suppress(duckdb.TransactionException):
+            connection.execute(f"DROP {kind} IF EXISTS {table}")
+
+
+def _count(name: str, table: str, connection: duckdb.DuckDBPyConnection) -> int:
+    try:
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - a name of our own
+    except duckdb.Error as error:
+        raise _broken(name, error) from error
+    return 0 if row is None else int(row[0])
+
+
+def _broken(name: str, error: duckdb.Error) -> SourceError:
+    first_line = str(error).split("\n", 1)[0]
+    return SourceError(f"batch {name!r}", f"cannot be read: {first_line}", fix="check the source of this batch")
+
+
+def _evaluate(
+    connection: duckdb.DuckDBPyConnection, table: str, suite: Sequence[Expectation], sample: int
+) -> tuple[ExpectationResult, ...]:
+    from validation.duckdb_engine import Evaluator  # noqa: PLC0415 - seconds; only where there is a suite
+
+    with closing(Evaluator(connection, table)) as evaluator:
+        verdicts = evaluator.evaluate(suite, detail="BOOLEAN_ONLY")
+        failed = [at for at, verdict in enumerate(verdicts) if not (verdict.success or _raised(verdict))]
+        if failed:
+            details = evaluator.evaluate([suite[at] for at in failed], detail="SUMMARY", sample=sample)
+            for at, detail in zip(failed, details, strict=True):
+                verdicts[at] = verdicts[at] if detail.success or _raised(detail) else detail
+    return tuple(_result(verdict) for verdict in verdicts)
+
+
+def _result(verdict: ExpectationValidationResult) -> ExpectationResult:
+    plain = cast("dict[str, Any]", verdict.to_json_dict())
+    config, seen = plain["expectation_config"], plain["result"]
+    return ExpectationResult(
+        expectation=config["type"],
+        column=_column(config["kwargs"]),
+        success=bool(plain["success"]),
+        severity=config.get("severity", "critical"),
+        kwargs=config["kwargs"],
+        unexpected_count=seen.get("unexpected_count"),
+        unexpected_percent=seen.get("unexpected_percent"),
+        observed=seen.get("observed_value"),
+        sample=tuple(seen.get("partial_unexpected_list") or ()),
+        error=_error(plain["exception_info"]),
+    )
+
+
+def _vacuous(result: ExpectationResult) -> ExpectationResult:
+    """What is said of a column's values holds of no values; GE refuses their mean, minimum and the like."""
+    return replace(result, success=True) if result.column is not None and result.error is None else result
+
+
+def _column(kwargs: dict[str, Any]) -> str | None:
+    found = [kwargs[key] for key in COLUMN_KEYS if key in kwargs]
+    names = [name for item in found for name in ([item] if isinstance(item, str) else item)]
+    return ", ".join(names) or None
+
+
+def _raised(verdict: ExpectationValidationResult) -> bool:
+    return _error(verdict.exception_info or {}) is not None
+
+
+def _error(info: dict[str, Any]) -> str | None:
+    """Return the first line of what was raised; GE gives it directly, or once for each metric."""
+    each = [info] if "raised_exception" in info else list(info.values())
+    messages = [str(item["exception_message"]) for item in each if item.get("raised_exception")]
+    return messages[0].split("\n", 1)[0] if messages else None
