@@ -17,7 +17,7 @@ from infra.online.port import OnlineReader
 from infra.predictions.record import Record
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
-from serving.request import Ask, parse_rows
+from skewless.request import Ask, parse_rows
 from skewless.clock import Clock
 from skewless.errors import StoreError
 from skewless.rows import ViewRead, missing

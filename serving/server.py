@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ async def _run(
     serving: Serving, listener: socket.socket, config: ServerConfig, on_ready: Callable[[str], None]
 ) -> None:
     options = uvicorn.Config(create_app(serving), log_config=None, access_log=False, loop="uvloop", http="httptools")
-    server = uvicorn.Server(options)
+    server = _Server(options)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not running.done():
         await asyncio.sleep(0.005)
@@ -97,6 +98,21 @@ async def _run(
         await running
     finally:
         place.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn raises the signal that stopped it again, which would end the process before the log is written."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -8,13 +8,12 @@ import duckdb
 import pyarrow as pa
 
 from infra.log.accepted import SEQ, AcceptedLog
-from infra.log.known import KnownRange, known_ranges
+from infra.log.known import known_ranges
 from infra.log.runs import RunLedger
 from infra.offline.arrays import view_read
-from infra.offline.join import ROW, PointInTime, at_positions
+from infra.offline.join import ROW, Order, PointInTime, at_positions
 from skewless.plan import FeaturePlan, View
 from skewless.rows import ViewRead, missing
-from skewless.spec import TimeMode
 from skewless.status import Int64Array
 
 
@@ -31,17 +30,15 @@ class OfflineViews:
         """Return the log of a view."""
         return AcceptedLog(self._state / "log", view.partition)
 
-    def known(self, view: View) -> list[KnownRange]:
-        """Return when each log position of a view was known."""
-        return known_ranges(self.ledger.runs(), view.partition)
-
-    def read(self, plan: FeaturePlan, entities: pa.Table, mode: TimeMode) -> dict[str, ViewRead]:
+    def read(self, plan: FeaturePlan, entities: pa.Table, order: Order) -> dict[str, ViewRead]:
         """Return what each view of the plan held for each entity row at its time ``__t``."""
-        return {view.name: self.read_view(view, entities, mode) for view in plan.views}
+        return {view.name: self.read_view(view, entities, order) for view in plan.views}
 
-    def read_view(self, view: View, entities: pa.Table, mode: TimeMode) -> ViewRead:
+    def read_view(self, view: View, entities: pa.Table, order: Order) -> ViewRead:
         """Return what one view held for each entity row at its time ``__t``."""
-        return self._join.join(view, self.log(view), entities, mode, self.known(view))
+        runs = self.ledger.runs()
+        ranges = known_ranges(runs, view.partition)
+        return self._join.join(view, self.log(view), entities, order, ranges=ranges, runs=runs)
 
     def at(self, view: View, seq: Int64Array) -> tuple[ViewRead, pa.Table]:
         """Return the log rows at given positions, in their order, with their keys; -1 finds nothing."""

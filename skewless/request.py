@@ -1,4 +1,4 @@
-"""A request's rows: from JSON objects to key values and request columns, each error naming row and field."""
+"""The rows of a request: from JSON objects to key values and request columns, each error naming row and field."""
 
 from __future__ import annotations
 

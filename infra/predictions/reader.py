@@ -1,0 +1,135 @@
+"""Reads the prediction log back, model version by model version, in bounded pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from infra.predictions.record import READ
+from skewless.errors import StoreError
+from skewless.rows import Versions
+from skewless.status import Int64Array, StatusArray
+from skewless.vector import Matrix
+
+_PIECE_ROWS = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """A version that answered predictions."""
+
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRead:
+    """What the log says one view answered for n predictions."""
+
+    hashes: Sequence[str]
+    status: StatusArray
+    versions: Versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """Predictions of one model version as arrays of n entries, in the order of their times."""
+
+    ids: Sequence[str]
+    t: Int64Array
+    read_end: Int64Array
+    skew_us: Int64Array
+    inputs: Sequence[str]
+    plan_hash: Sequence[str]
+    transform_hashes: Sequence[Sequence[str]]
+    tolerance: npt.NDArray[np.float64]
+    vectors: Matrix
+    scores: npt.NDArray[np.float64]
+    reads: dict[str, LoggedRead]
+
+
+class PredictionLog:
+    """The prediction log of one project."""
+
+    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self._files = [str(path) for path in sorted(folder.glob("*.parquet"))]
+        self._connection = connection
+
+    def versions(self) -> list[ModelVersion]:
+        """Return which model versions answered, in order."""
+        if not self._files:
+            return []
+        query = "SELECT DISTINCT model, version FROM read_parquet(?) ORDER BY ALL"
+        return [ModelVersion(model=model, version=version) for model, version in self._rows(query, [])]
+
+    def pieces(self, of: ModelVersion) -> Iterator[Logged]:
+        """Yield the predictions of one model version in pieces of bounded size."""
+        condition = "FROM read_parquet(?) WHERE model = ? AND version = ?"
+        total = self._rows(f"SELECT count(*) {condition}", [of.model, of.version])[0][0]
+        query = f"SELECT * {condition} ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?"
+        for offset in range(0, total, _PIECE_ROWS):
+            yield _logged(self._execute(query, [of.model, of.version, offset]).to_arrow_table())
+
+    def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
+        return self._execute(query, parameters).fetchall()
+
+    def _execute(self, query: str, parameters: list[Any]) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._connection.execute(query, [self._files, *parameters])
+        except duckdb.Error as error:
+            raise StoreError(
+                "prediction log", f"cannot be read: {error}", fix="remove or restore the damaged file"
+            ) from error
+
+
+def _logged(table: pa.Table) -> Logged:
+    vectors = table["vector"].combine_chunks()
+    n = table.num_rows
+    return Logged(
+        ids=table["id"].to_pylist(),
+        t=table["t"].to_numpy(),
+        read_end=table["read_end"].to_numpy(),
+        skew_us=table["skew_us"].to_numpy(),
+        inputs=table["inputs"].to_pylist(),
+        plan_hash=table["plan_hash"].to_pylist(),
+        transform_hashes=table["transform_hashes"].to_pylist(),
+        tolerance=table["tolerance"].to_numpy(),
+        vectors=_flat(vectors).to_numpy(zero_copy_only=False).reshape(n, -1).copy(),
+        scores=table["score"].to_numpy(),
+        reads=_reads(_flat(table["reads"].combine_chunks()), n),
+    )
+
+
+def _flat(lists: Any) -> Any:  # noqa: ANN401 - Arrow's array types
+    array = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    return array.flatten()
+
+
+def _reads(flat: pa.StructArray, n: int) -> dict[str, LoggedRead]:
+    columns = {field.name: flat.field(field.name) for field in READ}
+    names = columns["view"].to_pylist()
+    width = len(names) // n
+    return {names[i]: _read(columns, i, width) for i in range(width)}
+
+
+def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
+    def ints(name: str) -> Int64Array:
+        return np.ascontiguousarray(columns[name].to_numpy(zero_copy_only=False)[i::width].astype(np.int64))
+
+    versions = Versions(
+        event_ts=ints("event_ts"),
+        created_ts=ints("created_ts"),
+        seq=ints("seq"),
+        run_id=ints("run_id"),
+        tombstone=np.zeros(len(ints("seq")), dtype=np.bool_),
+    )
+    return LoggedRead(
+        hashes=columns["hash"].to_pylist()[i::width], status=ints("status").astype(np.uint8), versions=versions
+    )

@@ -1,0 +1,37 @@
+"""The options that the verbs share, and the project that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from skewless.errors import PlaceError
+
+if TYPE_CHECKING:
+    from skewless.project import Project
+
+Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
+Model = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Name of the model.")]
+CONFIG_FILE = "feature_store.yaml"
+
+
+def open_project(repo: Path, **settings: object) -> Project:
+    """Return the project in a folder; settings that are None keep their configured value.
+
+    Raises:
+        PlaceError: the folder holds no project.
+        DefinitionError: a setting cannot be right.
+    """
+    from skewless.project import Project
+
+    if not (repo / CONFIG_FILE).is_file():
+        raise PlaceError(
+            f"folder {repo.resolve()}",
+            f"is no project: it has no {CONFIG_FILE}",
+            fix="name a project with --repo DIR, or start one with `skewless init DIR`",
+        )
+    return Project(repo, **{name: value for name, value in settings.items() if value is not None})

@@ -1,0 +1,95 @@
+"""Logged predictions built again from the log rows that they name (SEMANTICS 7.2, served against log)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from infra.offline.views import OfflineViews
+from infra.predictions.reader import Logged, LoggedRead
+from infra.served_model import ServedModel
+from skewless.plan import View
+from skewless.request import Ask, parse_rows
+from skewless.rows import ViewRead
+from skewless.status import BoolArray, Status
+from skewless.vector import Matrix, Vectors
+from validation.findings import Cause, Findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """The predictions of one piece, computed again.
+
+    Args:
+        ask: the parsed inputs.
+        reads: per view, the log rows named.
+        vectors: what the assembler makes of them.
+        scores: what the runtime makes of those.
+    """
+
+    ask: Ask
+    reads: Mapping[str, ViewRead]
+    vectors: Vectors
+    scores: Matrix
+
+
+def rebuild(model: ServedModel, views: OfflineViews, logged: Logged, findings: Findings) -> Rebuilt:
+    """Return the predictions computed from the log; rows that are not as named are found."""
+    rows = [json.loads(text) for text in logged.inputs]
+    ask = parse_rows(model.plan, rows, len(rows))
+    reads = {view.name: _named_rows(view, views, logged, ask, findings) for view in model.plan.views}
+    vectors = model.assembler.assemble(logged.t, reads, ask.fields)
+    _check_status(logged, vectors, findings)
+    return Rebuilt(ask=ask, reads=reads, vectors=vectors, scores=model.runtime.score(vectors.matrix))
+
+
+def key_rows(view: View, ask: Ask) -> list[tuple[Any, ...]]:
+    """Return the key of each prediction for one view."""
+    return list(zip(*(ask.keys[key.name] for key in view.keys), strict=True))
+
+
+def entity_table(view: View, ask: Ask, t: Sequence[int] | Any) -> pa.Table:  # noqa: ANN401 - numpy int64 too
+    """Return the entity rows of the predictions for a point-in-time join at times ``t``."""
+    types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
+    columns = {key.name: pa.array(ask.keys[key.name], types[key.dtype]) for key in view.keys}
+    return pa.table({**columns, "__t": pa.array(t, pa.int64())})
+
+
+def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> ViewRead:
+    named = logged.reads[view.name]
+    answered = named.status != Status.UNAVAILABLE
+    wanted = np.where(answered, named.versions.seq, -1)
+    read, table = views.at(view, wanted)
+    keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
+    same = _same_version(named, read) | (wanted < 0)
+    own = np.fromiter((a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys))
+    for i in np.flatnonzero(~(same & (own | (wanted < 0)))):
+        detail = f"log position {wanted[i]} holds {keys[i]}, {_triple(read, i)}"
+        findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, detail)
+    for i in np.flatnonzero(np.array(named.hashes) != view.hash):
+        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
+    return read
+
+
+def _same_version(named: LoggedRead, read: ViewRead) -> BoolArray:
+    left, right = named.versions, read.versions
+    same = (left.seq == right.seq) & (left.event_ts == right.event_ts) & (left.created_ts == right.created_ts)
+    return np.asarray(same & (left.run_id == right.run_id), dtype=np.bool_)
+
+
+def _triple(read: ViewRead, i: int) -> str:
+    versions = read.versions
+    return f"({versions.event_ts[i]}, {versions.created_ts[i]}, {versions.seq[i]})"
+
+
+def _check_status(logged: Logged, vectors: Vectors, findings: Findings) -> None:
+    for view, status in vectors.status.items():
+        served = logged.reads[view].status
+        for i in np.flatnonzero((served != status) & (served != Status.UNAVAILABLE)):
+            detail = f"{Status(served[i]).name} served, {Status(status[i]).name} follows from the log"
+            findings.add(logged.ids[i], Cause.STATUS, view, detail)

@@ -1,0 +1,155 @@
+"""Replay: every logged prediction computed again from the accepted log, and compared bit for bit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from infra.log.runs import Run
+from infra.offline.views import OfflineViews
+from infra.predictions.reader import Logged, PredictionLog
+from infra.served_model import ServedModel, load_model
+from skewless.status import BoolArray, count_statuses
+from validation.bits import compare_bits
+from validation.findings import GLOSS, Findings
+from validation.legitimacy import check_versions
+from validation.rebuilt import Rebuilt, rebuild
+from validation.training_gap import TrainingGap, add_gap
+
+
+@dataclass(kw_only=True)
+class ReplayReport:
+    """The verdict.
+
+    Args:
+        compared: predictions recomputed.
+        findings: every difference; none is the promise.
+        status: per view, reads by status.
+        inside_run: predictions read while a materialisation was running.
+        changing, saw_old, saw_new: reads of keys that such a run was changing, and what they found.
+        training: what training in each time mode would have used instead (not a failure).
+    """
+
+    compared: int = 0
+    findings: Findings = field(default_factory=Findings)
+    status: dict[str, Counter[str]] = field(default_factory=dict)
+    inside_run: int = 0
+    changing: int = 0
+    saw_old: int = 0
+    saw_new: int = 0
+    training: dict[str, TrainingGap] = field(
+        default_factory=lambda: {"knowledge": TrainingGap(), "event_time": TrainingGap()}
+    )
+
+    @property
+    def different(self) -> int:
+        """Return how many predictions differ in at least one bit, or read what could not be there."""
+        return len(self.findings.predictions)
+
+    @property
+    def ok(self) -> bool:
+        """Say whether every logged prediction was proven."""
+        return self.different == 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "compared": self.compared,
+            "different": self.different,
+            "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
+            "examples": [asdict(item) for item in self.findings.examples],
+            "status": {view: dict(counts) for view, counts in self.status.items()},
+            "inside_run": self.inside_run,
+            "changing": {"reads": self.changing, "saw_old": self.saw_old, "saw_new": self.saw_new},
+            "training": {mode: gap.as_dict() for mode, gap in self.training.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """Return the verdict for people, a sentence a line."""
+        verdict = "every one equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
+        text = [f"{self.compared:,} predictions recomputed from the accepted log: {verdict}"]
+        text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in self.findings.by_cause.most_common()]
+        text += [
+            f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
+        ]
+        text += [f"  {view}: {_shares(counts)}" for view, counts in self.status.items()]
+        text.append(
+            f"{self.inside_run:,} were read while a run was writing; of reads whose key it changed,"
+            f" {self.saw_old:,} saw the old row and {self.saw_new:,} the new one"
+        )
+        for mode, gap in self.training.items():
+            text.append(f"training in {mode} would differ in {gap.different:,} of {gap.rows:,} vectors")
+        return text
+
+
+def replay(
+    *,
+    state: Path,
+    connection: duckdb.DuckDBPyConnection,
+    views: OfflineViews,
+    packages: Path,
+    model: str | None = None,
+) -> ReplayReport:
+    """Recompute all logged predictions, or those of one model; reads log, ledger and packages only.
+
+    Raises:
+        PackageError: a package that answered was altered or is gone.
+        StoreError: a log file is damaged.
+    """
+    report = ReplayReport()
+    log = PredictionLog(state / "predictions", connection)
+    runs = views.ledger.runs()
+    for version in log.versions():
+        if model in {None, version.model}:
+            served = load_model(packages, version.model, version.version)
+            for logged in log.pieces(version):
+                _replay_piece(report, served, views, logged, runs)
+            served.runtime.close()
+    return report
+
+
+def _replay_piece(
+    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[Run]
+) -> None:
+    rebuilt = rebuild(model, views, logged, report.findings)
+    compare_bits(model, logged, rebuilt, report.findings)
+    report.compared += len(logged.ids)
+    report.inside_run += int(_inside(logged, runs).sum())
+    _count_status(report, logged)
+    _check_views(report, model, views, logged, rebuilt)
+    for mode in ("knowledge", "event_time"):
+        add_gap(report.training[mode], mode, model, views, logged, rebuilt)
+
+
+def _check_views(
+    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+) -> None:
+    for view in model.plan.views:
+        raced = check_versions(view, views, logged, rebuilt, report.findings)
+        report.changing += int(raced.changed.sum())
+        report.saw_old += int(raced.saw_old.sum())
+        report.saw_new += int(raced.saw_new.sum())
+
+
+def _count_status(report: ReplayReport, logged: Logged) -> None:
+    for view, read in logged.reads.items():
+        report.status.setdefault(view, Counter()).update(count_statuses(read.status))
+
+
+def _inside(logged: Logged, runs: Sequence[Run]) -> BoolArray:
+    inside = np.zeros(len(logged.ids), dtype=np.bool_)
+    for run in runs:
+        ended = np.iinfo(np.int64).max if run.ended_us is None else run.ended_us
+        inside |= (logged.read_end >= run.started_us) & (logged.t <= ended)
+    return inside
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    return ", ".join(f"{status} {count / total:.1%}" for status, count in sorted(counts.items(), key=lambda x: -x[1]))

@@ -1,0 +1,62 @@
+"""Served against training (SEMANTICS 7.2): reported, never failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from infra.offline.views import OfflineViews
+from infra.predictions.reader import Logged
+from infra.served_model import ServedModel
+from skewless.rows import ViewRead
+from skewless.status import BoolArray
+from validation.bits import equal_bits
+from validation.rebuilt import Rebuilt, entity_table
+
+Mode = Literal["knowledge", "event_time"]
+Reason = Literal["in_flight", "late", "corrected"]
+
+
+@dataclass(kw_only=True)
+class TrainingGap:
+    """How training in one time mode would differ from what was served.
+
+    Args:
+        rows: predictions compared.
+        different: predictions whose vector differs.
+        reasons: reads that differ, by view and reason: ``in_flight`` (the run had not ended at t),
+            ``late`` (training uses a row that came later), ``corrected`` (the same with equal event time).
+    """
+
+    rows: int = 0
+    different: int = 0
+    reasons: dict[str, Counter[Reason]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values."""
+        reasons = {view: dict(counts) for view, counts in self.reasons.items() if counts}
+        return {"rows": self.rows, "different": self.different, "reasons": reasons}
+
+
+def add_gap(gap: TrainingGap, mode: Mode, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt) -> None:
+    """Compare a piece with what training in a time mode would join, and add it up."""
+    reads = {view.name: views.read_view(view, entity_table(view, rebuilt.ask, logged.t), mode) for view in model.plan.views}
+    trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
+    gap.rows += len(logged.ids)
+    gap.different += int((~equal_bits(trained, rebuilt.vectors.matrix)).any(axis=1).sum())
+    for view, read in reads.items():
+        reasons = gap.reasons.setdefault(view, Counter())
+        for reason, rows in _reasons(read, rebuilt.reads[view], mode).items():
+            if rows.any():
+                reasons[reason] += int(rows.sum())
+
+
+def _reasons(trained: ViewRead, served: ViewRead, mode: Mode) -> dict[Reason, BoolArray]:
+    other = trained.versions.seq != served.versions.seq
+    if mode == "knowledge":
+        return {"in_flight": other}
+    same_event = other & (trained.versions.event_ts == served.versions.event_ts)
+    return {"corrected": same_event, "late": np.asarray(other & ~same_event, dtype=np.bool_)}
