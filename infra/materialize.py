@@ -239,7 +239,7 @@ class _Job:
 
 def _write_winners(parent: Materializer, view: View, log: AcceptedLog, first: int) -> tuple[int, int]:
     keys, codec = KeyCodec(parent.project, view), RowCodec(view)
-    reader = parent.connection.execute(winners(view), [log.files(first), first]).to_arrow_reader(_BATCH_ROWS)
+    reader = parent.connection.sql(winners(view), params=[log.files(first), first]).to_arrow_reader(_BATCH_ROWS)
     applied = written = 0
     for batch in reader:
         names, rows = _packed(view, keys, codec, pa.Table.from_batches([batch]))

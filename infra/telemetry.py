@@ -20,7 +20,9 @@ def configure_logging() -> None:
     as_json = os.environ.get(FORMAT_VARIABLE) == "json"
     shown: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if not as_json:
-        shown = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Plain tracebacks: rich ones print local variables, which may hold a password.
+        plain = structlog.dev.plain_traceback
+        shown = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -26,6 +26,7 @@ from skewless.errors import SourceError
 from skewless.plan import FeaturePlan
 
 _CHUNK_ROWS = 1_000
+_BOOLEANS = {"true": True, "false": False}
 
 
 def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -68,11 +69,13 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
                 writer = writer or _writer(temporary, target, result.schema)
                 writer.write_table(result)
                 total += chunk.num_rows
-        finally:
-            if writer is not None:
-                writer.close()
-    if total == 0:
-        raise SourceError(f"file {source}", "has no row", fix="give at least one row")
+            if total == 0:
+                raise SourceError(f"file {source}", "has no row", fix="give at least one row")
+        except BaseException:
+            _close(writer)
+            temporary.unlink(missing_ok=True)
+            raise
+    _close(writer)
     temporary.replace(target)
     return total
 
@@ -105,7 +108,9 @@ def plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
     columns = [*plan.join_keys, *plan.request]
     for column in columns:
         if column.name not in chunk.column_names:
-            raise SourceError("file", "lacks a column", value=column.name, fix=f"it has {', '.join(chunk.column_names)}")
+            raise SourceError(
+                "file", "lacks a column", value=column.name, fix=f"it has {', '.join(chunk.column_names)}"
+            )
     values = {column.name: [_plain(v, column.dtype) for v in chunk[column.name].to_pylist()] for column in columns}
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
@@ -116,19 +121,30 @@ def _plain(value: object, dtype: DType) -> object:
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str) and dtype in {DType.FLOAT32, DType.FLOAT64}:
-        return float(value)
+        return _number(value)
     if isinstance(value, str) and dtype is DType.BOOL:
-        return value.lower() == "true"
+        return _BOOLEANS.get(value.lower(), value)
     return value
+
+
+def _number(text: str) -> object:
+    try:
+        number = float(text)
+    except ValueError:
+        return text  # refused, by field and value, where the request is parsed
+    return None if math.isnan(number) else number
 
 
 def _chunks(source: Path) -> Iterator[pa.Table]:
     try:
         if source.suffix == ".csv":
             names = pa_csv.open_csv(source).schema.names
-            # Text, so that a key such as "007" stays what it is; the plan's types are applied later.
+            # Text, so that a key such as "007" or "NA" stays what it is; the plan's types are applied later.
             convert = pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, quoted_strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
             )
             batches = pa_csv.open_csv(source, convert_options=convert)
             for batch in batches:
@@ -153,9 +169,16 @@ def _result(answer: Predictions) -> dict[str, Any]:
 
 def _with_columns(chunk: pa.Table, columns: dict[str, Any]) -> pa.Table:
     for name, values in columns.items():
+        if name in chunk.column_names:
+            raise SourceError("file", "already has a column of the answer", value=name, fix="rename that column")
         chunk = chunk.append_column(name, pa.array(values))
     return chunk
 
 
 def _writer(path: Path, target: Path, schema: pa.Schema) -> pq.ParquetWriter | pa_csv.CSVWriter:
     return pa_csv.CSVWriter(path, schema) if target.suffix == ".csv" else pq.ParquetWriter(path, schema)
+
+
+def _close(writer: pq.ParquetWriter | pa_csv.CSVWriter | None) -> None:
+    if writer is not None:
+        writer.close()

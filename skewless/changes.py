@@ -72,6 +72,8 @@ def find_breakages(new: FeaturePlan, pinned: Iterable[tuple[str, str, FeaturePla
 
 
 def _lost(pinned: FeaturePlan, new: FeaturePlan) -> Sequence[str]:
+    if pinned.project != new.project:
+        return [f"project {pinned.project!r} becomes {new.project!r}: its rows have other keys"]
     current = {view.name: view.hash for view in new.views}
     lost = []
     for view in pinned.views:

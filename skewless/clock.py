@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from skewless.errors import DefinitionError
+
 _OFFSET = struct.Struct("<q")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -75,9 +77,15 @@ class OffsetClock:
 
 
 def open_clock(setting: str) -> Clock:
-    """Return the clock that a setting names: ``system`` or ``file:PATH``."""
+    """Return the clock that a setting names: ``system`` or ``file:PATH``.
+
+    Raises:
+        DefinitionError: it names no clock.
+    """
     if setting.startswith("file:"):
         return OffsetClock(Path(os.path.expanduser(setting.removeprefix("file:"))))
+    if setting != "system":
+        raise DefinitionError("setting 'clock'", "names no clock", value=setting, fix="use 'system' or 'file:PATH'")
     return SystemClock()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from infra.materialize import Materializer, ViewReport
     from infra.offline.views import OfflineViews
     from infra.online.port import OnlineWriter
+    from infra.online.private_server import PrivateServer
     from infra.planning import Planner, PlanReport
     from serving.server import ServerConfig
     from skewless.spec import ModelSpec
@@ -87,12 +88,14 @@ class Project:
     @cached_property
     def redis_url(self) -> str:
         """The online store's URL; a private server is started if none is set."""
-        if self.settings.redis_url:
-            return self.settings.redis_url
+        return self.settings.redis_url or self.private.ensure()
+
+    @cached_property
+    def private(self) -> PrivateServer:
+        """The Redis server that is this project's own; started when it is first needed."""
         from infra.online.private_server import PrivateServer
 
-        self._private = PrivateServer(self.state)
-        return self._private.ensure()
+        return PrivateServer(self.state)
 
     @cached_property
     def online(self) -> OnlineWriter:
@@ -115,7 +118,7 @@ class Project:
     def apply(self) -> PlanReport:
         """Put the definitions in force: Feast's registry, then the plan."""
         report = self._planner().apply(self.clock.now_us())
-        self.__dict__.pop("applied", None)
+        self.refresh()
         return report
 
     def validate(self, names: Sequence[str] = ()) -> list[GateReport]:
@@ -123,8 +126,10 @@ class Project:
         return self.checks.all(self.applied.plan.views, self.applied.models, names)
 
     def pending(self) -> dict[str, pa.Table]:
-        """Return the rows that ``materialize`` would accept now, by view."""
-        return self.materializer.pending(self.applied.plan.views)
+        """Return the rows that ``materialize`` would accept now, by view; opens no online store."""
+        from infra.online.memory_store import MemoryStore
+
+        return self._materializer(MemoryStore()).pending(self.applied.plan.views)
 
     def materialize(self, *, check: bool = True) -> list[ViewReport]:
         """Accept what is published into the log and apply it to the online store.
@@ -162,6 +167,31 @@ class Project:
         trained = train(dataset, spec, self.packages, threads=self.threads, now_us=now_us)
         decision = promote(dataset, spec, trained, self.packages, now_us)
         return TrainReport(trained=trained, decision=decision, dataset=dataset)
+
+    def run_materialize(self) -> dict[str, Any]:
+        """Materialise for the scheduler; return the totals."""
+        from infra.materialize import totals
+
+        return dict(totals(self.materialize()))
+
+    def run_validate(self) -> dict[str, Any]:
+        """Check all sources for the scheduler; raise where a suite does not hold."""
+        reports = self.validate()
+        for report in reports:
+            report.raise_if_failed()
+        return {report.name: report.n_rows for report in reports}
+
+    def run_retrain(self, model: str) -> dict[str, Any]:
+        """Train for the scheduler; return version and decision."""
+        from dataclasses import asdict
+
+        report = self.train(model)
+        return {"version": report.trained.package.version, **asdict(report.decision)}
+
+    def refresh(self) -> None:
+        """Take up a plan that was applied meanwhile."""
+        for name in ("applied", "materializer", "checks"):
+            self.__dict__.pop(name, None)
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
         """Return predictions for rows of entity keys and request fields, as the server would now."""
@@ -202,10 +232,25 @@ class Project:
             skew_limit_ms=settings.skew_limit_ms,
         )
 
+    def close(self) -> None:
+        """Let go of the online store and the database; a private server stops when nobody uses it."""
+        opened = self.__dict__
+        if "online" in opened:
+            self.online.close()
+        if "connection" in opened:
+            self.connection.close()
+        if "private" in opened:
+            self.private.release()
+
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         """The models of the plan in force."""
         return self.applied.models
+
+    @property
+    def crons(self) -> dict[str, str]:
+        """When the scheduler materialises and validates."""
+        return {"materialize": self.settings.materialize_cron, "validate": self.settings.validate_cron}
 
     @property
     def threads(self) -> int:
@@ -222,6 +267,9 @@ class Project:
     @cached_property
     def materializer(self) -> Materializer:
         """What moves source rows to the log and to the online store."""
+        return self._materializer(self.online)
+
+    def _materializer(self, online: OnlineWriter) -> Materializer:
         from infra.materialize import Materializer
 
         return Materializer(
@@ -229,7 +277,7 @@ class Project:
             repo=self.repo,
             state=self.state,
             connection=self.connection,
-            online=self.online,
+            online=online,
             ledger=self.views.ledger,
             clock=self.clock,
         )

@@ -107,7 +107,6 @@ class RowCodec:
     def __init__(self, view: View) -> None:
         self._view = view
         self._features = view.features
-        self._text = tuple(column for column in view.features if column.dtype.is_text)
         self._hash = bytes.fromhex(view.hash)[:8]
         self._partition = partition_hash(view.partition)
 
@@ -180,15 +179,26 @@ class RowCodec:
         return ViewRead(found=found, available=True, versions=versions, values=values, nulls=nulls)
 
     def _check(self, rows: Sequence[bytes]) -> None:
-        size = self.dtype.itemsize
         for row in rows:
-            if len(row) < size or row[48] != FORMAT or row[RANK_BYTES : RANK_BYTES + 8] != self._hash:
+            if len(row) != self._length(row) or row[48] != FORMAT or row[RANK_BYTES : RANK_BYTES + 8] != self._hash:
                 raise StoreError(
                     f"view {self._view.name!r}",
                     "holds a row that this plan did not write",
                     value=row[:64].hex(),
                     fix="run `skewless materialize` after `skewless apply`, or point at the right Redis",
                 )
+
+    def _length(self, row: bytes) -> int:
+        # The columns, then the heap, which the last text column says the end of.
+        size, end = self.dtype.itemsize, self._heap_end
+        heap = row[end : end + 4] if end is not None and len(row) >= size else b""
+        return size + int.from_bytes(heap, "little")
+
+    @cached_property
+    def _heap_end(self) -> int | None:
+        text = [f"f{i}" for i, column in enumerate(self._features) if column.dtype.is_text]
+        fields = self.dtype.fields
+        return fields[text[-1]][1] if text and fields else None
 
 
 def missing(view: View, n: int, *, available: bool) -> ViewRead:

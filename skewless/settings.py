@@ -41,17 +41,30 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
     Raises:
         DefinitionError: a setting is unknown or has a wrong value.
     """
-    path = repo / SETTINGS_FILE
-    data = yaml.safe_load(path.read_text()) if path.exists() else {}
+    data = _read_file(repo / SETTINGS_FILE)
     try:
         environment = Settings()
         chosen = {name: getattr(environment, name) for name in environment.model_fields_set}
-        return Settings(**{**(data or {}), **chosen, **overrides})
+        return Settings(**{**data, **chosen, **overrides})
     except ValidationError as error:
         first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
         raise DefinitionError(
-            f"setting {'.'.join(str(part) for part in first['loc'])!r}",
+            f"setting {name!r}",
             first["msg"].lower(),
-            value=first.get("input"),
+            value=None if name == "redis_url" else first.get("input"),  # it may hold a password
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
         ) from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise DefinitionError(f"file {path}", f"is not YAML: {problem}", fix="correct it; see docs/settings.md") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise DefinitionError(f"file {path}", "is not a table of settings", value=data, fix="write lines of NAME: VALUE")
+    return {str(name): value for name, value in data.items()}

@@ -124,7 +124,8 @@ class ModelSpec:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained or named."""
+        """Refuse what cannot be trained or named; parameters become what JSON keeps of them."""
+        object.__setattr__(self, "params", _plain(self.params))
         if not self.name.replace("-", "_").isidentifier():
             raise DefinitionError(
                 "ModelSpec.name", "is not a name", value=self.name, fix="use letters, digits, '-' and '_'"

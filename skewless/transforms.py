@@ -46,6 +46,8 @@ class TransformRunner:
 
     def _output(self, results: Columns, name: str, n: int) -> npt.NDArray[Any]:
         array = np.asarray(results[name]) if name in results else None
+        if array is not None and array.dtype.kind in "US":
+            array = array.astype(object)
         if array is None or array.shape != (n,):
             raise DefinitionError(
                 f"transform {self.transform.name!r} output {name!r}",

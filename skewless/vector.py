@@ -64,12 +64,7 @@ class Assembler:
             request: per request field, what the caller sent, shape ``(n,)``.
         """
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
-        outputs = {
-            runner.transform.name: runner.run(
-                {ref.name: self._input(ref, reads, status, request) for ref in runner.transform.inputs}
-            )
-            for runner in self.runners
-        }
+        outputs = self._outputs(reads, status, request)
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
         for i, ref in enumerate(self.refs):
             matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
@@ -81,7 +76,18 @@ class Assembler:
         """Return the sorted categories of each text column in the chosen rows: a vocabulary to train with."""
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
-        return {ref.label: _distinct(self._column(ref, reads, status, request, {})[rows]) for ref in text}
+        outputs = self._outputs(reads, status, request)
+        return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
+
+    def _outputs(
+        self, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+    ) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        return {
+            runner.transform.name: runner.run(
+                {ref.name: self._input(ref, reads, status, request) for ref in runner.transform.inputs}
+            )
+            for runner in self.runners
+        }
 
     def _column(
         self,

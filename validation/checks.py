@@ -12,10 +12,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.accepted import REJECT
+from infra.log.accepted import EVENT, REJECT
 from infra.offline.changes import Window, judged_rows
 from infra.offline.labels import find_labels
 from infra.offline.sources import find_table
+from infra.offline.sql import quote
 from skewless.clock import Clock
 from skewless.errors import DefinitionError
 from skewless.plan import View
@@ -59,7 +60,7 @@ class SourceChecks:
             return
         self.connection.register("new_rows", rows)
         try:
-            report = self.gate.check(view.name, "SELECT * FROM new_rows", self.connection, suite)
+            report = self.gate.check(view.name, _as_declared(view, "new_rows"), self.connection, suite)
         finally:
             self.connection.unregister("new_rows")
         if not report.success:
@@ -71,7 +72,8 @@ class SourceChecks:
         table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
         types = table.column_types(self.connection)
         window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
-        query = f"SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window}"
+        rows = f"(SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
+        query = _as_declared(view, rows)
         return self.gate.check(view.name, query, self.connection, self.suites.get(view.name, ()), [list(table.files)])
 
     def labels(self, spec: ModelSpec) -> GateReport:
@@ -103,13 +105,9 @@ class SourceChecks:
         pq.write_table(rows, folder / f"{self.clock.now_us():020d}.parquet")
 
 
-def refuse_failed(reports: Sequence[GateReport]) -> None:
-    """Raise for the first report that failed.
-
-    Raises:
-        GateError: an expectation does not hold.
-    """
-    for report in reports:
-        report.raise_if_failed()
-
-
+def _as_declared(view: View, rows: str) -> str:
+    """Return SQL for rows in the plan's columns, with the event time under its own name again."""
+    taken = {column.name for column in (*view.keys, *view.features)}
+    name = view.source.event_column
+    extra = "" if name in taken else f", make_timestamptz({EVENT}) AS {quote(name)}"
+    return f"SELECT *{extra} FROM {rows}"

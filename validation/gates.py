@@ -100,10 +100,10 @@ def _relation(
 
 def _count(name: str, table: str, connection: duckdb.DuckDBPyConnection) -> int:
     try:
-        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - a name of our own
+        rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608 - a name of our own
     except duckdb.Error as error:
         raise _broken(name, error) from error
-    return 0 if row is None else int(row[0])
+    return int(rows[0][0])
 
 
 def _broken(name: str, error: duckdb.Error) -> SourceError:

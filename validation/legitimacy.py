@@ -50,7 +50,8 @@ def check_versions(view: View, views: OfflineViews, logged: Logged, rebuilt: Reb
     too_old, too_new = answered & _less(read, oldest), answered & _less(newest, read)
     _name_old(view, rebuilt, logged, too_old, read, findings)
     for i in np.flatnonzero(too_new):
-        findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, f"{tuple(read[i])} read, newest {tuple(newest[i])}")
+        detail = f"{tuple(read[i].tolist())} read, the newest possible is {tuple(newest[i].tolist())}"
+        findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
     changed = answered & _less(oldest, newest)
     return InFlight(
         changed=changed,

@@ -15,11 +15,11 @@ from infra.log.runs import Run
 from infra.offline.views import OfflineViews
 from infra.predictions.reader import Logged, PredictionLog
 from infra.served_model import ServedModel, load_model
-from skewless.status import BoolArray, count_statuses
+from skewless.status import BoolArray, Status, count_statuses
 from validation.bits import compare_bits
 from validation.findings import GLOSS, Findings
 from validation.legitimacy import check_versions
-from validation.rebuilt import Rebuilt, rebuild
+from validation.rebuilt import Rebuilt, key_rows, rebuild
 from validation.training_gap import TrainingGap, add_gap
 
 
@@ -31,6 +31,7 @@ class ReplayReport:
         compared: predictions recomputed.
         findings: every difference; none is the promise.
         status: per view, reads by status.
+        absent: per view, the keys that read NOT_FOUND.
         inside_run: predictions read while a materialisation was running.
         changing, saw_old, saw_new: reads of keys that such a run was changing, and what they found.
         training: what training in each time mode would have used instead (not a failure).
@@ -39,6 +40,7 @@ class ReplayReport:
     compared: int = 0
     findings: Findings = field(default_factory=Findings)
     status: dict[str, Counter[str]] = field(default_factory=dict)
+    absent: dict[str, set[object]] = field(default_factory=dict)
     inside_run: int = 0
     changing: int = 0
     saw_old: int = 0
@@ -65,10 +67,23 @@ class ReplayReport:
             "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
             "examples": [asdict(item) for item in self.findings.examples],
             "status": {view: dict(counts) for view, counts in self.status.items()},
+            "status_lines": self.status_lines(),
             "inside_run": self.inside_run,
             "changing": {"reads": self.changing, "saw_old": self.saw_old, "saw_new": self.saw_new},
             "training": {mode: gap.as_dict() for mode, gap in self.training.items()},
         }
+
+    def status_lines(self) -> list[str]:
+        """Return the reads of each view by status, with the reason of those that found nothing."""
+        return [f"{view}: {_shares(counts)}{self._reason(view)}" for view, counts in self.status.items()]
+
+    def _reason(self, view: str) -> str:
+        keys = self.absent.get(view, set())
+        if not keys:
+            return ""
+        nulls = sum(1 for key in keys if isinstance(key, tuple) and None in key)
+        null_text = " (the null key among them)" if nulls else ""
+        return f"; NOT_FOUND are {len(keys):,} keys{null_text} of which nothing was published by then"
 
     def lines(self) -> list[str]:
         """Return the verdict for people, a sentence a line."""
@@ -78,7 +93,7 @@ class ReplayReport:
         text += [
             f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
         ]
-        text += [f"  {view}: {_shares(counts)}" for view, counts in self.status.items()]
+        text += [f"  {line}" for line in self.status_lines()]
         text.append(
             f"{self.inside_run:,} were read while a run was writing; of reads whose key it changed,"
             f" {self.saw_old:,} saw the old row and {self.saw_new:,} the new one"
@@ -121,7 +136,7 @@ def _replay_piece(
     compare_bits(model, logged, rebuilt, report.findings)
     report.compared += len(logged.ids)
     report.inside_run += int(_inside(logged, runs).sum())
-    _count_status(report, logged)
+    _count_status(report, model, logged, rebuilt)
     _check_views(report, model, views, logged, rebuilt)
     for mode in ("knowledge", "event_time"):
         add_gap(report.training[mode], mode, model, views, logged, rebuilt)
@@ -137,9 +152,12 @@ def _check_views(
         report.saw_new += int(raced.saw_new.sum())
 
 
-def _count_status(report: ReplayReport, logged: Logged) -> None:
-    for view, read in logged.reads.items():
-        report.status.setdefault(view, Counter()).update(count_statuses(read.status))
+def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebuilt: Rebuilt) -> None:
+    for view in model.plan.views:
+        status = logged.reads[view.name].status
+        report.status.setdefault(view.name, Counter()).update(count_statuses(status))
+        keys, absent = key_rows(view, rebuilt.ask), np.flatnonzero(status == Status.NOT_FOUND)
+        report.absent.setdefault(view.name, set()).update(keys[i] for i in absent)
 
 
 def _inside(logged: Logged, runs: Sequence[Run]) -> BoolArray:

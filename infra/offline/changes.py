@@ -58,7 +58,8 @@ def new_rows(
         parameters.append(list(log_files))
     order = names([EVENT, CREATED, *(column.name for column in view.keys)])
     try:
-        return connection.execute(f"SELECT * FROM ({fresh}) ORDER BY {order} NULLS FIRST", parameters).to_arrow_table()
+        ordered = f"SELECT * FROM ({fresh}) ORDER BY {order} NULLS FIRST"
+        return connection.sql(ordered, params=parameters).to_arrow_table()
     except duckdb.Error as error:
         raise broken(table.name, error) from error
 
@@ -70,8 +71,8 @@ def next_due(connection: duckdb.DuckDBPyConnection, view: View, table: Table, af
     created = to_microseconds(quote(source.created_column)) if source.created_column else "NULL"
     published = f"coalesce({created}, {event} + {view.delay_us})"
     query = f"SELECT min({published}) FROM {table.relation} WHERE {published} > {after_us}"
-    row = connection.execute(query, [list(table.files)]).fetchone()
-    return row[0] if row else None
+    rows = connection.execute(query, [list(table.files)]).fetchall()
+    return rows[0][0] if rows else None
 
 
 def judged_rows(view: View, types: Mapping[str, str], relation: str) -> str:

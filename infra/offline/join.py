@@ -66,7 +66,7 @@ class PointInTime:
         for name, table in tables.items():
             self._connection.register(name, table)
         try:
-            found = self._connection.execute(as_of(view, history(view, order)), [files]).to_arrow_table()
+            found = self._connection.sql(as_of(view, history(view, order)), params=[files]).to_arrow_table()
         finally:
             for name in tables:
                 self._connection.unregister(name)

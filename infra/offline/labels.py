@@ -41,9 +41,7 @@ def find_labels(repo: Path, spec: ModelSpec) -> Table:
     return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}")
 
 
-def read_labels(
-    connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec
-) -> pa.Table:
+def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec) -> pa.Table:
     """Return every row of a model's label table, ordered by prediction time.
 
     Returns:
@@ -74,7 +72,8 @@ def read_labels(
     )
     order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request))])
     try:
-        return connection.execute(f"SELECT * FROM ({query}) ORDER BY {order}", [list(table.files)]).to_arrow_table()
+        ordered = f"SELECT * FROM ({query}) ORDER BY {order}"
+        return connection.sql(ordered, params=[list(table.files)]).to_arrow_table()
     except duckdb.Error as error:
         raise broken(table.name, error) from error
 

@@ -49,7 +49,7 @@ class OfflineViews:
             return missing(view, len(seq), available=True), empty
         self._connection.register("entity_rows", wanted)
         try:
-            table = self._connection.execute(at_positions(view), [files]).to_arrow_table()
+            table = self._connection.sql(at_positions(view), params=[files]).to_arrow_table()
         finally:
             self._connection.unregister("entity_rows")
         return view_read(table, view), table

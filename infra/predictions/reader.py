@@ -75,14 +75,14 @@ class PredictionLog:
         total = self._rows(f"SELECT count(*) {condition}", [of.model, of.version])[0][0]
         query = f"SELECT * {condition} ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?"
         for offset in range(0, total, _PIECE_ROWS):
-            yield _logged(self._execute(query, [of.model, of.version, offset]).to_arrow_table())
+            yield _logged(self._relation(query, [of.model, of.version, offset]).to_arrow_table())
 
     def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
-        return self._execute(query, parameters).fetchall()
+        return self._relation(query, parameters).fetchall()
 
-    def _execute(self, query: str, parameters: list[Any]) -> duckdb.DuckDBPyConnection:
+    def _relation(self, query: str, parameters: list[Any]) -> duckdb.DuckDBPyRelation:
         try:
-            return self._connection.execute(query, [self._files, *parameters])
+            return self._connection.sql(query, params=[self._files, *parameters])
         except duckdb.Error as error:
             raise StoreError(
                 "prediction log", f"cannot be read: {error}", fix="remove or restore the damaged file"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.runtimes.library import open_library
+from infra.runtimes.library import NativeLibrary, open_library
 from infra.runtimes.matrix import check_matrix
 from infra.runtimes.port import Matrix, Vector
 from skewless.errors import PackageError
@@ -19,6 +19,15 @@ _NORMAL = 0
 _RAW = 1
 _ALL_TREES = -1
 _PARAMETERS = b"num_threads=1 verbosity=-1"
+
+
+def load_library() -> NativeLibrary:
+    """Load LightGBM's shared library.
+
+    Raises:
+        PackageError: it is not installed, or something that it needs is not.
+    """
+    return open_library("lightgbm", "lib_lightgbm", "VERSION.txt", "LGBM_GetLastError")
 
 
 class LightGBMRuntime:
@@ -37,7 +46,7 @@ class LightGBMRuntime:
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._library = open_library("lightgbm", "lib_lightgbm", "VERSION.txt", "LGBM_GetLastError")
+        self._library = load_library()
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()

@@ -9,13 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.library import open_library
+from infra.runtimes.library import NativeLibrary, open_library
 from infra.runtimes.matrix import check_matrix
 from infra.runtimes.port import Matrix, Vector
 from skewless.errors import PackageError
 
 _VALUE = 0
 _MARGIN = 1
+
+
+def load_library() -> NativeLibrary:
+    """Load XGBoost's shared library.
+
+    Raises:
+        PackageError: it is not installed, or something that it needs is not.
+    """
+    return open_library("xgboost", "libxgboost", "VERSION", "XGBGetLastError")
 
 
 class XGBoostRuntime:
@@ -33,7 +42,7 @@ class XGBoostRuntime:
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._library = open_library("xgboost", "libxgboost", "VERSION", "XGBGetLastError")
+        self._library = load_library()
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()

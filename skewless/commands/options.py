@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,17 +11,18 @@ import typer
 from skewless.errors import PlaceError
 
 if TYPE_CHECKING:
+    from skewless.commands.output import Output
     from skewless.project import Project
 
 Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
-Model = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Name of the model.")]
+Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one, or all.")]
 CONFIG_FILE = "feature_store.yaml"
 
 
-def open_project(repo: Path, **settings: object) -> Project:
-    """Return the project in a folder; settings that are None keep their configured value.
+def open_project(output: Output, repo: Path) -> Project:
+    """Return the project in a folder; it is closed when the verb ends.
 
     Raises:
         PlaceError: the folder holds no project.
@@ -34,4 +36,4 @@ def open_project(repo: Path, **settings: object) -> Project:
             f"is no project: it has no {CONFIG_FILE}",
             fix="name a project with --repo DIR, or start one with `skewless init DIR`",
         )
-    return Project(repo, **{name: value for name, value in settings.items() if value is not None})
+    return output.until_done.enter_context(closing(Project(repo)))

@@ -29,10 +29,12 @@ class Output:
     Args:
         as_json: whether a program reads the answer.
         stdout: the real one; what libraries print goes to stderr.
+        until_done: closes what the verb opened.
     """
 
     as_json: bool
     stdout: TextIO
+    until_done: contextlib.ExitStack
 
     def answer(self, body: Mapping[str, Any], *parts: RenderableType) -> None:
         """Write the answer: the body for programs, the parts for people."""
@@ -59,13 +61,16 @@ def answering(*, as_json: bool) -> Iterator[Output]:
     """Run a verb's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
     from infra.telemetry import configure_logging
 
-    output = Output(as_json=as_json, stdout=sys.stdout)
+    until_done = contextlib.ExitStack()
+    output = Output(as_json=as_json, stdout=sys.stdout, until_done=until_done)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), until_done:
             configure_logging()
             yield output
     except SkewlessError as error:
         _refuse(output, error)
+    except ModuleNotFoundError as error:
+        _refuse(output, PlaceError(f"package {error.name!r}", "is not installed", fix="run `skewless doctor`"))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
@@ -74,7 +79,10 @@ def answering(*, as_json: bool) -> Iterator[Output]:
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
     """Return an error as programs read it."""
-    return {"error": {"message": sentence(error), "exit_code": error.exit_code, **error.as_dict()}}
+    from infra.telemetry import redact
+
+    parts = {name: redact(value) if isinstance(value, str) else value for name, value in error.as_dict().items()}
+    return {"error": {"message": sentence(error), "exit_code": error.exit_code, **parts}}
 
 
 def sentence(error: SkewlessError) -> str:
@@ -91,16 +99,17 @@ def sentence(error: SkewlessError) -> str:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> RenderableType:
     """Return a table for people; None is shown as a dash."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
     numbers = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
     for column, right in zip(columns, numbers, strict=True):
         shown.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell(value)) for value in row))
-    return shown
+    return Group(Text(title, style="bold"), shown)
 
 
 def cell(value: object) -> str:

@@ -9,7 +9,7 @@ def payment_time(inputs: dict) -> dict:
     Each result depends on its own row alone. Times are int64 microseconds; Feast's own tools pass
     lists, which are answered by lists.
     """
-    paid_at = np.asarray(inputs["paid_at"], dtype="datetime64[us]").astype(np.int64)
+    paid_at = _microseconds(inputs["paid_at"])
     amount = np.asarray(inputs["amount"], dtype=np.float64)
     mean = np.asarray(inputs["mean_amount_7d"], dtype=np.float64)
     with np.errstate(all="ignore"):
@@ -17,3 +17,10 @@ def payment_time(inputs: dict) -> dict:
     if isinstance(inputs["amount"], list):
         return {name: column.tolist() for name, column in outputs.items()}
     return outputs
+
+
+def _microseconds(moments: object) -> object:
+    # Feast's own tools pass moments with the zone UTC, which numpy does not know.
+    if isinstance(moments, list):
+        moments = [item.replace(tzinfo=None) if hasattr(item, "tzinfo") else item for item in moments]
+    return np.asarray(moments, dtype="datetime64[us]").astype(np.int64)

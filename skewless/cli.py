@@ -1,0 +1,125 @@
+"""The command line: which verbs there are. Each imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from skewless import __version__
+from skewless.commands.definitions import apply, plan
+from skewless.commands.demo import demo
+from skewless.commands.doctor import doctor
+from skewless.commands.init import init
+from skewless.commands.materialize import materialize
+from skewless.commands.predict import predict
+from skewless.commands.replay import replay
+from skewless.commands.scheduler import scheduler
+from skewless.commands.serve import serve
+from skewless.commands.status import status
+from skewless.commands.train import train
+from skewless.commands.validate import validate
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command, with what its help shows under "Example"."""
+
+    run: Callable[..., None]
+    short: str
+    examples: tuple[str, ...]
+
+    @property
+    def epilog(self) -> str:
+        """Return the examples, a line each; the mark keeps the lines as they are."""
+        return "\n".join(("\b", "Example:", *(f"  $ {line}" for line in self.examples)))
+
+
+_ROW = (
+    """--row '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'"""
+)
+VERBS = (
+    Verb(init, "Write a small working project.", ("skewless init my-project", "skewless init my-project --dry-run")),
+    Verb(plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --json")),
+    Verb(apply, "Put the definitions in force.", ("skewless apply --repo my-project", "skewless apply --dry-run")),
+    Verb(
+        validate,
+        "Check sources and labels.",
+        ("skewless validate --repo my-project", "skewless validate card_days fraud --json"),
+    ),
+    Verb(
+        train,
+        "Train models; promote what passes its gate.",
+        ("skewless train --repo my-project", "skewless train fraud --json"),
+    ),
+    Verb(
+        materialize,
+        "Publish new rows to log and online store.",
+        ("skewless materialize --repo my-project", "skewless materialize --dry-run"),
+    ),
+    Verb(
+        serve,
+        "Answer predictions over HTTP.",
+        ("skewless serve --repo my-project --port 8080", "skewless serve --port 0 --json"),
+    ),
+    Verb(
+        predict,
+        "Predict rows, or a file to a file.",
+        (f"skewless predict fraud {_ROW}", "skewless predict --in payments.parquet --out scores.csv"),
+    ),
+    Verb(
+        replay, "Prove every logged prediction.", ("skewless replay --repo my-project", "skewless replay fraud --json")
+    ),
+    Verb(
+        scheduler,
+        "Materialise, check and retrain on cron.",
+        ("skewless scheduler --repo my-project", "skewless scheduler --once"),
+    ),
+    Verb(status, "Show where the project stands.", ("skewless status --repo my-project", "skewless status --json")),
+    Verb(
+        doctor, "Check the machine; say what to fix.", ("skewless doctor", "skewless doctor --repo my-project --json")
+    ),
+    Verb(demo, "Walk through everything once.", ("skewless demo --repo feature_repo",)),
+)
+
+
+def create_app() -> typer.Typer:
+    """Return the command line with every verb."""
+    # Without rich markup, help is plain text: it costs no import of rich.
+    app = typer.Typer(
+        name="skewless",
+        help="Real-time tree models on a feature store, with offline and online values equal bit for bit.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog="Each verb has its own --help with an example. Start with: skewless init my-project")(_options)
+    for verb in VERBS:
+        app.command(verb.run.__name__, short_help=verb.short, epilog=verb.epilog)(verb.run)
+    return app
+
+
+def main() -> None:
+    """Run the command line; the exit code says what happened (see ``skewless.errors``)."""
+    create_app()()
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+_Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")]
+
+
+def _options(*, version: _Version = False) -> None:
+    """Do nothing: the options of the program itself act on their own."""
+
+
+if __name__ == "__main__":
+    main()

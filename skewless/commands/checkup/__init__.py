@@ -1,0 +1,1 @@
+"""What ``skewless doctor`` looks at, one part of the world per file."""

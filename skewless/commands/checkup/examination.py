@@ -1,0 +1,40 @@
+"""The whole examination, in the order in which problems hide each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skewless.commands.checkup.finding import Finding, from_error
+from skewless.commands.checkup.machine import check_disk, check_gpu, check_memory, check_port, machine_memory
+from skewless.commands.checkup.project import check_plan
+from skewless.commands.checkup.python import check_packages, check_python, check_runtimes
+from skewless.commands.checkup.store import check_store
+from skewless.commands.inventory import running_server
+from skewless.errors import SkewlessError
+
+_NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic-settings", "redis", "structlog")}
+
+
+def examine(repo: Path) -> list[Finding]:
+    """Return every finding; what a package that is missing here hides is left out."""
+    findings = [check_python(), *check_packages()]
+    if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
+        return findings
+    findings += [*check_runtimes(), check_gpu()]
+    from skewless.settings import load_settings
+
+    repo = repo.resolve()
+    try:
+        settings = load_settings(repo)
+    except SkewlessError as error:
+        return [*findings, from_error("settings", error)]
+    state = (repo / settings.state).resolve()
+    server = running_server(state)
+    return [
+        *findings,
+        check_disk(state),
+        check_memory(settings.memory_limit, machine_memory()),
+        *check_store(state, settings.redis_url, settings.skew_limit_ms),
+        check_port(settings.host, settings.port, server["url"] if server else None),
+        check_plan(repo, state),
+    ]

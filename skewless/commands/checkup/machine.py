@@ -1,0 +1,107 @@
+"""The machine: memory, GPU, port, disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from skewless.commands.checkup.finding import Finding, bad, doubt, good
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kmgt]i?)(?:b|bytes)?", re.IGNORECASE)
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) *%")
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_MOST_OF_MEMORY = 0.75
+_LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28
+_GIB = 2**30
+
+
+def check_memory(limit: str, machine_bytes: int) -> Finding:
+    """Say whether DuckDB's memory limit fits the machine.
+
+    >>> check_memory("1GB", 8 * 2**30).verdict, check_memory("7GB", 8 * 2**30).verdict, check_memory("9GB", 8 * 2**30).verdict
+    ('ok', 'warn', 'fail')
+    """
+    name, wanted = "memory", parse_size(limit, machine_bytes)
+    if wanted is None:
+        return bad(name, f"memory_limit {limit!r} is not a size", "set memory_limit to a size such as 1GB")
+    detail = f"memory_limit {limit} of {machine_bytes / _GIB:.1f} GiB"
+    fix = f"set memory_limit below {_MOST_OF_MEMORY * machine_bytes / 1e9:.1f}GB; DuckDB spills beyond it"
+    if wanted > machine_bytes:
+        return bad(name, f"{detail}: more than there is", fix)
+    if wanted > _MOST_OF_MEMORY * machine_bytes:
+        return doubt(name, f"{detail}: little is left for training", fix)
+    return good(name, detail)
+
+
+def parse_size(text: str, whole: int) -> int | None:
+    """Return a size as DuckDB reads it, in bytes; None if it is none.
+
+    >>> [parse_size(text, 1000) for text in ("1GB", "2 MiB", "50%", "much")]
+    [1000000000, 2097152, 500, None]
+    """
+    if match := _PERCENT.fullmatch(text.strip()):
+        return int(float(match[1]) / 100 * whole)
+    match = _SIZE.fullmatch(text.strip())
+    return None if match is None else int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def machine_memory() -> int:
+    """Return the memory that this process may use, in bytes: the machine's, or its container's."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(_CGROUP.read_text()))
+    except (OSError, ValueError):  # no such file outside Linux; "max" where there is no limit
+        return whole
+
+
+def check_gpu() -> Finding:
+    """Say whether there is a GPU; none is no problem."""
+    if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi"):
+        return good("gpu", "present; models are scored on the CPU unless a runtime for it is installed")
+    return good("gpu", "none: the CPU will be used")
+
+
+def check_port(host: str, port: int, own_url: str | None) -> Finding:
+    """Say whether the server could listen, or already does."""
+    name = f"port {port}"
+    if own_url is not None and own_url.endswith(f":{port}"):
+        return good(name, f"this project's server listens at {own_url}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            return bad(name, f"cannot be used on {host}: {error.strerror}", "set another port, or serve with --port 0")
+    return good(name, f"is free on {host}")
+
+
+def check_disk(state: Path) -> Finding:
+    """Say whether the state folder can hold the log: writable, with hard links and free space. Leaves nothing behind."""
+    place = next(path for path in (state, *state.parents) if path.exists())
+    name = f"folder {state}"
+    try:
+        _try_links(place)
+    except OSError as error:
+        fix = "make it writable on a file system with hard links, or set 'state' to another folder"
+        return bad(name, f"cannot be used: {error.strerror}", fix)
+    free = shutil.disk_usage(place).free
+    detail = f"writable, {free / _GIB:.1f} GiB free"
+    if free < _NO_DISK:
+        return bad(name, detail, "free disk space, or set 'state' to a folder on a larger disk")
+    if free < _LITTLE_DISK:
+        return doubt(name, detail, "free disk space: joins beyond memory_limit spill there")
+    return good(name, detail)
+
+
+def _try_links(place: Path) -> None:
+    # The log names its files by hard links, so a file system without them is of no use.
+    with tempfile.TemporaryDirectory(prefix=".skewless-doctor-", dir=place) as folder:
+        first = Path(folder, "a")
+        first.write_bytes(b"x")
+        os.link(first, Path(folder, "b"))

@@ -1,0 +1,32 @@
+"""The project: its settings, and whether the applied plan is current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
+from skewless.commands.inventory import plan_state
+from skewless.commands.options import CONFIG_FILE
+from skewless.errors import SkewlessError
+
+
+def check_plan(repo: Path, state: Path) -> Finding:
+    """Say whether a plan is in force and the definitions are still those it was compiled from."""
+    from infra.applied import read_applied
+
+    name = "plan"
+    if not (repo / CONFIG_FILE).is_file():
+        return doubt(name, f"{repo} is no project", "name one with --repo DIR, or start one with `skewless init DIR`")
+    try:
+        applied = read_applied(state)
+    except SkewlessError as error:
+        return from_error(name, error)
+    if applied is None:
+        return doubt(name, "nothing is applied yet", "run `skewless apply`")
+    found = plan_state(repo, applied)
+    detail = f"{applied.plan.hash}, {found}"
+    if found.startswith("registry"):
+        return bad(name, detail, "run `skewless plan` to see the difference, then `skewless apply`")
+    if found.startswith("changed"):
+        return doubt(name, detail, "run `skewless plan`, then `skewless apply`")
+    return good(name, detail)

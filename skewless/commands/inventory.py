@@ -1,0 +1,146 @@
+"""What a project holds right now, read from its state folder and, if it answers, its online store."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skewless.errors import SkewlessError, StoreError
+
+if TYPE_CHECKING:
+    from infra.applied import Applied
+    from infra.log.runs import Run
+    from infra.online.port import OnlineWriter
+    from skewless.plan import View
+    from skewless.project import Project
+
+CHAMPION = "champion"
+
+
+def take_inventory(project: Project) -> dict[str, Any]:
+    """Return where a project stands, as plain values; starts nothing, changes nothing."""
+    from infra.applied import read_applied
+    from infra.log.runs import RunLedger
+
+    applied = read_applied(project.state)
+    online, store = open_online(project)
+    runs = RunLedger(project.state / "runs").runs()
+    try:
+        views = [_view(project, applied, view, runs, store) for view in applied.plan.views] if applied else []
+    finally:
+        if store is not None:
+            store.close()
+    return {
+        "repo": str(project.repo),
+        "state": str(project.state),
+        "plan": _plan(project, applied) if applied else None,
+        "online": online,
+        "views": views,
+        "models": [_model(project, applied, name) for name in _model_names(project, applied)],
+        "server": running_server(project.state),
+        "predictions": _count_predictions(project.state / "predictions"),
+    }
+
+
+def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
+    """Return whether the online store answers, and a connection if it does; the private server is not started."""
+    from infra.online.private_server import PrivateServer
+    from infra.online.redis_store import RedisWriter, display_url
+
+    url = project.settings.redis_url or PrivateServer(project.state).status().url
+    if url is None:
+        reason = "the private server does not run; it starts when a verb needs it"
+        return {"reachable": False, "url": None, "reason": reason}, None
+    try:
+        return {"reachable": True, "url": display_url(url), "reason": None}, RedisWriter(url)
+    except StoreError as error:
+        return {"reachable": False, "url": display_url(url), "reason": error.problem}, None
+
+
+def running_server(state: Path) -> dict[str, Any] | None:
+    """Return URL and pid of the prediction server, None if none runs."""
+    try:
+        server = json.loads((state / "server.json").read_text())
+        os.kill(server["pid"], 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"url": str(server["url"]), "pid": int(server["pid"])}
+
+
+def plan_state(repo: Path, applied: Applied) -> str:
+    """Say whether the definitions and Feast's registry are still those of the applied plan."""
+    from infra.applied import definitions_sha256, file_sha256
+
+    if file_sha256(repo / applied.registry) != applied.registry_sha256:
+        return "registry changed since apply"
+    if definitions_sha256(repo) != applied.definitions_sha256:
+        return "changed since apply"
+    return "unchanged since apply"
+
+
+def _plan(project: Project, applied: Applied) -> dict[str, Any]:
+    from skewless.clock import from_us
+
+    state = plan_state(project.repo, applied)
+    return {
+        "hash": applied.plan.hash,
+        "applied_at": from_us(applied.applied_us).isoformat(timespec="seconds"),
+        "state": state,
+        "current": state == "unchanged since apply",
+    }
+
+
+def _view(
+    project: Project, applied: Applied, view: View, runs: Sequence[Run], store: OnlineWriter | None
+) -> dict[str, Any]:
+    from infra.log.accepted import AcceptedLog, count_rejected
+    from skewless.clock import from_us
+    from skewless.keys import marker_key
+
+    log = AcceptedLog(project.state / "log", view.partition)
+    ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
+    seq = None if store is None else store.marker(marker_key(applied.plan.project, view))
+    return {
+        "view": view.name,
+        "hash": view.hash,
+        "log_rows": log.next_seq(),
+        "rejected": count_rejected(log.files()),
+        "last_run": from_us(max(ends)).isoformat(timespec="seconds") if ends else None,
+        "online_seq": seq,
+        "online_current": None if store is None else seq == log.next_seq() - 1,
+    }
+
+
+def _model_names(project: Project, applied: Applied | None) -> list[str]:
+    trained = [path.name for path in project.packages.iterdir() if path.is_dir()] if project.packages.is_dir() else []
+    return sorted({*trained, *(spec.name for spec in (applied.models if applied else ()))})
+
+
+def _model(project: Project, applied: Applied | None, name: str) -> dict[str, Any]:
+    from infra.packages.aliases import Aliases
+    from infra.packages.names import list_versions
+    from infra.packages.package import open_package
+
+    body: dict[str, Any] = {"model": name, "champion": None, "metric": None, "value": None, "moves": 0, "problem": None}
+    try:
+        aliases = Aliases(project.packages)
+        body |= {"versions": len(list_versions(project.packages, name)), "moves": len(aliases.history(name, CHAMPION))}
+        version = aliases.get(name, CHAMPION)
+        if version is not None:
+            package = open_package(project.packages, name, version)
+            metric = package.spec.gate.metric
+            body |= {"champion": version, "metric": metric, "value": package.metrics.get(metric)}
+        if applied and name not in {spec.name for spec in applied.models}:
+            body["problem"] = "not in the applied plan"
+    except SkewlessError as error:
+        body["problem"] = f"{error.thing}: {error.problem}"
+    return body
+
+
+def _count_predictions(folder: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))

@@ -1,0 +1,35 @@
+"""``skewless replay``: the proof that what was served is what the accepted log says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from skewless.commands.options import Json, Model, Repo, open_project
+from skewless.commands.output import answering
+from skewless.errors import GateError, RequestError
+
+if TYPE_CHECKING:
+    from skewless.project import Project
+
+
+def replay(model: Model = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
+    """Recompute every logged prediction from the accepted log, without Redis; exit 5 if a bit differs."""
+    with answering(as_json=as_json) as output:
+        project = open_project(output, repo)
+        if model is not None:
+            _refuse_unknown(project, model)
+        with output.working("replaying the prediction log"):
+            report = project.replay(model=model)
+        output.answer({"ok": report.ok, **report.as_dict()}, *report.lines())
+        if not report.ok:
+            raise typer.Exit(GateError.exit_code)
+
+
+def _refuse_unknown(project: Project, model: str) -> None:
+    trained = {path.name for path in project.packages.iterdir()} if project.packages.is_dir() else set()
+    known = sorted(trained | {spec.name for spec in project.models})
+    if model not in known:
+        raise RequestError("model", "is unknown", value=model, fix=f"use one of {', '.join(known)}")

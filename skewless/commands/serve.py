@@ -1,0 +1,33 @@
+"""``skewless serve``: the prediction server, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.output import answering
+
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; default: setting 'host'.")]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65535, help="Port to listen on, 0: any free one; default: setting 'port'."),
+]
+
+
+def serve(*, repo: Repo = Path(), host: Host = None, port: Port = None, as_json: Json = False) -> None:
+    """Answer predictions over HTTP; prints the URL once it is ready, stops on SIGTERM or Ctrl-C."""
+    with answering(as_json=as_json) as output:
+        project = open_project(output, repo)
+        names = [spec.name for spec in project.models]
+
+        def on_ready(url: str) -> None:
+            lines = (f"serving {', '.join(names)} at {url}", f"  try {url}/docs, stop with Ctrl-C")
+            output.answer({"url": url, "pid": os.getpid(), "models": names}, *lines)
+
+        from serving.server import run_server
+
+        run_server(project.server_config(host=host, port=port), on_ready)

@@ -1,0 +1,40 @@
+"""``skewless status``: where a project stands; nothing is started or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.output import answering, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
+    """Show the plan in force, the views, the models, the server and the prediction log; changes nothing."""
+    with answering(as_json=as_json) as output:
+        from skewless.commands.inventory import take_inventory
+
+        body = take_inventory(open_project(output, repo))
+        output.answer(body, *_shown(body))
+
+
+def _shown(body: dict[str, Any]) -> list[RenderableType]:
+    online, server, plan = body["online"], body["server"], body["plan"]
+    lines = [
+        ("plan", f"{plan['hash']}, applied {plan['applied_at']}" if plan else "nothing applied: run `skewless apply`"),
+        ("definitions", plan["state"] if plan else "-"),
+        ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
+        ("server", f"{server['url']} (pid {server['pid']})" if server else "does not run"),
+        ("predictions", f"{body['predictions']:,} logged"),
+    ]
+    parts = [table(f"project in {body['repo']}", ("", ""), lines)]
+    if body["views"]:
+        columns = ("view", "log_rows", "rejected", "last_run", "online_seq", "online_current")
+        parts.append(table("views", columns, [[view[name] for name in columns] for view in body["views"]]))
+    if body["models"]:
+        columns = ("model", "champion", "metric", "value", "moves", "problem")
+        parts.append(table("models", columns, [[model[name] for name in columns] for model in body["models"]]))
+    return parts

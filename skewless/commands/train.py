@@ -1,0 +1,91 @@
+"""``skewless train``: new versions of models, measured against the base rate, promoted by their gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.output import Output, answering, error_body, table
+from skewless.errors import GateError, SkewlessError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from skewless.project import Project, TrainReport
+
+_BASELINE = "baseline_"
+_SIZES = ("rows", "base_rate")
+
+Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help="Models; none: all of the plan.")]
+
+
+def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
+    """Train new versions of models and promote those that pass their gate; exit 5 if one does not."""
+    with answering(as_json=as_json) as output:
+        project = open_project(output, repo)
+        names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
+        bodies, parts, errors = [], [], []
+        for name in names:
+            report, error = _train(project, name, output)
+            bodies.append(
+                ({"model": name} if report is None else train_body(report)) | (error_body(error) if error else {})
+            )
+            parts += [] if report is None else _shown(report)
+            errors += [] if error is None else [error]
+        output.answer({"models": bodies} | (error_body(errors[0]) if errors else {}), *parts)
+        for error in () if as_json else errors:
+            typer.echo(f"error: {error_body(error)['error']['message']}", err=True)
+        if errors:
+            raise typer.Exit(errors[0].exit_code)
+
+
+def train_body(report: TrainReport) -> dict[str, Any]:
+    """Return a training report as plain values."""
+    package, decision, dataset = report.trained.package, report.decision, report.dataset
+    return {
+        "model": package.name,
+        "version": package.version,
+        "digest": package.digest,
+        "promoted": decision.promote,
+        "reason": decision.reason,
+        "metrics": dict(report.trained.metrics),
+        "rows": {"train": int(dataset.train.sum()), "test": int(dataset.test.sum()), **dataset.counts},
+        "status": {view: dict(counts) for view, counts in dataset.status.items()},
+    }
+
+
+def _train(project: Project, name: str, output: Output) -> tuple[TrainReport | None, SkewlessError | None]:
+    """Return what came of one model, so that the others are still trained."""
+    try:
+        with output.working(f"training {name}"):
+            report = project.train(name)
+    except SkewlessError as error:
+        return None, error
+    if report.decision.promote:
+        return report, None
+    thing = f"model {name!r} {report.trained.package.version}"
+    fix = "improve the model, or change its gate in models.py; the champion stays"
+    return report, GateError(thing, f"was not promoted: {report.decision.reason}", fix=fix)
+
+
+def _shown(report: TrainReport) -> list[RenderableType]:
+    package, metrics = report.trained.package, report.trained.metrics
+    title = f"{package.name} {package.version}: {int(report.dataset.train.sum()):,} rows trained"
+    tested = f"{int(metrics['rows']):,} rows tested, base rate {metrics['base_rate']:.4f}"
+    verdict = "promoted to champion" if report.decision.promote else "not promoted"
+    shown = table(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics))
+    return [shown, f"{package.name} {package.version} {verdict}: {report.decision.reason}\n"]
+
+
+def metric_rows(metrics: Mapping[str, float | None]) -> list[tuple[str, float | None, float | None]]:
+    """Return each metric beside that of the constant prediction.
+
+    >>> metric_rows({"rows": 9.0, "base_rate": 0.5, "auc": 0.7, "baseline_auc": 0.5})
+    [('auc', 0.7, 0.5)]
+    """
+    names = [name for name in metrics if not name.startswith(_BASELINE) and name not in _SIZES]
+    return [(name, metrics[name], metrics.get(_BASELINE + name)) for name in names]

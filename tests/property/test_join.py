@@ -1,0 +1,257 @@
+"""SEMANTICS 2.1, 2.2, 2.6: the point-in-time join against pandas and against plain Python."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
+from infra.log.runs import Coverage, RunLedger
+from infra.offline.views import OfflineViews
+from skewless.dtypes import DType
+from skewless.rows import NO_TIME, ViewRead
+from skewless.status import Status
+from skewless.vector import view_status
+from tests.plans import make_view
+
+DELAY, TTL = 3, 6
+VIEW = make_view(
+    keys={"id": DType.INT64, "in": DType.STRING}, features={"order_y": DType.INT64}, ttl_us=TTL, delay_us=DELAY
+)
+# Few keys and few moments, so that equal times, corrections and late rows are the rule.
+MOMENTS = st.integers(-8, 8) | st.sampled_from([-62_135_596_800_000_000, 253_402_300_799_999_999])
+IDS, NAMES = st.sampled_from([0, -1, 2**53 + 1]), st.sampled_from(["", "a", "日|{"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRow:
+    """One accepted row, and when serving could have known it."""
+
+    key: tuple[int, str]
+    event: int
+    created: int | None
+    tombstone: bool
+    run: int
+    seq: int
+    known: int
+
+    @property
+    def rank(self) -> tuple[int, bool, int, int]:
+        return self.event, self.created is not None, self.created or 0, self.seq
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The rows of one run, which ended at a moment."""
+
+    rows: list[tuple[tuple[int, str], int, int | None, bool]]
+    ended: int
+
+
+Ask = tuple[int | None, str | None, int]
+ROW = st.tuples(st.tuples(IDS, NAMES), MOMENTS, st.none() | MOMENTS, st.booleans())
+BATCHES = st.lists(
+    st.builds(lambda rows, gap: (rows, gap), st.lists(ROW, min_size=1, max_size=6), st.integers(0, 5)), max_size=4
+)
+ASKS = st.lists(st.tuples(st.none() | IDS, st.none() | NAMES, MOMENTS), min_size=1, max_size=12)
+
+
+def batches(drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]], start: int) -> list[Batch]:
+    ended, made = start, []
+    for rows, gap in drawn:
+        ended += gap
+        made.append(Batch(rows=rows, ended=ended))
+    return made
+
+
+def write(state: Path, runs: list[Batch], *, live_from: int) -> list[LogRow]:
+    """Append each batch as a run of its own, with a quarantined row in between; return the accepted rows."""
+    log, ledger = AcceptedLog(state / "log", VIEW.partition), RunLedger(state / "runs")
+    accepted: list[LogRow] = []
+    for i, batch in enumerate(runs):
+        run = ledger.start(batch.ended - 1)
+        first = log.next_seq()
+        log.append(table_of(batch, run.run_id))
+        kind: Literal["live", "bootstrap"] = "live" if i >= live_from else "bootstrap"
+        cover = Coverage(first=first, last=log.next_seq() - 1, kind=kind)
+        ledger.finish(run, {VIEW.partition: cover}, batch.ended)
+        for seq, (key, event, created, tombstone) in enumerate(batch.rows, start=first + 1):
+            declared = event + DELAY if created is None else created
+            known = batch.ended if kind == "live" else declared
+            accepted.append(
+                LogRow(
+                    key=key, event=event, created=created, tombstone=tombstone, run=run.run_id, seq=seq, known=known
+                )
+            )
+    return accepted
+
+
+def table_of(batch: Batch, run_id: int) -> pa.Table:
+    # A row in quarantine comes first: it holds a position, and nothing may ever find it.
+    rows = [((0, ""), 8, 8, False), *batch.rows]
+    n = len(rows)
+    return pa.table(
+        {
+            "id": pa.array([row[0][0] for row in rows], pa.int64()),
+            "in": pa.array([row[0][1] for row in rows], pa.string()),
+            "order_y": pa.array(range(n), pa.int64()),
+            EVENT: pa.array([row[1] for row in rows], pa.int64()),
+            CREATED: pa.array([row[2] for row in rows], pa.int64()),
+            TOMBSTONE: pa.array([row[3] for row in rows]),
+            REJECT: pa.array(["bad", *[None] * (n - 1)], pa.string()),
+            RAW: pa.array(["{}", *[None] * (n - 1)], pa.string()),
+            INGEST: pa.array([batch.ended] * n, pa.int64()),
+            RUN: pa.array([run_id] * n, pa.int64()),
+        }
+    )
+
+
+def entities(asks: list[Ask]) -> pa.Table:
+    """Return the entity rows in many chunks."""
+    parts = [
+        pa.table(
+            {
+                "in": pa.array([name], pa.string()),
+                "id": pa.array([key], pa.int64()),
+                "__t": pa.array([t], pa.int64()),
+            }
+        )
+        for key, name, t in asks
+    ]
+    return pa.concat_tables(parts)
+
+
+def outcome(row: LogRow | None, t: int) -> tuple[str, int | None]:
+    """Return status and position of what a read at t makes of a row, by SEMANTICS 2.1 and 2.5."""
+    if row is None or row.tombstone:
+        return "NOT_FOUND", None
+    if row.event > t:
+        return "FUTURE", row.seq
+    return ("EXPIRED" if t - row.event > TTL else "PRESENT"), row.seq
+
+
+def outcomes(read: ViewRead, asks: list[Ask]) -> list[tuple[str, int | None]]:
+    status = view_status(read, np.array([t for _, _, t in asks], dtype=np.int64), TTL)
+    return [
+        (Status(one).name, int(seq) if found else None)
+        for one, seq, found in zip(status, read.versions.seq, read.found, strict=True)
+    ]
+
+
+def asked_rows(rows: list[LogRow], ask: Ask) -> list[LogRow]:
+    return [row for row in rows if row.key == ask[:2]]
+
+
+def event_time(rows: list[LogRow], ask: Ask) -> tuple[str, int | None]:
+    candidates = [row for row in asked_rows(rows, ask) if row.event <= ask[2]]
+    return outcome(max(candidates, key=lambda row: row.rank, default=None), ask[2])
+
+
+def online_history(rows: list[LogRow], ask: Ask) -> tuple[str, int | None]:
+    """Apply rows to a store in the order in which they became known, newer wins; read it at t."""
+    stored: LogRow | None = None
+    for row in sorted(asked_rows(rows, ask), key=lambda row: (row.known, -row.seq)):
+        if row.known > ask[2]:
+            break
+        if stored is None or row.rank > stored.rank:
+            stored = row
+    return outcome(stored, ask[2])
+
+
+def by_pandas(rows: list[LogRow], asks: list[Ask]) -> list[int | None]:
+    """Return the position that ``merge_asof`` finds for each entity row, tombstones and expired ones too."""
+    latest: dict[tuple[tuple[int, str], int], LogRow] = {}
+    for row in sorted(rows, key=lambda row: row.rank):
+        latest[row.key, row.event] = row
+    right = pd.DataFrame(
+        [(row.key[0], row.key[1], row.event, row.seq) for row in latest.values()], columns=["id", "in", "at", "seq"]
+    ).astype({"id": "int64", "in": "object", "at": "int64", "seq": "int64"})
+    # Null keys find nothing: pandas would match None with None, and an Int64 id has no null.
+    left = pd.DataFrame(
+        [(i, key, name, t) for i, (key, name, t) in enumerate(asks) if key is not None and name is not None],
+        columns=["i", "id", "in", "at"],
+    ).astype({"id": "int64", "in": "object", "at": "int64"})
+    merged = pd.merge_asof(left.sort_values("at"), right.sort_values("at"), on="at", by=["id", "in"])
+    found = {int(i): int(seq) for i, seq in zip(merged["i"], merged["seq"], strict=True) if not pd.isna(seq)}
+    return [found.get(i) for i in range(len(asks))]
+
+
+@given(BATCHES, ASKS)
+def test_2_1_event_time_finds_what_plain_python_finds(
+    connection: duckdb.DuckDBPyConnection,
+    drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
+    asks: list[Ask],
+) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        rows = write(Path(state), batches(drawn, 0), live_from=1)
+        read = OfflineViews(Path(state), connection).read_view(VIEW, entities(asks), "event_time")
+    assert outcomes(read, asks) == [event_time(rows, ask) for ask in asks]
+
+
+@given(BATCHES, ASKS)
+def test_2_2_event_time_finds_what_merge_asof_finds(
+    connection: duckdb.DuckDBPyConnection,
+    drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
+    asks: list[Ask],
+) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        rows = write(Path(state), batches(drawn, 0), live_from=1)
+        read = OfflineViews(Path(state), connection).read_view(VIEW, entities(asks), "event_time")
+    found = [None if seq < 0 else seq for seq in read.versions.seq.tolist()]
+    assert found == by_pandas(rows, asks)
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(BATCHES, ASKS, st.integers(-8, 4), st.integers(0, 3))
+def test_2_2_knowledge_finds_what_the_online_store_held(
+    connection: duckdb.DuckDBPyConnection,
+    drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
+    asks: list[Ask],
+    start: int,
+    live_from: int,
+) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        rows = write(Path(state), batches(drawn, start), live_from=live_from)
+        read = OfflineViews(Path(state), connection).read_view(VIEW, entities(asks), "knowledge")
+    assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
+
+
+@pytest.mark.parametrize("order", ["event_time", "knowledge"])
+def test_2_2_entity_rows_keep_their_order_and_duplicates(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, order: Literal["event_time", "knowledge"]
+) -> None:
+    rows = [((0, "a"), event, None, False) for event in range(5)]
+    write(tmp_path, [Batch(rows=list(rows), ended=0)], live_from=0)
+    asks: list[Ask] = [(0, "a", 4), (None, "a", 4), (0, "a", 1), (0, None, 4), (0, "a", 4), (0, "b", 4), (0, "a", -1)]
+    read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), order)
+    latest = {"event_time": [4, 1, 4], "knowledge": [4, 4, 4]}[order]
+    assert read.values["order_y"][[0, 2, 4]].tolist() == [value + 1 for value in latest]
+    assert read.found.tolist() == [True, False, True, False, True, False, False]
+    assert read.versions.event_ts[[1, 3, 5, 6]].tolist() == [NO_TIME] * 4
+
+
+def test_2_6_rows_that_no_finished_run_applied_are_not_known(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    log = AcceptedLog(tmp_path / "log", VIEW.partition)
+    views = OfflineViews(tmp_path, connection)
+    run = views.ledger.start(0)
+    log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
+    asked = entities([(0, "a", 8)])
+    assert not views.read_view(VIEW, asked, "knowledge").found[0]
+    assert views.read_view(VIEW, asked, "event_time").found[0]
+
+
+def test_nothing_is_found_in_an_empty_log(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    read = OfflineViews(tmp_path, connection).read_view(VIEW, entities([(0, "a", 8)]), "knowledge")
+    assert (read.found.tolist(), read.available) == ([False], True)

@@ -1,0 +1,266 @@
+"""SEMANTICS 1.4, 2.3, 2.6: any order of arrival, any number of runs and crashes; both sides end bit-equal."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.log.accepted import AcceptedLog, Segment
+from infra.log.known import known_ranges
+from infra.log.runs import Coverage, Run, RunLedger
+from infra.materialize import Materializer, Progress
+from infra.offline.views import OfflineViews
+from infra.online.memory_store import MemoryStore
+from skewless.clock import ManualClock
+from skewless.dtypes import DType
+from skewless.keys import KeyCodec
+from skewless.plan import View
+from skewless.rows import RowCodec, ViewRead
+from tests.plans import make_view
+
+DELAY = 4
+VIEW = make_view(
+    features={"x": DType.FLOAT64, "s": DType.STRING}, tombstone="gone", path="v.parquet", delay_us=DELAY
+)
+IDS = (0, -1, 2**53 + 1)
+BITS = (0, 1 << 63, 0x7FF8000000000ABC, 0x7FF0000000000001, 0xFFF0000000000000, 4607182418800017408)
+T = TypeVar("T")
+Identity = tuple[int, int, int | None]
+
+
+class Crash(Exception):  # noqa: N818 - it is no error of ours
+    """The process died here."""
+
+
+@dataclass
+class Fuse:
+    """Raises at the n-th durable step, before it is done or after; None: never."""
+
+    left: int | None
+    after: bool
+
+    def around(self, step: Callable[[], T]) -> T:
+        blown = self.left == 0
+        self.left = None if self.left is None or blown else self.left - 1
+        if blown and not self.after:
+            raise Crash
+        result = step()
+        if blown:
+            raise Crash
+        return result
+
+
+@dataclass
+class FusedStore(MemoryStore):
+    """The online store, which may die in the middle of a batch."""
+
+    memory: MemoryStore
+    fuse: Fuse
+
+    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+        half = len(keys) // 2
+        written = self.fuse.around(lambda: self.memory.put(keys[:half], rows[:half]))
+        return written + self.fuse.around(lambda: self.memory.put(keys[half:], rows[half:]))
+
+    def marker(self, name: str) -> int | None:
+        return self.memory.marker(name)
+
+    def set_marker(self, name: str, seq: int) -> None:
+        self.fuse.around(lambda: self.memory.set_marker(name, seq))
+
+
+class FusedLedger(RunLedger):
+    """The ledger, which may die around each of its writes."""
+
+    def __init__(self, root: Path, fuse: Fuse) -> None:
+        super().__init__(root)
+        self._fuse = fuse
+
+    def start(self, now_us: int) -> Run:
+        start = super().start
+        return self._fuse.around(lambda: start(now_us))
+
+    def finish(self, run: Run, covers: Any, now_us: int) -> Run:  # noqa: ANN401 - passed on
+        finish = super().finish
+        return self._fuse.around(lambda: finish(run, covers, now_us))
+
+
+class FusedLog(AcceptedLog):
+    """The accepted log, which may die around its append."""
+
+    fuse: Fuse
+
+    def append(self, rows: pa.Table) -> Segment:
+        append = super().append
+        return self.fuse.around(lambda: append(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedMaterializer(Materializer):
+    """The materialiser, each of whose durable steps may be its last."""
+
+    fuse: Fuse
+
+    def log(self, view: View) -> AcceptedLog:
+        log = FusedLog(self.state / "log", view.partition)
+        log.fuse = self.fuse
+        return log
+
+    def save_progress(self, view: View, progress: Progress) -> None:
+        save = super().save_progress
+        self.fuse.around(lambda: save(view, progress))
+
+
+@dataclass
+class World:
+    """A source that its owner rewrites, a clock, and what survives a crash."""
+
+    root: Path
+    connection: duckdb.DuckDBPyConnection
+    source: dict[Identity, tuple[int | None, str | None, bool]] = field(default_factory=dict)
+    memory: MemoryStore = field(default_factory=MemoryStore)
+    now: int = 0
+
+    def write_source(self) -> None:
+        rows = [(*identity, *content) for identity, content in self.source.items()]
+        columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(6)]
+        floats = [None if bits is None else struct.unpack("<d", struct.pack("<Q", bits))[0] for bits in columns[3]]
+        table = {
+            "id": pa.array(columns[0], pa.int64()),
+            "event": pa.array(columns[1], pa.timestamp("us", tz="UTC")),
+            "created": pa.array(columns[2], pa.timestamp("us", tz="UTC")),
+            "x": pa.array(floats, pa.float64()),
+            "s": pa.array(columns[4], pa.string()),
+            "gone": pa.array(columns[5], pa.bool_()),
+        }
+        pq.write_table(pa.table(table), self.root / "v.parquet")
+
+    def run(self, fuse: Fuse) -> bool:
+        """Materialise as a new process would; return whether it lived."""
+        state = self.root / "state"
+        job = FusedMaterializer(
+            project="p",
+            repo=self.root,
+            state=state,
+            connection=self.connection,
+            online=FusedStore(self.memory, fuse),
+            ledger=FusedLedger(state / "runs", fuse),
+            clock=ManualClock(self.now),
+            fuse=fuse,
+        )
+        try:
+            job.run([VIEW])
+        except Crash:
+            return False
+        return True
+
+    def online(self) -> list[bytes | None]:
+        codec = KeyCodec("p", VIEW)
+        return [self.memory.rows.get(codec.encode([key]) or b"") for key in IDS]
+
+    def offline(self, t: int) -> ViewRead:
+        asks = pa.table({"id": pa.array(IDS, pa.int64()), "__t": pa.array([t] * len(IDS), pa.int64())})
+        return OfflineViews(self.root / "state", self.connection).read_view(VIEW, asks, "knowledge")
+
+    def known(self) -> dict[int, tuple[str, int]]:
+        ranges = known_ranges(RunLedger(self.root / "state" / "runs").runs(), VIEW.partition)
+        return {seq: (one.kind, one.ended_us) for one in ranges for seq in range(one.first, one.last + 1)}
+
+    def newest(self) -> dict[int, tuple[Identity, tuple[int | None, str | None, bool]]]:
+        """Return what plain Python finds newest of what is published, by key."""
+        best: dict[int, tuple[Identity, tuple[int | None, str | None, bool]]] = {}
+        for identity in sorted(self.source, key=lambda one: (one[1], one[2] is not None, one[2] or 0)):
+            key, event, created = identity
+            if (event + DELAY if created is None else created) <= self.now:
+                best[key] = (identity, self.source[identity])
+        return best
+
+
+def bits(read: ViewRead) -> list[tuple[Any, ...]]:
+    """Return everything that a read says, floats as their bits."""
+    columns: list[list[Any]] = [read.found.tolist(), read.versions.seq.tolist(), read.versions.run_id.tolist()]
+    columns += [read.versions.event_ts.tolist(), read.versions.created_ts.tolist(), read.versions.tombstone.tolist()]
+    columns += [read.nulls[name].tolist() for name in ("x", "s")]
+    floats = np.where(read.nulls["x"], np.uint64(0), read.values["x"].view(np.uint64)).tolist()
+    return list(zip(*columns, floats, read.values["s"].tolist(), strict=True))
+
+
+EVENTS = st.integers(-5, 30)
+CONTENT = st.tuples(st.none() | st.sampled_from(BITS), st.none() | st.sampled_from(["", "a", "日"]), st.booleans())
+ROWS = st.lists(st.tuples(st.sampled_from(IDS), EVENTS, st.none() | st.integers(0, 8), CONTENT), max_size=6)
+FUSES = st.builds(Fuse, st.none() | st.integers(0, 8), st.booleans())
+STEPS = st.lists(st.tuples(ROWS, st.integers(1, 12), st.lists(FUSES, min_size=1, max_size=3)), min_size=1, max_size=4)
+Step = tuple[list[tuple[int, int, int | None, tuple[int | None, str | None, bool]]], int, list[Fuse]]
+
+
+def arrive(world: World, step: Step) -> None:
+    """Add late rows, early rows and corrections to the source; a correction never takes back an older one."""
+    rows, gap, _ = step
+    world.now += gap
+    for i, (key, event, wait, content) in enumerate(rows):
+        identity = (key, event, None if wait is None else event + wait)
+        mark = f"{world.now}.{i}.{len(world.source)}"
+        world.source[identity] = (content[0], None if content[1] is None else content[1] + mark, content[2])
+    world.write_source()
+
+
+def live_through(world: World, steps: list[Step]) -> list[tuple[int, list[bytes | None]]]:
+    """Return each moment at which a run ended well, and the store then; the last run always ends well."""
+    ended: dict[int, list[bytes | None]] = {}
+    for step in [*steps, ([], 1, [Fuse(None, after=False)])]:
+        arrive(world, step)
+        before = world.known()
+        for fuse in step[2]:
+            if world.run(Fuse(fuse.left, fuse.after)):
+                ended[world.now] = world.online()
+        # Once known, always known since then: no later run moves it.
+        assert before.items() <= world.known().items()
+    return list(ended.items())
+
+
+@settings(max_examples=(settings().max_examples + 1) // 2)
+@given(STEPS)
+def test_2_3_online_equals_offline_after_any_arrival_and_any_crash(
+    connection: duckdb.DuckDBPyConnection, steps: list[Step]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(root=Path(folder), connection=connection)
+        ended = live_through(world, steps)
+        codec = RowCodec(VIEW)
+        for t, stored in ended:
+            assert bits(world.offline(t)) == bits(codec.decode(stored))
+        for (_, stored), (later, _) in zip(ended, ended[1:], strict=False):
+            # Until the next run ends, training sees what the last one left.
+            assert bits(world.offline(later - 1)) == bits(codec.decode(stored))
+        check_newest(world, codec.decode(ended[-1][1]))
+
+
+def check_newest(world: World, read: ViewRead) -> None:
+    newest = world.newest()
+    for i, key in enumerate(IDS):
+        if key not in newest:
+            assert read.versions.seq[i] == -1
+            continue
+        (_, event, _), (raw, text, gone) = newest[key]
+        assert read.versions.event_ts[i] == event
+        assert bool(read.found[i]) is not gone
+        if not gone:
+            assert read.values["s"][i] == text
+            assert bool(read.nulls["x"][i]) is (raw is None)
+            assert raw is None or read.values["x"][i].tobytes() == struct.pack("<Q", raw)
+
+
+def test_coverage_of_nothing_makes_nothing_known() -> None:
+    empty = Run(run_id=1, started_us=0, ended_us=0, covers={"p": Coverage(first=0, last=-1, kind="bootstrap")})
+    assert known_ranges([empty], "p") == []

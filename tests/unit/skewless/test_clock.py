@@ -1,0 +1,82 @@
+"""SEMANTICS 1.1: int64 microseconds, UTC; and clocks that a test or a demo can move."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skewless.clock import ManualClock, OffsetClock, SystemClock, from_us, open_clock, to_us
+from skewless.errors import DefinitionError
+
+ROOT = Path(__file__).parents[3]
+SECOND = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("moment", "us"),
+    [
+        (datetime(1970, 1, 1, tzinfo=UTC), 0),
+        (datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), -1),
+        (datetime(1, 1, 1, tzinfo=UTC), -62_135_596_800_000_000),
+        (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), 253_402_300_799_999_999),
+        (datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))), 0),
+        (datetime(1970, 1, 1, 0, 0, 1, tzinfo=None), SECOND),  # noqa: DTZ001 - the rule is about naive times
+    ],
+)
+def test_1_1_time_is_microseconds_since_the_epoch_in_utc(moment: datetime, us: int) -> None:
+    assert to_us(moment) == us
+
+
+@given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
+def test_1_1_microseconds_survive_the_way_there_and_back(us: int) -> None:
+    moment = from_us(us)
+    assert moment.utcoffset() == timedelta(0)
+    assert to_us(moment) == us
+
+
+def test_a_manual_clock_stands_still() -> None:
+    clock = ManualClock(1)
+    assert [clock.now_us(), clock.now_us()] == [1, 1]
+    clock.set(-5)
+    assert clock.now_us() == -5
+
+
+def test_the_system_clock_is_the_machines() -> None:
+    before = time.time_ns() // 1_000
+    assert before <= SystemClock().now_us() <= time.time_ns() // 1_000
+
+
+def test_an_offset_clock_begins_as_the_machines_and_ticks_when_moved(tmp_path: Path) -> None:
+    clock = OffsetClock(tmp_path / "new" / "clock")
+    assert abs(clock.now_us() - SystemClock().now_us()) < 60 * SECOND
+    clock.set(1_000 * SECOND)
+    first = clock.now_us()
+    assert 1_000 * SECOND <= first < 1_060 * SECOND
+    assert clock.now_us() >= first
+
+
+def test_an_offset_clock_is_shared_by_processes(tmp_path: Path) -> None:
+    path = tmp_path / "clock"
+    clock = OffsetClock(path)
+    clock.set(5_000 * SECOND)
+    code = f"from skewless.clock import open_clock; print(open_clock('file:{path}').now_us())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert 5_000 * SECOND <= int(run.stdout) < 5_060 * SECOND
+
+
+def test_a_setting_names_the_clock(tmp_path: Path) -> None:
+    assert isinstance(open_clock("system"), SystemClock)
+    assert isinstance(open_clock(f"file:{tmp_path / 'clock'}"), OffsetClock)
+
+
+@pytest.mark.parametrize("setting", ["", "sytsem", "files:/tmp/x"])
+def test_a_clock_that_does_not_exist_is_refused(setting: str) -> None:
+    with pytest.raises(DefinitionError, match="setting 'clock': names no clock"):
+        open_clock(setting)

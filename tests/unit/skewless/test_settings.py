@@ -1,0 +1,78 @@
+"""Settings: the file, then the environment, then what the caller says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skewless.errors import DefinitionError
+from skewless.settings import SETTINGS_FILE, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SKEWLESS_{name.upper()}", raising=False)
+
+
+def write(repo: Path, text: str) -> Path:
+    (repo / SETTINGS_FILE).write_text(text)
+    return repo
+
+
+def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path)
+    assert settings == Settings()
+    assert (settings.redis_url, settings.state, settings.clock) == (None, ".skewless", "system")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
+def test_an_empty_file_changes_nothing(tmp_path: Path, text: str) -> None:
+    assert load_settings(write(tmp_path, text)) == Settings()
+
+
+def test_the_callers_word_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "port: 1\nthreads: 1\nmax_batch: 1\n")
+    monkeypatch.setenv("SKEWLESS_THREADS", "2")
+    monkeypatch.setenv("SKEWLESS_MAX_BATCH", "2")
+    settings = load_settings(tmp_path, max_batch=3)
+    assert (settings.port, settings.threads, settings.max_batch) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot: 80", "setting 'prot'.*not permitted"),
+        ("port: 70000", "setting 'port'.*65535.*70000"),
+        ("port: many", "setting 'port'.*integer.*'many'"),
+        ("log_flush_seconds: 0", "setting 'log_flush_seconds'.*greater than 0"),
+        ("threads: -1", "setting 'threads'"),
+        ("- port", "file .*skewless.yaml: is not a table of settings"),
+        ("port", "file .*skewless.yaml: is not a table of settings"),
+        ("a: [", "file .*skewless.yaml: is not YAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        load_settings(write(tmp_path, text))
+
+
+def test_a_wrong_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_PORT", "http")
+    with pytest.raises(DefinitionError, match="setting 'port'.*SKEWLESS_"):
+        load_settings(tmp_path)
+
+
+def test_a_wrong_value_of_a_url_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        load_settings(write(tmp_path, "redis_url: [redis://:secret@host]"))
+    assert "secret" not in str(caught.value)
+    assert "secret" not in str(caught.value.as_dict())
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 5

@@ -1,0 +1,69 @@
+"""What a user declares about a model cannot be wrong, and survives JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from datetime import timedelta
+
+import pytest
+
+from skewless.errors import DefinitionError
+from skewless.spec import Gate, LabelSource, ModelSpec, Split
+
+LABELS = LabelSource(path="p", event_time="e", known_time="k", label="y", weight="w", columns={"id": "ID"})
+SPEC = ModelSpec(
+    name="late-flights",
+    service="s",
+    labels=LABELS,
+    algorithm="xgboost",
+    split=Split(test=timedelta(days=7), embargo=timedelta(microseconds=1), validation=timedelta(hours=1)),
+    task="regression",
+    horizon=timedelta(minutes=90, microseconds=3),
+    params={"depth": 3, "metric": ("rmse", "mae"), "nested": {"a": [1, 2.5, None]}},
+    gate=Gate(metric="rmse", floor=1.5, tolerance=0.1),
+    retrain="0 4 * * *",
+)
+
+
+def test_a_spec_survives_json() -> None:
+    assert ModelSpec.from_dict(json.loads(json.dumps(SPEC.as_dict()))) == SPEC
+
+
+def test_lengths_are_microseconds_in_json() -> None:
+    data = SPEC.as_dict()
+    assert data["horizon"] == 5_400_000_003
+    assert data["split"] == {"test": 604_800_000_000, "embargo": 1, "validation": 3_600_000_000}
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        SPEC.rounds = 5  # type: ignore[misc]
+
+
+def test_label_columns_may_have_other_names() -> None:
+    assert [LABELS.column("id"), LABELS.column("other")] == ["ID", "other"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: replace(SPEC, name="a/b"), "ModelSpec.name: is not a name.*'a/b'"),
+        (lambda: replace(SPEC, name=""), "ModelSpec.name: is not a name"),
+        (lambda: replace(SPEC, name=".."), "ModelSpec.name: is not a name"),
+        (lambda: replace(SPEC, algorithm="forest"), "algorithm: is unknown.*'forest'.*lightgbm, xgboost"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, task="rank"), "task: is unknown"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, time_mode="now"), "time_mode: is unknown"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, missing="zero"), "missing: is unknown"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, log="never"), "log: is unknown"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, rounds=0), "rounds: is below 1"),
+        (lambda: replace(SPEC, horizon=timedelta(-1)), "horizon: is below zero"),
+        (lambda: Split(test=timedelta(0)), "Split.test: is not above zero"),
+        (lambda: Split(test=timedelta(1), embargo=timedelta(-1)), "Split.embargo: is below zero"),
+        (lambda: Split(test=timedelta(1), validation=timedelta(-1)), "Split.validation: is below zero"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        make()
