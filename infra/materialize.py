@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 
 from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog
 from infra.log.known import last_covered
-from infra.log.runs import Coverage, Run, RunLedger
+from infra.log.runs import Coverage, Kind, Run, RunLedger
 from infra.offline import arrays
 from infra.offline.changes import Window, new_rows, next_due
 from infra.offline.join import winners
 from infra.offline.sources import Table, find_table
 from infra.online.port import OnlineWriter
 from skewless.clock import Clock
-from skewless.errors import GateError, StoreError
+from skewless.errors import GateError, SourceError, StoreError
 from skewless.keys import KeyCodec, marker_key
 from skewless.plan import View
 from skewless.rows import RowCodec
@@ -93,14 +93,16 @@ class Materializer:
 
         Raises:
             GateError: a view's new rows were refused; the other views are up to date.
+            SourceError: a view's source is away or broken; the other views are up to date.
         """
         with self._exclusive():
             job = _Job(self, check)
-            reports, refused = [], []
+            reports: list[ViewReport] = []
+            refused: list[GateError | SourceError] = []
             for view in views:
                 try:
                     reports.append(job.view(view))
-                except GateError as error:
+                except (GateError, SourceError) as error:
                     refused.append(error)
             job.finish()
         if refused:
@@ -111,26 +113,30 @@ class Materializer:
         """Return the rows that a run would accept now, by view; nothing is changed."""
         return {view.name: self.due_rows(view, self.clock.now_us())[0] for view in views}
 
-    def due_rows(self, view: View, now_us: int) -> tuple[pa.Table, Table]:
-        """Return the rows of a view that are published and not yet in the log, and their source."""
+    def due_rows(self, view: View, now_us: int) -> tuple[pa.Table, Table, str]:
+        """Return the rows of a view that are published and not yet in the log, their source and its fingerprint."""
         table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
+        # Taken before the rows are read: a source that changes meanwhile is read again by the next run.
+        fingerprint = table.fingerprint()
         progress = self.progress(view)
         log = self.log(view)
-        if progress is None or progress.fingerprint != table.fingerprint():
-            return new_rows(self.connection, view, table, Window(after_us=None, upto_us=now_us), log.files()), table
-        window = Window(after_us=progress.upto_us, upto_us=now_us)
-        return new_rows(self.connection, view, table, window, log.files(progress.next_seq)), table
+        if progress is None or progress.fingerprint != fingerprint:
+            window, first = Window(after_us=None, upto_us=now_us), 0
+        else:
+            window, first = Window(after_us=progress.upto_us, upto_us=now_us), progress.next_seq
+        return new_rows(self.connection, view, table, window, log.files(first)), table, fingerprint
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view's batch rows."""
         return AcceptedLog(self.state / "log", view.partition)
 
     def progress(self, view: View) -> Progress | None:
-        """Return how far the source of a view has been read, or None."""
+        """Return how far the source of a view has been read; None where that is unknown, or not of this log."""
         try:
-            return Progress(**json.loads(self._progress_path(view).read_text()))
+            progress = Progress(**json.loads(self._progress_path(view).read_text()))
         except (OSError, ValueError, TypeError):
             return None
+        return progress if progress.next_seq <= self.log(view).next_seq() else None
 
     def save_progress(self, view: View, progress: Progress) -> None:
         """Record how far the source of a view has been read."""
@@ -162,7 +168,12 @@ class _Job:
         self._covers: dict[str, Coverage] = {}
 
     def view(self, view: View) -> ViewReport:
-        accepted, rejected = self._accept(view)
+        try:
+            accepted, rejected = self._accept(view)
+        except (GateError, SourceError):
+            # What the log holds is served, whatever became of its source.
+            self._apply(view)
+            raise
         applied, written = self._apply(view)
         return ViewReport(view=view.name, accepted=accepted, rejected=rejected, applied=applied, written=written)
 
@@ -179,7 +190,7 @@ class _Job:
         parent = self._parent
         if self._idle(view):
             return 0, 0
-        rows, table = parent.due_rows(view, self._now_us)
+        rows, table, fingerprint = parent.due_rows(view, self._now_us)
         log = parent.log(view)
         if rows.num_rows:
             good = rows.filter(pc.is_null(rows[REJECT]))
@@ -192,7 +203,7 @@ class _Job:
         due = next_due(parent.connection, view, table, upto)
         parent.save_progress(
             view,
-            Progress(fingerprint=table.fingerprint(), upto_us=upto, next_seq=log.next_seq(), next_due_us=due),
+            Progress(fingerprint=fingerprint, upto_us=upto, next_seq=log.next_seq(), next_due_us=due),
         )
         rejected = rows.num_rows - int(pc.sum(pc.is_null(rows[REJECT])).as_py() or 0)
         return rows.num_rows - rejected, rejected
@@ -224,15 +235,18 @@ class _Job:
                 value=applied_seq,
                 fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty database",
             )
-        covered = last_covered(parent.ledger.runs(), view.partition)
+        runs = parent.ledger.runs()
+        covered = last_covered(runs, view.partition)
+        # The first run of a view is its bootstrap even if it found no row: what comes later comes live.
+        seen = any(view.partition in run.covers for run in runs)
         first = -1 if applied_seq is None else applied_seq
-        if tail > covered or tail > first or applied_seq is None:
+        if tail > covered or tail > first or applied_seq is None or not seen:
             self._begin()
         counts = _write_winners(parent, view, log, first + 1) if tail > first else (0, 0)
         if applied_seq is None or tail > first:
             parent.online.set_marker(name, tail)
-        if tail > covered:
-            kind = "live" if covered >= 0 else "bootstrap"
+        if tail > covered or not seen:
+            kind: Kind = "live" if seen else "bootstrap"
             self._covers[view.partition] = Coverage(first=covered + 1, last=tail, kind=kind)
         return counts
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
 
+from infra.redaction import redact
+
 FORMAT_VARIABLE = "SKEWLESS_LOG"
-# Up to the last @ of a word: a password may hold one.
-_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
 
 
 def configure_logging() -> None:
@@ -32,23 +31,24 @@ def configure_logging() -> None:
             redact_event,
             shown,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_logger,
         cache_logger_on_first_use=False,
     )
 
 
-def redact(text: str) -> str:
-    """Return a text with the user and password of every URL in it masked.
-
-    >>> redact("Redis at redis://user:p@ss@host:6379/0 is away")
-    'Redis at redis://***@host:6379/0 is away'
-    """
-    return _PASSWORD.sub(r"\1***@", text)
-
-
 def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Return an event whose texts hold no password; the processor that every line passes."""
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = redact(value)
-    return event
+    return {name: _redacted(value) for name, value in event.items()}
+
+
+def _redacted(value: object) -> object:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(item) for name, item in value.items()}
+    return [_redacted(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _logger(*_: object) -> structlog.PrintLogger:
+    # Looked up for each line: whoever replaces stderr gets what is logged from then on.
+    return structlog.PrintLogger(sys.stderr)

@@ -69,8 +69,7 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
                 writer = writer or _writer(temporary, target, result.schema)
                 writer.write_table(result)
                 total += chunk.num_rows
-            if total == 0:
-                raise SourceError(f"file {source}", "has no row", fix="give at least one row")
+            _refuse_empty(source, total)
         except BaseException:
             _close(writer)
             temporary.unlink(missing_ok=True)
@@ -182,3 +181,8 @@ def _writer(path: Path, target: Path, schema: pa.Schema) -> pq.ParquetWriter | p
 def _close(writer: pq.ParquetWriter | pa_csv.CSVWriter | None) -> None:
     if writer is not None:
         writer.close()
+
+
+def _refuse_empty(source: Path, total: int) -> None:
+    if total == 0:
+        raise SourceError(f"file {source}", "has no row", fix="give at least one row")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,9 @@ from skewless.keys import KeyValue, parse_key
 from skewless.plan import Column, FeaturePlan
 
 _INTEGER_LIMIT = {DType.INT32: 2**31, DType.INT64: 2**63, DType.TIMESTAMP: 2**63}
+_DIGITS = re.compile(r"-?[0-9]{1,19}\Z")
+# From here on a number rounds to infinity: half a step above the greatest float32.
+_FLOAT32_LIMIT = 2.0**128 - 2.0**103
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,11 @@ def parse_field(column: Column, value: object) -> object:
         return _float(column, value)
     if column.dtype in _INTEGER_LIMIT:
         return _integer(column, value)
-    if isinstance(value, bool if column.dtype is DType.BOOL else str):
-        return value.encode() if column.dtype is DType.BYTES and isinstance(value, str) else value
-    raise _wrong(column, value, f"send a JSON {'boolean' if column.dtype is DType.BOOL else 'string'}")
+    if column.dtype is DType.BOOL:
+        if isinstance(value, bool):
+            return value
+        raise _wrong(column, value, "send a JSON boolean")
+    return _text(column, value)
 
 
 def _check_names(i: int, row: object, names: set[str]) -> Mapping[str, object]:
@@ -105,20 +111,36 @@ def _field_array(column: Column, values: list[Any]) -> npt.NDArray[Any]:
 def _float(column: Column, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(column, value, "send a JSON number, or null if it is unknown")
-    if not np.isfinite(float(value)):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = np.inf
+    if not np.isfinite(number):
         raise _wrong(column, value, "send null if it is unknown: NaN and infinities are not JSON")
-    return float(value)
+    if column.dtype is DType.FLOAT32 and abs(number) >= _FLOAT32_LIMIT:
+        raise _wrong(column, value, "send a number in the range of float32")
+    return number
 
 
 def _integer(column: Column, value: object) -> int:
     if column.dtype is DType.TIMESTAMP and isinstance(value, str):
         return _moment(column, value)
-    if isinstance(value, str) and value.removeprefix("-").isascii() and value.removeprefix("-").isdigit():
+    if isinstance(value, str) and _DIGITS.match(value):
         value = int(value)
     if type(value) is not int or not -_INTEGER_LIMIT[column.dtype] <= value < _INTEGER_LIMIT[column.dtype]:
         what = "microseconds since the epoch or an ISO 8601 time" if column.dtype is DType.TIMESTAMP else "an integer"
         raise _wrong(column, value, f"send {what}")
     return value
+
+
+def _text(column: Column, value: object) -> str | bytes:
+    if not isinstance(value, str):
+        raise _wrong(column, value, "send a JSON string")
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise _wrong(column, ascii(value), "send well-formed text") from None
+    return encoded if column.dtype is DType.BYTES else value
 
 
 def _moment(column: Column, value: str) -> int:

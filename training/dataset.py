@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from infra.offline.join import TIME
 from infra.offline.labels import KNOWN, LABEL, WEIGHT, askable, entity_rows, known_by, read_labels, request_arrays
 from infra.offline.views import OfflineViews
 from skewless.errors import SourceError
-from skewless.plan import FeaturePlan, digest
+from skewless.plan import FeaturePlan
 from skewless.rows import ViewRead
 from skewless.spec import ModelSpec
 from skewless.status import BoolArray, Int64Array, count_statuses
@@ -66,8 +68,10 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Return the identity of the data: rows, labels, times and values, to the last bit."""
-        parts = [array.tobytes().hex() for array in (self.labels, self.weights, self.t, self.known)]
-        return digest([digest(part) for part in parts] + [digest(self.matrix.tobytes().hex()), list(self.names)])
+        total = hashlib.sha256(json.dumps(list(self.names)).encode())
+        for array in (self.labels, self.weights, self.t, self.known, self.matrix):
+            total.update(np.ascontiguousarray(array).data)
+        return total.hexdigest()
 
     def table(self) -> pa.Table:
         """Return the dataset as Arrow: features by name, ``label``, ``t`` and ``split``."""

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.predictions.reader import Logged
+from infra.predictions.record import checksums
 from infra.served_model import ServedModel
 from skewless.status import BoolArray
 from skewless.vector import Matrix
@@ -13,6 +14,7 @@ from validation.findings import Cause, Findings
 from validation.rebuilt import Rebuilt
 
 _Floats = npt.NDArray[np.float64]
+_Rows = npt.NDArray[np.intp]
 
 
 def compare_bits(model: ServedModel, logged: Logged, rebuilt: Rebuilt, findings: Findings) -> None:
@@ -20,14 +22,19 @@ def compare_bits(model: ServedModel, logged: Logged, rebuilt: Rebuilt, findings:
     _compare_plans(model, logged, findings)
     different = ~equal_bits(logged.vectors, rebuilt.vectors.matrix)
     wrong_score = ~_equal_scores(logged, rebuilt)
-    for i in np.flatnonzero(different.any(axis=1)):
-        for column in np.flatnonzero(different[i]):
-            cause = _value_cause(model, int(column), score_fits=not wrong_score[i])
+    altered = checksums(logged.vectors, logged.scores) != logged.checksums
+    for i in np.flatnonzero(different.any(axis=1)).tolist():
+        for column in np.flatnonzero(different[i]).tolist():
+            cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, different[i], column)
             detail = f"{logged.vectors[i, column]!r} logged, {rebuilt.vectors.matrix[i, column]!r} recomputed"
             findings.add(logged.ids[i], cause, model.assembler.labels[column], detail)
-    alone = np.flatnonzero(wrong_score & ~different.any(axis=1))
-    if alone.size:
-        _name_scores(model, logged, rebuilt, alone, findings)
+    alone = ~different.any(axis=1)
+    for i in np.flatnonzero(altered & alone).tolist():
+        detail = f"{logged.scores[i]!r} logged, {rebuilt.scores[i]!r} recomputed"
+        findings.add(logged.ids[i], Cause.LOGGED_VALUE, "score" if wrong_score[i] else "checksum", detail)
+    odd = np.flatnonzero(wrong_score & alone & ~altered)
+    if odd.size:
+        _name_scores(model, logged, rebuilt, odd, findings)
 
 
 def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
@@ -47,16 +54,17 @@ def _equal_scores(logged: Logged, rebuilt: Rebuilt) -> BoolArray:
     return np.asarray(exact | (near & (logged.tolerance > 0)), dtype=np.bool_)
 
 
-def _value_cause(model: ServedModel, column: int, *, score_fits: bool) -> Cause:
-    if score_fits:
-        return Cause.LOGGED_VALUE
-    transforms = {item.name for item in model.plan.transforms}
-    return Cause.TRANSFORM if model.assembler.refs[column].group in transforms else Cause.VALUE
+def _value_cause(model: ServedModel, different: BoolArray, column: int) -> Cause:
+    """Return who is to blame for a column: a transform is not, where one of its own inputs differs."""
+    refs = model.assembler.refs
+    for transform in model.plan.transforms:
+        if transform.name == refs[column].group:
+            inputs = [i for i, ref in enumerate(refs) if ref in transform.inputs]
+            return Cause.VALUE if different[inputs].any() else Cause.TRANSFORM
+    return Cause.VALUE
 
 
-def _name_scores(
-    model: ServedModel, logged: Logged, rebuilt: Rebuilt, rows: npt.NDArray[np.intp], findings: Findings
-) -> None:
+def _name_scores(model: ServedModel, logged: Logged, rebuilt: Rebuilt, rows: _Rows, findings: Findings) -> None:
     narrow: Matrix = rebuilt.vectors.matrix[rows].astype(np.float32).astype(np.float64)
     through_float32 = equal_bits(logged.scores[rows], model.runtime.score(np.ascontiguousarray(narrow)))
     for i, rounded in zip(rows, through_float32, strict=True):
@@ -66,9 +74,11 @@ def _name_scores(
 
 
 def _compare_plans(model: ServedModel, logged: Logged, findings: Findings) -> None:
-    current = [item.hash for item in model.plan.transforms]
+    current = {item.name: item.hash for item in model.plan.transforms}
     for i, name in enumerate(logged.ids):
         if logged.plan_hash[i] != model.plan.hash:
             findings.add(name, Cause.PLAN, "plan", f"{logged.plan_hash[i]} logged, {model.plan.hash} in the package")
-        if list(logged.transform_hashes[i]) != current:
-            findings.add(name, Cause.TRANSFORM, "transform", "another source text than the package's")
+        served = logged.transform_hashes[i]
+        if list(served) != list(current.values()):
+            other = [key for key, value in current.items() if value not in served]
+            findings.add(name, Cause.TRANSFORM, ", ".join(other) or "transform", "another source than the package's")

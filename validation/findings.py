@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_MOST_EXAMPLES = 20
+_MOST_EXAMPLES = 3
 
 
 class Cause(StrEnum):
@@ -27,7 +27,7 @@ class Cause(StrEnum):
 
 
 GLOSS: Mapping[Cause, str] = {
-    Cause.LOGGED_VALUE: "the logged vector was altered: the score fits the recomputed one",
+    Cause.LOGGED_VALUE: "the logged vector or score was altered after it was served",
     Cause.VALUE: "a feature value served is not the one in the log row it names",
     Cause.TRANSFORM: "a request-time transform computed something else",
     Cause.LOST_WRITE: "a row applied before the read was not there",
@@ -53,15 +53,17 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Findings:
-    """Differences counted by cause; the first of each are kept as examples."""
+    """Differences counted by cause; the first of each cause and thing are kept as examples."""
 
     by_cause: Counter[Cause] = field(default_factory=Counter)
     predictions: set[str] = field(default_factory=set)
     examples: list[Finding] = field(default_factory=list)
+    _seen: Counter[tuple[Cause, str]] = field(default_factory=Counter, repr=False)
 
     def add(self, prediction: str, cause: Cause, about: str, detail: str) -> None:
         """Record one difference."""
         self.by_cause[cause] += 1
         self.predictions.add(prediction)
-        if len(self.examples) < _MOST_EXAMPLES:
+        self._seen[cause, about] += 1
+        if self._seen[cause, about] <= _MOST_EXAMPLES:
             self.examples.append(Finding(prediction=prediction, cause=cause, about=about, detail=detail))

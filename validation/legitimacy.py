@@ -3,12 +3,14 @@
 A read at t that ended at ``read_end`` may find, for each key, anything between::
 
     oldest: the winner among rows of runs that ended before t - skew
-    newest: the winner among rows of runs that began before read_end + skew
+    newest: the winner among rows of runs that began by read_end + skew (times are whole
+            microseconds: of two equal ones either may have been first)
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +21,12 @@ from infra.offline.views import OfflineViews
 from infra.predictions.reader import Logged
 from skewless.plan import View
 from skewless.rows import NO_TIME, Versions
-from skewless.status import BoolArray, Status
+from skewless.status import BoolArray, Int64Array, Status
 from validation.findings import Cause, Findings
 from validation.rebuilt import Rebuilt, entity_table, key_rows
 
 _Ranks = npt.NDArray[np.int64]
+_Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,12 @@ def check_versions(view: View, views: OfflineViews, logged: Logged, rebuilt: Reb
     named = logged.reads[view.name]
     answered = named.status != Status.UNAVAILABLE
     oldest = _standing(view, views, rebuilt, logged.t - logged.skew_us - 1, "finished")
-    newest = _standing(view, views, rebuilt, logged.read_end + logged.skew_us - 1, "started")
+    newest = _standing(view, views, rebuilt, logged.read_end + logged.skew_us, "started")
     read = _ranks(named.versions)
     too_old, too_new = answered & _less(read, oldest), answered & _less(newest, read)
-    _name_old(view, rebuilt, logged, too_old, read, findings)
-    for i in np.flatnonzero(too_new):
+    if too_old.any():
+        _name_old(view, rebuilt, logged, np.flatnonzero(too_old), findings)
+    for i in np.flatnonzero(too_new).tolist():
         detail = f"{tuple(read[i].tolist())} read, the newest possible is {tuple(newest[i].tolist())}"
         findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
     changed = answered & _less(oldest, newest)
@@ -79,17 +83,28 @@ def _less(left: _Ranks, right: _Ranks) -> BoolArray:
     return less
 
 
-def _name_old(
-    view: View, rebuilt: Rebuilt, logged: Logged, too_old: BoolArray, read: _Ranks, findings: Findings
-) -> None:
-    if not too_old.any():
-        return
-    seen: dict[tuple[Any, ...], list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
-    keys = key_rows(view, rebuilt.ask)
-    for i, key in enumerate(keys):
-        seen[key].append((int(logged.read_end[i]), tuple(read[i].tolist())))
-    for i in np.flatnonzero(too_old):
+def _name_old(view: View, rebuilt: Rebuilt, logged: Logged, rows: npt.NDArray[np.intp], findings: Findings) -> None:
+    """Tell rows that were never there from older ones written over them."""
+    read, keys = _ranks(logged.reads[view.name].versions), key_rows(view, rebuilt.ask)
+    best = _best_by_end({keys[i] for i in rows}, keys, logged.read_end, read)
+    for i in rows:
         now = tuple(read[i].tolist())
-        newer_before = any(end < logged.t[i] and rank > now for end, rank in seen[keys[i]])
-        cause = Cause.STALE_WRITE if newer_before else Cause.LOST_WRITE
-        findings.add(logged.ids[i], cause, view.name, f"key {keys[i]} read {now}")
+        ends, ranks = best[keys[i]]
+        before = bisect_left(ends, int(logged.t[i])) - 1
+        stale = now[-1] >= 0 and before >= 0 and ranks[before] > now
+        cause = Cause.STALE_WRITE if stale else Cause.LOST_WRITE
+        findings.add(logged.ids[i], cause, view.name, f"key {keys[i]} read {now if now[-1] >= 0 else 'nothing'}")
+
+
+def _best_by_end(
+    wanted: set[_Key], keys: Sequence[_Key], read_end: Int64Array, read: _Ranks
+) -> dict[_Key, tuple[list[int], list[tuple[int, ...]]]]:
+    """Return per key the ends of its reads, in order, and beside each the newest row read by then."""
+    best: dict[_Key, tuple[list[int], list[tuple[int, ...]]]] = {key: ([], []) for key in wanted}
+    for i in np.argsort(read_end, kind="stable"):
+        if keys[i] in wanted:
+            ends, ranks = best[keys[i]]
+            rank = tuple(read[i].tolist())
+            ends.append(int(read_end[i]))
+            ranks.append(max(rank, ranks[-1]) if ranks else rank)
+    return best

@@ -89,7 +89,8 @@ class ReplayReport:
         """Return the verdict for people, a sentence a line."""
         verdict = "every one equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
         text = [f"{self.compared:,} predictions recomputed from the accepted log: {verdict}"]
-        text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in self.findings.by_cause.most_common()]
+        causes = self.findings.by_cause.most_common()
+        text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in causes]
         text += [
             f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
         ]
@@ -123,9 +124,11 @@ def replay(
     for version in log.versions():
         if model in {None, version.model}:
             served = load_model(packages, version.model, version.version)
-            for logged in log.pieces(version):
-                _replay_piece(report, served, views, logged, runs)
-            served.runtime.close()
+            try:
+                for logged in log.pieces(version):
+                    _replay_piece(report, served, views, logged, runs)
+            finally:
+                served.runtime.close()
     return report
 
 
@@ -162,8 +165,10 @@ def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebu
 
 def _inside(logged: Logged, runs: Sequence[Run]) -> BoolArray:
     inside = np.zeros(len(logged.ids), dtype=np.bool_)
-    for run in runs:
-        ended = np.iinfo(np.int64).max if run.ended_us is None else run.ended_us
+    ended = np.iinfo(np.int64).max
+    for run in reversed(runs):
+        # A run that crashed is in flight until the next one that ends, which covers it.
+        ended = ended if run.ended_us is None else run.ended_us
         inside |= (logged.read_end >= run.started_us) & (logged.t <= ended)
     return inside
 

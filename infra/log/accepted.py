@@ -7,6 +7,7 @@ without listing the folder; ``tail.json`` only saves the steps already made.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -81,22 +82,32 @@ class AcceptedLog:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             _write_durably(numbered, temporary)
-            os.link(temporary, path)
+            self._link(temporary, path)
             _sync_folder(self._folder)
-        except FileExistsError as error:
-            raise ConflictError(
-                f"log partition {self.partition!r}", "was written by another process", value=first, fix="run it again"
-            ) from error
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
-                f"log folder {self._folder}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+                f"log folder {self._folder}",
+                f"cannot be written: {error}",
+                fix="free disk space or rights, then run again",
             ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         segment = Segment(path=path, first=first, last=first + rows.num_rows - 1)
         self._segments.append(segment)
         self._remember()
         return segment
+
+    def _link(self, temporary: Path, path: Path) -> None:
+        try:
+            os.link(temporary, path)
+        except FileExistsError as error:
+            raise ConflictError(
+                f"log partition {self.partition!r}",
+                "was written by another process",
+                value=path.name,
+                fix="run it again",
+            ) from error
 
     def _path(self, first: int) -> Path:
         return self._folder / f"{first:020d}.parquet"
@@ -116,14 +127,18 @@ class AcceptedLog:
     def _remembered(self) -> list[Segment]:
         try:
             starts = json.loads((self._folder / "tail.json").read_text())
-        except (OSError, json.JSONDecodeError):
+            segments = [Segment(path=self._path(first), first=first, last=last) for first, last in starts]
+        except (OSError, ValueError, TypeError):
             return []
-        return [Segment(path=self._path(first), first=first, last=last) for first, last in starts]
+        # A folder restored from a backup may hold less than its tail says; then the chain tells.
+        return segments if all(segment.path.exists() for segment in segments[-1:]) else []
 
     def _remember(self) -> None:
         temporary = self._folder / f".{uuid.uuid4().hex}.tail"
-        temporary.write_text(json.dumps([[segment.first, segment.last] for segment in self._segments]))
-        temporary.replace(self._folder / "tail.json")
+        # The rows are durable without it, so a disk that refuses now is the next append's trouble.
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps([[segment.first, segment.last] for segment in self._segments]))
+            temporary.replace(self._folder / "tail.json")
 
 
 def _write_durably(table: pa.Table, path: Path) -> None:

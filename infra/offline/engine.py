@@ -23,6 +23,8 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
     try:
         connection = duckdb.connect(":memory:", config=config)
         connection.execute("SET TimeZone = 'UTC'")
+        # It carries whole rows through sort keys, in which -0.0 is 0.0 and all NaN are one.
+        connection.execute("SET disabled_optimizers = 'top_n_window_elimination'")
     except duckdb.Error as error:
         raise StoreError(
             "setting 'memory_limit'", str(error), value=memory_limit, fix="use a size such as 1GB"

@@ -22,7 +22,7 @@ _ACCEPTED = {
     DType.BOOL: {"BOOLEAN"},
     DType.STRING: {"VARCHAR"},
     DType.BYTES: {"BLOB"},
-    DType.TIMESTAMP: {_ZONED, "DATE"},
+    DType.TIMESTAMP: {_ZONED, "TIMESTAMPTZ_NS", "DATE"},
 }
 
 
@@ -102,7 +102,7 @@ def check_columns(table: Table, types: Mapping[str, str], wanted: Mapping[str, D
                 value=types[column],
                 fix="write it with zone UTC (pyarrow: pa.timestamp('us', tz='UTC'))",
             )
-        if types[column] not in _ACCEPTED[dtype] | {"TIMESTAMP_NS WITH TIME ZONE"}:
+        if types[column] not in _ACCEPTED[dtype]:
             raise SourceError(
                 f"{table.name} column {column!r}",
                 f"does not fit the declared type {dtype}",

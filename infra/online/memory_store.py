@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from skewless.rows import RANK_BYTES
@@ -13,15 +14,17 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
         self.markers: dict[str, int] = {}
+        self._alone = threading.Lock()
 
     def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
         """Write each row unless the store holds one of a higher or equal rank."""
         written = 0
         for key, row in zip(keys, rows, strict=True):
-            old = self.rows.get(key)
-            if old is None or row[:RANK_BYTES] > old[:RANK_BYTES]:
-                self.rows[key] = row
-                written += 1
+            with self._alone:
+                old = self.rows.get(key)
+                if old is None or row[:RANK_BYTES] > old[:RANK_BYTES]:
+                    self.rows[key] = row
+                    written += 1
         return written
 
     def marker(self, name: str) -> int | None:
@@ -30,7 +33,8 @@ class MemoryStore:
 
     def set_marker(self, name: str, seq: int) -> None:
         """Record the position, never going back."""
-        self.markers[name] = max(seq, self.markers.get(name, seq))
+        with self._alone:
+            self.markers[name] = max(seq, self.markers.get(name, seq))
 
     def clock_offset_us(self) -> int:
         """Return 0: there is no other clock."""

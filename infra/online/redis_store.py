@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class RedisWriter:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: Any = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5)
+        self._client: Any = _open(redis.Redis.from_url, url, socket_timeout=30, socket_connect_timeout=5)
         with _translated(url):
             self._refuse_eviction()
             self._newer_wins = self._client.register_script(_NEWER_WINS)
@@ -80,7 +80,7 @@ class RedisReader:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: Any = redis.asyncio.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+        self._client: Any = _open(redis.asyncio.Redis.from_url, url, socket_timeout=2, socket_connect_timeout=2)
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip."""
@@ -105,8 +105,20 @@ def display_url(url: str) -> str:
     >>> display_url("redis://user:secret@host:6379/0")
     'redis://***@host:6379/0'
     """
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
+
+
+def _open(from_url: Callable[..., Any], url: str, **options: int) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
+    try:
+        return from_url(url, **options)
+    except ValueError:
+        # Its text may quote a part of the password.
+        raise StoreError(
+            "setting 'redis_url'",
+            "is not the URL of a Redis",
+            fix="write redis://HOST:PORT/DB, rediss:// or unix://; in a password '/' is %2F, '@' is %40, ':' is %3A",
+        ) from None
 
 
 def _position(value: bytes | None) -> int | None:

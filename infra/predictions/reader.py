@@ -52,6 +52,7 @@ class Logged:
     tolerance: npt.NDArray[np.float64]
     vectors: Matrix
     scores: npt.NDArray[np.float64]
+    checksums: Int64Array
     reads: dict[str, LoggedRead]
 
 
@@ -103,6 +104,7 @@ def _logged(table: pa.Table) -> Logged:
         tolerance=table["tolerance"].to_numpy(),
         vectors=_flat(vectors).to_numpy(zero_copy_only=False).reshape(n, -1).copy(),
         scores=table["score"].to_numpy(),
+        checksums=table["checksum"].to_numpy(),
         reads=_reads(_flat(table["reads"].combine_chunks()), n),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ SCHEMA = pa.schema(
         ("reads", pa.list_(READ)),
         ("vector", pa.list_(pa.float64())),
         ("score", pa.float64()),
+        ("checksum", pa.int64()),
     ]
 )
 
@@ -73,6 +75,7 @@ class Record:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row of the log per prediction."""
         reads = [self._reads(view) for view in self.versions]
+        sums = checksums(self.matrix, self.scores)
         for i, name in enumerate(self.ids):
             yield {
                 "id": name,
@@ -82,6 +85,7 @@ class Record:
                 "reads": [column[i] for column in reads],
                 "vector": self.matrix[i],
                 "score": float(self.scores[i]),
+                "checksum": int(sums[i]),
                 **self.constants,
             }
 
@@ -98,6 +102,18 @@ class Record:
         names = ("status", "event_ts", "created_ts", "seq", "run_id")
         fixed = {"view": view, "hash": self.hashes[view]}
         return [{**fixed, **dict(zip(names, values, strict=True))} for values in columns]
+
+
+def checksums(matrix: Matrix, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return a checksum of each vector and its score, which tells an altered log row from an odd prediction.
+
+    >>> checksums(np.array([[1.0]]), np.array([0.5])) == checksums(np.array([[1.0]]), np.array([-0.5]))
+    array([False])
+    """
+    rows = np.column_stack([matrix, scores])
+    rows[np.isnan(rows)] = np.nan  # every NaN is the same missing value
+    sums = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+    return np.frombuffer(b"".join(sums), dtype="<i8").astype(np.int64)
 
 
 def to_table(records: Sequence[Record]) -> pa.Table:

@@ -41,7 +41,7 @@ def init(folder: Folder = Path(), *, repo: Repo = Path(), dry_run: DryRun = Fals
 def project_name(folder: str) -> str:
     """Return a folder's name as a name that Feast accepts: letters, digits, underscores.
 
-    >>> [project_name(name) for name in ("my-project", "_x", "\\u00fc")]
+    >>> [project_name(name) for name in ("my-project", "_x", "ü")]
     ['my_project', 'x', 'project']
     """
     return re.sub(r"[^0-9A-Za-z]+", "_", folder).strip("_") or "project"

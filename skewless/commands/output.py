@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -59,18 +59,19 @@ class Output:
 @contextlib.contextmanager
 def answering(*, as_json: bool) -> Iterator[Output]:
     """Run a verb's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
-    from infra.telemetry import configure_logging
-
     until_done = contextlib.ExitStack()
     output = Output(as_json=as_json, stdout=sys.stdout, until_done=until_done)
     try:
         with contextlib.redirect_stdout(sys.stderr), until_done:
-            configure_logging()
+            _configure_logging()
             yield output
     except SkewlessError as error:
         _refuse(output, error)
     except ModuleNotFoundError as error:
-        _refuse(output, PlaceError(f"package {error.name!r}", "is not installed", fix="run `skewless doctor`"))
+        _refuse(
+            output,
+            PlaceError(f"package {error.name!r}", "is not installed", fix="install the requirements of skewless again"),
+        )
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
@@ -79,7 +80,7 @@ def answering(*, as_json: bool) -> Iterator[Output]:
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
     """Return an error as programs read it."""
-    from infra.telemetry import redact
+    from infra.redaction import redact
 
     parts = {name: redact(value) if isinstance(value, str) else value for name, value in error.as_dict().items()}
     return {"error": {"message": sentence(error), "exit_code": error.exit_code, **parts}}
@@ -88,10 +89,10 @@ def error_body(error: SkewlessError) -> dict[str, Any]:
 def sentence(error: SkewlessError) -> str:
     """Return an error on one line, without passwords.
 
-    >>> sentence(PlaceError("port 1", "is\\n in use", fix="choose another"))
+    >>> sentence(PlaceError("port 1", "is  in use", fix="choose another"))
     'port 1: is in use. Fix: choose another'
     """
-    from infra.telemetry import redact
+    from infra.redaction import redact
 
     return redact(" ".join(error.sentence().split()))
 
@@ -146,6 +147,12 @@ def _console(file: TextIO) -> Console:
     from rich.console import Console
 
     return Console(file=file, markup=False, highlight=False, width=None if file.isatty() else _WIDTH_OF_A_PIPE)
+
+
+def _configure_logging() -> None:
+    from infra.telemetry import configure_logging
+
+    configure_logging()
 
 
 def _refuse(output: Output, error: SkewlessError) -> None:

@@ -40,9 +40,9 @@ def predict(
     """Predict from entity ids and request fields: one row, or every row of a file."""
     with answering(as_json=as_json) as output:
         if row is not None and source is None and target is None:
-            _rows(open_project(output, repo), model, read_rows(row), output)
+            _rows(_applied(output, repo), model, read_rows(row), output)
         elif row is None and source is not None and target is not None:
-            _file(open_project(output, repo), model, (source, target), output)
+            _file(_applied(output, repo), model, (source, target), output)
         else:
             raise RequestError(
                 "options of predict", "name no input, or two", fix="give --row JSON, or both --in FILE and --out FILE"
@@ -74,6 +74,13 @@ def answer_body(answer: pa.Table) -> dict[str, Any]:
         own = {name: row.pop(name) for name in _OWN}
         predictions.append({"id": own["id"], "score": own["score"], "features": row})
     return {"version": own["version"], "t_us": own["t_us"], "predictions": predictions}
+
+
+def _applied(output: Output, repo: Path) -> Project:
+    """Return the project; without a plan in force it fails here, before a Redis is started."""
+    project = open_project(output, repo)
+    _ = project.applied
+    return project
 
 
 def _rows(project: Project, model: str | None, rows: list[dict[str, Any]], output: Output) -> None:

@@ -1,7 +1,6 @@
 """What is known about cards and shops, as plain Feast objects."""
 
 from datetime import timedelta
-
 from pathlib import Path
 
 import transforms
@@ -43,7 +42,7 @@ payment_time = OnDemandFeatureView(
     sources=[payment, card_days],
     schema=[Field(name="hour", dtype=Float64), Field(name="amount_ratio", dtype=Float64)],
     mode="python",
-    udf=transforms.payment_time,
+    udf=transforms.payment_time,  # type: ignore[arg-type]  # Feast names the type of functions written with def
     udf_string=Path(transforms.__file__).read_text(encoding="utf-8"),
 )
 

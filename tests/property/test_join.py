@@ -89,9 +89,7 @@ def write(state: Path, runs: list[Batch], *, live_from: int) -> list[LogRow]:
             declared = event + DELAY if created is None else created
             known = batch.ended if kind == "live" else declared
             accepted.append(
-                LogRow(
-                    key=key, event=event, created=created, tombstone=tombstone, run=run.run_id, seq=seq, known=known
-                )
+                LogRow(key=key, event=event, created=created, tombstone=tombstone, run=run.run_id, seq=seq, known=known)
             )
     return accepted
 

@@ -6,6 +6,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +31,7 @@ from skewless.rows import RowCodec, ViewRead
 from tests.plans import make_view
 
 DELAY = 4
-VIEW = make_view(
-    features={"x": DType.FLOAT64, "s": DType.STRING}, tombstone="gone", path="v.parquet", delay_us=DELAY
-)
+VIEW = make_view(features={"x": DType.FLOAT64, "s": DType.STRING}, tombstone="gone", path="v.parquet", delay_us=DELAY)
 IDS = (0, -1, 2**53 + 1)
 BITS = (0, 1 << 63, 0x7FF8000000000ABC, 0x7FF0000000000001, 0xFFF0000000000000, 4607182418800017408)
 T = TypeVar("T")
@@ -240,7 +239,7 @@ def test_2_3_online_equals_offline_after_any_arrival_and_any_crash(
         codec = RowCodec(VIEW)
         for t, stored in ended:
             assert bits(world.offline(t)) == bits(codec.decode(stored))
-        for (_, stored), (later, _) in zip(ended, ended[1:], strict=False):
+        for (_, stored), (later, _) in pairwise(ended):
             # Until the next run ends, training sees what the last one left.
             assert bits(world.offline(later - 1)) == bits(codec.decode(stored))
         check_newest(world, codec.decode(ended[-1][1]))

@@ -63,7 +63,9 @@ def versions_of(drawn: list[tuple[Any, ...]]) -> Versions:
 
 
 @given(tables())
-def test_rows_come_back_to_the_last_bit(table: tuple[list[DType], list[tuple[Any, ...]], list[tuple[Any, ...]]]) -> None:
+def test_rows_come_back_to_the_last_bit(
+    table: tuple[list[DType], list[tuple[Any, ...]], list[tuple[Any, ...]]],
+) -> None:
     dtypes, drawn, rows = table
     names = [f"f{i}" for i in range(len(dtypes))]
     raw = {name: [row[i] for row in rows] for i, name in enumerate(names)}

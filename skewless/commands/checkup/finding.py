@@ -42,7 +42,7 @@ def bad(name: str, detail: str, fix: str) -> Finding:
 
 def from_error(name: str, error: SkewlessError) -> Finding:
     """Return an error as a finding, without passwords."""
-    from infra.telemetry import redact
+    from infra.redaction import redact
 
     value = "" if error.value is None else f" (got {error.value})"
     return bad(name, redact(" ".join(f"{error.thing}: {error.problem}{value}".split())), redact(error.fix))

@@ -23,8 +23,8 @@ _GIB = 2**30
 def check_memory(limit: str, machine_bytes: int) -> Finding:
     """Say whether DuckDB's memory limit fits the machine.
 
-    >>> check_memory("1GB", 8 * 2**30).verdict, check_memory("7GB", 8 * 2**30).verdict, check_memory("9GB", 8 * 2**30).verdict
-    ('ok', 'warn', 'fail')
+    >>> [check_memory(limit, 8 * 2**30).verdict for limit in ("1GB", "7GB", "9GB")]
+    ['ok', 'warn', 'fail']
     """
     name, wanted = "memory", parse_size(limit, machine_bytes)
     if wanted is None:
@@ -82,7 +82,7 @@ def check_port(host: str, port: int, own_url: str | None) -> Finding:
 
 
 def check_disk(state: Path) -> Finding:
-    """Say whether the state folder can hold the log: writable, with hard links and free space. Leaves nothing behind."""
+    """Say whether the state folder can hold the log: writable, with hard links and space; leaves nothing behind."""
     place = next(path for path in (state, *state.parents) if path.exists())
     name = f"folder {state}"
     try:

@@ -51,7 +51,9 @@ def test_5_1_elementwise_work_passes(body: str) -> None:
     ],
 )
 def test_5_1_work_across_rows_is_caught(body: str) -> None:
-    with pytest.raises(DefinitionError, match=r"transform 'made' output 'out': gives other bits when a row is computed"):
+    with pytest.raises(
+        DefinitionError, match=r"transform 'made' output 'out': gives other bits when a row is computed"
+    ):
         runner(body).check()
 
 
@@ -67,14 +69,18 @@ def test_5_1_inputs_come_as_contiguous_one_dimensional_arrays() -> None:
 )
 @pytest.mark.parametrize("inside", [False, True])
 def test_5_1_an_import_other_than_numpy_is_refused(line: str, *, inside: bool) -> None:
-    source = f"def f(inputs):\n    {line}\n    return inputs" if inside else f"{line}\ndef f(inputs):\n    return inputs"
+    source = (
+        f"def f(inputs):\n    {line}\n    return inputs" if inside else f"{line}\ndef f(inputs):\n    return inputs"
+    )
     transform = make_transform(source, ["request.a0"], {"a0": DType.FLOAT64})
     with pytest.raises(DefinitionError, match="transform 'made': imports more than numpy"):
         TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform)
 
 
 def test_5_1_numpy_and_future_imports_are_allowed() -> None:
-    source = "from __future__ import annotations\nimport numpy.linalg\nfrom numpy import tanh\ndef f(inputs): return inputs"
+    source = (
+        "from __future__ import annotations\nimport numpy.linalg\nfrom numpy import tanh\ndef f(inputs): return inputs"
+    )
     transform = make_transform(source, ["request.a0"], {"a0": DType.FLOAT64})
     TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform).check()
 
@@ -85,7 +91,9 @@ def test_a_module_without_the_function_is_refused() -> None:
         TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform)
 
 
-@pytest.mark.parametrize("body", ["return {}", "return {'out': 1.0}", "return {'out': inputs['a0'][:-1]}", "return {'out': X}"])
+@pytest.mark.parametrize(
+    "body", ["return {}", "return {'out': 1.0}", "return {'out': inputs['a0'][:-1]}", "return {'out': X}"]
+)
 def test_an_output_that_is_missing_or_has_another_shape_is_refused(body: str) -> None:
     with pytest.raises(DefinitionError, match="output 'out': is not an array of shape"):
         runner(body).check()
@@ -96,7 +104,9 @@ def test_a_list_for_an_output_becomes_an_array() -> None:
     assert out["out"].tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("expression", ["np.full(len(X), 'a')", "['a'] * len(X)", "np.array(['a'] * len(X), dtype=object)"])
+@pytest.mark.parametrize(
+    "expression", ["np.full(len(X), 'a')", "['a'] * len(X)", "np.array(['a'] * len(X), dtype=object)"]
+)
 def test_text_outputs_are_objects_however_they_are_made(expression: str) -> None:
     text = runner(f"return {{'out': {expression}}}", {"out": DType.STRING})
     text.check()

@@ -45,9 +45,7 @@ def read(event_ts: list[int], found: list[bool] | None = None, nulls: dict[str, 
     }
     masks = {name: np.array((nulls or {}).get(name, [False] * n)) for name in TYPES}
     origin = replace(Versions.empty(n), event_ts=np.array(event_ts, dtype=np.int64))
-    return ViewRead(
-        found=np.array(found or [True] * n), available=True, versions=origin, values=values, nulls=masks
-    )
+    return ViewRead(found=np.array(found or [True] * n), available=True, versions=origin, values=values, nulls=masks)
 
 
 def assemble(plan: FeaturePlan, answer: ViewRead, words: dict[str, list[str]] | None = None) -> dict[str, list[float]]:

@@ -1,0 +1,60 @@
+"""The command line run inside the test process, and the state of a folder before and after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from skewless.cli import create_app
+
+ROWS: list[dict[str, Any]] = [
+    {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
+    {"card_id": "9007199254741000", "shop_id": "shop-39", "amount": 1e-7, "paid_at": 1_700_000_000_123_456},
+    {"card_id": 5, "shop_id": "nowhere", "amount": None, "paid_at": 0},
+    {"card_id": None, "shop_id": "", "amount": 0.1 + 0.2, "paid_at": "1969-12-31T23:00:00+00:00"},
+]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a verb answered."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Return stdout as the one JSON object that it must be."""
+        body = json.loads(self.stdout)
+        assert isinstance(body, dict)
+        return body
+
+
+def run(*words: str | Path, stdin: str | None = None) -> Said:
+    """Run one verb in this process; anything but a clean exit fails the test."""
+    result = CliRunner().invoke(create_app(), [str(word) for word in words], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def done(*words: str | Path) -> dict[str, Any]:
+    """Run a verb that must succeed; return its JSON."""
+    said = run(*words, "--json")
+    assert said.code == 0, said
+    return said.body
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Return every file below a folder with its hash, and every folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+        for path in sorted(folder.rglob("*"))
+        if not path.is_socket()
+    }

@@ -1,0 +1,69 @@
+"""``skewless init``: what it writes, and what it refuses to touch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.command_line import done, fingerprint, run
+
+TEMPLATE = Path(__file__).parents[3] / "skewless/template"
+
+
+@pytest.mark.parametrize(("name", "project"), [("my-project", "my_project"), ("2 ünits", "2_nits"), ("__x", "x")])
+def test_the_project_is_named_after_its_folder(name: str, project: str, tmp_path: Path) -> None:
+    body = done("init", tmp_path / name)
+    assert body["project"] == project
+    config = yaml.safe_load((tmp_path / name / "feature_store.yaml").read_text())
+    assert config == yaml.safe_load((TEMPLATE / "feature_store.yaml").read_text()) | {"project": project}
+
+
+def test_the_folder_holds_the_template_and_the_data(tmp_path: Path) -> None:
+    body = done("init", "shop", "--repo", tmp_path)
+    files = {
+        path.relative_to(tmp_path / "shop").as_posix() for path in (tmp_path / "shop").rglob("*") if path.is_file()
+    }
+    assert files == set(body["files"])
+    assert {".feastignore", "skewless.yaml", "definitions.py", "data/payments.parquet"} <= files
+    for name in ("definitions.py", "models.py", "transforms.py", ".feastignore"):
+        assert (tmp_path / "shop" / name).read_bytes() == (TEMPLATE / name).read_bytes()
+    for name, rows in body["rows"].items():
+        assert pq.read_table(tmp_path / "shop/data" / name).num_rows == rows
+    assert body["next"][0] == f"skewless apply --repo {tmp_path / 'shop'}"
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    body = done("init", tmp_path / "shop", "--dry-run")
+    assert (body["written"], body["rows"]) == (False, {})
+    assert "definitions.py" in run("init", tmp_path / "shop", "--dry-run").stdout
+    assert fingerprint(tmp_path) == {}
+
+
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    done("init", tmp_path / "shop")
+    assert (tmp_path / "shop/definitions.py").is_file()
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_used_folder_is_refused_and_left_alone(options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    before = fingerprint(tmp_path)
+    said = run("init", tmp_path, *options, "--json")
+    assert (said.code, said.body["error"]["kind"], said.body["error"]["value"]) == (10, "place", "notes.txt")
+    assert run("init", tmp_path / "notes.txt").code == 10
+    assert fingerprint(tmp_path) == before
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> dict[str, int]:
+        raise OSError(28, "No space left on device", "data/payments.parquet")
+
+    monkeypatch.setattr("infra.sample.write_sample", full)
+    said = run("init", tmp_path / "shop", "--json")
+    assert (said.code, said.body["error"]["kind"]) == (7, "store")
+    assert "free disk space" in said.body["error"]["fix"]
+    assert fingerprint(tmp_path) == {}

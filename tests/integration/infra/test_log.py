@@ -1,0 +1,275 @@
+"""SEMANTICS 1.4, 4.2: the accepted log stands whole or not at all, and of two writers one loses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
+from infra.log.known import KnownRange, known_ranges, last_covered
+from infra.log.runs import Coverage, Kind, Run, RunLedger
+from skewless.errors import ConflictError, StoreError
+
+ROOT = Path(__file__).parents[3]
+PARTITION = "batch/v-0123456789abcdef"
+
+
+def rows(*values: int) -> pa.Table:
+    return pa.table({"x": pa.array(values, pa.int64())})
+
+
+def folder_of(root: Path) -> Path:
+    return root / PARTITION
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> AcceptedLog:
+    return AcceptedLog(tmp_path, PARTITION)
+
+
+def test_1_4_positions_are_dense_and_begin_at_zero(log: AcceptedLog, tmp_path: Path) -> None:
+    assert (log.next_seq(), log.files()) == (0, [])
+    assert [(part.first, part.last) for part in (log.append(rows(5, 6, 7)), log.append(rows(8)))] == [(0, 2), (3, 3)]
+    assert log.next_seq() == 4
+    names = ["00000000000000000000.parquet", "00000000000000000003.parquet"]
+    assert [Path(path).name for path in log.files()] == names
+    assert pq.read_table(folder_of(tmp_path) / names[0]).to_pydict() == {"x": [5, 6, 7], SEQ: [0, 1, 2]}
+    assert pq.read_table(folder_of(tmp_path) / names[1]).to_pydict() == {"x": [8], SEQ: [3]}
+
+
+def test_files_from_a_position_on(log: AcceptedLog) -> None:
+    for size in (3, 1, 2):
+        log.append(rows(*range(size)))
+    assert [len(log.files(first)) for first in (0, 2, 3, 4, 5, 6)] == [3, 3, 2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("tail", ["none", "old", "damaged", "strange", "ahead"])
+def test_4_2_the_chain_is_followed_whatever_its_tail_says(log: AcceptedLog, tmp_path: Path, tail: str) -> None:
+    hint = folder_of(tmp_path) / "tail.json"
+    log.append(rows(1, 2))
+    old = hint.read_text()
+    log.append(rows(3))
+    texts = {"old": old, "damaged": "[[0, ", "strange": "[1, {}]", "ahead": "[[0, 1], [2, 2], [3, 9]]"}
+    if tail == "none":
+        hint.unlink()
+    else:
+        hint.write_text(texts[tail])
+    other = AcceptedLog(tmp_path, PARTITION)
+    assert other.next_seq() == 3
+    assert other.append(rows(4)).first == 3
+    # A reader that had opened it before sees what the other wrote.
+    assert log.next_seq() == 4
+
+
+def test_4_2_of_two_writers_one_loses(log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.append(rows(1))
+    other = AcceptedLog(tmp_path, PARTITION)
+    real = os.link
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", real)
+        other.append(rows(2, 3))
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    with pytest.raises(ConflictError, match=f"log partition '{PARTITION}': was written by another process"):
+        log.append(rows(9))
+    assert log.append(rows(4)).first == 3
+    assert [pq.read_table(path)["x"].to_pylist() for path in log.files()] == [[1], [2, 3], [4]]
+
+
+RACE = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from infra.log.accepted import AcceptedLog
+from skewless.errors import ConflictError
+log, won = AcceptedLog(Path(sys.argv[1]), sys.argv[2]), 0
+sys.stdin.readline()
+while won < 20:
+    try:
+        log.append(pa.table({"x": [int(sys.argv[3])] * (won % 3 + 1)}))
+        won += 1
+    except ConflictError:
+        pass
+"""
+
+
+def test_4_2_racing_processes_leave_one_dense_chain(log: AcceptedLog, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RACE, str(tmp_path), PARTITION]
+    writers = [subprocess.Popen([*command, str(i)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for i in range(2)]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+    assert [writer.returncode for writer in writers] == [0, 0]
+    table = pa.concat_tables(pq.read_table(path) for path in log.files())
+    each = sum(i % 3 + 1 for i in range(20))
+    assert table[SEQ].to_pylist() == list(range(2 * each))
+    assert sorted(table["x"].to_pylist()) == [0] * each + [1] * each
+    assert not list(folder_of(tmp_path).glob(".*"))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import pyarrow as pa
+from infra.log import accepted
+calls, at = [0], int(sys.argv[3])
+def dying(real):
+    def call(*arguments):
+        calls[0] += 1
+        if calls[0] == at:
+            os.kill(os.getpid(), 9)
+        return real(*arguments)
+    return call
+os.fsync, os.link = dying(os.fsync), dying(os.link)
+accepted.AcceptedLog(Path(sys.argv[1]), sys.argv[2]).append(pa.table({"x": [2, 3]}))
+"""
+
+
+@pytest.mark.parametrize(("step", "stands"), [(1, False), (2, False), (3, True)])
+def test_4_2_a_killed_append_stands_whole_or_not_at_all(
+    log: AcceptedLog, tmp_path: Path, step: int, *, stands: bool
+) -> None:
+    log.append(rows(1))
+    command = [sys.executable, "-c", KILLED, str(tmp_path), PARTITION, str(step)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert AcceptedLog(tmp_path, PARTITION).append(rows(9)).first == (3 if stands else 1)
+    expected = [[1], [2, 3], [9]] if stands else [[1], [9]]
+    assert [pq.read_table(path)["x"].to_pylist() for path in log.files()] == expected
+
+
+def test_a_damaged_file_is_named(log: AcceptedLog, tmp_path: Path) -> None:
+    path = log.append(rows(1, 2, 3)).path
+    (folder_of(tmp_path) / "tail.json").unlink()
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=f"log file {path}: is damaged.*restore it from a backup"):
+        AcceptedLog(tmp_path, PARTITION).files()
+
+
+def fill_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(
+    log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append(rows(1))
+    before = sorted(path.name for path in folder_of(tmp_path).iterdir())
+    monkeypatch.setattr(os, "fsync", fill_disk)
+    with pytest.raises(StoreError, match="cannot be written: .*No space left on device.*free disk space"):
+        log.append(rows(2))
+    assert sorted(path.name for path in folder_of(tmp_path).iterdir()) == before
+    monkeypatch.undo()
+    assert log.append(rows(2)).first == 1
+
+
+def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
+    log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_text", fill_disk)
+    assert log.append(rows(1, 2)).last == 1
+    monkeypatch.undo()
+    assert AcceptedLog(tmp_path, PARTITION).next_seq() == 2
+
+
+def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("")
+    with pytest.raises(StoreError, match="log .*Not a directory"):
+        AcceptedLog(tmp_path / "log", PARTITION).append(rows(1))
+
+
+def test_rows_in_quarantine_are_counted(log: AcceptedLog) -> None:
+    log.append(pa.table({REJECT: pa.array(["bad", None, "worse"], pa.string())}))
+    log.append(pa.table({REJECT: pa.array([None, None], pa.string())}))
+    assert count_rejected(log.files()) == 2
+
+
+def test_2_6_a_run_begins_once_and_ends_once(tmp_path: Path) -> None:
+    ledger = RunLedger(tmp_path / "runs")
+    assert ledger.runs() == []
+    first, second = ledger.start(10), RunLedger(tmp_path / "runs").start(11)
+    assert (first.run_id, second.run_id) == (1, 2)
+    covers = {PARTITION: Coverage(first=0, last=4, kind="live")}
+    ledger.finish(second, covers, 20)
+    # Whoever says it ended again changes nothing.
+    RunLedger(tmp_path / "runs").finish(second, {}, 99)
+    for reader in (ledger, RunLedger(tmp_path / "runs")):
+        assert reader.runs() == [first, Run(run_id=2, started_us=11, ended_us=20, covers=covers)]
+
+
+def test_2_6_racing_starts_get_ids_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, real = RunLedger(tmp_path), os.link
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", real)
+        RunLedger(tmp_path).start(1)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    assert ledger.start(2).run_id == 2
+    assert [(run.run_id, run.started_us) for run in ledger.runs()] == [(1, 1), (2, 2)]
+
+
+def test_a_ledger_that_cannot_be_written_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", fill_disk)
+    with pytest.raises(StoreError, match="run ledger .*: cannot be written"):
+        RunLedger(tmp_path).start(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def run(run_id: int, ended: int | None, first: int = 0, last: int = -1, kind: Kind = "live") -> Run:
+    covers = {} if ended is None else {PARTITION: Coverage(first=first, last=last, kind=kind)}
+    return Run(run_id=run_id, started_us=0, ended_us=ended, covers=covers)
+
+
+Expected = list[tuple[int, int, Kind, int]]
+
+
+@pytest.mark.parametrize(
+    ("runs", "ranges"),
+    [
+        ([], []),
+        ([run(1, None)], []),
+        ([run(1, 5, 0, 3, "bootstrap"), run(2, 9, 4, 6)], [(0, 3, "bootstrap", 5), (4, 6, "live", 9)]),
+        # A run that covered rows again, as after a lost Redis, moves nothing.
+        ([run(1, 5, 0, 3), run(2, 9, 0, 6)], [(0, 3, "live", 5), (4, 6, "live", 9)]),
+        ([run(1, 5, 0, 3), run(2, 9, 0, 3)], [(0, 3, "live", 5)]),
+        ([run(1, 5, 0, 3), run(2, None), run(3, 9, 4, 6)], [(0, 3, "live", 5), (4, 6, "live", 9)]),
+        # Nothing to cover on the first run.
+        ([run(1, 5, 0, -1, "bootstrap"), run(2, 9, 0, 1)], [(0, 1, "live", 9)]),
+        # A clock that was set back between two runs loses no row.
+        ([run(1, 9, 0, 3), run(2, 5, 4, 6)], [(0, 3, "live", 9), (4, 6, "live", 5)]),
+    ],
+)
+def test_2_6_each_position_belongs_to_the_first_run_that_ended_with_it(runs: list[Run], ranges: Expected) -> None:
+    expected = [KnownRange(first=first, last=last, kind=kind, ended_us=ended) for first, last, kind, ended in ranges]
+    for order in (runs, runs[::-1]):
+        assert known_ranges(order, PARTITION) == expected
+    assert known_ranges(runs, "batch/other") == []
+    assert last_covered(runs, PARTITION) == max((one.last for one in expected), default=-1)
+
+
+def test_the_ledger_is_plain_json(tmp_path: Path) -> None:
+    ledger = RunLedger(tmp_path)
+    ledger.finish(ledger.start(1), {"p": Coverage(first=0, last=1, kind="live")}, 2)
+    files: dict[str, Callable[[object], bool]] = {
+        "0000000001.start.json": lambda body: body == {"started_us": 1},
+        "0000000001.end.json": lambda body: (
+            body == {"ended_us": 2, "covers": {"p": {"first": 0, "last": 1, "kind": "live"}}}
+        ),
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    assert all(same(json.loads((tmp_path / name).read_text())) for name, same in files.items())

@@ -1,0 +1,70 @@
+"""Logs go to stderr, as lines or JSON, and hold no password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.redaction import redact
+from infra.telemetry import configure_logging
+
+SECRET = "p@ss:w/rd"  # noqa: S105 - the point of the test
+URL = f"rediss://ann:{SECRET}@db:6379/0"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def log_one(capsys: pytest.CaptureFixture[str]) -> str:
+    configure_logging()
+    try:
+        int(URL)
+    except ValueError:
+        structlog.get_logger().exception("lost", url=URL, detail={"parts": [f"at {URL}"]}, n=3)
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err
+
+
+@pytest.mark.parametrize("style", ["json", ""])
+def test_no_line_holds_a_password(
+    style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_LOG", style)
+    said = log_one(capsys)
+    assert SECRET not in said
+    assert said.count("rediss://***@db:6379/0") == 3
+
+
+def test_json_lines_are_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_LOG", "json")
+    line = json.loads(log_one(capsys))
+    assert (line["event"], line["level"], line["n"]) == ("lost", "error", 3)
+    assert line["timestamp"].endswith("Z")
+
+
+def test_people_get_the_event_and_its_fields(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SKEWLESS_LOG", raising=False)
+    said = log_one(capsys)
+    assert "lost" in said
+    assert "n=3" in said
+
+
+@given(user=st.text("ab:@/", max_size=5), word=st.text("xyz@:/?#%", min_size=1, max_size=12))
+def test_a_url_loses_user_and_password_whatever_they_are(user: str, word: str) -> None:
+    assert redact(f"at redis://{user}:{word}@host:1/0 now") == "at redis://***@host:1/0 now"
+
+
+@given(st.text(st.characters(exclude_characters="@")))
+def test_a_text_without_a_user_stays(text: str) -> None:
+    assert redact(text) == text
