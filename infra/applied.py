@@ -44,7 +44,10 @@ class Applied:
                 return spec
         known = ", ".join(spec.name for spec in self.models) or "none"
         raise StalePlanError(
-            "model", f"is not in the applied plan, which has {known}", value=name, fix="add it to models.py and run `skewless apply`"
+            "model",
+            f"is not in the applied plan, which has {known}",
+            value=name,
+            fix="add it to models.py and run `skewless apply`",
         )
 
 
@@ -82,10 +85,7 @@ def read_applied(state: Path) -> Applied | None:
         return Applied(
             plan=FeaturePlan.from_dict(body["plan"]),
             models=tuple(ModelSpec.from_dict(item) for item in body["models"]),
-            **{
-                name: body[name]
-                for name in ("applied_us", "registry", "registry_sha256", "definitions_sha256")
-            },
+            **{name: body[name] for name in ("applied_us", "registry", "registry_sha256", "definitions_sha256")},
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StalePlanError(f"file {path}", f"cannot be read: {error}", fix="run `skewless apply` again") from error

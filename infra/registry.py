@@ -25,7 +25,7 @@ def register(repo: Path, objects: Sequence[Any]) -> None:
             # Feast warns that its own way of computing on-demand views does not scale; ours is used.
             warnings.filterwarnings("ignore", message="On demand feature view is an experimental feature")
             store.apply(list(objects))
-    except Exception as error:  # noqa: BLE001 - Feast raises errors of many kinds here
+    except Exception as error:
         raise DefinitionError("Feast registry", f"refuses: {error}", fix="correct the definition") from error
 
 

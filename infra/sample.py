@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 _DAY = 86_400_000_000
 _CARDS, _SHOPS, _DAYS, _PAYMENTS = 300, 40, 60, 6_000
+_NULL_SHARE = 0.05
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -42,7 +43,9 @@ def _card_days(rng: np.random.Generator, start: int, means: npt.NDArray[np.float
             "event_time": _times(event),
             "created": _times(event + 3_600_000_000),
             "payments_7d": rng.poisson(5, len(card)),
-            "mean_amount_7d": pa.array(means[card] * rng.uniform(0.8, 1.2, len(card)), mask=rng.random(len(card)) < 0.05),
+            "mean_amount_7d": pa.array(
+                means[card] * rng.uniform(0.8, 1.2, len(card)), mask=rng.random(len(card)) < _NULL_SHARE
+            ),
             "country": pa.array(countries[card % 4], pa.string()),
         }
     )
@@ -60,7 +63,7 @@ def _payments(
     card, shop = rng.integers(0, _CARDS, _PAYMENTS), rng.integers(0, _SHOPS, _PAYMENTS)
     paid_at = np.sort(start + 2 * _DAY + rng.integers(0, (_DAYS - 2) * _DAY, _PAYMENTS))
     amount = means[card] * rng.gamma(2, 0.5, _PAYMENTS)
-    odds = -3.5 + 6 * risk[shop] + 1.2 * (amount / means[card] > 2)
+    odds = -3.5 + 6 * risk[shop] + 1.2 * (amount > 2 * means[card])
     fraud = rng.random(_PAYMENTS) < 1 / (1 + np.exp(-odds))
     return pa.table(
         {

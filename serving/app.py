@@ -109,7 +109,9 @@ def _add_health(app: FastAPI, serving: Serving) -> None:
 def _add_models(app: FastAPI, serving: Serving) -> None:
     @app.get("/models", summary="List the models that are served")
     async def models() -> Response:
-        return _json({"models": [_describe(model) for model in serving.models.all()], "refused": serving.models.problems})
+        return _json(
+            {"models": [_describe(model) for model in serving.models.all()], "refused": serving.models.problems}
+        )
 
     @app.get("/models/{name}", summary="Describe a model: version, plan, inputs, quality")
     async def model(name: str) -> Response:

@@ -34,7 +34,7 @@ class ModelTable:
     @property
     def problems(self) -> dict[str, str]:
         """Return why newer versions are not served, by model."""
-        return {name: reason for name, reason in self._refused.items()}
+        return dict(self._refused)
 
     def all(self) -> list[ServedModel]:
         """Return the models being served."""
@@ -64,7 +64,9 @@ class ModelTable:
         champions = self._champions()
         if not champions:
             raise PackageError(
-                f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`, which promotes the first version"
+                f"project in {self._repo}",
+                "has no champion to serve",
+                fix="run `skewless train`, which promotes the first version",
             )
         for name, version in champions.items():
             self._models[name] = await self._open(name, version)
@@ -100,7 +102,10 @@ class ModelTable:
             check_view(model, view, plan)
             if await self._online.marker(marker_key(plan.project, view)) is None:
                 raise StalePlanError(
-                    f"model {name!r}", "needs a view that this Redis does not hold", value=view.name, fix="run `skewless materialize`"
+                    f"model {name!r}",
+                    "needs a view that this Redis does not hold",
+                    value=view.name,
+                    fix="run `skewless materialize`",
                 )
         return model
 

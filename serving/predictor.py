@@ -17,9 +17,9 @@ from infra.online.port import OnlineReader
 from infra.predictions.record import Record
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
-from skewless.request import Ask, parse_rows
 from skewless.clock import Clock
 from skewless.errors import StoreError
+from skewless.request import Ask, parse_rows
 from skewless.rows import ViewRead, missing
 from skewless.spec import LogPolicy
 from skewless.status import BoolArray

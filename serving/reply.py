@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from serving.predictor import Predictions
@@ -18,8 +19,7 @@ def predictions_json(answer: Predictions, *, features: bool) -> dict[str, Any]:
         {"id": name, "score": float(score)} for name, score in zip(answer.ids, answer.scores, strict=True)
     ]
     if features:
-        for i, item in enumerate(items):
-            item |= _explained(answer, i)
+        items = [item | _explained(answer, i) for i, item in enumerate(items)]
     return {
         "model": answer.model.name,
         "version": answer.model.version,
@@ -42,7 +42,10 @@ def _explained(answer: Predictions, i: int) -> dict[str, Any]:
             "stale": bool(answer.stale(view)[i]),
         }
     # NaN is not JSON: what the model saw as missing is null here.
-    values = {label: value if value == value else None for label, value in zip(answer.model.assembler.labels, row, strict=True)}  # noqa: PLR0124 - NaN test
+    values = {
+        label: None if math.isnan(value) else value
+        for label, value in zip(answer.model.assembler.labels, row, strict=True)
+    }
     return {"features": values, "views": views}
 
 

@@ -88,7 +88,7 @@ async def _run(
     options = uvicorn.Config(create_app(serving), log_config=None, access_log=False, loop="uvloop", http="httptools")
     server = _Server(options)
     running = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not running.done():
+    while not server.started and not running.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.005)
     url = f"http://{config.host}:{listener.getsockname()[1]}"
     place = config.state / "server.json"
@@ -124,7 +124,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise PlaceError(
-            f"address {host}:{port}", f"cannot be used: {error.strerror}", fix="choose another --port, or 0 for any free one"
+            f"address {host}:{port}",
+            f"cannot be used: {error.strerror}",
+            fix="choose another --port, or 0 for any free one",
         ) from error
     listener.listen(1024)
     return listener
@@ -141,4 +143,6 @@ def _skew_us(redis_url: str) -> int:
 def _reasons(skew_us: int, limit_ms: float) -> dict[str, str]:
     if skew_us <= limit_ms * 1_000:
         return {}
-    return {"clock": f"Redis and this server are {skew_us / 1e3:.0f} ms apart, more than {limit_ms:.0f} ms: run an NTP client"}
+    return {
+        "clock": f"Redis and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
+    }

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from skewless.plan import FeaturePlan
 
+_SHOWN = 60
+
 Action = Literal["add", "change", "remove"]
 
 
@@ -94,4 +96,4 @@ def _short(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(getattr(item, "label", getattr(item, "name", str(item))) for item in value) + "]"
     text = str(value)
-    return text if len(text) <= 60 else f"{len(text)} characters"
+    return text if len(text) <= _SHOWN else f"{len(text)} characters"

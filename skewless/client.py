@@ -53,7 +53,9 @@ class Client:
             status, data = self._exchange(method, path, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
-            raise StoreError(f"server at {self._url}", f"did not answer: {error}", fix="start `skewless serve`") from error
+            raise StoreError(
+                f"server at {self._url}", f"did not answer: {error}", fix="start `skewless serve`"
+            ) from error
         if status >= http.HTTPStatus.BAD_REQUEST and "error" in data:
             problem = data["error"]
             kind = RequestError if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else StoreError

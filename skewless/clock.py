@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 import time
 from datetime import UTC, datetime, timedelta
@@ -83,7 +82,7 @@ def open_clock(setting: str) -> Clock:
         DefinitionError: it names no clock.
     """
     if setting.startswith("file:"):
-        return OffsetClock(Path(os.path.expanduser(setting.removeprefix("file:"))))
+        return OffsetClock(Path(setting.removeprefix("file:")).expanduser())
     if setting != "system":
         raise DefinitionError("setting 'clock'", "names no clock", value=setting, fix="use 'system' or 'file:PATH'")
     return SystemClock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from skewless.plan import FeaturePlan
 from skewless.project import Project
 from skewless.spec import ModelSpec
 from training.evaluation import evaluate
+from training.quality import quality_lines
 
 _HOUR = 3_600_000_000
 _SHOWN = 10
@@ -116,7 +118,7 @@ def _prepare(walk: Walk) -> pa.Table:
             say(f"{check.name}: {check.n_rows:,} rows, {len(check.results)} expectations hold")
     with walk.stage("Published rows -> accepted log -> Redis") as say:
         for item in project.materialize():
-            say(f"{item.view}: {item.accepted:,} rows accepted, {item.rejected} quarantined, {item.written:,} keys written")
+            say(f"{item.view}: {item.accepted:,} rows accepted, {item.rejected} quarantined, {item.written:,} keys")
     for spec in project.models:
         _train(walk, spec)
     later = pc.greater_equal(rows[TIME], begin // _HOUR * _HOUR)
@@ -133,27 +135,13 @@ def _train(walk: Walk, spec: ModelSpec) -> None:
         say(f"version {report.trained.package.version}: {report.decision.reason}")
 
 
-def quality_lines(metrics: dict[str, Any]) -> list[str]:
-    """Return a model's quality for people, against the constant prediction of the base rate."""
-    if "auc" not in metrics:
-        return [f"{name} {metrics[name]:.4f} (base {metrics[f'baseline_{name}']:.4f})" for name in ("rmse", "mae")]
-    auc = "undefined" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
-    return [
-        f"AUC {auc}, log loss {metrics['log_loss']:.4f} (base rate {metrics['base_rate']:.1%}: {metrics['baseline_log_loss']:.4f})",
-        f"precision {_percent(metrics['precision_at_base_rate'])}, recall {_percent(metrics['recall_at_base_rate'])}"
-        f" at the base rate; calibration error {metrics['calibration_error']:.4f}",
-    ]
-
-
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.1%}"
-
-
 @contextmanager
 def _server(walk: Walk) -> Iterator[Client]:
     with walk.stage("Server") as say:
         begin = time.perf_counter()
-        process = subprocess.Popen(_command(walk, "serve", "--port", "0", "--json"), env=_environment(walk), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            _command(walk, "serve", "--port", "0", "--json"), env=_environment(walk), stdout=subprocess.DEVNULL
+        )
         try:
             url = _wait_for(process, walk.project.state / "server.json")
         except PlaceError:
@@ -199,10 +187,7 @@ def _live(walk: Walk, client: Client, rows: pa.Table) -> None:
 
 def _hour(walk: Walk, client: Client, moment: int, due: list[Row], *, racing: bool) -> int:
     walk.clock.set(moment)
-    if racing:
-        accepted = _race(walk, client, due)
-    else:
-        accepted = sum(item.accepted for item in walk.project.materialize())
+    accepted = _race(walk, client, due) if racing else _publish(walk)
     for spec in walk.project.models:
         reply = client.predict(due, model=spec.name)
         walk.scores.setdefault(spec.name, []).extend(item["score"] for item in reply["predictions"])
@@ -210,10 +195,14 @@ def _hour(walk: Walk, client: Client, moment: int, due: list[Row], *, racing: bo
     return accepted
 
 
+def _publish(walk: Walk) -> int:
+    return sum(item.accepted for item in walk.project.materialize())
+
+
 def _race(walk: Walk, client: Client, due: list[Row]) -> int:
     """Ask without pause while a materialisation runs, so that reads fall inside it."""
     done: list[int] = []
-    worker = threading.Thread(target=lambda: done.append(sum(item.accepted for item in walk.project.materialize())))
+    worker = threading.Thread(target=lambda: done.append(_publish(walk)))
     recent = list(islice(reversed(walk.asked), _RACE_ROWS)) or due
     worker.start()
     while worker.is_alive():
@@ -239,13 +228,27 @@ def _live_quality(walk: Walk, rows: pa.Table, say: Callable[[str], None]) -> Non
 def _retrain(walk: Walk, client: Client) -> None:
     with walk.stage("Scheduler round: materialise, validate, retrain, promote") as say:
         before = {item["model"]: item["version"] for item in client.models()["models"]}
-        reply = subprocess.run(_command(walk, "scheduler", "--once", "--json"), env=_environment(walk), capture_output=True, text=True, check=False)
+        reply = subprocess.run(
+            _command(walk, "scheduler", "--once", "--json"),
+            env=_environment(walk),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         for job in json.loads(reply.stdout)["jobs"]:
-            reason = job["detail"].get("reason") or job["detail"].get("problem") or ", ".join(f"{k} {v}" for k, v in job["detail"].items())
+            reason = (
+                job["detail"].get("reason")
+                or job["detail"].get("problem")
+                or ", ".join(f"{k} {v}" for k, v in job["detail"].items())
+            )
             say(f"{job['job']}: {'done' if job['ok'] else 'refused'} in {job['seconds']:.1f} s; {reason}")
         after = _wait_for_versions(walk, client)
         for model, version in after.items():
-            say(f"the running server went from {model} {before[model]} to {version}" if version != before[model] else f"{model} stays {version}")
+            say(
+                f"the running server went from {model} {before[model]} to {version}"
+                if version != before[model]
+                else f"{model} stays {version}"
+            )
         walk.facts["versions"] = after
 
 
@@ -282,20 +285,18 @@ def _age(read: dict[str, Any]) -> str:
 def _replay(walk: Walk) -> None:
     with walk.stage("Replay, in another process, without Redis") as say:
         environment = _environment(walk) | {"SKEWLESS_REDIS_URL": "redis://127.0.0.1:1"}
-        reply = subprocess.run(_command(walk, "replay", "--json"), env=environment, capture_output=True, text=True, check=False)
-        report = json.loads(reply.stdout)
-        say(f"{report['compared']:,} predictions compared, {report['different']} different: {report['by_cause'] or 'bit for bit equal'}")
-        for line in report["status_lines"]:
-            say(line)
-        changing = report["changing"]
-        say(
-            f"{report['inside_run']:,} were read inside a run; {changing['reads']:,} reads of keys that it was changing:"
-            f" {changing['saw_old']:,} saw the old row, {changing['saw_new']:,} the new one"
+        reply = subprocess.run(
+            _command(walk, "replay", "--json"), env=environment, capture_output=True, text=True, check=False
         )
-        for mode, gap in report["training"].items():
-            say(f"training in {mode} differs in {gap['different']:,} of {gap['rows']:,} vectors {gap['reasons'] or ''}")
-        walk.facts |= {"replayed": report["compared"], "different_bits": report["different"], "status": report["status"]}
-        walk.facts |= {"inside_run": report["inside_run"], "changing": changing}
+        report = json.loads(reply.stdout)
+        for line in report["lines"]:
+            say(line)
+        walk.facts |= {
+            "replayed": report["compared"],
+            "different_bits": report["different"],
+            "status": report["status"],
+        }
+        walk.facts |= {"inside_run": report["inside_run"], "changing": report["changing"]}
 
 
 def _where_next(walk: Walk) -> None:
@@ -309,7 +310,10 @@ def _where_next(walk: Walk) -> None:
 def json_rows(plan: FeaturePlan, rows: pa.Table) -> list[Row]:
     """Return label rows as a caller would ask them: entity keys and request fields, JSON values."""
     names = [column.name for column in (*plan.join_keys, *plan.request)]
-    return [{name: None if value != value else value for name, value in row.items()} for row in rows.select(names).to_pylist()]  # noqa: PLR0124 - NaN test
+    return [
+        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+        for row in rows.select(names).to_pylist()
+    ]
 
 
 def _command(walk: Walk, *words: str) -> Sequence[str]:
@@ -320,7 +324,11 @@ def _environment(walk: Walk) -> dict[str, str]:
     # `import feast` sets these for itself; a child that inherits them would write its metrics there.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     settings = walk.project.settings
-    return kept | {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock, "SKEWLESS_REDIS_URL": walk.project.redis_url}
+    return kept | {
+        "SKEWLESS_STATE": settings.state,
+        "SKEWLESS_CLOCK": settings.clock,
+        "SKEWLESS_REDIS_URL": walk.project.redis_url,
+    }
 
 
 def _bar(console: Console) -> Progress:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from training.train import Trained
     from validation.checks import SourceChecks
     from validation.gate_report import GateReport
-    from validation.replay import ReplayReport
+    from validation.replay_report import ReplayReport
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,9 @@ def _check_names(i: int, row: object, names: set[str]) -> Mapping[str, object]:
         raise RequestError(f"row {i}", "is not an object", value=row, fix=f"send {{{', '.join(sorted(names))}}}")
     for name in row:
         if name not in names:
-            raise RequestError(f"row {i}", "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}")
+            raise RequestError(
+                f"row {i}", "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}"
+            )
     for name in sorted(names):
         if name not in row:
             raise RequestError(f"row {i}", "lacks a field", value=name, fix="send it; null means unknown")

@@ -235,6 +235,4 @@ def _spread_versions(hit: BoolArray, fixed: npt.NDArray[np.void]) -> Versions:
     seq[hit] = fixed["seq"]
     versions.run_id[hit] = fixed["run"]
     versions.tombstone[hit] = (fixed["flags"] & TOMBSTONE).astype(np.bool_)
-    return Versions(
-        event_ts=event, created_ts=created, seq=seq, run_id=versions.run_id, tombstone=versions.tombstone
-    )
+    return Versions(event_ts=event, created_ts=created, seq=seq, run_id=versions.run_id, tombstone=versions.tombstone)

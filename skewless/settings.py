@@ -62,9 +62,13 @@ def _read_file(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
-        raise DefinitionError(f"file {path}", f"is not YAML: {problem}", fix="correct it; see docs/settings.md") from error
+        raise DefinitionError(
+            f"file {path}", f"is not YAML: {problem}", fix="correct it; see docs/settings.md"
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise DefinitionError(f"file {path}", "is not a table of settings", value=data, fix="write lines of NAME: VALUE")
+        raise DefinitionError(
+            f"file {path}", "is not a table of settings", value=data, fix="write lines of NAME: VALUE"
+        )
     return {str(name): value for name, value in data.items()}

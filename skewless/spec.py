@@ -139,7 +139,10 @@ class ModelSpec:
             raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")
         if self.horizon < timedelta(0):
             raise DefinitionError(
-                f"model {self.name!r} horizon", "is below zero", value=str(self.horizon), fix="give a length of 0 or more"
+                f"model {self.name!r} horizon",
+                "is below zero",
+                value=str(self.horizon),
+                fix="give a length of 0 or more",
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -174,4 +177,6 @@ def _positive(name: str, value: timedelta) -> None:
 
 def _choice(model: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise DefinitionError(f"model {model!r} {name}", "is unknown", value=value, fix=f"use one of {', '.join(allowed)}")
+        raise DefinitionError(
+            f"model {model!r} {name}", "is unknown", value=value, fix=f"use one of {', '.join(allowed)}"
+        )

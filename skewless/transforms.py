@@ -116,13 +116,13 @@ def _sample_column(dtype: DType, rng: np.random.Generator) -> npt.NDArray[Any]:
     if dtype is DType.BOOL:
         return rng.integers(0, 2, _SAMPLE_ROWS).astype(np.bool_)
     if dtype is DType.FLOAT64:
-        column = rng.normal(0, 1000, _SAMPLE_ROWS)
-        column[: len(_EXTREME_FLOATS)] = _EXTREME_FLOATS
-    else:
-        column = rng.integers(-(2**62), 2**62, _SAMPLE_ROWS)
-        column[::2] = rng.integers(0, 2400, len(column[::2]))
-        column[: len(_EXTREME_INTS)] = _EXTREME_INTS
-    return rng.permutation(column)
+        floats = rng.normal(0, 1000, _SAMPLE_ROWS)
+        floats[: len(_EXTREME_FLOATS)] = _EXTREME_FLOATS
+        return rng.permutation(floats)
+    integers = rng.integers(-(2**62), 2**62, _SAMPLE_ROWS)
+    integers[::2] = rng.integers(0, 2400, len(integers[::2]))
+    integers[: len(_EXTREME_INTS)] = _EXTREME_INTS
+    return rng.permutation(integers)
 
 
 def _load_function(transform: Transform) -> Any:  # noqa: ANN401 - a user's function has no type of ours

@@ -129,14 +129,16 @@ def view_status(read: ViewRead, t: Int64Array, ttl_us: int) -> StatusArray:
 
 def null_mask(read: ViewRead, status: StatusArray, name: str) -> BoolArray:
     """Return where the model sees null for a feature: everywhere but in PRESENT, non-null values."""
-    return read.nulls[name] | (status != Status.PRESENT)
+    return np.asarray(read.nulls[name] | (status != Status.PRESENT), dtype=np.bool_)
 
 
 def _masked(read: ViewRead, status: StatusArray, name: str) -> npt.NDArray[Any]:
     null = null_mask(read, status, name)
     values = read.values[name]
     if values.dtype == object:
-        return np.where(null, None, values)
+        shown = values.copy()
+        shown[null] = None
+        return shown
     return np.where(null, np.nan, values.astype(np.float64))
 
 

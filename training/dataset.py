@@ -81,7 +81,13 @@ class Dataset:
 
 
 def build_dataset(
-    *, connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec, views: OfflineViews, now_us: int
+    *,
+    connection: duckdb.DuckDBPyConnection,
+    repo: Path,
+    plan: FeaturePlan,
+    spec: ModelSpec,
+    views: OfflineViews,
+    now_us: int,
 ) -> Dataset:
     """Return the training set of a model as it could have been built at a moment.
 
@@ -101,7 +107,10 @@ def build_dataset(
     }
     if not rows.num_rows:
         raise SourceError(
-            f"label table of model {spec.name!r}", "has no usable row", value=counts, fix="add labels, or move the clock"
+            f"label table of model {spec.name!r}",
+            "has no usable row",
+            value=counts,
+            fix="add labels, or move the clock",
         )
     reads = views.read(pinned, entity_rows(pinned, rows), spec.time_mode)
     return _assemble(pinned, spec, rows, reads, counts, now_us)

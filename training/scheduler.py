@@ -6,13 +6,16 @@ next time. Jobs run one after the other; a job that was missed runs once.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_SCHEDULER_STARTED
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -107,38 +110,63 @@ def run_job(project: Schedulable, job: Job) -> JobOutcome:
 def run_scheduler(project: Schedulable, *, once: bool = False) -> list[JobOutcome]:
     """Run the jobs on their crons until SIGINT or SIGTERM; with ``once``, run each once and return.
 
+    A job that is under way when the signal comes is finished first.
+
     Raises:
         DefinitionError: a cron expression cannot be read.
     """
-    scheduler = BlockingScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
+    worker = ThreadPoolExecutor(1)
+    scheduler = BlockingScheduler(timezone="UTC", executors={"default": worker})
     outcomes: list[JobOutcome] = []
+    crashes: list[BaseException] = []
     todo = jobs(project)
     if once:
         scheduler.add_job(_round, DateTrigger(), args=[scheduler, project, todo, outcomes], misfire_grace_time=None)
+        scheduler.add_listener(lambda event: crashes.append(event.exception), EVENT_JOB_ERROR)
     else:
         for job in todo:
             scheduler.add_job(
-                run_job, _trigger(job), args=[project, job], id=job.name, max_instances=1, coalesce=True, misfire_grace_time=None
+                _tick,
+                _trigger(job),
+                args=[scheduler, project, job],
+                id=job.name,
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
             )
-        _log.info("scheduler_started", jobs={job.name: job.cron for job in todo})
-    _stop_on_signal(scheduler)
-    scheduler.start()
+    with _stopped_by_signals(scheduler):
+        crons = {job.name: job.cron for job in todo}
+        scheduler.add_listener(lambda _: _log.info("scheduler_started", jobs=crons), EVENT_SCHEDULER_STARTED)
+        scheduler.start()
+        worker.shutdown(wait=True)
+    if crashes:
+        raise crashes[0]
     return outcomes
 
 
-def _round(
-    scheduler: BlockingScheduler, project: Schedulable, todo: Sequence[Job], outcomes: list[JobOutcome]
-) -> None:
+def _round(scheduler: BlockingScheduler, project: Schedulable, todo: Sequence[Job], outcomes: list[JobOutcome]) -> None:
     try:
-        outcomes.extend(run_job(project, job) for job in todo)
+        outcomes.extend(run_job(project, job) for job in todo if scheduler.running)
     finally:
+        _stop(scheduler)
+
+
+def _tick(scheduler: BlockingScheduler, project: Schedulable, job: Job) -> None:
+    # A job that still waited for its turn when the scheduler was stopped runs at its next time.
+    if scheduler.running:
+        run_job(project, job)
+
+
+def _stop(scheduler: BlockingScheduler) -> None:
+    if scheduler.running:
         scheduler.shutdown(wait=False)
 
 
 def _retrainings(project: Schedulable) -> Iterator[Job]:
     for spec in project.models:
         if spec.retrain:
-            yield Job(name=f"retrain {spec.name}", cron=spec.retrain, work=lambda name=spec.name: project.run_retrain(name))
+            work = partial(project.run_retrain, spec.name)
+            yield Job(name=f"retrain {spec.name}", cron=spec.retrain, work=work)
 
 
 def _trigger(job: Job) -> CronTrigger:
@@ -150,10 +178,20 @@ def _trigger(job: Job) -> CronTrigger:
         ) from error
 
 
-def _stop_on_signal(scheduler: BlockingScheduler) -> None:
+@contextlib.contextmanager
+def _stopped_by_signals(scheduler: BlockingScheduler) -> Iterator[None]:
     def stop(_number: int, _frame: object) -> None:
-        if scheduler.running:
-            scheduler.shutdown(wait=False)
+        _stop(scheduler)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    before: dict[int, Any] = {}
+
+    def listen(_event: object) -> None:
+        # Not earlier: a signal that comes before there is something to stop ends the process as usual.
+        before.update({number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)})
+
+    scheduler.add_listener(listen, EVENT_SCHEDULER_STARTED)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

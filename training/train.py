@@ -38,9 +38,7 @@ def train(dataset: Dataset, spec: ModelSpec, packages: Path, *, threads: int, no
     """
     model = trainer_for(spec.algorithm, threads).train(_rows(dataset), spec)
     scores = model.score(dataset.matrix[dataset.test])
-    metrics = evaluate(
-        dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task
-    )
+    metrics = evaluate(dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task)
     package = write_package(packages, spec.name, _contents(dataset, spec, model, metrics, now_us))
     load_model(packages, spec.name, package.version).runtime.close()
     return Trained(package=package, metrics=metrics)
@@ -94,5 +92,3 @@ def describe(trained: Trained) -> dict[str, Any]:
     """Return a package's identity and quality as plain values."""
     package = trained.package
     return {"model": package.name, "version": package.version, "digest": package.digest, "metrics": trained.metrics}
-
-

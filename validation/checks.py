@@ -90,7 +90,7 @@ class SourceChecks:
         Raises:
             DefinitionError: a name is neither a view nor a model.
         """
-        known = {item.name for item in (*views, *models)}
+        known = {view.name for view in views} | {spec.name for spec in models}
         for name in names:
             if name not in known:
                 raise DefinitionError(

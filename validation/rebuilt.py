@@ -68,10 +68,10 @@ def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findi
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
     same = _same_version(named, read) | (wanted < 0)
     own = np.fromiter((a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys))
-    for i in np.flatnonzero(~(same & (own | (wanted < 0)))):
+    for i in np.flatnonzero(~(same & (own | (wanted < 0)))).tolist():
         detail = f"log position {wanted[i]} holds {keys[i]}, {_triple(read, i)}"
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, detail)
-    for i in np.flatnonzero(np.array(named.hashes) != view.hash):
+    for i in np.flatnonzero(np.array(named.hashes) != view.hash).tolist():
         findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
     return read
 
@@ -90,6 +90,6 @@ def _triple(read: ViewRead, i: int) -> str:
 def _check_status(logged: Logged, vectors: Vectors, findings: Findings) -> None:
     for view, status in vectors.status.items():
         served = logged.reads[view].status
-        for i in np.flatnonzero((served != status) & (served != Status.UNAVAILABLE)):
+        for i in np.flatnonzero((served != status) & (served != Status.UNAVAILABLE)).tolist():
             detail = f"{Status(served[i]).name} served, {Status(status[i]).name} follows from the log"
             findings.add(logged.ids[i], Cause.STATUS, view, detail)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,91 +15,10 @@ from infra.predictions.reader import Logged, PredictionLog
 from infra.served_model import ServedModel, load_model
 from skewless.status import BoolArray, Status, count_statuses
 from validation.bits import compare_bits
-from validation.findings import GLOSS, Findings
 from validation.legitimacy import check_versions
 from validation.rebuilt import Rebuilt, key_rows, rebuild
-from validation.training_gap import TrainingGap, add_gap
-
-
-@dataclass(kw_only=True)
-class ReplayReport:
-    """The verdict.
-
-    Args:
-        compared: predictions recomputed.
-        findings: every difference; none is the promise.
-        status: per view, reads by status.
-        absent: per view, the keys that read NOT_FOUND.
-        inside_run: predictions read while a materialisation was running.
-        changing, saw_old, saw_new: reads of keys that such a run was changing, and what they found.
-        training: what training in each time mode would have used instead (not a failure).
-    """
-
-    compared: int = 0
-    findings: Findings = field(default_factory=Findings)
-    status: dict[str, Counter[str]] = field(default_factory=dict)
-    absent: dict[str, set[object]] = field(default_factory=dict)
-    inside_run: int = 0
-    changing: int = 0
-    saw_old: int = 0
-    saw_new: int = 0
-    training: dict[str, TrainingGap] = field(
-        default_factory=lambda: {"knowledge": TrainingGap(), "event_time": TrainingGap()}
-    )
-
-    @property
-    def different(self) -> int:
-        """Return how many predictions differ in at least one bit, or read what could not be there."""
-        return len(self.findings.predictions)
-
-    @property
-    def ok(self) -> bool:
-        """Say whether every logged prediction was proven."""
-        return self.different == 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return {
-            "compared": self.compared,
-            "different": self.different,
-            "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
-            "examples": [asdict(item) for item in self.findings.examples],
-            "status": {view: dict(counts) for view, counts in self.status.items()},
-            "status_lines": self.status_lines(),
-            "inside_run": self.inside_run,
-            "changing": {"reads": self.changing, "saw_old": self.saw_old, "saw_new": self.saw_new},
-            "training": {mode: gap.as_dict() for mode, gap in self.training.items()},
-        }
-
-    def status_lines(self) -> list[str]:
-        """Return the reads of each view by status, with the reason of those that found nothing."""
-        return [f"{view}: {_shares(counts)}{self._reason(view)}" for view, counts in self.status.items()]
-
-    def _reason(self, view: str) -> str:
-        keys = self.absent.get(view, set())
-        if not keys:
-            return ""
-        nulls = sum(1 for key in keys if isinstance(key, tuple) and None in key)
-        null_text = " (the null key among them)" if nulls else ""
-        return f"; NOT_FOUND are {len(keys):,} keys{null_text} of which nothing was published by then"
-
-    def lines(self) -> list[str]:
-        """Return the verdict for people, a sentence a line."""
-        verdict = "every one equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
-        text = [f"{self.compared:,} predictions recomputed from the accepted log: {verdict}"]
-        causes = self.findings.by_cause.most_common()
-        text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in causes]
-        text += [
-            f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
-        ]
-        text += [f"  {line}" for line in self.status_lines()]
-        text.append(
-            f"{self.inside_run:,} were read while a run was writing; of reads whose key it changed,"
-            f" {self.saw_old:,} saw the old row and {self.saw_new:,} the new one"
-        )
-        for mode, gap in self.training.items():
-            text.append(f"training in {mode} would differ in {gap.different:,} of {gap.rows:,} vectors")
-        return text
+from validation.replay_report import ReplayReport
+from validation.training_gap import add_gap
 
 
 def replay(
@@ -171,8 +88,3 @@ def _inside(logged: Logged, runs: Sequence[Run]) -> BoolArray:
         ended = ended if run.ended_us is None else run.ended_us
         inside |= (logged.read_end >= run.started_us) & (logged.t <= ended)
     return inside
-
-
-def _shares(counts: Mapping[str, int]) -> str:
-    total = sum(counts.values())
-    return ", ".join(f"{status} {count / total:.1%}" for status, count in sorted(counts.items(), key=lambda x: -x[1]))

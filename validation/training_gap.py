@@ -40,10 +40,27 @@ class TrainingGap:
         reasons = {view: dict(counts) for view, counts in self.reasons.items() if counts}
         return {"rows": self.rows, "different": self.different, "reasons": reasons}
 
+    def why(self) -> str:
+        """Return the reasons for people, or nothing.
 
-def add_gap(gap: TrainingGap, mode: Mode, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt) -> None:
+        >>> TrainingGap(reasons={"weather": Counter({"late": 3})}).why()
+        '; weather: 3 late'
+        """
+        parts = [
+            f"; {view}: " + ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+            for view, counts in self.reasons.items()
+            if counts
+        ]
+        return "".join(parts)
+
+
+def add_gap(
+    gap: TrainingGap, mode: Mode, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+) -> None:
     """Compare a piece with what training in a time mode would join, and add it up."""
-    reads = {view.name: views.read_view(view, entity_table(view, rebuilt.ask, logged.t), mode) for view in model.plan.views}
+    reads = {
+        view.name: views.read_view(view, entity_table(view, rebuilt.ask, logged.t), mode) for view in model.plan.views
+    }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
     gap.rows += len(logged.ids)
     gap.different += int((~equal_bits(trained, rebuilt.vectors.matrix)).any(axis=1).sum())

@@ -65,10 +65,12 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
 def _project_name(repo: Path) -> str:
     path = repo / "feature_store.yaml"
     if not path.exists():
-        raise DefinitionError(f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`")
+        raise DefinitionError(
+            f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`"
+        )
     try:
         return str(load_repo_config(repo, path).project)
-    except Exception as error:  # noqa: BLE001 - Feast raises pydantic, yaml and its own errors here
+    except Exception as error:
         raise DefinitionError(f"file {path}", str(error), fix="correct the Feast configuration") from error
 
 
@@ -110,7 +112,9 @@ def _models(repo: Path) -> tuple[ModelSpec, ...]:
     models = getattr(load_module(repo, MODELS), "MODELS", None)
     if not isinstance(models, list | tuple) or not all(isinstance(item, ModelSpec) for item in models):
         raise DefinitionError(
-            f"file {repo / MODELS}.py", "does not define MODELS as a list of ModelSpec", fix="set MODELS = [ModelSpec(...)]"
+            f"file {repo / MODELS}.py",
+            "does not define MODELS as a list of ModelSpec",
+            fix="set MODELS = [ModelSpec(...)]",
         )
     names = [spec.name for spec in models]
     for name in names:

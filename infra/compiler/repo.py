@@ -44,14 +44,18 @@ def load_module(repo: Path, name: str) -> ModuleType:
     """
     path = repo / f"{name}.py"
     if not path.exists():
-        raise DefinitionError(f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`")
+        raise DefinitionError(
+            f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`"
+        )
     try:
         return importlib.import_module(name)
     except SkewlessError:
         raise
-    except Exception as error:  # noqa: BLE001 - a user's module may raise anything
+    except Exception as error:
         raise DefinitionError(
-            f"file {_where(error, repo) or path}", str(error) or type(error).__name__, fix="correct the definition there"
+            f"file {_where(error, repo) or path}",
+            str(error) or type(error).__name__,
+            fix="correct the definition there",
         ) from error
 
 

@@ -49,7 +49,8 @@ def compile_transform(view: OnDemandFeatureView) -> Transform:
             value=f"mode={view.mode!r}",
             fix='use mode="python" with a numpy function',
         )
-    function: Any = view.feature_transformation.udf
+    transformation: Any = view.feature_transformation
+    function = transformation.udf
     return Transform(
         name=view.name,
         function=function.__name__,
@@ -114,10 +115,10 @@ def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
     return tuple(refs)
 
 
-def _module_source(owner: str, function: object) -> str:
+def _module_source(owner: str, function: Any) -> str:  # noqa: ANN401 - a user's function
     # Feast rewrites the function's __module__ to "__main__", so the file of its code says where it lives.
     try:
-        return Path(inspect.getsourcefile(function) or "").read_text()  # type: ignore[arg-type] - a TypeError if not code
+        return Path(inspect.getsourcefile(function) or "").read_text()
     except (OSError, TypeError) as error:
         raise DefinitionError(
             owner, "has a function whose module cannot be read", fix="define it in a file beside definitions.py"

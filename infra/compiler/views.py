@@ -70,7 +70,7 @@ def compile_field(owner: str, field: Field) -> Column:
     Raises:
         DefinitionError: the type is not one of the plan's, or the name is reserved.
     """
-    dtype = _DTYPES.get(field.dtype) if isinstance(field.dtype, PrimitiveFeastType) else None
+    dtype = _primitive(field.dtype)
     if dtype is None:
         raise DefinitionError(
             f"{owner} feature {field.name!r}",
@@ -85,6 +85,10 @@ def compile_field(owner: str, field: Field) -> Column:
     return Column(name=field.name, dtype=dtype)
 
 
+def _primitive(dtype: object) -> DType | None:
+    return _DTYPES.get(dtype) if isinstance(dtype, PrimitiveFeastType) else None
+
+
 def _key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_name: str) -> Column:
     entity = entities.get(entity_name)
     if entity is None:
@@ -94,13 +98,13 @@ def _key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_name: s
             value=entity_name,
             fix="define the Entity at the top level of definitions.py",
         )
-    declared = [field for field in feast_view.entity_columns if field.name == entity.join_key]
-    dtype = _DTYPES.get(declared[0].dtype) if declared else _KEY_TYPES.get(entity.value_type)
+    declared = [field.dtype for field in feast_view.entity_columns if field.name == entity.join_key]
+    dtype = _primitive(declared[0]) if declared else _KEY_TYPES.get(entity.value_type)
     if dtype not in KEY_DTYPES:
         raise DefinitionError(
             f"entity {entity_name!r}",
             "needs a key of type string, int32 or int64",
-            value=str(declared[0].dtype if declared else entity.value_type),
+            value=str(declared[0] if declared else entity.value_type),
             fix="set value_type=ValueType.STRING or ValueType.INT64 on the Entity",
         )
     return Column(name=entity.join_key, dtype=DType(dtype))
@@ -155,7 +159,10 @@ def _length(view: str, tag: str, tags: Mapping[str, str]) -> int:
     match = _LENGTH.fullmatch(text)
     if match is None:
         raise DefinitionError(
-            f"feature view {view!r} tag {tag!r}", "is not a length of time", value=text, fix="write it as 90s, 15m, 1h or 2d"
+            f"feature view {view!r} tag {tag!r}",
+            "is not a length of time",
+            value=text,
+            fix="write it as 90s, 15m, 1h or 2d",
         )
     return int(match[1]) * _UNITS[match[2]]
 

@@ -99,7 +99,9 @@ class RunLedger:
             return False
         except OSError as error:
             raise StoreError(
-                f"run ledger {self._root}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+                f"run ledger {self._root}",
+                f"cannot be written: {error}",
+                fix="free disk space or rights, then run again",
             ) from error
         finally:
             temporary.unlink(missing_ok=True)

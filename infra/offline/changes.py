@@ -115,10 +115,10 @@ def _pruned(view: View, relation: str, after_us: int | None) -> str:
 
 def _reason(view: View, columns: list[str]) -> str:
     cases = [(f"{EVENT} IS NULL", "event time is null")]
-    for key in view.keys:
-        cases.append((f"{quote(key.name)} IS NULL", f"key {key.name!r} is null"))
-    for i, name in enumerate(columns):
-        cases.append((quote(f"__bad_{i}"), f"column {name!r} does not fit its declared type"))
+    cases += [(f"{quote(key.name)} IS NULL", f"key {key.name!r} is null") for key in view.keys]
+    cases += [
+        (quote(f"__bad_{i}"), f"column {name!r} does not fit its declared type") for i, name in enumerate(columns)
+    ]
     cases.append((f"{EVENT} > {CREATED} + {FUTURE_SLACK_US}", "event time lies after publication"))
     whens = " ".join(f"WHEN {condition} THEN {_text(reason)}" for condition, reason in cases)
     return f"CASE {whens} END"

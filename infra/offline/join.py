@@ -15,6 +15,7 @@ from infra.offline.arrays import view_read
 from infra.offline.sql import names, quote, same_keys
 from skewless.plan import View
 from skewless.rows import NO_TIME, ViewRead, missing
+
 ROW = "__row"
 TIME = "__t"
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
@@ -142,8 +143,7 @@ def at_positions(view: View) -> str:
     """Return SQL for the log rows at the positions ``__seq`` of ``entity_rows``, in its order; bind files."""
     columns = names([*_ORIGIN, *(column.name for column in (*view.keys, *view.features))], "h.")
     return (
-        f"SELECT {columns} FROM entity_rows e LEFT JOIN {_log_rows()} AS h ON e.{quote(SEQ)} = h.{SEQ}"
-        f" ORDER BY e.{ROW}"
+        f"SELECT {columns} FROM entity_rows e LEFT JOIN {_log_rows()} AS h ON e.{quote(SEQ)} = h.{SEQ} ORDER BY e.{ROW}"
     )
 
 

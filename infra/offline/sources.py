@@ -14,6 +14,7 @@ from skewless.errors import SourceError
 from skewless.plan import View, digest
 
 _ZONED = "TIMESTAMP WITH TIME ZONE"
+_ALL_NULL = '"NULL"'  # a Parquet column that never held a value, as pandas writes it
 _ACCEPTED = {
     DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
     DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},
@@ -72,7 +73,9 @@ def find_table(repo: Path, path: str, name: str) -> Table:
     pattern = str(full / "**" / "*.parquet") if full.is_dir() else str(full)
     files = tuple(sorted(glob.glob(pattern, recursive=True)))
     if not files:
-        raise SourceError(name, "has no file", value=path, fix="put the file there, or correct the path in the definition")
+        raise SourceError(
+            name, "has no file", value=path, fix="put the file there, or correct the path in the definition"
+        )
     return Table(name=name, files=files)
 
 
@@ -102,7 +105,7 @@ def check_columns(table: Table, types: Mapping[str, str], wanted: Mapping[str, D
                 value=types[column],
                 fix="write it with zone UTC (pyarrow: pa.timestamp('us', tz='UTC'))",
             )
-        if types[column] not in _ACCEPTED[dtype]:
+        if types[column] not in _ACCEPTED[dtype] | {_ALL_NULL}:
             raise SourceError(
                 f"{table.name} column {column!r}",
                 f"does not fit the declared type {dtype}",

@@ -60,7 +60,7 @@ def test_5_1_work_across_rows_is_caught(body: str) -> None:
 def test_5_1_inputs_come_as_contiguous_one_dimensional_arrays() -> None:
     body = "return {'out': np.array([float(inputs['a0'].flags.c_contiguous and inputs['a0'].ndim == 1)] * len(X))}"
     wide = np.arange(20.0).reshape(10, 2)
-    out = runner(body).run({name: wide[:, 0] for name in FIELDS})
+    out = runner(body).run(dict.fromkeys(FIELDS, wide[:, 0]))
     assert out["out"].tolist() == [1.0] * 10
 
 

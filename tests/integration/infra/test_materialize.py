@@ -1,0 +1,331 @@
+"""Materialisation with real files, a real log and a real server: what is accepted, when, and what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import redis
+
+from infra.log.accepted import RAW, REJECT
+from infra.online.redis_store import RedisWriter
+from skewless.dtypes import DType
+from skewless.errors import GateError, SourceError, StoreError
+from skewless.keys import marker_key
+from skewless.plan import View
+from tests.integration.infra.world import HOUR, World, same, times
+from tests.plans import make_view
+
+ROOT = Path(__file__).parents[3]
+CREATED = make_view("created", path="created.parquet")
+DELAYED = make_view("delayed", path="delayed.parquet", created=None, delay_us=HOUR)
+NOW = 100 * HOUR
+
+
+@pytest.fixture
+def world(tmp_path: Path, server_url: str) -> World:
+    return World(root=tmp_path, url=server_url)
+
+
+def write(world: World, view: View, *rows: tuple[int, int, int | None, float]) -> Path:
+    """Write rows of key, event time, creation time (both in hours) and value."""
+    key, event, created, value = zip(*rows, strict=True) if rows else ((),) * 4
+    columns: dict[str, Any] = {
+        "id": pa.array(key, pa.int64()),
+        "event": times(*(hour * HOUR for hour in event)),
+        "created": times(*(None if hour is None else hour * HOUR for hour in created)),
+        "x": pa.array(value, pa.float64()),
+    }
+    return world.write(view.source.path, columns)
+
+
+def test_1_4_rows_are_accepted_as_they_are_published(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0), (1, 99, 101, 2.0), (2, 99, 100, 3.0))
+    write(world, DELAYED, (1, 98, None, 1.0), (1, 99, None, 2.0), (1, 100, None, 3.0))
+    assert world.accepted(CREATED, DELAYED) == [2, 2]
+    assert world.online(CREATED, [1], [2]).values["x"].tolist() == [1.0, 3.0]
+    assert world.online(DELAYED, [1]).values["x"].tolist() == [2.0]
+    world.clock.set(NOW + HOUR - 1)
+    assert world.accepted(CREATED, DELAYED) == [0, 0]
+    world.clock.set(NOW + HOUR)
+    assert world.accepted(CREATED, DELAYED) == [1, 1]
+    assert world.online(CREATED, [1]).values["x"].tolist() == [2.0]
+    assert world.online(DELAYED, [1]).values["x"].tolist() == [3.0]
+
+
+def test_a_run_with_nothing_to_do_leaves_no_trace(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0))
+    world.run(CREATED)
+    before = {path: path.read_bytes() for path in world.state.rglob("*") if path.is_file()}
+    world.clock.set(NOW + HOUR)
+    assert world.accepted(CREATED) == [0]
+    assert {path: path.read_bytes() for path in world.state.rglob("*") if path.is_file()} == before
+
+
+def test_2_3_late_rows_and_corrections_in_a_changed_file(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0), (2, 95, 95, 2.0))
+    world.run(CREATED)
+    world.clock.set(NOW + 1)
+    # For 1: a correction without a newer creation time; for 2: a late row, a correction and a duplicate.
+    rows = [(1, 90, 91, 1.5), (2, 95, 95, 2.0), (2, 80, 99, 9.0), (2, 95, 96, 2.5), (2, 95, 96, 2.5)]
+    write(world, CREATED, *rows)
+    assert world.accepted(CREATED) == [3]
+    read = world.online(CREATED, [1], [2])
+    assert read.values["x"].tolist() == [1.5, 2.5]
+    assert same(read, world.offline(CREATED, [1], [2]))
+    # What was served before the correction is still what training sees at that time.
+    assert world.offline(CREATED, [1], [2], t=NOW).values["x"].tolist() == [1.0, 2.0]
+
+
+def test_2_3_a_tombstone_deletes_and_a_later_row_brings_back(world: World) -> None:
+    view = make_view(tombstone="gone")
+    table = {"id": [1, 1], "event": times(HOUR, 2 * HOUR), "created": times(HOUR, 2 * HOUR), "x": [1.0, None]}
+    world.write("v.parquet", {**table, "gone": [None, True]})
+    world.run(view)
+    assert world.online(view, [1]).found.tolist() == [False]
+    assert same(world.online(view, [1]), world.offline(view, [1]))
+    more = {"id": [1], "event": times(3 * HOUR), "created": times(3 * HOUR), "x": [3.0], "gone": [False]}
+    world.write("v.parquet", more)
+    world.run(view)
+    assert world.online(view, [1]).values["x"].tolist() == [3.0]
+
+
+def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(world: World) -> None:
+    view = make_view(keys={"id": DType.INT32}, features={"n": DType.INT64})
+    slack = 10_000_000
+    world.write(
+        "v.parquet",
+        {
+            "id": pa.array([1, None, 2**31, 4, 5, 6, 7], pa.int64()),
+            "event": times(HOUR, HOUR, HOUR, HOUR, HOUR + slack, HOUR + slack + 1, None),
+            "created": times(*[HOUR] * 7),
+            "n": pa.array([1.0, 2.0, 3.0, 4.5, 5.0, 6.0, None], pa.float64()),
+        },
+    )
+    (report,) = world.run(view)
+    assert (report.accepted, report.rejected) == (2, 5)
+    reasons = {row["id"]: row[REJECT] for row in world.rejected(view) if row["id"] is not None}
+    assert reasons == {
+        4: "column 'n' does not fit its declared type",
+        6: "event time lies after publication",
+        7: "event time is null",
+    }
+    by_raw = {json.loads(row[RAW])["id"]: row[REJECT] for row in world.rejected(view)}
+    assert by_raw[None] == "key 'id' is null"
+    assert by_raw[2**31].startswith("key 'id' is null")
+    assert json.loads(next(row[RAW] for row in world.rejected(view) if row["id"] == 4))["n"] == 4.5
+    assert world.online(view, [1], [4], [5], [6], [7]).found.tolist() == [True, False, True, False, False]
+    assert same(world.online(view, [1], [4], [6]), world.offline(view, [1], [4], [6]))
+    # They are in the log, so they are not looked at again.
+    os.utime(world.root / "v.parquet", ns=(1, 1))
+    assert [(one.accepted, one.rejected) for one in world.run(view)] == [(0, 0)]
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(("harm", "message"), [(vanish, "has no file"), (damage, "cannot be read")])
+def test_a_source_that_is_away_or_broken_keeps_the_last_good_values(
+    world: World, harm: Callable[[Path], None], message: str
+) -> None:
+    write(world, DELAYED, (1, 90, None, 1.0))
+    harm_me = write(world, CREATED, (1, 90, 91, 1.0))
+    world.run(CREATED, DELAYED)
+    log = world.log(CREATED)
+    harm(harm_me)
+    write(world, DELAYED, (1, 90, None, 1.0), (1, 91, None, 2.0))
+    world.clock.set(NOW + 5)
+    world.forget_online()
+    with pytest.raises(SourceError, match=f"source of view 'created': {message}"):
+        world.run(CREATED, DELAYED)
+    assert world.log(CREATED).equals(log)
+    # The other view is up to date, what was lost is served again, and the run has ended.
+    assert world.online(CREATED, [1]).values["x"].tolist() == [1.0]
+    assert world.online(DELAYED, [1]).values["x"].tolist() == [2.0]
+    assert [(one.kind, one.ended_us) for one in world.known(DELAYED)] == [("bootstrap", NOW), ("live", NOW + 5)]
+
+
+def test_a_gate_that_refuses_keeps_the_last_good_values(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0))
+    write(world, DELAYED, (1, 90, None, 1.0))
+    world.run(CREATED)
+    write(world, CREATED, (1, 90, 91, 1.0), (1, 92, 93, -1.0))
+    world.forget_online()
+    seen = []
+
+    def gate(view: View, rows: pa.Table) -> None:
+        seen.append((view.name, rows["x"].to_pylist()))
+        if view is CREATED:
+            raise GateError("view 'created'", "is negative", fix="correct it")
+
+    with pytest.raises(GateError, match="is negative"):
+        world.run(CREATED, DELAYED, check=gate)
+    assert seen == [("created", [-1.0]), ("delayed", [1.0])]
+    assert world.log(CREATED).num_rows == 1
+    assert world.online(CREATED, [1]).values["x"].tolist() == [1.0]
+    assert world.online(DELAYED, [1]).values["x"].tolist() == [1.0]
+    assert world.accepted(CREATED) == [1]
+
+
+def test_a_source_that_changes_while_it_is_read_is_read_again(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0))
+
+    def rewritten(_view: View, _rows: pa.Table) -> None:
+        write(world, CREATED, (1, 90, 91, 1.0), (1, 92, 93, 2.0))
+
+    assert world.accepted(CREATED, check=rewritten) == [1]
+    assert world.accepted(CREATED) == [1]
+    assert world.online(CREATED, [1]).values["x"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("column", ["event", "created"])
+def test_1_1_a_time_column_without_zone_is_refused(world: World, column: str) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0))
+    world.run(CREATED)
+    table = {"id": [1], "event": times(92 * HOUR), "created": times(93 * HOUR), "x": [2.0]}
+    table[column] = pa.array([94 * HOUR], pa.int64()).cast(pa.timestamp("us"))
+    world.write("created.parquet", table)
+    with pytest.raises(SourceError, match=f"column '{column}': is a time without a zone .got 'TIMESTAMP'.*zone UTC"):
+        world.run(CREATED)
+    assert world.online(CREATED, [1]).values["x"].tolist() == [1.0]
+
+
+def test_a_column_that_went_or_changed_its_type_is_named(world: World) -> None:
+    world.write("v.parquet", {"id": [1], "event": times(HOUR), "created": times(HOUR)})
+    with pytest.raises(SourceError, match="source of view 'v': has no such column .got 'x'.*id, event, created"):
+        world.run(make_view())
+    world.write("v.parquet", {"id": [1], "event": times(HOUR), "created": times(HOUR), "x": ["1.5"]})
+    with pytest.raises(SourceError, match="source of view 'v' column 'x': does not fit the declared type float64"):
+        world.run(make_view())
+
+
+def test_4_5_a_lost_redis_is_filled_again_and_known_at_stays(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0), (2, 90, 91, 5.0))
+    world.run(CREATED)
+    world.clock.set(NOW + 1)
+    write(world, CREATED, (1, 90, 91, 1.0), (2, 90, 91, 5.0), (1, 92, 93, 2.0))
+    world.run(CREATED)
+    before, known = world.online(CREATED, [1], [2]), world.known(CREATED)
+    world.forget_online()
+    assert world.online(CREATED, [1], [2]).found.tolist() == [False, False]
+    world.clock.set(NOW + 2)
+    (report,) = world.run(CREATED)
+    assert (report.accepted, report.applied, report.written) == (0, 2, 2)
+    assert same(world.online(CREATED, [1], [2]), before)
+    assert world.known(CREATED) == known
+
+
+def test_2_6_a_view_that_began_empty_learns_its_rows_live(world: World) -> None:
+    write(world, CREATED)
+    assert world.accepted(CREATED) == [0]
+    assert world.known(CREATED) == []
+    world.clock.set(NOW + 7)
+    write(world, CREATED, (1, 90, 91, 1.0))
+    assert world.accepted(CREATED) == [1]
+    assert [(one.kind, one.ended_us) for one in world.known(CREATED)] == [("live", NOW + 7)]
+    assert world.offline(CREATED, [1], t=NOW + 6).found.tolist() == [False]
+
+
+def test_a_log_that_was_lost_is_told_from_its_marker(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0))
+    world.run(CREATED)
+    log = world.state / "log"
+    log.rename(world.root / "elsewhere")
+    write(world, CREATED)
+    with pytest.raises(StoreError, match="view 'created': is ahead of the log in this Redis.*got 0"):
+        world.run(CREATED)
+
+
+def test_a_log_that_was_lost_with_its_redis_is_made_again(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0))
+    world.run(CREATED)
+    (world.state / "log").rename(world.root / "elsewhere")
+    world.forget_online()
+    assert world.accepted(CREATED) == [1]
+    assert world.online(CREATED, [1]).values["x"].tolist() == [1.0]
+
+
+def test_a_clock_that_goes_back_accepts_nothing_twice(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0), (1, 99, 99, 2.0))
+    assert world.accepted(CREATED) == [2]
+    world.clock.set(95 * HOUR)
+    assert world.accepted(CREATED) == [0]
+    write(world, CREATED, (1, 90, 91, 1.0), (1, 99, 99, 2.0), (1, 90, 92, 3.0))
+    assert world.accepted(CREATED) == [1]
+    world.clock.set(NOW + HOUR)
+    assert world.accepted(CREATED) == [0]
+    assert world.log(CREATED).num_rows == 3
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from infra.log import accepted
+from infra.online.redis_store import RedisWriter
+from skewless.clock import ManualClock
+from tests.integration.infra.test_materialize import CREATED
+from tests.integration.infra.world import World
+calls, at = [0], int(sys.argv[4])
+def dying(owner, name):
+    real = getattr(owner, name)
+    def call(*arguments, **keywords):
+        calls[0] += 1
+        if calls[0] == at:
+            os.kill(os.getpid(), 9)
+        return real(*arguments, **keywords)
+    setattr(owner, name, call)
+for owner, name in ((os, "fsync"), (os, "link"), (Path, "replace"), (RedisWriter, "put"), (RedisWriter, "set_marker")):
+    dying(owner, name)
+World(root=Path(sys.argv[1]), url=sys.argv[2], clock=ManualClock(int(sys.argv[3]))).run(CREATED)
+"""
+STEPS = (1, 3, 5, 7, 8, 9, 10, 11)  # around the start, the append, progress, rows, marker and end
+
+
+def test_1_4_a_killed_run_is_made_good_by_the_next(world: World, server_url: str) -> None:
+    write(world, CREATED, (0, 1, 1, 0.0))
+    world.run(CREATED)
+    rows = [(0, 1, 1, 0.0)]
+    codes = []
+    for step in STEPS:
+        rows += [(step, step, step, float(step)), (0, step, step, float(step))]
+        write(world, CREATED, *rows)
+        world.clock.set(NOW + 2 * step)
+        arguments = [str(world.root), server_url, str(world.clock.now_us()), str(step)]
+        command = [sys.executable, "-c", KILLED, *arguments]
+        codes.append(subprocess.run(command, cwd=ROOT, check=False).returncode)
+        world.clock.set(NOW + 2 * step + 1)
+        world.run(CREATED)
+        keys = [[key] for key in range(step + 1)]
+        read = world.online(CREATED, *keys)
+        assert same(read, world.offline(CREATED, *keys))
+        assert read.values["x"][[0, step]].tolist() == [float(step)] * 2
+    assert set(codes[:-1]) == {-signal.SIGKILL}
+    log = world.log(CREATED)
+    assert log["__seq"].to_pylist() == list(range(len(rows)))
+    # Each row was accepted once, whatever died in between.
+    assert len(set(zip(log["id"].to_pylist(), log["x"].to_pylist(), strict=True))) == len(rows)
+    assert world.known(CREATED)[-1].last == len(rows) - 1
+
+
+def test_a_marker_tells_how_far_a_view_was_applied(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0), (2, 90, 91, 1.0))
+    world.run(CREATED)
+    writer = RedisWriter(world.url)
+    assert writer.marker(marker_key(world.project, CREATED)) == 1
+    writer.close()
+    with redis.Redis.from_url(world.url) as client:
+        assert client.exists(marker_key(world.project, CREATED)) == 1

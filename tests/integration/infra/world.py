@@ -1,0 +1,128 @@
+"""A small world for materialisation: sources on disk, a real server, a clock that a test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import redis
+
+from infra.log.accepted import REJECT
+from infra.log.known import KnownRange, known_ranges
+from infra.materialize import Check, Materializer, ViewReport
+from infra.offline.engine import connect
+from infra.offline.views import OfflineViews
+from infra.online.redis_store import RedisWriter
+from skewless.clock import ManualClock
+from skewless.keys import KeyCodec, KeyValue
+from skewless.plan import View
+from skewless.rows import RowCodec, ViewRead
+
+UTC_US = pa.timestamp("us", tz="UTC")
+HOUR = 3_600_000_000
+
+
+def times(*values: int | None) -> pa.Array:
+    return pa.array(values, pa.int64()).cast(UTC_US)
+
+
+@dataclass
+class World:
+    """One project; ``run`` materialises as a new process would."""
+
+    root: Path
+    url: str
+    clock: ManualClock = field(default_factory=lambda: ManualClock(100 * HOUR))
+
+    @property
+    def project(self) -> str:
+        return self.root.name
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    def write(self, path: str, columns: Mapping[str, Any]) -> Path:
+        place = self.root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(dict(columns)), place)
+        return place
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        return connect(self.root / "spill", threads=1)
+
+    def run(self, *views: View, check: Check | None = None) -> list[ViewReport]:
+        writer = RedisWriter(self.url)
+        try:
+            with self.connect() as connection:
+                return self.job(connection, writer).run(views, check)
+        finally:
+            writer.close()
+
+    def job(self, connection: duckdb.DuckDBPyConnection, writer: RedisWriter) -> Materializer:
+        views = OfflineViews(self.state, connection)
+        return Materializer(
+            project=self.project,
+            repo=self.root,
+            state=self.state,
+            connection=connection,
+            online=writer,
+            ledger=views.ledger,
+            clock=self.clock,
+        )
+
+    def accepted(self, *views: View, check: Check | None = None) -> list[int]:
+        return [report.accepted for report in self.run(*views, check=check)]
+
+    def online(self, view: View, *keys: Sequence[KeyValue | None]) -> ViewRead:
+        names = [KeyCodec(self.project, view).encode(key) for key in keys]
+        with redis.Redis.from_url(self.url) as client:
+            return RowCodec(view).decode([None if name is None else client.get(name) for name in names])
+
+    def offline(self, view: View, *keys: Sequence[KeyValue | None], t: int | None = None) -> ViewRead:
+        at = self.clock.now_us() if t is None else t
+        columns = {column.name: [key[i] for key in keys] for i, column in enumerate(view.keys)}
+        kinds = {"string": pa.string(), "int64": pa.int64(), "int32": pa.int32()}
+        table = pa.table(
+            {
+                **{column.name: pa.array(columns[column.name], kinds[column.dtype]) for column in view.keys},
+                "__t": pa.array([at] * len(keys), pa.int64()),
+            }
+        )
+        with self.connect() as connection:
+            return OfflineViews(self.state, connection).read_view(view, table, "knowledge")
+
+    def log(self, view: View) -> pa.Table:
+        files = sorted((self.state / "log" / view.partition).glob("*.parquet"))
+        return pa.concat_tables(pq.read_table(file) for file in files)
+
+    def rejected(self, view: View) -> list[dict[str, Any]]:
+        return [row for row in self.log(view).to_pylist() if row[REJECT] is not None]
+
+    def known(self, view: View) -> list[KnownRange]:
+        with self.connect() as connection:
+            return known_ranges(OfflineViews(self.state, connection).ledger.runs(), view.partition)
+
+    def forget_online(self) -> None:
+        """Lose what the server holds of this project."""
+        with redis.Redis.from_url(self.url) as client:
+            for name in client.scan_iter(f"sk:{self.project}:*"):
+                client.delete(name)
+
+
+def same(left: ViewRead, right: ViewRead) -> bool:
+    """Say whether two reads are equal to the last bit."""
+    fields = ("event_ts", "created_ts", "seq", "run_id", "tombstone")
+    equal = left.found.tolist() == right.found.tolist()
+    equal &= all(getattr(left.versions, name).tolist() == getattr(right.versions, name).tolist() for name in fields)
+    for name, mask in left.nulls.items():
+        equal &= mask.tolist() == right.nulls[name].tolist()
+        ours, theirs = left.values[name][~mask], right.values[name][~mask]
+        equal &= ours.dtype == theirs.dtype
+        equal &= ours.tolist() == theirs.tolist() if ours.dtype == object else ours.tobytes() == theirs.tobytes()
+    return bool(equal)

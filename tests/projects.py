@@ -1,0 +1,214 @@
+"""A trained project from the template, copied for each test, with the clock in the test's hand."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import redis
+
+import skewless
+from infra.online.port import OnlineReader
+from infra.online.redis_store import RedisReader
+from infra.predictions.writer import PredictionWriter
+from infra.sample import write_sample
+from infra.served_model import ServedModel, load_model
+from serving.predictor import Predictions, Predictor
+from skewless.clock import OffsetClock
+from skewless.plan import View
+from skewless.project import Project
+from skewless.rows import RowCodec
+from training.promotion import promote
+from training.train import Trained, train
+
+TEMPLATE = Path(skewless.__file__).with_name("template")
+NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
+SECOND = 1_000_000
+FIRST_CARD = 9_007_199_254_740_993
+MODEL = "fraud"
+Row = dict[str, Any]
+
+
+def ask(n: int, first: int = 0) -> list[Row]:
+    """Return n payments of n cards, in 40 shops."""
+    return [
+        {
+            "card_id": FIRST_CARD + i,
+            "shop_id": f"shop-{i % 40:02d}",
+            "amount": 3.7 + 1.1 * i,
+            "paid_at": NOW - i * 977 * SECOND,
+        }
+        for i in range(first, first + n)
+    ]
+
+
+@dataclass(kw_only=True)
+class Place:
+    """One project that a test may do anything to."""
+
+    project: Project
+    opened: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def repo(self) -> Path:
+        return self.project.repo
+
+    @property
+    def state(self) -> Path:
+        return self.project.state
+
+    @cached_property
+    def model(self) -> ServedModel:
+        """The first version, opened as the server does."""
+        return self.load("000001")
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """The project's store, for what no program of ours would do to it."""
+        client = redis.Redis.from_url(self.project.redis_url)
+        self.opened.append(client.close)
+        return client
+
+    def load(self, version: str) -> ServedModel:
+        model = load_model(self.project.packages, MODEL, version)
+        self.opened.append(model.runtime.close)
+        return model
+
+    def view(self, name: str) -> View:
+        return self.project.applied.plan.view(name)
+
+    def now_us(self) -> int:
+        return self.project.clock.now_us()
+
+    def wait(self, seconds: int) -> None:
+        """Move the clock."""
+        clock = self.project.clock
+        assert isinstance(clock, OffsetClock)
+        clock.set(clock.now_us() + seconds * SECOND)
+
+    def predict(
+        self, rows: Sequence[Row], *, model: ServedModel | None = None, online: OnlineReader | None = None
+    ) -> Predictions:
+        """Predict as the server does; the log is durable on return."""
+        return asyncio.run(self._predict(rows, model or self.model, online))
+
+    async def _predict(self, rows: Sequence[Row], model: ServedModel, online: OnlineReader | None) -> Predictions:
+        reader = online or RedisReader(self.project.redis_url)
+        log = self.log()
+        try:
+            predictor = Predictor(online=reader, clock=self.project.clock, log=log, max_batch=10_000)
+            return await predictor.predict(model, rows)
+        finally:
+            log.close()
+            await reader.close()
+
+    def log(self) -> PredictionWriter:
+        def refuse(n: int, why: str) -> None:
+            raise AssertionError((n, why))
+
+        return PredictionWriter(self.state / "predictions", capacity=100_000, flush_seconds=0.05, on_drop=refuse)
+
+    def train(self) -> Trained:
+        """Train a version without its label gate; its alias moves if the promotion gate allows."""
+        spec, now = self.project.applied.model(MODEL), self.now_us()
+        dataset = self.project.dataset(MODEL)
+        trained = train(dataset, spec, self.project.packages, threads=1, now_us=now)
+        promote(dataset, spec, trained, self.project.packages, now)
+        return trained
+
+    def publish(self, card: pa.Table) -> None:
+        """Add rows to the source of ``card_days``."""
+        path = self.repo / "data/card_days.parquet"
+        table = pq.read_table(path)
+        temporary = path.with_suffix(".new")
+        pq.write_table(pa.concat_tables([table, card.select(table.column_names).cast(table.schema)]), temporary)
+        temporary.replace(path)
+
+    def key(self, view: str, *values: Any) -> bytes:  # noqa: ANN401 - a key of any type
+        name = self.model.keys[view].encode(values)
+        assert name is not None
+        return name
+
+    def stored(self, key: bytes) -> bytes:
+        row = self.redis.get(key)
+        assert isinstance(row, bytes)
+        return row
+
+    def flip(self, view: str, key: bytes, *, feature: int, bit: int) -> None:
+        """Flip one bit of one number stored in Redis."""
+        fields = RowCodec(self.view(view)).dtype.fields
+        assert fields is not None
+        row = bytearray(self.stored(key))
+        row[fields[f"f{feature}"][1] + bit // 8] ^= 1 << bit % 8
+        self.redis.set(key, bytes(row))
+
+    def log_files(self) -> list[Path]:
+        return sorted((self.state / "predictions").glob("*.parquet"))
+
+    def close(self) -> None:
+        for close in self.opened:
+            close()
+        self.project.close()
+        self.project.private.stop()
+
+
+def newest_rows(place: Place) -> pa.Table:
+    """Return the newest source row of each card."""
+    table = pq.read_table(place.repo / "data/card_days.parquet")
+    newest = table.group_by("card_id").aggregate([("event_time", "max")])
+    kept = table.join(newest.rename_columns(["card_id", "newest"]), "card_id")
+    return kept.filter(pc.equal(kept["event_time"], kept["newest"])).sort_by("card_id")
+
+
+def later_rows(place: Place, n: int, *, factor: float = 2.0) -> pa.Table:
+    """Return a row that happened and was published now for each of n cards, with other values."""
+    rows = newest_rows(place).slice(0, n)
+    now = pa.array([place.now_us()] * n, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    return changed(rows, factor).drop_columns(["event_time", "created"]).append_column("event_time", now).append_column(
+        "created", now
+    )  # fmt: skip
+
+
+def changed(rows: pa.Table, factor: float) -> pa.Table:
+    """Return rows whose mean amount is another, and never null."""
+    means = pc.multiply(pc.fill_null(rows["mean_amount_7d"], 10.0), factor)
+    return rows.set_column(rows.column_names.index("mean_amount_7d"), "mean_amount_7d", means)
+
+
+def make_project(repo: Path) -> None:
+    """Write the template with its sample as of ``NOW``, apply, materialise and train it."""
+    shutil.copytree(TEMPLATE, repo, ignore=shutil.ignore_patterns("__pycache__"))
+    write_sample(repo / "data", NOW)
+    OffsetClock(repo / ".skewless/clock").set(NOW)
+    with opened(repo) as place:
+        place.project.apply()
+        place.project.materialize(check=False)
+        place.train()
+
+
+def copy_project(repo: Path, target: Path) -> Path:
+    """Copy a project but for its online store, which is filled again from the log."""
+    return Path(shutil.copytree(repo, target, ignore=shutil.ignore_patterns("redis", "__pycache__")))
+
+
+@contextmanager
+def opened(repo: Path) -> Iterator[Place]:
+    """Open a project; its private server is stopped at the end."""
+    place = Place(project=open_project(repo))
+    try:
+        yield place
+    finally:
+        place.close()
+
+
+def open_project(repo: Path) -> Project:
+    return Project(repo, clock=f"file:{repo}/.skewless/clock", threads=1)
