@@ -24,6 +24,9 @@ from skewless.clock import Clock
 from skewless.errors import PlaceError
 
 
+_KEEP_ALIVE_SECONDS = 75
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """What a server needs to know; see the settings of the same names."""
@@ -85,7 +88,14 @@ async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 async def _run(
     serving: Serving, listener: socket.socket, config: ServerConfig, on_ready: Callable[[str], None]
 ) -> None:
-    options = uvicorn.Config(create_app(serving), log_config=None, access_log=False, loop="uvloop", http="httptools")
+    options = uvicorn.Config(
+        create_app(serving),
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        loop="uvloop",
+        http="httptools",
+    )
     server = _Server(options)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not running.done():  # noqa: ASYNC110 - uvicorn has no event for it

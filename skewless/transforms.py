@@ -64,7 +64,17 @@ class TransformRunner:
             DefinitionError: one row gives other bits alone, permuted or in another memory layout.
         """
         rows = self._sample(np.random.default_rng(seed))
-        whole = self.run(rows)
+        try:
+            whole = self.run(rows)
+        except DefinitionError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise DefinitionError(
+                f"transform {self.transform.name!r}",
+                f"fails on random and extreme rows with {type(error).__name__}",
+                value=str(error),
+                fix="make it work for every value of its inputs, NaN and infinities too",
+            ) from error
         order = np.random.default_rng(seed + 1).permutation(_SAMPLE_ROWS)
         self._compare(whole, order, self.run({k: v[order] for k, v in rows.items()}), "permuted")
         strided = {k: np.repeat(v, 2)[::2] for k, v in rows.items()}

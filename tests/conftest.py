@@ -13,3 +13,6 @@ settings.register_profile(
     "soak", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+# Read when a boosting library loads: threads that spin while they wait would starve the other test workers.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

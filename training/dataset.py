@@ -156,8 +156,8 @@ def split_rows(spec: ModelSpec, t: Int64Array, known: Int64Array, now_us: int) -
     ::
 
         ---- train ----|-- embargo --|------ test ------| now or the last row
-        t < start - embargo           t >= start
-        and known < start
+        t <= start - embargo          t > start
+        and known <= start
 
     The test period ends with the last row or now, whichever is first.
     """

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_SCHEDULER_STARTED
+from apscheduler.events import EVENT_JOB_ERROR
 from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
 
@@ -25,6 +26,7 @@ from skewless.errors import DefinitionError, SkewlessError
 from skewless.spec import ModelSpec
 
 _log = structlog.get_logger()
+_ONE_AT_A_TIME = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
 
 
 class Schedulable(Protocol):
@@ -115,51 +117,66 @@ def run_scheduler(project: Schedulable, *, once: bool = False) -> list[JobOutcom
     Raises:
         DefinitionError: a cron expression cannot be read.
     """
-    worker = ThreadPoolExecutor(1)
-    scheduler = BlockingScheduler(timezone="UTC", executors={"default": worker})
-    outcomes: list[JobOutcome] = []
+    scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
+    bell, outcomes = _Bell(), list[JobOutcome]()
     crashes: list[BaseException] = []
     todo = jobs(project)
     if once:
-        scheduler.add_job(_round, DateTrigger(), args=[scheduler, project, todo, outcomes], misfire_grace_time=None)
+        scheduler.add_job(_round, DateTrigger(), args=[bell, project, todo, outcomes], misfire_grace_time=None)
         scheduler.add_listener(lambda event: crashes.append(event.exception), EVENT_JOB_ERROR)
     else:
         for job in todo:
-            scheduler.add_job(
-                _tick,
-                _trigger(job),
-                args=[scheduler, project, job],
-                id=job.name,
-                max_instances=1,
-                coalesce=True,
-                misfire_grace_time=None,
-            )
-    with _stopped_by_signals(scheduler):
-        crons = {job.name: job.cron for job in todo}
-        scheduler.add_listener(lambda _: _log.info("scheduler_started", jobs=crons), EVENT_SCHEDULER_STARTED)
+            scheduler.add_job(_tick, _trigger(job), args=[bell, project, job], id=job.name, **_ONE_AT_A_TIME)
+    with bell.rung_by_signals():
         scheduler.start()
-        worker.shutdown(wait=True)
+        _log.info("scheduler_started", jobs={job.name: job.cron for job in todo})
+        bell.wait()
+        scheduler.shutdown(wait=True)
     if crashes:
         raise crashes[0]
     return outcomes
 
 
-def _round(scheduler: BlockingScheduler, project: Schedulable, todo: Sequence[Job], outcomes: list[JobOutcome]) -> None:
+class _Bell:
+    """Tells the scheduler to stop, from a job or from a signal handler.
+
+    A handler may interrupt the main thread anywhere, even inside a lock; of the standard library's
+    ways to wake it, only SimpleQueue may be used there.
+    """
+
+    def __init__(self) -> None:
+        self.rung = False
+        self._queue: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        self.rung = True
+        self._queue.put(None)
+
+    def wait(self) -> None:
+        self._queue.get()
+
+    @contextlib.contextmanager
+    def rung_by_signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, lambda *_: self.ring()) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _round(bell: _Bell, project: Schedulable, todo: Sequence[Job], outcomes: list[JobOutcome]) -> None:
     try:
-        outcomes.extend(run_job(project, job) for job in todo if scheduler.running)
+        outcomes.extend(run_job(project, job) for job in todo if not bell.rung)
     finally:
-        _stop(scheduler)
+        bell.ring()
 
 
-def _tick(scheduler: BlockingScheduler, project: Schedulable, job: Job) -> None:
-    # A job that still waited for its turn when the scheduler was stopped runs at its next time.
-    if scheduler.running:
+def _tick(bell: _Bell, project: Schedulable, job: Job) -> None:
+    # A job that still waited for its turn when the signal came runs at its next time.
+    if not bell.rung:
         run_job(project, job)
-
-
-def _stop(scheduler: BlockingScheduler) -> None:
-    if scheduler.running:
-        scheduler.shutdown(wait=False)
 
 
 def _retrainings(project: Schedulable) -> Iterator[Job]:
@@ -176,22 +193,3 @@ def _trigger(job: Job) -> CronTrigger:
         raise DefinitionError(
             f"cron of job {job.name!r}", str(error), value=job.cron, fix="write five fields, for example '0 4 * * *'"
         ) from error
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(scheduler: BlockingScheduler) -> Iterator[None]:
-    def stop(_number: int, _frame: object) -> None:
-        _stop(scheduler)
-
-    before: dict[int, Any] = {}
-
-    def listen(_event: object) -> None:
-        # Not earlier: a signal that comes before there is something to stop ends the process as usual.
-        before.update({number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)})
-
-    scheduler.add_listener(listen, EVENT_SCHEDULER_STARTED)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

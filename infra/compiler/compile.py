@@ -11,7 +11,7 @@ from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
 from feast.repo_config import load_repo_config
 
 from infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
-from infra.compiler.services import compile_request, compile_service, compile_transform
+from infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from infra.compiler.views import compile_view
 from skewless.errors import DefinitionError
 from skewless.plan import FeaturePlan
@@ -76,7 +76,8 @@ def _project_name(repo: Path) -> str:
 
 def _feast_objects(module: ModuleType) -> list[Any]:
     kinds = (Entity, FeatureView, OnDemandFeatureView, FeatureService)
-    found = [value for value in vars(module).values() if isinstance(value, kinds)]
+    # An object may stand under two names of the module.
+    found = list({id(value): value for value in vars(module).values() if isinstance(value, kinds)}.values())
     _distinct_names(found)
     return found
 
@@ -97,10 +98,12 @@ def _compile_plan(project: str, objects: list[Any]) -> FeaturePlan:
     views = {item.name: compile_view(item, entities) for item in objects if isinstance(item, FeatureView)}
     transforms = {item.name: compile_transform(item) for item in on_demand}
     services = [item for item in objects if isinstance(item, FeatureService)]
+    request = compile_request(on_demand)
+    check_inputs(views.values(), request)
     return FeaturePlan(
         project=project,
         views=tuple(views.values()),
-        request=compile_request(on_demand),
+        request=request,
         transforms=tuple(transforms.values()),
         services=tuple(compile_service(item, views, transforms) for item in services),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureService, OnDemandFeatureView
+from feast import FeatureService, Field, OnDemandFeatureView
+from feast.feature_view_projection import FeatureViewProjection
 
-from infra.compiler.views import compile_field
+from infra.compiler.views import compile_field, refuse_reserved
 from skewless.errors import DefinitionError
 from skewless.plan import REQUEST, Column, FeatureRef, Service, Transform, View
 
@@ -35,6 +36,29 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     return tuple(fields.values())
 
 
+def check_inputs(views: Iterable[View], request: Sequence[Column]) -> None:
+    """Check that each name in a request means one thing: a join key of one type, or a request field.
+
+    Raises:
+        DefinitionError: two names clash; case does not tell names apart, since it does not in SQL.
+    """
+    keys: dict[str, Column] = {}
+    for key in (key for view in views for key in view.keys):
+        if keys.setdefault(key.name.lower(), key) != key:
+            first = keys[key.name.lower()]
+            raise DefinitionError(
+                f"join key {key.name!r}",
+                "has two types, or differs from another only in case",
+                value=f"{first.name} {first.dtype} and {key.name} {key.dtype}",
+                fix="declare it alike in all entities, or rename one",
+            )
+    for field in request:
+        if field.name.lower() in keys:
+            raise DefinitionError(
+                f"request field {field.name!r}", "has the name of a join key", fix="rename the request field"
+            )
+
+
 def compile_transform(view: OnDemandFeatureView) -> Transform:
     """Return the plan's form of an on-demand view, with the source text of its module.
 
@@ -42,6 +66,7 @@ def compile_transform(view: OnDemandFeatureView) -> Transform:
         DefinitionError: it is not in Python mode, or its inputs share a name.
     """
     owner = f"on-demand feature view {view.name!r}"
+    refuse_reserved(owner, view.name)
     if view.mode != "python":
         raise DefinitionError(
             owner,
@@ -66,19 +91,19 @@ def compile_service(service: FeatureService, views: Mapping[str, View], transfor
     Raises:
         DefinitionError: it is empty, lists a feature twice, or names a view that is not defined.
     """
+    owner = f"feature service {service.name!r}"
     refs = [
         FeatureRef(group=projection.name, name=field.name)
         for projection in service.feature_view_projections
-        for field in projection.features
+        for field in _fields(owner, projection)
         if _known(service, projection.name, field.name, views, transforms)
     ]
-    for ref in refs:
-        if refs.count(ref) > 1:
-            raise DefinitionError(
-                f"feature service {service.name!r}", "has two features of one name", value=ref.label, fix="list it once"
-            )
+    labels = [ref.label for ref in refs]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise DefinitionError(owner, "has two features of one name", value=label, fix="list it once")
     if not refs:
-        raise DefinitionError(f"feature service {service.name!r}", "has no feature", fix="list at least one view")
+        raise DefinitionError(owner, "has no feature", fix="list at least one view")
     return Service(name=service.name, features=tuple(refs))
 
 
@@ -97,11 +122,22 @@ def _known(
     )
 
 
+def _fields(owner: str, projection: FeatureViewProjection) -> Sequence[Field]:
+    if projection.join_key_map:
+        raise DefinitionError(
+            f"{owner} view {projection.name!r}",
+            "renames join keys, which this version cannot serve",
+            value=dict(projection.join_key_map),
+            fix="define a second feature view over the same source with an entity of that key",
+        )
+    return projection.features
+
+
 def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
     refs = [
         FeatureRef(group=projection.name, name=field.name)
         for projection in view.source_feature_view_projections.values()
-        for field in projection.features
+        for field in _fields(owner, projection)
     ]
     refs += [
         FeatureRef(group=REQUEST, name=field.name)

@@ -13,10 +13,10 @@ from feast.value_type import ValueType
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.keys import KEY_DTYPES
-from skewless.plan import Column, Source, View
+from skewless.plan import REQUEST, Column, Source, View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 TAG_DELAY = "skewless.delay"
 TAG_FRESHNESS = "skewless.freshness"
@@ -45,6 +45,7 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
         DefinitionError: the view is of a kind, type or shape that cannot be served.
     """
     name = feast_view.name
+    refuse_reserved(f"feature view {name!r}", name)
     if isinstance(feast_view, StreamFeatureView):
         raise DefinitionError(
             f"feature view {name!r}",
@@ -62,6 +63,16 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
         delay_us=_length(name, TAG_DELAY, tags),
         freshness_us=_length(name, TAG_FRESHNESS, tags),
     )
+
+
+def refuse_reserved(owner: str, name: str) -> None:
+    """Refuse a view that is named as the request is: a reference could mean either.
+
+    Raises:
+        DefinitionError: it is.
+    """
+    if name == REQUEST:
+        raise DefinitionError(owner, "has a reserved name", fix="rename the view")
 
 
 def compile_field(owner: str, field: Field) -> Column:
@@ -117,7 +128,20 @@ def _features(feast_view: FeatureView, keys: set[str]) -> tuple[Column, ...]:
     for name in names:
         if names.count(name) > 1:
             raise DefinitionError(owner, "has two features of one name", value=name, fix="rename or remove one of them")
+    _refuse_cases(owner, [*keys, *names])
     return tuple(columns)
+
+
+def _refuse_cases(owner: str, names: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for name in names:
+        if first.setdefault(name.lower(), name) != name:
+            raise DefinitionError(
+                owner,
+                "has names that differ only in case, which SQL does not tell apart",
+                value=f"{first[name.lower()]} and {name}",
+                fix="rename one of them",
+            )
 
 
 def _source(feast_view: FeatureView, tombstone: str | None) -> Source:

@@ -58,7 +58,8 @@ def new_rows(
     if log_files:
         fresh += f" EXCEPT SELECT {names(columns)} FROM read_parquet(?) WHERE {condition}"
         parameters.append(list(log_files))
-    order = names([EVENT, CREATED, *(column.name for column in view.keys)])
+    # Every column, so that rows which rank alike get the same order whenever a log is made anew.
+    order = names([EVENT, CREATED, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))])
     try:
         ordered = f"SELECT * FROM ({fresh}) ORDER BY {order} NULLS FIRST"
         return connection.sql(ordered, params=parameters).to_arrow_table()

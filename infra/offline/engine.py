@@ -23,8 +23,10 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
     try:
         connection = duckdb.connect(":memory:", config=config)
         connection.execute("SET TimeZone = 'UTC'")
-        # It carries whole rows through sort keys, in which -0.0 is 0.0 and all NaN are one.
+        # Both replace a window or a join by arg_max, which carries values through sort keys: there -0.0
+        # is 0.0 and all NaN are one.
         connection.execute("SET disabled_optimizers = 'top_n_window_elimination'")
+        connection.execute("SET asof_loop_join_threshold = 0")
     except duckdb.Error as error:
         raise StoreError(
             "setting 'memory_limit'", str(error), value=memory_limit, fix="use a size such as 1GB"

@@ -65,8 +65,11 @@ def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: Feature
     # Python's floor, also before 1970: DuckDB's // truncates.
     floored = f"({moment}) - ((({moment}) % {_MILLISECOND}) + {_MILLISECOND}) % {_MILLISECOND}"
     weight = quote(labels.weight) if labels.weight else "1.0"
+    # A label must be a number. Not isnan: DuckDB answers it from Parquet's statistics, which leave NaN out.
+    number = f"CAST({quote(labels.label)} AS DOUBLE)"
+    label = f"CASE WHEN isfinite({number}) THEN {number} END"
     query = (
-        f"SELECT {', '.join(fields)}, {floored} AS {TIME}, CAST({quote(labels.label)} AS DOUBLE) AS {LABEL},"
+        f"SELECT {', '.join(fields)}, {floored} AS {TIME}, {label} AS {LABEL},"
         f" {to_microseconds(quote(labels.known_time))} AS {KNOWN}, CAST({weight} AS DOUBLE) AS {WEIGHT}"
         f" FROM {table.relation}"
     )

@@ -47,5 +47,5 @@ def _answer(output: Output, report: PlanReport, *, applied: bool) -> None:
         breakages = [(item.model, item.version, item.reason) for item in report.breakages]
         parts.append(table("served models that would break", ("model", "version", "reason"), breakages))
     done = "in force" if applied else "not applied: nothing was touched"
-    last = f"plan {report.hash}: {len(changes) or 'no'} changes, {done}"
+    last = f"plan {report.hash}: {len(changes) or 'no'} change{'' if len(changes) == 1 else 's'}, {done}"
     output.answer({**plan_body(report), "applied": applied}, *parts, last)

@@ -17,7 +17,8 @@ from skewless.errors import PlaceError
 
 TEMPLATE = Path(__file__).parents[1] / "template"
 DATA = "data"
-_NEXT = ("apply", "validate", "materialize", "train", "predict --row -", "serve")
+_ROW = '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'
+_NEXT = ("apply", "validate", "materialize", "train", f"predict --row {shlex.quote(_ROW)}", "replay", "serve")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The new folder; relative to --repo.")]
 

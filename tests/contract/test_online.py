@@ -6,7 +6,6 @@ import asyncio
 import random
 import struct
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -63,12 +62,12 @@ class Store:
 
 
 @pytest.fixture(params=["memory", "valkey"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest) -> Store:
     url = request.getfixturevalue("server_url") if request.param == "valkey" else None
     if url:
         with redis.Redis.from_url(url) as client:
             client.flushall()
-    yield Store(url=url, memory=MemoryStore())
+    return Store(url=url, memory=MemoryStore())
 
 
 def ranked(*words: int, body: bytes = b"") -> bytes:

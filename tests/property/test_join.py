@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
@@ -209,7 +209,6 @@ def test_2_2_event_time_finds_what_merge_asof_finds(
     assert found == by_pandas(rows, asks)
 
 
-@settings(max_examples=2 * settings().max_examples)
 @given(BATCHES, ASKS, st.integers(-8, 4), st.integers(0, 3))
 def test_2_2_knowledge_finds_what_the_online_store_held(
     connection: duckdb.DuckDBPyConnection,

@@ -146,7 +146,7 @@ class World:
         pq.write_table(pa.table(table), self.root / "v.parquet")
 
     def run(self, fuse: Fuse) -> bool:
-        """Materialise as a new process would; return whether it lived."""
+        """Materialise as a new process would; return whether it ended, be it that it died right after."""
         state = self.root / "state"
         job = FusedMaterializer(
             project="p",
@@ -161,7 +161,8 @@ class World:
         try:
             job.run([VIEW])
         except Crash:
-            return False
+            runs = RunLedger(state / "runs").runs()
+            return bool(runs) and runs[-1].ended_us == self.now
         return True
 
     def online(self) -> list[bytes | None]:

@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(
     log.append(rows(1))
     before = sorted(path.name for path in folder_of(tmp_path).iterdir())
     monkeypatch.setattr(os, "fsync", fill_disk)
-    with pytest.raises(StoreError, match="cannot be written: .*No space left on device.*free disk space"):
+    with pytest.raises(StoreError, match=r"cannot be written: .*No space left on device.*free disk space"):
         log.append(rows(2))
     assert sorted(path.name for path in folder_of(tmp_path).iterdir()) == before
     monkeypatch.undo()
@@ -187,7 +187,7 @@ def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
 
 def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    with pytest.raises(StoreError, match="log .*Not a directory"):
+    with pytest.raises(StoreError, match=r"log .*Not a directory"):
         AcceptedLog(tmp_path / "log", PARTITION).append(rows(1))
 
 
@@ -225,7 +225,7 @@ def test_2_6_racing_starts_get_ids_of_their_own(tmp_path: Path, monkeypatch: pyt
 
 def test_a_ledger_that_cannot_be_written_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", fill_disk)
-    with pytest.raises(StoreError, match="run ledger .*: cannot be written"):
+    with pytest.raises(StoreError, match=r"run ledger .*: cannot be written"):
         RunLedger(tmp_path).start(1)
     assert list(tmp_path.iterdir()) == []
 

@@ -205,7 +205,7 @@ def test_1_1_a_time_column_without_zone_is_refused(world: World, column: str) ->
 
 def test_a_column_that_went_or_changed_its_type_is_named(world: World) -> None:
     world.write("v.parquet", {"id": [1], "event": times(HOUR), "created": times(HOUR)})
-    with pytest.raises(SourceError, match="source of view 'v': has no such column .got 'x'.*id, event, created"):
+    with pytest.raises(SourceError, match=r"source of view 'v': has no such column .got 'x'.*id, event, created"):
         world.run(make_view())
     world.write("v.parquet", {"id": [1], "event": times(HOUR), "created": times(HOUR), "x": ["1.5"]})
     with pytest.raises(SourceError, match="source of view 'v' column 'x': does not fit the declared type float64"):
@@ -245,7 +245,7 @@ def test_a_log_that_was_lost_is_told_from_its_marker(world: World) -> None:
     log = world.state / "log"
     log.rename(world.root / "elsewhere")
     write(world, CREATED)
-    with pytest.raises(StoreError, match="view 'created': is ahead of the log in this Redis.*got 0"):
+    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this Redis.*got 0"):
         world.run(CREATED)
 
 

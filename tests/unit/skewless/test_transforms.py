@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from skewless.dtypes import DType
@@ -87,7 +90,7 @@ def test_5_1_numpy_and_future_imports_are_allowed() -> None:
 
 def test_a_module_without_the_function_is_refused() -> None:
     transform = make_transform("g = 1", ["request.a0"])
-    with pytest.raises(DefinitionError, match="has no such function in its module.*'f'"):
+    with pytest.raises(DefinitionError, match=r"has no such function in its module.*'f'"):
         TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform)
 
 
@@ -147,7 +150,7 @@ def test_5_1_numbers_of_views_are_float64_and_request_fields_keep_their_kind() -
         (np.array(["a"], dtype=object), np.array(["b"], dtype=object), False),
     ],
 )
-def test_bits_are_compared_as_bits(left: np.ndarray, right: np.ndarray, *, same: bool) -> None:  # type: ignore[type-arg]
+def test_bits_are_compared_as_bits(left: npt.NDArray[Any], right: npt.NDArray[Any], *, same: bool) -> None:
     assert same_bits(left, right) is same
 
 

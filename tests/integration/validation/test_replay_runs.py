@@ -1,0 +1,252 @@
+"""Replay of predictions read before, inside, between and after materialisation runs (SEMANTICS 2.6, 2.7)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from infra.log.known import known_ranges
+from infra.online.redis_store import RedisReader, RedisWriter
+from serving.predictor import Predictor
+from skewless.clock import ManualClock
+from skewless.request import parse_rows
+from tests.planted import HalfWriter, Killed, named, written_through
+from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, newest_rows, open_project
+from validation.findings import Cause
+from validation.rebuilt import entity_table
+
+ROOT = Path(__file__).parents[3]
+# Every way to a server is closed in this process.
+OFFLINE = """
+import socket, sys
+def refuse(*_): raise AssertionError("a connection was opened")
+socket.socket.connect = socket.socket.connect_ex = refuse
+from skewless.cli import main
+try:
+    main()
+finally:
+    assert "redis" not in sys.modules
+"""
+
+
+def test_replay_never_opens_the_store(place: Place) -> None:
+    place.predict(ask(25))
+    place.project.private.stop()
+    environment = os.environ | {"SKEWLESS_REDIS_URL": "redis://127.0.0.1:1", "SKEWLESS_THREADS": "1"}
+    command = [sys.executable, "-c", OFFLINE, "replay", "--repo", str(place.repo), "--json"]
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    body = json.loads(said.stdout)
+    assert (body["compared"], body["different"], body["ok"]) == (25, 0, True)
+
+
+def test_late_and_corrected_rows_show_up_only_against_event_time(place: Place) -> None:
+    place.predict(ask(30))
+    served = newest_rows(place)
+    place.wait(3600)
+    created = pa.array([place.now_us()] * 30, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    rows = changed(served.slice(0, 30), 3.0).drop_columns(["created"]).append_column("created", created)
+    place.publish(rows.slice(0, 10))
+    hour = pa.scalar(3_600_000_000, pa.duration("us"))
+    late = pc.add(rows["event_time"], hour)
+    place.publish(rows.set_column(rows.column_names.index("event_time"), "event_time", late).slice(10, 5))
+    reports = place.project.materialize(check=False)
+    assert [report.accepted for report in reports] == [15, 0]
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert report.training["knowledge"].as_dict() == {"rows": 30, "different": 0, "reasons": {}}
+    assert report.training["event_time"].as_dict() == {
+        "rows": 30,
+        "different": 15,
+        "reasons": {"card_days": {"corrected": 10, "late": 5}},
+    }
+
+
+def test_what_was_read_in_flight_shows_up_only_against_knowledge(place: Place) -> None:
+    place.wait(60)
+    place.publish(later_rows(place, 300))
+    with written_through(place, HalfWriter(place.project.online, lambda: predict_in_thread(place, 300))):
+        place.project.materialize(check=False)
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    # The first half was read anew before its run had ended, then everything.
+    assert (report.inside_run, report.saw_old, report.saw_new) == (600, 150, 450)
+    assert report.training["knowledge"].as_dict()["reasons"] == {"card_days": {"in_flight": 450}}
+    assert report.training["event_time"].as_dict()["reasons"] == {"card_days": {"late": 150}}
+
+
+def predict_in_thread(place: Place, n: int) -> None:
+    worker = threading.Thread(target=place.predict, args=[ask(n)])
+    worker.start()
+    worker.join()
+
+
+def test_predictions_while_materialisations_run(place: Place) -> None:
+    """Four runs, each held open half-way until several more batches were predicted by another thread."""
+    served = _Batches()
+    thread = threading.Thread(target=_materialize, args=[place.repo, place.project.redis_url, served, 4])
+    thread.start()
+    asyncio.run(_predict_while(thread, place, served))
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert report.inside_run == _inside(place) >= 1_000
+    assert report.changing == report.saw_old + report.saw_new >= 1_000
+    assert report.saw_old > 100 < report.saw_new
+    assert len(_versions_seen(place, FIRST_CARD)) == 5
+
+
+class _Batches:
+    """Counts batches in one thread and waits for more of them in another."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def add(self) -> None:
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+
+    def wait_for(self, more: int) -> None:
+        with self._changed:
+            goal = self._count + more
+            assert self._changed.wait_for(lambda: self._count >= goal, timeout=60)
+
+
+def _materialize(repo: Path, url: str, served: _Batches, runs: int) -> None:
+    # A DuckDB connection belongs to one thread, so this one has a project of its own.
+    place = Place(project=open_project(repo))
+    online = HalfWriter(RedisWriter(url), lambda: served.wait_for(5))
+    for _ in range(runs):
+        place.publish(later_rows(place, 300, factor=1.01))
+        with written_through(place, online):
+            place.project.materialize(check=False)
+        served.wait_for(1)
+    online.close()
+    place.project.close()
+
+
+async def _predict_while(thread: threading.Thread, place: Place, served: _Batches) -> None:
+    log, reader = place.log(), RedisReader(place.project.redis_url)
+    predictor = Predictor(online=reader, clock=place.project.clock, log=log, max_batch=1_000)
+    while thread.is_alive():
+        await predictor.predict(place.model, ask(50))
+        served.add()
+        await asyncio.sleep(0.001)
+    log.close()
+    await reader.close()
+
+
+def _predictions(place: Place) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in place.log_files()])
+
+
+def _inside(place: Place) -> int:
+    """Count predictions whose reading overlapped a run, from the files alone."""
+    runs = place.state / "runs"
+    spans = [
+        tuple(json.loads((runs / f"{path.name[:10]}.{what}.json").read_text())[key] for what, key in _ENDS)
+        for path in runs.glob("*.end.json")
+    ]
+    times = _predictions(place).select(["t", "read_end"]).to_pydict()
+    pairs = zip(times["t"], times["read_end"], strict=True)
+    return sum(any(end >= start and t <= stop for start, stop in spans) for t, end in pairs)
+
+
+_ENDS = (("start", "started_us"), ("end", "ended_us"))
+
+
+def _versions_seen(place: Place, card: int) -> set[int]:
+    rows = _predictions(place).select(["inputs", "reads"]).to_pylist()
+    return {row["reads"][0]["seq"] for row in rows if json.loads(row["inputs"])["card_id"] == card}
+
+
+def test_a_run_that_was_killed_is_in_flight_until_another_covers_it(place: Place) -> None:
+    def kill() -> None:
+        raise Killed
+
+    place.publish(later_rows(place, 300))
+    with written_through(place, HalfWriter(place.project.online, kill)), pytest.raises(Killed):
+        place.project.materialize(check=False)
+    place.wait(600)
+    answer = place.predict(ask(300))
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert (report.inside_run, report.changing, report.saw_old, report.saw_new) == (300, 300, 150, 150)
+    assert set(answer.reads["card_days"].versions.run_id.tolist()) == {1, 3}
+
+    place.project.materialize(check=False)
+    place.wait(1)
+    place.predict(ask(300))
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert (report.compared, report.inside_run, report.saw_old, report.saw_new) == (600, 300, 150, 150)
+
+    key = place.key("card_days", FIRST_CARD)
+    place.redis.delete(key)
+    place.predict(ask(1))
+    assert named(place.project.replay()) == {(Cause.LOST_WRITE, "card_days")}
+
+
+def test_a_flushed_store_loses_writes_and_its_rebuild_changes_no_history(place: Place) -> None:
+    place.publish(later_rows(place, 20))
+    place.project.materialize(check=False)
+    place.wait(1)
+    before = place.predict(ask(40))
+    known = _known(place)
+    place.redis.flushall()
+    lost = place.predict(ask(40))
+    report = place.project.replay()
+    assert named(report) == {(Cause.LOST_WRITE, "card_days"), (Cause.LOST_WRITE, "shop_risk")}
+    assert report.findings.predictions == set(lost.ids)
+    assert report.findings.by_cause == {Cause.LOST_WRITE: 80}
+
+    place.wait(3600)
+    accepted = [(report.accepted, report.written) for report in place.project.materialize(check=False)]
+    assert accepted == [(0, 300), (0, 40)]
+    assert _known(place) == known
+    place.wait(1)
+    after = place.predict(ask(40))
+    np.testing.assert_array_equal(after.vectors.matrix, before.vectors.matrix)
+    report = place.project.replay()
+    assert report.findings.predictions == set(lost.ids)
+    # What training sees at any time is what it saw before; only the reads of the empty store differ from it.
+    assert report.training["knowledge"].different == 40
+
+
+def _known(place: Place) -> list[object]:
+    """Return when each log position was known, and what knowledge mode joins at some times."""
+    views = place.project.views
+    ask_40 = parse_rows(place.model.plan, ask(40), 40)
+    found: list[object] = []
+    for view in place.project.applied.plan.views:
+        found += known_ranges(views.ledger.runs(), view.partition)
+        for t in (NOW - 86_400_000_000, NOW, place.now_us() - 1_000_000):
+            entities = entity_table(view, ask_40, [t] * 40)
+            found.append(views.read_view(view, entities, "knowledge").versions.seq.tolist())
+    return found
+
+
+def test_equal_times_accuse_nobody(place: Place) -> None:
+    """A run and a prediction in the same microsecond: either may have been first."""
+    place.publish(later_rows(place, 5))
+    place.wait(1)
+    place.project.__dict__["clock"] = ManualClock(place.now_us() // 1_000 * 1_000)
+    place.project.refresh()
+    place.predict(ask(10))
+    place.project.materialize(check=False)
+    place.predict(ask(10))
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert (report.compared, report.inside_run, report.saw_old, report.saw_new) == (20, 20, 5, 5)

@@ -1,0 +1,107 @@
+"""Planted defects: what tests alter in logs and stores, and what replay must name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.online.port import OnlineWriter
+from infra.runtimes.port import Runtime
+from tests.projects import Place
+from validation.findings import Cause
+from validation.replay import ReplayReport
+
+
+def named(report: ReplayReport) -> set[tuple[Cause, str]]:
+    """Return what was found: cause, and the view or feature that it is about."""
+    return {(item.cause, item.about) for item in report.findings.examples}
+
+
+def flipped(value: float, bit: int) -> float:
+    """Return a float64 with one bit flipped."""
+    bits = np.array([value]).view(np.uint64) ^ np.uint64(1 << bit)
+    return float(bits.view(np.float64)[0])
+
+
+def alter_predictions(place: Place, column: str, change: Callable[[Any], Any], *, rows: Sequence[int] = (0,)) -> None:
+    """Rewrite some values of one column of the only prediction file."""
+    (path,) = place.log_files()
+    alter(path, column, {i: change for i in rows})
+
+
+def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> None:
+    """Rewrite single values of a Parquet file in its place."""
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    for i, change in changes.items():
+        values[i] = change(values[i])
+    array = pa.array(values, table.schema.field(column).type)
+    pq.write_table(table.set_column(table.column_names.index(column), column, array), path)
+
+
+class RuntimeBefore:
+    """A runtime that scores something else than it was given."""
+
+    def __init__(self, inner: Runtime, change: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> None:
+        self._inner = inner
+        self._change = change
+        self.runtime_id = inner.runtime_id
+        self.n_features = inner.n_features
+
+    def margin(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return self._inner.margin(self._change(matrix))
+
+    def score(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return self._inner.score(self._change(matrix))
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class HalfWriter:
+    """Writes half of the rows that it is given, calls a function, then the other half, and calls it again."""
+
+    def __init__(self, inner: OnlineWriter, between: Callable[[], None]) -> None:
+        self._inner = inner
+        self._between = between
+
+    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+        half = len(keys) // 2
+        written = self._inner.put(keys[:half], rows[:half])
+        self._between()
+        written += self._inner.put(keys[half:], rows[half:])
+        self._between()
+        return written
+
+    def marker(self, name: str) -> int | None:
+        return self._inner.marker(name)
+
+    def set_marker(self, name: str, seq: int) -> None:
+        self._inner.set_marker(name, seq)
+
+    def clock_offset_us(self) -> int:
+        return self._inner.clock_offset_us()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@contextmanager
+def written_through(place: Place, writer: OnlineWriter) -> Iterator[None]:
+    """Let the project materialise through another writer for a while."""
+    place.project.__dict__["materializer"] = place.project._materializer(writer)
+    try:
+        yield
+    finally:
+        del place.project.__dict__["materializer"]
