@@ -23,7 +23,6 @@ from serving.predictor import Predictor
 from skewless.clock import Clock
 from skewless.errors import PlaceError
 
-
 _KEEP_ALIVE_SECONDS = 75
 
 
@@ -127,7 +126,8 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, the event loop turns Nagle's delay off (40 ms a reply).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -177,7 +177,7 @@ def _live(walk: Walk, client: Client, rows: pa.Table) -> None:
         accepted = 0
         for begin, end in zip(edges, [*edges[1:], len(hours)], strict=True):
             due = json_rows(plan, rows.slice(begin, end - begin))
-            racing = len(hours) - end < len(hours) // 7
+            racing = len(hours) - end < len(hours) // 12
             accepted += _hour(walk, client, int(hours[begin]) * _HOUR, due, racing=racing)
             bar.update(task, completed=int(hours[begin] - hours[0]) + 1)
         walk.facts["predictions"] = sum(len(scores) for scores in walk.scores.values())

@@ -16,7 +16,7 @@ from infra.online.port import OnlineWriter
 from infra.runtimes.port import Runtime
 from tests.projects import Place
 from validation.findings import Cause
-from validation.replay import ReplayReport
+from validation.replay_report import ReplayReport
 
 
 def named(report: ReplayReport) -> set[tuple[Cause, str]]:
@@ -33,7 +33,7 @@ def flipped(value: float, bit: int) -> float:
 def alter_predictions(place: Place, column: str, change: Callable[[Any], Any], *, rows: Sequence[int] = (0,)) -> None:
     """Rewrite some values of one column of the only prediction file."""
     (path,) = place.log_files()
-    alter(path, column, {i: change for i in rows})
+    alter(path, column, dict.fromkeys(rows, change))
 
 
 def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> None:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -19,11 +20,11 @@ import structlog
 from apscheduler.events import EVENT_JOB_ERROR
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
-from skewless.errors import DefinitionError, SkewlessError
+from skewless.errors import SkewlessError
 from skewless.spec import ModelSpec
+from training.cron import cron_trigger
 
 _log = structlog.get_logger()
 _ONE_AT_A_TIME = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
@@ -122,11 +123,14 @@ def run_scheduler(project: Schedulable, *, once: bool = False) -> list[JobOutcom
     crashes: list[BaseException] = []
     todo = jobs(project)
     if once:
-        scheduler.add_job(_round, DateTrigger(), args=[bell, project, todo, outcomes], misfire_grace_time=None)
+        # Not a DateTrigger: APScheduler would remove its job, and fails at that while it is being shut down.
+        once_now = {"trigger": IntervalTrigger(weeks=1), "next_run_time": datetime.now(UTC)}
+        scheduler.add_job(_round, args=[bell, project, todo, outcomes], misfire_grace_time=None, **once_now)
         scheduler.add_listener(lambda event: crashes.append(event.exception), EVENT_JOB_ERROR)
     else:
         for job in todo:
-            scheduler.add_job(_tick, _trigger(job), args=[bell, project, job], id=job.name, **_ONE_AT_A_TIME)
+            trigger = cron_trigger(job.name, job.cron)
+            scheduler.add_job(_tick, trigger, args=[bell, project, job], id=job.name, **_ONE_AT_A_TIME)
     with bell.rung_by_signals():
         scheduler.start()
         _log.info("scheduler_started", jobs={job.name: job.cron for job in todo})
@@ -184,12 +188,3 @@ def _retrainings(project: Schedulable) -> Iterator[Job]:
         if spec.retrain:
             work = partial(project.run_retrain, spec.name)
             yield Job(name=f"retrain {spec.name}", cron=spec.retrain, work=work)
-
-
-def _trigger(job: Job) -> CronTrigger:
-    try:
-        return CronTrigger.from_crontab(job.cron, timezone="UTC")
-    except ValueError as error:
-        raise DefinitionError(
-            f"cron of job {job.name!r}", str(error), value=job.cron, fix="write five fields, for example '0 4 * * *'"
-        ) from error

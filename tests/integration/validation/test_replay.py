@@ -166,7 +166,8 @@ def test_a_model_scored_through_float32(place: Place) -> None:
     booster = lgb.Booster(model_file=place.model.package.model_file)
     ratio = place.model.assembler.labels.index(RATIO)
     means = place.predict(ask(1)).vectors.matrix[0]
-    rows = [ask(1)[0] | {"amount": at * means[place.model.assembler.labels.index(MEAN)]} for at in _near(booster, ratio)]
+    mean = means[place.model.assembler.labels.index(MEAN)]
+    rows = [ask(1)[0] | {"amount": at * mean} for at in _near(booster, ratio)]
     runtime = RuntimeBefore(place.model.runtime, lambda matrix: matrix.astype(np.float32).astype(np.float64))
     matrix = place.predict(rows, model=replace(place.model, runtime=runtime)).vectors.matrix
     narrow = np.asarray(booster.predict(matrix.astype(np.float32).astype(np.float64)))

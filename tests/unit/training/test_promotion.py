@@ -43,7 +43,7 @@ def make_spec(gate: Gate) -> ModelSpec:
         (Gate(metric="rmse", floor=2.0), 2.1, 3.0, False, "rmse 2.1000 misses the floor 2.0000"),
         (Gate(metric="rmse"), 2.0, 2.5, True, "rmse 2.0000 against the champion's 2.5000 on the same rows"),
         (Gate(metric="rmse"), 2.5, 2.0, False, "rmse 2.5000 against the champion's 2.0000 on the same rows"),
-        (Gate(metric="rmse", tolerance=0.5), 2.5, 2.0, True, "rmse 2.5000 against the champion's 2.0000 on the same rows"),
+        (Gate(metric="mae", tolerance=1), 2.5, 2.0, True, "mae 2.5000 against the champion's 2.0000 on the same rows"),
         (Gate(floor=0.0), None, None, False, "auc does not exist on the test rows"),
         (Gate(), None, 0.7, False, "auc does not exist on the test rows"),
     ],

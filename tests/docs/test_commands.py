@@ -1,0 +1,46 @@
+"""Every verb and option is documented, and every command in the pages could be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+import typer
+
+from skewless.cli import VERBS, create_app
+from tests.docs.pages import PAGES, blocks, page, section
+
+COMMON = {"--help", "-h", "--repo", "--json"}
+COMMANDS: dict[str, Any] = getattr(typer.main.get_command(create_app()), "commands")  # noqa: B009 - a group, untyped
+
+
+def commands() -> list[str]:
+    """Return every command line of skewless in the pages' fenced blocks."""
+    texts = [path.read_text(encoding="utf-8") for path in PAGES]
+    lines = [
+        line
+        for text in texts
+        for kind in ("sh", "console")
+        for block in blocks(text, kind)
+        for line in block.splitlines()
+    ]
+    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("skewless ")]
+
+
+@pytest.mark.parametrize("name", [verb.run.__name__ for verb in VERBS])
+def test_a_verb_and_its_options_are_documented(name: str) -> None:
+    text = section(page("commands.md"), f"skewless {name}")
+    options = {option for param in COMMANDS[name].params for option in param.opts if option.startswith("--")}
+    assert {option for option in options - COMMON if f"`{option}" not in text and f" {option} " not in text} == set()
+
+
+def test_only_verbs_that_exist_are_documented() -> None:
+    assert sorted(re.findall(r"^### skewless (\w+)$", page("commands.md"), re.MULTILINE)) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("line", sorted(set(commands())))
+def test_a_command_of_the_pages_can_be_typed(line: str) -> None:
+    _, verb, *words = shlex.split(line, comments=True)
+    COMMANDS[verb].make_context(verb, words)  # parses and converts, runs nothing

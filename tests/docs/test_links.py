@@ -1,0 +1,40 @@
+"""Every link leads somewhere, every page is in the index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, PAGES, ROOT, anchors, links
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name if path.parent == ROOT else f"docs/{path.name}")
+def test_relative_links_resolve(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    broken = []
+    for link in links(text):
+        target, _, anchor = link.partition("#")
+        if "://" in target:
+            continue
+        place = (path.parent / target).resolve() if target else path
+        if not place.exists() or (anchor and anchor not in anchors(place.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("index", [ROOT / "README.md", DOCS / "README.md"], ids=["README.md", "docs/README.md"])
+def test_the_index_names_every_page(index: Path) -> None:
+    wanted = {path.resolve() for path in DOCS.glob("*.md")} - {index.resolve()}
+    found = {(index.parent / link.partition("#")[0]).resolve() for link in links(index.read_text(encoding="utf-8"))}
+    assert wanted - found == set()
+
+
+def test_no_page_has_a_line_that_is_too_long_to_read() -> None:
+    long = [
+        f"{path.name}:{number}"
+        for path in PAGES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 120 and not line.startswith(("|", "$ ", "{", "    "))
+    ]
+    assert long == []

@@ -1,0 +1,155 @@
+"""Settings, metrics, routes, causes, codes, fields and columns: the pages list exactly those that exist."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
+
+from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE
+from infra.packages.package import PackageContents
+from infra.predictions.record import SCHEMA
+from infra.runtimes.reference import Reference
+from serving.app import PredictRequest, Serving, create_app
+from serving.metrics import Metrics
+from serving.models import ModelTable
+from serving.predictor import Predictor
+from serving.reply import http_status
+from skewless.errors import SkewlessError
+from skewless.settings import Settings
+from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.status import Status
+from tests.docs.pages import names, page, section, table
+from training.evaluation import evaluate
+from validation.findings import GLOSS
+
+
+def only(cells: list[str]) -> list[str]:
+    """Return every name in code marks of some cells, in order."""
+    return [name for cell in cells for name in names(cell)]
+
+
+def test_every_setting_is_documented_with_its_variable_and_default() -> None:
+    rows = table(page("settings.md"), "setting", "variable", "default", "meaning")
+    found = {names(row["setting"])[0]: (*names(row["variable"]), *names(row["default"])) for row in rows}
+    fields = Settings.model_fields
+    shown = {name: "none" if field.default is None else str(field.default) for name, field in fields.items()}
+    assert found == {name: (f"SKEWLESS_{name.upper()}", shown[name]) for name in fields}
+    assert all(row["meaning"] for row in rows)
+
+
+def test_every_metric_is_documented_with_type_and_labels() -> None:
+    rows = table(page("metrics.md"), "metric", "type", "labels", "meaning")
+    found = {names(row["metric"])[0]: (row["type"], names(row["labels"])) for row in rows}
+    series = [item for item in vars(Metrics()).values() if isinstance(item, MetricWrapperBase)]
+    assert found == {exposed_name(item): (item._type, list(item._labelnames)) for item in series}
+
+
+def exposed_name(item: MetricWrapperBase) -> str:
+    """Return a metric's name as Prometheus sees it."""
+    return f"{item._name}_total" if isinstance(item, Counter) else item._name
+
+
+def test_every_route_is_documented() -> None:
+    rows = table(section(page("serving.md"), "Routes"), "route", "answers")
+    app = create_app(
+        Serving(
+            models=cast("ModelTable", None),
+            predictor=cast("Predictor", None),
+            metrics=Metrics(),
+            reload_seconds=1.0,
+        )
+    )
+    routes: list[Any] = list(app.routes)
+    exist = {f"{method} {route.path}" for route in routes for method in route.methods - {"HEAD"}}
+    assert set(only([row["route"] for row in rows])) == exist - {"GET /docs/oauth2-redirect"}
+
+
+def test_every_field_of_a_request_is_documented() -> None:
+    rows = table(section(page("serving.md"), "Request"), "field", "meaning")
+    assert only([row["field"] for row in rows]) == list(PredictRequest.model_fields)
+
+
+def test_every_status_is_documented() -> None:
+    rows = table(page("serving.md"), "status", "meaning", "the model sees")
+    assert only([row["status"] for row in rows]) == [status.name for status in Status]
+
+
+def test_every_cause_is_documented_with_its_gloss_and_a_remedy() -> None:
+    rows = table(page("replay.md"), "cause", "meaning", "what to do")
+    assert {names(row["cause"])[0]: row["meaning"] for row in rows} == {c.value: text for c, text in GLOSS.items()}
+    assert all(row["what to do"] for row in rows)
+
+
+def test_every_exit_code_and_http_status_is_documented() -> None:
+    rows = table(page("errors.md"), "kind", "exit code", "HTTP status", "what it means")
+    found = {names(row["kind"])[0]: (int(row["exit code"]), int(row["HTTP status"])) for row in rows}
+    kinds: list[type[SkewlessError]] = [SkewlessError, *SkewlessError.__subclasses__()]
+    assert found == {kind.kind: (kind.exit_code, http_status(kind("x", "y", fix="z"))) for kind in kinds}
+
+
+@pytest.mark.parametrize("spec", [ModelSpec, LabelSource, Split, Gate])
+def test_every_field_of_a_spec_is_documented_with_its_default(
+    spec: type[ModelSpec | LabelSource | Split | Gate],
+) -> None:
+    rows = table(section(page("first-project.md"), spec.__name__), "field", "default", "meaning")
+    fields = dataclasses.fields(spec)
+    assert only([row["field"] for row in rows]) == [item.name for item in fields]
+    for row, item in zip(rows, fields, strict=True):
+        assert bool(row["default"]) == (not required(item)), item.name
+        if isinstance(item.default, str | float):
+            assert row["default"].strip("`") == str(item.default)
+
+
+def required(item: dataclasses.Field[Any]) -> bool:
+    """Say whether a field has no default."""
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def test_every_tag_is_documented() -> None:
+    rows = table(page("first-project.md"), "tag", "value", "meaning")
+    assert only([row["tag"] for row in rows]) == [TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE]
+
+
+def test_every_column_of_the_prediction_log_is_documented() -> None:
+    rows = table(section(page("replay.md"), "What is logged"), "column", "meaning")
+    assert only([row["column"] for row in rows]) == SCHEMA.names
+
+
+def test_every_metric_of_the_evaluation_is_documented() -> None:
+    rows = table(section(page("training.md"), "Evaluation"), "metric", "task", "meaning")
+    found = {name: row["task"] for row in rows for name in names(row["metric"])}
+    one = np.array([0.0, 1.0])
+    for task in ("binary", "regression"):
+        measured = [name for name in evaluate(one, one, task=task) if not name.startswith("baseline_")]
+        assert [name for name, of in found.items() if of in {task, "both"}] == measured
+
+
+def test_every_file_of_a_package_is_documented() -> None:
+    rows = table(page("training.md"), "file", "what it is")
+    empty = np.zeros((1, 1))
+    spec = ModelSpec(
+        name="m",
+        service="s",
+        labels=LabelSource(path="p", event_time="e", known_time="k", label="l"),
+        algorithm="lightgbm",
+        split=Split(test=timedelta(days=1)),
+    )
+    contents = PackageContents(
+        model_name="model.txt",
+        model=b"",
+        spec=spec,
+        plan={},
+        reference=Reference(empty, empty[0], empty[0]),
+        profile={},
+        metrics={},
+        fingerprint={},
+        extra={"t.py": ""},
+    )
+    exist = {path if not path.startswith("extra/") else "extra/" for path in contents.files()}
+    assert set(only([row["file"] for row in rows])) == exist | {"manifest.json", "model.json"}
