@@ -183,7 +183,8 @@ class _Job:
 
     def _begin(self) -> Run:
         if self._run is None:
-            self._run = self._parent.ledger.start(self._parent.clock.now_us())
+            skew_us = abs(self._parent.online.clock_offset_us())
+            self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us)
         return self._run
 
     def _accept(self, view: View) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def load_model(packages: Path, name: str, version: str) -> ServedModel:
     except PackageError:
         runtime.close()
         raise
-    return ServedModel(
+    model = ServedModel(
         package=package,
         plan=plan,
         assembler=assembler,
@@ -96,3 +97,6 @@ def load_model(packages: Path, name: str, version: str) -> ServedModel:
         keys={view.name: KeyCodec(plan.project, view) for view in plan.views},
         rows={view.name: RowCodec(view) for view in plan.views},
     )
+    # A replaced version is freed when the last request that uses it lets go.
+    weakref.finalize(model, runtime.close)
+    return model

@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -201,14 +201,12 @@ def _publish(walk: Walk) -> int:
 
 def _race(walk: Walk, client: Client, due: list[Row]) -> int:
     """Ask without pause while a materialisation runs, so that reads fall inside it."""
-    done: list[int] = []
-    worker = threading.Thread(target=lambda: done.append(_publish(walk)))
     recent = list(islice(reversed(walk.asked), _RACE_ROWS)) or due
-    worker.start()
-    while worker.is_alive():
-        client.predict(recent, model=walk.project.models[0].name)
-    worker.join()
-    return done[0] if done else 0
+    with ThreadPoolExecutor(1) as pool:
+        publishing = pool.submit(_publish, walk)
+        while not publishing.done():
+            client.predict(recent, model=walk.project.models[0].name)
+    return publishing.result()
 
 
 def _live_quality(walk: Walk, rows: pa.Table, say: Callable[[str], None]) -> None:

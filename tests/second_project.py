@@ -16,7 +16,7 @@ ORDERS, DAYS, ASKED = 40, 12, 2_000
 CROPS = ["Kürbis", "日本の米", "o'crop \"x\"", "a|b{c}%d", "🌶️", "CROP", "crop"]
 TIME = pa.timestamp("us", tz="UTC")
 
-DEFINITIONS = '''
+DEFINITIONS = r"""
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,7 +36,7 @@ plots = FeatureView(
         Field(name="order", dtype=Int64),
         Field(name="crop_y", dtype=String),
         Field(name="select", dtype=Int64),
-        Field(name="the \\"best\\"", dtype=String),
+        Field(name="the \"best\"", dtype=String),
         Field(name="group_y", dtype=Float32),
         Field(name="last seen", dtype=UnixTimestamp),
         Field(name="is_y", dtype=Bool),
@@ -88,9 +88,9 @@ numbers = FeatureService(
     name="numbers", features=[plots[["select", "group_y", "last seen", "is_y", "table"]], crops[["limit"]]]
 )
 everything = FeatureService(name="everything", features=[values, crops, plots])
-'''
+"""
 
-TRANSFORMS = '''
+TRANSFORMS = """
 import numpy as np
 
 
@@ -111,14 +111,15 @@ def values(inputs):
 def _arrays(inputs):
     moments = {name: [int(item.timestamp() * 1e6) for item in inputs[name]] for name in ("asked at", "last seen")}
     return {name: np.asarray(column) for name, column in (inputs | moments).items()}
-'''
+"""
 
-MODELS = '''
+MODELS = """
 from datetime import timedelta
 
 from skewless.spec import Gate, LabelSource, ModelSpec, Split
 
-LABELS = {"path": "data/asked.parquet", "event_time": "asked at", "known_time": "known", "columns": {"order": "order id"}}
+LABELS = {"path": "data/asked.parquet", "event_time": "asked at", "known_time": "known"}
+LABELS |= {"columns": {"order": "order id"}}
 SPLIT = Split(test=timedelta(days=2), embargo=timedelta(hours=12))
 
 MODELS = [
@@ -148,16 +149,16 @@ MODELS = [
         retrain="0 4 * * 0",
     ),
 ]
-'''
+"""
 
-EXPECTATIONS = '''
+EXPECTATIONS = """
 import great_expectations.expectations as gxe
 
 SUITES = {
     "plots": [gxe.ExpectColumnValuesToNotBeNull(column="order")],
     "labels:good": [gxe.ExpectColumnValuesToBeInSet(column="good", value_set=[0, 1])],
 }
-'''
+"""
 
 
 def change(repo: Path) -> None:
@@ -191,18 +192,20 @@ def _plots(rng: np.random.Generator) -> pa.Table:
     order, day = (part.ravel() for part in np.meshgrid(np.arange(ORDERS), np.arange(DAYS)))
     n = len(order)
     when = NOW - (DAYS - day) * DAY + order * 1_000_003
+    created = [None if i % 11 == 0 else int(w) + 60_000_000 for i, w in enumerate(when)]
+    seen = [None if i % 9 == 0 else int(w) - 977 for i, w in enumerate(when)]
     words = np.array(["gut", "très bon", "良い", "", None], dtype=object)
     return pa.table(
         {
             "order id": pa.array(orders[order].tolist(), pa.int64()),
             "crop_y": [CROPS[i % len(CROPS)] for i in order],
             "when": _times(when),
-            "end": pa.array([None if i % 11 == 0 else int(w) + 60_000_000 for i, w in enumerate(when)], pa.int64()).cast(TIME),
+            "end": pa.array(created, pa.int64()).cast(TIME),
             "drop": pa.array([bool(i % 17 == 0) if i % 5 else None for i in range(n)]),
             "select": pa.array([None if i % 7 == 0 else 2**62 + 2 * int(i) + 1 for i in range(n)], pa.int64()),
             'the "best"': pa.array(words[rng.integers(0, 5, n)].tolist(), pa.string()),
             "group_y": pa.array(rng.normal(size=n).astype(np.float32), mask=rng.random(n) < 0.2),
-            "last seen": pa.array([None if i % 9 == 0 else int(w) - 977 for i, w in enumerate(when)], pa.int64()).cast(TIME),
+            "last seen": pa.array(seen, pa.int64()).cast(TIME),
             "is_y": pa.array((rng.random(n) < 0.5).tolist(), pa.bool_()),
             "tafel": pa.array(rng.normal(size=n), mask=rng.random(n) < 0.1),
         }

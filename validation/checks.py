@@ -77,9 +77,12 @@ class SourceChecks:
         return self.gate.check(view.name, query, self.connection, self.suites.get(view.name, ()), [list(table.files)])
 
     def labels(self, spec: ModelSpec) -> GateReport:
-        """Check the label table of a model; the suite's key is ``labels``."""
+        """Check what a model's label table said by now; the suite's key is ``labels``."""
         table = find_labels(self.repo, spec)
-        query, files = f"SELECT * FROM {table.relation}", [list(table.files)]
+        labels = spec.labels
+        published = f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
+        now = f"make_timestamptz(CAST({self.clock.now_us()} AS BIGINT))"
+        query, files = f"SELECT * FROM {table.relation} WHERE {published} <= {now}", [list(table.files)]
         name = f"{LABELS}:{spec.name}"
         suite = self.suites.get(name) or self.suites.get(LABELS, ())
         return self.gate.check(name, query, self.connection, suite, files)

@@ -47,8 +47,10 @@ def check_versions(view: View, views: OfflineViews, logged: Logged, rebuilt: Reb
     """Find reads that no honest store could have answered; return those that raced with a run."""
     named = logged.reads[view.name]
     answered = named.status != Status.UNAVAILABLE
-    oldest = _standing(view, views, rebuilt, logged.t - logged.skew_us - 1, "finished")
-    newest = _standing(view, views, rebuilt, logged.read_end + logged.skew_us, "started")
+    # Server and publisher each measured their distance to the store's clock; they may err to opposite sides.
+    skew = logged.skew_us + max((run.skew_us for run in views.ledger.runs()), default=0)
+    oldest = _standing(view, views, rebuilt, logged.t - skew - 1, "finished")
+    newest = _standing(view, views, rebuilt, logged.read_end + skew, "started")
     read = _ranks(named.versions)
     too_old, too_new = answered & _less(read, oldest), answered & _less(newest, read)
     if too_old.any():

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +33,14 @@ class Run:
     """One materialisation run; times are microseconds of the project's clock.
 
     Args:
+        skew_us: distance of this machine's clock to the store's when the run began.
         ended_us: None while it runs, and for ever if it crashed.
         covers: per partition, what it applied.
     """
 
     run_id: int
     started_us: int
+    skew_us: int = 0
     ended_us: int | None = None
     covers: Mapping[str, Coverage] = field(default_factory=dict)
 
@@ -50,19 +52,19 @@ class RunLedger:
         self._root = root
         self._finished: dict[int, Run] = {}
 
-    def start(self, now_us: int) -> Run:
+    def start(self, now_us: int, skew_us: int = 0) -> Run:
         """Record that a run begins; it gets the next free id."""
         self._root.mkdir(parents=True, exist_ok=True)
         run_id = max(self._ids(), default=0) + 1
-        while not self._create(run_id, "start", {"started_us": now_us}):
+        while not self._create(run_id, "start", {"started_us": now_us, "skew_us": skew_us}):
             run_id += 1
-        return Run(run_id=run_id, started_us=now_us)
+        return Run(run_id=run_id, started_us=now_us, skew_us=skew_us)
 
     def finish(self, run: Run, covers: Mapping[str, Coverage], now_us: int) -> Run:
         """Record that a run has ended, and what it applied."""
         body = {"ended_us": now_us, "covers": {name: asdict(item) for name, item in covers.items()}}
         self._create(run.run_id, "end", body)
-        return Run(run_id=run.run_id, started_us=run.started_us, ended_us=now_us, covers=covers)
+        return replace(run, ended_us=now_us, covers=covers)
 
     def runs(self) -> list[Run]:
         """Return all runs, oldest first."""
@@ -77,10 +79,10 @@ class RunLedger:
         start = json.loads(self._path(run_id, "start").read_text())
         end_path = self._path(run_id, "end")
         if not end_path.exists():
-            return Run(run_id=run_id, started_us=start["started_us"])
+            return Run(run_id=run_id, **start)
         end = json.loads(end_path.read_text())
         covers = {name: Coverage(**item) for name, item in end["covers"].items()}
-        run = Run(run_id=run_id, started_us=start["started_us"], ended_us=end["ended_us"], covers=covers)
+        run = Run(run_id=run_id, **start, ended_us=end["ended_us"], covers=covers)
         self._finished[run_id] = run
         return run
 

@@ -147,6 +147,16 @@ def at_positions(view: View) -> str:
     )
 
 
+def live_delays(ranges: Sequence[KnownRange]) -> str:
+    """Return SQL for the median of publication minus event time over log rows in live ranges; bind files."""
+    values = ", ".join(f"({item.first}, {item.last}, {item.ended_us})" for item in ranges)
+    return (
+        f"SELECT quantile_disc(r.ended_us - log.{EVENT}, 0.5)"
+        f" FROM {_log_rows()} AS log ASOF JOIN (VALUES {values}) AS r(first, last, ended_us)"
+        f" ON log.{SEQ} >= r.first WHERE log.{SEQ} <= r.last"
+    )
+
+
 def _log_rows() -> str:
     return f"(SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL)"
 

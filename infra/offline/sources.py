@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +69,20 @@ def find_table(repo: Path, path: str, name: str) -> Table:
         SourceError: there is no such file.
     """
     full = Path(path) if Path(path).is_absolute() else repo / path
-    pattern = str(full / "**" / "*.parquet") if full.is_dir() else str(full)
-    files = tuple(sorted(glob.glob(pattern, recursive=True)))
+    files = tuple(sorted(str(file) for file in _files(full)))
     if not files:
         raise SourceError(
             name, "has no file", value=path, fix="put the file there, or correct the path in the definition"
         )
     return Table(name=name, files=files)
+
+
+def _files(path: Path) -> Iterable[Path]:
+    if path.is_dir():
+        return path.rglob("*.parquet")
+    if path.exists():
+        return [path]
+    return Path(path.anchor).glob(str(path.relative_to(path.anchor)))
 
 
 def broken(name: str, error: duckdb.Error) -> SourceError:

@@ -11,7 +11,7 @@ from infra.log.accepted import SEQ, AcceptedLog
 from infra.log.known import known_ranges
 from infra.log.runs import RunLedger
 from infra.offline.arrays import view_read
-from infra.offline.join import ROW, Order, PointInTime, at_positions
+from infra.offline.join import ROW, Order, PointInTime, at_positions, live_delays
 from skewless.plan import FeaturePlan, View
 from skewless.rows import ViewRead, missing
 from skewless.status import Int64Array
@@ -39,6 +39,18 @@ class OfflineViews:
         runs = self.ledger.runs()
         ranges = known_ranges(runs, view.partition)
         return self._join.join(view, self.log(view), entities, order, ranges=ranges, runs=runs)
+
+    def observed_delay_us(self, view: View) -> int | None:
+        """Return the median time from event to publication in live runs, to hold against the declared delay.
+
+        None where no live run has brought a row.
+        """
+        live = [item for item in known_ranges(self.ledger.runs(), view.partition) if item.kind == "live"]
+        if not live:
+            return None
+        files = self.log(view).files(live[0].first)
+        rows = self._connection.sql(live_delays(live), params=[files]).fetchall()
+        return None if rows[0][0] is None else int(rows[0][0])
 
     def at(self, view: View, seq: Int64Array) -> tuple[ViewRead, pa.Table]:
         """Return the log rows at given positions, in their order, with their keys; -1 finds nothing."""

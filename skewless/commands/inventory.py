@@ -102,12 +102,15 @@ def _view(
 
     log = AcceptedLog(project.state / "log", view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
+    delay = project.views.observed_delay_us(view)
     seq = None if store is None else store.marker(marker_key(applied.plan.project, view))
     return {
         "view": view.name,
         "hash": view.hash,
         "log_rows": log.next_seq(),
         "rejected": count_rejected(log.files()),
+        "declared_delay_s": view.delay_us / 1e6,
+        "observed_delay_s": None if delay is None else delay / 1e6,
         "last_run": from_us(max(ends)).isoformat(timespec="seconds") if ends else None,
         "online_seq": seq,
         "online_current": None if store is None else seq == log.next_seq() - 1,

@@ -32,7 +32,15 @@ def _shown(body: dict[str, Any]) -> list[RenderableType]:
     ]
     parts = [table(f"project in {body['repo']}", ("", ""), lines)]
     if body["views"]:
-        columns = ("view", "log_rows", "rejected", "last_run", "online_seq", "online_current")
+        columns = (
+            "view",
+            "log_rows",
+            "rejected",
+            "declared_delay_s",
+            "observed_delay_s",
+            "last_run",
+            "online_current",
+        )
         parts.append(table("views", columns, [[view[name] for name in columns] for view in body["views"]]))
     if body["models"]:
         columns = ("model", "champion", "metric", "value", "moves", "problem")

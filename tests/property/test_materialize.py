@@ -86,9 +86,9 @@ class FusedLedger(RunLedger):
         super().__init__(root)
         self._fuse = fuse
 
-    def start(self, now_us: int) -> Run:
+    def start(self, now_us: int, skew_us: int = 0) -> Run:
         start = super().start
-        return self._fuse.around(lambda: start(now_us))
+        return self._fuse.around(lambda: start(now_us, skew_us))
 
     def finish(self, run: Run, covers: Any, now_us: int) -> Run:  # noqa: ANN401 - passed on
         finish = super().finish

@@ -266,7 +266,7 @@ def test_the_ledger_is_plain_json(tmp_path: Path) -> None:
     ledger = RunLedger(tmp_path)
     ledger.finish(ledger.start(1), {"p": Coverage(first=0, last=1, kind="live")}, 2)
     files: dict[str, Callable[[object], bool]] = {
-        "0000000001.start.json": lambda body: body == {"started_us": 1},
+        "0000000001.start.json": lambda body: body == {"started_us": 1, "skew_us": 0},
         "0000000001.end.json": lambda body: (
             body == {"ended_us": 2, "covers": {"p": {"first": 0, "last": 1, "kind": "live"}}}
         ),

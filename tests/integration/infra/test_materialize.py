@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from infra.log.accepted import RAW, REJECT
+from infra.offline.views import OfflineViews
 from infra.online.redis_store import RedisWriter
 from skewless.dtypes import DType
 from skewless.errors import GateError, SourceError, StoreError
@@ -237,6 +238,18 @@ def test_2_6_a_view_that_began_empty_learns_its_rows_live(world: World) -> None:
     assert world.accepted(CREATED) == [1]
     assert [(one.kind, one.ended_us) for one in world.known(CREATED)] == [("live", NOW + 7)]
     assert world.offline(CREATED, [1], t=NOW + 6).found.tolist() == [False]
+
+
+def test_2_6_the_observed_delay_is_that_of_live_rows(world: World) -> None:
+    write(world, DELAYED, (1, 98, None, 1.0))
+    world.run(DELAYED)
+    with world.connect() as connection:
+        assert OfflineViews(world.state, connection).observed_delay_us(DELAYED) is None
+    write(world, DELAYED, (1, 98, None, 1.0), (1, 99, None, 2.0), (2, 99, None, 2.0), (3, 100, None, 2.0))
+    world.clock.set(NOW + 2 * HOUR)
+    assert world.accepted(DELAYED) == [3]
+    with world.connect() as connection:
+        assert OfflineViews(world.state, connection).observed_delay_us(DELAYED) == 3 * HOUR
 
 
 def test_a_log_that_was_lost_is_told_from_its_marker(world: World) -> None:

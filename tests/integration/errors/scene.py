@@ -1,0 +1,205 @@
+"""Where a case plays: a copy of a prepared project, beside one Redis that all cases share and none may change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from infra.online.private_server import PrivateServer
+from tests.command_line import done, fingerprint
+from tests.integration.errors.server import Server
+
+# What operations.md says is held while something is done, and the sign of a running server.
+TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json"}
+STATE = ".skewless"
+Rows = dict[bytes, bytes]
+
+_REQUEST = 'Field(name="amount", dtype=Float64), '
+_MORE = (
+    'Field(name="channel", dtype=Int32), Field(name="visits", dtype=Int64), Field(name="tip", dtype=Float32), '
+    'Field(name="chip", dtype=Bool), Field(name="memo", dtype=String), Field(name="proof", dtype=Bytes), '
+)
+GOOD: Mapping[str, Any] = {
+    "card_id": 9_007_199_254_740_993,
+    "shop_id": "shop-07",
+    "amount": 12.5,
+    "paid_at": "2025-01-31T12:00:00Z",
+    "channel": 1,
+    "visits": "9007199254740993",
+    "tip": 0.5,
+    "chip": True,
+    "memo": "Zürich",
+    "proof": "é",
+}
+
+
+def make_project(repo: Path) -> None:
+    """Write, apply, materialise and train a project with a request field of every type and two models.
+
+    ``fraud`` scores nulls when the store is away and logs as well as it can; ``strict`` refuses both.
+    """
+    done("init", repo)
+    edit(repo / "definitions.py", _REQUEST, _REQUEST + _MORE)
+    edit(repo / "definitions.py", "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
+    edit(repo / "models.py", "rounds=50", "rounds=10")
+    with (repo / "models.py").open("a") as file:
+        file.write('strict = replace(MODELS[0], name="strict", missing="refuse", log="required")\nMODELS.append(strict)\n')
+    edit(repo / "models.py", "from datetime", "from dataclasses import replace\nfrom datetime")
+    labels = pq.read_table(repo / "data/payments.parquet")
+    pq.write_table(_with_more(labels), repo / "data/payments.parquet")
+    for verb in ("apply", "materialize", "train"):
+        done(verb, "--repo", repo)
+
+
+def _with_more(labels: pa.Table) -> pa.Table:
+    n = labels.num_rows
+    columns = {
+        "channel": pa.array([i % 3 for i in range(n)], pa.int32()),
+        "visits": pa.array([2**53 + i for i in range(n)], pa.int64()),
+        "tip": pa.array([i / 7 for i in range(n)], pa.float32()),
+        "chip": pa.array([i % 2 == 0 for i in range(n)], pa.bool_()),
+        "memo": pa.array(["m"] * n, pa.string()),
+        "proof": pa.array([b"p"] * n, pa.binary()),
+    }
+    for name, values in columns.items():
+        labels = labels.append_column(name, values)
+    return labels
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that a file holds."""
+    text = path.read_text()
+    assert old in text, (path, old)
+    path.write_text(text.replace(old, new))
+
+
+class Store:
+    """The one Redis; its rows are as the prepared project left them."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = redis.Redis.from_url(url)
+
+    def rows(self) -> Rows:
+        """Return every key with its value."""
+        keys = sorted(cast("Iterator[bytes]", self._client.scan_iter(count=1_000)))
+        values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
+        return dict(zip(keys, values, strict=True))
+
+    def fill(self, rows: Rows) -> None:
+        """Hold these rows and no others."""
+        self._client.flushall()
+        if rows:
+            self._client.mset(cast("Any", rows))
+
+    def set_policy(self, policy: str) -> None:
+        self._client.config_set("maxmemory-policy", policy)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """What the cases of a module share: the prepared project, the store, and one server for requests."""
+
+    repo: Path
+    store: Store
+    rows: Rows
+    stack: ExitStack
+    _served: Scene | None = None
+
+    def served(self, patch: pytest.MonkeyPatch) -> Scene:
+        """Return the project that one server answers for; it is started by the first request."""
+        if self._served is None:
+            scene = Scene(repo=self.copy(self.repo.parent / "served"), stage=self, patch=patch)
+            scene.server = Server.start(scene.repo, SKEWLESS_MAX_BATCH="50")
+            self.stack.callback(scene.server.stop)
+            self._served = scene
+        return self._served
+
+    def copy(self, target: Path) -> Path:
+        return Path(shutil.copytree(self.repo, target))
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """One case's project."""
+
+    repo: Path
+    stage: Stage
+    patch: pytest.MonkeyPatch
+    stack: ExitStack = field(default_factory=ExitStack)
+    server: Server | None = None
+    store: Store | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.repo / STATE
+
+    @property
+    def elsewhere(self) -> Path:
+        """A folder of the case that is no part of the project."""
+        folder = self.repo.parent / "elsewhere"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def setenv(self, name: str, value: str) -> None:
+        self.patch.setenv(name, value)
+
+    def serve(self, **settings: str) -> None:
+        """Start a server of this case's own."""
+        self.server = Server.start(self.repo, **settings)
+        self.stack.callback(self.server.stop)
+
+    def own_redis(self) -> PrivateServer:
+        """Start a Redis of this case's own, with the same rows."""
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        private = PrivateServer(folder, grace_s=0.5)
+        self.stack.callback(private.stop)
+        store = Store(private.ensure())
+        store.fill(self.stage.rows)
+        store.close()
+        self.setenv("SKEWLESS_REDIS_URL", store.url)
+        return private
+
+    def files(self) -> dict[str, str]:
+        """Return every file of the project, and what the case wrote elsewhere, with its hash."""
+        place = self.repo.parent / "elsewhere"
+        outside = {f"elsewhere/{path}": digest for path, digest in fingerprint(place).items()} if place.is_dir() else {}
+        here = {path: digest for path, digest in fingerprint(self.repo).items() if Path(path).name not in TRANSIENT}
+        return here | outside
+
+    def json(self, path: str) -> Any:  # noqa: ANN401 - whatever the file holds
+        return json.loads((self.state / path).read_text())
+
+
+@contextmanager
+def opened_stage(root: Path) -> Iterator[Stage]:
+    """Make the prepared project and its store; everything is stopped at the end."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("SKEWLESS_")]:
+            patch.delenv(name)
+        # A short path: the server listens on a socket file in its folder.
+        private = PrivateServer(Path(stack.enter_context(tempfile.TemporaryDirectory())), grace_s=0.5)
+        stack.callback(private.stop)
+        store = Store(private.ensure())
+        stack.callback(store.close)
+        settings = {"REDIS_URL": store.url, "PORT": "0", "THREADS": "1", "RELOAD_SECONDS": "0.02"}
+        for name, value in {**settings, "LOG_FLUSH_SECONDS": "0.02"}.items():
+            patch.setenv(f"SKEWLESS_{name}", value)
+        repo = root / "made"
+        make_project(repo)
+        yield Stage(repo=repo, store=store, rows=store.rows(), stack=stack)

@@ -1,0 +1,75 @@
+"""A running ``skewless serve``, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parents[3]
+MAIN = "from skewless.cli import main; main()"
+_PATIENCE_S = 20.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A process of its own; what it says on stderr is kept for the end."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    @classmethod
+    def start(cls, repo: Path, **settings: str) -> Server:
+        command = [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert "url" in first, first
+        return cls(process=process, url=first["url"])
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
+        """Return status, headers and text of a reply."""
+        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=_PATIENCE_S)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
+            reply = connection.getresponse()
+            return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON, or text where it is none
+        text = self.ask("GET", path)[2]
+        return json.loads(text) if text.startswith("{") else text
+
+    def stop(self) -> None:
+        """End the process; it must end cleanly, and never have shown a traceback."""
+        self.process.send_signal(signal.SIGTERM)
+        said, logged = self.process.communicate(timeout=_PATIENCE_S)
+        assert (self.process.returncode, said) == (0, ""), logged
+        assert "Traceback" not in logged, logged
+
+
+def eventually(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:
+    """Return what is seen once it is good."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.005)
+    return seen
