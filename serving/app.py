@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
 from serving.metrics import Metrics
 from serving.models import ModelTable
@@ -29,6 +30,27 @@ class PredictRequest(BaseModel):
     model: str | None = Field(None, description="name of the model; may be left out where one is served")
     rows: list[dict[str, Any]] = Field(description="one or many objects of entity keys and request fields")
     features: bool = Field(default=False, description="also return feature values, their status and age")
+
+
+class Prediction(BaseModel):
+    """One row of a reply; values, statuses and ages only where ``features`` was asked for."""
+
+    id: str
+    score: float
+    features: dict[str, float | None] | None = None
+    views: dict[str, dict[str, Any]] | None = None
+
+
+class PredictReply(BaseModel):
+    """What ``POST /predict`` answers."""
+
+    model: str
+    version: str
+    t: str = Field(description="the one time at which everything was evaluated, ISO 8601, UTC")
+    t_us: int = Field(description="the same in microseconds since the epoch")
+    log: str = Field(description="`required`: the log row is durable; `best_effort`: it is on its way")
+    degraded: bool = Field(description="the online store did not answer and nulls were scored")
+    predictions: list[Prediction]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +84,7 @@ def create_app(serving: Serving) -> FastAPI:
     _add_health(app, serving)
     _add_models(app, serving)
     app.add_exception_handler(SkewlessError, _on_error)
+    app.add_exception_handler(HTTPException, _on_refused)
     return app
 
 
@@ -75,7 +98,9 @@ async def _watch(serving: Serving) -> None:
 def _add_predict(app: FastAPI, serving: Serving) -> None:
     schema = {"requestBody": {"content": {"application/json": {"schema": PredictRequest.model_json_schema()}}}}
 
-    @app.post("/predict", summary="Predict from entity ids", openapi_extra=schema)
+    replies: dict[int | str, dict[str, Any]] = {200: {"model": PredictReply}}
+
+    @app.post("/predict", summary="Predict from entity ids", openapi_extra=schema, responses=replies)
     async def predict(request: Request) -> Response:
         start = time.perf_counter()
         name = "unknown"
@@ -151,11 +176,26 @@ def _parse(body: bytes) -> dict[str, Any]:
     unknown = data.keys() - {"model", "rows", "features"}
     if unknown:
         raise RequestError("request body", "has an unknown field", value=min(unknown), fix="send model, rows, features")
+    _check_type("model", data.get("model"), str, "the name of a model")
+    _check_type("features", data.get("features"), bool, "true or false")
     return data
+
+
+def _check_type(name: str, value: object, kind: type, wanted: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise RequestError(f"request field {name!r}", "has the wrong type", value=value, fix=f"send {wanted}")
 
 
 def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    route = f"{request.method} {request.url.path}"
+    refusal = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
+    return _json(error_json(refusal), error.status_code, dict(error.headers or {}))
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

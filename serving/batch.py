@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -26,6 +27,7 @@ from skewless.errors import SourceError
 from skewless.plan import FeaturePlan
 
 _CHUNK_ROWS = 1_000
+_T = TypeVar("_T")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -35,7 +37,7 @@ def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[st
     Returns:
         ``id``, ``score``, ``t_us``, ``version`` and every feature that the model saw.
     """
-    return asyncio.run(_predict_rows(config, model, rows))
+    return _run(_predict_rows(config, model, rows))
 
 
 def predict_file(config: ServerConfig, model: str | None, source: Path, target: Path) -> int:
@@ -48,7 +50,13 @@ def predict_file(config: ServerConfig, model: str | None, source: Path, target: 
         SourceError: the file is missing, broken or lacks a column.
         RequestError: a row is not as the plan says.
     """
-    return asyncio.run(_predict_file(config, model, source, target))
+    return _run(_predict_file(config, model, source, target))
+
+
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run to the end, in a thread of its own: a notebook has a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:

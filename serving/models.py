@@ -61,7 +61,8 @@ class ModelTable:
             PackageError: there is none, or one cannot be opened.
             StalePlanError: one was trained under another plan, or its views are not filled.
         """
-        champions = self._champions()
+        found = {name: self._aliases.get(name, CHAMPION) for name in self._names()}
+        champions = {name: version for name, version in found.items() if version is not None}
         if not champions:
             raise PackageError(
                 f"project in {self._repo}",
@@ -73,27 +74,28 @@ class ModelTable:
 
     async def refresh(self) -> list[str]:
         """Swap in champions that moved; return the models swapped. A version that fails is not served."""
-        swapped = []
-        for name, version in self._champions().items():
-            current = self._models.get(name)
-            if current is not None and current.version == version:
-                continue
-            try:
-                self._models[name] = await self._open(name, version)
-            except SkewlessError as error:
-                if self._refused.get(name) != str(error):
-                    _log.error("model_refused", model=name, version=version, error=str(error))
-                self._refused[name] = str(error)
-                continue
-            self._refused.pop(name, None)
-            swapped.append(name)
-            _log.info("model_loaded", model=name, version=version)
-        return swapped
+        return [name for name in self._names() if await self._refreshed(name)]
 
-    def _champions(self) -> dict[str, str]:
-        folders = sorted(self._packages.iterdir()) if self._packages.is_dir() else []
-        champions = {path.name: self._aliases.get(path.name, CHAMPION) for path in folders if path.is_dir()}
-        return {name: version for name, version in champions.items() if version is not None}
+    async def _refreshed(self, name: str) -> bool:
+        """Swap one model if its alias moved; return whether it did."""
+        current = self._models.get(name)
+        try:
+            version = self._aliases.get(name, CHAMPION)
+            if version is None or (current is not None and current.version == version):
+                self._refused.pop(name, None)
+                return False
+            self._models[name] = await self._open(name, version)
+        except SkewlessError as error:
+            if self._refused.get(name) != str(error):
+                _log.error("model_refused", model=name, error=str(error))
+            self._refused[name] = str(error)
+            return False
+        self._refused.pop(name, None)
+        _log.info("model_loaded", model=name, version=version)
+        return True
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._packages.iterdir() if path.is_dir()) if self._packages.is_dir() else []
 
     async def _open(self, name: str, version: str) -> ServedModel:
         model = await asyncio.to_thread(load_model, self._packages, name, version)

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from infra.online.redis_store import RedisReader, RedisWriter
+from infra.packages.durable import refused
 from infra.predictions.writer import PredictionWriter
 from serving.app import Serving, create_app
 from serving.metrics import Metrics
@@ -101,12 +102,19 @@ async def _run(
         await asyncio.sleep(0.005)
     url = f"http://{config.host}:{listener.getsockname()[1]}"
     place = config.state / "server.json"
-    place.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    on_ready(url)
     try:
+        _note(place, url)
+        on_ready(url)
         await running
     finally:
         place.unlink(missing_ok=True)
+
+
+def _note(place: Path, url: str) -> None:
+    try:
+        place.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    except OSError as error:
+        raise refused(place, error) from error
 
 
 class _Server(uvicorn.Server):

@@ -52,6 +52,7 @@ class Walk:
     facts: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, list[float]] = field(default_factory=dict)
     asked: list[Row] = field(default_factory=list)
+    sample: list[str] = field(default_factory=list)
 
     @property
     def clock(self) -> OffsetClock:
@@ -91,7 +92,6 @@ def run_demo(repo: Path) -> dict[str, Any]:
         with _server(walk) as client:
             _live(walk, client, rows)
             _retrain(walk, client)
-            _show(walk, client)
         _replay(walk)
     finally:
         project.close()
@@ -175,14 +175,20 @@ def _live(walk: Walk, client: Client, rows: pa.Table) -> None:
     with walk.stage("Test period, hour by hour") as say, _bar(walk.console) as bar:
         task = bar.add_task("hours", total=int(hours[-1] - hours[0]) + 1)
         accepted = 0
+        middle = int(edges[len(edges) // 2])
         for begin, end in zip(edges, [*edges[1:], len(hours)], strict=True):
             due = json_rows(plan, rows.slice(begin, end - begin))
             racing = len(hours) - end < len(hours) // 12
             accepted += _hour(walk, client, int(hours[begin]) * _HOUR, due, racing=racing)
+            if begin == middle:
+                _sample(walk, client, due)
             bar.update(task, completed=int(hours[begin] - hours[0]) + 1)
         walk.facts["predictions"] = sum(len(scores) for scores in walk.scores.values())
         say(f"{accepted:,} rows published in steps, {walk.facts['predictions']:,} predictions asked over HTTP")
         _live_quality(walk, rows, say)
+    with walk.stage("Ten predictions from the middle of it, with the age of what they read") as say:
+        for line in walk.sample:
+            say(line)
 
 
 def _hour(walk: Walk, client: Client, moment: int, due: list[Row], *, racing: bool) -> int:
@@ -217,6 +223,7 @@ def _live_quality(walk: Walk, rows: pa.Table, say: Callable[[str], None]) -> Non
         say(f"{spec.name} live, labels known since ({int(known.sum()):,} rows):")
         for line in quality_lines(metrics):
             say(f"  {line}")
+        say("  (later weeks than the test rows above: another season, not skew; replay tells the two apart)")
         names = ("auc", "log_loss", "base_rate", "calibration_error", "rmse")
         walk.facts.setdefault("live", {})[spec.name] = {name: metrics[name] for name in names if name in metrics}
     first = walk.facts["live"][walk.project.models[0].name]
@@ -263,14 +270,13 @@ def _wait_for_versions(walk: Walk, client: Client) -> dict[str, str]:
         time.sleep(0.05)
 
 
-def _show(walk: Walk, client: Client) -> None:
-    with walk.stage("Ten predictions, with the age of what they read") as say:
-        name = walk.project.models[0].name
-        reply = client.predict(walk.asked[-_SHOWN:], model=name, features=True)
-        keys = [column.name for column in walk.project.applied.plan.join_keys]
-        for row, item in zip(walk.asked[-_SHOWN:], reply["predictions"], strict=True):
-            ages = ", ".join(f"{view} {_age(read)}" for view, read in item["views"].items())
-            say(f"{' '.join(str(row[key]) for key in keys if key in row)}: {item['score']:.3f}  ({ages})")
+def _sample(walk: Walk, client: Client, due: list[Row]) -> None:
+    reply = client.predict(due[:_SHOWN], model=walk.project.models[0].name, features=True)
+    keys = [column.name for column in walk.project.applied.plan.join_keys]
+    for row, item in zip(due, reply["predictions"], strict=False):
+        ages = ", ".join(f"{view} {_age(read)}" for view, read in item["views"].items())
+        key = " ".join(str(row[name]) for name in keys if name in row)
+        walk.sample.append(f"{from_us(reply['t_us']):%m-%d %H:%M} {key}: {item['score']:.3f}  ({ages})")
 
 
 def _age(read: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class SkewlessError(Exception):
     def sentence(self) -> str:
         """Return the whole message on one line."""
         got = "" if self.value is None else f" (got {self.value!r})"
-        return f"{self.thing}: {self.problem}{got}. Fix: {self.fix}"
+        return f"{self.thing}: {self.problem.rstrip('.')}{got}. Fix: {self.fix}"
 
     def as_dict(self) -> dict[str, object]:
         """Return the message in parts, ready for JSON."""

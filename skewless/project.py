@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from skewless.clock import Clock, open_clock
 from skewless.settings import Settings, load_settings
@@ -54,6 +54,14 @@ class Project:
         self.state = (self.repo / self.settings.state).resolve()
         self.packages = self.state / "packages"
 
+    def __enter__(self) -> Self:
+        """Return the project; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what was opened."""
+        self.close()
+
     @cached_property
     def clock(self) -> Clock:
         """The clock that everything in this project reads."""
@@ -66,9 +74,14 @@ class Project:
         Raises:
             StalePlanError: nothing was applied, or the registry has moved on.
         """
-        from infra.applied import load_applied
+        from infra.applied import definitions_sha256, load_applied
 
-        return load_applied(self.repo, self.state)
+        applied = load_applied(self.repo, self.state)
+        if definitions_sha256(self.repo) != applied.definitions_sha256:
+            import structlog
+
+            structlog.get_logger().warning("definitions_changed", fix="`skewless plan` shows what; `skewless apply`")
+        return applied
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -109,7 +122,14 @@ class Project:
         """The gates of ``expectations.py``."""
         from validation.checks import SourceChecks
 
-        return SourceChecks(repo=self.repo, state=self.state, connection=self.connection, clock=self.clock)
+        names = [view.name for view in self.applied.plan.views] + [spec.name for spec in self.applied.models]
+        return SourceChecks(
+            repo=self.repo,
+            state=self.state,
+            connection=self.connection,
+            clock=self.clock,
+            known=frozenset(names),
+        )
 
     def plan(self) -> PlanReport:
         """Compile the definitions, check them against the sources, and say what ``apply`` would change."""

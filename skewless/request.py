@@ -86,7 +86,7 @@ def _check_names(i: int, row: object, names: set[str]) -> Mapping[str, object]:
             )
     for name in sorted(names):
         if name not in row:
-            raise RequestError(f"row {i}", "lacks a field", value=name, fix="send it; null means unknown")
+            raise RequestError(f"row {i}", f"lacks the field {name!r}", fix="send it; null means unknown")
     return row
 
 

@@ -13,7 +13,7 @@ NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 DAY = 86_400_000_000
 HUGE = 2**53
 ORDERS, DAYS, ASKED = 40, 12, 2_000
-CROPS = ["Kürbis", "日本の米", "o'crop \"x\"", "a|b{c}%d", "🌶️", "CROP", "crop"]
+CROPS = ["Kürbis", "日本の米", 'o\'crop "x"', "a|b{c}%d", "🌶️", "CROP", "crop"]
 TIME = pa.timestamp("us", tz="UTC")
 
 DEFINITIONS = r"""

@@ -35,7 +35,7 @@ class Dataset:
         weights: float64.
         t: prediction times, microseconds.
         known: when each label became known, microseconds.
-        train, test: which rows are which; embargoed rows are neither.
+        train, validation, test: which rows are which; embargoed rows are none of them.
         counts: rows of the label table by what became of them.
         status: per view, rows by status.
         fingerprint: digest of everything above.
@@ -50,6 +50,7 @@ class Dataset:
     t: Int64Array
     known: Int64Array
     train: BoolArray
+    validation: BoolArray
     test: BoolArray
     counts: Mapping[str, int]
     status: Mapping[str, Mapping[str, int]]
@@ -76,7 +77,8 @@ class Dataset:
     def table(self) -> pa.Table:
         """Return the dataset as Arrow: features by name, ``label``, ``t`` and ``split``."""
         columns = {name: self.matrix[:, i] for i, name in enumerate(self.names)}
-        split = np.where(self.train, "train", np.where(self.test, "test", "embargo"))
+        masks = [self.train, self.validation, self.test]
+        split = np.select(masks, ["train", "validation", "test"], "embargo")
         return pa.table({**columns, "label": self.labels, "t": self.t, "split": split})
 
 
@@ -127,7 +129,7 @@ def _assemble(
     t = rows[TIME].to_numpy().astype(np.int64)
     known = rows[KNOWN].to_numpy().astype(np.int64)
     request = request_arrays(plan.request, rows)
-    train, test = split_rows(spec, t, known, now_us)
+    train, validation, test = split_rows(spec, t, known, now_us)
     _refuse_empty(spec, train, test)
     vocabularies = Assembler(plan, {}).words(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
@@ -142,6 +144,7 @@ def _assemble(
         t=t,
         known=known,
         train=train,
+        validation=validation,
         test=test,
         counts=counts,
         status={name: count_statuses(status) for name, status in vectors.status.items()},
@@ -150,23 +153,27 @@ def _assemble(
     )
 
 
-def split_rows(spec: ModelSpec, t: Int64Array, known: Int64Array, now_us: int) -> tuple[BoolArray, BoolArray]:
-    """Return which rows train and which test.
+def split_rows(
+    spec: ModelSpec, t: Int64Array, known: Int64Array, now_us: int
+) -> tuple[BoolArray, BoolArray, BoolArray]:
+    """Return which rows train, which validate (for early stopping) and which test.
 
     ::
 
-        ---- train ----|-- embargo --|------ test ------| now or the last row
-        t <= start - embargo          t > start
-        and known <= start
+        -- train --|-- validation --|-- embargo --|-- test --| now or the last row
+                                                  start
+
+    Rows that train or validate have a label that was known at ``start``.
 
     The test period ends with the last row or now, whichever is first.
     """
     split = spec.as_dict()["split"]
     end = min(int(t.max()), now_us)
     start = end - split["test"]
-    test = t > start
-    train = (t <= start - split["embargo"]) & (known <= start)
-    return train, test
+    fit_end = start - split["embargo"]
+    train_end = fit_end - split["validation"]
+    in_time = known <= start
+    return (t <= train_end) & in_time, (t > train_end) & (t <= fit_end) & in_time, t > start
 
 
 def _refuse_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:

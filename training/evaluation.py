@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.runtimes.port import Vector
-from skewless.errors import SourceError
-from skewless.spec import Task
+from skewless.errors import DefinitionError, SourceError
+from skewless.spec import ModelSpec, Task
 
 Metrics = dict[str, float | None]
 Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
@@ -53,6 +54,22 @@ def evaluate(
     constant = measure(labels, np.full_like(scores, base), weight, base)
     sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
     return sizes | found | {f"baseline_{name}": value for name, value in constant.items()}
+
+
+def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float | None:
+    """Return the metric that a model's gate is about, None where it does not exist on these rows.
+
+    Raises:
+        DefinitionError: the evaluation has no metric of that name.
+    """
+    if spec.gate.metric not in metrics:
+        raise DefinitionError(
+            f"model {spec.name!r} gate",
+            "names a metric that the evaluation does not have",
+            value=spec.gate.metric,
+            fix=f"use one of {', '.join(sorted(metrics))}",
+        )
+    return metrics[spec.gate.metric]
 
 
 def auc(labels: Vector, scores: Vector, weights: Vector | None = None) -> float | None:

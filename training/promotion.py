@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from infra.packages.aliases import Aliases
 from infra.served_model import load_model
-from skewless.errors import DefinitionError
+from skewless.errors import PackageError
 from skewless.spec import LOWER_IS_BETTER, Gate, ModelSpec
 from training.dataset import Dataset
-from training.evaluation import evaluate
+from training.evaluation import evaluate, gate_metric
 from training.train import Trained
 
 CHAMPION = "champion"
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +67,22 @@ def promote(dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path,
     """
     aliases = Aliases(packages)
     holder = aliases.get(spec.name, CHAMPION)
-    measured = champion_metrics(dataset, spec, packages, holder) if holder else None
-    decision = decide(spec.gate, _metric(spec, trained.metrics), _metric(spec, measured) if measured else None)
+    measured = _yardstick(dataset, spec, packages, holder) if holder else None
+    candidate = gate_metric(spec, trained.metrics)
+    decision = decide(spec.gate, candidate, gate_metric(spec, measured) if measured else None)
     if decision.promote:
         version = trained.package.version
         aliases.move(spec.name, CHAMPION, expect=holder, to=version, reason=decision.reason, now_us=now_us)
     return decision
+
+
+def _yardstick(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:
+    try:
+        return champion_metrics(dataset, spec, packages, version)
+    except PackageError as error:
+        # An altered champion measures nothing; a new version is the remedy that its own error names.
+        _log.warning("champion_unreadable", model=spec.name, version=version, error=str(error))
+        return None
 
 
 def champion_metrics(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:
@@ -84,15 +96,3 @@ def champion_metrics(dataset: Dataset, spec: ModelSpec, packages: Path, version:
     finally:
         champion.runtime.close()
     return evaluate(dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task)
-
-
-def _metric(spec: ModelSpec, metrics: dict[str, Any]) -> float | None:
-    if spec.gate.metric not in metrics:
-        raise DefinitionError(
-            f"model {spec.name!r} gate",
-            "names a metric that the evaluation does not have",
-            value=spec.gate.metric,
-            fix=f"use one of {', '.join(sorted(metrics))}",
-        )
-    value = metrics[spec.gate.metric]
-    return None if value is None else float(value)

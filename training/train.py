@@ -15,8 +15,9 @@ from infra.runtimes.reference import Reference, reference_rows
 from infra.served_model import load_model, pin
 from skewless.clock import from_us
 from skewless.spec import ModelSpec
+from skewless.status import BoolArray
 from training.dataset import Dataset
-from training.evaluation import evaluate
+from training.evaluation import evaluate, gate_metric
 from training.profile import profile
 from training.trainers.choice import trainer_for
 from training.trainers.port import TrainedModel, TrainingSet
@@ -34,24 +35,27 @@ def train(dataset: Dataset, spec: ModelSpec, packages: Path, *, threads: int, no
     """Train a model, write its package, and open it again as the server would.
 
     Raises:
+        DefinitionError: the gate's metric is none of the evaluation's; nothing was written.
         PackageError: the runtime that would serve it differs from the library that trained it.
     """
-    model = trainer_for(spec.algorithm, threads).train(_rows(dataset), spec)
+    validation = _rows(dataset, dataset.validation) if dataset.validation.any() else None
+    model = trainer_for(spec.algorithm, threads).train(_rows(dataset, dataset.train), spec, validation)
     scores = model.score(dataset.matrix[dataset.test])
     metrics = evaluate(dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task)
+    gate_metric(spec, metrics)
     package = write_package(packages, spec.name, _contents(dataset, spec, model, metrics, now_us))
     load_model(packages, spec.name, package.version).runtime.close()
     return Trained(package=package, metrics=metrics)
 
 
-def _rows(dataset: Dataset) -> TrainingSet:
+def _rows(dataset: Dataset, chosen: BoolArray) -> TrainingSet:
     categorical = tuple(i for i, name in enumerate(dataset.names) if name in dataset.vocabularies)
     return TrainingSet(
-        matrix=np.ascontiguousarray(dataset.matrix[dataset.train]),
-        labels=dataset.labels[dataset.train],
+        matrix=np.ascontiguousarray(dataset.matrix[chosen]),
+        labels=dataset.labels[chosen],
         feature_names=dataset.names,
         categorical=categorical,
-        weights=dataset.weights[dataset.train],
+        weights=dataset.weights[chosen],
     )
 
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from infra.log.accepted import EVENT, REJECT
 from infra.offline.changes import Window, judged_rows
-from infra.offline.labels import find_labels
-from infra.offline.sources import find_table
+from infra.offline.labels import find_labels, own_columns
+from infra.offline.sources import check_columns, find_table, view_columns
 from infra.offline.sql import quote
 from skewless.clock import Clock
 from skewless.errors import DefinitionError
@@ -34,20 +34,36 @@ EXPECTATIONS_FILE = "expectations.py"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceChecks:
-    """Runs the suites of a repo's ``expectations.py``."""
+    """Runs the suites of a repo's ``expectations.py``.
+
+    Args:
+        known: names of the views and models: what a suite may be for.
+    """
 
     repo: Path
     state: Path
     connection: duckdb.DuckDBPyConnection
     clock: Clock
+    known: frozenset[str]
     gate: Gate = field(default_factory=Gate)
 
     @cached_property
     def suites(self) -> Mapping[str, Sequence[Expectation]]:
-        """The suites by view name; none where the repo has no expectations."""
+        """The suites by view name; none where the repo has no expectations.
+
+        Raises:
+            DefinitionError: a suite is for something that does not exist: its gate would never close.
+        """
         if not (self.repo / EXPECTATIONS_FILE).exists():
             return {}
-        return load_suites(self.repo)
+        suites = load_suites(self.repo)
+        for name in suites:
+            if name.removeprefix(f"{LABELS}:") not in self.known | {LABELS}:
+                known = ", ".join(sorted(self.known | {LABELS}))
+                raise DefinitionError(
+                    f"suite in {EXPECTATIONS_FILE}", "is for nothing in the plan", value=name, fix=f"use one of {known}"
+                )
+        return suites
 
     def new_rows(self, view: View, rows: pa.Table) -> None:
         """Check rows that are about to be accepted; a batch that fails goes to quarantine.
@@ -71,6 +87,7 @@ class SourceChecks:
         """Check every published row of a view's source that could be accepted; nothing is changed."""
         table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
         types = table.column_types(self.connection)
+        check_columns(table, types, view_columns(view))
         window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
         rows = f"(SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
         query = _as_declared(view, rows)
@@ -79,6 +96,7 @@ class SourceChecks:
     def labels(self, spec: ModelSpec) -> GateReport:
         """Check what a model's label table said by now; the suite's key is ``labels``."""
         table = find_labels(self.repo, spec)
+        check_columns(table, table.column_types(self.connection), own_columns(spec))
         labels = spec.labels
         published = f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
         now = f"make_timestamptz(CAST({self.clock.now_us()} AS BIGINT))"
@@ -93,12 +111,10 @@ class SourceChecks:
         Raises:
             DefinitionError: a name is neither a view nor a model.
         """
-        known = {view.name for view in views} | {spec.name for spec in models}
         for name in names:
-            if name not in known:
-                raise DefinitionError(
-                    "name", "is neither a view nor a model", value=name, fix=f"use one of {', '.join(sorted(known))}"
-                )
+            if name not in self.known:
+                known = ", ".join(sorted(self.known))
+                raise DefinitionError("name", "is neither a view nor a model", value=name, fix=f"use one of {known}")
         reports = [self.source(view) for view in views if not names or view.name in names]
         return reports + [self.labels(spec) for spec in models if not names or spec.name in names]
 

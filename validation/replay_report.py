@@ -76,6 +76,8 @@ class ReplayReport:
     def lines(self) -> list[str]:
         """Return the verdict for people, a sentence a line."""
         verdict = "every one equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
+        if not self.compared:
+            return ["no prediction is logged: there is nothing to prove"]
         text = [f"{self.compared:,} predictions recomputed from the accepted log: {verdict}"]
         causes = self.findings.by_cause.most_common()
         text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in causes]

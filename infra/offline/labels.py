@@ -28,12 +28,15 @@ _MILLISECOND = 1_000
 
 def label_columns(plan: FeaturePlan, spec: ModelSpec) -> dict[str, DType]:
     """Return the columns that a label table must have, with the types that they must fit."""
+    wanted = {spec.labels.column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
+    return wanted | own_columns(spec)
+
+
+def own_columns(spec: ModelSpec) -> dict[str, DType]:
+    """Return the columns of a label table that are neither keys nor request fields, with their types."""
     labels = spec.labels
-    wanted = {labels.column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
-    wanted |= {labels.event_time: DType.TIMESTAMP, labels.known_time: DType.TIMESTAMP, labels.label: DType.FLOAT64}
-    if labels.weight:
-        wanted[labels.weight] = DType.FLOAT64
-    return wanted
+    wanted = {labels.event_time: DType.TIMESTAMP, labels.known_time: DType.TIMESTAMP, labels.label: DType.FLOAT64}
+    return wanted | ({labels.weight: DType.FLOAT64} if labels.weight else {})
 
 
 def find_labels(repo: Path, spec: ModelSpec) -> Table:

@@ -18,7 +18,7 @@ from skewless.errors import PlaceError, SkewlessError, StoreError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _WIDTH_OF_A_PIPE = 160
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,27 @@ def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
         output.answer(body, *_shown(body))
 
 
+_VIEW_COLUMNS = ("view", "log_rows", "rejected", "declared_delay", "observed_delay", "last_run", "online_current")
+
+
+def _view_row(view: dict[str, Any]) -> list[object]:
+    shown = {
+        **view,
+        "declared_delay": _length(view["declared_delay_s"]),
+        "observed_delay": _length(view["observed_delay_s"]),
+    }
+    return [shown[name] for name in _VIEW_COLUMNS]
+
+
+def _length(seconds: float | None) -> str | None:
+    """Return a length of time for people.
+
+    >>> _length(5400.0)
+    '1:30:00'
+    """
+    return None if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
 def _shown(body: dict[str, Any]) -> list[RenderableType]:
     online, server, plan = body["online"], body["server"], body["plan"]
     lines = [
@@ -32,16 +54,7 @@ def _shown(body: dict[str, Any]) -> list[RenderableType]:
     ]
     parts = [table(f"project in {body['repo']}", ("", ""), lines)]
     if body["views"]:
-        columns = (
-            "view",
-            "log_rows",
-            "rejected",
-            "declared_delay_s",
-            "observed_delay_s",
-            "last_run",
-            "online_current",
-        )
-        parts.append(table("views", columns, [[view[name] for name in columns] for view in body["views"]]))
+        parts.append(table("views", _VIEW_COLUMNS, [_view_row(view) for view in body["views"]]))
     if body["models"]:
         columns = ("model", "champion", "metric", "value", "moves", "problem")
         parts.append(table("models", columns, [[model[name] for name in columns] for model in body["models"]]))

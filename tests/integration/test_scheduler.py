@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -175,6 +175,15 @@ print("closed", flush=True)
 """
 
 
+def _until_a_job_ran(lines: IO[str]) -> dict[str, Any]:
+    """Return what was logged until then, by event."""
+    said: dict[str, Any] = {}
+    while "job" not in said:
+        line = json.loads(lines.readline())
+        said[line["event"]] = line
+    return said
+
+
 def test_a_running_scheduler_ticks_and_stops_on_sigterm(place: Place) -> None:
     (place.repo / "expectations.py").unlink()
     place.publish(later_rows(place, 4))
@@ -184,15 +193,15 @@ def test_a_running_scheduler_ticks_and_stops_on_sigterm(place: Place) -> None:
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+            said = _until_a_job_ran(process.stdout)
         finally:
             process.send_signal(signal.SIGTERM)
             rest = process.stdout.read()
     assert process.returncode == 0
     assert rest.splitlines()[-1] == "closed"
-    assert lines[0]["event"] == "scheduler_started"
-    assert lines[0]["jobs"] == {"materialize": "*/5 * * * *", "validate": "0 * * * *", JOBS[2]: "0 4 * * *"}
-    assert (lines[1]["job"], lines[1]["ok"]) == ("materialize", True)
+    crons = {"materialize": "*/5 * * * *", "validate": "0 * * * *", JOBS[2]: "0 4 * * *"}
+    assert said["scheduler_started"]["jobs"] == crons
+    assert (said["job"]["job"], said["job"]["ok"]) == ("materialize", True)
     place.project.refresh()
     assert [report.accepted for report in place.project.materialize(check=False)] == [0, 0]
     run = json.loads((place.state / "runs/0000000003.end.json").read_text())

@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -229,6 +230,7 @@ def live_through(world: World, steps: list[Step]) -> list[tuple[int, list[bytes 
     return list(ended.items())
 
 
+@pytest.mark.timeout(600)  # only a failure takes so long, to find its smallest form
 @settings(max_examples=(settings().max_examples + 1) // 2)
 @given(STEPS)
 def test_2_3_online_equals_offline_after_any_arrival_and_any_crash(

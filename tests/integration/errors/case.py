@@ -64,10 +64,12 @@ class Case:
         says: what the whole message must hold, above all the value.
         arrange: done before the state is taken for the first time.
         during: held while it is asked.
-        added: file patterns below the project that it adds, each at least once; nothing else may differ.
+        added: file patterns below the project that it adds, each at least once.
+        changed: file patterns that may differ afterwards; nothing else may.
         after: asked at the end.
         writes_rows: whether it may bring other views up to date in the store.
         shared: whether the server that all requests share answers.
+        usage: whether the command line itself refuses, in its own words.
     """
 
     name: str
@@ -79,9 +81,11 @@ class Case:
     arrange: Arrange = nothing
     during: Callable[[Scene], AbstractContextManager[object]] = quietly
     added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
     after: Callable[[Scene, Said], None] = no_more
     writes_rows: bool = False
     shared: bool = False
+    usage: bool = False
 
 
 def verb(*words: str, repo: bool = True) -> Callable[[Scene], Said]:

@@ -113,8 +113,12 @@ class Store:
 
 @dataclass(kw_only=True)
 class Stage:
-    """What the cases of a module share: the prepared project, the store, and one server for requests."""
+    """What the cases of a module share: the prepared project, the store, and one server for requests.
 
+    Each case has its copy at one and the same path, since that is part of what identifies a source.
+    """
+
+    kept: Path
     repo: Path
     store: Store
     rows: Rows
@@ -124,26 +128,31 @@ class Stage:
     def served(self, patch: pytest.MonkeyPatch) -> Scene:
         """Return the project that one server answers for; it is started by the first request."""
         if self._served is None:
-            scene = Scene(repo=self.copy(self.repo.parent / "served"), stage=self, patch=patch)
+            repo = Path(shutil.copytree(self.kept, self.kept.parent / "served"))
+            scene = Scene(repo=repo, place=repo, stage=self, patch=patch)
             scene.server = Server.start(scene.repo, SKEWLESS_MAX_BATCH="50")
             self.stack.callback(scene.server.stop)
             self._served = scene
         return self._served
 
-    def copy(self, target: Path) -> Path:
-        return Path(shutil.copytree(self.repo, target))
+    def copy(self) -> Path:
+        """Return the prepared project as it was."""
+        if self.repo.exists():
+            shutil.rmtree(self.repo)
+        return Path(shutil.copytree(self.kept, self.repo))
 
 
 @dataclass(kw_only=True)
 class Scene:
-    """One case's project."""
+    """One case's project, and a place beside it."""
 
     repo: Path
+    place: Path
     stage: Stage
     patch: pytest.MonkeyPatch
     stack: ExitStack = field(default_factory=ExitStack)
     server: Server | None = None
-    store: Store | None = None
+    server_redis: PrivateServer | None = None
 
     @property
     def state(self) -> Path:
@@ -152,7 +161,7 @@ class Scene:
     @property
     def elsewhere(self) -> Path:
         """A folder of the case that is no part of the project."""
-        folder = self.repo.parent / "elsewhere"
+        folder = self.place / "elsewhere"
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -177,7 +186,7 @@ class Scene:
 
     def files(self) -> dict[str, str]:
         """Return every file of the project, and what the case wrote elsewhere, with its hash."""
-        place = self.repo.parent / "elsewhere"
+        place = self.place / "elsewhere"
         outside = {f"elsewhere/{path}": digest for path, digest in fingerprint(place).items()} if place.is_dir() else {}
         here = {path: digest for path, digest in fingerprint(self.repo).items() if Path(path).name not in TRANSIENT}
         return here | outside
@@ -200,6 +209,7 @@ def opened_stage(root: Path) -> Iterator[Stage]:
         settings = {"REDIS_URL": store.url, "PORT": "0", "THREADS": "1", "RELOAD_SECONDS": "0.02"}
         for name, value in {**settings, "LOG_FLUSH_SECONDS": "0.02"}.items():
             patch.setenv(f"SKEWLESS_{name}", value)
-        repo = root / "made"
+        repo = root / "p"
         make_project(repo)
-        yield Stage(repo=repo, store=store, rows=store.rows(), stack=stack)
+        kept = Path(shutil.copytree(repo, root / "kept"))
+        yield Stage(kept=kept, repo=repo, store=store, rows=store.rows(), stack=stack)

@@ -86,6 +86,14 @@ def test_2_3_late_rows_and_corrections_in_a_changed_file(world: World) -> None:
     assert world.offline(CREATED, [1], [2], t=NOW).values["x"].tolist() == [1.0, 2.0]
 
 
+def test_2_1_of_rows_that_come_together_created_decides_and_null_ranks_below_a_value(world: World) -> None:
+    write(world, CREATED, (1, 90, 91, 1.0), (1, 90, None, 9.0), (2, 90, 92, 2.0), (2, 90, 91, 9.0), (2, 89, 99, 9.0))
+    world.run(CREATED)
+    read = world.online(CREATED, [1], [2])
+    assert read.values["x"].tolist() == [1.0, 2.0]
+    assert same(read, world.offline(CREATED, [1], [2]))
+
+
 def test_2_3_a_tombstone_deletes_and_a_later_row_brings_back(world: World) -> None:
     view = make_view(tombstone="gone")
     table = {"id": [1, 1], "event": times(HOUR, 2 * HOUR), "created": times(HOUR, 2 * HOUR), "x": [1.0, None]}

@@ -213,9 +213,7 @@ def test_a_flipped_bit_in_a_stored_value(place: Place, bit: int) -> None:
         ("__run_id", lambda run: run + 1, (Cause.LOG_ALTERED, "shop_risk")),
     ],
 )
-def test_an_altered_log_row(
-    place: Place, column: str, change: Callable[[Any], Any], found: tuple[Cause, str]
-) -> None:
+def test_an_altered_log_row(place: Place, column: str, change: Callable[[Any], Any], found: tuple[Cause, str]) -> None:
     answer = place.predict(ask(10))
     seq = int(answer.reads["shop_risk"].versions.seq[4])
     (path,) = place.project.views.log(place.view("shop_risk")).files()

@@ -48,9 +48,7 @@ def make_spec(gate: Gate) -> ModelSpec:
         (Gate(), None, 0.7, False, "auc does not exist on the test rows"),
     ],
 )
-def test_the_gate(
-    gate: Gate, candidate: float | None, champion: float | None, reason: str, *, promoted: bool
-) -> None:
+def test_the_gate(gate: Gate, candidate: float | None, champion: float | None, reason: str, *, promoted: bool) -> None:
     decision = decide(gate, candidate, champion)
     assert (decision.promote, decision.reason) == (promoted, reason)
     assert (decision.candidate, decision.champion) == (candidate, champion)

@@ -1,0 +1,92 @@
+"""A full disk: a limit on the size of files, so that the kernel refuses to write, at each verb that writes."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.integration.errors.case import Arrange, Case, Said, both, post, rows, verb
+from tests.integration.errors.files import _csv
+from tests.integration.errors.scene import Scene
+from tests.integration.errors.server import eventually
+from tests.integration.errors.world import new_shop_rows, reworded
+
+FULL, ALMOST_FULL = 0, 2_000
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, in bytes; Python ignores the signal, so writes fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _case(name: str, *words: str, size: int, arrange: Arrange, **parts: Any) -> Case:  # noqa: ANN401 - fields of Case
+    return Case(
+        name=f"{name}, {'full' if size == FULL else 'almost full'} disk",
+        ask=verb(*words, repo=parts.pop("repo", True)),
+        code=7,
+        arrange=arrange,
+        during=lambda _: limited(size),
+        says=("cannot be written",),
+        **parts,
+    )
+
+
+def _each() -> Iterator[Case]:
+    for size in (FULL, ALMOST_FULL):
+        yield _case("apply", "apply", size=size, arrange=reworded, fix="free disk space")
+        yield _case("materialize", "materialize", size=size, arrange=new_shop_rows, fix="free disk space")
+        yield _case("train", "train", "fraud", size=size, arrange=lambda _: None, thing="file", fix="make room")
+        yield _case("init", "init", "{elsewhere}/new", repo=False, size=size, arrange=lambda s: s.elsewhere.mkdir(exist_ok=True), fix="free disk space")
+        yield _case(
+            "predict file", "predict", "fraud", "--in", "{elsewhere}/in.csv", "--out", "{elsewhere}/out.parquet",
+            size=size, arrange=_csv("1.5"), fix="free disk space",
+        )  # fmt: skip
+    yield _case("serve", "serve", size=FULL, arrange=lambda _: None, fix="free disk space")
+
+
+def _served_on_full_disk(scene: Scene) -> None:
+    with limited(ALMOST_FULL):
+        scene.serve()
+
+
+def _drop_is_counted(scene: Scene, said: Said) -> None:
+    assert said.body["log"] == "best_effort"
+    assert len(said.body["predictions"]) == 2
+    server = scene.server
+    assert server is not None
+    metrics = eventually(lambda: str(server.get("/metrics")), lambda text: 'log_dropped_total{reason="disk"}' in text)
+    assert 'skewless_log_dropped_total{reason="disk"} 2.0' in metrics
+
+
+def _asks_to_come_back(_: Scene, said: Said) -> None:
+    assert said.headers["retry-after"] == "1"
+
+
+CASES: tuple[Case, ...] = (
+    *_each(),
+    Case(
+        name="best-effort prediction log, full disk",
+        ask=post(rows({}, {})),
+        code=200,
+        arrange=_served_on_full_disk,
+        after=_drop_is_counted,
+    ),
+    Case(
+        name="required prediction log, full disk",
+        ask=post(rows(model="strict")),
+        code=503,
+        thing="prediction log",
+        says=("cannot be written",),
+        fix="free disk space",
+        arrange=_served_on_full_disk,
+        after=_asks_to_come_back,
+    ),
+)

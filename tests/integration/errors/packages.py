@@ -1,0 +1,116 @@
+"""Packages that were altered since: at start, at prediction, at replay, at training, and at a hot swap."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from infra.packages.aliases import Aliases
+from tests.command_line import done
+from tests.integration.errors.case import Arrange, Case, Said, both, post, rows, verb
+from tests.integration.errors.requests import LOGGED
+from tests.integration.errors.scene import GOOD, Scene
+from tests.integration.errors.server import eventually
+
+FILES = (
+    "about.json", "extra/payment_time.py", "fingerprint.json", "manifest.json", "metrics.json", "model.txt",
+    "plan.json", "profile.json", "reference_margins.npy", "reference_rows.npy", "reference_scores.npy", "spec.json",
+)  # fmt: skip
+_ROW = json.dumps(GOOD)
+
+
+def _package(scene: Scene, version: str = "000001") -> Path:
+    return scene.state / "packages/fraud" / version
+
+
+def altered(file: str, version: str = "000001") -> Arrange:
+    """Return the change of one byte of a packaged file."""
+
+    def arrange(scene: Scene) -> None:
+        path = _package(scene, version) / file
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return arrange
+
+
+def _lost(scene: Scene) -> None:
+    (_package(scene) / "model.txt").unlink()
+
+
+def _smuggled(scene: Scene) -> None:
+    (_package(scene) / "notes.txt").write_text("mine")
+
+
+def _predicted(scene: Scene) -> None:
+    done("predict", "fraud", "--row", _ROW, "--repo", scene.repo)
+
+
+def _case(what: str, words: tuple[str, ...], arrange: Arrange, value: str, **parts: Any) -> Case:  # noqa: ANN401
+    given = {"thing": "package 'fraud' version '000001'", "fix": "use another version", **parts}
+    return Case(name=f"{words[0]}: {what}", ask=verb(*words), code=8, arrange=arrange, says=(value,), **given)
+
+
+def _moved_to_altered(scene: Scene) -> None:
+    """While a server runs, a version that was altered becomes champion."""
+    scene.serve()
+    shutil.copytree(_package(scene), _package(scene, "000002"))  # its manifest says 000001
+    aliases = Aliases(scene.state / "packages")
+    aliases.move("fraud", "champion", expect="000001", to="000002", reason="planted", now_us=1)
+    server = scene.server
+    assert server is not None
+    eventually(lambda: server.get("/models")["refused"])
+
+
+def _old_version_served(scene: Scene, said: Said) -> None:
+    assert scene.server is not None
+    assert said.body["version"] == "000001"
+    listed = scene.server.get("/models")
+    assert {model["model"]: model["version"] for model in listed["models"]} == {"fraud": "000001", "strict": "000001"}
+    refused = listed["refused"]["fraud"]
+    for part in ("package 'fraud' version '000002'", "manifest.json", "Fix: "):
+        assert part in refused
+    eventually(lambda: list((scene.state / "predictions").glob("*.parquet")))
+
+
+def _broken_alias(scene: Scene) -> None:
+    """While a server runs, the alias itself becomes unreadable."""
+    scene.serve()
+    (scene.state / "packages/fraud/aliases/champion/000002.json").write_text("{")
+    server = scene.server
+    assert server is not None
+    eventually(lambda: server.get("/models")["refused"])
+
+
+def _swaps_when_repaired(scene: Scene, said: Said) -> None:
+    assert said.body["version"] == "000001"
+    server = scene.server
+    assert server is not None
+    assert "alias entry" in str(server.get("/models")["refused"])
+    eventually(lambda: list((scene.state / "predictions").glob("*.parquet")))
+
+
+CASES: tuple[Case, ...] = (
+    *(_case(f"{file} altered", ("serve",), altered(file), file) for file in FILES),
+    *(
+        _case(f"{file} altered", ("predict", "fraud", "--row", _ROW), altered(file), file)
+        for file in ("model.txt", "spec.json")
+    ),
+    *(
+        _case(f"{file} altered", ("replay", "fraud"), both(_predicted, altered(file)), file)
+        for file in ("model.txt", "plan.json", "extra/payment_time.py")
+    ),
+    _case("model.txt lost", ("serve",), _lost, "model.txt", fix="restore the folder"),
+    _case("a file added", ("serve",), _smuggled, "notes.txt", fix="move it out"),
+    Case(
+        name="hot swap: an altered version", ask=post(rows()), code=200,
+        arrange=_moved_to_altered, after=_old_version_served, added=LOGGED,
+    ),
+    Case(
+        name="hot swap: an unreadable alias", ask=post(rows()), code=200,
+        arrange=_broken_alias, after=_swaps_when_repaired, added=LOGGED,
+    ),
+)  # fmt: skip

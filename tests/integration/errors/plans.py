@@ -1,0 +1,74 @@
+"""Plans that are missing, damaged, older than the registry, or other than a model's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.integration.errors.case import Arrange, Case, both, verb, written
+from tests.integration.errors.scene import GOOD, Scene
+from tests.integration.errors.world import narrowed
+
+_ROW = json.dumps(GOOD)
+_VERBS = (
+    ("validate",),
+    ("materialize",),
+    ("train", "fraud"),
+    ("serve",),
+    ("predict", "fraud", "--row", _ROW),
+    ("replay", "fraud"),
+    ("scheduler", "--once"),
+)
+
+
+def _unapplied(scene: Scene) -> None:
+    (scene.state / "plan.json").unlink()
+
+
+def _registry_moved(scene: Scene) -> None:
+    """Change the registry as another tool would: it is longer by a field that Feast's own format skips."""
+    path = scene.state / "registry.db"
+    path.write_bytes(path.read_bytes() + b"\xc0\x3e\x01")
+
+
+def _each(words: tuple[str, ...]) -> Iterator[Case]:
+    def case(what: str, arrange: Arrange, thing: str, *says: str, fix: str) -> Case:
+        return Case(
+            name=f"{words[0]}: {what}", ask=verb(*words), code=3, arrange=arrange, thing=thing, says=says, fix=fix
+        )
+
+    yield case("nothing applied", _unapplied, "project in", "no applied plan", fix="run `skewless apply`")
+    yield case(
+        "plan older than the registry", _registry_moved, "plan ", "older than the Feast registry", "registry.db",
+        fix="then `skewless apply`",
+    )  # fmt: skip
+    yield case(
+        "damaged plan", written(".skewless/plan.json", "{"), "plan.json", "cannot be read", fix="`skewless apply` again"
+    )
+
+
+def _other_plan(*words: str) -> Case:
+    return Case(
+        name=f"{words[0]}: a model of another plan", ask=verb(*words), code=3, arrange=narrowed,
+        thing="model 'fraud' 000001", says=("trained under another plan", "'card_days'", "country"), fix="train again",
+    )  # fmt: skip
+
+
+CASES: tuple[Case, ...] = (
+    *(case for words in _VERBS for case in _each(words)),
+    _other_plan("serve"),
+    _other_plan("predict", "fraud", "--row", _ROW),
+    Case(
+        name="train: a model that is not in the plan", ask=verb("train", "nosuch"), code=3,
+        thing="model", says=("not in the applied plan", "'nosuch'", "fraud, strict"), fix="add it to models.py",
+    ),
+    Case(
+        name="replay: a model that is not in the plan", ask=verb("replay", "nosuch"), code=6,
+        thing="model", says=("is unknown", "'nosuch'"), fix="fraud, strict",
+    ),
+    Case(
+        name="validate: neither view nor model", ask=verb("validate", "nosuch"), code=2,
+        thing="name", says=("'nosuch'",), fix="card_days, fraud, shop_risk, strict",
+    ),
+)  # fmt: skip

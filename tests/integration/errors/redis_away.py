@@ -1,0 +1,129 @@
+"""Redis away at each stage, of another policy, or another one than was filled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from infra.online.private_server import PrivateServer
+from tests.integration.errors.case import Case, Said, environment, post, rows, verb
+from tests.integration.errors.requests import LOGGED
+from tests.integration.errors.scene import GOOD, Scene, Store
+from tests.integration.errors.server import eventually
+from tests.integration.errors.world import new_shop_rows
+
+AWAY = "redis://ann:hush@127.0.0.1:1/0"
+_ROW = json.dumps(GOOD)
+_NEEDS = (("materialize",), ("serve",), ("predict", "fraud", "--row", _ROW), ("scheduler", "--once"))
+
+
+def _away(*words: str) -> Case:
+    def no_password(_: Scene, said: Said) -> None:
+        assert "hush" not in said.text
+
+    def arrange(scene: Scene) -> None:
+        new_shop_rows(scene)
+        scene.setenv("SKEWLESS_REDIS_URL", AWAY)
+
+    return Case(
+        name=f"{words[0]}: Redis away", ask=verb(*words), code=7, arrange=arrange, after=no_password,
+        thing="Redis at redis://***@127.0.0.1:1/0", says=("did not answer",), fix="SKEWLESS_REDIS_URL",
+        added=(".skewless/packages/*",) if words[0] == "scheduler" else (),
+    )  # fmt: skip
+
+
+@contextmanager
+def _evicting(scene: Scene) -> Iterator[None]:
+    scene.stage.store.set_policy("allkeys-lru")
+    try:
+        yield
+    finally:
+        scene.stage.store.set_policy("noeviction")
+
+
+def _policy(*words: str) -> Case:
+    return Case(
+        name=f"{words[0]}: Redis may evict", ask=verb(*words), code=7, during=_evicting, arrange=new_shop_rows,
+        thing="Redis at", says=("may evict rows", "maxmemory-policy allkeys-lru"), fix="set maxmemory-policy noeviction",
+    )  # fmt: skip
+
+
+def _other_database(scene: Scene) -> None:
+    scene.setenv("SKEWLESS_REDIS_URL", scene.stage.store.url + ("&" if "?" in scene.stage.store.url else "?") + "db=5")
+
+
+def _unfilled(*words: str) -> Case:
+    return Case(
+        name=f"{words[0]}: another Redis", ask=verb(*words), code=3, arrange=_other_database,
+        thing="model 'fraud'", says=("this Redis does not hold", "'card_days'"), fix="run `skewless materialize`",
+    )  # fmt: skip
+
+
+def _older_log(scene: Scene) -> None:
+    """Restore a log from before its last rows, which the store has already."""
+    for path in (scene.state / "log/batch").glob("shop_risk-*/*"):
+        path.unlink()
+
+
+def _served_then_away(scene: Scene) -> None:
+    private = scene.own_redis()
+    scene.serve()
+    private.stop()
+    scene.server_redis = private
+
+
+def _held(scene: Scene, _: Said) -> None:
+    """The rows are there when the store is back, and so are the predictions."""
+    private = scene.server_redis
+    assert isinstance(private, PrivateServer)
+    store = Store(private.ensure())
+    assert store.rows() == scene.stage.rows
+    store.close()
+    server = scene.server
+    assert server is not None
+    again = json.dumps(rows(model="strict")).encode()
+    status, _, text = eventually(lambda: server.ask("POST", "/predict", again), lambda reply: reply[0] == 200)
+    assert json.loads(text)["degraded"] is False
+
+
+def _degraded(scene: Scene, said: Said) -> None:
+    assert said.body["degraded"] is True
+    (item,) = said.body["predictions"]
+    assert {read["status"] for read in item["views"].values()} == {"UNAVAILABLE"}
+    assert {item["features"][name] for name in ("card_days__payments_7d", "shop_risk__refund_share")} == {None}
+    assert scene.server is not None
+    assert 'skewless_requests_total{model="fraud",outcome="degraded"} 1.0' in scene.server.get("/metrics")
+    _held(scene, said)
+
+
+def _refused(scene: Scene, said: Said) -> None:
+    assert said.headers["retry-after"] == "1"
+    _held(scene, said)
+
+
+CASES: tuple[Case, ...] = (
+    *(_away(*words) for words in _NEEDS),
+    *(_policy(*words) for words in _NEEDS[:2]),
+    *(_unfilled(*words) for words in _NEEDS[1:3]),
+    Case(
+        name="materialize: no URL of a Redis", ask=verb("materialize"), code=7,
+        arrange=environment("SKEWLESS_REDIS_URL", "http://:hush@127.0.0.1"),
+        thing="setting 'redis_url'", says=("is not the URL",), fix="redis://HOST:PORT/DB",
+    ),
+    Case(
+        name="materialize: a log older than Redis", ask=verb("materialize", "--no-check"), code=7, arrange=_older_log,
+        thing="view 'shop_risk'", says=("ahead of the log", "2399"), fix="restore the state folder",
+    ),
+    Case(
+        name="request: Redis away, nulls scored", ask=post(rows()), code=200,
+        arrange=_served_then_away, after=_degraded, added=LOGGED,
+    ),
+    Case(
+        name="request: Redis away, nulls refused", ask=post(rows(model="strict")), code=503,
+        arrange=_served_then_away, after=_refused, added=LOGGED,
+        thing="Redis at", says=("did not answer",), fix="start it",
+    ),
+)  # fmt: skip
