@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skewless.errors import StalePlanError
+from skewless.errors import StalePlanError, StoreError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
 
@@ -52,7 +52,11 @@ class Applied:
 
 
 def save_applied(state: Path, applied: Applied) -> None:
-    """Put a plan in force, whole or not at all."""
+    """Put a plan in force, whole or not at all.
+
+    Raises:
+        StoreError: the disk refused.
+    """
     state.mkdir(parents=True, exist_ok=True)
     body: dict[str, Any] = {
         "format": _FORMAT,
@@ -63,12 +67,16 @@ def save_applied(state: Path, applied: Applied) -> None:
         "registry_sha256": applied.registry_sha256,
         "definitions_sha256": applied.definitions_sha256,
     }
-    temporary = state / "plan.json.tmp"
-    with temporary.open("w") as file:
-        file.write(json.dumps(body, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(state / "plan.json")
+    place, temporary = state / "plan.json", state / "plan.json.tmp"
+    try:
+        with temporary.open("w") as file:
+            file.write(json.dumps(body, indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(place)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"file {place}", f"cannot be written: {error}", fix="free disk space or rights") from error
 
 
 def read_applied(state: Path) -> Applied | None:

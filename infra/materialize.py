@@ -141,10 +141,16 @@ class Materializer:
     def save_progress(self, view: View, progress: Progress) -> None:
         """Record how far the source of a view has been read."""
         path = self._progress_path(view)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(progress)))
-        temporary.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(asdict(progress)))
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(
+                f"file {path}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+            ) from error
 
     def _progress_path(self, view: View) -> Path:
         return self.state / "progress" / f"{view.name}-{view.hash}.json"
@@ -166,8 +172,10 @@ class _Job:
         self._now_us = parent.clock.now_us()
         self._run: Run | None = None
         self._covers: dict[str, Coverage] = {}
+        self._left = False  # whether this run left rows in the log or in the store
 
     def view(self, view: View) -> ViewReport:
+        self._refuse_foreign_log(view)
         try:
             accepted, rejected = self._accept(view)
         except (GateError, SourceError):
@@ -197,7 +205,7 @@ class _Job:
             good = rows.filter(pc.is_null(rows[REJECT]))
             if self._check is not None and good.num_rows:
                 self._check(view, good)
-            log.append(self._stamp(rows))
+            self._append(log, self._stamp(rows))
         before = parent.progress(view)
         # A clock that went back must not make rows look new again.
         upto = max(self._now_us, before.upto_us if before else self._now_us)
@@ -208,6 +216,26 @@ class _Job:
         )
         rejected = rows.num_rows - int(pc.sum(pc.is_null(rows[REJECT])).as_py() or 0)
         return rows.num_rows - rejected, rejected
+
+    def _append(self, log: AcceptedLog, rows: pa.Table) -> None:
+        tail = log.next_seq()
+        try:
+            log.append(rows)
+        except StoreError:
+            if self._run is not None and not self._left and log.next_seq() == tail:
+                self._parent.ledger.withdraw(self._run)
+            raise
+        self._left = True
+
+    def _refuse_foreign_log(self, view: View) -> None:
+        applied_seq = self._parent.online.marker(marker_key(self._parent.project, view))
+        if applied_seq is not None and applied_seq >= self._parent.log(view).next_seq():
+            raise StoreError(
+                f"view {view.name!r}",
+                "is ahead of the log in this Redis, so the log is not the one it was filled from",
+                value=applied_seq,
+                fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty database",
+            )
 
     def _idle(self, view: View) -> bool:
         progress = self._parent.progress(view)
@@ -229,13 +257,6 @@ class _Job:
         tail = log.next_seq() - 1
         name = marker_key(parent.project, view)
         applied_seq = parent.online.marker(name)
-        if applied_seq is not None and applied_seq > tail:
-            raise StoreError(
-                f"view {view.name!r}",
-                "is ahead of the log in this Redis, so the log is not the one it was filled from",
-                value=applied_seq,
-                fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty database",
-            )
         runs = parent.ledger.runs()
         covered = last_covered(runs, view.partition)
         # The first run of a view is its bootstrap even if it found no row: what comes later comes live.
@@ -243,6 +264,7 @@ class _Job:
         first = -1 if applied_seq is None else applied_seq
         if tail > covered or tail > first or applied_seq is None or not seen:
             self._begin()
+        self._left |= tail > first or applied_seq is None
         counts = _write_winners(parent, view, log, first + 1) if tail > first else (0, 0)
         if applied_seq is None or tail > first:
             parent.online.set_marker(name, tail)

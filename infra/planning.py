@@ -14,7 +14,7 @@ from infra.offline.labels import find_labels, label_columns
 from infra.offline.sources import check_columns, find_table, view_columns
 from infra.packages.aliases import Aliases
 from infra.packages.package import open_package
-from infra.registry import register, registry_path
+from infra.registry import registered, registry_path
 from infra.served_model import pinned_plan
 from skewless.changes import Breakage, Change, compare_named, compare_plans, find_breakages
 from skewless.plan import FeaturePlan
@@ -58,21 +58,22 @@ class Planner:
         Raises:
             DefinitionError: a definition cannot be right; nothing was changed.
             SourceError: a source is missing, broken or of another shape; nothing was changed.
+            StoreError: the disk refused; nothing was changed.
         """
         compiled = self._compile()
         report = self._compare(compiled)
         self.state.mkdir(parents=True, exist_ok=True)
-        register(self.repo, compiled.feast_objects)
         registry = registry_path(self.repo)
-        applied = Applied(
-            plan=compiled.plan,
-            models=compiled.models,
-            applied_us=now_us,
-            registry=registry,
-            registry_sha256=file_sha256(self.repo / registry),
-            definitions_sha256=definitions_sha256(self.repo),
-        )
-        save_applied(self.state, applied)
+        with registered(self.repo, compiled.feast_objects):
+            applied = Applied(
+                plan=compiled.plan,
+                models=compiled.models,
+                applied_us=now_us,
+                registry=registry,
+                registry_sha256=file_sha256(self.repo / registry),
+                definitions_sha256=definitions_sha256(self.repo),
+            )
+            save_applied(self.state, applied)
         return report
 
     def _compile(self) -> Compiled:

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from infra.online.redis_store import RedisReader, RedisWriter
-from infra.packages.durable import refused
+from infra.durable import refused
 from infra.predictions.writer import PredictionWriter
 from serving.app import Serving, create_app
 from serving.metrics import Metrics

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from infra.durable import sync_folder
 from skewless.errors import ConflictError, StoreError
 
 SEQ = "__seq"
@@ -83,7 +84,7 @@ class AcceptedLog:
             self._folder.mkdir(parents=True, exist_ok=True)
             _write_durably(numbered, temporary)
             self._link(temporary, path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
                 f"log folder {self._folder}",
@@ -145,14 +146,6 @@ def _write_durably(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def count_rejected(files: Sequence[str]) -> int:

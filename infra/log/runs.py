@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from infra.durable import sync_folder
 from skewless.errors import StoreError
 
 Kind = Literal["live", "bootstrap"]
@@ -66,6 +67,10 @@ class RunLedger:
         self._create(run.run_id, "end", body)
         return replace(run, ended_us=now_us, covers=covers)
 
+    def withdraw(self, run: Run) -> None:
+        """Forget a run that failed before it left a row in the log or in the store."""
+        self._path(run.run_id, "start").unlink(missing_ok=True)
+
     def runs(self) -> list[Run]:
         """Return all runs, oldest first."""
         return [self._read(run_id) for run_id in self._ids()]
@@ -97,6 +102,7 @@ class RunLedger:
                 file.flush()
                 os.fsync(file.fileno())
             os.link(temporary, self._path(run_id, what))
+            sync_folder(self._root)
         except FileExistsError:
             return False
         except OSError as error:

@@ -86,7 +86,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: Feature
 
 def askable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows serving would accept: request fields are null at most where they are floats or text."""
-    kept = np.ones(rows.num_rows, dtype=np.bool_)
+    kept = ~arrays.nulls(rows[TIME])
     for column in fields:
         if not nullable(column.dtype):
             kept &= ~arrays.nulls(rows[column.name])

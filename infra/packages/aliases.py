@@ -8,7 +8,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.packages.durable import exclusive, refused, sync_folder, write_durable
+from infra.durable import exclusive, refused, sync_folder, write_durable
 from infra.packages.names import alias_folder, model_folder, number, version_folder
 from skewless.errors import ConflictError, PackageError
 

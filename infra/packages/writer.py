@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from infra.packages.durable import exclusive, refused, sync_folder, write_durable
+from infra.durable import exclusive, refused, sync_folder, write_durable
 from infra.packages.manifest import MANIFEST, encode_manifest
 from infra.packages.names import list_versions, model_folder, number
 from infra.packages.package import Package, PackageContents, open_package

@@ -98,8 +98,8 @@ CASES: tuple[Case, ...] = (
         thing="definitions.py:", says=("transformz",), fix="correct the definition",
     ),
     *_each(
-        "no models", edited("models.py", "MODELS = [", "MODEL = MODELS = 1, ["),
-        thing="models.py", says=("MODELS",), fix="",
+        "no models", written("models.py", "MODEL = []\n"),
+        thing="models.py", says=("MODELS",), fix="MODELS = [ModelSpec(...)]",
     ),
     *_each(
         "a broken Feast configuration", written("feature_store.yaml", "project: [\n"),

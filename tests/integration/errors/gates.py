@@ -87,8 +87,8 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         name="train: a gate on an unknown metric", ask=verb("train", "fraud"), code=2,
-        arrange=_gate('metric="auc"', 'metric="auc"'),
-        thing="model 'fraud' gate", says=("'auc'",), fix="auc", after=_champion_stays,
+        arrange=_gate('metric="auc"', 'metric="acu"'),
+        thing="model 'fraud' gate", says=("'acu'",), fix="use one of auc", after=_champion_stays,
     ),
     Case(
         name="train: an unknown parameter value", ask=verb("train", "fraud"), code=2,

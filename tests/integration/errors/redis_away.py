@@ -63,8 +63,8 @@ def _unfilled(*words: str) -> Case:
 
 
 def _older_log(scene: Scene) -> None:
-    """Restore a log from before its last rows, which the store has already."""
-    for path in (scene.state / "log/batch").glob("shop_risk-*/*"):
+    """Lose the log of a view, whose rows the store has already; they are due again."""
+    for path in (*(scene.state / "log/batch").glob("shop_risk-*/*"), *(scene.state / "progress").glob("shop_risk-*")):
         path.unlink()
 
 

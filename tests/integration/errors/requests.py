@@ -24,12 +24,10 @@ def _answered(name: str, change: dict[str, Any], statuses: dict[str, str]) -> Ca
         assert absent
         assert {item["features"][label] for label in absent} == {None}
         assert said.body["degraded"] is False
-        eventually(lambda: len(list((scene.state / "predictions").glob("*.parquet"))) > n_files[0])
-
-    n_files = [0]
+        eventually(lambda: scene.logged() > scene.logged_before)
 
     def count(scene: Scene) -> None:
-        n_files[0] = len(list((scene.state / "predictions").glob("*.parquet")))
+        scene.logged_before = scene.logged()
 
     return Case(
         name=name, ask=post(rows(change)), code=200, arrange=count, after=check, added=LOGGED, shared=True
@@ -82,7 +80,7 @@ TYPES = {
 def _wrong_types() -> Iterator[Case]:
     for field, values in WRONG.items():
         for what, value in values.items():
-            says = (TYPES[field] if value != 2**63 else "does not fit int64", "" if value is None else f"{value!r}")
+            says = (TYPES[field] if value != 2**63 else "does not fit int64", "" if value is None else str(value))
             yield _refused(
                 f"{field} is {what}", rows({}, {field: value}), thing=f"row 1 {_kind(field)} {field!r}", says=says
             )
@@ -122,7 +120,7 @@ CASES: tuple[Case, ...] = (
     _refused("beyond float64", _raw("1" + "0" * 400), says=("request",), thing="", fix="send"),
     _refused("unknown model", rows(model="nosuch"), 404, thing="field 'model'", says=("'nosuch'",), fix="fraud, strict"),
     _refused("no model of two", {"rows": [GOOD]}, 404, thing="field 'model'", fix="use one of: fraud, strict"),
-    _refused("model is a list", rows() | {"model": ["fraud"]}, thing="field 'model'", says=("['fraud']",), fix="fraud"),
+    _refused("model is a list", rows() | {"model": ["fraud"]}, thing="field 'model'", says=("['fraud']",), fix="the name of a model"),
     *_wrong_types(),
     Case(
         name="request: description of an unknown model",

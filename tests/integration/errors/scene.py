@@ -61,6 +61,7 @@ def make_project(repo: Path) -> None:
     pq.write_table(_with_more(labels), repo / "data/payments.parquet")
     for verb in ("apply", "materialize", "train"):
         done(verb, "--repo", repo)
+    done("predict", "fraud", "--row", json.dumps(GOOD), "--repo", repo)
 
 
 def _with_more(labels: pa.Table) -> pa.Table:
@@ -153,6 +154,7 @@ class Scene:
     stack: ExitStack = field(default_factory=ExitStack)
     server: Server | None = None
     server_redis: PrivateServer | None = None
+    logged_before: int = 1
 
     @property
     def state(self) -> Path:
@@ -164,6 +166,10 @@ class Scene:
         folder = self.place / "elsewhere"
         folder.mkdir(exist_ok=True)
         return folder
+
+    def logged(self) -> int:
+        """Return how many files the prediction log has."""
+        return len(list((self.state / "predictions").glob("*.parquet")))
 
     def setenv(self, name: str, value: str) -> None:
         self.patch.setenv(name, value)
@@ -190,10 +196,6 @@ class Scene:
         outside = {f"elsewhere/{path}": digest for path, digest in fingerprint(place).items()} if place.is_dir() else {}
         here = {path: digest for path, digest in fingerprint(self.repo).items() if Path(path).name not in TRANSIENT}
         return here | outside
-
-    def json(self, path: str) -> Any:  # noqa: ANN401 - whatever the file holds
-        return json.loads((self.state / path).read_text())
-
 
 @contextmanager
 def opened_stage(root: Path) -> Iterator[Stage]:

@@ -34,7 +34,7 @@ class Server:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | settings,
+            env={**_environment(), **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,6 +64,11 @@ class Server:
         said, logged = self.process.communicate(timeout=_PATIENCE_S)
         assert (self.process.returncode, said) == (0, ""), logged
         assert "Traceback" not in logged, logged
+
+
+def _environment() -> dict[str, str]:
+    # Feast, once imported, sends the metrics of its process and of all children to files.
+    return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
 
 
 def eventually(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:

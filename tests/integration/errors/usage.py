@@ -38,7 +38,7 @@ CASES: tuple[Case, ...] = (
         _setting("wrong variable", environment("SKEWLESS_PORT", "eighty"), "'eighty'", thing="'port'", word=word)
         for word in _VERBS
     ),
-    _setting("setting out of range", written("skewless.yaml", "port: 70000\n"), "70000", thing="setting 'port'"),
+    _setting("setting out of range", written("skewless.yaml", "max_batch: 0\n"), "0", thing="setting 'max_batch'"),
     _setting("settings that are no table", written("skewless.yaml", "- 1\n"), "[1]", thing="skewless.yaml"),
     _setting("settings that are no YAML", written("skewless.yaml", "a: [\n"), "is not YAML", thing="skewless.yaml"),
     _setting("unknown clock", environment("SKEWLESS_CLOCK", "sundial"), "'sundial'", thing="'clock'", word="apply"),
@@ -71,5 +71,5 @@ CASES: tuple[Case, ...] = (
     ),
     Case(name="unknown verb", ask=verb("materialise"), code=2, says=("No such command 'materialise'",), usage=True),
     Case(name="unknown option", ask=verb("plan", "--now"), code=2, says=("No such option", "--now"), usage=True),
-    Case(name="wrong option", ask=verb("serve", "--port", "x"), code=2, says=("--port", "'x'"), usage=True),
+    Case(name="wrong option", ask=verb("serve", "--port", "x"), code=2, says=("--port", "integer"), usage=True),
 )  # fmt: skip

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ from skewless.plan import View
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 
-ROOT = Path(__file__).parents[3]
 CREATED = make_view("created", path="created.parquet")
 DELAYED = make_view("delayed", path="delayed.parquet", created=None, delay_us=HOUR)
 NOW = 100 * HOUR
@@ -289,57 +285,6 @@ def test_a_clock_that_goes_back_accepts_nothing_twice(world: World) -> None:
     world.clock.set(NOW + HOUR)
     assert world.accepted(CREATED) == [0]
     assert world.log(CREATED).num_rows == 3
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-import pyarrow.parquet as pq
-from infra.log import accepted
-from infra.online.redis_store import RedisWriter
-from skewless.clock import ManualClock
-from tests.integration.infra.test_materialize import CREATED
-from tests.integration.infra.world import World
-calls, at = [0], int(sys.argv[4])
-def dying(owner, name):
-    real = getattr(owner, name)
-    def call(*arguments, **keywords):
-        calls[0] += 1
-        if calls[0] == at:
-            os.kill(os.getpid(), 9)
-        return real(*arguments, **keywords)
-    setattr(owner, name, call)
-for owner, name in ((os, "fsync"), (os, "link"), (Path, "replace"), (RedisWriter, "put"), (RedisWriter, "set_marker")):
-    dying(owner, name)
-World(root=Path(sys.argv[1]), url=sys.argv[2], clock=ManualClock(int(sys.argv[3]))).run(CREATED)
-"""
-STEPS = (1, 3, 5, 7, 8, 9, 10, 11)  # around the start, the append, progress, rows, marker and end
-
-
-def test_1_4_a_killed_run_is_made_good_by_the_next(world: World, server_url: str) -> None:
-    write(world, CREATED, (0, 1, 1, 0.0))
-    world.run(CREATED)
-    rows = [(0, 1, 1, 0.0)]
-    codes = []
-    for step in STEPS:
-        rows += [(step, step, step, float(step)), (0, step, step, float(step))]
-        write(world, CREATED, *rows)
-        world.clock.set(NOW + 2 * step)
-        arguments = [str(world.root), server_url, str(world.clock.now_us()), str(step)]
-        command = [sys.executable, "-c", KILLED, *arguments]
-        codes.append(subprocess.run(command, cwd=ROOT, check=False).returncode)
-        world.clock.set(NOW + 2 * step + 1)
-        world.run(CREATED)
-        keys = [[key] for key in range(step + 1)]
-        read = world.online(CREATED, *keys)
-        assert same(read, world.offline(CREATED, *keys))
-        assert read.values["x"][[0, step]].tolist() == [float(step)] * 2
-    assert set(codes[:-1]) == {-signal.SIGKILL}
-    log = world.log(CREATED)
-    assert log["__seq"].to_pylist() == list(range(len(rows)))
-    # Each row was accepted once, whatever died in between.
-    assert len(set(zip(log["id"].to_pylist(), log["x"].to_pylist(), strict=True))) == len(rows)
-    assert world.known(CREATED)[-1].last == len(rows) - 1
 
 
 def test_a_marker_tells_how_far_a_view_was_applied(world: World) -> None:
