@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from serving.predictor import Predictions, Predictor
 from serving.server import ServerConfig
 from skewless.clock import to_us
 from skewless.dtypes import DType
-from skewless.errors import SourceError
+from skewless.errors import PlaceError, SourceError, StoreError
 from skewless.plan import FeaturePlan
 
 _CHUNK_ROWS = 1_000
@@ -47,8 +47,10 @@ def predict_file(config: ServerConfig, model: str | None, source: Path, target: 
     appears when all rows are done.
 
     Raises:
+        PlaceError: there is no folder for the target.
         SourceError: the file is missing, broken or lacks a column.
         RequestError: a row is not as the plan says.
+        StoreError: Redis or the disk refused; there is no target then.
     """
     return _run(_predict_file(config, model, source, target))
 
@@ -67,6 +69,8 @@ async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[d
 
 
 async def _predict_file(config: ServerConfig, name: str | None, source: Path, target: Path) -> int:
+    if not target.parent.is_dir():
+        raise PlaceError(f"folder {target.parent}", "does not exist", fix="make it, or name another file")
     total, writer = 0, None
     temporary = target.with_name(f".{target.name}.tmp")
     async with _open(config, name) as (predictor, model):
@@ -74,15 +78,19 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
             for chunk in _chunks(source):
                 answer = await predictor.predict(model, plain_rows(model.plan, chunk))
                 result = _with_columns(chunk, _result(answer))
-                writer = writer or _writer(temporary, target, result.schema)
-                writer.write_table(result)
+                with _writing(target):
+                    writer = writer or _writer(temporary, target, result.schema)
+                    writer.write_table(result)
                 total += chunk.num_rows
             _refuse_empty(source, total)
+            with _writing(target):
+                _close(writer)
         except BaseException:
-            _close(writer)
+            # A disk that refused a row may refuse the footer too.
+            with suppress(OSError):
+                _close(writer)
             temporary.unlink(missing_ok=True)
             raise
-    _close(writer)
     temporary.replace(target)
     return total
 
@@ -184,6 +192,16 @@ def _with_columns(chunk: pa.Table, columns: dict[str, Any]) -> pa.Table:
 
 def _writer(path: Path, target: Path, schema: pa.Schema) -> pq.ParquetWriter | pa_csv.CSVWriter:
     return pa_csv.CSVWriter(path, schema) if target.suffix == ".csv" else pq.ParquetWriter(path, schema)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"file {target}", f"cannot be written: {error}", fix="make room, or name another file"
+        ) from error
 
 
 def _close(writer: pq.ParquetWriter | pa_csv.CSVWriter | None) -> None:

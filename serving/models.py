@@ -95,7 +95,9 @@ class ModelTable:
         return True
 
     def _names(self) -> list[str]:
-        return sorted(path.name for path in self._packages.iterdir() if path.is_dir()) if self._packages.is_dir() else []
+        return (
+            sorted(path.name for path in self._packages.iterdir() if path.is_dir()) if self._packages.is_dir() else []
+        )
 
     async def _open(self, name: str, version: str) -> ServedModel:
         model = await asyncio.to_thread(load_model, self._packages, name, version)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import uvicorn
 
-from infra.online.redis_store import RedisReader, RedisWriter
 from infra.durable import refused
+from infra.online.redis_store import RedisReader, RedisWriter
 from infra.predictions.writer import PredictionWriter
 from serving.app import Serving, create_app
 from serving.metrics import Metrics
@@ -107,6 +107,8 @@ async def _run(
         on_ready(url)
         await running
     finally:
+        server.should_exit = True
+        await asyncio.wait([running])
         place.unlink(missing_ok=True)
 
 

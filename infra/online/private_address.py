@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from skewless.errors import PlaceError
+from skewless.errors import StoreError
 
 SOCKET_NAME = "server.sock"
 # macOS allows 103 bytes for the path of a socket, Linux 107.
@@ -112,7 +112,8 @@ def write_private(path: Path, text: str) -> None:
             file.write(text)
         draft.replace(path)
     except OSError as error:
-        raise PlaceError(
+        draft.unlink(missing_ok=True)
+        raise StoreError(
             f"file {path}", f"cannot be written: {error.strerror}", fix="make room and the state folder writable"
         ) from error
 

@@ -20,7 +20,7 @@ TABLES = {
 }
 PARAMS = {
     "objective": "binary",
-    "learning_rate": 0.05,
+    "learning_rate": 0.08,
     "num_leaves": 63,
     "min_data_in_leaf": 200,
     "feature_fraction": 0.6,
@@ -32,7 +32,7 @@ PARAMS = {
 }
 
 
-def baseline_auc(data: Path, tables: tuple[str, ...] = tuple(TABLES), rounds: int = 250) -> float:
+def baseline_auc(data: Path, tables: tuple[str, ...] = tuple(TABLES), rounds: int = 150) -> float:
     """Return the area under the ROC curve on the last three weeks.
 
     Args:

@@ -1,4 +1,4 @@
-"""The table of errors of issue 2: each names thing, value and remedy, ends with its code, and leaves the state alone."""
+"""The table of errors of issue 2: each names thing, value and remedy, ends with its code, and changes no state."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ CASES: tuple[Case, ...] = (
     ),
     *_each(
         "a transform through pandas", edited("definitions.py", 'mode="python"', 'mode="pandas"'),
-        thing="payment_time", says=("pandas",), fix='mode="python"',
+        thing="definitions.py:", says=("Pandas",), fix="correct the definition there",
     ),
     *_each(
         "an unknown tag", edited("definitions.py", "skewless.delay", "skewless.delays"),

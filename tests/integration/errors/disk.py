@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.integration.errors.case import Arrange, Case, Said, both, post, rows, verb
+from tests.integration.errors.case import Arrange, Case, Said, post, rows, verb
 from tests.integration.errors.files import _csv
 from tests.integration.errors.scene import Scene
-from tests.integration.errors.server import eventually
+from tests.integration.errors.server import eventually, refused_start
 from tests.integration.errors.world import new_shop_rows, reworded
 
 FULL, ALMOST_FULL = 0, 2_000
@@ -44,12 +45,19 @@ def _each() -> Iterator[Case]:
         yield _case("apply", "apply", size=size, arrange=reworded, fix="free disk space")
         yield _case("materialize", "materialize", size=size, arrange=new_shop_rows, fix="free disk space")
         yield _case("train", "train", "fraud", size=size, arrange=lambda _: None, thing="file", fix="make room")
-        yield _case("init", "init", "{elsewhere}/new", repo=False, size=size, arrange=lambda s: s.elsewhere.mkdir(exist_ok=True), fix="free disk space")
+        yield _case(
+            "init",
+            "init",
+            "{elsewhere}/new",
+            repo=False,
+            size=size,
+            arrange=lambda s: s.elsewhere.mkdir(exist_ok=True),
+            fix="free disk space",
+        )
         yield _case(
             "predict file", "predict", "fraud", "--in", "{elsewhere}/in.csv", "--out", "{elsewhere}/out.parquet",
-            size=size, arrange=_csv("1.5"), fix="free disk space",
+            size=size, arrange=_csv("1.5"), fix="make room",
         )  # fmt: skip
-    yield _case("serve", "serve", size=FULL, arrange=lambda _: None, fix="free disk space")
 
 
 def _served_on_full_disk(scene: Scene) -> None:
@@ -70,8 +78,40 @@ def _asks_to_come_back(_: Scene, said: Said) -> None:
     assert said.headers["retry-after"] == "1"
 
 
+def _serve(scene: Scene) -> Said:
+    # A process of its own, as Feast has sent this one's metrics to files.
+    code, text = refused_start(scene.repo)
+    body = json.loads(text)
+    return Said(code=code, text=text, body=body, error=body.get("error", {}))
+
+
+def _private_redis(scene: Scene) -> None:
+    new_shop_rows(scene)
+    scene.patch.delenv("SKEWLESS_REDIS_URL")
+
+
 CASES: tuple[Case, ...] = (
     *_each(),
+    Case(
+        name="serve, full disk",
+        ask=_serve,
+        code=7,
+        during=lambda _: limited(FULL),
+        thing="server.json",
+        says=("cannot be written",),
+        fix="make room",
+    ),
+    Case(
+        name="private Redis, full disk",
+        ask=verb("materialize"),
+        code=7,
+        arrange=_private_redis,
+        during=lambda _: limited(FULL),
+        thing="server.conf",
+        says=("cannot be written",),
+        fix="make room",
+        added=(".skewless/redis/*",),
+    ),
     Case(
         name="best-effort prediction log, full disk",
         ask=post(rows({}, {})),

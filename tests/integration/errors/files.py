@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.integration.errors.case import Arrange, Case, Said, both, place, rows, verb, written
+from tests.integration.errors.case import Arrange, Case, Said, both, place, verb, written
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
 
@@ -105,7 +105,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="predict file: no folder for the answer",
         ask=verb("predict", "fraud", "--in", "{elsewhere}/in.csv", "--out", "{elsewhere}/no/out.csv"),
-        code=10, arrange=_csv("1.5"), thing="out.csv", says=("No such file",), fix="correct the path", added=LOGGED,
+        code=10, arrange=_csv("1.5"), thing="folder ", says=("elsewhere/no", "does not exist"), fix="make it",
     ),
     Case(
         name="predict: no input",

@@ -19,7 +19,7 @@ _RUN = (
 _PACKAGE = (".skewless/packages/fraud/000002/*",)
 
 
-def _quarantined(scene: Scene, said: Said) -> None:
+def _quarantined(scene: Scene, _: Said) -> None:
     (path,) = (scene.state / "quarantine/shop_risk").glob("*.parquet")
     assert [share > 1 for share in pq.read_table(path)["refund_share"].to_pylist()] == [True] * 3
 

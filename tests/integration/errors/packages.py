@@ -98,6 +98,12 @@ CASES: tuple[Case, ...] = (
         _case(f"{file} altered", ("replay", "fraud"), altered(file), file)
         for file in ("model.txt", "plan.json", "extra/payment_time.py")
     ),
+    _case("model.txt altered", ("plan",), altered("model.txt"), "model.txt"),
+    Case(
+        name="train: an altered champion is replaced, as its error advises", ask=verb("train", "fraud"), code=0,
+        arrange=altered("model.txt"),
+        added=(".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/aliases/*02.json"),
+    ),
     _case("model.txt lost", ("serve",), _lost, "model.txt", fix="restore the folder"),
     _case("a file added", ("serve",), _smuggled, "notes.txt", fix="move it out"),
     Case(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from tests.integration.errors.case import Arrange, Case, both, verb, written
+from tests.integration.errors.case import Arrange, Case, verb, written
 from tests.integration.errors.scene import GOOD, Scene
 from tests.integration.errors.world import narrowed
 

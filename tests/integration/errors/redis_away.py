@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 from infra.online.private_server import PrivateServer
 from tests.integration.errors.case import Case, Said, environment, post, rows, verb
@@ -47,7 +45,7 @@ def _evicting(scene: Scene) -> Iterator[None]:
 def _policy(*words: str) -> Case:
     return Case(
         name=f"{words[0]}: Redis may evict", ask=verb(*words), code=7, during=_evicting, arrange=new_shop_rows,
-        thing="Redis at", says=("may evict rows", "maxmemory-policy allkeys-lru"), fix="set maxmemory-policy noeviction",
+        thing="Redis at", says=("may evict", "maxmemory-policy allkeys-lru"), fix="set maxmemory-policy noeviction",
     )  # fmt: skip
 
 
@@ -85,8 +83,8 @@ def _held(scene: Scene, _: Said) -> None:
     server = scene.server
     assert server is not None
     again = json.dumps(rows(model="strict")).encode()
-    status, _, text = eventually(lambda: server.ask("POST", "/predict", again), lambda reply: reply[0] == 200)
-    assert json.loads(text)["degraded"] is False
+    reply = eventually(lambda: server.ask("POST", "/predict", again), lambda reply: reply[0] == 200)
+    assert json.loads(reply[2])["degraded"] is False
 
 
 def _degraded(scene: Scene, said: Said) -> None:

@@ -29,9 +29,7 @@ def _answered(name: str, change: dict[str, Any], statuses: dict[str, str]) -> Ca
     def count(scene: Scene) -> None:
         scene.logged_before = scene.logged()
 
-    return Case(
-        name=name, ask=post(rows(change)), code=200, arrange=count, after=check, added=LOGGED, shared=True
-    )
+    return Case(name=name, ask=post(rows(change)), code=200, arrange=count, after=check, added=LOGGED, shared=True)
 
 
 def _absent(statuses: dict[str, str]) -> set[str]:
@@ -91,9 +89,7 @@ def _kind(field: str) -> str:
 
 
 CASES: tuple[Case, ...] = (
-    _answered(
-        "request: unknown card", {"card_id": 5}, {"card_days": "NOT_FOUND", "shop_risk": "PRESENT"}
-    ),
+    _answered("request: unknown card", {"card_id": 5}, {"card_days": "NOT_FOUND", "shop_risk": "PRESENT"}),
     _answered(
         "request: unknown card and shop",
         {"card_id": -1, "shop_id": "nowhere"},
@@ -118,9 +114,17 @@ CASES: tuple[Case, ...] = (
     _refused("bare Infinity", _raw("-Infinity"), thing="request body", says=("is not JSON",), fix="send null"),
     _refused("NaN as text", rows({"amount": "NaN"}), thing="row 0 field 'amount'", says=("'NaN'",), fix="null"),
     _refused("beyond float64", _raw("1" + "0" * 400), says=("request",), thing="", fix="send"),
-    _refused("unknown model", rows(model="nosuch"), 404, thing="field 'model'", says=("'nosuch'",), fix="fraud, strict"),
+    _refused(
+        "unknown model", rows(model="nosuch"), 404, thing="field 'model'", says=("'nosuch'",), fix="fraud, strict"
+    ),
     _refused("no model of two", {"rows": [GOOD]}, 404, thing="field 'model'", fix="use one of: fraud, strict"),
-    _refused("model is a list", rows() | {"model": ["fraud"]}, thing="field 'model'", says=("['fraud']",), fix="the name of a model"),
+    _refused(
+        "model is a list",
+        rows() | {"model": ["fraud"]},
+        thing="field 'model'",
+        says=("['fraud']",),
+        fix="the name of a model",
+    ),
     *_wrong_types(),
     Case(
         name="request: description of an unknown model",

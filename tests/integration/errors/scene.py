@@ -55,7 +55,9 @@ def make_project(repo: Path) -> None:
     edit(repo / "definitions.py", "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
     edit(repo / "models.py", "rounds=50", "rounds=10")
     with (repo / "models.py").open("a") as file:
-        file.write('strict = replace(MODELS[0], name="strict", missing="refuse", log="required")\nMODELS.append(strict)\n')
+        file.write(
+            'strict = replace(MODELS[0], name="strict", missing="refuse", log="required")\nMODELS.append(strict)\n'
+        )
     edit(repo / "models.py", "from datetime", "from dataclasses import replace\nfrom datetime")
     labels = pq.read_table(repo / "data/payments.parquet")
     pq.write_table(_with_more(labels), repo / "data/payments.parquet")
@@ -196,6 +198,7 @@ class Scene:
         outside = {f"elsewhere/{path}": digest for path, digest in fingerprint(place).items()} if place.is_dir() else {}
         here = {path: digest for path, digest in fingerprint(self.repo).items() if Path(path).name not in TRANSIENT}
         return here | outside
+
 
 @contextmanager
 def opened_stage(root: Path) -> Iterator[Stage]:

@@ -30,9 +30,8 @@ class Server:
 
     @classmethod
     def start(cls, repo: Path, **settings: str) -> Server:
-        command = [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
         process = subprocess.Popen(
-            command,
+            _command(repo),
             cwd=ROOT,
             env={**_environment(), **settings},
             stdout=subprocess.PIPE,
@@ -64,6 +63,19 @@ class Server:
         said, logged = self.process.communicate(timeout=_PATIENCE_S)
         assert (self.process.returncode, said) == (0, ""), logged
         assert "Traceback" not in logged, logged
+
+
+def refused_start(repo: Path) -> tuple[int, str]:
+    """Return exit code and answer of a server that does not come up."""
+    said = subprocess.run(
+        _command(repo), cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+    )
+    assert "Traceback" not in said.stderr, said.stderr
+    return said.returncode, said.stdout
+
+
+def _command(repo: Path) -> list[str]:
+    return [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
 
 
 def _environment() -> dict[str, str]:

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tests.integration.errors.case import Arrange, Case, both, edited, verb, written
+from tests.command_line import run
+from tests.integration.errors.case import Arrange, Case, both, verb, written
 from tests.integration.errors.definitions import rewritten
 from tests.integration.errors.files import truncated
 from tests.integration.errors.scene import Scene, edit
-from tests.command_line import run
 
 _SHOPS, _LABELS = "data/shop_risk.parquet", "data/payments.parquet"
 _CSV = "data/shop_risk.csv"
@@ -62,7 +62,14 @@ DAMAGE: dict[str, tuple[Arrange, Arrange, str]] = {
     "empty file": (written(_SHOPS, b""), written(_LABELS, b""), "cannot be read"),
     "vanished file": (_gone(_SHOPS), _gone(_LABELS), "has no file"),
 }
-VIEW_VERBS = (("plan",), ("apply",), ("validate",), ("materialize",), ("materialize", "--dry-run"), ("materialize", "--no-check"))
+VIEW_VERBS = (
+    ("plan",),
+    ("apply",),
+    ("validate",),
+    ("materialize",),
+    ("materialize", "--dry-run"),
+    ("materialize", "--no-check"),
+)
 LABEL_VERBS = (("plan",), ("apply",), ("validate",), ("train", "fraud"))
 
 

@@ -26,7 +26,11 @@ def _shops(share: float, n: int) -> pa.Table:
     event = [time.time_ns() // 1_000 - 2 * _HOURS + i for i in range(n)]
     shops = [f"shop-{i % 40:02d}" for i in range(n)]
     return pa.table(
-        {"shop_id": shops, "event_time": pa.array(event, pa.int64()).cast(_TIME), "refund_share": [share + i * 1e-9 for i in range(n)]}
+        {
+            "shop_id": shops,
+            "event_time": pa.array(event, pa.int64()).cast(_TIME),
+            "refund_share": [share + i * 1e-9 for i in range(n)],
+        }
     )
 
 
