@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ from skewless.keys import marker_key
 from skewless.plan import FeaturePlan, View
 
 CHAMPION = "champion"
+_RETRY_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
@@ -30,6 +32,7 @@ class ModelTable:
         self._online = online
         self._models: dict[str, ServedModel] = {}
         self._refused: dict[str, str] = {}
+        self._tried: dict[str, tuple[str, float]] = {}
 
     @property
     def problems(self) -> dict[str, str]:
@@ -84,6 +87,8 @@ class ModelTable:
             if version is None or (current is not None and current.version == version):
                 self._refused.pop(name, None)
                 return False
+            if self._waits(name, version):
+                return False
             self._models[name] = await self._open(name, version)
         except SkewlessError as error:
             if self._refused.get(name) != str(error):
@@ -93,6 +98,14 @@ class ModelTable:
         self._refused.pop(name, None)
         _log.info("model_loaded", model=name, version=version)
         return True
+
+    def _waits(self, name: str, version: str) -> bool:
+        """Say whether a version was refused a moment ago; opening it takes long enough to hurt others."""
+        tried, at = self._tried.get(name, ("", -_RETRY_SECONDS))
+        if tried == version and time.monotonic() - at < _RETRY_SECONDS:
+            return True
+        self._tried[name] = (version, time.monotonic())
+        return False
 
     def _names(self) -> list[str]:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,11 @@ class SourceChecks:
     def _quarantine(self, view: View, rows: pa.Table) -> None:
         folder = self.state / "quarantine" / view.name
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, folder / f"{self.clock.now_us():020d}.parquet")
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink)
+        data = sink.getvalue()
+        # Named by its content, so that a batch refused on every tick is kept once.
+        (folder / f"{sha256(data).hexdigest()[:16]}.parquet").write_bytes(data)
 
 
 def _as_declared(view: View, rows: str) -> str:

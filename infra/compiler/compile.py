@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from apscheduler.triggers.cron import CronTrigger
 from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
 from feast.repo_config import load_repo_config
 
@@ -48,11 +49,13 @@ def compile_repo(repo: Path) -> Compiled:
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
-    """Check that a model's service exists and holds nothing that a tree model cannot see.
+    """Check that a model's service exists and holds nothing that a tree model cannot see, and its cron.
 
     Raises:
-        DefinitionError: the service is unknown or one of its features is bytes.
+        DefinitionError: the service is unknown, one of its features is bytes, or the cron cannot be read.
     """
+    if spec.retrain is not None:
+        _check_cron(spec.name, spec.retrain)
     for ref in plan.service(spec.service).features:
         if plan.dtype(ref) == "bytes":
             raise DefinitionError(
@@ -60,6 +63,15 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
                 "is of type bytes, which no model can see",
                 fix="leave it out of the feature service",
             )
+
+
+def _check_cron(model: str, cron: str) -> None:
+    try:
+        CronTrigger.from_crontab(cron)
+    except ValueError as error:
+        raise DefinitionError(
+            f"model {model!r} retrain", str(error), value=cron, fix="write five fields, for example '0 4 * * *'"
+        ) from error
 
 
 def _project_name(repo: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from skewless.errors import StoreError
+from skewless.errors import DefinitionError
 
 
 def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duckdb.DuckDBPyConnection:
@@ -28,7 +28,7 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
         connection.execute("SET disabled_optimizers = 'top_n_window_elimination'")
         connection.execute("SET asof_loop_join_threshold = 0")
     except duckdb.Error as error:
-        raise StoreError(
+        raise DefinitionError(
             "setting 'memory_limit'", str(error), value=memory_limit, fix="use a size such as 1GB"
         ) from error
     return connection

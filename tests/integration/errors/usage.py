@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.integration.errors.case import Arrange, Case, applied, environment, verb, written
+from tests.integration.errors.case import Arrange, Case, edited, environment, verb, written
 from tests.integration.errors.scene import Scene
 
 _VERBS = ("plan", "materialize", "serve")
@@ -43,15 +43,15 @@ CASES: tuple[Case, ...] = (
     _setting("settings that are no YAML", written("skewless.yaml", "a: [\n"), "is not YAML", thing="skewless.yaml"),
     _setting("unknown clock", environment("SKEWLESS_CLOCK", "sundial"), "'sundial'", thing="'clock'", word="apply"),
     _setting(
-        "wrong memory limit", environment("SKEWLESS_MEMORY_LIMIT", "lots"), "'lots'", thing="'memory_limit'", code=7
+        "wrong memory limit", environment("SKEWLESS_MEMORY_LIMIT", "lots"), "'lots'", thing="'memory_limit'"
     ),
     _setting(
         "wrong cron", written("skewless.yaml", 'materialize_cron: "* * *"\n'), "'* * *'",
         thing="cron of job 'materialize'", word="scheduler",
     ),
     _setting(
-        "wrong cron of a model", applied("models.py", '"0 4 * * *"', '"0 25 * * *"'), "'0 25 * * *'",
-        thing="cron of job 'retrain fraud'", word="scheduler",
+        "wrong cron of a model", edited("models.py", '"0 4 * * *"', '"0 25 * * *"'), "'0 25 * * *'",
+        thing="model 'fraud' retrain",
     ),
     Case(
         name="serve: port in use", ask=verb("serve"), code=10, during=_taken,
