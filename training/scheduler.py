@@ -22,9 +22,9 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from infra.cron import cron_trigger
 from skewless.errors import SkewlessError
 from skewless.spec import ModelSpec
-from training.cron import cron_trigger
 
 _log = structlog.get_logger()
 _ONE_AT_A_TIME = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
@@ -134,8 +134,10 @@ def run_scheduler(project: Schedulable, *, once: bool = False) -> list[JobOutcom
     with bell.rung_by_signals():
         scheduler.start()
         _log.info("scheduler_started", jobs={job.name: job.cron for job in todo})
-        bell.wait()
-        scheduler.shutdown(wait=True)
+        try:
+            bell.wait()
+        finally:
+            scheduler.shutdown(wait=True)
     if crashes:
         raise crashes[0]
     return outcomes

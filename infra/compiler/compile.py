@@ -7,13 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from apscheduler.triggers.cron import CronTrigger
 from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
 from feast.repo_config import load_repo_config
 
 from infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
 from infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from infra.compiler.views import compile_view
+from infra.cron import cron_trigger
 from skewless.errors import DefinitionError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
@@ -55,7 +55,7 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
         DefinitionError: the service is unknown, one of its features is bytes, or the cron cannot be read.
     """
     if spec.retrain is not None:
-        _check_cron(spec.name, spec.retrain)
+        cron_trigger(f"retrain {spec.name}", spec.retrain)
     for ref in plan.service(spec.service).features:
         if plan.dtype(ref) == "bytes":
             raise DefinitionError(
@@ -63,15 +63,6 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
                 "is of type bytes, which no model can see",
                 fix="leave it out of the feature service",
             )
-
-
-def _check_cron(model: str, cron: str) -> None:
-    try:
-        CronTrigger.from_crontab(cron)
-    except ValueError as error:
-        raise DefinitionError(
-            f"model {model!r} retrain", str(error), value=cron, fix="write five fields, for example '0 4 * * *'"
-        ) from error
 
 
 def _project_name(repo: Path) -> str:

@@ -167,7 +167,8 @@ from apscheduler.triggers.cron import CronTrigger
 from training import scheduler
 from tests.projects import open_project
 structlog.configure(processors=[structlog.processors.JSONRenderer()])
-scheduler.cron_trigger = lambda job, _: CronTrigger(second="*/2" if job == "materialize" else "59", timezone="UTC")
+soon = CronTrigger(second="*/2", timezone="UTC")
+scheduler.cron_trigger = lambda job, _: soon if job == "materialize" else CronTrigger(year=2099)
 project = open_project(Path(sys.argv[1]))
 scheduler.run_scheduler(project)
 project.close()
@@ -180,6 +181,7 @@ def _until_a_job_ran(lines: IO[str]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     while "job" not in said:
         line = json.loads(lines.readline())
+        assert line.get("level") != "error", line
         said[line["event"]] = line
     return said
 
@@ -237,10 +239,10 @@ async def _serve_across_a_promotion(place: Place) -> list[Predictions]:
     clients = [asyncio.create_task(client(first)) for first in (0, 10, 20)]
     await asyncio.to_thread(place.train)
     swapped = [await models.refresh(), await models.refresh()]
+    assert swapped == [[MODEL], []]  # or the clients would wait for ever
     await asyncio.gather(*clients)
     log.close()
     await reader.close()
-    assert swapped == [[MODEL], []]
     return answers
 
 

@@ -204,7 +204,8 @@ class Scene:
 def opened_stage(root: Path) -> Iterator[Stage]:
     """Make the prepared project and its store; everything is stopped at the end."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("SKEWLESS_")]:
+        # A child that measures coverage could not save it to a full disk, and would say so.
+        for name in [name for name in os.environ if name.startswith(("SKEWLESS_", "COVERAGE_"))]:
             patch.delenv(name)
         # A short path: the server listens on a socket file in its folder.
         private = PrivateServer(Path(stack.enter_context(tempfile.TemporaryDirectory())), grace_s=0.5)

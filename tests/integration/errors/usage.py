@@ -51,7 +51,7 @@ CASES: tuple[Case, ...] = (
     ),
     _setting(
         "wrong cron of a model", edited("models.py", '"0 4 * * *"', '"0 25 * * *"'), "'0 25 * * *'",
-        thing="model 'fraud' retrain",
+        thing="cron of job 'retrain fraud'",
     ),
     Case(
         name="serve: port in use", ask=verb("serve"), code=10, during=_taken,
