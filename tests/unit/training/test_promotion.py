@@ -138,3 +138,8 @@ def test_a_metric_that_was_not_evaluated_is_named(packages: Path) -> None:
         run(packages, Gate(metric="f7"), {"auc": 0.7, "brier": 0.1})
     assert (caught.value.value, caught.value.fix) == ("f7", "use one of auc, brier")
     assert Aliases(packages).get("m", CHAMPION) is None
+
+
+def test_the_tolerance_itself_is_accepted() -> None:
+    assert decide(Gate(metric="auc", tolerance=0.01), 0.69, 0.70).promote
+    assert not decide(Gate(metric="auc", tolerance=0.01), 0.6899, 0.70).promote
