@@ -19,7 +19,7 @@ from training.evaluation import evaluate, gate_metric
 from training.train import Trained
 
 CHAMPION = "champion"
-_ROUNDING = 1e-12
+_ROUNDING = 1 + 1e-9
 _log = structlog.get_logger()
 
 
@@ -58,7 +58,7 @@ def decide(gate: Gate, candidate: float | None, champion: float | None) -> Decis
     gain = sign * (candidate - champion)
     text = f"{gate.metric} {candidate:.4f} against the champion's {champion:.4f} on the same rows"
     # 0.69 - 0.70 is a little less than -0.01 in floating point.
-    return verdict(text, promote=gain >= -gate.tolerance - _ROUNDING)
+    return verdict(text, promote=gain >= -gate.tolerance * _ROUNDING)
 
 
 def promote(dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path, now_us: int) -> Decision:
