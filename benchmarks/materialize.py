@@ -65,10 +65,10 @@ def run() -> list[Result]:
         server.stop()
     return [
         Result(
-            name="materialise 100 k x 30, newer wins",
+            name="pack and write 100 k x 30, newer wins",
             value=ROWS / seconds,
             unit="rows/s",
-            against="redis-py SET",
+            against="the same packed, redis-py SET",
             ratio=ratio,
         )
     ]

@@ -139,9 +139,11 @@ def _train(walk: Walk, spec: ModelSpec) -> None:
 def _server(walk: Walk) -> Iterator[Client]:
     with walk.stage("Server") as say:
         begin = time.perf_counter()
-        process = subprocess.Popen(
-            _command(walk, "serve", "--port", "0", "--json"), env=_environment(walk), stdout=subprocess.DEVNULL
-        )
+        said = walk.project.state / "server.log"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                _command(walk, "serve", "--port", "0", "--json"), env=_environment(walk), stdout=output, stderr=output
+            )
         try:
             url = _wait_for(process, walk.project.state / "server.json")
         except PlaceError:
@@ -163,7 +165,7 @@ def _wait_for(process: subprocess.Popen[bytes], place: Path) -> str:
         if place.exists() and (text := place.read_text()):
             return str(json.loads(text)["url"])
         time.sleep(0.02)
-    raise PlaceError("server", "did not start", value=process.poll(), fix="run `skewless serve` to see why")
+    raise PlaceError("server", "did not start", value=process.poll(), fix=f"see {place.with_name('server.log')}")
 
 
 def _live(walk: Walk, client: Client, rows: pa.Table) -> None:
@@ -223,9 +225,9 @@ def _live_quality(walk: Walk, rows: pa.Table, say: Callable[[str], None]) -> Non
         say(f"{spec.name} live, labels known since ({int(known.sum()):,} rows):")
         for line in quality_lines(metrics):
             say(f"  {line}")
-        say("  (later weeks than the test rows above: another season, not skew; replay tells the two apart)")
         names = ("auc", "log_loss", "base_rate", "calibration_error", "rmse")
         walk.facts.setdefault("live", {})[spec.name] = {name: metrics[name] for name in names if name in metrics}
+    say("(later weeks than the test rows above: another season, not skew; replay tells the two apart)")
     first = walk.facts["live"][walk.project.models[0].name]
     walk.facts |= {name: first[name] for name in ("auc", "log_loss", "base_rate") if name in first}
 
@@ -249,11 +251,9 @@ def _retrain(walk: Walk, client: Client) -> None:
             say(f"{job['job']}: {'done' if job['ok'] else 'refused'} in {job['seconds']:.1f} s; {reason}")
         after = _wait_for_versions(walk, client)
         for model, version in after.items():
-            say(
-                f"the running server went from {model} {before[model]} to {version}"
-                if version != before[model]
-                else f"{model} stays {version}"
-            )
+            reply = client.predict(walk.asked[-_RACE_ROWS:], model=model)
+            moved = f"went from {before[model]} to" if version != before[model] else "stays with"
+            say(f"{model}: the running server {moved} {version}; it answered {_RACE_ROWS} rows with {reply['version']}")
         walk.facts["versions"] = after
 
 

@@ -1,0 +1,37 @@
+"""The demo walks through any project whose label table holds its test period."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def skewless(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SKEWLESS_")}
+    command = [sys.executable, "-m", "skewless.cli", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.timeout(240)
+def test_the_last_line_of_the_demo_holds_its_facts(tmp_path: Path) -> None:
+    repo = tmp_path / "project"
+    skewless("init", str(repo))
+    done = skewless("demo", "--repo", str(repo))
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["predictions"] > 500
+    # The races, the sample and the rows asked of the new version are replayed too.
+    assert facts["replayed"] >= facts["predictions"] + 100
+    assert facts["different_bits"] == 0
+    assert facts["versions"] in ({"fraud": "000001"}, {"fraud": "000002"})
+    assert 0.5 < facts["auc"] < 1
+    assert set(facts["status"]) == {"card_days", "shop_risk"}
+    assert facts["seconds"] > 0
+    assert "every one equal, bit for bit" in done.stderr
+    assert not (repo / ".skewless" / "demo" / "server.json").exists()
