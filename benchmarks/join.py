@@ -69,7 +69,7 @@ def run() -> list[Result]:
                 name="join 200 k x 2 M",
                 value=seconds,
                 unit="s",
-                against="pandas.merge_asof, frames in memory",
+                against="pandas.merge_asof in memory",
                 ratio=ratio,
             )
         )

@@ -63,14 +63,14 @@ class Planner:
         compiled = self._compile()
         report = self._compare(compiled)
         self.state.mkdir(parents=True, exist_ok=True)
-        registry = registry_path(self.repo)
+        place = registry_path(self.repo)
         with registered(self.repo, compiled.feast_objects):
             applied = Applied(
                 plan=compiled.plan,
                 models=compiled.models,
                 applied_us=now_us,
-                registry=registry,
-                registry_sha256=file_sha256(self.repo / registry),
+                registry=place,
+                registry_sha256=file_sha256(self.repo / place),
                 definitions_sha256=definitions_sha256(self.repo),
             )
             save_applied(self.state, applied)

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from infra.served_model import ServedModel
 from serving.metrics import Metrics
 from serving.models import ModelTable
 from serving.predictor import Predictions, Predictor
@@ -143,7 +144,7 @@ def _add_models(app: FastAPI, serving: Serving) -> None:
         return _json(_describe(serving.models.get(name)))
 
 
-def _describe(model: Any) -> dict[str, Any]:  # noqa: ANN401 - read-only view of a ServedModel
+def _describe(model: ServedModel) -> dict[str, Any]:
     plan, package = model.plan, model.package
     return {
         "model": model.name,

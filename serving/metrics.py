@@ -11,28 +11,31 @@ class Metrics:
     """The server's own registry, so that two servers in one process do not meet."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._collectors = CollectorRegistry()
         self.requests = Counter(
-            "skewless_requests", "Prediction requests", ["model", "outcome"], registry=self._registry
+            "skewless_requests", "Prediction requests", ["model", "outcome"], registry=self._collectors
         )
-        self.rows = Counter("skewless_predictions", "Predicted rows", ["model", "version"], registry=self._registry)
+        self.rows = Counter("skewless_predictions", "Predicted rows", ["model", "version"], registry=self._collectors)
         self.seconds = Histogram(
-            "skewless_request_seconds", "Time to answer a prediction request", buckets=_SECONDS, registry=self._registry
+            "skewless_request_seconds",
+            "Time to answer a prediction request",
+            buckets=_SECONDS,
+            registry=self._collectors,
         )
         self.reads = Counter(
-            "skewless_feature_reads", "Rows read, by view and status", ["view", "status"], registry=self._registry
+            "skewless_feature_reads", "Rows read, by view and status", ["view", "status"], registry=self._collectors
         )
         self.stale = Counter(
-            "skewless_stale_reads", "Rows older than the view's freshness limit", ["view"], registry=self._registry
+            "skewless_stale_reads", "Rows older than the view's freshness limit", ["view"], registry=self._collectors
         )
         self.dropped = Counter(
-            "skewless_log_dropped", "Predictions that the log could not keep", ["reason"], registry=self._registry
+            "skewless_log_dropped", "Predictions that the log could not keep", ["reason"], registry=self._collectors
         )
-        self.reloads = Counter("skewless_model_reloads", "Models swapped in", ["model"], registry=self._registry)
+        self.reloads = Counter("skewless_model_reloads", "Models swapped in", ["model"], registry=self._collectors)
         self.skew = Gauge(
-            "skewless_clock_skew_seconds", "Clock of Redis minus clock of this server", registry=self._registry
+            "skewless_clock_skew_seconds", "Clock of Redis minus clock of this server", registry=self._collectors
         )
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self._collectors)

@@ -90,9 +90,3 @@ def _contents(
         },
         extra={f"{item.name}.py": item.source for item in dataset.plan.transforms},
     )
-
-
-def describe(trained: Trained) -> dict[str, Any]:
-    """Return a package's identity and quality as plain values."""
-    package = trained.package
-    return {"model": package.name, "version": package.version, "digest": package.digest, "metrics": trained.metrics}

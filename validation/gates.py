@@ -15,7 +15,6 @@ from validation.gate_report import COLUMN_KEYS, ExpectationResult, GateReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.expectations.expectation import Expectation
@@ -63,21 +62,6 @@ class Gate:
             results = _evaluate(connection, table, suite, self.sample) if suite else ()
             results = results if n_rows else tuple(map(_vacuous, results))
         return GateReport(name=name, n_rows=n_rows, seconds=time.perf_counter() - start, results=results)
-
-    def check_files(
-        self, name: str, files: Sequence[Path], suite: Sequence[Expectation], *, where: str | None = None
-    ) -> GateReport:
-        """Return the verdict of ``suite`` on Parquet files, or on those of their rows that meet ``where`` (SQL).
-
-        Raises:
-            SourceError: a file is missing or broken, or has other columns than the first.
-        """
-        names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-        condition = "" if where is None else f" WHERE {where}"
-        with closing(duckdb.connect()) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            query = f"SELECT * FROM read_parquet([{names}]){condition}"
-            return self.check(name, query, connection, suite)
 
 
 @contextmanager

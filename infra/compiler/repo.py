@@ -14,7 +14,6 @@ from skewless.errors import DefinitionError, SkewlessError
 
 DEFINITIONS = "definitions"
 MODELS = "models"
-EXPECTATIONS = "expectations"
 
 
 @contextmanager

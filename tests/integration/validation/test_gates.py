@@ -224,8 +224,9 @@ def test_parquet_files(connection: duckdb.DuckDBPyConnection, tmp_path: Path) ->
     for file, condition in zip(files, ("id < 20", "id >= 20"), strict=True):
         quoted = str(file).replace("'", "''")
         connection.execute(f"COPY (FROM weather WHERE {condition}) TO '{quoted}' (FORMAT parquet)")
-    assert Gate().check_files("weather", files, good_suite()).success
-    part = Gate().check_files("weather", files, good_suite(), where="id <> 3")
+    query, bound = "SELECT * FROM read_parquet(?)", [[str(file) for file in files]]
+    assert Gate().check("weather", query, connection, good_suite(), bound).success
+    part = Gate().check("weather", f"{query} WHERE id <> 3", connection, good_suite(), bound)
     assert part.n_rows == 49
     assert [result.observed for result in part.failed] == [49]
 
@@ -234,7 +235,7 @@ def test_rows_that_cannot_be_read_are_a_source_error(connection: duckdb.DuckDBPy
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 not really")
     with pytest.raises(SourceError, match="batch 'weather'"):
-        Gate().check_files("weather", [broken], good_suite())
+        Gate().check("weather", "SELECT * FROM read_parquet(?)", connection, good_suite(), [[str(broken)]])
     with pytest.raises(SourceError, match="nowhere"):
         Gate().check("w", "FROM nowhere", connection, good_suite())
     connection.execute("CREATE TABLE words AS SELECT 'abc' AS x")
