@@ -69,8 +69,9 @@ tests: setup-dev  ## pytest alone; ARGS="-k rows" narrows it
 coverage: setup-dev  ## what the last tests did not reach
 	$(BIN)/coverage report
 
-soak: setup-dev  ## kills, load, clusters, foreign clients, long property runs
+soak: setup-dev  ## kills at every durable step, load, long property runs
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
 
 bench: setup-dev  ## comparisons; ONLY=name runs one
 	$(PY) -m benchmarks $(ONLY)
