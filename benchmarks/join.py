@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from benchmarks.result import Result, in_turn
 from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
+from infra.offline.as_of import TIME
 from infra.offline.engine import connect
-from infra.offline.join import TIME
 from infra.offline.views import OfflineViews
 from skewless.dtypes import DType
 from skewless.plan import Column, Source, View

@@ -13,29 +13,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog
+from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
 from infra.log.known import last_covered
 from infra.log.runs import Coverage, Kind, Run, RunLedger
-from infra.offline import arrays
-from infra.offline.changes import Window, new_rows, next_due
-from infra.offline.join import winners
-from infra.offline.sources import Table, find_table
+from infra.newest import Newest
+from infra.offline.changes import Changes, EventRange, Share, Window, next_due
+from infra.offline.sources import Table, view_table
 from infra.online.port import OnlineWriter
+from infra.run_report import OnStep, Pending, Step, ViewReport
 from skewless.clock import Clock
 from skewless.errors import GateError, SourceError, StoreError
-from skewless.keys import KeyCodec, marker_key
+from skewless.keys import marker_key
 from skewless.plan import View
-from skewless.rows import RowCodec
 
-_BATCH_ROWS = 50_000
+_BATCH_ROWS = 100_000
 
-Check = Callable[[View, pa.Table], None]
+Check = Callable[[View, Path], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +42,16 @@ class Progress:
     """How far the source of a view has been read; a hint, checked against the log.
 
     Args:
-        fingerprint: identity of the source's files.
+        files: fingerprints of the source's files.
         upto_us: publication time up to which they were read.
         next_seq: end of the log at that moment.
         next_due_us: publication of the next row that the same files hold, if any.
     """
 
-    fingerprint: str
+    files: Mapping[str, str]
     upto_us: int
     next_seq: int
     next_due_us: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewReport:
-    """What a run did for one view, in rows."""
-
-    view: str
-    accepted: int
-    rejected: int
-    applied: int
-    written: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,47 +72,82 @@ class Materializer:
     ledger: RunLedger
     clock: Clock
 
-    def run(self, views: Sequence[View], check: Check | None = None) -> list[ViewReport]:
+    def run(
+        self,
+        views: Sequence[View],
+        check: Check | None = None,
+        *,
+        events: EventRange | None = None,
+        naive_is_utc: bool = False,
+        on_step: OnStep | None = None,
+    ) -> list[ViewReport]:
         """Accept what is due and apply it; return what was done for each view.
+
+        Memory does not grow with the rows. A run that is stopped anywhere is completed by the next.
 
         Args:
             views: the views to bring up to date.
-            check: the gate that new rows must pass before they are accepted; raises to refuse.
+            check: the gate that new rows must pass before they are accepted: it is given a Parquet file, whose
+                rows with a reason in ``__reject`` are none of its business, and raises to refuse.
+            events: accept only rows of these event times: a backfill.
+            naive_is_utc: accept times without a zone, as Feast does.
+            on_step: told how far it is.
 
         Raises:
             GateError: a view's new rows were refused; the other views are up to date.
             SourceError: a view's source is away or broken; the other views are up to date.
         """
         with self._exclusive():
-            job = _Job(self, check)
+            job = _Job(self, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
             reports: list[ViewReport] = []
             refused: list[GateError | SourceError] = []
-            for view in views:
-                try:
-                    reports.append(job.view(view))
-                except (GateError, SourceError) as error:
-                    refused.append(error)
+            try:
+                for view in views:
+                    try:
+                        reports.append(job.view(view))
+                    except (GateError, SourceError) as error:
+                        refused.append(error)
+            except StoreError:
+                job.withdraw()
+                raise
             job.finish()
         if refused:
             raise refused[0]
         return reports
 
-    def pending(self, views: Sequence[View]) -> dict[str, pa.Table]:
-        """Return the rows that a run would accept now, by view; nothing is changed."""
-        return {view.name: self.due_rows(view, self.clock.now_us())[0] for view in views}
+    def pending(self, views: Sequence[View]) -> list[Pending]:
+        """Return what a run would accept now; nothing is changed."""
+        found = []
+        for view in views:
+            changes, _ = self.changes(view, self.clock.now_us())
+            accepted, rejected, entities = changes.count(self.connection)
+            found.append(Pending(view=view.name, accepted=accepted, rejected=rejected, entities=entities))
+        return found
 
-    def due_rows(self, view: View, now_us: int) -> tuple[pa.Table, Table, str]:
-        """Return the rows of a view that are published and not yet in the log, their source and its fingerprint."""
-        table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
+    def changes(
+        self, view: View, now_us: int, events: EventRange | None = None, *, naive_is_utc: bool = False
+    ) -> tuple[Changes, dict[str, str]]:
+        """Return which rows of a view are published and not yet in the log, and the fingerprints of their files."""
+        table = view_table(self.repo, view)
         # Taken before the rows are read: a source that changes meanwhile is read again by the next run.
-        fingerprint = table.fingerprint()
-        progress = self.progress(view)
-        log = self.log(view)
-        if progress is None or progress.fingerprint != fingerprint:
-            window, first = Window(after_us=None, upto_us=now_us), 0
+        prints = table.fingerprints()
+        if events is None:
+            shares = self._shares(view, table, prints, now_us)
         else:
-            window, first = Window(after_us=progress.upto_us, upto_us=now_us), progress.next_seq
-        return new_rows(self.connection, view, table, window, log.files(first)), table, fingerprint
+            window = Window(after_us=None, upto_us=now_us, events=events)
+            shares = [Share(table=table, window=window, log_files=self.log(view).files())]
+        return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), prints
+
+    def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[Share]:
+        """Return every row of the files that are new or changed, and of the others what was published since."""
+        progress, log = self.progress(view), self.log(view)
+        everything = Window(after_us=None, upto_us=now_us)
+        if progress is None:
+            return [Share(table=table, window=everything, log_files=log.files())]
+        since = Window(after_us=progress.upto_us, upto_us=now_us)
+        changed, same = table.split([file for file in prints if progress.files.get(file) != prints[file]])
+        shares = [(changed, everything, 0), (same, since, progress.next_seq)]
+        return [Share(table=part, window=window, log_files=log.files(first)) for part, window, first in shares if part]
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view's batch rows."""
@@ -166,9 +189,20 @@ class Materializer:
 class _Job:
     """One run: begins in the ledger only if there is something to do."""
 
-    def __init__(self, parent: Materializer, check: Check | None) -> None:
+    def __init__(
+        self,
+        parent: Materializer,
+        check: Check | None,
+        events: EventRange | None,
+        *,
+        naive_is_utc: bool,
+        on_step: OnStep | None,
+    ) -> None:
         self._parent = parent
         self._check = check
+        self._events = events
+        self._naive_is_utc = naive_is_utc
+        self._on_step = on_step
         self._now_us = parent.clock.now_us()
         self._run: Run | None = None
         self._covers: dict[str, Coverage] = {}
@@ -186,8 +220,17 @@ class _Job:
         return ViewReport(view=view.name, accepted=accepted, rejected=rejected, applied=applied, written=written)
 
     def finish(self) -> None:
-        if self._run is not None:
+        if self._run is None:
+            return
+        if not self._left and not self._covers:
+            self.withdraw()
+        else:
             self._parent.ledger.finish(self._run, self._covers, self._parent.clock.now_us())
+
+    def withdraw(self) -> None:
+        """Forget a run that failed before it left a row anywhere."""
+        if self._run is not None and not self._left:
+            self._parent.ledger.withdraw(self._run)
 
     def _begin(self) -> Run:
         if self._run is None:
@@ -199,33 +242,48 @@ class _Job:
         parent = self._parent
         if self._idle(view):
             return 0, 0
-        rows, table, fingerprint = parent.due_rows(view, self._now_us)
+        changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
         log = parent.log(view)
-        if rows.num_rows:
-            good = rows.filter(pc.is_null(rows[REJECT]))
-            if self._check is not None and good.num_rows:
-                self._check(view, good)
-            self._append(log, self._stamp(rows))
+        log.sweep()
+        with log.draft() as draft:
+            rejected = self._write(draft, changes)
+            if draft.rows > rejected and self._check is not None:
+                draft.close()
+                self._check(view, draft.path)
+            if draft.rows:
+                tail = log.next_seq()
+                try:
+                    log.adopt(draft)
+                finally:
+                    self._left |= log.next_seq() > tail
+        if self._events is None:
+            self._save_progress(view, files)
+        return draft.rows - rejected, rejected
+
+    def _write(self, draft: Draft, changes: Changes) -> int:
+        """Write what is due to a draft; return how many of its rows are rejected."""
+        rejected = 0
+        for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
+            rejected += rows.num_rows - rows[REJECT].null_count
+            draft.write(self._stamped(rows))
+            self._tell(changes.view, "accepting", draft.rows, None)
+        return rejected
+
+    def _stamped(self, rows: pa.Table) -> pa.Table:
+        n, run = rows.num_rows, self._begin()
+        ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
+        return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run.run_id, dtype=np.int64)))
+
+    def _save_progress(self, view: View, files: Mapping[str, str]) -> None:
+        parent = self._parent
         before = parent.progress(view)
         # A clock that went back must not make rows look new again.
         upto = max(self._now_us, before.upto_us if before else self._now_us)
-        due = next_due(parent.connection, view, table, upto)
+        due = next_due(parent.connection, view, view_table(parent.repo, view), upto)
         parent.save_progress(
             view,
-            Progress(fingerprint=fingerprint, upto_us=upto, next_seq=log.next_seq(), next_due_us=due),
+            Progress(files=files, upto_us=upto, next_seq=parent.log(view).next_seq(), next_due_us=due),
         )
-        rejected = rows.num_rows - int(pc.sum(pc.is_null(rows[REJECT])).as_py() or 0)
-        return rows.num_rows - rejected, rejected
-
-    def _append(self, log: AcceptedLog, rows: pa.Table) -> None:
-        tail = log.next_seq()
-        try:
-            log.append(rows)
-        except StoreError:
-            if self._run is not None and not self._left and log.next_seq() == tail:
-                self._parent.ledger.withdraw(self._run)
-            raise
-        self._left = True
 
     def _refuse_foreign_log(self, view: View) -> None:
         applied_seq = self._parent.online.marker(marker_key(self._parent.project, view))
@@ -241,20 +299,12 @@ class _Job:
         progress = self._parent.progress(view)
         if progress is None or progress.upto_us > self._now_us:
             return False
-        table = find_table(self._parent.repo, view.source.path, f"source of view {view.name!r}")
         due = progress.next_due_us is not None and progress.next_due_us <= self._now_us
-        return not due and progress.fingerprint == table.fingerprint()
-
-    def _stamp(self, rows: pa.Table) -> pa.Table:
-        n = rows.num_rows
-        ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
-        run = pa.array(np.full(n, self._begin().run_id, dtype=np.int64))
-        return rows.append_column(INGEST, ingest).append_column(RUN, run)
+        return not due and progress.files == view_table(self._parent.repo, view).fingerprints()
 
     def _apply(self, view: View) -> tuple[int, int]:
         parent = self._parent
-        log = parent.log(view)
-        tail = log.next_seq() - 1
+        tail = parent.log(view).next_seq() - 1
         name = marker_key(parent.project, view)
         applied_seq = parent.online.marker(name)
         runs = parent.ledger.runs()
@@ -265,38 +315,25 @@ class _Job:
         if tail > covered or tail > first or applied_seq is None or not seen:
             self._begin()
         self._left |= tail > first or applied_seq is None
-        counts = _write_winners(parent, view, log, first + 1) if tail > first else (0, 0)
+        counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
         if applied_seq is None or tail > first:
             parent.online.set_marker(name, tail)
         if tail > covered or not seen:
-            kind: Kind = "live" if seen else "bootstrap"
+            kind: Kind = "live" if seen and self._events is None else "bootstrap"
             self._covers[view.partition] = Coverage(first=covered + 1, last=tail, kind=kind)
         return counts
 
+    def _put(self, view: View, first: int, total: int) -> tuple[int, int]:
+        parent, done = self._parent, 0
 
-def _write_winners(parent: Materializer, view: View, log: AcceptedLog, first: int) -> tuple[int, int]:
-    keys, codec = KeyCodec(parent.project, view), RowCodec(view)
-    reader = parent.connection.sql(winners(view), params=[log.files(first), first]).to_arrow_reader(_BATCH_ROWS)
-    applied = written = 0
-    for batch in reader:
-        names, rows = _packed(view, keys, codec, pa.Table.from_batches([batch]))
-        applied += len(rows)
-        written += parent.online.put(names, rows)
-    return applied, written
+        def passed(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._tell(view, "applying", done, total)
 
+        newest = Newest(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
+        return newest.put(parent.online, first, passed)
 
-def _packed(view: View, keys: KeyCodec, codec: RowCodec, table: pa.Table) -> tuple[list[bytes], list[bytes]]:
-    read_values = {column.name: arrays.values(table[column.name], column.dtype) for column in view.features}
-    read_nulls = {column.name: arrays.nulls(table[column.name]) for column in view.features}
-    rows = codec.encode(arrays.versions(table), read_values, read_nulls)
-    names = keys.encode_columns(arrays.keys(table, view.keys))
-    kept = [(name, row) for name, row in zip(names, rows, strict=True) if name is not None]
-    return [name for name, _ in kept], [row for _, row in kept]
-
-
-def totals(reports: Sequence[ViewReport]) -> Mapping[str, int]:
-    """Return the sums over all views."""
-    return {
-        name: sum(getattr(report, name) for report in reports)
-        for name in ("accepted", "rejected", "applied", "written")
-    }
+    def _tell(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
+        if self._on_step is not None:
+            self._on_step(Step(view=view.name, doing=doing, done=done, total=total))

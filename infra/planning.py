@@ -11,7 +11,7 @@ import duckdb
 from infra.applied import Applied, definitions_sha256, file_sha256, read_applied, save_applied
 from infra.compiler.compile import Compiled, compile_repo
 from infra.offline.labels import find_labels, label_columns
-from infra.offline.sources import check_columns, find_table, view_columns
+from infra.offline.sources import check_columns, view_columns, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import open_package
 from infra.registry import registered, registry_path
@@ -79,7 +79,7 @@ class Planner:
     def _compile(self) -> Compiled:
         compiled = compile_repo(self.repo)
         for view in compiled.plan.views:
-            table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
+            table = view_table(self.repo, view)
             check_columns(table, table.column_types(self.connection), view_columns(view))
         for spec in compiled.models:
             table = find_labels(self.repo, spec)

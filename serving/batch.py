@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
@@ -107,8 +108,15 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
     try:
         models = ModelTable(repo=config.repo, state=config.state, online=online)
         await models.load()
-        predictor = Predictor(online=online, clock=config.clock, log=log, max_batch=config.max_batch)
-        yield predictor, models.get(name)
+        model = models.get(name)
+        predictor = Predictor(
+            online=online,
+            clock=config.clock,
+            log=log,
+            max_batch=config.max_batch,
+            guard=Guard.of_runs(config.state, [model.plan]),
+        )
+        yield predictor, model
     finally:
         log.close()
         await online.close()

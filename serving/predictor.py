@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from infra.online.guard import Guard
 from infra.online.port import OnlineReader
 from infra.predictions.record import Record
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
 from skewless.clock import Clock
 from skewless.errors import StoreError
+from skewless.keys import marker_key
 from skewless.request import Ask, parse_rows
 from skewless.rows import ViewRead, missing
 from skewless.spec import LogPolicy
@@ -59,8 +61,17 @@ class Predictions:
 class Predictor:
     """Predicts with any loaded model from one store."""
 
-    def __init__(self, *, online: OnlineReader, clock: Clock, log: PredictionWriter | None, max_batch: int) -> None:
+    def __init__(
+        self,
+        *,
+        online: OnlineReader,
+        clock: Clock,
+        log: PredictionWriter | None,
+        max_batch: int,
+        guard: Guard | None = None,
+    ) -> None:
         self._online = online
+        self._guard = guard or Guard()
         self._clock = clock
         self._log = log
         self._max_batch = max_batch
@@ -98,16 +109,23 @@ class Predictor:
     async def _read(self, model: ServedModel, ask: Ask, n: int) -> tuple[dict[str, ViewRead], bool]:
         names = {view: codec.encode_columns(ask.keys) for view, codec in model.keys.items()}
         wanted = list(dict.fromkeys(key for keys in names.values() for key in keys if key is not None))
+        marks = [marker_key(model.plan.project, view) for view in model.plan.views]
         try:
-            stored = dict(zip(wanted, await self._online.get(wanted), strict=True))
+            rows, markers = await self._online.get_marked(wanted, marks)
         except StoreError:
             if model.package.spec.missing == "refuse":
                 raise
             return {view.name: missing(view, n, available=False) for view in model.plan.views}, True
+        lost = self._guard.lost(marks, markers)
+        if lost and model.package.spec.missing == "refuse":
+            raise _incomplete(model, lost)
+        stored = dict(zip(wanted, rows, strict=True))
         return {
-            view: model.rows[view].decode([None if key is None else stored[key] for key in keys])
-            for view, keys in names.items()
-        }, False
+            view.name: missing(view, n, available=False)
+            if mark in lost
+            else model.rows[view.name].decode([None if key is None else stored[key] for key in names[view.name]])
+            for view, mark in zip(model.plan.views, marks, strict=True)
+        }, bool(lost)
 
     async def _record(self, answer: Predictions, read_end: int, rows: Sequence[object]) -> None:
         if self._log is None:
@@ -117,6 +135,15 @@ class Predictor:
             await asyncio.wrap_future(self._log.require(record))
         else:
             self._log.offer(record)
+
+
+def _incomplete(model: ServedModel, lost: set[str]) -> StoreError:
+    views = [view.name for view in model.plan.views if marker_key(model.plan.project, view) in lost]
+    return StoreError(
+        f"view {views[0]!r}",
+        "is not whole in this Redis: it has lost writes",
+        fix="run `skewless materialize`, which puts them again",
+    )
 
 
 def _record(answer: Predictions, read_end: int, rows: Sequence[object], skew_us: int) -> Record:

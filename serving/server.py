@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from infra.durable import refused
+from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader, RedisWriter
 from infra.predictions.writer import PredictionWriter
 from serving.app import Serving, create_app
@@ -70,11 +71,17 @@ async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
             on_drop=lambda n, reason: metrics.dropped.labels(reason).inc(n),
         )
         stack.callback(writer.close)
-        predictor = Predictor(online=online, clock=config.clock, log=writer, max_batch=config.max_batch)
-        predictor.skew_us = _skew_us(config.redis_url)
-        metrics.skew.set(predictor.skew_us / 1e6)
         models = ModelTable(repo=config.repo, state=config.state, online=online)
         await models.load()
+        predictor = Predictor(
+            online=online,
+            clock=config.clock,
+            log=writer,
+            max_batch=config.max_batch,
+            guard=Guard.of_runs(config.state, [model.plan for model in models.all()]),
+        )
+        predictor.skew_us = _skew_us(config.redis_url)
+        metrics.skew.set(predictor.skew_us / 1e6)
         serving = Serving(
             models=models,
             predictor=predictor,

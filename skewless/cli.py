@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from skewless import __version__
+from skewless.commands.dataset import dataset
 from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo
 from skewless.commands.doctor import doctor
+from skewless.commands.get import get
 from skewless.commands.init import init
 from skewless.commands.materialize import materialize
 from skewless.commands.predict import predict
@@ -55,6 +57,14 @@ VERBS = (
         ("skewless train --repo my-project", "skewless train fraud --json"),
     ),
     Verb(
+        dataset,
+        "Write training rows larger than memory.",
+        (
+            "skewless dataset --entities asked.parquet --service fraud --out rows",
+            "skewless dataset --entities asked.csv --service fraud --out rows --time asked_at --dry-run",
+        ),
+    ),
+    Verb(
         materialize,
         "Publish new rows to log and online store.",
         ("skewless materialize --repo my-project", "skewless materialize --dry-run"),
@@ -68,6 +78,14 @@ VERBS = (
         predict,
         "Predict rows, or a file to a file.",
         (f"skewless predict fraud {_ROW}", "skewless predict --in payments.parquet --out scores.csv"),
+    ),
+    Verb(
+        get,
+        "Show an entity's values and where they come from.",
+        (
+            "skewless get card_days --key card_id=9007199254740993 --repo my-project",
+            "skewless get fraud_features --key card_id=9007199254740993 --key shop_id=s1 --as-of 2025-01-31T12:00:00Z",
+        ),
     ),
     Verb(
         replay, "Prove every logged prediction.", ("skewless replay --repo my-project", "skewless replay fraud --json")

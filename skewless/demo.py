@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from infra.offline.join import TIME
+from infra.offline.as_of import TIME
 from infra.offline.labels import KNOWN, LABEL, askable, read_labels
 from skewless.client import Client
 from skewless.clock import OffsetClock, from_us

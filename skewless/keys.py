@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skewless.binaries import constant
 from skewless.dtypes import DType
 from skewless.errors import RequestError
 from skewless.plan import Column, View
@@ -14,6 +18,7 @@ KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
 
 _RANGE = {DType.INT32: 2**31, DType.INT64: 2**63}
 _RESERVED = re.compile(rb"[%{}|]")
+_ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # the escape's own sign first
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
 
@@ -77,19 +82,54 @@ class KeyCodec:
         tag = "+".join(self._names)
         self._prefix = f"sk:{project}:{view.hash}:".encode() + b"{" + _escape(tag)
 
+    @property
+    def prefix(self) -> bytes:
+        """Return what stands before the values of a key."""
+        return self._prefix
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the key columns."""
+        return self._names
+
     def encode(self, values: Sequence[KeyValue | None]) -> bytes | None:
         """Return the Redis key of one entity, or None if any part of its key is null."""
-        parts = [self._prefix]
-        for value in values:
-            if value is None:
-                return None
-            parts.append(_escape(value) if isinstance(value, str) else b"%d" % value)
-        return b"|".join(parts) + b"}"
+        parts = [part for part in map(_part_bytes, values) if part is not None]
+        return b"".join((self._prefix, *parts, b"}")) if len(parts) == len(values) else None
 
     def encode_columns(self, columns: Mapping[str, Sequence[KeyValue | None]]) -> list[bytes | None]:
-        """Return the Redis key of each row of parallel key columns."""
-        rows = zip(*(columns[name] for name in self._names), strict=True)
-        return [self.encode(row) for row in rows]
+        """Return the Redis key of each row of parallel key columns, None where any part of it is null."""
+        prefix = self._prefix
+        values = columns[self._names[0]]
+        if len(self._names) == 1 and set(map(type, values)) == {int}:
+            return [b"%b|%d}" % (prefix, value) for value in values]  # type: ignore[str-format]  # all are int
+        parts = [[_part_bytes(value) for value in columns[name]] for name in self._names]
+        if len(parts) == 1:
+            return [None if part is None else prefix + part + b"}" for part in parts[0]]
+        rows = zip(*parts, strict=True)
+        return [None if None in row else b"".join((prefix, *row, b"}")) for row in rows]
+
+    def pack(self, columns: Mapping[str, pa.Array]) -> pa.LargeBinaryArray:
+        """Return what ``encode_columns`` returns, from Arrow columns of the declared types."""
+        parts = [_part(columns[name]) for name in self._names]
+        head, bar, tail, nothing = map(constant, (self._prefix, b"|", b"}", b""))
+        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, nothing)
+
+
+def _part(column: pa.Array) -> pa.Array:
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.large_string()).cast(pa.large_binary())
+    part = column.cast(pa.large_binary())
+    for byte, escape in _ESCAPES.items():
+        if pc.any(pc.match_substring(part, byte.decode())).as_py():
+            part = pc.replace_substring(part, byte.decode(), escape.decode())
+    return part
+
+
+def _part_bytes(value: KeyValue | None) -> bytes | None:
+    if value is None:
+        return None
+    return b"|" + _escape(value) if isinstance(value, str) else b"|%d" % value
 
 
 def _escape(text: str) -> bytes:

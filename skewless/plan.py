@@ -38,7 +38,7 @@ class Source:
     """A table of feature rows as the user keeps it.
 
     Args:
-        path: Parquet or CSV file, folder or glob, relative to the repo.
+        path: Parquet or CSV file, folder or glob, relative to the repo, or the address of a table in a DuckDB file.
         event_column: when it happened.
         created_column: when the row was written, or None.
         tombstone_column: boolean column that marks a deletion, or None.

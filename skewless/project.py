@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,28 +15,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from infra.applied import Applied
-    from infra.materialize import Materializer, ViewReport
+    from infra.materialize import Materializer
     from infra.offline.views import OfflineViews
+    from infra.online.features import FeatureReader, OnlineFeatures
     from infra.online.port import OnlineWriter
     from infra.online.private_server import PrivateServer
+    from infra.online.redis_store import BlockingReader
     from infra.planning import Planner, PlanReport
+    from infra.run_report import OnStep, Pending, ViewReport
     from serving.server import ServerConfig
     from skewless.spec import ModelSpec
+    from skewless.vector import Vocabularies
     from training.dataset import Dataset
-    from training.promotion import Decision
-    from training.train import Trained
+    from training.dataset_files import DatasetFiles, Mode
+    from training.promotion import TrainReport
     from validation.checks import SourceChecks
     from validation.gate_report import GateReport
     from validation.replay_report import ReplayReport
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainReport:
-    """A trained version, and whether it became champion."""
-
-    trained: Trained
-    decision: Decision
-    dataset: Dataset
 
 
 class Project:
@@ -145,22 +139,24 @@ class Project:
         """Check what is published now against the suites; nothing is changed."""
         return self.checks.all(self.applied.plan.views, self.applied.models, names)
 
-    def pending(self) -> dict[str, pa.Table]:
-        """Return the rows that ``materialize`` would accept now, by view; opens no online store."""
+    def pending(self) -> list[Pending]:
+        """Return what ``materialize`` would accept now, by view; opens no online store."""
         from infra.online.memory_store import MemoryStore
 
         return self._materializer(MemoryStore()).pending(self.applied.plan.views)
 
-    def materialize(self, *, check: bool = True) -> list[ViewReport]:
+    def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
         """Accept what is published into the log and apply it to the online store.
 
         Args:
             check: whether new rows must pass their suites first.
+            on_step: told how far it is, again and again.
 
         Raises:
             GateError: new rows of a view were refused; the other views are up to date.
         """
-        return self.materializer.run(self.applied.plan.views, self.checks.new_rows if check else None)
+        gate = self.checks.new_rows if check else None
+        return self.materializer.run(self.applied.plan.views, gate, on_step=on_step)
 
     def dataset(self, model: str) -> Dataset:
         """Return a model's training set as of now; ``.table()`` gives Arrow."""
@@ -175,9 +171,17 @@ class Project:
             now_us=self.clock.now_us(),
         )
 
+    def dataset_files(
+        self, entities: Path, name: str, *, mode: Mode = "knowledge", time_column: str = "event_timestamp"
+    ) -> DatasetFiles:
+        """Return what writes an entity file with the features of a service, or of a model's; larger than memory."""
+        from training.dataset_files import find_files
+
+        return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
+
     def train(self, model: str) -> TrainReport:
         """Check the labels, train a new version, and promote it if its gate allows."""
-        from training.promotion import promote
+        from training.promotion import TrainReport, promote
         from training.train import train
 
         spec = self.applied.model(model)
@@ -190,7 +194,7 @@ class Project:
 
     def run_materialize(self) -> dict[str, Any]:
         """Materialise for the scheduler; return the totals."""
-        from infra.materialize import totals
+        from infra.run_report import totals
 
         return dict(totals(self.materialize()))
 
@@ -210,7 +214,7 @@ class Project:
 
     def refresh(self) -> None:
         """Take up a plan that was applied meanwhile."""
-        for name in ("applied", "materializer", "checks"):
+        for name in ("applied", "materializer", "checks", "_feature_readers"):
             self.__dict__.pop(name, None)
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -224,6 +228,42 @@ class Project:
         from serving.batch import predict_file
 
         return predict_file(self.server_config(), model, source, target)
+
+    def online_features(
+        self, service: str, columns: Mapping[str, Sequence[Any]], *, vocabularies: Vocabularies | None = None
+    ) -> OnlineFeatures:
+        """Return what a feature service holds now for some entities: a matrix, and why.
+
+        Args:
+            service: its name.
+            columns: entity keys and request fields, one value per row.
+            vocabularies: per text feature, its categories in the order of their codes.
+        """
+        from skewless.request import parse_columns
+
+        reader = self._feature_readers.get(service)
+        if reader is None or reader.vocabularies != (vocabularies or {}):
+            reader = self._feature_readers[service] = self.feature_reader(service, vocabularies)
+        return reader.read(parse_columns(reader.plan, columns), self.clock.now_us())
+
+    def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
+        """Return what reads a service's features, for those who read often; it stays with the plan now in force."""
+        from infra.online.features import FeatureReader
+        from infra.online.guard import Guard
+
+        plan = self.applied.plan.only(service)
+        return FeatureReader(plan, self.online_reader, vocabularies, Guard.of_runs(self.state, [plan]))
+
+    @cached_property
+    def _feature_readers(self) -> dict[str, FeatureReader]:
+        return {}
+
+    @cached_property
+    def online_reader(self) -> BlockingReader:
+        """The blocking reading side of the online store."""
+        from infra.online.redis_store import BlockingReader
+
+        return BlockingReader(self.redis_url)
 
     def replay(self, *, model: str | None = None) -> ReplayReport:
         """Prove every logged prediction from the accepted log; reads no Redis."""
@@ -255,8 +295,9 @@ class Project:
     def close(self) -> None:
         """Let go of the online store and the database; a private server stops when nobody uses it."""
         opened = self.__dict__
-        if "online" in opened:
-            self.online.close()
+        for name in ("online", "online_reader"):
+            if name in opened:
+                opened[name].close()
         if "connection" in opened:
             self.connection.close()
         if "private" in opened:

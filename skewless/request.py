@@ -47,10 +47,38 @@ def parse_rows(plan: FeaturePlan, rows: Sequence[object], most: int) -> Ask:
     if len(rows) > most:
         raise RequestError("field 'rows'", f"has more than {most} rows", value=len(rows), fix="send several requests")
     names = {column.name for column in (*plan.join_keys, *plan.request)}
-    checked = [_check_names(i, row, names) for i, row in enumerate(rows)]
-    keys = {column.name: _each(column, checked, parse_key) for column in plan.join_keys}
-    fields = {column.name: _field_array(column, _each(column, checked, parse_field)) for column in plan.request}
+    checked = [_check_names(f"row {i}", row, names) for i, row in enumerate(rows)]
+    return _ask(plan, {name: [row[name] for row in checked] for name in names})
+
+
+def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> Ask:
+    """Return rows that come as parallel columns in the plan's types.
+
+    Raises:
+        RequestError: an unknown or missing field, columns of unequal length, or a value of the wrong type.
+    """
+    names = {column.name for column in (*plan.join_keys, *plan.request)}
+    checked = _check_names("the columns", columns, names)
+    if len(set(map(len, checked.values()))) > 1:
+        lengths = {name: len(values) for name, values in checked.items()}
+        raise RequestError("the columns", "have not one length", value=lengths, fix="send one value for each row")
+    return _ask(plan, checked)
+
+
+def _ask(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> Ask:
+    keys = {column.name: _keys(column, columns[column.name]) for column in plan.join_keys}
+    fields = {
+        column.name: _field_array(column, _each(column, columns[column.name], parse_field)) for column in plan.request
+    }
     return Ask(keys=keys, fields=fields)
+
+
+def _keys(column: Column, values: Sequence[Any]) -> Sequence[KeyValue | None]:
+    limit = _INTEGER_LIMIT.get(column.dtype, 0)
+    # What nearly always comes, without a call for each value.
+    if limit and set(map(type, values)) == {int} and -limit <= min(values) and max(values) < limit:
+        return values
+    return _each(column, values, parse_key)
 
 
 def parse_field(column: Column, value: object) -> object:
@@ -76,28 +104,28 @@ def parse_field(column: Column, value: object) -> object:
     return _text(column, value)
 
 
-def _check_names(i: int, row: object, names: set[str]) -> Mapping[str, object]:
+def _check_names(thing: str, row: Any, names: set[str]) -> Mapping[str, Any]:  # noqa: ANN401 - of a request
     if not isinstance(row, dict):
-        raise RequestError(f"row {i}", "is not an object", value=row, fix=f"send {{{', '.join(sorted(names))}}}")
+        raise RequestError(thing, "is not an object", value=row, fix=f"send {{{', '.join(sorted(names))}}}")
+    if row.keys() == names:
+        return row
     for name in row:
         if name not in names:
-            raise RequestError(
-                f"row {i}", "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}"
-            )
+            raise RequestError(thing, "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}")
     for name in sorted(names):
         if name not in row:
-            raise RequestError(f"row {i}", f"lacks the field {name!r}", fix="send it; null means unknown")
+            raise RequestError(thing, f"lacks the field {name!r}", fix="send it; null means unknown")
     return row
 
 
-def _each(column: Column, rows: Sequence[Mapping[str, object]], parse: Any) -> list[Any]:  # noqa: ANN401 - one of two parsers
-    values = []
-    for i, row in enumerate(rows):
+def _each(column: Column, values: Sequence[object], parse: Any) -> list[Any]:  # noqa: ANN401 - one of two parsers
+    parsed = []
+    for i, value in enumerate(values):
         try:
-            values.append(parse(column, row[column.name]))
+            parsed.append(parse(column, value))
         except SkewlessError as error:
             raise RequestError(f"row {i} {error.thing}", error.problem, value=error.value, fix=error.fix) from error
-    return values
+    return parsed
 
 
 def _field_array(column: Column, values: list[Any]) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ in Python and as unsigned words in Lua (SEMANTICS 2.1, 2.3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -24,16 +24,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from skewless.binaries import constant
 from skewless.dtypes import DType
 from skewless.errors import StoreError
 from skewless.plan import Column, View
+from skewless.row_layout import Bytes, RowLayout
 from skewless.status import BoolArray, Int64Array
 
 FORMAT = 1
 RANK_BYTES = 32
 NO_TIME = -(2**63)
 TOMBSTONE = 1
+_ABSENT = 2  # never stored
+_FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run"}
 
 _SIGN = np.uint64(1 << 63)
 
@@ -84,6 +90,9 @@ class ViewRead:
         versions: where each row comes from; meaningless where not found.
         values: per feature, an array of the feature's numpy type, shape ``(n,)``.
         nulls: per feature, where the value is null; true wherever nothing was found.
+        mask: the nulls at once, where they are at hand: shape ``(n, n_features)``.
+        block: the numbers at once, where they are at hand: float64, shape ``(n, n_features)``, NaN for
+            null; the columns of text hold nothing.
     """
 
     found: BoolArray
@@ -91,6 +100,8 @@ class ViewRead:
     versions: Versions
     values: Mapping[str, npt.NDArray[Any]]
     nulls: Mapping[str, BoolArray]
+    mask: BoolArray | None = None
+    block: npt.NDArray[np.float64] | None = None
 
 
 def blank_values(features: Sequence[Column], n: int) -> dict[str, npt.NDArray[Any]]:
@@ -102,103 +113,160 @@ def blank_values(features: Sequence[Column], n: int) -> dict[str, npt.NDArray[An
 
 
 class RowCodec:
-    """Packs and unpacks the rows of one view, many at a time."""
+    """Packs and unpacks the rows of one view, many at a time.
 
-    def __init__(self, view: View) -> None:
+    Args:
+        view: whose rows.
+        partition: the log partition that the rows stand in; by default that of the view's batch rows.
+    """
+
+    def __init__(self, view: View, partition: str | None = None) -> None:
         self._view = view
         self._features = view.features
-        self._hash = bytes.fromhex(view.hash)[:8]
-        self._partition = partition_hash(view.partition)
+        self.layout = RowLayout(view.features)
+        self._hash = np.uint64(int.from_bytes(bytes.fromhex(view.hash)[:8], "little"))
+        self._partition = partition_hash(partition or view.partition)
 
-    @cached_property
+    @property
     def dtype(self) -> np.dtype[np.void]:
         """Return the numpy type of a row without its heap."""
-        columns = [(f"f{i}", "<u4" if c.dtype.is_text else c.dtype.numpy) for i, c in enumerate(self._features)]
-        bitmap = [("nulls", "u1", ((len(self._features) + 7) // 8,))] if self._features else []
-        rank = [("event", ">u8"), ("created", ">u8"), ("partition", ">u8"), ("seq", ">u8")]
-        return np.dtype([*rank, ("view", "S8"), ("run", ">i8"), ("format", "u1"), ("flags", "u1"), *bitmap, *columns])
+        return self.layout.dtype
 
     def encode(
         self, versions: Versions, values: Mapping[str, npt.NDArray[Any]], nulls: Mapping[str, BoolArray]
     ) -> list[bytes]:
         """Return one packed row per entry of the parallel columns."""
+        rows: list[bytes] = self.pack(versions, values, nulls).to_pylist()
+        return rows
+
+    def pack(
+        self, versions: Versions, values: Mapping[str, npt.NDArray[Any] | pa.Array], nulls: Mapping[str, BoolArray]
+    ) -> pa.LargeBinaryArray:
+        """Return one packed row per entry of the parallel columns; text may come as Arrow."""
         n = len(versions.seq)
         fixed = np.zeros(n, dtype=self.dtype)
         fixed["event"] = versions.event_ts.view(np.uint64) ^ _SIGN
         fixed["created"] = versions.created_ts.view(np.uint64) ^ _SIGN
         fixed["partition"] = self._partition
         fixed["seq"] = versions.seq
+        fixed["view"] = self._hash
         fixed["run"] = versions.run_id
         fixed["format"] = FORMAT
         fixed["flags"] = versions.tombstone
-        heaps = [b""] * n
+        if self._features and n:
+            bits = np.stack([nulls[column.name] for column in self._features], axis=1)
+            fixed["nulls"] = np.packbits(bits, axis=1, bitorder="little")
+        texts: list[pa.Array] = []
+        ends = np.zeros(n, dtype=np.int64)
         for i, column in enumerate(self._features):
-            null = nulls[column.name]
-            fixed["nulls"][:, i // 8] |= (null.astype(np.uint8) << (i % 8)).astype(np.uint8)
             if column.dtype.is_text:
-                fixed[f"f{i}"] = _append_text(heaps, values[column.name], null)
+                text = _binary(values[column.name], nulls[column.name])
+                ends += pc.binary_length(text).to_numpy()
+                fixed[f"f{i}"] = ends
+                texts.append(text)
             else:
-                fixed[f"f{i}"] = np.where(null, 0, values[column.name])
-        return self._join(fixed, heaps)
+                fixed[f"f{i}"] = np.where(nulls[column.name], 0, values[column.name])
+        rows = _as_binary(fixed)
+        return pc.binary_join_element_wise(rows, *texts, constant(b"")) if texts else rows
 
-    def _join(self, fixed: npt.NDArray[np.void], heaps: list[bytes]) -> list[bytes]:
-        # numpy's S8 drops trailing zero bytes, so the hash is patched in as raw bytes.
-        raw = fixed.view(np.uint8).reshape(len(fixed), self.dtype.itemsize)
-        raw[:, RANK_BYTES : RANK_BYTES + 8] = np.frombuffer(self._hash, dtype=np.uint8)
-        return [row.tobytes() + heap for row, heap in zip(raw, heaps, strict=True)]
-
-    def decode(self, rows: Sequence[bytes | None]) -> ViewRead:
+    def decode(self, rows: Sequence[bytes | None], *, numbers: bool = True) -> ViewRead:
         """Return the columns of packed rows; None is an entity without a row.
+
+        Args:
+            numbers: give the block too.
 
         Raises:
             StoreError: a row is cut short, of another view or of an unknown format.
         """
-        n = len(rows)
-        hit = np.fromiter((row is not None for row in rows), dtype=np.bool_, count=n)
-        present = [row for row in rows if row is not None]
-        self._check(present)
-        size = self.dtype.itemsize
-        fixed = np.frombuffer(b"".join(row[:size] for row in present), dtype=self.dtype)
-        versions = _spread_versions(hit, fixed)
-        found = hit & ~versions.tombstone
-        values = blank_values(self._features, n)
-        nulls = {}
-        start = np.zeros(len(present), dtype=np.int64)
-        for i, column in enumerate(self._features):
-            null = np.ones(n, dtype=np.bool_)
-            null[hit] = (fixed["nulls"][:, i // 8] >> (i % 8) & 1).astype(np.bool_)
-            nulls[column.name] = null | ~found
-            if column.dtype.is_text:
-                end = fixed[f"f{i}"].astype(np.int64)
-                texts = [row[size + a : size + b] for row, a, b in zip(present, start, end, strict=True)]
-                values[column.name][hit] = _as_objects(texts, column.dtype)
-                values[column.name][nulls[column.name]] = None
-                start = end
-            else:
-                values[column.name][hit] = fixed[f"f{i}"]
-        return ViewRead(found=found, available=True, versions=versions, values=values, nulls=nulls)
+        layout, places = self.layout, self.layout.places
+        blank = self.blank
+        filled = [blank if row is None else row for row in rows]
+        raw = self._laid_out(filled)
+        found = layout.head(raw, "flags") == 0
+        nulls = layout.nulls(raw)
+        if not found.all():
+            nulls |= ~found[:, None]
 
-    def _check(self, rows: Sequence[bytes]) -> None:
-        for row in rows:
-            if len(row) != self._length(row) or row[48] != FORMAT or row[RANK_BYTES : RANK_BYTES + 8] != self._hash:
-                raise StoreError(
-                    f"view {self._view.name!r}",
-                    "holds a row that this plan did not write",
-                    value=row[:64].hex(),
-                    fix="run `skewless materialize` after `skewless apply`, or point at the right Redis",
-                )
+        def value(name: str) -> npt.NDArray[Any]:
+            place = places[name]
+            if not self._features[place].dtype.is_text:
+                return layout.column(raw, place)
+            return _as_objects(layout.texts(raw, filled, place), nulls[:, place], self._features[place].dtype)
 
-    def _length(self, row: bytes) -> int:
-        # The columns, then the heap, which the last text column says the end of.
-        size, end = self.dtype.itemsize, self._heap_end
-        heap = row[end : end + 4] if end is not None and len(row) >= size else b""
-        return size + int.from_bytes(heap, "little")
+        return ViewRead(
+            found=found,
+            available=True,
+            versions=_PackedVersions(layout, raw),
+            values=_Columns(places, value),
+            nulls=_Columns(places, lambda name: nulls[:, places[name]]),
+            mask=nulls,
+            block=layout.numbers(raw, nulls) if numbers else None,
+        )
+
+    def _laid_out(self, rows: Sequence[bytes]) -> Bytes:
+        """Return the bytes of the rows without their heaps, shape ``(n, size)``."""
+        size, text = self.layout.size, self.layout.text
+        heads = rows
+        if text or set(map(len, rows)) - {size}:
+            lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+            # Before they are joined: a row of another length would move all that follow it.
+            self._refuse(rows, lengths < size if text else lengths != size)
+            heads = [row[:size] for row in rows]
+        raw = np.frombuffer(b"".join(heads), dtype=np.uint8).reshape(len(rows), size)
+        bad = (self.layout.head(raw, "view") != self._hash) | (self.layout.head(raw, "format") != FORMAT)
+        if text:
+            bad |= lengths != size + self.layout.column(raw, text[-1]).astype(np.int64)
+        self._refuse(rows, bad)
+        return raw
+
+    def _refuse(self, rows: Sequence[bytes], bad: BoolArray) -> None:
+        if bad.any():
+            raise StoreError(
+                f"view {self._view.name!r}",
+                "holds a row that this plan did not write",
+                value=rows[int(bad.argmax())][:64].hex(),
+                fix="run `skewless materialize` after `skewless apply`, or point at the right Redis",
+            )
 
     @cached_property
-    def _heap_end(self) -> int | None:
-        text = [f"f{i}" for i, column in enumerate(self._features) if column.dtype.is_text]
-        fields = self.dtype.fields
-        return fields[text[-1]][1] if text and fields else None
+    def blank(self) -> bytes:
+        """Return what stands for a row that is not there: all null, from nowhere; never stored."""
+        row = np.zeros(1, dtype=self.dtype)
+        row["view"], row["format"], row["flags"] = self._hash, FORMAT, _ABSENT
+        row["seq"], row["run"] = 2**64 - 1, -1
+        if self._features:
+            row["nulls"] = 0xFF
+        return row.tobytes()
+
+
+class _PackedVersions(Versions):
+    """The versions of packed rows, cut out when they are asked for."""
+
+    def __init__(self, layout: RowLayout, raw: Bytes) -> None:
+        self.__dict__.update(_layout=layout, _raw=raw)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
+        layout, raw = self.__dict__["_layout"], self.__dict__["_raw"]
+        flags = name == "tombstone"
+        made = (layout.head(raw, "flags") & TOMBSTONE).astype(np.bool_) if flags else layout.origin(raw, _FIELDS[name])
+        self.__dict__[name] = made
+        return made
+
+
+class _Columns(Mapping[str, npt.NDArray[Any]]):
+    """The columns of unpacked rows, cut out when they are asked for."""
+
+    def __init__(self, names: Mapping[str, int], cut: Callable[[str], npt.NDArray[Any]]) -> None:
+        self._names, self._cut = names, cut
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._cut(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def missing(view: View, n: int, *, available: bool) -> ViewRead:
@@ -212,27 +280,22 @@ def missing(view: View, n: int, *, available: bool) -> ViewRead:
     )
 
 
-def _append_text(heaps: list[bytes], values: npt.NDArray[Any], null: BoolArray) -> npt.NDArray[np.uint32]:
-    ends = np.empty(len(heaps), dtype=np.uint32)
-    for i, value in enumerate(values):
-        if not null[i]:
-            heaps[i] += value.encode() if isinstance(value, str) else value
-        ends[i] = len(heaps[i])
-    return ends
+def _binary(values: npt.NDArray[Any] | pa.Array, null: BoolArray) -> pa.Array:
+    """Return text as its bytes, none where it is null."""
+    array = values if isinstance(values, pa.Array) else pa.array(list(values), pa.large_binary(), mask=null)
+    if array.null_count < int(null.sum()):
+        array = pc.if_else(pa.array(null), None, array)
+    return pc.fill_null(array.cast(pa.large_binary()), constant(b""))
 
 
-def _as_objects(texts: list[bytes], dtype: DType) -> npt.NDArray[Any]:
+def _as_binary(fixed: npt.NDArray[np.void]) -> pa.LargeBinaryArray:
+    offsets = np.arange(len(fixed) + 1, dtype=np.int64) * fixed.dtype.itemsize
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(fixed)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(fixed), buffers)
+
+
+def _as_objects(texts: list[bytes], null: BoolArray, dtype: DType) -> npt.NDArray[Any]:
     objects = np.empty(len(texts), dtype=object)
     objects[:] = [text.decode() for text in texts] if dtype is DType.STRING else texts
+    objects[null] = None
     return objects
-
-
-def _spread_versions(hit: BoolArray, fixed: npt.NDArray[np.void]) -> Versions:
-    versions = Versions.empty(len(hit))
-    event, created, seq = versions.event_ts.copy(), versions.created_ts.copy(), versions.seq
-    event[hit] = (fixed["event"].astype(np.uint64) ^ _SIGN).view(np.int64)
-    created[hit] = (fixed["created"].astype(np.uint64) ^ _SIGN).view(np.int64)
-    seq[hit] = fixed["seq"]
-    versions.run_id[hit] = fixed["run"]
-    versions.tombstone[hit] = (fixed["flags"] & TOMBSTONE).astype(np.bool_)
-    return Versions(event_ts=event, created_ts=created, seq=seq, run_id=versions.run_id, tombstone=versions.tombstone)

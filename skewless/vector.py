@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.errors import DefinitionError
-from skewless.plan import REQUEST, FeaturePlan, FeatureRef
+from skewless.plan import REQUEST, FeaturePlan, FeatureRef, View
 from skewless.rows import ViewRead
 from skewless.status import BoolArray, Int64Array, Status, StatusArray, row_status
 from skewless.transforms import Columns, TransformRunner, input_dtype
 
 Matrix = npt.NDArray[np.float64]
 Vocabularies = Mapping[str, Sequence[str]]
+_Index = slice | list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,20 @@ class Vectors:
 
     matrix: Matrix
     status: Mapping[str, StatusArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Which columns of the matrix (``columns``, ``numbers``) are which features of a view, text left out."""
+
+    columns: _Index
+    numbers: list[int]
+    features: _Index
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, int]]) -> _Places:
+        columns, features = [column for column, _ in pairs], [feature for _, feature in pairs]
+        return cls(columns=_index(columns), numbers=columns, features=_index(features))
 
 
 class Assembler:
@@ -49,6 +64,7 @@ class Assembler:
         self.labels = tuple(ref.label for ref in self.refs)
         self.runners = tuple(TransformRunner(plan, item) for item in plan.transforms)
         self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
+        self._numbers = {view.name: self._places(view) for view in plan.views}
 
     @property
     def categorical(self) -> tuple[int, ...]:
@@ -66,8 +82,10 @@ class Assembler:
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
         outputs = self._outputs(reads, status, request)
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
+        done = self._copy_blocks(matrix, reads, status)
         for i, ref in enumerate(self.refs):
-            matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
+            if i not in done:
+                matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
         return Vectors(matrix=matrix, status=status)
 
     def words(
@@ -78,6 +96,35 @@ class Assembler:
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
         outputs = self._outputs(reads, status, request)
         return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
+
+    def columns(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Columns:
+        """Return the columns of the vectors before they become numbers, by label; arguments as of ``assemble``.
+
+        Numbers of views are float64, NaN where the model sees null; request fields and outputs are as they are.
+        """
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
+        outputs = self._outputs(reads, status, request)
+        return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
+
+    def _places(self, view: View) -> _Places | None:
+        at = {column.name: i for i, column in enumerate(view.features) if not column.dtype.is_text}
+        pairs = [(i, at[ref.name]) for i, ref in enumerate(self.refs) if ref.group == view.name and ref.name in at]
+        return _Places.of(pairs) if pairs else None
+
+    def _copy_blocks(
+        self, matrix: Matrix, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray]
+    ) -> set[int]:
+        """Fill in the numbers of views that have theirs at hand; return which columns that were."""
+        done: set[int] = set()
+        for name, places in self._numbers.items():
+            block = reads[name].block
+            if block is not None and places is not None:
+                matrix[:, places.columns] = block[:, places.features]
+                absent = np.flatnonzero(status[name] != Status.PRESENT)
+                if len(absent):
+                    matrix[absent[:, None], places.numbers] = np.nan
+                done.update(places.numbers)
+        return done
 
     def _outputs(
         self, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
@@ -111,7 +158,7 @@ class Assembler:
 
     def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         if column.dtype != object:
-            return column.astype(np.float64)
+            return _widened(column)
         codes = self._codes.get(label)
         if codes is None:
             raise DefinitionError(
@@ -139,7 +186,18 @@ def _masked(read: ViewRead, status: StatusArray, name: str) -> npt.NDArray[Any]:
         shown = values.copy()
         shown[null] = None
         return shown
-    return np.where(null, np.nan, values.astype(np.float64))
+    return np.where(null, np.nan, _widened(values))
+
+
+def _widened(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # a signalling NaN is widened to a quiet one
+        return values.astype(np.float64)
+
+
+def _index(numbers: list[int]) -> _Index:
+    """Return the quickest index for some places: neighbours are a slice."""
+    first, last = numbers[0], numbers[-1]
+    return slice(first, last + 1) if numbers == list(range(first, last + 1)) else numbers
 
 
 def _distinct(column: npt.NDArray[Any]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.online.port import OnlineWriter
+from infra.online.port import Binaries, OnlineWriter
 from infra.runtimes.port import Runtime
 from tests.projects import Place
 from validation.findings import Cause
@@ -76,7 +76,7 @@ class HalfWriter:
         self._inner = inner
         self._between = between
 
-    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+    def put(self, keys: Binaries, rows: Binaries) -> int:
         half = len(keys) // 2
         written = self._inner.put(keys[:half], rows[:half])
         self._between()

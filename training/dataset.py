@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.offline.join import TIME
+from infra.offline.as_of import TIME
 from infra.offline.labels import KNOWN, LABEL, WEIGHT, askable, entity_rows, known_by, read_labels, request_arrays
 from infra.offline.views import OfflineViews
 from skewless.errors import SourceError

@@ -38,6 +38,15 @@ class Decision:
     champion: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """A trained version, and whether it became champion."""
+
+    trained: Trained
+    decision: Decision
+    dataset: Dataset
+
+
 def decide(gate: Gate, candidate: float | None, champion: float | None) -> Decision:
     """Return the gate's decision.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.accepted import EVENT, REJECT
+from infra.log.accepted import EVENT, INGEST, REJECT, RUN, SEQ
 from infra.offline.changes import Window, judged_rows
 from infra.offline.labels import find_labels, own_columns
-from infra.offline.sources import check_columns, find_table, view_columns
+from infra.offline.sources import check_columns, view_columns, view_table
 from infra.offline.sql import quote
 from skewless.clock import Clock
 from skewless.errors import DefinitionError
@@ -66,8 +67,11 @@ class SourceChecks:
                 )
         return suites
 
-    def new_rows(self, view: View, rows: pa.Table) -> None:
+    def new_rows(self, view: View, rows: Path) -> None:
         """Check rows that are about to be accepted; a batch that fails goes to quarantine.
+
+        Args:
+            rows: a Parquet file; its rows that have a reason in ``__reject`` are left out.
 
         Raises:
             GateError: an expectation does not hold; nothing of the batch was accepted.
@@ -75,24 +79,27 @@ class SourceChecks:
         suite = self.suites.get(view.name)
         if not suite:
             return
-        self.connection.register("new_rows", rows)
+        self.connection.read_parquet(str(rows)).create_view("new_rows")
         try:
-            report = self.gate.check(view.name, _as_declared(view, "new_rows"), self.connection, suite)
+            good = f"(SELECT * FROM new_rows WHERE {REJECT} IS NULL)"
+            report = self.gate.check(view.name, _as_declared(view, good), self.connection, suite)
         finally:
-            self.connection.unregister("new_rows")
+            self.connection.execute("DROP VIEW IF EXISTS new_rows")
         if not report.success:
             self._quarantine(view, rows)
         report.raise_if_failed()
 
     def source(self, view: View) -> GateReport:
         """Check every published row of a view's source that could be accepted; nothing is changed."""
-        table = find_table(self.repo, view.source.path, f"source of view {view.name!r}")
+        table = view_table(self.repo, view)
         types = table.column_types(self.connection)
         check_columns(table, types, view_columns(view))
         window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
         rows = f"(SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
         query = _as_declared(view, rows)
-        return self.gate.check(view.name, query, self.connection, self.suites.get(view.name, ()), [list(table.files)])
+        suite = self.suites.get(view.name, ())
+        with table.opened(self.connection):
+            return self.gate.check(view.name, query, self.connection, suite, table.parameters)
 
     def labels(self, spec: ModelSpec) -> GateReport:
         """Check what a model's label table said by now; the suite's key is ``labels``."""
@@ -101,10 +108,11 @@ class SourceChecks:
         labels = spec.labels
         published = f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
         now = f"make_timestamptz(CAST({self.clock.now_us()} AS BIGINT))"
-        query, files = f"SELECT * FROM {table.relation} WHERE {published} <= {now}", [list(table.files)]
+        query = f"SELECT * FROM {table.relation} WHERE {published} <= {now}"
         name = f"{LABELS}:{spec.name}"
         suite = self.suites.get(name) or self.suites.get(LABELS, ())
-        return self.gate.check(name, query, self.connection, suite, files)
+        with table.opened(self.connection):
+            return self.gate.check(name, query, self.connection, suite, table.parameters)
 
     def all(self, views: Sequence[View], models: Sequence[ModelSpec], names: Sequence[str] = ()) -> list[GateReport]:
         """Check the sources of views and the label tables of models, or those that are named.
@@ -119,14 +127,28 @@ class SourceChecks:
         reports = [self.source(view) for view in views if not names or view.name in names]
         return reports + [self.labels(spec) for spec in models if not names or spec.name in names]
 
-    def _quarantine(self, view: View, rows: pa.Table) -> None:
+    def _quarantine(self, view: View, rows: Path) -> None:
         folder = self.state / "quarantine" / view.name
         folder.mkdir(parents=True, exist_ok=True)
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink)
-        data = sink.getvalue()
-        # Named by its content, so that a batch refused on every tick is kept once.
-        (folder / f"{sha256(data).hexdigest()[:16]}.parquet").write_bytes(data)
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            _copy_good(rows, temporary)
+            # Named by its content, so that a batch refused on every tick is kept once.
+            with temporary.open("rb") as file:
+                name = file_digest(file, "sha256").hexdigest()[:16]
+            temporary.replace(folder / f"{name}.parquet")
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _copy_good(rows: Path, target: Path) -> None:
+    """Copy what a gate has judged, without what a run adds: the same rows give the same bytes."""
+    with pq.ParquetFile(rows, pre_buffer=False) as file:
+        columns = [name for name in file.schema_arrow.names if name not in {SEQ, INGEST, RUN}]
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        with pq.ParquetWriter(target, schema) as writer:
+            for batch in file.iter_batches(columns=columns):
+                writer.write_batch(batch.filter(batch[REJECT].is_null()))
 
 
 def _as_declared(view: View, rows: str) -> str:

@@ -64,7 +64,7 @@ def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findi
     named = logged.reads[view.name]
     answered = named.status != Status.UNAVAILABLE
     wanted = np.where(answered, named.versions.seq, -1)
-    read, table = views.at(view, wanted)
+    read, table = views.at(view, wanted), views.keys_at(view, wanted)
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
     same = _same_version(named, read) | (wanted < 0)
     own = np.fromiter((a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys))

@@ -10,6 +10,8 @@ from feast import Entity, FeatureView, Field, FileSource, StreamFeatureView
 from feast.types import PrimitiveFeastType
 from feast.value_type import ValueType
 
+from infra.feast_plugins.duckdb_source import DuckDBSource
+from infra.feast_plugins.source_schema import is_lake
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.keys import KEY_DTYPES
@@ -81,7 +83,7 @@ def compile_field(owner: str, field: Field) -> Column:
     Raises:
         DefinitionError: the type is not one of the plan's, or the name is reserved.
     """
-    dtype = _primitive(field.dtype)
+    dtype = primitive(field.dtype)
     if dtype is None:
         raise DefinitionError(
             f"{owner} feature {field.name!r}",
@@ -96,7 +98,8 @@ def compile_field(owner: str, field: Field) -> Column:
     return Column(name=field.name, dtype=dtype)
 
 
-def _primitive(dtype: object) -> DType | None:
+def primitive(dtype: object) -> DType | None:
+    """Return the plan's type for a Feast type, None where it has none."""
     return _DTYPES.get(dtype) if isinstance(dtype, PrimitiveFeastType) else None
 
 
@@ -110,7 +113,7 @@ def _key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_name: s
             fix="define the Entity at the top level of definitions.py",
         )
     declared = [field.dtype for field in feast_view.entity_columns if field.name == entity.join_key]
-    dtype = _primitive(declared[0]) if declared else _KEY_TYPES.get(entity.value_type)
+    dtype = primitive(declared[0]) if declared else _KEY_TYPES.get(entity.value_type)
     if dtype not in KEY_DTYPES:
         raise DefinitionError(
             f"entity {entity_name!r}",
@@ -146,12 +149,12 @@ def _refuse_cases(owner: str, names: Sequence[str]) -> None:
 
 def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
     source: Any = feast_view.batch_source
-    if not isinstance(source, FileSource):
+    if not isinstance(source, FileSource | DuckDBSource) or is_lake(source):
         raise DefinitionError(
             f"feature view {feast_view.name!r}",
             "has a source that cannot be read",
             value=type(source).__name__,
-            fix="use a FileSource (Parquet or CSV file, folder or glob)",
+            fix="use a FileSource (Parquet or CSV file, folder or glob) or a DuckDBSource",
         )
     if not source.timestamp_field:
         raise DefinitionError(
@@ -161,7 +164,7 @@ def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
         )
     renamed = {plan_name: column for column, plan_name in source.field_mapping.items()}
     return Source(
-        path=source.path,
+        path=source.path.removeprefix("file://"),
         event_column=source.timestamp_field,
         created_column=source.created_timestamp_column or None,
         tombstone_column=tombstone,

@@ -11,10 +11,11 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,6 +32,9 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 
+# Row groups are what a reader skips, and what it holds at a time.
+_GROUP_ROWS = 100_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
@@ -39,6 +43,43 @@ class Segment:
     path: Path
     first: int
     last: int
+
+
+class Draft:
+    """Rows that are about to stand in a log: numbered and on disk, but no part of it before they are adopted.
+
+    Args:
+        path: where to write; in the folder of the log, so that a link can give it its name.
+        first: position of its first row.
+    """
+
+    def __init__(self, path: Path, first: int) -> None:
+        self.path = path
+        self.first = first
+        self.rows = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, rows: pa.Table) -> None:
+        """Number some rows and write them; all batches have one schema, without ``__seq``.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        start = self.first + self.rows
+        numbers = np.arange(start, start + rows.num_rows, dtype=np.int64)
+        numbered = rows.append_column(SEQ, pa.array(numbers))
+        with _translated(self.path.parent):
+            if self._writer is None:
+                self._writer = _writer(self.path, numbered.schema)
+            self._writer.write_table(numbered, row_group_size=_GROUP_ROWS)
+        self.rows += rows.num_rows
+
+    def close(self) -> None:
+        """End the file; what was written is readable then, but not yet durable."""
+        if self._writer is not None:
+            with _translated(self.path.parent):
+                self._writer.close()
+            self._writer = None
 
 
 class AcceptedLog:
@@ -66,38 +107,58 @@ class AcceptedLog:
         segments = self.segments() if follow else self._segments
         return segments[-1].last + 1 if segments else 0
 
-    def append(self, rows: pa.Table) -> Segment:
-        """Number the rows and write them durably; return their segment.
+    @contextlib.contextmanager
+    def draft(self) -> Iterator[Draft]:
+        """Lend a file for the rows that come next; it is removed unless it was adopted.
 
-        Args:
-            rows: at least one row, without ``__seq``.
+        Raises:
+            StoreError: the disk refused.
+        """
+        draft = Draft(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
+        with _translated(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+        finally:
+            with contextlib.suppress(StoreError):
+                draft.close()
+            with contextlib.suppress(OSError):
+                draft.path.unlink()
+
+    def adopt(self, draft: Draft) -> Segment:
+        """Make a draft of at least one row durable and part of the log; return its segment.
 
         Raises:
             ConflictError: another writer took the position.
             StoreError: the disk refused.
         """
-        first = self.next_seq()
-        numbered = rows.append_column(SEQ, pa.array(range(first, first + rows.num_rows), pa.int64()))
-        path = self._path(first)
-        temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _write_durably(numbered, temporary)
-            self._link(temporary, path)
+        path = self._path(draft.first)
+        draft.close()
+        with _translated(self._folder):
+            with draft.path.open("rb") as file:
+                os.fsync(file.fileno())
+            self._link(draft.path, path)
             sync_folder(self._folder)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"log folder {self._folder}",
-                f"cannot be written: {error}",
-                fix="free disk space or rights, then run again",
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        segment = Segment(path=path, first=first, last=first + rows.num_rows - 1)
+        segment = Segment(path=path, first=draft.first, last=draft.first + draft.rows - 1)
         self._segments.append(segment)
         self._remember()
         return segment
+
+    def append(self, rows: pa.Table) -> Segment:
+        """Number the rows, at least one, and write them durably; return their segment.
+
+        Raises:
+            ConflictError: another writer took the position.
+            StoreError: the disk refused.
+        """
+        with self.draft() as draft:
+            draft.write(rows)
+            return self.adopt(draft)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left; call only while nobody else writes this partition."""
+        for path in self._folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _link(self, temporary: Path, path: Path) -> None:
         try:
@@ -142,10 +203,19 @@ class AcceptedLog:
             temporary.replace(self._folder / "tail.json")
 
 
-def _write_durably(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    text = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=text)
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"log folder {folder}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+        ) from error
 
 
 def count_rejected(files: Sequence[str]) -> int:

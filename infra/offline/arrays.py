@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
+from infra.offline.winners import Winners
 from skewless.dtypes import DType
 from skewless.plan import Column, View
 from skewless.rows import NO_TIME, Versions, ViewRead
 from skewless.status import BoolArray, Int64Array
+
+_GROUP_BYTES = 64_000_000
 
 
 def nulls(column: pa.ChunkedArray) -> BoolArray:
@@ -37,11 +42,6 @@ def values(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
     return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(dtype.numpy)
 
 
-def keys(table: pa.Table, columns: tuple[Column, ...]) -> dict[str, list[Any]]:
-    """Return key columns as lists of Python values."""
-    return {column.name: table[column.name].to_pylist() for column in columns}
-
-
 def versions(table: pa.Table) -> Versions:
     """Return where each log row comes from; rows that are all null were not found."""
     return Versions(
@@ -53,13 +53,50 @@ def versions(table: pa.Table) -> Versions:
     )
 
 
-def view_read(table: pa.Table, view: View) -> ViewRead:
-    """Return log rows, one per entity row and null where there is none, in the shape of an online read."""
-    origin = versions(table)
-    found = (origin.seq >= 0) & ~origin.tombstone
-    read_nulls = {column.name: nulls(table[column.name]) | ~found for column in view.features}
-    read_values = {column.name: values(table[column.name], column.dtype) for column in view.features}
-    for name, array in read_values.items():
-        if array.dtype == object:
-            array[read_nulls[name]] = None
-    return ViewRead(found=found, available=True, versions=origin, values=read_values, nulls=read_nulls)
+def view_read(view: View, winners: Winners) -> ViewRead:
+    """Return log rows in the shape of an online read; fetched some columns at a time, which bounds the memory."""
+    first, *others = _groups(view.features, winners.count)
+    rows = winners.rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
+    hit = rows.at < rows.table.num_rows
+    stood = _spread_versions(versions(rows.table), rows.at, hit)
+    found = hit & ~stood.tombstone
+    absent = ~found
+    read_values: dict[str, npt.NDArray[Any]] = {}
+    read_nulls: dict[str, BoolArray] = {}
+    for group in (first, *others):
+        rows = rows if group is first else winners.rows(group)
+        for name in group:
+            column, dtype = rows.table[name], view.feature(name).dtype
+            read_values[name] = _spread(values(column, dtype), rows.at, hit)
+            # Shared where it is the same: most columns hold no null.
+            read_nulls[name] = _spread(nulls(column), rows.at, hit) | absent if column.null_count else absent
+            if dtype.is_text:
+                read_values[name][read_nulls[name]] = None
+    return ViewRead(found=found, available=True, versions=stood, values=read_values, nulls=read_nulls)
+
+
+def _groups(features: Sequence[Column], rows: int) -> list[list[str]]:
+    """Return the features' names, at least one group, so many together that a group takes about ``_GROUP_BYTES``."""
+    names = [column.name for column in features]
+    size = max(1, _GROUP_BYTES // (8 * rows + 1))
+    return [names[first : first + size] for first in range(0, len(names), size)] or [[]]
+
+
+def _spread_versions(found: Versions, at: Int64Array, hit: BoolArray) -> Versions:
+    none = Versions.empty(1)
+    spread = {
+        item.name: np.where(hit, _spread(getattr(found, item.name), at, hit), getattr(none, item.name))
+        for item in fields(Versions)
+    }
+    return Versions(**spread)
+
+
+def _spread(compact: npt.NDArray[Any], at: Int64Array, hit: BoolArray) -> npt.NDArray[Any]:
+    """Return the values at places, shape ``(n,)``; zero (None for text) where nothing was hit."""
+    nothing = None if compact.dtype == object else 0
+    if not len(compact):
+        return np.full(len(at), nothing, dtype=compact.dtype)
+    spread = compact.take(at, mode="clip")
+    if not hit.all():
+        spread[~hit] = nothing
+    return spread

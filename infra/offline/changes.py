@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
 from infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
-from infra.offline.sources import Table, broken, check_columns, view_columns
+from infra.offline.sources import NAIVE, Table, broken, check_columns, view_columns
 from infra.offline.sql import cast, names, quote, to_microseconds
 from skewless.plan import View
 
 FUTURE_SLACK_US = 10_000_000
+
+_CONTENT = "__content"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRange:
+    """Which rows to look at, by event time: ``start_us <= event <= end_us``; None: no limit."""
+
+    start_us: int | None = None
+    end_us: int | None = None
+
+    def condition(self) -> str:
+        """Return the SQL condition over a row's log columns."""
+        limits = [(">=", self.start_us), ("<=", self.end_us)]
+        return " AND ".join(f"{EVENT} {sign} {limit}" for sign, limit in limits if limit is not None) or "true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,60 +38,147 @@ class Window:
 
     Args:
         after_us: None: everything up to ``upto_us``, rows without a time too.
+        events: of these, only rows with such an event time.
     """
 
     after_us: int | None
     upto_us: int
+    events: EventRange | None = None
 
     def condition(self, delay_us: int) -> str:
         """Return the SQL condition over a row's log columns."""
         published = f"coalesce({CREATED}, {EVENT} + {delay_us})"
         if self.after_us is None:
-            return f"({published} <= {self.upto_us} OR {published} IS NULL)"
-        return f"({published} > {self.after_us} AND {published} <= {self.upto_us})"
+            condition = f"({published} <= {self.upto_us} OR {published} IS NULL)"
+        else:
+            condition = f"({published} > {self.after_us} AND {published} <= {self.upto_us})"
+        return condition if self.events is None else f"{condition} AND {self.events.condition()}"
 
 
-def new_rows(
-    connection: duckdb.DuckDBPyConnection, view: View, table: Table, window: Window, log_files: Sequence[str]
-) -> pa.Table:
-    """Return the source's rows in the window that no log file holds, in the order of their acceptance.
-
-    Rows that cannot be accepted come with a reason in ``__reject`` and themselves in ``__raw``.
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Some files of a source, and which of their rows are looked at.
 
     Args:
-        log_files: the log files that may hold rows of this window.
-
-    Raises:
-        SourceError: a file of the source cannot be read, or has another shape than declared.
+        log_files: the log files that may hold such rows.
     """
-    types = table.column_types(connection)
-    check_columns(table, types, view_columns(view))
-    columns = [column.name for column in (*view.keys, *view.features)] + [EVENT, CREATED, TOMBSTONE, REJECT, RAW]
-    condition = window.condition(view.delay_us)
-    relation = _pruned(view, table.relation, window.after_us)
-    fresh = f"SELECT {names(columns)} FROM ({judged_rows(view, types, relation)}) WHERE {condition}"
-    parameters: list[list[str]] = [list(table.files)]
-    if log_files:
-        fresh += f" EXCEPT SELECT {names(columns)} FROM read_parquet(?) WHERE {condition}"
-        parameters.append(list(log_files))
-    # Every column, so that rows which rank alike get the same order whenever a log is made anew.
-    order = names([EVENT, CREATED, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))])
-    try:
-        ordered = f"SELECT * FROM ({fresh}) ORDER BY {order} NULLS FIRST"
-        return connection.sql(ordered, params=parameters).to_arrow_table()
-    except duckdb.Error as error:
-        raise broken(table.name, error) from error
+
+    table: Table
+    window: Window
+    log_files: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The rows of a source that no log file holds.
+
+    Args:
+        shares: at least one; every file of the source in at most one of them.
+        naive_is_utc: whether times without a zone are accepted, as Feast does.
+    """
+
+    view: View
+    shares: Sequence[Share]
+    naive_is_utc: bool = False
+
+    def batches(self, connection: duckdb.DuckDBPyConnection, batch_rows: int) -> Iterator[pa.Table]:
+        """Yield the rows in the order of their acceptance; the connection is taken until the last one.
+
+        Rows that cannot be accepted come with a reason in ``__reject`` and themselves in ``__raw``. Beyond
+        DuckDB's memory limit it spills.
+
+        Raises:
+            SourceError: a file of the source cannot be read, or has another shape than declared.
+        """
+        with self._opened(connection):
+            query, parameters = self._query(connection)
+            columns = _columns(self.view)
+            # Alike rows get the same order whenever a log is made anew, by their content.
+            first = [EVENT, CREATED, TOMBSTONE, *(column.name for column in self.view.keys)]
+            ordered = f"SELECT {names(columns)} FROM ({query}) ORDER BY {names(first)} NULLS FIRST, {_CONTENT}"
+            for batch in connection.sql(ordered, params=parameters).to_arrow_reader(batch_rows):
+                yield pa.Table.from_batches([batch])
+
+    def count(self, connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
+        """Return how many rows can be accepted, how many cannot, and how many entities the former are about.
+
+        Raises:
+            SourceError: as ``batches``.
+        """
+        with self._opened(connection):
+            query, parameters = self._query(connection)
+            keys = names(column.name for column in self.view.keys)
+            good = f"FILTER (WHERE {REJECT} IS NULL)"
+            counted = f"SELECT count(*) {good}, count({REJECT}), count(DISTINCT ({keys})) {good} FROM ({query})"
+            ((accepted, rejected, entities),) = connection.sql(counted, params=parameters).fetchall()
+        return accepted, rejected, entities
+
+    def _query(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, list[object]]:
+        queries, parameters = [], []
+        for share in self.shares:
+            types = share.table.column_types(connection)
+            check_columns(share.table, types, view_columns(self.view), naive_is_utc=self.naive_is_utc)
+            query, bound = _share_sql(self.view, share, types, _event_bounds(connection, self.view, share, types))
+            queries.append(f"SELECT * FROM ({query})")
+            parameters += bound
+        return " UNION ALL ".join(queries), parameters
+
+    @contextmanager
+    def _opened(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        table = self.shares[0].table
+        try:
+            with table.opened(connection):
+                yield
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise broken(table.name, error) from error
+
+
+def _share_sql(
+    view: View, share: Share, types: Mapping[str, str], bounds: tuple[int, int] | None
+) -> tuple[str, list[object]]:
+    """Return SQL for the rows of a share that the log lacks, and its parameters."""
+    condition = share.window.condition(view.delay_us)
+    relation = _pruned(view, types, share.table.relation, share.window.after_us)
+    columns = names(_columns(view))
+    content = f"SELECT {columns}, hash({columns}) AS {_CONTENT}"
+    fresh = f"{content} FROM ({judged_rows(view, types, relation)}) WHERE {condition}"
+    if not share.log_files:
+        return fresh, share.table.parameters
+    # By key, time and a hash of the rest: what a join of whole rows would hold in memory is wide.
+    same = [EVENT, _CONTENT, *(column.name for column in view.keys)]
+    near = f" AND ({EVENT} BETWEEN {bounds[0]} AND {bounds[1]} OR {EVENT} IS NULL)" if bounds else ""
+    logged = f"SELECT {names(same)} FROM ({content} FROM read_parquet(?) WHERE {condition}{near})"
+    equal = " AND ".join(f"n.{quote(name)} IS NOT DISTINCT FROM o.{quote(name)}" for name in same)
+    query = f"SELECT * FROM ({fresh}) n ANTI JOIN ({logged}) o ON {equal}"
+    return query, [*share.table.parameters, list(share.log_files)]
+
+
+def _event_bounds(
+    connection: duckdb.DuckDBPyConnection, view: View, share: Share, types: Mapping[str, str]
+) -> tuple[int, int] | None:
+    """Return the first and last event time of a share, so that the log need not be read beyond; None: unknown."""
+    if share.window.after_us is not None or not share.log_files:
+        return None
+    event, kind = quote(view.source.event_column), types[view.source.event_column]
+    first, last = (to_microseconds(f"{end}({event})", kind) for end in ("min", "max"))
+    query = f"SELECT {first}, {last} FROM {share.table.relation}"
+    ((earliest, latest),) = connection.execute(query, share.table.parameters).fetchall()
+    return None if earliest is None else (earliest, latest)
+
+
+def _columns(view: View) -> list[str]:
+    return [column.name for column in (*view.keys, *view.features)] + [EVENT, CREATED, TOMBSTONE, REJECT, RAW]
 
 
 def next_due(connection: duckdb.DuckDBPyConnection, view: View, table: Table, after_us: int) -> int | None:
     """Return when the next row of a source is published, or None."""
-    source = view.source
-    event = to_microseconds(quote(source.event_column))
-    created = to_microseconds(quote(source.created_column)) if source.created_column else "NULL"
-    published = f"coalesce({created}, {event} + {view.delay_us})"
-    relation = _pruned(view, table.relation, after_us)
+    types = table.column_types(connection)
+    event = _moment(view.source.event_column, types)
+    published = f"coalesce({_moment(view.source.created_column, types)}, {event} + {view.delay_us})"
+    relation = _pruned(view, types, table.relation, after_us)
     query = f"SELECT min({published}) FROM {relation} WHERE {published} > {after_us}"
-    rows = connection.execute(query, [list(table.files)]).fetchall()
+    with table.opened(connection):
+        rows = connection.execute(query, table.parameters).fetchall()
     return rows[0][0] if rows else None
 
 
@@ -91,11 +194,11 @@ def judged_rows(view: View, types: Mapping[str, str], relation: str) -> str:
         f"({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{i}')}"
         for i, (raw, expression) in enumerate(casts.values())
     )
-    created = to_microseconds(quote(source.created_column)) if source.created_column else "CAST(NULL AS BIGINT)"
     tombstone = f"coalesce({quote(source.tombstone_column)}, false)" if source.tombstone_column else "false"
     rows = (
-        f"SELECT {typed}, {bad}, {to_microseconds(quote(source.event_column))} AS {EVENT},"
-        f" {created} AS {CREATED}, {tombstone} AS {TOMBSTONE}, to_json(source_row)::VARCHAR AS __json"
+        f"SELECT {typed}, {bad}, {_moment(source.event_column, types)} AS {EVENT},"
+        f" {_moment(source.created_column, types)} AS {CREATED}, {tombstone} AS {TOMBSTONE},"
+        f" to_json(source_row)::VARCHAR AS __json"
         f" FROM {relation} AS source_row"
     )
     return (
@@ -105,12 +208,17 @@ def judged_rows(view: View, types: Mapping[str, str], relation: str) -> str:
     )
 
 
-def _pruned(view: View, relation: str, after_us: int | None) -> str:
+def _moment(column: str | None, types: Mapping[str, str]) -> str:
+    return to_microseconds(quote(column), types.get(column, "")) if column else "CAST(NULL AS BIGINT)"
+
+
+def _pruned(view: View, types: Mapping[str, str], relation: str, after_us: int | None) -> str:
     """Return a source without rows that were surely published before, by a condition that file statistics answer."""
     if after_us is None or view.source.created_column:
         return relation
     # One microsecond early: a time in nanoseconds is cut to the microsecond only afterwards.
-    earliest = f"make_timestamptz(CAST({after_us - view.delay_us - 1} AS BIGINT))"
+    make = "make_timestamp" if types[view.source.event_column] in NAIVE else "make_timestamptz"
+    earliest = f"{make}(CAST({after_us - view.delay_us - 1} AS BIGINT))"
     return f"(SELECT * FROM {relation} WHERE {quote(view.source.event_column)} >= {earliest})"
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
 from infra.log.known import KnownRange
 from infra.log.runs import Run
 from infra.offline.arrays import view_read
-from infra.offline.sql import names, quote, same_keys
+from infra.offline.as_of import TIME, History
+from infra.offline.winners import Winners, fetch, find, registered
 from skewless.plan import View
 from skewless.rows import NO_TIME, ViewRead, missing
+from skewless.status import Int64Array
 
-ROW = "__row"
-TIME = "__t"
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
+# Ranges are found through blocks of 2^8 positions, by a hash join: as-of would sort the whole log.
+_BLOCK_BITS = 8
 
 Order = Literal["event_time", "knowledge", "finished", "started"]
 
@@ -37,7 +41,7 @@ class PointInTime:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def join(
+    def find(
         self,
         view: View,
         log: AcceptedLog,
@@ -46,8 +50,9 @@ class PointInTime:
         *,
         ranges: Sequence[KnownRange],
         runs: Sequence[Run],
-    ) -> ViewRead:
-        """Return for each entity row the row that stood at its time, in the order given.
+        end: int | None = None,
+    ) -> Int64Array:
+        """Return for each entity row the log position that stood at its time, in the order given; -1: none.
 
         Expiry is not judged here: status and ttl have one expression, in ``skewless.status``.
 
@@ -55,27 +60,43 @@ class PointInTime:
             entities: key columns and ``__t`` (int64 microseconds); any order, duplicates kept.
             ranges: by which run's end each log position was applied.
             runs: the ledger.
+            end: the log as it was when this was its next position; by default as it is.
         """
         files = log.files()
         if not files or not entities.num_rows:
-            return missing(view, entities.num_rows, available=True)
-        tables = {
-            "entity_rows": entities.append_column(ROW, pa.array(range(entities.num_rows), pa.int64())),
-            "known_ranges": _ranges_table(ranges),
-            "run_starts": _starts_table(runs),
-        }
-        for name, table in tables.items():
-            self._connection.register(name, table)
-        try:
-            found = self._connection.sql(as_of(view, history(view, order)), params=[files]).to_arrow_table()
-        finally:
-            for name in tables:
-                self._connection.unregister(name)
-        return view_read(found, view)
+            return np.full(entities.num_rows, -1, dtype=np.int64)
+        asked = entities.select([*(key.name for key in view.keys), TIME])
+        tables = {"known_ranges": _ranges_table(ranges), "run_starts": _starts_table(runs)}
+        with registered(self._connection, tables):
+            found = history(view, order)
+            if end is not None:
+                found = replace(found, condition=f"{found.condition} AND {SEQ} < {end}")
+            return find(self._connection, found, [files], asked, log.next_seq())
+
+    def read(self, view: View, log: AcceptedLog, seq: Int64Array) -> ViewRead:
+        """Return the log rows at positions, in their order; -1 finds nothing."""
+        files = log.files()
+        if not files or not len(seq):
+            return missing(view, len(seq), available=True)
+
+        return view_read(view, Winners(self._connection, event_history(view), [files], seq))
+
+    def keys(self, view: View, log: AcceptedLog, seq: Int64Array) -> pa.Table:
+        """Return the keys of the log rows at positions, in their order; null for -1."""
+        columns = [column.name for column in view.keys]
+        files = log.files()
+        if not files:
+            return pa.table({name: pa.nulls(len(seq)) for name in columns})
+        return fetch(self._connection, event_history(view), [files], seq, columns).in_order()
 
 
-def history(view: View, order: Order) -> str:
-    """Return SQL for a view's log rows, each with ``__from``; the last one up to a time stood then."""
+def history(view: View, order: Order) -> History:
+    """Return from when on each log row of a view stood, and which of those that stood is read; bind its files.
+
+    In event time the latest row is read, in the other orders the newest that a newer-wins store had
+    been brought by then. Filtering after a reduction by event time would be wrong: an older row that
+    came later never stood (SEMANTICS 2.2).
+    """
     if order == "event_time":
         return event_history(view)
     if order == "started":
@@ -84,66 +105,28 @@ def history(view: View, order: Order) -> str:
     else:
         known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE coalesce({CREATED}, {EVENT} + {view.delay_us}) END"
         moment = known if order == "knowledge" else "r.ended_us"
-        joined = f"ASOF JOIN known_ranges r ON log.{SEQ} >= r.first WHERE log.{SEQ} <= r.last"
-    return store_history(view, f"SELECT log.*, {moment} AS __from FROM {_log_rows()} AS log {joined}")
-
-
-def event_history(view: View) -> str:
-    """Return SQL for a view's rows, one per key and ``event_ts``, each valid from ``event_ts``."""
-    keys = names(column.name for column in view.keys)
-    return (
-        f"SELECT *, {EVENT} AS __from FROM {_log_rows()}"
-        f" QUALIFY row_number() OVER (PARTITION BY {keys}, {EVENT}"
-        f" ORDER BY {_created()} DESC, {SEQ} DESC) = 1"
+        joined = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
+    rows = event_history(view)
+    return replace(
+        rows,
+        relation=f"(SELECT log.*, {moment} AS __from FROM read_parquet(?) AS log {joined})",
+        valid_from="__from",
+        rank=(EVENT, *rows.rank),
+        running=True,
     )
 
 
-def store_history(view: View, rows: str) -> str:
-    """Return SQL for the history of a newer-wins store to which rows come in the order of ``__from``.
-
-    Filtering after a reduction by event time would be wrong: an older row that came later never
-    stood (SEMANTICS 2.2).
-    """
-    keys = names(column.name for column in view.keys)
-    ranked = (
-        f"SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY {EVENT}, {_created()}, {SEQ}) AS __rank"
-        f" FROM ({rows})"
-    )
-    best = (
-        f"SELECT *, max(__rank) OVER (PARTITION BY {keys} ORDER BY __from, __rank ROWS UNBOUNDED PRECEDING) AS __best"
-        f" FROM ({ranked})"
-    )
-    return (
-        f"SELECT * FROM ({best}) WHERE __rank = __best"
-        f" QUALIFY row_number() OVER (PARTITION BY {keys}, __from ORDER BY __rank DESC) = 1"
-    )
-
-
-def as_of(view: View, rows: str) -> str:
-    """Return SQL that gives each entity row the last history row with ``__from <= t``."""
-    keys = [column.name for column in view.keys]
-    columns = names([*_ORIGIN, *(column.name for column in view.features)], "h.")
-    return (
-        f"SELECT {columns} FROM entity_rows e ASOF LEFT JOIN ({rows}) h"
-        f" ON {same_keys(keys, 'e', 'h')} AND e.{TIME} >= h.__from ORDER BY e.{ROW}"
-    )
-
-
-def winners(view: View) -> str:
-    """Return SQL for the last row of each key among log rows from a position on; bind files, position."""
-    keys = names(column.name for column in view.keys)
-    columns = names([*_ORIGIN, *(column.name for column in (*view.keys, *view.features))])
-    return (
-        f"SELECT {columns} FROM {_log_rows()} WHERE {SEQ} >= ?"
-        f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {EVENT} DESC, {_created()} DESC, {SEQ} DESC) = 1"
-    )
-
-
-def at_positions(view: View) -> str:
-    """Return SQL for the log rows at the positions ``__seq`` of ``entity_rows``, in its order; bind files."""
-    columns = names([*_ORIGIN, *(column.name for column in (*view.keys, *view.features))], "h.")
-    return (
-        f"SELECT {columns} FROM entity_rows e LEFT JOIN {_log_rows()} AS h ON e.{quote(SEQ)} = h.{SEQ} ORDER BY e.{ROW}"
+def event_history(view: View) -> History:
+    """Return the history in which each log row stands from its ``event_ts``; bind the log's files."""
+    return History(
+        relation="read_parquet(?)",
+        keys=[column.name for column in view.keys],
+        valid_from=EVENT,
+        # Without such a column in the source, no row of the log has a time of creation.
+        rank=(_created(),) if view.source.created_column else (),
+        row_id=SEQ,
+        columns=[*_ORIGIN, *(column.name for column in view.features)],
+        condition=f"{REJECT} IS NULL",
     )
 
 
@@ -166,14 +149,22 @@ def _created() -> str:
 
 
 def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
-    return pa.table(
+    """Return the ranges, each once for every block of positions that it touches."""
+    first = np.array([item.first for item in ranges], dtype=np.int64)
+    last = np.array([item.last for item in ranges], dtype=np.int64)
+    blocks = (last >> _BLOCK_BITS) - (first >> _BLOCK_BITS) + 1
+    start = np.cumsum(blocks) - blocks
+    which = np.repeat(np.arange(len(ranges)), blocks)
+    table = pa.table(
         {
-            "first": pa.array([item.first for item in ranges], pa.int64()),
-            "last": pa.array([item.last for item in ranges], pa.int64()),
+            "first": first,
+            "last": last,
             "kind": pa.array([item.kind for item in ranges], pa.string()),
             "ended_us": pa.array([item.ended_us for item in ranges], pa.int64()),
         }
     )
+    block = (first >> _BLOCK_BITS)[which] + np.arange(len(which)) - start[which]
+    return table.take(which).append_column("block", pa.array(block, pa.int64()))
 
 
 def _starts_table(runs: Sequence[Run]) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.offline import arrays
-from infra.offline.join import TIME
+from infra.offline.as_of import TIME
 from infra.offline.sources import Table, broken, check_columns, find_table
 from infra.offline.sql import cast, quote, to_microseconds
 from skewless.dtypes import DType
@@ -39,9 +39,10 @@ def own_columns(spec: ModelSpec) -> dict[str, DType]:
     return wanted | ({labels.weight: DType.FLOAT64} if labels.weight else {})
 
 
-def find_labels(repo: Path, spec: ModelSpec) -> Table:
-    """Return the files of a model's label table."""
-    return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}")
+def find_labels(repo: Path, spec: ModelSpec, plan: FeaturePlan | None = None) -> Table:
+    """Return the files of a model's label table; with a plan, keys and fields without a type get the plan's."""
+    declared = own_columns(spec) if plan is None else label_columns(plan, spec)
+    return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}", declared)
 
 
 def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec) -> pa.Table:
@@ -55,7 +56,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: Feature
     Raises:
         SourceError: the table is missing, broken, or lacks a column.
     """
-    table = find_labels(repo, spec)
+    table = find_labels(repo, spec, plan)
     types = table.column_types(connection)
     check_columns(table, types, label_columns(plan, spec))
     labels = spec.labels
@@ -65,8 +66,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: Feature
     ]
     horizon = spec.as_dict()["horizon"]
     moment = f"{to_microseconds(quote(labels.event_time))} - {horizon}"
-    # Python's floor, also before 1970: DuckDB's // truncates.
-    floored = f"({moment}) - ((({moment}) % {_MILLISECOND}) + {_MILLISECOND}) % {_MILLISECOND}"
+    floored = to_milliseconds(moment)
     weight = quote(labels.weight) if labels.weight else "1.0"
     # A label must be a number. Not isnan: DuckDB answers it from Parquet's statistics, which leave NaN out.
     number = f"CAST({quote(labels.label)} AS DOUBLE)"
@@ -79,9 +79,20 @@ def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: Feature
     order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request))])
     try:
         ordered = f"SELECT * FROM ({query}) ORDER BY {order}"
-        return connection.sql(ordered, params=[list(table.files)]).to_arrow_table()
+        with table.opened(connection):
+            return connection.sql(ordered, params=table.parameters).to_arrow_table()
     except duckdb.Error as error:
         raise broken(table.name, error) from error
+
+
+def to_milliseconds(moment: str) -> str:
+    """Return int64 microseconds floored to the millisecond, as serving floors its clock (SEMANTICS 1.2).
+
+    >>> to_milliseconds("t")
+    '(t) - (((t) % 1000) + 1000) % 1000'
+    """
+    # Python's floor, also before 1970: DuckDB's // truncates.
+    return f"({moment}) - ((({moment}) % {_MILLISECOND}) + {_MILLISECOND}) % {_MILLISECOND}"
 
 
 def askable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bool_]:

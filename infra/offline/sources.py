@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 import duckdb
 
+from infra.offline.sql import text
+from infra.offline.warehouse import Warehouse, find_warehouse
 from skewless.dtypes import DType
 from skewless.errors import SourceError
 from skewless.plan import View, digest
 
+NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
 _ZONED = "TIMESTAMP WITH TIME ZONE"
 _ALL_NULL = '"NULL"'  # a Parquet column that never held a value, as pandas writes it
+_MISFIT = re.compile(
+    r"CSV Error on Line: (?P<line>\d+).*?"
+    r'converting column "(?P<column>.*?)"\. Could not convert string "(?P<value>.*?)" to \'(?P<type>.*?)\'',
+    re.DOTALL,
+)
+_TEXT_FILES = (".csv", ".csv.gz")
+PARTS = ".parts"  # folder beside a Parquet file, named after it, with the rows appended to it
 _ACCEPTED = {
     DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
     DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},
@@ -28,26 +41,84 @@ _ACCEPTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of Parquet or CSV files.
+    """A table of Parquet or CSV files, or one inside a DuckDB database.
+
+    Read it within ``opened``: a database is attached only there.
 
     Args:
         name: how errors call it.
-        files: absolute paths, sorted.
+        files: absolute paths, sorted; of a database, the database's.
+        partitions: columns that stand in the folders' names (``key=value``).
+        declared: types that columns without a type of their own (CSV, partitions) are read as.
+        warehouse: the table, if it lies in a database.
+        columns_of: files that tell which columns there are; by default those that are read.
     """
 
     name: str
     files: tuple[str, ...]
+    partitions: tuple[str, ...] = ()
+    declared: Mapping[str, DType] = field(default_factory=dict)
+    warehouse: Warehouse | None = None
+    columns_of: tuple[str, ...] = ()
 
     @property
     def relation(self) -> str:
-        """Return the table function that reads it; bind ``list(files)`` to its parameter."""
-        if self.files[0].endswith((".csv", ".csv.gz")):
-            return "read_csv(?, union_by_name = true)"
-        return "read_parquet(?, union_by_name = true, hive_partitioning = false)"
+        """Return what stands after FROM; bind ``parameters`` to it."""
+        if self.warehouse is not None:
+            return self.warehouse.relation
+        reader = self._reader()
+        return f"(FROM {reader} WHERE false UNION ALL BY NAME FROM {reader})" if self.columns_of else reader
+
+    @property
+    def parameters(self) -> list[Any]:
+        """Return the values of the relation's parameters, in order."""
+        if self.warehouse is not None:
+            return []
+        return [list(files) for files in (self.columns_of, self.files) if files]
+
+    @property
+    def literal(self) -> str:
+        """Return the relation with its parameters written out."""
+        return self.relation.replace("?", f"[{', '.join(text(file) for file in self.files)}]", 1)
+
+    @property
+    def is_text(self) -> bool:
+        """Say whether it is CSV."""
+        return self.warehouse is None and self.files[0].endswith(_TEXT_FILES)
+
+    @contextmanager
+    def opened(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Make the relation readable on a connection for a while; may be nested.
+
+        Raises:
+            SourceError: the database cannot be opened.
+        """
+        if self.warehouse is None:
+            yield
+            return
+        with self.warehouse.attached(connection, self.name):
+            yield
 
     def fingerprint(self) -> str:
         """Return the identity of the files as they are now: path, size and time of change."""
-        return digest([[path, (stat := Path(path).stat()).st_size, stat.st_mtime_ns] for path in self.files])
+        return digest(list(self.fingerprints().items()))
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the identity of each file as it is now, by its path."""
+        logs = [file for file in (f"{self.files[0]}.wal",) if self.warehouse is not None and Path(file).exists()]
+        stats = {path: Path(path).stat() for path in (*self.files, *logs)}
+        return {path: digest([stat.st_size, stat.st_mtime_ns]) for path, stat in stats.items()}
+
+    def split(self, chosen: Collection[str]) -> tuple[Self | None, Self | None]:
+        """Return the table of some of the files and that of the others, None where there is none.
+
+        Both have the columns of the whole: what a file lacks is null, whoever its neighbours are.
+        """
+        if self.warehouse is not None:
+            return (self, None) if chosen else (None, self)
+        parts = [tuple(file for file in self.files if (file in chosen) is wanted) for wanted in (True, False)]
+        first, other = (replace(self, files=part, columns_of=self.files) if part else None for part in parts)
+        return (self, None) if other is None else (None, self) if first is None else (first, other)
 
     def column_types(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """Return DuckDB's type of each column.
@@ -56,42 +127,128 @@ class Table:
             SourceError: a file is broken.
         """
         try:
-            rows = connection.execute(f"DESCRIBE SELECT * FROM {self.relation}", [list(self.files)]).fetchall()
+            with self.opened(connection):
+                return self._described(connection)
+        except duckdb.BinderException:
+            # A declared column that no CSV file has is the caller's to report, by name.
+            return replace(self, declared={}).column_types(connection) if self.is_text and self.declared else {}
         except duckdb.Error as error:
             raise broken(self.name, error) from error
+
+    def position(self, connection: duckdb.DuckDBPyConnection) -> str | None:
+        """Return SQL that tells the relation's rows apart by a BIGINT, or None where rows have no position."""
+        if self.warehouse is not None:
+            return "rowid" if self._answers(connection, "rowid") else None
+        if self.is_text or {"file_index", "file_row_number"} & set(self.column_types(connection)):
+            return None
+        return "(CAST(file_index AS BIGINT) << 40) + file_row_number"
+
+    def _reader(self) -> str:
+        if self.is_text:
+            return f"read_csv(?, union_by_name = true, header = true{_types('types', self.declared, self.declared)})"
+        hive = _types("hive_types", self.declared, self.partitions)
+        return f"read_parquet(?, union_by_name = true, hive_partitioning = {str(bool(self.partitions)).lower()}{hive})"
+
+    def _described(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        rows = connection.execute(f"DESCRIBE SELECT * FROM {self.relation}", self.parameters).fetchall()
         return {row[0]: row[1] for row in rows}
 
+    def _answers(self, connection: duckdb.DuckDBPyConnection, column: str) -> bool:
+        try:
+            with self.opened(connection):
+                connection.execute(f"SELECT {column} FROM {self.relation} LIMIT 0", self.parameters)
+        except duckdb.BinderException:
+            return False
+        return True
 
-def find_table(repo: Path, path: str, name: str) -> Table:
-    """Return the files behind a path, folder or glob, relative to the repo.
+
+def find_table(repo: Path, path: str, name: str, declared: Mapping[str, DType] | None = None) -> Table:
+    """Return the table behind a path, folder, glob or database address, relative to the repo.
+
+    Args:
+        declared: types of the columns that are wanted, for sources that carry none.
 
     Raises:
         SourceError: there is no such file.
     """
-    full = Path(path) if Path(path).is_absolute() else repo / path
+    warehouse = find_warehouse(path)
+    full = repo / (warehouse.path if warehouse else path)
     files = tuple(sorted(str(file) for file in _files(full)))
     if not files:
         raise SourceError(
             name, "has no file", value=path, fix="put the file there, or correct the path in the definition"
         )
-    return Table(name=name, files=files)
+    if warehouse is not None:
+        return Table(name=name, files=files, warehouse=replace(warehouse, path=files[0]))
+    return Table(name=name, files=files, partitions=_partitions(_root(full), files), declared=dict(declared or {}))
+
+
+def view_table(repo: Path, view: View) -> Table:
+    """Return the table behind a view's source, its untyped columns read as the view declares them.
+
+    Raises:
+        SourceError: there is no such file.
+    """
+    return find_table(repo, view.source.path, f"source of view {view.name!r}", view_columns(view))
 
 
 def _files(path: Path) -> Iterable[Path]:
     if path.is_dir():
-        return path.rglob("*.parquet")
+        found = list(path.rglob("*.parquet"))
+        return found or [file for file in path.rglob("*.csv*") if file.name.endswith(_TEXT_FILES)]
     if path.exists():
-        return [path]
+        return [path, *Path(f"{path}{PARTS}").glob("*.parquet")]
     return Path(path.anchor).glob(str(path.relative_to(path.anchor)))
 
 
-def broken(name: str, error: duckdb.Error) -> SourceError:
-    """Return the error for a table that DuckDB could not read."""
-    return SourceError(name, f"cannot be read: {str(error).splitlines()[0]}", fix="write the file again, or remove it")
+def _root(path: Path) -> Path:
+    """Return the folder below which files are looked for."""
+    if path.is_dir():
+        return path
+    parts = path.parts
+    first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts) - 1)
+    return Path(*parts[:first])
 
 
-def check_columns(table: Table, types: Mapping[str, str], wanted: Mapping[str, DType]) -> None:
+def _partitions(root: Path, files: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys of ``key=value`` folders below a root, if every file lies under the same."""
+    keys = {
+        tuple(part.partition("=")[0] for part in Path(file).relative_to(root).parent.parts if "=" in part)
+        for file in files
+    }
+    return keys.pop() if len(keys) == 1 else ()
+
+
+def _types(option: str, declared: Mapping[str, DType], columns: Iterable[str]) -> str:
+    """Return DuckDB's option for column types; times are left out: only sniffing tells whether they have a zone."""
+    known = [name for name in columns if declared.get(name, DType.TIMESTAMP) is not DType.TIMESTAMP]
+    pairs = ", ".join(f"{text(name)}: '{declared[name].sql}'" for name in known)
+    return f", {option} = {{{pairs}}}" if known else ""
+
+
+def broken(name: str, error: Exception) -> SourceError:
+    """Return the error for a table that DuckDB could not read; it names line, column and value where DuckDB does."""
+    found = _MISFIT.search(str(error))
+    if found is not None:
+        return SourceError(
+            f"{name} column {found['column']!r}",
+            f"cannot be read as {found['type']} on line {found['line']}",
+            value=found["value"],
+            fix="correct the file, or declare the column with the type that it has",
+        )
+    reason = str(error).splitlines()[0]
+    if isinstance(error, duckdb.CatalogException):
+        return SourceError(name, f"cannot be read: {reason}", fix="create the table, or correct its name")
+    return SourceError(name, f"cannot be read: {reason}", fix="write the file again, or remove it")
+
+
+def check_columns(
+    table: Table, types: Mapping[str, str], wanted: Mapping[str, DType], *, naive_is_utc: bool = False
+) -> None:
     """Check that a table has the columns that the plan names, with types that fit exactly.
+
+    Args:
+        naive_is_utc: accept times without a zone, as Feast does.
 
     Raises:
         SourceError: a column is missing, has no time zone, or is of another type.
@@ -104,7 +261,9 @@ def check_columns(table: Table, types: Mapping[str, str], wanted: Mapping[str, D
                 value=column,
                 fix=f"correct the definition, or add the column; it has {', '.join(types)}",
             )
-        if types[column] in {"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"} and dtype is DType.TIMESTAMP:
+        if types[column] in NAIVE and dtype is DType.TIMESTAMP:
+            if naive_is_utc:
+                continue
             raise SourceError(
                 f"{table.name} column {column!r}",
                 "is a time without a zone",

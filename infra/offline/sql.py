@@ -16,6 +16,15 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def text(value: str) -> str:
+    """Return a text as a SQL literal, for the few places that take no parameter.
+
+    >>> text("it's")
+    "'it''s'"
+    """
+    return "'" + value.replace("'", "''") + "'"
+
+
 def names(columns: Iterable[str], prefix: str = "") -> str:
     """Return a list of quoted identifiers.
 
@@ -34,9 +43,26 @@ def same_keys(columns: Iterable[str], left: str, right: str) -> str:
     return " AND ".join(f"{left}.{quote(column)} = {right}.{quote(column)}" for column in columns)
 
 
-def to_microseconds(expression: str) -> str:
-    """Return a time column as int64 microseconds, whatever its unit or zone."""
-    return f"epoch_us(CAST({expression} AS TIMESTAMPTZ))"
+def to_microseconds(expression: str, from_type: str = "") -> str:
+    """Return a time or date column as int64 microseconds; without a zone it is UTC, nanoseconds are floored.
+
+    Args:
+        expression: the quoted column.
+        from_type: DuckDB's name of its type; needed for ``TIMESTAMP_NS``, faster for all others.
+
+    >>> to_microseconds("t", "TIMESTAMP WITH TIME ZONE")
+    'epoch_us(t)'
+    >>> to_microseconds("t", "TIMESTAMP_NS")
+    '((epoch_ns(t) - ((epoch_ns(t) % 1000) + 1000) % 1000) // 1000)'
+    """
+    if from_type in {"TIMESTAMP", "TIMESTAMP WITH TIME ZONE"}:
+        return f"epoch_us({expression})"
+    if from_type in {"TIMESTAMP_NS", "TIMESTAMPTZ_NS"}:
+        nanoseconds = f"epoch_ns({expression})"
+        return f"(({nanoseconds} - (({nanoseconds} % 1000) + 1000) % 1000) // 1000)"
+    # DuckDB's cast rounds, which would date an event after it happened; date_trunc would cost 50 times more.
+    time = f"CAST({expression} AS TIMESTAMPTZ)"
+    return f"(epoch_us({time}) - CAST({time} > {expression} AS BIGINT))"
 
 
 def cast(expression: str, from_type: str, dtype: DType) -> str:
@@ -48,7 +74,7 @@ def cast(expression: str, from_type: str, dtype: DType) -> str:
         dtype: the declared type.
     """
     if dtype is DType.TIMESTAMP:
-        return to_microseconds(expression)
+        return to_microseconds(expression, from_type)
     if dtype in {DType.INT32, DType.INT64} and from_type in {"DOUBLE", "FLOAT"}:
         return f"CASE WHEN {expression} = trunc({expression}) THEN TRY_CAST({expression} AS {dtype.sql}) END"
     if from_type == dtype.sql:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from infra.log.accepted import SEQ, AcceptedLog
+from infra.log.accepted import AcceptedLog
 from infra.log.known import known_ranges
 from infra.log.runs import RunLedger
-from infra.offline.arrays import view_read
-from infra.offline.join import ROW, Order, PointInTime, at_positions, live_delays
+from infra.offline.join import Order, PointInTime, live_delays
 from skewless.plan import FeaturePlan, View
-from skewless.rows import ViewRead, missing
+from skewless.rows import ViewRead
 from skewless.status import Int64Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogMark:
+    """A moment in the life of a log: what came later can be left out, so that work is the same whenever it is done.
+
+    Args:
+        end: the next position of the view's log.
+        run_id: the last run that had ended.
+    """
+
+    end: int
+    run_id: int
 
 
 class OfflineViews:
@@ -36,9 +49,23 @@ class OfflineViews:
 
     def read_view(self, view: View, entities: pa.Table, order: Order) -> ViewRead:
         """Return what one view held for each entity row at its time ``__t``."""
-        runs = self.ledger.runs()
+        return self._join.read(view, self.log(view), self.find(view, entities, order))
+
+    def find(self, view: View, entities: pa.Table, order: Order, mark: LogMark | None = None) -> Int64Array:
+        """Return the log position of what one view held for each entity row at its time ``__t``; -1: nothing.
+
+        Args:
+            mark: as log and ledger were when this was their mark; by default as they are.
+        """
+        runs = [run for run in self.ledger.runs() if mark is None or run.run_id <= mark.run_id]
         ranges = known_ranges(runs, view.partition)
-        return self._join.join(view, self.log(view), entities, order, ranges=ranges, runs=runs)
+        end = None if mark is None else mark.end
+        return self._join.find(view, self.log(view), entities, order, ranges=ranges, runs=runs, end=end)
+
+    def mark(self, view: View) -> LogMark:
+        """Return how far a view's log and the ledger have come."""
+        finished = [run.run_id for run in self.ledger.runs() if run.ended_us is not None]
+        return LogMark(end=self.log(view).next_seq(), run_id=max(finished, default=0))
 
     def observed_delay_us(self, view: View) -> int | None:
         """Return the median time from event to publication in live runs, to hold against the declared delay.
@@ -52,16 +79,10 @@ class OfflineViews:
         rows = self._connection.sql(live_delays(live), params=[files]).fetchall()
         return None if rows[0][0] is None else int(rows[0][0])
 
-    def at(self, view: View, seq: Int64Array) -> tuple[ViewRead, pa.Table]:
-        """Return the log rows at given positions, in their order, with their keys; -1 finds nothing."""
-        files = self.log(view).files()
-        wanted = pa.table({SEQ: pa.array(seq), ROW: pa.array(range(len(seq)), pa.int64())})
-        if not files:
-            empty = pa.table({key.name: pa.nulls(len(seq)) for key in view.keys})
-            return missing(view, len(seq), available=True), empty
-        self._connection.register("entity_rows", wanted)
-        try:
-            table = self._connection.sql(at_positions(view), params=[files]).to_arrow_table()
-        finally:
-            self._connection.unregister("entity_rows")
-        return view_read(table, view), table
+    def at(self, view: View, seq: Int64Array) -> ViewRead:
+        """Return the log rows at given positions, in their order; -1 finds nothing."""
+        return self._join.read(view, self.log(view), seq)
+
+    def keys_at(self, view: View, seq: Int64Array) -> pa.Table:
+        """Return the keys of the log rows at given positions, in their order; null for -1."""
+        return self._join.keys(view, self.log(view), seq)

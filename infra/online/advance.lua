@@ -1,6 +1,21 @@
--- Moves a marker forward; it never goes back. Positions stay below 2^53.
-local old = tonumber(redis.call('GET', KEYS[1]))
-if not old or tonumber(ARGV[1]) > old then
-  redis.call('SET', KEYS[1], ARGV[1])
+-- Moves markers forward; they never go back. Positions stay below 2^53. Answers how many servers took it.
+-- An argument is 'POSITION IDENTITY LAYOUT': a server that is another than IDENTITY says, or was started
+-- again, takes nothing; '-' is any server. LAYOUT, if not '-', is kept beside the position.
+local function identity()
+  return (string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '?')
+    .. ':' .. (string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?')
 end
-return 1
+
+local taken = 0
+for i, key in ipairs(KEYS) do
+  local position, expected, layout = string.match(ARGV[i], '^(%S+) (%S+) (%S+)$')
+  if expected == '-' or expected == identity() then
+    local old = redis.call('GET', key)
+    if old and tonumber(string.match(old, '^%S+')) > tonumber(position) then
+      position = string.match(old, '^%S+')
+    end
+    redis.call('SET', key, layout == '-' and position or position .. ' ' .. layout)
+    taken = taken + 1
+  end
+end
+return taken

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import pyarrow as pa
+
+from infra.online.port import Binaries
 from skewless.rows import RANK_BYTES
 
 
@@ -16,10 +19,10 @@ class MemoryStore:
         self.markers: dict[str, int] = {}
         self._alone = threading.Lock()
 
-    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+    def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank."""
         written = 0
-        for key, row in zip(keys, rows, strict=True):
+        for key, row in zip(_each(keys), _each(rows), strict=True):
             with self._alone:
                 old = self.rows.get(key)
                 if old is None or row[:RANK_BYTES] > old[:RANK_BYTES]:
@@ -54,9 +57,19 @@ class MemoryReader:
         """Return the row of each key, in order."""
         return [self._store.rows.get(key) for key in keys]
 
+    async def get_marked(
+        self, keys: Sequence[bytes], names: Sequence[str]
+    ) -> tuple[list[bytes | None], list[int | None]]:
+        """Return the row of each key and the marker of each name, in order."""
+        return await self.get(keys), [self._store.markers.get(name) for name in names]
+
     async def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
         return self._store.markers.get(name)
 
     async def close(self) -> None:
         """Do nothing; the rows stay."""
+
+
+def _each(values: Binaries) -> list[bytes]:
+    return list(values.to_pylist() if isinstance(values, pa.Array) else values)

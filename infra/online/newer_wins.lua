@@ -1,24 +1,34 @@
--- Writes each row unless the stored one ranks at least as high. A rank is 32 bytes: four big-endian
--- 64-bit numbers, compared as eight unsigned 32-bit words, since Lua's numbers are doubles.
-local FORMAT = '>I4I4I4I4I4I4I4I4'
-local written = 0
+-- Writes each row unless the stored one ranks at least as high; answers how many were written.
+-- A rank is 32 bytes, compared as unsigned numbers of at most 48 bits, since Lua's numbers are doubles.
+local FORMAT = '>I6I6I6I6I6I2'
+local unpack, rank, insert = unpack, struct.unpack, table.insert
+
+local function newer(row, old)
+  if not old or #old < 32 then
+    return true
+  end
+  local a1, a2, a3, a4, a5, a6 = rank(FORMAT, row)
+  local b1, b2, b3, b4, b5, b6 = rank(FORMAT, old)
+  if a1 ~= b1 then return a1 > b1 end
+  if a2 ~= b2 then return a2 > b2 end
+  if a3 ~= b3 then return a3 > b3 end
+  if a4 ~= b4 then return a4 > b4 end
+  if a5 ~= b5 then return a5 > b5 end
+  return a6 > b6
+end
+
+local stored = redis.call('MGET', unpack(KEYS))
+local seen, winners, written = {}, {}, 0
 for i, key in ipairs(KEYS) do
   local row = ARGV[i]
-  local old = redis.call('GETRANGE', key, 0, 31)
-  local newer = #old < 32
-  if not newer then
-    local a = { struct.unpack(FORMAT, row) }
-    local b = { struct.unpack(FORMAT, old) }
-    for word = 1, 8 do
-      if a[word] ~= b[word] then
-        newer = a[word] > b[word]
-        break
-      end
-    end
-  end
-  if newer then
-    redis.call('SET', key, row)
+  if newer(row, seen[key] or stored[i]) then
+    seen[key] = row
+    insert(winners, key)
+    insert(winners, row)
     written = written + 1
   end
+end
+if written > 0 then
+  redis.call('MSET', unpack(winners))
 end
 return written

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+Binaries: TypeAlias = Sequence[bytes] | pa.LargeBinaryArray  # an Arrow array must not hold nulls
 
 
 class OnlineWriter(Protocol):
@@ -13,10 +17,10 @@ class OnlineWriter(Protocol):
     stays written, and writing it again changes nothing.
     """
 
-    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+    def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank (SEMANTICS 2.3).
 
-        Atomic per row. Returns how many rows were written.
+        Atomic per row; a key may come more than once. Returns how many rows were written.
         """
         ...
 
@@ -45,6 +49,15 @@ class OnlineReader(Protocol):
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip; None: no row."""
+        ...
+
+    async def get_marked(
+        self, keys: Sequence[bytes], names: Sequence[str]
+    ) -> tuple[list[bytes | None], list[int | None]]:
+        """Return the row of each key and the marker of each name, in order, from the same round trip.
+
+        A marker is as the servers have it that were asked for the rows: after a loss it is an older one, or None.
+        """
         ...
 
     async def marker(self, name: str) -> int | None:

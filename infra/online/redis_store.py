@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import redis
-import redis.asyncio
-
+from infra.online.address import Address, display_url
+from infra.online.clients import close_async_client, open_async_client, open_client
+from infra.online.cluster_reader import ClusterReader
+from infra.online.cluster_servers import ClusterServers
+from infra.online.failures import translated
+from infra.online.markers import Markers, least, marker_keys
+from infra.online.port import Binaries
+from infra.online.servers import OneServer, Servers
 from skewless.errors import StoreError
 
-_KEYS_PER_CALL = 200
 _NEWER_WINS = Path(__file__).with_name("newer_wins.lua").read_text()
-_ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _POLICY = "noeviction"
+_SCAN_COUNT = 1_000
+_WRITE_S = 30.0  # a server may be busy with a large script, or loading its file
+_READ_S = 2.0
 
 
 class RedisWriter:
@@ -24,48 +31,45 @@ class RedisWriter:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: Any = _open(redis.Redis.from_url, url, socket_timeout=30, socket_connect_timeout=5)
-        with _translated(url):
-            self._refuse_eviction()
-            self._newer_wins = self._client.register_script(_NEWER_WINS)
-            self._advance = self._client.register_script(_ADVANCE)
+        self._servers = _open(url)
+        with translated(url):
+            for client in self._servers.masters():
+                self._refuse_eviction(client)
+            self._newer_wins = self._servers.client.register_script(_NEWER_WINS)
+            self._markers = Markers(self._servers, display_url(url))
 
-    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+    def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank."""
-        written = 0
-        with _translated(self._url):
-            for start in range(0, len(keys), _KEYS_PER_CALL):
-                stop = start + _KEYS_PER_CALL
-                written += int(self._newer_wins(keys=keys[start:stop], args=rows[start:stop]))
-        return written
+        with translated(self._url):
+            return self._servers.write(self._newer_wins, keys, rows)
 
     def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition has been applied, or None."""
-        with _translated(self._url):
-            return _position(self._client.get(name))
+        """Return the log position up to which a partition has surely been applied, or None."""
+        with translated(self._url):
+            return self._markers.get(name)
 
     def set_marker(self, name: str, seq: int) -> None:
-        """Record the position, never going back."""
-        with _translated(self._url):
-            self._advance(keys=[name], args=[seq])
+        """Record the position, never going back; refused by a server that is another since ``marker`` was called."""
+        with translated(self._url):
+            self._markers.set(name, seq)
+
+    def delete(self, prefix: str) -> int:
+        """Delete every key that begins with a prefix, some at a time; return how many. Running it again goes on."""
+        with translated(self._url):
+            return sum(_delete(client, prefix) for client in self._servers.masters())
 
     def clock_offset_us(self) -> int:
-        """Return the store's clock minus this machine's, in microseconds, the best of three."""
-        with _translated(self._url):
-            return min((self._offset() for _ in range(3)), key=abs)
+        """Return the store's clock minus this machine's, in microseconds: the worst server, each the best of three."""
+        with translated(self._url):
+            offsets = (min((_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
+            return max(offsets, key=abs)
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._client.close()
+        """Give the connections back."""
+        self._servers.close()
 
-    def _offset(self) -> int:
-        before = time.time_ns() // 1_000
-        seconds, microseconds = self._client.time()
-        after = time.time_ns() // 1_000
-        return int(seconds * 1_000_000 + microseconds - (before + after) // 2)
-
-    def _refuse_eviction(self) -> None:
-        policy = self._client.info("memory").get("maxmemory_policy", _POLICY)
+    def _refuse_eviction(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+        policy = client.info("memory").get("maxmemory_policy", _POLICY)
         if policy != _POLICY:
             raise StoreError(
                 f"Redis at {display_url(self._url)}",
@@ -75,63 +79,100 @@ class RedisWriter:
             )
 
 
+class BlockingReader:
+    """The blocking reading side: notebooks and jobs read through it; threads may share it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._servers = _open(url)
+        self._spread = isinstance(self._servers, ClusterServers)
+
+    def get(self, keys: Binaries) -> list[bytes | None]:
+        """Return the row of each key, in order, from one round trip; None: no row."""
+        with translated(self._url):
+            return self._servers.read(keys)
+
+    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> tuple[list[bytes | None], list[int | None]]:
+        """Return the row of each key and the marker of each name, in order, from the same round trip."""
+        marks = [marker_keys(name, spread=self._spread) for name in names]
+        with translated(self._url):
+            values = self._servers.read(keys, [mark for each in marks for mark in each])
+        return _split(values, len(keys), marks)
+
+    def marker(self, name: str) -> int | None:
+        """Return the log position up to which a partition has been applied, or None."""
+        return self.get_marked([], [name])[1][0]
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._servers.close()
+
+
 class RedisReader:
     """The asynchronous side: the server reads through it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: Any = _open(redis.asyncio.Redis.from_url, url, socket_timeout=2, socket_connect_timeout=2)
+        address = Address.parse(url)
+        self._client: Any = open_async_client(address, _READ_S)
+        self._cluster = ClusterReader(self._client) if address.kind == "cluster" else None
+        self._mget = self._cluster.mget if self._cluster else self._client.mget
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip."""
         if not keys:
             return []
-        with _translated(self._url):
-            return list(await self._client.mget(keys))
+        with translated(self._url):
+            return list(await self._mget(keys))
+
+    async def get_marked(
+        self, keys: Sequence[bytes], names: Sequence[str]
+    ) -> tuple[list[bytes | None], list[int | None]]:
+        """Return the row of each key and the marker of each name, in order, from the same round trip."""
+        with translated(self._url):
+            marks = await self._cluster.marker_keys(names) if self._cluster else [[name.encode()] for name in names]
+        return _split(await self.get([*keys, *chain.from_iterable(marks)]), len(keys), marks)
 
     async def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
-        with _translated(self._url):
-            return _position(await self._client.get(name))
+        return least(await self.get(marker_keys(name, spread=self._cluster is not None)))
 
     async def close(self) -> None:
-        """Give the connection back."""
-        await self._client.aclose()
+        """Give the connections back."""
+        await close_async_client(self._client)
 
 
-def display_url(url: str) -> str:
-    """Return a URL without its password.
-
-    >>> display_url("redis://user:secret@host:6379/0")
-    'redis://***@host:6379/0'
-    """
-    scheme, _, rest = url.partition("?")[0].partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
+def _open(url: str) -> Servers:
+    address = Address.parse(url)
+    with translated(url):
+        client = open_client(address, _WRITE_S)
+    return ClusterServers(client) if address.kind == "cluster" else OneServer(client)
 
 
-def _open(from_url: Callable[..., Any], url: str, **options: int) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-    try:
-        return from_url(url, **options)
-    except ValueError:
-        # Its text may quote a part of the password.
-        raise StoreError(
-            "setting 'redis_url'",
-            "is not the URL of a Redis",
-            fix="write redis://HOST:PORT/DB, rediss:// or unix://; in a password '/' is %2F, '@' is %40, ':' is %3A",
-        ) from None
+def _split(
+    values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]
+) -> tuple[list[bytes | None], list[int | None]]:
+    """Return the n rows that come first, and the least of the stored positions of each marker."""
+    found = iter(values[n:])
+    return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
 
 
-def _position(value: bytes | None) -> int | None:
-    return None if value is None else int(value)
+def _delete(client: Any, prefix: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
+    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
+    cursor, deleted = 0, 0
+    while True:
+        cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
+        # One command each: those of one server of a cluster may lie in many slots.
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.unlink(key)
+        deleted += int(sum(pipeline.execute()))
+        if not cursor:
+            return deleted
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    try:
-        yield
-    except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-        raise StoreError(
-            f"Redis at {display_url(url)}",
-            f"did not answer: {error}",
-            fix="start it or correct SKEWLESS_REDIS_URL, then run again; nothing was lost",
-        ) from error
+def _offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped
+    before = time.time_ns() // 1_000
+    seconds, microseconds = client.time()
+    after = time.time_ns() // 1_000
+    return int(seconds * 1_000_000 + microseconds - (before + after) // 2)

@@ -47,8 +47,9 @@ def take_inventory(project: Project) -> dict[str, Any]:
 
 def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
     """Return whether the online store answers, and a connection if it does; the private server is not started."""
+    from infra.online.address import display_url
     from infra.online.private_server import PrivateServer
-    from infra.online.redis_store import RedisWriter, display_url
+    from infra.online.redis_store import RedisWriter
 
     url = project.settings.redis_url or PrivateServer(project.state).status().url
     if url is None:
@@ -103,7 +104,11 @@ def _view(
     log = AcceptedLog(project.state / "log", view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
     delay = project.views.observed_delay_us(view)
-    seq = None if store is None else store.marker(marker_key(applied.plan.project, view))
+    seq = None
+    try:
+        seq = None if store is None else store.marker(marker_key(applied.plan.project, view))
+    except StoreError:
+        store = None  # it went away since it was opened
     return {
         "view": view.name,
         "hash": view.hash,

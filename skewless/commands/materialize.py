@@ -30,22 +30,20 @@ def materialize(
 
 
 def _foresee(project: Project, output: Output) -> None:
-    from infra.log.accepted import REJECT
-
-    views = []
     with output.working("comparing the sources with the log"):
-        for view, rows in project.pending().items():
-            accepted = rows[REJECT].null_count
-            views.append({"view": view, "accepted": accepted, "rejected": rows.num_rows - accepted})
-    shown = table("would be accepted now", ("view", "accepted", "rejected"), [tuple(view.values()) for view in views])
+        views = [asdict(pending) for pending in project.pending()]
+    columns = ("view", "accepted", "rejected", "entities")
+    shown = table("would be accepted now", columns, [tuple(view.values()) for view in views])
     output.answer({"dry_run": True, "views": views}, shown, "nothing was changed")
 
 
 def _run(project: Project, output: Output, *, check: bool) -> None:
-    from infra.materialize import totals
+    from infra.run_report import totals
 
-    with output.working("materialising"):
-        reports = project.materialize(check=check)
+    with output.progress("materialising") as bar:
+        reports = project.materialize(
+            check=check, on_step=lambda step: bar(f"{step.view}: {step.doing}", step.done, step.total)
+        )
     views, sums = [asdict(report) for report in reports], totals(reports)
     rows = [tuple(view.values()) for view in views]
     shown = table("rows", ("view", *sums), [*rows, ("all", *sums.values())])

@@ -18,6 +18,8 @@ from skewless.errors import PlaceError, SkewlessError, StoreError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from skewless.commands.progress import Tell
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _WIDTH_OF_A_PIPE = 160
 
@@ -54,6 +56,17 @@ class Output:
             return
         with _console(sys.stderr).status(on):
             yield
+
+    @contextlib.contextmanager
+    def progress(self, on: str) -> Iterator[Tell]:
+        """Show on a terminal's stderr how far a job is; yield the function that it tells."""
+        if self.as_json or not sys.stderr.isatty():
+            yield lambda _what, _done, _total: None
+            return
+        from skewless.commands.progress import progress_bar
+
+        with progress_bar(_console(sys.stderr), on) as tell:
+            yield tell
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +29,11 @@ def serve(*, repo: Repo = Path(), host: Host = None, port: Port = None, as_json:
             lines = (f"serving {', '.join(names)} at {url}", f"  try {url}/docs, stop with Ctrl-C")
             output.answer({"url": url, "pid": os.getpid(), "models": names}, *lines)
 
-        # A parent that imported Feast hands these down; with them, metrics would go to its folder.
-        for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
-            os.environ.pop(name, None)
+        # A parent that imported Feast hands these down; with them, metrics would go to its folder. A client that is
+        # loaded already has made its choice, and cannot do without.
+        if "prometheus_client" not in sys.modules:
+            for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+                os.environ.pop(name, None)
         from serving.server import run_server
 
         run_server(project.server_config(host=host, port=port), on_ready)

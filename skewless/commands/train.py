@@ -15,7 +15,8 @@ from skewless.errors import GateError, SkewlessError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from skewless.project import Project, TrainReport
+    from skewless.project import Project
+    from training.promotion import TrainReport
 
 _BASELINE = "baseline_"
 _SIZES = ("rows", "base_rate")

@@ -1,14 +1,18 @@
-"""A real server for all contract tests, emptied before each."""
+"""Real servers for all contract tests, started when first needed, emptied before each test."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from infra.online.private_server import PrivateServer
+from tests.servers.cluster import Cluster, cluster
+from tests.servers.node import Node, running
+from tests.servers.programs import program
+from tests.servers.sentinels import SentinelSet, sentinel_set
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,46 @@ def server_url() -> Iterator[str]:
         server = PrivateServer(Path(folder), grace_s=0.5)
         yield server.ensure()
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(Node(program("valkey"), tmp_path_factory.mktemp("valkey"))) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def redis_8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(Node(program("redis"), tmp_path_factory.mktemp("redis"))) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSet]:
+    with sentinel_set(program("valkey"), tmp_path_factory.mktemp("watched")) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def valkey_emptied(valkey: Node) -> Callable[[], str]:
+    return lambda: (valkey.ask("FLUSHALL"), valkey.url)[1]
+
+
+@pytest.fixture
+def redis_emptied(redis_8: Node) -> Callable[[], str]:
+    return lambda: (redis_8.ask("FLUSHALL"), redis_8.url)[1]
+
+
+@pytest.fixture
+def cluster_emptied(three_nodes: Cluster) -> Callable[[], str]:
+    def emptied() -> str:
+        three_nodes.flush()
+        return three_nodes.url
+
+    return emptied

@@ -1,78 +1,45 @@
-"""What every online store promises (infra/online/port.py): one suite, over memory and over a real server."""
+"""What every online store promises (infra/online/port.py): one suite, over memory and over real servers."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-import struct
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
-import redis
 
-from infra.online.memory_store import MemoryReader, MemoryStore
-from infra.online.port import OnlineReader, OnlineWriter
-from infra.online.redis_store import RedisReader, RedisWriter
+from infra.online.memory_store import MemoryStore
+from skewless.rows import NO_TIME, RowCodec, Versions
+from tests.contract.store import Store, ranked
+from tests.plans import make_view
 
-
-@dataclass(frozen=True, kw_only=True)
-class Store:
-    """One adapter; each call opens the client anew, as another process would."""
-
-    url: str | None
-    memory: MemoryStore
-
-    def writer(self) -> OnlineWriter:
-        return RedisWriter(self.url) if self.url else self.memory
-
-    def put(self, *rows: tuple[bytes, bytes]) -> int:
-        writer = self.writer()
-        try:
-            return writer.put([key for key, _ in rows], [row for _, row in rows])
-        finally:
-            writer.close()
-
-    def get(self, *keys: bytes) -> list[bytes | None]:
-        async def read() -> list[bytes | None]:
-            reader: OnlineReader = RedisReader(self.url) if self.url else MemoryReader(self.memory)
-            try:
-                return await reader.get(keys)
-            finally:
-                await reader.close()
-
-        return asyncio.run(read())
-
-    def marker(self, name: str) -> tuple[int | None, int | None]:
-        """Return what the writer and what the reader say."""
-
-        async def read() -> int | None:
-            reader: OnlineReader = RedisReader(self.url) if self.url else MemoryReader(self.memory)
-            try:
-                return await reader.marker(name)
-            finally:
-                await reader.close()
-
-        writer = self.writer()
-        try:
-            return writer.marker(name), asyncio.run(read())
-        finally:
-            writer.close()
+ROOT = Path(__file__).parents[2]
+WRITER = """
+import random, struct, sys
+from infra.online.redis_store import RedisWriter
+writer, numbers = RedisWriter(sys.argv[1]), list(range(300))
+random.Random(int(sys.argv[2])).shuffle(numbers)
+sys.stdin.readline()
+for n in numbers:
+    writer.put([b"a", b"b"], [struct.pack(">8I", n, *[0] * 7) + b"%d" % n] * 2)
+    writer.set_marker("m", n)
+writer.close()
+"""
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", "valkey", "redis", "cluster"])
 def store(request: pytest.FixtureRequest) -> Store:
-    url = request.getfixturevalue("server_url") if request.param == "valkey" else None
-    if url:
-        with redis.Redis.from_url(url) as client:
-            client.flushall()
-    return Store(url=url, memory=MemoryStore())
-
-
-def ranked(*words: int, body: bytes = b"") -> bytes:
-    """Return a row whose rank is eight unsigned words; those left out are zero."""
-    return struct.pack(">8I", *words, *[0] * (8 - len(words))) + body
+    if request.param == "memory":
+        return Store(kind="memory", memory=MemoryStore())
+    emptied: Callable[[], str] = request.getfixturevalue(f"{request.param}_emptied")
+    return Store(kind=request.param, url=emptied(), memory=MemoryStore())
 
 
 def test_2_3_what_was_written_is_read(store: Store) -> None:
@@ -98,17 +65,16 @@ def test_2_3_an_equal_rank_is_not_written_again(store: Store) -> None:
     assert store.get(b"k") == [ranked(5, body=b"first")]
 
 
-@pytest.mark.parametrize("place", range(8))
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (2**31 - 1, 2**31), (2**32 - 2, 2**32 - 1), (0, 2**32 - 1)])
-def test_2_3_each_word_counts_as_unsigned_and_before_those_behind_it(
-    store: Store, place: int, low: int, high: int
-) -> None:
-    less = ranked(*[7] * place, low, *[2**32 - 1] * (7 - place))
-    more = ranked(*[7] * place, high, *[0] * (7 - place))
-    assert store.put((b"k", less)) == 1
-    assert store.put((b"k", more)) == 1
-    assert store.put((b"k", less)) == 0
-    assert store.get(b"k") == [more]
+def test_2_3_each_word_counts_as_unsigned_and_before_those_behind_it(store: Store) -> None:
+    writer = store.writer()
+    bounds = [(0, 1), (2**31 - 1, 2**31), (2**32 - 2, 2**32 - 1), (0, 2**32 - 1)]
+    for number, (place, (low, high)) in enumerate(product(range(8), bounds)):
+        key = b"k%d" % number
+        less = ranked(*[7] * place, low, *[2**32 - 1] * (7 - place))
+        more = ranked(*[7] * place, high, *[0] * (7 - place))
+        assert [writer.put([key], [row]) for row in (less, more, less)] == [1, 1, 0], (place, low, high)
+        assert store.get(key) == [more]
+    writer.close()
 
 
 def test_2_3_a_tombstone_wins_by_its_rank_like_any_row(store: Store) -> None:
@@ -169,3 +135,92 @@ def test_the_clocks_of_store_and_machine_are_compared(store: Store) -> None:
     writer = store.writer()
     assert abs(writer.clock_offset_us()) < 1_000_000
     writer.close()
+
+
+def test_2_3_ranks_that_differ_in_one_bit(store: Store) -> None:
+    common = int.from_bytes(bytes(range(17, 49)), "big")
+    writer = store.writer()
+    for bit in range(256):
+        less, more = ((common & ~(1 << bit)).to_bytes(32, "big"), (common | 1 << bit).to_bytes(32, "big"))
+        key = b"k%d" % bit
+        assert [writer.put([key], [row]) for row in (less, more, less, more)] == [1, 1, 0, 0], bit
+    writer.close()
+
+
+def test_2_3_times_before_1970_and_rows_without_a_publication_time_are_older(store: Store) -> None:
+    moments = [(-(2**62), 0), (-1, NO_TIME), (-1, -5), (-1, 0), (0, NO_TIME), (0, 1), (2**62, -1)]
+    event, created = (np.array(column, dtype=np.int64) for column in zip(*moments, strict=True))
+    n = len(moments)
+    versions = Versions(
+        event_ts=event,
+        created_ts=created,
+        seq=np.arange(n)[::-1].astype(np.int64),
+        run_id=np.ones(n, dtype=np.int64),
+        tombstone=np.zeros(n, dtype=np.bool_),
+    )
+    rows = RowCodec(make_view()).encode(versions, {"x": np.arange(n, dtype=np.float64)}, {"x": np.zeros(n, np.bool_)})
+    for first, second in pairwise(rows):
+        assert store.put((first + b"k", first), (first + b"k", second), (first + b"k", first)) == 2
+        assert store.get(first + b"k") == [second]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_2_3_any_arrival_order_leaves_the_maximum(store: Store, seed: int) -> None:
+    chance = random.Random(seed)
+    writer, expected = store.writer(), dict[bytes, bytes]()
+    for _ in range(30):
+        batch = []
+        for _ in range(chance.randrange(25)):
+            words = [chance.choice((0, 1, 2**16, 2**32 - 1)) for _ in range(8)]
+            batch.append((b"{%d}k%d" % (chance.randrange(3), chance.randrange(9)), ranked(*words)))
+        written = 0
+        for key, row in batch:
+            if key not in expected or row > expected[key]:
+                expected[key] = row
+                written += 1
+        assert writer.put([key for key, _ in batch], [row for _, row in batch]) == written
+    writer.close()
+    assert store.get(*expected) == list(expected.values())
+
+
+def test_columns_of_arrow_are_written_as_they_are_sliced(store: Store) -> None:
+    keys = pa.array([b"k%d" % i for i in range(700)], pa.large_binary())
+    rows = pa.array([ranked(i, body=b"x" * i) for i in range(700)], pa.large_binary())
+    writer = store.writer()
+    assert writer.put(keys.slice(0, 0), rows.slice(0, 0)) == 0
+    assert writer.put(keys.slice(37, 511), rows.slice(37, 511)) == 511
+    writer.close()
+    assert store.get(*keys.to_pylist()) == [row if 37 <= i < 548 else None for i, row in enumerate(rows.to_pylist())]
+
+
+def test_a_row_of_megabytes(store: Store) -> None:
+    large = ranked(1, body=random.Random(0).randbytes(3_000_000))
+    assert store.put((b"a", large), (b"b", ranked(1)), (b"c", large)) == 3
+    assert store.get(b"c", b"b", b"a") == [large, ranked(1), large]
+
+
+def test_2_3_four_writing_processes_leave_the_highest_rank(store: Store) -> None:
+    if store.kind not in {"valkey", "cluster"}:
+        pytest.skip("for servers that other processes reach, one of each kind")
+    command = [sys.executable, "-c", WRITER, str(store.url)]
+    writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for seed in range(4)]
+    for process in writers:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.close()
+    assert [process.wait(60) for process in writers] == [0] * 4
+    assert store.get(b"a", b"b") == [ranked(299, body=b"299")] * 2
+    assert store.marker("m") == (299, 299)
+
+
+def test_4_5_rows_and_markers_come_from_one_round_trip(store: Store) -> None:
+    rows = [(b"{%d}k" % i, ranked(i)) for i in range(50)]
+    store.put(*rows)
+    writer = store.writer()
+    writer.set_marker("m", 3)
+    writer.set_marker("n", 5)
+    writer.close()
+    found, markers = store.marked([b"none", *(key for key, _ in rows)], ["n", "other", "m"])
+    assert found == [None, *(row for _, row in rows)]
+    assert markers == [5, None, 3]
+    assert store.marked([], []) == ([], [])

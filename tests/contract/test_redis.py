@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -13,23 +11,10 @@ from typing import cast
 import pytest
 import redis
 
+from infra.online.address import display_url
 from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisReader, RedisWriter, display_url
+from infra.online.redis_store import RedisReader, RedisWriter
 from skewless.errors import StoreError
-
-ROOT = Path(__file__).parents[2]
-AWAY = "redis://user:s3cret@127.0.0.1:1/0"
-WRITER = """
-import random, struct, sys
-from infra.online.redis_store import RedisWriter
-writer, numbers = RedisWriter(sys.argv[1]), list(range(500))
-random.Random(int(sys.argv[2])).shuffle(numbers)
-sys.stdin.readline()
-for n in numbers:
-    writer.put([b"k"], [struct.pack(">8I", n, *[0] * 7) + b"%d" % n])
-    writer.set_marker("m", n)
-writer.close()
-"""
 
 
 @pytest.fixture
@@ -56,16 +41,6 @@ async def read(url: str, *keys: bytes) -> list[bytes | None]:
         return await reader.get(keys)
     finally:
         await reader.close()
-
-
-def test_2_3_writers_in_other_processes_leave_the_highest_rank(client: redis.Redis, server_url: str) -> None:
-    command = [sys.executable, "-c", WRITER, server_url]
-    writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for seed in range(2)]
-    for process in writers:
-        process.communicate("go\n")
-    assert [process.returncode for process in writers] == [0, 0]
-    assert client.get("k") == row(499)
-    assert client.get("m") == b"499"
 
 
 def test_2_4_rows_do_not_expire(client: redis.Redis, writer: RedisWriter) -> None:
@@ -115,13 +90,22 @@ def test_a_full_server_refuses_and_what_was_written_stays(client: redis.Redis, w
     assert client.get("k") == row(1)
 
 
-def test_a_server_that_is_away_is_named_without_its_password() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:s3cret@127.0.0.1:1/0",
+        "redis+cluster://user:s3cret@127.0.0.1:1,127.0.0.1:2/",
+        "redis+sentinel://user:s3cret@127.0.0.1:1,127.0.0.1:2/name/0?sentinel_password=s3cret",
+    ],
+)
+def test_a_store_that_is_away_is_named_without_its_password(url: str) -> None:
     with pytest.raises(StoreError) as caught:
-        RedisWriter(AWAY)
+        RedisWriter(url)
     with pytest.raises(StoreError) as read_error:
-        asyncio.run(read(AWAY, b"k"))
+        asyncio.run(read(url, b"k"))
+    shown = url.partition("?")[0].replace("user:s3cret", "***")
     for error in (caught.value, read_error.value):
-        assert "Redis at redis://***@127.0.0.1:1/0: did not answer" in str(error)
+        assert f"Redis at {shown}: did not answer" in str(error)
         assert "s3cret" not in str(error)
         assert "s3cret" not in str(error.as_dict())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTO
 from infra.log.runs import Coverage, RunLedger
 from infra.offline.views import OfflineViews
 from skewless.dtypes import DType
+from skewless.plan import View
 from skewless.rows import NO_TIME, ViewRead
 from skewless.status import Status
 from skewless.vector import view_status
@@ -76,9 +77,9 @@ def batches(drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]
     return made
 
 
-def write(state: Path, runs: list[Batch], *, live_from: int) -> list[LogRow]:
+def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) -> list[LogRow]:
     """Append each batch as a run of its own, with a quarantined row in between; return the accepted rows."""
-    log, ledger = AcceptedLog(state / "log", VIEW.partition), RunLedger(state / "runs")
+    log, ledger = AcceptedLog(state / "log", view.partition), RunLedger(state / "runs")
     accepted: list[LogRow] = []
     for i, batch in enumerate(runs):
         run = ledger.start(batch.ended - 1)
@@ -86,7 +87,7 @@ def write(state: Path, runs: list[Batch], *, live_from: int) -> list[LogRow]:
         log.append(table_of(batch, run.run_id))
         kind: Literal["live", "bootstrap"] = "live" if i >= live_from else "bootstrap"
         cover = Coverage(first=first, last=log.next_seq() - 1, kind=kind)
-        ledger.finish(run, {VIEW.partition: cover}, batch.ended)
+        ledger.finish(run, {view.partition: cover}, batch.ended)
         for seq, (key, event, created, tombstone) in enumerate(batch.rows, start=first + 1):
             declared = event + DELAY if created is None else created
             known = batch.ended if kind == "live" else declared
@@ -225,6 +226,41 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
+@given(BATCHES, ASKS, st.integers(-4, 3), st.integers(0, 3))
+def test_2_2_knowledge_needs_no_time_of_creation(
+    connection: duckdb.DuckDBPyConnection,
+    drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
+    asks: list[Ask],
+    start: int,
+    live_from: int,
+) -> None:
+    view = replace(VIEW, source=replace(VIEW.source, created_column=None))
+    bare: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]]
+    bare = [([(key, event, None, dead) for key, event, _, dead in rows], gap) for rows, gap in drawn]
+    with tempfile.TemporaryDirectory() as state:
+        rows = write(Path(state), batches(bare, start), live_from=live_from, view=view)
+        read = OfflineViews(Path(state), connection).read_view(view, entities(asks), "knowledge")
+    assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
+
+
+@given(BATCHES, BATCHES, ASKS, st.sampled_from(["event_time", "knowledge"]))
+def test_2_6_a_mark_leaves_out_what_came_later(
+    connection: duckdb.DuckDBPyConnection,
+    drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
+    later: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
+    asks: list[Ask],
+    order: Literal["event_time", "knowledge"],
+) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        views = OfflineViews(Path(state), connection)
+        write(Path(state), batches(drawn, 0), live_from=1)
+        mark = views.mark(VIEW)
+        before = views.find(VIEW, entities(asks), order)
+        write(Path(state), batches(later, 0), live_from=1)
+        after = views.find(VIEW, entities(asks), order, mark)
+    assert after.tolist() == before.tolist()
+
+
 @pytest.mark.parametrize("order", ["event_time", "knowledge"])
 def test_2_2_entity_rows_keep_their_order_and_duplicates(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, order: Literal["event_time", "knowledge"]
@@ -249,6 +285,49 @@ def test_2_6_rows_that_no_finished_run_applied_are_not_known(
     asked = entities([(0, "a", 8)])
     assert not views.read_view(VIEW, asked, "knowledge").found[0]
     assert views.read_view(VIEW, asked, "event_time").found[0]
+
+
+def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    sizes, ends = [3, 700, 1, 255, 600], [10, 20, 30, 40, 50]
+    written = [
+        Batch(rows=[((run, str(i)), 1, None, False) for i in range(size)], ended=ended)
+        for run, (size, ended) in enumerate(zip(sizes, ends, strict=True))
+    ]
+    rows = write(tmp_path, written, live_from=0)
+    asks: list[Ask] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
+    read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), "finished")
+    assert read.found.tolist() == [False, True] * len(rows)
+    assert read.versions.seq[1::2].tolist() == [row.seq for row in rows]
+
+
+def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    log = AcceptedLog(tmp_path / "log", VIEW.partition)
+    views = OfflineViews(tmp_path, connection)
+    run = views.ledger.start(0)
+    log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
+    mark = views.mark(VIEW)
+    views.ledger.finish(run, {VIEW.partition: Coverage(first=0, last=1, kind="live")}, 2)
+    asked = entities([(0, "a", 8)])
+    assert views.find(VIEW, asked, "knowledge", mark).tolist() == [-1]
+    assert views.find(VIEW, asked, "knowledge").tolist() == [1]
+    assert views.find(VIEW, asked, "event_time", mark).tolist() == [1]
+
+
+def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    view = make_view(features={"n": DType.INT64, "s": DType.STRING}, created=None)
+    rows = table_of(Batch(rows=[((1, "a"), 1, None, False), ((2, "a"), 1, None, True)], ended=1), 1)
+    columns = {"n": pa.array([1, None, 2**53 + 1], pa.int64()), "s": pa.array(["x", None, "y"], pa.string())}
+    for name, column in columns.items():
+        rows = rows.append_column(name, column)
+    AcceptedLog(tmp_path / "log", view.partition).append(rows.drop_columns(["in", "order_y"]))
+    asked = pa.table({"id": pa.array([2, 3, 1, None], pa.int64()), "__t": pa.array([1, 1, 1, 1], pa.int64())})
+    read = OfflineViews(tmp_path, connection).read_view(view, asked, "event_time")
+    assert read.found.tolist() == [False, False, True, False]
+    assert {name: null.tolist() for name, null in read.nulls.items()} == {"n": [True] * 4, "s": [True] * 4}
+    assert read.values["s"].tolist() == [None] * 4
+    assert read.versions.seq.tolist() == [2, -1, 1, -1]
 
 
 def test_nothing_is_found_in_an_empty_log(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

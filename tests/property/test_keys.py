@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
@@ -41,6 +42,16 @@ def test_1_5_many_tricky_keys_have_as_many_names(keys: list[tuple[str, str]]) ->
     codec = KeyCodec("p", PAIR)
     columns: dict[str, list[KeyValue | None]] = {"a": [key[0] for key in keys], "b": [key[1] for key in keys]}
     assert len(set(codec.encode_columns(columns))) == len(keys)
+
+
+@given(st.lists(st.tuples(st.none() | INTS, st.none() | TEXTS), max_size=20))
+@example([(-(2**63), "{%|}"), (None, "a"), (1, None), (0, "")])
+def test_1_5_columns_are_named_at_once_as_one_by_one(keys: list[tuple[int | None, str | None]]) -> None:
+    codec = KeyCodec("p", MIXED)
+    packed = codec.pack(
+        {"a": pa.array([key[0] for key in keys], pa.int64()), "b": pa.array([key[1] for key in keys], pa.string())}
+    )
+    assert packed.to_pylist() == [codec.encode(key) for key in keys]
 
 
 @given(INTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.log.accepted import AcceptedLog, Segment
+from infra.log.accepted import AcceptedLog, Draft, Segment
 from infra.log.known import known_ranges
 from infra.log.runs import Coverage, Run, RunLedger
 from infra.materialize import Materializer, Progress
 from infra.offline.views import OfflineViews
 from infra.online.memory_store import MemoryStore
+from infra.online.port import Binaries
 from skewless.clock import ManualClock
 from skewless.dtypes import DType
 from skewless.keys import KeyCodec
@@ -68,7 +69,7 @@ class FusedStore(MemoryStore):
     memory: MemoryStore
     fuse: Fuse
 
-    def put(self, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
+    def put(self, keys: Binaries, rows: Binaries) -> int:
         half = len(keys) // 2
         written = self.fuse.around(lambda: self.memory.put(keys[:half], rows[:half]))
         return written + self.fuse.around(lambda: self.memory.put(keys[half:], rows[half:]))
@@ -97,13 +98,13 @@ class FusedLedger(RunLedger):
 
 
 class FusedLog(AcceptedLog):
-    """The accepted log, which may die around its append."""
+    """The accepted log, which may die around its growth."""
 
     fuse: Fuse
 
-    def append(self, rows: pa.Table) -> Segment:
-        append = super().append
-        return self.fuse.around(lambda: append(rows))
+    def adopt(self, draft: Draft) -> Segment:
+        adopt = super().adopt
+        return self.fuse.around(lambda: adopt(draft))
 
 
 @dataclass(frozen=True, kw_only=True)

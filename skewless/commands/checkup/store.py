@@ -24,7 +24,8 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Fin
 
 def check_redis(url: str, limit_ms: float) -> list[Finding]:
     """Say whether a server is reachable, evicts nothing, and shares this machine's time."""
-    from infra.online.redis_store import RedisWriter, display_url
+    from infra.online.address import display_url
+    from infra.online.redis_store import RedisWriter
 
     try:
         store = RedisWriter(url)

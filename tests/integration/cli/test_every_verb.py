@@ -15,8 +15,26 @@ from tests.command_line import done, fingerprint, run
 
 ROOT = Path(__file__).parents[3]
 NAMES = [verb.run.__name__ for verb in VERBS]
-WANTED = ["init", "plan", "apply", "validate", "train", "materialize", "serve", "predict", "replay", "scheduler"]
+WANTED = [
+    "init",
+    "plan",
+    "apply",
+    "validate",
+    "train",
+    "dataset",
+    "materialize",
+    "serve",
+    "predict",
+    "get",
+    "replay",
+    "scheduler",
+]
 WANTED += ["status", "doctor", "demo"]
+NEEDED = {
+    "predict": ["--row", "{}"],
+    "get": ["v"],
+    "dataset": ["--entities", "asked.csv", "--service", "s", "--out", "rows"],
+}
 HEAVY = {
     "duckdb",
     "fastapi",
@@ -61,13 +79,12 @@ def test_help_loads_no_library_that_works_on_data(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {"init", "doctor"}])
 def test_a_folder_without_a_project_is_refused_alike(name: str, tmp_path: Path) -> None:
-    row = ["--row", "{}"] if name == "predict" else []
-    said = run(name, *row, "--repo", tmp_path, "--json")
+    said = run(name, *NEEDED.get(name, []), "--repo", tmp_path, "--json")
     assert said.code == 10
     assert said.body["error"]["kind"] == "place"
     assert said.body["error"]["thing"] == f"folder {tmp_path}"
     assert fingerprint(tmp_path) == {}
-    spoken = run(name, *row, "--repo", tmp_path)
+    spoken = run(name, *NEEDED.get(name, []), "--repo", tmp_path)
     assert (spoken.code, spoken.stdout) == (10, "")
     assert spoken.stderr == f"error: {said.body['error']['message']}\n"
 
@@ -77,6 +94,7 @@ def test_a_folder_without_a_project_is_refused_alike(name: str, tmp_path: Path) 
     [
         ["validate"],
         ["train"],
+        ["dataset", *NEEDED["dataset"]],
         ["materialize"],
         ["serve"],
         ["predict", "--row", "{}"],

@@ -14,10 +14,12 @@ import redis
 
 from infra.log.accepted import REJECT
 from infra.log.known import KnownRange, known_ranges
-from infra.materialize import Check, Materializer, ViewReport
+from infra.materialize import Check, Materializer
+from infra.offline.changes import EventRange
 from infra.offline.engine import connect
 from infra.offline.views import OfflineViews
-from infra.online.redis_store import RedisWriter
+from infra.online.redis_store import BlockingReader, RedisWriter
+from infra.run_report import OnStep, ViewReport
 from skewless.clock import ManualClock
 from skewless.keys import KeyCodec, KeyValue
 from skewless.plan import View
@@ -56,11 +58,22 @@ class World:
     def connect(self) -> duckdb.DuckDBPyConnection:
         return connect(self.root / "spill", threads=1)
 
-    def run(self, *views: View, check: Check | None = None) -> list[ViewReport]:
-        writer = RedisWriter(self.url)
+    def writer(self) -> RedisWriter:
+        return RedisWriter(self.url)
+
+    def run(
+        self,
+        *views: View,
+        check: Check | None = None,
+        events: EventRange | None = None,
+        naive_is_utc: bool = False,
+        on_step: OnStep | None = None,
+    ) -> list[ViewReport]:
+        writer = self.writer()
         try:
             with self.connect() as connection:
-                return self.job(connection, writer).run(views, check)
+                job = self.job(connection, writer)
+                return job.run(views, check, events=events, naive_is_utc=naive_is_utc, on_step=on_step)
         finally:
             writer.close()
 
@@ -81,8 +94,12 @@ class World:
 
     def online(self, view: View, *keys: Sequence[KeyValue | None]) -> ViewRead:
         names = [KeyCodec(self.project, view).encode(key) for key in keys]
-        with redis.Redis.from_url(self.url) as client:
-            return RowCodec(view).decode([None if name is None else client.get(name) for name in names])
+        reader = BlockingReader(self.url)
+        try:
+            rows = dict(zip(names, reader.get([name or b"" for name in names]), strict=True))
+        finally:
+            reader.close()
+        return RowCodec(view).decode([None if name is None else rows[name] for name in names])
 
     def offline(self, view: View, *keys: Sequence[KeyValue | None], t: int | None = None) -> ViewRead:
         at = self.clock.now_us() if t is None else t

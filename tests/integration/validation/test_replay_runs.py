@@ -21,6 +21,7 @@ from infra.online.redis_store import RedisReader, RedisWriter
 from serving.predictor import Predictor
 from skewless.clock import ManualClock
 from skewless.request import parse_rows
+from skewless.status import Status
 from tests.planted import HalfWriter, Killed, named, written_through
 from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, newest_rows, open_project
 from validation.findings import Cause
@@ -199,19 +200,37 @@ def test_a_run_that_was_killed_is_in_flight_until_another_covers_it(place: Place
     assert named(place.project.replay()) == {(Cause.LOST_WRITE, "card_days")}
 
 
-def test_a_flushed_store_loses_writes_and_its_rebuild_changes_no_history(place: Place) -> None:
+def test_a_flushed_store_is_unavailable_not_empty(place: Place) -> None:
+    """SEMANTICS 3.4, 4.5: without its marker a view's missing rows say nothing of their entities."""
+    before = place.predict(ask(40))
+    place.redis.flushall()
+    lost = place.predict(ask(40))
+    assert lost.degraded
+    assert not before.degraded
+    assert {status for each in lost.vectors.status.values() for status in each.tolist()} == {Status.UNAVAILABLE}
+    assert not place.project.replay().findings.predictions
+    place.project.materialize(check=False)
+    after = place.predict(ask(40))
+    assert not after.degraded
+    np.testing.assert_array_equal(after.vectors.matrix, before.vectors.matrix)
+
+
+def test_lost_rows_are_found_and_their_rebuild_changes_no_history(place: Place) -> None:
     place.publish(later_rows(place, 20))
     place.project.materialize(check=False)
     place.wait(1)
     before = place.predict(ask(40))
     known = _known(place)
-    place.redis.flushall()
+    # Somebody deletes rows and leaves the markers that vouch for them.
+    for name in place.redis.scan_iter("*}"):
+        place.redis.delete(name)
     lost = place.predict(ask(40))
     report = place.project.replay()
     assert named(report) == {(Cause.LOST_WRITE, "card_days"), (Cause.LOST_WRITE, "shop_risk")}
     assert report.findings.predictions == set(lost.ids)
     assert report.findings.by_cause == {Cause.LOST_WRITE: 80}
 
+    place.redis.flushall()
     place.wait(3600)
     accepted = [(report.accepted, report.written) for report in place.project.materialize(check=False)]
     assert accepted == [(0, 300), (0, 40)]

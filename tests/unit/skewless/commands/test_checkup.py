@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import redis
 
 from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisWriter
 from infra.runtimes.library import open_library
 from skewless.commands.checkup import machine, python, store
 from skewless.commands.checkup.examination import examine
@@ -110,9 +110,8 @@ def test_a_redis_that_may_evict_fails(tmp_path: Path) -> None:
     try:
         url = server.ensure()
         assert [finding.verdict for finding in store.check_store(tmp_path, None, 1e9)] == ["ok", "ok", "ok"]
-        writer = RedisWriter(url)
-        writer._client.config_set("maxmemory-policy", "allkeys-lru")
-        writer.close()
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
         (finding,) = store.check_redis(url, 1e9)
         assert (finding.verdict, finding.fix) == ("fail", "set maxmemory-policy noeviction")
     finally:

@@ -1,0 +1,203 @@
+"""What a retrieval computes: a point-in-time join, or the rows of one query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from feast.repo_config import RepoConfig
+
+from infra.feast_plugins.asked_features import Asked, AskedView
+from infra.feast_plugins.entity_rows import EntityRows
+from infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
+from infra.feast_plugins.key_types import as_type
+from infra.feast_plugins.offline_engine import engine
+from infra.feast_plugins.source_views import named_relations
+from infra.offline import arrays
+from infra.offline.as_of import ROW, TIME, as_of_sql
+from infra.offline.sources import Table
+from infra.offline.sql import quote, to_microseconds
+from infra.offline.winners import Rows, fetch, find
+from skewless.errors import RequestError
+from skewless.rows import NO_TIME
+from skewless.status import BoolArray, Status, row_status
+
+Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
+_BATCH_ROWS = 100_000
+
+
+class Answer(Protocol):
+    """What a retrieval job computes when it is asked; each call computes it anew."""
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch | pa.Table]:
+        """Yield the answer in order, in pieces of about so many rows; at least one, which may be empty."""
+
+    def sql(self) -> str:
+        """Return the SQL that says the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointInTimeAnswer:
+    """Entity rows with the features that stood at their times.
+
+    Args:
+        entities: reads the entity rows on a connection.
+        query: the entity rows as the SQL that they were asked for in, if they were.
+        as_known: whether a feature row counts only from its created time on.
+    """
+
+    config: RepoConfig
+    asked: Asked
+    entities: Entities
+    query: str | None = None
+    as_known: bool = False
+
+    def batches(self, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
+        """Yield the entity rows in their order, duplicates kept, with the stored features of the request.
+
+        Memory: the entity rows, and each feature row that is found, once.
+        """
+        with engine(self.config) as connection:
+            entities = self.entities(connection)
+            found = [_found(self, connection, entities, asked) for asked in self.asked.views]
+        for start in range(0, max(entities.table.num_rows, 1), rows):
+            piece = entities.table.slice(start, rows)
+            for asked, view_rows in zip(self.asked.views, found, strict=True):
+                part = Rows(table=view_rows.table, at=view_rows.at[start : start + rows]).in_order()
+                for name, label in zip(part.column_names, asked.labels.values(), strict=True):
+                    piece = piece.append_column(label, part[name])
+            yield piece
+
+    def entity_rows(self) -> EntityRows:
+        """Return the entity rows.
+
+        Raises:
+            RequestError: they cannot be read.
+        """
+        with engine(self.config) as connection:
+            return self.entities(connection)
+
+    def sql(self) -> str:
+        """Return one DuckDB statement for the stored features; databases must be attached as it calls them."""
+        with engine(self.config) as connection, ExitStack() as stack:
+            entities = self.entities(connection)
+            histories = [view_history(self.config, connection, asked, entities.types) for asked in self.asked.views]
+            for history in histories:
+                stack.enter_context(history.source.table.opened(connection))
+            return _statement(self, connection, entities, histories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryAnswer:
+    """The rows of one query over one table.
+
+    Args:
+        query: SQL that reads ``table.relation`` once.
+    """
+
+    config: RepoConfig
+    table: Table
+    query: str
+
+    def batches(self, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch | pa.Table]:
+        """Yield the rows in the order of the source."""
+        with engine(self.config) as connection, self.table.opened(connection):
+            relation = connection.sql(self.query, params=self.table.parameters)
+            reader = relation.to_arrow_reader(rows)
+            yield pa.Table.from_batches([], schema=reader.schema)
+            yield from reader
+
+    def sql(self) -> str:
+        """Return the query with the files that it reads."""
+        return self.query.replace(self.table.relation, self.table.literal)
+
+
+def _found(
+    answer: PointInTimeAnswer, connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView
+) -> Rows:
+    refuse_same_names(entities, asked)
+    view = view_history(answer.config, connection, asked, entities.types)
+    keys = {name: _entity_key(entities, name, target) for name, target in view.types.items()}
+    rows = entities.joinable(connection, keys)
+    with view.opened(connection, as_known=answer.as_known) as (history, parameters, count):
+        ids = find(connection, history, parameters, rows, count)
+        found = fetch(connection, history, parameters, ids, history.columns)
+    expired = _expired(rows, found, view.ttl_us)
+    return Rows(
+        table=found.table.drop_columns([EVENT]).combine_chunks(),
+        at=np.where(expired, found.table.num_rows, found.at).astype(np.int64),
+    )
+
+
+def refuse_same_names(entities: EntityRows, asked: AskedView) -> None:
+    """Refuse a request whose entity rows have a column that the answer would have twice.
+
+    Raises:
+        RequestError: they do.
+    """
+    for label in asked.labels.values():
+        if label in entities.table.column_names:
+            raise RequestError(
+                "entity rows",
+                "have a column that is also a feature of the request",
+                value=label,
+                fix="rename it, leave it out, or pass full_feature_names=True",
+            )
+
+
+def _entity_key(entities: EntityRows, name: str, target: str) -> str:
+    if name not in entities.types:
+        return "''"
+    return as_type(quote(name), entities.types[name], target)
+
+
+def _expired(rows: pa.Table, found: Rows, ttl_us: int) -> BoolArray:
+    """Return which entity rows found a row that is older than the ttl; one exactly as old is not."""
+    if ttl_us <= 0:
+        return np.zeros(len(found.at), dtype=np.bool_)
+    asked = arrays.int64s(rows[TIME], NO_TIME)
+    there: BoolArray = found.at < found.table.num_rows
+    events = np.append(arrays.int64s(found.table[EVENT], NO_TIME), NO_TIME)[found.at]
+    return np.asarray(row_status(there, np.where(there, events, asked), asked, ttl_us) == Status.EXPIRED)
+
+
+def _statement(
+    answer: PointInTimeAnswer,
+    connection: duckdb.DuckDBPyConnection,
+    entities: EntityRows,
+    histories: Sequence[ViewHistory],
+) -> str:
+    moment = to_microseconds(quote(entities.time), entities.types[entities.time])
+    shown = f"({answer.query})" if answer.query else "entity_df"
+    numbered = f"SELECT *, row_number() OVER () AS {ROW}, {moment} AS {TIME} FROM {shown}"
+    named = named_relations(answer.config, answer.asked.views) if answer.query else {}
+    parts = [f"{quote(name)} AS (SELECT * FROM {relation})" for name, relation in named.items()]
+    parts.append(f"entity_df AS MATERIALIZED ({numbered})")
+    columns, joins = [f"e.* EXCLUDE ({ROW}, {TIME})"], []
+    for i, (asked, view) in enumerate(zip(answer.asked.views, histories, strict=True)):
+        table = view.source.table
+        keys = ", ".join(f"{_entity_key(entities, name, kind)} AS {quote(name)}" for name, kind in view.types.items())
+        position = table.position(connection)
+        rows = view.select(position or "row_number() OVER ()").replace(table.relation, table.literal)
+        history = view.history(f"history_{i}", "__position", as_known=answer.as_known)
+        parts.append(f"history_{i} AS MATERIALIZED ({rows})")
+        parts.append(f"asked_{i} AS MATERIALIZED (SELECT {keys}, {TIME}, {ROW} FROM entity_df)")
+        parts.append(f"found_{i} AS ({as_of_sql(history, f'asked_{i}')})")
+        fresh = f" AND e.{TIME} - f{i}.{EVENT} <= {view.ttl_us}" if view.ttl_us > 0 else ""
+        joins.append(f" LEFT JOIN found_{i} f{i} ON e.{ROW} = f{i}.{ROW}{fresh}")
+        columns += [
+            f"f{i}.{name} AS {quote(label)}" for name, label in zip(view.columns, asked.labels.values(), strict=True)
+        ]
+    return f"WITH {', '.join(parts)} SELECT {', '.join(columns)} FROM entity_df e{''.join(joins)} ORDER BY e.{ROW}"
+
+
+def whole(answer: Answer) -> pa.Table:
+    """Return all of an answer."""
+    pieces: list[Any] = list(answer.batches(_BATCH_ROWS))
+    tables = [piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece]) for piece in pieces]
+    return pa.concat_tables(tables)

@@ -1,0 +1,68 @@
+"""The Redis behind Feast's online store: opened when first used, shared by all threads, closed once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.online.private_server import PrivateServer
+from infra.online.redis_store import BlockingReader, RedisWriter
+
+
+class Connections:
+    """The sides that write and read.
+
+    Args:
+        url: the Redis; None: the private server of ``state``, started if need be.
+        state: the project's state folder.
+    """
+
+    def __init__(self, url: str | None, state: Path) -> None:
+        self._alone = threading.Lock()
+        self._private = None if url else PrivateServer(state)
+        self._url = url
+        self._writer: RedisWriter | None = None
+        self._reader: BlockingReader | None = None
+
+    @property
+    def writer(self) -> RedisWriter:
+        """The side that writes, newer wins."""
+        with self._alone:
+            if self._writer is None:
+                self._writer = RedisWriter(self._address())
+            return self._writer
+
+    @property
+    def reader(self) -> BlockingReader:
+        """The side that reads."""
+        with self._alone:
+            if self._reader is None:
+                self._reader = BlockingReader(self._address())
+            return self._reader
+
+    def get(self, keys: Sequence[bytes | None]) -> list[bytes | None]:
+        """Return the row of each key, in order, from one round trip; a key that is None has none.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        named = [key for key in keys if key is not None]
+        found = self.reader.get(named) if named else []
+        if len(named) == len(keys):
+            return found
+        rows = iter(found)
+        return [None if key is None else next(rows) for key in keys]
+
+    def close(self) -> None:
+        """Give the connections back; a private server goes down when nobody else uses it."""
+        with self._alone:
+            for opened in (self._writer, self._reader):
+                if opened is not None:
+                    opened.close()
+            self._writer = self._reader = None
+            if self._private is not None:
+                self._private.release()
+
+    def _address(self) -> str:
+        return self._private.ensure() if self._private is not None else str(self._url)

@@ -1,0 +1,51 @@
+"""Entity keys as Feast passes them to the bytes that name a row in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
+from infra.feast_plugins.stored import DUMMY_KEY
+from infra.feast_plugins.values import kind_of
+from skewless.dtypes import DType
+from skewless.keys import KeyCodec, KeyValue, parse_key
+from skewless.plan import Column, View
+
+_DUMMY = (DUMMY_KEY, Value(string_val=""))
+_KINDS = {DType.INT32: "int32_val", DType.INT64: "int64_val", DType.STRING: "string_val"}
+
+
+def key_bytes(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]]) -> list[bytes | None]:
+    """Return the Redis key of each row of parallel key columns, None where a part is null.
+
+    Raises:
+        RequestError: a value has another type than its key.
+    """
+    return codec.encode_columns({column.name: _values(column, columns[column.name]) for column in view.keys})
+
+
+def key_columns(keys: Sequence[EntityKey]) -> dict[str, list[Value]]:
+    """Return entity keys as columns; the key of a view without entities is sometimes empty, sometimes a dummy.
+
+    >>> sorted(key_columns([EntityKey(join_keys=["id"], entity_values=[Value(int64_val=1)])]))
+    ['id']
+    """
+    columns: dict[str, list[Value]] = {}
+    for key in keys:
+        named = zip(key.join_keys, key.entity_values, strict=True) if key.join_keys else [_DUMMY]
+        for name, value in named:
+            columns.setdefault(name, []).append(value)
+    return columns
+
+
+def _values(column: Column, values: Sequence[Value]) -> list[KeyValue | None]:
+    kinds = [kind_of(value) for value in values]
+    pairs = zip(values, kinds, strict=True)
+    if column.dtype is DType.BYTES:
+        # The kind is part of the message, so that keys of two types never meet.
+        return [value.SerializeToString(deterministic=True).hex() if kind else None for value, kind in pairs]
+    if set(kinds) <= {_KINDS[column.dtype]}:
+        return [getattr(value, _KINDS[column.dtype]) for value in values]
+    return [parse_key(column, getattr(value, kind)) if kind else None for value, kind in pairs]

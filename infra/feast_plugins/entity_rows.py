@@ -1,0 +1,185 @@
+"""The entity rows of a historical request, whatever form they come in, as one Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIMESTAMP_COL as EVENT_TIMESTAMP
+from feast.repo_config import RepoConfig
+from feast.utils import compute_non_entity_date_range
+
+from infra.feast_plugins.asked_features import AskedView
+from infra.feast_plugins.feature_history import view_source
+from infra.offline.as_of import TIME
+from infra.offline.sql import quote, to_microseconds
+from infra.offline.winners import registered
+from skewless.clock import to_us
+from skewless.errors import RequestError
+
+_TABLE = "entity_df"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityRows:
+    """What a request asks about.
+
+    Args:
+        table: the columns as they were given; they are also the first of the answer.
+        time: the column that says as of when.
+        types: DuckDB's type of each column.
+    """
+
+    table: pa.Table
+    time: str
+    types: dict[str, str]
+
+    def joinable(self, connection: duckdb.DuckDBPyConnection, keys: dict[str, str]) -> pa.Table:
+        """Return keys and ``__t`` (int64 microseconds, floored) of each row, in order.
+
+        Args:
+            keys: column -> SQL over the entity rows.
+        """
+        moment = to_microseconds(quote(self.time), self.types[self.time])
+        parts = [*(f"{expression} AS {quote(name)}" for name, expression in keys.items()), f"{moment} AS {TIME}"]
+        # Only what is named is read, so a payload of any type passes untouched.
+        needed = [name for name in self.table.column_names if name == self.time or name in keys]
+        with registered(connection, {_TABLE: self.table.select(needed)}):
+            return connection.sql(f"SELECT {', '.join(parts)} FROM {_TABLE}").to_arrow_table()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Every entity that had an event in a range of time, as of its end; both ends belong to it."""
+
+    start: datetime
+    end: datetime
+
+
+def date_range(views: Sequence[Any], start: datetime | None, end: datetime | None) -> Range:
+    """Return the range of a request without entity rows, filled in as Feast does."""
+    return Range(**dict(zip(("start", "end"), compute_non_entity_date_range(list(views), start, end), strict=True)))
+
+
+def read_entities(connection: duckdb.DuckDBPyConnection, given: pd.DataFrame | pa.Table) -> EntityRows:
+    """Return entity rows that were given as a data frame or an Arrow table.
+
+    Raises:
+        RequestError: a column holds values of several types, or none says when.
+    """
+    table = given if isinstance(given, pa.Table) else _from_pandas(given)
+    types = _sql_types(connection, table.schema)
+    return EntityRows(table=table, time=_time_column(types), types=types)
+
+
+def query_entities(connection: duckdb.DuckDBPyConnection, query: str) -> EntityRows:
+    """Return the entity rows of a SQL query.
+
+    Raises:
+        RequestError: DuckDB refuses the query, or no column says when.
+    """
+    try:
+        table = connection.sql(query.strip().rstrip(";")).to_arrow_table()
+    except duckdb.Error as error:
+        raise RequestError(
+            "entity query", f"cannot be run: {str(error).splitlines()[0]}", fix="correct the SQL of entity_df"
+        ) from error
+    return read_entities(connection, table)
+
+
+def range_entities(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], wanted: Range
+) -> EntityRows:
+    """Return one row for each key that the views' sources have in a range, at the end of the range.
+
+    A view with other keys than another adds rows of its own, in which the other's keys are null.
+    """
+    start, end = to_us(wanted.start), to_us(wanted.end)
+    moment = pa.array([end], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    keyed = [asked for asked in views if asked.view.entity_columns]
+    if not keyed:
+        return read_entities(connection, pa.table({EVENT_TIMESTAMP: moment}))
+    found = [_keys_between(config, connection, asked, start, end) for asked in keyed]
+    kinds = {field.name: field.type for table in found for field in table.schema}
+    schema = pa.schema(list(kinds.items()))
+    rows = pa.concat_tables([_filled(table, schema) for table in found])
+    distinct = rows.group_by(rows.column_names, use_threads=False).aggregate([])
+    distinct = distinct.sort_by([(name, "ascending") for name in distinct.column_names])
+    ends = pa.repeat(moment[0], distinct.num_rows)
+    return read_entities(connection, distinct.append_column(EVENT_TIMESTAMP, ends))
+
+
+def _keys_between(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
+) -> pa.Table:
+    view = asked.view
+    source = view_source(config, connection, view)
+    names = {
+        view.projection.join_key_map.get(column.name, column.name): source.key(column.name)
+        for column in view.entity_columns
+    }
+    keys = [f"{expression} AS {quote(name)}" for name, expression in names.items()]
+    moment = source.moment(view.batch_source.timestamp_field)
+    conditions = [
+        f"{moment} BETWEEN {start} AND {end}",
+        *(f"{expression} IS NOT NULL" for expression in names.values()),
+    ]
+    query = f"SELECT DISTINCT {', '.join(keys)} FROM {source.table.relation} WHERE {' AND '.join(conditions)}"
+    with source.table.opened(connection):
+        return connection.sql(query, params=source.table.parameters).to_arrow_table()
+
+
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = {
+        field.name: table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    }
+    return pa.table(columns, schema=schema)
+
+
+def _sql_types(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
+    """Return DuckDB's type of each column, empty where it has none: such a column can be payload only."""
+    # One by one, since names may differ only in case, which SQL does not tell apart.
+    return {field.name: _sql_type(connection, field.type) for field in schema}
+
+
+def _sql_type(connection: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
+    try:
+        with registered(connection, {_TABLE: pa.table({"x": pa.nulls(0, kind)})}):
+            rows = connection.execute(f"DESCRIBE SELECT x FROM {_TABLE}").fetchall()
+    except (duckdb.Error, pa.ArrowException):
+        return ""
+    return str(rows[0][1])
+
+
+def _from_pandas(frame: pd.DataFrame) -> pa.Table:
+    frame = frame.copy(deep=False)
+    if EVENT_TIMESTAMP in frame.columns and frame[EVENT_TIMESTAMP].dtype == object:
+        frame[EVENT_TIMESTAMP] = pd.to_datetime(frame[EVENT_TIMESTAMP], utc=True)
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise RequestError(
+            "entity rows", f"cannot be read: {error}", fix="give each column a name of its own and values of one type"
+        ) from error
+
+
+def _time_column(types: dict[str, str]) -> str:
+    times = [name for name, kind in types.items() if kind.startswith("TIMESTAMP")]
+    if EVENT_TIMESTAMP in times:
+        return EVENT_TIMESTAMP
+    if EVENT_TIMESTAMP not in types and len(times) == 1:
+        return times[0]
+    raise RequestError(
+        "entity rows",
+        f"need one column of times, named {EVENT_TIMESTAMP} where there are more",
+        value=types.get(EVENT_TIMESTAMP) or ", ".join(times) or None,
+        fix=f"add {EVENT_TIMESTAMP} as a timestamp, best with zone UTC",
+    )

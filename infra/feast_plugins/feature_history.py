@@ -1,0 +1,253 @@
+"""The source of a Feast view as a history that the as-of join reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+from feast.data_source import DataSource
+from feast.feature_view import DUMMY_ENTITY_ID
+from feast.repo_config import RepoConfig
+
+from infra.compiler.views import primitive
+from infra.feast_plugins.asked_features import AskedView
+from infra.feast_plugins.asked_features import Table as View
+from infra.feast_plugins.key_types import as_type, common_type
+from infra.feast_plugins.source_schema import source_table
+from infra.offline.as_of import History
+from infra.offline.sources import NAIVE, Table
+from infra.offline.sql import quote, to_microseconds
+from infra.offline.winners import copied
+from skewless.dtypes import DType
+from skewless.errors import RequestError, SourceError
+from skewless.rows import NO_TIME
+
+EVENT = "__event"
+CREATED = "__created"
+_POSITION = "__position"
+_ANYBODY = "__anybody"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A batch source and what its columns are.
+
+    Args:
+        types: DuckDB's type of each column.
+        mapping: name in the view -> column.
+    """
+
+    table: Table
+    types: Mapping[str, str]
+    mapping: Mapping[str, str]
+
+    def column(self, name: str) -> str:
+        """Return the column behind a name of the view.
+
+        Raises:
+            SourceError: there is none.
+        """
+        for column in (self.mapping.get(name, name), name):
+            if column in self.types:
+                return column
+        raise SourceError(
+            self.table.name,
+            "has no such column",
+            value=self.mapping.get(name, name),
+            fix=f"correct the definition, or add the column; it has {', '.join(self.types)}",
+        )
+
+    def key(self, name: str) -> str:
+        """Return SQL of a key; a view without entities has the empty text.
+
+        Raises:
+            SourceError: there is no such column.
+        """
+        return "''" if name == DUMMY_ENTITY_ID and name not in self.types else quote(self.column(name))
+
+    def feature(self, name: str, dtype: DType | None) -> str:
+        """Return SQL of a feature, as the source has it; one that never held a value gets its declared type.
+
+        Raises:
+            SourceError: there is no such column.
+        """
+        column = self.column(name)
+        if self.types[column] != '"NULL"' or dtype is None:
+            return quote(column)
+        return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
+
+    def moment(self, name: str) -> str:
+        """Return SQL of a time column as int64 microseconds; without a zone it is UTC, as in Feast.
+
+        Raises:
+            SourceError: the column is missing or is not a time.
+        """
+        column = self.column(name)
+        kind = self.types[column]
+        if kind not in NAIVE | {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS", "DATE", '"NULL"'}:
+            raise SourceError(
+                f"{self.table.name} column {column!r}",
+                "is not a time",
+                value=kind,
+                fix="write it as a timestamp (pyarrow: pa.timestamp('us', tz='UTC'))",
+            )
+        return to_microseconds(quote(column), kind)
+
+
+def open_source(
+    config: RepoConfig,
+    connection: duckdb.DuckDBPyConnection,
+    source: DataSource | None,
+    owner: str,
+    declared: Mapping[str, DType] | None = None,
+) -> Source:
+    """Return a batch source; read it within its ``table.opened``.
+
+    Args:
+        declared: types of its columns, for sources that carry none.
+
+    Raises:
+        SourceError: it is missing, broken, or of a kind that we cannot read.
+    """
+    table = source_table(config, source, owner, declared)
+    mapping = {name: column for column, name in (source.field_mapping if source else {}).items()}
+    return Source(table=table, types=table.column_types(connection), mapping=mapping)
+
+
+def view_source(config: RepoConfig, connection: duckdb.DuckDBPyConnection, view: View) -> Source:
+    """Return the batch source of a view.
+
+    Raises:
+        SourceError: as ``open_source``.
+    """
+    return open_source(config, connection, view.batch_source, f"feature view {view.name!r}", declared_types(view))
+
+
+def view_table(config: RepoConfig, view: View) -> Table:
+    """Return the table behind a view, its untyped columns read as the view declares them.
+
+    Raises:
+        SourceError: there is no file, or the source is of a kind that we cannot read.
+    """
+    return source_table(config, view.batch_source, f"feature view {view.name!r}", declared_types(view))
+
+
+def declared_types(view: View) -> dict[str, DType]:
+    """Return the types of a view's source columns, as far as the view declares them."""
+    mapping = {name: column for column, name in (view.batch_source.field_mapping if view.batch_source else {}).items()}
+    types = {field.name: primitive(field.dtype) for field in (*view.entity_columns, *view.features)}
+    return {mapping.get(name, name): dtype for name, dtype in types.items() if dtype is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewHistory:
+    """How a view's rows are found.
+
+    Args:
+        features: position in the request -> SQL of the feature; its column is ``column(i)``.
+        keys: column of the entity rows -> SQL of the key in the source, in the type of ``types``.
+        types: column of the entity rows -> type in which the key is compared.
+        ttl_us: rows older than this find nothing; 0: no limit.
+    """
+
+    source: Source
+    event: str
+    created: str | None
+    keys: Mapping[str, str]
+    types: Mapping[str, str]
+    features: tuple[str, ...]
+    ttl_us: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names under which the history has the features."""
+        return tuple(f"__f{i}" for i in range(len(self.features)))
+
+    def select(self, position: str | None) -> str:
+        """Return SQL for the source's rows, keys and times in one form."""
+        parts = [f"{expression} AS {quote(name)}" for name, expression in self.keys.items()]
+        parts += [f"{self.event} AS {EVENT}", f"coalesce({self.created or 'NULL'}, {NO_TIME}) AS {CREATED}"]
+        parts += [f"{expression} AS {name}" for expression, name in zip(self.features, self.columns, strict=True)]
+        if position is not None:
+            parts.append(f"{position} AS {_POSITION}")
+        return f"SELECT {', '.join(parts)} FROM {self.source.table.relation}"
+
+    def history(self, relation: str, row_id: str, *, as_known: bool) -> History:
+        """Return the history over a relation that ``select`` made.
+
+        Args:
+            as_known: a row counts only from ``created`` on; rows that lack it never do.
+        """
+        common: dict[str, Any] = {
+            "relation": relation,
+            "keys": list(self.keys),
+            "row_id": row_id,
+            "columns": [*self.columns, EVENT],
+        }
+        if as_known and self.created is not None:
+            known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
+            return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
+        return History(**common, valid_from=EVENT, rank=[CREATED])
+
+    @contextmanager
+    def opened(
+        self, connection: duckdb.DuckDBPyConnection, *, as_known: bool
+    ) -> Iterator[tuple[History, list[Any], int]]:
+        """Yield the history, its parameters and its number of rows, readable for a while."""
+        table = self.source.table
+        with table.opened(connection):
+            position = table.position(connection)
+            if position is not None:
+                counted = connection.execute(f"SELECT count(*) FROM {table.relation}", table.parameters).fetchall()
+                history = self.history(f"({self.select(position)})", _POSITION, as_known=as_known)
+                yield history, table.parameters, int(counted[0][0])
+                return
+            with copied(connection, "source_copy", self.select(None), table.parameters) as name:
+                counted = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+                yield self.history(name, "rowid", as_known=as_known), [], int(counted[0][0])
+
+
+def view_history(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, entity_types: Mapping[str, str]
+) -> ViewHistory:
+    """Return how the rows of a view are found for entity rows of some columns.
+
+    Args:
+        entity_types: DuckDB's type of each column of the entity rows.
+
+    Raises:
+        SourceError: the source is missing or broken, or lacks a column.
+        RequestError: the entity rows lack a key, or have it in another type.
+    """
+    view = asked.view
+    owner = f"feature view {view.name!r}"
+    source = view_source(config, connection, view)
+    # A view without entities has one key, the same on both sides.
+    keys, types = ({}, {}) if view.entity_columns else ({_ANYBODY: "''"}, {_ANYBODY: "VARCHAR"})
+    for column in view.entity_columns:
+        name = view.projection.join_key_map.get(column.name, column.name)
+        if column.name == DUMMY_ENTITY_ID and name not in entity_types:
+            keys[name], types[name] = "''", "VARCHAR"
+            continue
+        if name not in entity_types:
+            raise RequestError(
+                "entity rows", f"lack the key of {owner}", value=name, fix="add the column, or leave the view out"
+            )
+        here = "VARCHAR" if column.name == DUMMY_ENTITY_ID else source.types[source.column(column.name)]
+        types[name] = common_type(f"{owner} key {name!r}", entity_types[name], here)
+        keys[name] = as_type(source.key(column.name), here, types[name])
+    batch = view.batch_source
+    declared = {field.name: primitive(field.dtype) for field in view.features}
+    return ViewHistory(
+        source=source,
+        event=source.moment(batch.timestamp_field),
+        created=source.moment(batch.created_timestamp_column) if batch.created_timestamp_column else None,
+        keys=keys,
+        types=types,
+        features=tuple(source.feature(name, declared.get(name)) for name in asked.labels),
+        ttl_us=(view.ttl or timedelta(0)) // timedelta(microseconds=1),
+    )

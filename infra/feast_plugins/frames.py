@@ -1,0 +1,103 @@
+"""Frames that are pushed, to packed rows, column by column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast.data_source import DataSource
+
+from infra.feast_plugins.rows import NO_RUN, Packed
+from infra.feast_plugins.stored import OPAQUE, Stored
+from infra.offline.arrays import int64s, nulls, values
+from skewless.dtypes import DType
+from skewless.errors import SourceError
+from skewless.rows import NO_TIME, Versions
+from skewless.status import Int64Array
+
+_STAMP = pa.timestamp("us", tz="UTC")
+_ARROW = {
+    DType.INT32: pa.int32(),
+    DType.INT64: pa.int64(),
+    DType.FLOAT32: pa.float32(),
+    DType.FLOAT64: pa.float64(),
+    DType.BOOL: pa.bool_(),
+    DType.STRING: pa.large_string(),
+    DType.BYTES: pa.large_binary(),
+    DType.TIMESTAMP: _STAMP,
+}
+
+
+def pack_frame(
+    stored: Stored, project: str, table: pa.Table, source: DataSource, positions: Int64Array
+) -> Packed | None:
+    """Return the keys and rows of a frame; None where only Feast knows how its types become the declared ones.
+
+    Raises:
+        SourceError: a key or an event time is null.
+    """
+    view = stored.view
+    wanted = {column.name: column.dtype for column in (*view.keys, *view.features)}
+    if OPAQUE in stored.kinds.values() or not set(wanted) <= set(table.column_names):
+        return None
+    stamps = {source.timestamp_field, source.created_timestamp_column} - {"", None}
+    typed = {name: _cast(table[name], dtype) for name, dtype in wanted.items()}
+    times = {name: _cast(table[name], DType.TIMESTAMP) for name in stamps if name in table.column_names}
+    if None in typed.values() or None in times.values() or source.timestamp_field not in times:
+        return None
+    columns: dict[str, Any] = {name: column for name, column in typed.items() if column is not None}
+    for name in (*(key.name for key in view.keys), source.timestamp_field):
+        _refuse_null(stored, name, columns[name] if name in columns else times[name])
+    features = {column.name: _values(columns[column.name], column.dtype) for column in view.features}
+    gone = {column.name: nulls(columns[column.name]) for column in view.features}
+    versions = _versions(times, source, positions)
+    keys = stored.key_codec(project).pack({key.name: columns[key.name].combine_chunks() for key in view.keys})
+    return Packed(keys=keys, rows=stored.codec.pack(versions, features, gone))
+
+
+def _cast(column: pa.ChunkedArray, dtype: DType) -> pa.ChunkedArray | None:
+    """Return a column as the declared type, None where that would change a value or needs knowledge of Feast's."""
+    kind, target = column.type, _ARROW[dtype]
+    if pa.types.is_null(kind):
+        return column.cast(target)
+    if dtype is DType.TIMESTAMP:
+        # Cut to the microsecond, as everywhere; Feast's zone of a time without one is UTC.
+        return column.cast(_STAMP, safe=False) if pa.types.is_timestamp(kind) else None
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if (dtype.is_text or dtype is DType.BOOL) is numbers:
+        return None
+    try:
+        # Feast rounds to float32 too; all else must fit exactly.
+        return column.cast(target, safe=dtype is not DType.FLOAT32)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+def _values(column: pa.ChunkedArray, dtype: DType) -> Any:  # noqa: ANN401 - Arrow for text, numpy for the rest
+    if dtype.is_text:
+        return column.combine_chunks()
+    return values(column.cast(pa.int64()) if dtype is DType.TIMESTAMP else column, dtype)
+
+
+def _versions(times: dict[str, pa.ChunkedArray | None], source: DataSource, positions: Int64Array) -> Versions:
+    n = len(positions)
+    created = times.get(source.created_timestamp_column or "")
+    return Versions(
+        event_ts=int64s(times[source.timestamp_field], NO_TIME),
+        created_ts=np.full(n, NO_TIME, dtype=np.int64) if created is None else int64s(created, NO_TIME),
+        seq=positions,
+        run_id=np.full(n, NO_RUN, dtype=np.int64),
+        tombstone=np.zeros(n, dtype=np.bool_),
+    )
+
+
+def _refuse_null(stored: Stored, name: str, column: pa.ChunkedArray) -> None:
+    if column.null_count:
+        raise SourceError(
+            f"view {stored.view.name!r}",
+            "was sent a row without a key or an event time, which no entity could ever read",
+            value=f"{name} of row {pc.index(column.is_null(), True).as_py()}",
+            fix="leave such rows out",
+        )

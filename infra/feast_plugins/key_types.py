@@ -1,0 +1,61 @@
+"""Keys of entity rows and of sources brought to one type, so that equal keys meet and others never do."""
+
+from __future__ import annotations
+
+from skewless.errors import RequestError
+
+INTEGER = "BIGINT"
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+_FLOATS = {"FLOAT", "DOUBLE"}
+_NOTHING = {'"NULL"', "NULL"}
+
+
+def common_type(owner: str, entity_type: str, source_type: str) -> str:
+    """Return DuckDB's type in which a key of an entity row and one of a source are compared.
+
+    Raises:
+        RequestError: keys of these types can never be equal.
+
+    >>> common_type("key 'id'", "DOUBLE", "INTEGER")
+    'BIGINT'
+    >>> common_type("key 'id'", "VARCHAR", "VARCHAR")
+    'VARCHAR'
+    """
+    entity, source = _kind(entity_type), _kind(source_type)
+    if entity in _NOTHING:
+        return source
+    if source in _NOTHING or entity == source:
+        return entity
+    if {entity, source} <= {INTEGER, "HUGEINT", "DOUBLE"}:
+        # pandas turns integers into floats where one is missing.
+        return "HUGEINT" if "HUGEINT" in {entity, source} else INTEGER
+    raise RequestError(
+        owner,
+        f"has type {entity_type} in the entity rows and {source_type} in the source",
+        fix="give the entity rows the type of the source",
+    )
+
+
+def as_type(expression: str, from_type: str, target: str) -> str:
+    """Return a key as the type in which it is compared; null where it cannot be one.
+
+    >>> as_type("k", "DOUBLE", "BIGINT")
+    'CASE WHEN k = trunc(k) THEN TRY_CAST(k AS BIGINT) END'
+    """
+    if from_type in _FLOATS and target in {INTEGER, "HUGEINT"}:
+        return f"CASE WHEN {expression} = trunc({expression}) THEN TRY_CAST({expression} AS {target}) END"
+    return expression if from_type == target else f"TRY_CAST({expression} AS {target})"
+
+
+def _kind(sql_type: str) -> str:
+    if sql_type in {"HUGEINT", "UBIGINT", "UHUGEINT"}:
+        return "HUGEINT"
+    if sql_type in _INTEGERS:
+        return INTEGER
+    if sql_type in _FLOATS:
+        return "DOUBLE"
+    if sql_type in _NOTHING:
+        return "NULL"
+    if sql_type.startswith(("ENUM", "VARCHAR", "UUID", "JSON")):
+        return "VARCHAR"
+    return "TIMESTAMPTZ" if sql_type.startswith("TIMESTAMP") else sql_type

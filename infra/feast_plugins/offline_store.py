@@ -1,0 +1,221 @@
+"""Feast's offline store on ours: the as-of join over Parquet, CSV and DuckDB sources, in event time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+from feast import OnDemandFeatureView
+from feast.data_source import DataSource
+from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+
+from infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer
+from infra.feast_plugins.appended_rows import append_rows, write_log
+from infra.feast_plugins.asked_features import Asked, Table, asked_features
+from infra.feast_plugins.entity_rows import date_range, query_entities, range_entities, read_entities
+from infra.feast_plugins.feature_history import Source, open_source
+from infra.feast_plugins.offline_engine import engine
+from infra.feast_plugins.place import repo_of
+from infra.feast_plugins.request_order import asked_count
+from infra.feast_plugins.retrieval import SkewlessRetrievalJob
+from infra.feast_plugins.source_schema import check_source, column_types, readable_path, source_table
+from infra.feast_plugins.source_views import source_views
+from infra.offline.sql import names, quote
+from skewless.clock import to_us
+
+
+class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
+    """The ``offline_store`` of a ``feature_store.yaml``.
+
+    Args:
+        memory_limit: DuckDB's limit, beyond which it spills; the project's setting where it is not given.
+        threads: DuckDB's threads; the project's setting where it is not given.
+    """
+
+    type: Literal["infra.feast_plugins.offline_store.SkewlessOfflineStore"] = (
+        "infra.feast_plugins.offline_store.SkewlessOfflineStore"
+    )
+    memory_limit: str | None = None
+    threads: int | None = None
+
+
+class SkewlessOfflineStore(OfflineStore):
+    """Answers from the batch sources of a Feast project, as its definitions name them."""
+
+    supports_filter_by_created_timestamp = True
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[Table],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | pa.Table | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+        filter_by_created_timestamp: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Return a job for the features that stood at the times of entity rows, in their order.
+
+        Args:
+            entity_df: a data frame, an Arrow table, or DuckDB SQL, which sees each view's source under the names
+                of the view and of the source, and files relative to the repo; None: one row for each key that has
+                a row from ``start_date`` to ``end_date``, as of the end.
+            filter_by_created_timestamp: count a row only from its created time on.
+
+        Raises:
+            RequestError: a feature is unknown or two would share a name.
+        """
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        count = asked_count(feature_refs)
+        asked = asked_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
+        answer = PointInTimeAnswer(
+            config=config,
+            asked=asked,
+            entities=_entities(config, asked, entity_df, (start_date, end_date)),
+            query=entity_df.strip().rstrip(";") if isinstance(entity_df, str) else None,
+            as_known=filter_by_created_timestamp,
+        )
+        return SkewlessRetrievalJob(
+            config, answer, full_feature_names=full_feature_names, on_demand=on_demand, refs=feature_refs
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        """Return a job for the last row of each key in a range of event time, both ends of which belong to it.
+
+        Of rows with equal times the one created last wins, one without a created time never does; rows with a
+        null key are left out, since nobody could ask for them.
+        """
+        source, condition = _ranged(config, data_source, timestamp_field, start_date, end_date)
+        columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
+        order = [f"{source.moment(timestamp_field)} DESC"]
+        if created_timestamp_column:
+            order.append(f"{source.moment(created_timestamp_column)} DESC NULLS LAST")
+        keys = [quote(key) for key in join_key_columns]
+        partition = f"PARTITION BY {', '.join(keys)}" if keys else ""
+        wanted = " AND ".join([condition, *(f"{key} IS NOT NULL" for key in keys)])
+        query = (
+            f"{_selected(source, columns)} WHERE {wanted}"
+            f" QUALIFY row_number() OVER ({partition} ORDER BY {', '.join(order)}) = 1"
+        )
+        return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Return a job for all rows in a range of event time, both ends of which belong to it."""
+        source, condition = _ranged(config, data_source, timestamp_field, start_date, end_date)
+        columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
+        # Feast names no feature where a transformation wants every column.
+        selected = _selected(source, columns) if feature_name_columns else f"SELECT * FROM {source.table.relation}"
+        query = f"{selected} WHERE {condition}"
+        return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig, feature_view: Table, table: pa.Table, progress: Callable[[int], Any] | None
+    ) -> None:
+        """Append rows to a view's batch source without writing an old file again.
+
+        Raises:
+            SourceError: the rows do not fit the source.
+        """
+        append_rows(config, feature_view, table)
+        if progress is not None:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,  # noqa: ARG004 - Feast's signature
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,  # noqa: ARG004 - Feast's signature
+    ) -> None:
+        """Append served features to the folder of Parquet files that a feature service logs to."""
+        destination = logging_config.destination
+        path = readable_path(destination.to_data_source(), "logging destination")
+        write_log(repo_of(config) / path, data, getattr(destination, "partition_by", None) or ())
+
+    def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
+        """Check that a source can be read and has the time columns that it names.
+
+        Raises:
+            SourceError: it cannot, or has not.
+        """
+        check_source(source_table(config, data_source, f"data source {data_source.name!r}"), data_source)
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: DataSource
+    ) -> Iterable[tuple[str, str]]:
+        """Return each column of a source with its Arrow type.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        return column_types(source_table(config, data_source, f"data source {data_source.name!r}"))
+
+
+def _entities(
+    config: RepoConfig,
+    asked: Asked,
+    given: pd.DataFrame | pa.Table | str | None,
+    dates: tuple[datetime | None, datetime | None],
+) -> Entities:
+    if given is None:
+        wanted = date_range([item.view for item in asked.views], *dates)
+        return lambda connection: range_entities(config, connection, asked.views, wanted)
+    if not isinstance(given, str):
+        return lambda connection: read_entities(connection, given)
+
+    def query(connection: Any) -> Any:  # noqa: ANN401 - as Entities says
+        with source_views(config, connection, asked.views):
+            return query_entities(connection, given)
+
+    return query
+
+
+def _ranged(
+    config: RepoConfig, data_source: DataSource, timestamp_field: str, start: datetime | None, end: datetime | None
+) -> tuple[Source, str]:
+    with engine(config) as connection:
+        # Feast passes the source's own names here, and those of the view elsewhere.
+        source = replace(open_source(config, connection, data_source, f"data source {data_source.name!r}"), mapping={})
+    moment = source.moment(timestamp_field)
+    limits = [(">=", start), ("<=", end)]
+    conditions = [f"{moment} {sign} {to_us(limit)}" for sign, limit in limits if limit is not None]
+    return source, " AND ".join(conditions) or "true"
+
+
+def _selected(source: Source, columns: Sequence[str | None]) -> str:
+    # A column that is asked for twice, as key and as feature, is given once.
+    distinct = list(dict.fromkeys(column for column in columns if column))
+    return f"SELECT {names([source.column(column) for column in distinct])} FROM {source.table.relation}"

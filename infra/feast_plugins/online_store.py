@@ -1,0 +1,252 @@
+"""Feast's online store on packed rows: newer wins in any order, ttl holds at read, one read for all views."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+from feast import Entity, FeatureService, FeatureView
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.metrics import track_online_store_read
+from feast.online_response import OnlineResponse
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.value_type import ValueType
+from pydantic import StrictStr
+
+from infra.feast_plugins.connections import Connections
+from infra.feast_plugins.entity_keys import key_columns
+from infra.feast_plugins.forms import Forms
+from infra.feast_plugins.frames import pack_frame
+from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond
+from infra.feast_plugins.online_request import EntityRows, OnlineRequest
+from infra.feast_plugins.place import settings_of, state_of
+from infra.feast_plugins.pulled import batch_source
+from infra.feast_plugins.rows import Positions, Row, pack_rows
+from infra.feast_plugins.stored import Stored, Table
+from skewless.clock import open_clock
+
+Progress = Callable[[int], Any]
+
+
+class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
+    """The lines under ``online_store``; what is not given comes from ``skewless.yaml`` and ``SKEWLESS_*``.
+
+    Args:
+        redis_url: Redis or Valkey; none anywhere: the project's private server.
+        state: the folder of log and private server, relative to the repo.
+        path: read by nobody: Feast's templates have it for their own store, and it may stay.
+    """
+
+    type: Literal["infra.feast_plugins.online_store.SkewlessOnlineStore"] = (
+        "infra.feast_plugins.online_store.SkewlessOnlineStore"
+    )
+    redis_url: StrictStr | None = None
+    state: StrictStr | None = None
+    path: StrictStr | None = None
+
+
+class SkewlessOnlineStore(OnlineStore):
+    """One per Feast store object; threads may share it."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._alone = threading.Lock()
+        self._opened: Connections | None = None
+        self._forms = Forms()
+        self._positions: Positions | None = None
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Say that reads and writes may be awaited."""
+        return SupportedAsyncMethods(read=True, write=True)
+
+    def connections(self, config: RepoConfig) -> Connections:
+        """Return the connections to the project's Redis."""
+        with self._alone:
+            if self._opened is None:
+                self._opened = Connections(settings_of(config).redis_url, state_of(config))
+                # Most users of Feast never close a store.
+                weakref.finalize(self, self._opened.close)
+            return self._opened
+
+    def form(self, config: RepoConfig, table: Table) -> Stored:
+        """Return how the rows of a view lie in the store."""
+        return self._forms.of(table, config)
+
+    def online_write_batch(
+        self, config: RepoConfig, table: Table, data: Sequence[Row], progress: Progress | None
+    ) -> None:
+        """Write rows, each unless the store holds a newer one of its entity.
+
+        Raises:
+            SourceError: a row has no key or time, or a value of another type than its feature.
+            StoreError: the store refused or is away.
+        """
+        if not data:
+            return
+        stored = self._forms.keyed(self.form(config, table), data[0][0])
+        packed = pack_rows(stored, config.project, data, self._numbers(config).take(len(data)))
+        self.connections(config).writer.put(packed.keys, packed.rows)
+        if progress is not None:
+            progress(len(data))
+
+    def write_table(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> bool:
+        """Write rows that are columns; return False, having written nothing, where that needs Feast's conversions.
+
+        Raises:
+            SourceError: a row has no key or time.
+            StoreError: the store refused or is away.
+        """
+        positions = self._numbers(config).take(rows.num_rows)
+        packed = pack_frame(self.form(config, table), config.project, rows, batch_source(table), positions)
+        if packed is None:
+            return False
+        self.connections(config).writer.put(packed.keys, packed.rows)
+        return True
+
+    async def online_write_batch_async(
+        self, config: RepoConfig, table: Table, data: Sequence[Row], progress: Progress | None
+    ) -> None:
+        """Write as ``online_write_batch`` does, beside the event loop."""
+        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: Table,
+        entity_keys: Sequence[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[FeastRow]:
+        """Return the event time and the values of each entity, (None, None) where there is no row."""
+        if not entity_keys:
+            return []
+        stored = self._forms.keyed(self.form(config, table), entity_keys[0])
+        asked = ask(stored, table, requested_features, config.project, key_columns(entity_keys))
+        return feast_rows(asked, self.connections(config).get(asked.keys), self._numbers(config).now_us())
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: Table,
+        entity_keys: Sequence[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[FeastRow]:
+        """Read as ``online_read`` does, beside the event loop."""
+        return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
+
+    def get_online_features(
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: EntityRows,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+    ) -> OnlineResponse:
+        """Return features of entities, in the order of their views' schemas.
+
+        Services with ``precompute_online`` are read as all others: one read finds every view anyway.
+
+        Raises:
+            RequestError: a join key is missing or of another type.
+            StoreError: the store is away.
+        """
+        request = OnlineRequest.resolve(registry, project, features, entity_rows, full_names=full_feature_names)
+        return self._read(config, request, versions=include_feature_view_version_metadata)
+
+    async def get_online_features_async(self, *args: Any, **kwargs: Any) -> OnlineResponse:  # noqa: ANN401 - handed on as they came
+        """Return what ``get_online_features`` does, beside the event loop."""
+        return await asyncio.to_thread(self.get_online_features, *args, **kwargs)
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[Table],
+        tables_to_keep: Sequence[Table],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,  # noqa: ARG002, FBT001 - Feast's signature
+    ) -> None:
+        """Delete the rows of views that are gone; whatever is kept needs no preparation."""
+        entities = {entity.name: entity.join_key for entity in (*entities_to_delete, *entities_to_keep)}
+        kept = {self._forms.make(table, config, entities).view.hash for table in tables_to_keep}
+        for table in tables_to_delete:
+            gone = self._forms.make(table, config, entities).view.hash
+            if gone not in kept:
+                self.connections(config).writer.delete(f"sk:{config.project}:{gone}:")
+        self._forms.forget()
+
+    def teardown(self, config: RepoConfig, tables: Sequence[Table], entities: Sequence[Entity]) -> None:  # noqa: ARG002 - Feast's signature
+        """Delete everything that the store holds of the project, and no other's; the accepted log stays."""
+        self.connections(config).writer.delete(f"sk:{config.project}:")
+        self.close_connections()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        """Give the connections back; the next use opens them again."""
+        with self._alone:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _is_versioned_read_supported(self) -> bool:
+        return True
+
+    def _read(self, config: RepoConfig, request: OnlineRequest, *, versions: bool) -> OnlineResponse:
+        """Answer all views of a request from one read."""
+        started = time.monotonic()
+        asked = [self._asked(config, request, table, names) for table, names in request.views]
+        rows = self.connections(config).get([key for item in asked for key in item.keys])
+        now_us = self._numbers(config).now_us()
+        types: dict[str, ValueType] = {}
+        start = 0
+        for item in asked:
+            types |= item.wanted.types
+            part = rows[start : start + len(item.keys)]
+            start += len(part)
+            respond(request.response, item, part, now_us, full_names=request.full_names)
+            if versions:
+                item.say_version(request.response)
+        track_online_store_read(time.monotonic() - started)
+        return request.answer(types)
+
+    def _asked(self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]) -> Asked:
+        keys = table_keys(table, request.keys, request.join_keys)
+        return ask(self.form(config, table), table, names, config.project, keys)
+
+    def _numbers(self, config: RepoConfig) -> Positions:
+        with self._alone:
+            if self._positions is None:
+                self._positions = Positions(open_clock(settings_of(config).clock))
+            return self._positions
+
+
+def table_keys(
+    table: Table, values: Mapping[str, Sequence[Value]], join_keys: Mapping[str, str]
+) -> dict[str, Sequence[Value]]:
+    """Return a view's key columns from those of a request, which may call them by the names of a projection.
+
+    Args:
+        values: join key, as the request calls it -> its values.
+        join_keys: entity -> join key.
+    """
+    named = table.projection.join_key_map
+    return {own: values[named.get(own, own)] for own in own_keys(table, join_keys) if named.get(own, own) in values}
+
+
+def own_keys(table: Table, join_keys: Mapping[str, str]) -> list[str]:
+    """Return the join keys of a view as it declares them."""
+    return [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]

@@ -1,0 +1,43 @@
+"""Feast's provider, whose pushes go to our online store as columns, not as a message per value."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from feast import FeatureView
+from feast.infra.passthrough_provider import PassthroughProvider
+
+from infra.feast_plugins.online_store import SkewlessOnlineStore
+from infra.feast_plugins.stored import Table
+
+
+class SkewlessProvider(PassthroughProvider):
+    """What ``provider`` may name beside our stores; everything but pushes is as on Feast's local provider."""
+
+    def ingest_df(self, feature_view: Table, df: pd.DataFrame, field_mapping: dict[Any, Any] | None = None) -> None:
+        """Write a frame to the online store.
+
+        Raises:
+            SourceError: a row has no key or time, or a value of another type than its feature.
+            StoreError: the store refused or is away.
+        """
+        store = self.online_store
+        known = isinstance(feature_view, FeatureView) and feature_view.batch_source is not None
+        if not (isinstance(store, SkewlessOnlineStore) and known and self._as_columns(store, feature_view, df)):
+            super().ingest_df(feature_view, df, field_mapping)
+
+    async def ingest_df_async(
+        self, feature_view: Table, df: pd.DataFrame, field_mapping: dict[Any, Any] | None = None
+    ) -> None:
+        """Write as ``ingest_df`` does, beside the event loop."""
+        await asyncio.to_thread(self.ingest_df, feature_view, df, field_mapping)
+
+    def _as_columns(self, store: SkewlessOnlineStore, view: FeatureView, df: pd.DataFrame) -> bool:
+        source: Any = view.batch_source
+        table = pa.Table.from_pandas(df, preserve_index=False)
+        renamed = source.field_mapping or {}
+        table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
+        return store.write_table(self.repo_config, view, table)

@@ -1,0 +1,116 @@
+"""The newest rows of a source as Feast's messages, for views whose types only Feast's messages can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from feast.data_source import DataSource
+from feast.infra.common.materialization_job import MaterializationTask
+from feast.infra.compute_engines.backends.pandas_backend import PandasBackend
+from feast.infra.compute_engines.dag.context import ExecutionContext
+from feast.infra.compute_engines.local.arrow_table_value import ArrowTableValue
+from feast.infra.compute_engines.local.feature_builder import LocalFeatureBuilder
+from feast.infra.compute_engines.local.nodes import LocalSourceReadNode
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import python_values_to_proto_values
+from feast.utils import _get_column_names
+from feast.value_type import ValueType
+
+from infra.feast_plugins.rows import Row
+from infra.feast_plugins.stored import Table
+from skewless.errors import SourceError
+
+
+def newest_rows(
+    context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, start: datetime
+) -> pa.Table:
+    """Return the newest row of each entity between two event times, its columns named as the view names them.
+
+    Args:
+        start: where to begin; the task's end is the end.
+
+    Raises:
+        ValueError: the view asks for validation, and its source does not hold it.
+    """
+    view = task.feature_view
+    source = batch_source(view)
+    keys, features, event, created = _get_column_names(view, context.entity_defs)
+    job = context.offline_store.pull_latest_from_table_or_query(
+        config=context.repo_config,
+        data_source=source,
+        join_key_columns=keys,
+        feature_name_columns=features,
+        timestamp_field=event,
+        created_timestamp_column=created,
+        start_date=start,
+        end_date=task.end_time,
+    )
+    table = job.to_arrow()
+    renamed = source.field_mapping or {}
+    table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
+    if view.enable_validation:
+        _validate(context, registry, task, table)
+    return table
+
+
+def as_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[Row]]:
+    """Yield rows as Feast writes them to an online store, some at a time."""
+    source = batch_source(view)
+    renamed = source.field_mapping or {}
+    event, created = source.timestamp_field, source.created_timestamp_column
+    for batch in table.to_batches(max_chunksize=batch_rows):
+        yield _rows(view, batch, renamed.get(event, event), renamed.get(created, created) if created else None)
+
+
+def _validate(context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, table: pa.Table) -> None:
+    view: Any = task.feature_view
+    builder: Any = LocalFeatureBuilder(registry, task, backend=PandasBackend())
+    read = LocalSourceReadNode("source", batch_source(view), builder.get_column_info(view))
+    context.node_outputs[read.name] = ArrowTableValue(table)
+    builder.build_validation_node(view, read).execute(context)
+
+
+def batch_source(view: Table) -> DataSource:
+    """Return where a view's history stands.
+
+    Raises:
+        SourceError: it has none.
+    """
+    source: DataSource | None = view.batch_source
+    if source is None:
+        raise SourceError(f"view {view.name!r}", "has no batch source to be materialised from", fix="give it one")
+    return source
+
+
+def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str | None) -> list[Row]:
+    names = [str(column.name) for column in view.entity_columns]
+    keys = [_values(batch, column.name, column.dtype.to_value_type()) for column in view.entity_columns]
+    features = [field.name for field in view.features if field.name not in names]
+    types = {field.name: field.dtype.to_value_type() for field in view.features}
+    columns = [_values(batch, name, types[name]) for name in features]
+    times = _times(batch, event)
+    publications = _times(batch, created) if created else [None] * len(times)
+    return [
+        (EntityKey(join_keys=names, entity_values=key), dict(zip(features, row, strict=True)), time, published)
+        for key, row, time, published in zip(
+            zip(*keys, strict=True), zip(*columns, strict=True), times, publications, strict=True
+        )
+    ]
+
+
+def _values(batch: pa.RecordBatch, name: str, kind: ValueType) -> list[Value]:
+    # From Python's own integers: numpy would turn int64 beside a null into float64.
+    values: list[Value] = python_values_to_proto_values(batch.column(name).to_pylist(), kind)
+    return values
+
+
+def _times(batch: pa.RecordBatch, name: str) -> list[datetime]:
+    column = batch.column(name)
+    zone = getattr(column.type, "tz", None)
+    times: list[datetime] = column.cast(pa.timestamp("us", tz=zone), safe=False).to_pylist()
+    return times

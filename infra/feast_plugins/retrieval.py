@@ -1,0 +1,178 @@
+"""Retrieval jobs: what Feast hands to its users to take a result from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast import OnDemandFeatureView
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.repo_config import RepoConfig
+from feast.saved_dataset import SavedDatasetStorage, ValidationReference
+
+from infra.feast_plugins.answers import Answer, PointInTimeAnswer, whole
+from infra.feast_plugins.saved_rows import save_rows
+from skewless.clock import from_us
+
+_EXACT = 2**53  # beyond, float64 does not tell integers apart
+_BATCH_ROWS = 100_000
+
+
+class SkewlessRetrievalJob(RetrievalJob):
+    """A result that is computed when it is taken, each time anew."""
+
+    def __init__(
+        self,
+        config: RepoConfig,
+        answer: Answer,
+        *,
+        full_feature_names: bool = False,
+        on_demand: Sequence[OnDemandFeatureView] = (),
+        refs: Sequence[str] = (),
+    ) -> None:
+        self._config = config
+        self._answer = answer
+        self._full_feature_names = full_feature_names
+        self._on_demand = list(on_demand)
+        self._refs = list(refs)
+        self._metadata: RetrievalMetadata | None = None
+
+    @property
+    def full_feature_names(self) -> bool:
+        """Say whether features are named with their views."""
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """Return the views whose features are computed from the result."""
+        return self._on_demand
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        """Return which features were asked for, by which columns, for what times; None for plain queries."""
+        if self._metadata is None and isinstance(self._answer, PointInTimeAnswer):
+            rows = self._answer.entity_rows()
+            times = rows.table[rows.time].cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            ends = pc.min_max(times).as_py()
+            first, last = (None if ends[end] is None else from_us(ends[end]) for end in ("min", "max"))
+            self._metadata = RetrievalMetadata(
+                features=self._refs,
+                keys=[name for name in rows.table.column_names if name != rows.time],
+                min_event_timestamp=first,
+                max_event_timestamp=last,
+            )
+        return self._metadata
+
+    def to_arrow(self, validation_reference: ValidationReference | None = None, timeout: int | None = None) -> pa.Table:
+        """Return the result as one Arrow table; its columns follow the request.
+
+        Raises:
+            SkewlessError: a source, a key or a name cannot be right.
+        """
+        table = super().to_arrow(validation_reference, timeout)
+        return self._ordered(table)
+
+    def to_df(
+        self, validation_reference: ValidationReference | None = None, timeout: int | None = None
+    ) -> pd.DataFrame:
+        """Return the result as a data frame.
+
+        An integer column with nulls becomes float64, as pandas has it, unless that would change a value:
+        then it becomes ``Int64``.
+        """
+        return _exact_frame(self.to_arrow(validation_reference, timeout))
+
+    def to_reader(self, batch_rows: int = _BATCH_ROWS) -> pa.RecordBatchReader:
+        """Return the result as a stream of record batches, for results larger than memory.
+
+        On-demand features are computed batch by batch.
+        """
+        pieces = (self._with_on_demand(_table(piece)) for piece in self._answer.batches(batch_rows))
+        first = next(pieces)
+        rest = (batch for piece in pieces for batch in piece.cast(first.schema).to_batches())
+        return pa.RecordBatchReader.from_batches(first.schema, _chained(first, rest))
+
+    def to_sql(self) -> str:
+        """Return one DuckDB statement for the stored features; ``entity_df`` stands for a data frame."""
+        return self._answer.sql()
+
+    def persist(
+        self,
+        storage: SavedDatasetStorage,
+        allow_overwrite: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+        timeout: int | None = None,  # noqa: ARG002 - Feast's signature
+    ) -> None:
+        """Write the result to a Parquet file, a folder of them, or a table of a DuckDB database.
+
+        Raises:
+            SavedDatasetLocationAlreadyExists: something is there, and may not be overwritten.
+            SourceError: the storage is of another kind.
+        """
+        save_rows(self._config, self.to_reader(), storage.to_data_source(), overwrite=allow_overwrite)
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
+        return whole(self._answer)
+
+    def _with_on_demand(self, table: pa.Table) -> pa.Table:
+        if not self._on_demand:
+            return self._ordered(table)
+        piece = _Given(self, table)
+        return self._ordered(piece.to_arrow())
+
+    def _ordered(self, table: pa.Table) -> pa.Table:
+        if not isinstance(self._answer, PointInTimeAnswer):
+            return table
+        order = [name for name in self._answer.asked.order if name in table.column_names]
+        return table.select([name for name in table.column_names if name not in set(order)] + order)
+
+
+class _Given(RetrievalJob):
+    """A table that is there already, for Feast's own computation of on-demand features."""
+
+    def __init__(self, job: SkewlessRetrievalJob, table: pa.Table) -> None:
+        self._job = job
+        self._table = table
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._job.full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        return self._job.on_demand_feature_views
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        return self._job.metadata
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
+        return self._table
+
+
+def _exact_frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count and _too_large(column):
+            frame[name] = pd.Series(column.to_pylist(), dtype=_nullable(column.type), index=frame.index)
+    return frame
+
+
+def _nullable(kind: pa.DataType) -> Literal["Int64", "UInt64"]:
+    return "UInt64" if pa.types.is_unsigned_integer(kind) else "Int64"
+
+
+def _too_large(column: pa.ChunkedArray) -> bool:
+    ends = pc.min_max(column).as_py()
+    return ends["max"] is not None and max(ends["max"], -ends["min"]) > _EXACT
+
+
+def _table(piece: Any) -> pa.Table:  # noqa: ANN401 - a table or a batch, which have no common type
+    return piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece])
+
+
+def _chained(first: pa.Table, rest: Any) -> Any:  # noqa: ANN401 - iterators of batches, which mypy sees as Any
+    yield from first.to_batches()
+    yield from rest

@@ -1,0 +1,102 @@
+"""Feast's rows to packed rows: what a direct write (push, write to the online store) puts into the store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
+from infra.feast_plugins.entity_keys import key_bytes, key_columns
+from infra.feast_plugins.stored import Stored
+from infra.feast_plugins.values import pack_values
+from infra.online.port import Binaries
+from skewless.clock import Clock, to_us
+from skewless.errors import SourceError
+from skewless.rows import NO_TIME, Versions
+from skewless.status import Int64Array
+
+Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+
+NO_RUN = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """Rows ready to be put: their Redis keys and their bytes, in the order of arrival."""
+
+    keys: Binaries
+    rows: pa.LargeBinaryArray
+
+
+class Positions:
+    """Numbers direct writes: microseconds of the clock, but strictly growing, always above 2^50."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start at the present moment."""
+        self._clock = clock
+        self._next = 2**50
+        self._alone = threading.Lock()
+
+    def now_us(self) -> int:
+        """Return the present moment."""
+        return self._clock.now_us()
+
+    def take(self, n: int) -> Int64Array:
+        """Return n numbers that nobody else of this process gets."""
+        with self._alone:
+            first = max(self._next, self._clock.now_us())
+            self._next = first + n
+        return np.arange(first, first + n, dtype=np.int64)
+
+
+def pack_rows(stored: Stored, project: str, data: Sequence[Row], positions: Int64Array) -> Packed:
+    """Return the keys and rows of a direct write.
+
+    Raises:
+        SourceError: a key or an event time is null, or a value has another type than its feature.
+        RequestError: a key has another type than declared.
+    """
+    view = stored.view
+    keys = key_bytes(stored.key_codec(project), view, key_columns([row[0] for row in data]))
+    values, nulls = pack_values(stored, [row[1] for row in data])
+    rows = stored.codec.pack(_versions(stored, data, positions), values, nulls)
+    named = [key for key in keys if key is not None]
+    if len(named) < len(rows):
+        raise SourceError(
+            f"view {view.name!r}",
+            "was sent a row whose key is null, which no entity could ever read",
+            value=keys.index(None) if None in keys else None,
+            fix="leave such rows out",
+        )
+    return Packed(keys=named, rows=rows)
+
+
+def _versions(stored: Stored, data: Sequence[Row], positions: Int64Array) -> Versions:
+    event = [_moment(row[2]) for row in data]
+    created = [_moment(row[3]) for row in data]
+    if None in event:
+        raise SourceError(
+            f"view {stored.view.name!r}",
+            "was sent a row without an event time",
+            value=event.index(None),
+            fix="fill the timestamp column",
+        )
+    n = len(data)
+    return Versions(
+        event_ts=np.array(event, dtype=np.int64),
+        created_ts=np.array([NO_TIME if moment is None else moment for moment in created], dtype=np.int64),
+        seq=positions,
+        run_id=np.full(n, NO_RUN, dtype=np.int64),
+        tombstone=np.zeros(n, dtype=np.bool_),
+    )
+
+
+def _moment(moment: datetime | None) -> int | None:
+    # pandas has a null of its own among times, which alone differs from itself.
+    return None if moment is None or moment != moment else to_us(moment)  # noqa: PLR0124

@@ -1,0 +1,117 @@
+"""Rows written where Feast can read them again: saved datasets, appended rows, logs of served features."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast.data_source import DataSource
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.repo_config import RepoConfig
+
+from infra.durable import refused, sync_folder
+from infra.feast_plugins.place import repo_of
+from infra.feast_plugins.source_schema import readable_path
+from infra.offline.sql import quote
+from infra.offline.warehouse import Warehouse, find_warehouse
+from skewless.errors import SourceError
+
+
+def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource, *, overwrite: bool) -> None:
+    """Write rows to a new place: whole, or nothing is there afterwards.
+
+    Args:
+        overwrite: whether the place may exist.
+
+    Raises:
+        SavedDatasetLocationAlreadyExists: it exists and may not be overwritten.
+        SourceError: it is of a kind that we cannot write.
+        StoreError: the disk refused.
+    """
+    path = readable_path(target, "saved dataset")
+    warehouse = find_warehouse(path)
+    if warehouse is not None:
+        _save_table(repo_of(config), warehouse, rows, overwrite=overwrite)
+        return
+    place = repo_of(config) / path
+    if place.exists() and not overwrite:
+        raise SavedDatasetLocationAlreadyExists(location=path)
+    if place.suffix == ".parquet":
+        write_file(place, rows)
+        return
+    old = sorted(place.rglob("*.parquet")) if place.exists() else []
+    write_file(place / "part-000000.parquet", rows)
+    for file in old:
+        if file.name != "part-000000.parquet":
+            file.unlink()
+
+
+def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
+    """Write a Parquet file batch by batch; it stands under its name only when it is whole and on disk.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as handle:
+            with pq.ParquetWriter(handle, rows.schema) as writer:
+                for batch in rows:
+                    writer.write_batch(batch)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def insert_rows(repo: Path, warehouse: Warehouse, rows: pa.Table) -> None:
+    """Append rows to a table of a DuckDB database, column by name.
+
+    Raises:
+        SourceError: it is a view, has other columns, or the database is open elsewhere.
+    """
+    target = ".".join(quote(part) for part in warehouse.parts)
+    _write(repo, warehouse, rows, [f"INSERT INTO {target} BY NAME SELECT * FROM new_rows"])
+
+
+def _save_table(repo: Path, warehouse: Warehouse, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
+    schema, table = warehouse.parts
+    create = "CREATE OR REPLACE TABLE" if overwrite else "CREATE TABLE"
+    statements = [
+        f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}",
+        f"{create} {quote(schema)}.{quote(table)} AS SELECT * FROM new_rows",
+    ]
+    try:
+        _write(repo, warehouse, rows, statements)
+    except SourceError as error:
+        if isinstance(error.__cause__, duckdb.CatalogException) and not overwrite:
+            raise SavedDatasetLocationAlreadyExists(location=warehouse.address) from error
+        raise
+
+
+def _write(repo: Path, warehouse: Warehouse, rows: pa.Table | pa.RecordBatchReader, statements: list[str]) -> None:
+    place = repo / warehouse.path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with duckdb.connect(str(place)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("new_rows", rows)
+            connection.execute("BEGIN")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+    except duckdb.Error as error:
+        raise SourceError(
+            f"table {warehouse.table!r} of database {warehouse.path!r}",
+            f"cannot be written: {str(error).splitlines()[0]}",
+            fix="close other programs that have the database open, and give the rows the table's columns",
+        ) from error

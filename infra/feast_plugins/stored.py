@@ -1,0 +1,189 @@
+"""How the rows of a Feast view lie in the online store: as our plan has them where it can, else leniently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from feast import Entity, FeatureView, Field, StreamFeatureView
+from feast.infra.online_stores.helpers import compute_versioned_name
+from feast.repo_config import RepoConfig
+from feast.types import PrimitiveFeastType
+from feast.value_type import ValueType
+
+from infra.compiler.views import compile_view
+from skewless.dtypes import DType
+from skewless.errors import DefinitionError
+from skewless.keys import KEY_DTYPES, KeyCodec
+from skewless.plan import Column, Source, View
+from skewless.rows import RowCodec
+
+OPAQUE = "opaque"
+DUMMY_KEY = "__dummy_id"
+
+Table = Any  # FeatureView, StreamFeatureView, OnDemandFeatureView or LabelView: Feast gives them no common type
+JoinKeys = Callable[[], Mapping[str, str]]
+
+_DTYPES = {
+    PrimitiveFeastType.INT32: DType.INT32,
+    PrimitiveFeastType.INT64: DType.INT64,
+    PrimitiveFeastType.FLOAT32: DType.FLOAT32,
+    PrimitiveFeastType.FLOAT64: DType.FLOAT64,
+    PrimitiveFeastType.BOOL: DType.BOOL,
+    PrimitiveFeastType.STRING: DType.STRING,
+    PrimitiveFeastType.BYTES: DType.BYTES,
+    PrimitiveFeastType.UNIX_TIMESTAMP: DType.TIMESTAMP,
+}
+_KINDS = {
+    DType.INT32: "int32_val",
+    DType.INT64: "int64_val",
+    DType.FLOAT32: "float_val",
+    DType.FLOAT64: "double_val",
+    DType.BOOL: "bool_val",
+    DType.STRING: "string_val",
+    DType.BYTES: "bytes_val",
+    DType.TIMESTAMP: "unix_timestamp_val",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """The stored form of one Feast view.
+
+    Args:
+        view: names and types of the packed rows, and their identity.
+        kinds: per feature, the field of Feast's ``Value`` that holds it; ``OPAQUE``: the row keeps the whole
+            message, serialised.
+        types: per feature, Feast's type, for answers.
+        exact: whether ``view`` is what `skewless apply` compiles, so that our materialisation can fill it.
+    """
+
+    view: View
+    kinds: Mapping[str, str]
+    types: Mapping[str, ValueType]
+    exact: bool
+
+    @cached_property
+    def codec(self) -> RowCodec:
+        """Return what packs and unpacks rows that did not come through the accepted log."""
+        return RowCodec(self.view, f"feast/{self.view.name}-{self.view.hash}")
+
+    @cached_property
+    def memory(self) -> dict[object, object]:
+        """Return what those who answer requests keep from one to the next."""
+        return {}
+
+    @cached_property
+    def _key_codecs(self) -> dict[str, KeyCodec]:
+        return {}
+
+    def key_codec(self, project: str) -> KeyCodec:
+        """Return what names the rows of a project."""
+        if project not in self._key_codecs:
+            self._key_codecs[project] = KeyCodec(project, self.view)
+        return self._key_codecs[project]
+
+
+def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored:
+    """Return how the rows of a view lie in the store; the same for whoever writes or reads them.
+
+    Args:
+        join_keys: returns entity name -> join key of the whole project; asked only where the view does not say.
+    """
+    fields = _features(table)
+    view = _exact(table, join_keys)
+    exact = view is not None
+    if view is None:
+        view = _lenient(table, fields)
+    name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
+    opaque = {field.name for field in fields if _dtype(field) is None}
+    return Stored(
+        view=replace(view, name=name) if name != view.name else view,
+        kinds={column.name: OPAQUE if column.name in opaque else _KINDS[column.dtype] for column in view.features},
+        types={field.name: field.dtype.to_value_type() for field in fields},
+        exact=exact,
+    )
+
+
+def keyed_by(stored: Stored, keys: Mapping[str, str | None]) -> Stored:
+    """Return the form of a view that does not declare its keys, from those that a row has.
+
+    Args:
+        keys: join key -> field of Feast's ``Value`` that its value stands in.
+    """
+    kinds = {"int32_val": DType.INT32, "int64_val": DType.INT64, "string_val": DType.STRING}
+    columns = tuple(Column(name=name, dtype=kinds.get(keys[name] or "", DType.BYTES)) for name in sorted(keys))
+    return replace(stored, view=replace(stored.view, keys=columns))
+
+
+def is_plain(table: Table) -> bool:
+    """Say whether a view's rows are its source's rows, nothing computed."""
+    computed = ("feature_transformation", "aggregations", "source_views")
+    kind = isinstance(table, FeatureView) and not isinstance(table, StreamFeatureView)
+    return kind and not any(getattr(table, name, None) for name in computed)
+
+
+def _exact(table: Table, join_keys: JoinKeys) -> View | None:
+    if not is_plain(table):
+        return None
+    try:
+        return compile_view(table, _entities(table, join_keys))
+    except DefinitionError:
+        return None
+
+
+def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
+    columns = {column.name: column.dtype.to_value_type() for column in table.entity_columns}
+    if len(table.entities) == len(columns) == 1:
+        named: Mapping[str, str] = {table.entities[0]: next(iter(columns))}
+    elif set(table.entities) == set(columns):
+        named = {name: name for name in columns}
+    else:
+        named = join_keys()
+    return {
+        name: Entity(name=name, join_keys=[named[name]], value_type=columns[named[name]])
+        for name in table.entities
+        if named.get(name) in columns
+    }
+
+
+def _lenient(table: Table, fields: Sequence[Field]) -> View:
+    columns = sorted(table.entity_columns, key=lambda field: str(field.name))
+    keys = tuple(Column(name=field.name, dtype=_key_dtype(field)) for field in columns)
+    source = getattr(table, "batch_source", None)
+    types = {field.name: str(field.dtype) for field in fields}
+    return View(
+        name=table.name,
+        keys=keys or (Column(name=DUMMY_KEY, dtype=DType.STRING),),
+        features=tuple(Column(name=field.name, dtype=_dtype(field) or DType.BYTES) for field in fields),
+        # Nothing reads it; it makes another type or source another view, as in the plan.
+        source=Source(
+            path=f"feast:{type(source).__name__}:{getattr(source, 'name', '')}",
+            event_column=getattr(source, "timestamp_field", None) or "",
+            columns=types,
+        ),
+        ttl_us=(getattr(table, "ttl", None) or timedelta(0)) // timedelta(microseconds=1),
+        delay_us=0,
+        freshness_us=0,
+    )
+
+
+def _features(table: Table) -> list[Field]:
+    # An on-demand view that is written to the store also keeps its inputs, which only its schema names, unordered.
+    extra = sorted(getattr(table, "schema", None) or (), key=lambda field: str(field.name))
+    keys = {column.name for column in table.entity_columns}
+    fields = {field.name: field for field in (*extra, *table.features) if field.name not in keys}
+    first = list(dict.fromkeys(field.name for field in table.features if field.name not in keys))
+    return [fields.pop(name) for name in first] + list(fields.values())
+
+
+def _dtype(field: Field) -> DType | None:
+    return _DTYPES.get(field.dtype) if isinstance(field.dtype, PrimitiveFeastType) else None
+
+
+def _key_dtype(field: Field) -> DType:
+    dtype = _dtype(field)
+    return dtype if dtype in KEY_DTYPES else DType.BYTES

@@ -1,0 +1,169 @@
+"""Unpacked columns to Feast's ``FeatureVector`` messages, written as bytes: no Python object per value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
+from feast.protos.feast.types.Value_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from infra.feast_plugins.stored import OPAQUE
+from infra.feast_plugins.values import SECOND_US
+from infra.feast_plugins.wire_format import (
+    EIGHT_BYTES,
+    ENTRY,
+    FOUR_BYTES,
+    LONGEST_VARINT,
+    RESULT,
+    SHORT,
+    STATUSES,
+    TEXT,
+    VARINT,
+    varint,
+)
+from skewless.status import BoolArray, Int64Array, Status, StatusArray
+
+FeatureVector = GetOnlineFeaturesResponse.FeatureVector
+
+_FIXED = {"double_val": (EIGHT_BYTES, "<f8"), "float_val": (FOUR_BYTES, "<f4"), "bool_val": (VARINT, "u1")}
+_PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
+_STATUS_OF = {
+    Status.PRESENT: FieldStatus.PRESENT,
+    Status.NULL: FieldStatus.NULL_VALUE,
+    Status.NOT_FOUND: FieldStatus.NOT_FOUND,
+    Status.EXPIRED: FieldStatus.OUTSIDE_MAX_AGE,
+    # Before its time a row is not there, as in a point-in-time join.
+    Status.FUTURE: FieldStatus.NOT_FOUND,
+}
+_STATUS_BYTES = np.array([_STATUS_OF.get(status, FieldStatus.INVALID) for status in Status], dtype=np.uint8)
+
+
+def feature_vectors(
+    kinds: Sequence[str], values: Sequence[npt.NDArray[Any]], nulls: BoolArray, status: StatusArray, stamps: bytes
+) -> bytes:
+    """Return k features of n rows as the bytes of a response that holds just their vectors.
+
+    Args:
+        kinds: per feature, the field of ``Value`` that holds it, or ``OPAQUE``.
+        values: per feature, as the row codec returns it, shape ``(n,)``.
+        nulls: shape ``(k, n)``.
+        status: of the rows, shape ``(n,)``; only PRESENT ones show their values.
+        stamps: what ``event_stamps`` returned for the rows.
+
+    >>> parts = feature_vectors(
+    ...     ["int64_val"], [np.array([7, 0])], np.array([[False, True]]), np.zeros(2, dtype=np.uint8), b""
+    ... )
+    >>> vector = GetOnlineFeaturesResponse.FromString(parts).results[0]
+    >>> vector.values[0].int64_val, vector.values[1].WhichOneof("val"), list(vector.statuses)
+    (7, None, [1, 2])
+    """
+    return response_bytes(column_entries(kinds, values, shown_cells(nulls, status)), nulls, status, stamps)
+
+
+def shown_cells(nulls: BoolArray, status: StatusArray) -> BoolArray:
+    """Return which values are told, shape ``(k, n)``."""
+    cells: BoolArray = ~nulls & (status == _PRESENT)
+    return cells
+
+
+def column_entries(kinds: Sequence[str], values: Sequence[npt.NDArray[Any]], shown: BoolArray) -> list[bytes]:
+    """Return for each feature its entries of the repeated ``Value``, those of one kind in one step."""
+    entries = [b""] * len(kinds)
+    for kind in dict.fromkeys(kinds):
+        places = [i for i, item in enumerate(kinds) if item == kind]
+        for i, body in zip(places, value_entries(kind, [values[i] for i in places], shown[places]), strict=True):
+            entries[i] = body
+    return entries
+
+
+def response_bytes(entries: Sequence[bytes], nulls: BoolArray, status: StatusArray, stamps: bytes) -> bytes:
+    """Return a response that holds just the vectors of some entries; arguments as of ``feature_vectors``."""
+    present = status == _PRESENT
+    statuses = _STATUS_BYTES[np.where(nulls & present, _NULL, status)].tobytes()
+    n = len(status)
+    head = STATUSES + varint(n)
+    rest = len(head) + n + len(stamps)
+    parts: list[bytes] = []
+    for i, body in enumerate(entries):
+        parts += (RESULT, varint(len(body) + rest), body, head, statuses[i * n : (i + 1) * n], stamps)
+    return b"".join(parts)
+
+
+def event_stamps(event_ts: Int64Array, shown: BoolArray) -> bytes:
+    """Return the event times of rows as the last field of their vectors; an empty one where a row is not shown."""
+    pairs = [
+        divmod(event, SECOND_US) if ok else (0, 0) for event, ok in zip(event_ts.tolist(), shown.tolist(), strict=True)
+    ]
+    message = FeatureVector(event_timestamps=[Timestamp(seconds=a, nanos=b * 1_000) for a, b in pairs])
+    return bytes(message.SerializeToString())
+
+
+def value_entries(kind: str, columns: Sequence[npt.NDArray[Any]], shown: BoolArray) -> list[bytes]:
+    """Return columns of one kind as entries of a repeated ``Value``, empty messages where they are not shown.
+
+    Args:
+        columns: k arrays of shape ``(n,)``.
+        shown: shape ``(k, n)``.
+    """
+    if kind == OPAQUE:
+        return [_texts(column.tolist(), ok, b"") for column, ok in zip(columns, shown, strict=True)]
+    number = Value.DESCRIPTOR.fields_by_name[kind].number
+    if kind in {"string_val", "bytes_val"}:
+        tag = bytes([number << 3 | TEXT])
+        return [_texts(map(_encoded, column.tolist()), ok, tag) for column, ok in zip(columns, shown, strict=True)]
+    numbers = np.stack(columns)
+    if kind in _FIXED:
+        wire, dtype = _FIXED[kind]
+        width = np.dtype(dtype).itemsize
+        payload = np.ascontiguousarray(numbers, dtype=dtype).view(np.uint8).reshape(*numbers.shape, width)
+        return _numbers(number << 3 | wire, payload, np.full(numbers.shape, width), shown)
+    integers = (numbers // SECOND_US if kind == "unix_timestamp_val" else numbers).astype(np.int64)
+    payload, lengths = _varints(integers.view(np.uint64))
+    return _numbers(number << 3 | VARINT, payload, lengths, shown)
+
+
+def _numbers(tag: int, payload: npt.NDArray[np.uint8], lengths: Int64Array, shown: BoolArray) -> list[bytes]:
+    """Return entries of a few bytes, written at full width and then without what each does not use.
+
+    Args:
+        payload: shape ``(k, n, width)``.
+        lengths: how many bytes of each payload count, shape ``(k, n)``.
+    """
+    width = 3 + payload.shape[-1]
+    sizes = np.where(shown, 1 + lengths, 0)
+    entries = np.empty((*lengths.shape, width), dtype=np.uint8)
+    entries[..., 0] = ENTRY[0]
+    entries[..., 1] = sizes
+    entries[..., 2] = tag
+    entries[..., 3:] = payload
+    if bool((sizes == width - 2).all()):
+        joined = entries.tobytes()
+    else:
+        joined = entries[np.arange(width) < 2 + sizes[..., None]].tobytes()
+    ends = (2 + sizes).sum(axis=1).cumsum().tolist()
+    return [joined[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _varints(numbers: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], Int64Array]:
+    """Return protobuf's form of each number in 10 bytes, along a new last axis, and how many of them count."""
+    rest = numbers[..., None] >> (np.arange(LONGEST_VARINT, dtype=np.uint64) * np.uint64(7))
+    lengths = np.maximum((rest != 0).sum(axis=-1), 1)
+    groups = (rest & np.uint64(SHORT)).astype(np.uint8)
+    groups[np.arange(LONGEST_VARINT) < lengths[..., None] - 1] |= 0x80
+    return groups, lengths
+
+
+def _encoded(text: str | bytes | None) -> bytes | None:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _texts(texts: Iterable[bytes | None], shown: BoolArray, tag: bytes) -> bytes:
+    parts: list[bytes] = []
+    for text, ok in zip(texts, shown.tolist(), strict=True):
+        body = b"" if text is None or not ok else tag + varint(len(text)) + text if tag else text
+        parts += (ENTRY, varint(len(body)), body)
+    return b"".join(parts)

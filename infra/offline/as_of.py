@@ -1,0 +1,166 @@
+"""SQL of the as-of join: narrow rows find the winner, then its wide columns are fetched once, by row id.
+
+Only keys, times, ranks and row ids pass through sorts and windows; values never do, so they come out
+bit for bit (-0.0, NaN payloads, int64 beyond 2^53) and memory does not grow with the number of columns.
+
+Each row of a history is valid from a moment on. Two questions are asked of it::
+
+    latest           the row that became valid last; among equals the highest rank
+    running maximum  the highest rank among all rows valid so far: a store where newer wins
+
+The history stands first in the text, so its parameters are bound first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.offline.sql import names, quote
+
+ROW = "__row"
+TIME = "__t"
+ID = "__id"
+FROM = "__from"
+_ID_BITS = 63
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Rows that are each valid from a moment on.
+
+    Args:
+        relation: what stands after FROM; may hold ``?``, which the caller binds.
+        keys: key columns, named as in the entity rows; a row with a null key is never found.
+        valid_from: SQL of int64 microseconds; null: never valid.
+        rank: SQL of int64 numbers, least significant last, none of them null; which row wins (see above).
+            Rows that still tie are told apart by their id.
+        row_id: SQL of a BIGINT >= 0, unique and the same whenever the relation is read, as log position,
+            ``rowid`` or file position. A relation without one must be copied to a temporary table first.
+        columns: what is fetched of the winners.
+        condition: SQL of which rows count.
+        running: ask for the running maximum, not for the latest.
+    """
+
+    relation: str
+    keys: Sequence[str]
+    valid_from: str
+    rank: Sequence[str]
+    row_id: str
+    columns: Sequence[str]
+    condition: str = "true"
+    running: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of ``count`` equal parts of the keys, by their hash: work that does not fit is done in parts."""
+
+    number: int = 0
+    count: int = 1
+
+
+def winners_sql(history: History, entities: str, part: Part | None = None) -> str:
+    """Return SQL for ``__row`` and ``__id``: which history row each entity row finds; none where it finds nothing.
+
+    Args:
+        entities: a relation with the keys, ``__t`` (int64 microseconds) and ``__row`` (unique BIGINT).
+        part: answer only for the keys of one part.
+
+    >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=["made"], row_id="seq", columns=["v"])
+    >>> import duckdb
+    >>> con = duckdb.connect()
+    >>> _ = con.execute("CREATE TABLE log AS FROM (VALUES (1, 10, 0, 0), (1, 10, 5, 1)) t(k, ts, made, seq)")
+    >>> _ = con.execute("CREATE TABLE asked AS FROM (VALUES (0, 1, 9), (1, 1, 10), (2, NULL, 10)) t(__row, k, __t)")
+    >>> con.sql(winners_sql(log, "asked")).fetchall()
+    [(1, 1)]
+    """
+    keys = names(history.keys)
+    best = _running(keys) if history.running else _latest(keys, len(history.rank))
+    both = f"{_candidates(history)} UNION ALL {_asked(history, entities)}"
+    if part is not None and part.count > 1:
+        both = f"SELECT * FROM ({both}) WHERE hash({keys}) % {part.count} = {part.number}"
+    return (
+        f"SELECT {ROW}, {ID} FROM (SELECT {ROW}, {best} AS {ID} FROM ({both}))"
+        f" WHERE {ROW} IS NOT NULL AND {ID} IS NOT NULL"
+    )
+
+
+def rows_sql(history: History, wanted: str, columns: Sequence[str]) -> str:
+    """Return SQL for ``__id`` and columns of the history rows whose ids a relation holds; in any order.
+
+    Args:
+        wanted: a relation with one column ``__id``, without duplicates.
+
+    >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=[], row_id="seq", columns=["v"])
+    >>> rows_sql(log, "wanted", ["v"])
+    'SELECT h.* FROM (SELECT seq AS __id, "v" FROM log WHERE true) h SEMI JOIN wanted w ON h.__id = w.__id'
+    """
+    listed = ", ".join([f"{history.row_id} AS {ID}", *(quote(column) for column in columns)])
+    rows = f"SELECT {listed} FROM {history.relation} WHERE {history.condition}"
+    return f"SELECT h.* FROM ({rows}) h SEMI JOIN {wanted} w ON h.{ID} = w.{ID}"
+
+
+def as_of_sql(history: History, entities: str, ttl_us: int = 0) -> str:
+    """Return SQL for ``__row`` and the history's columns of the row that each entity row finds, null if none.
+
+    One statement, ordered by ``__row``; the relation's parameters are bound twice, one list after the other.
+
+    Args:
+        entities: as for ``winners_sql``.
+        ttl_us: a row is not found later than this after it became valid; 0: no limit.
+
+    >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=[], row_id="rowid", columns=["v"])
+    >>> import duckdb
+    >>> con = duckdb.connect()
+    >>> _ = con.execute("CREATE TABLE log AS FROM (VALUES (1, 10, 'a'), (1, 20, 'b')) t(k, ts, v)")
+    >>> _ = con.execute("CREATE TABLE asked AS FROM (VALUES (0, 1, 30), (1, 1, 9), (2, 1, 11)) t(__row, k, __t)")
+    >>> con.sql(as_of_sql(log, "asked")).fetchall()
+    [(0, 'b'), (1, None), (2, 'a')]
+    >>> con.sql(as_of_sql(log, "asked", ttl_us=5)).fetchall()
+    [(0, None), (1, None), (2, 'a')]
+    """
+    found = f"found AS MATERIALIZED ({winners_sql(history, entities)})"
+    columns = "".join(f", {quote(column)}" for column in history.columns)
+    rows = f"SELECT {history.row_id} AS {ID}, {history.valid_from} AS {FROM}{columns} FROM {history.relation}"
+    fresh = f" AND e.{TIME} - h.{FROM} <= {ttl_us}" if ttl_us > 0 else ""
+    shown = "".join(f", h.{quote(column)}" for column in history.columns)
+    return (
+        f"WITH {found} SELECT e.{ROW}{shown} FROM {entities} e LEFT JOIN found f ON e.{ROW} = f.{ROW}"
+        f" LEFT JOIN ({rows}) h ON f.{ID} = h.{ID}{fresh} ORDER BY e.{ROW}"
+    )
+
+
+def _candidates(history: History) -> str:
+    """Return SQL for the history in the form of the union: keys, when valid, no entity row, how ranked."""
+    keys = names(history.keys)
+    ranks = [f"__rank_{i}" for i in range(len(history.rank))]
+    narrow = [keys, f"{history.valid_from} AS {TIME}", f"CAST(NULL AS BIGINT) AS {ROW}"]
+    narrow += [f"{rank} AS {name}" for rank, name in zip(history.rank, ranks, strict=True)]
+    narrow.append(f"{history.row_id} AS {ID}")
+    wanted = " AND ".join([f"({history.condition})", *(f"{quote(key)} IS NOT NULL" for key in history.keys)])
+    rows = f"SELECT {', '.join(narrow)} FROM {history.relation} WHERE {wanted}"
+    if not history.running:
+        return f"SELECT * FROM ({rows}) WHERE {TIME} IS NOT NULL"
+    # Rank and id in one number: the greatest carries its id along. A single rank fits in as it is.
+    place = f"row_number() OVER (PARTITION BY {keys} ORDER BY {', '.join([*ranks, ID])})"
+    if len(ranks) == 1:
+        place = ranks[0]
+    code = f"CAST({place} AS HUGEINT) * {1 << _ID_BITS} + {ID}"
+    return f"SELECT {keys}, {TIME}, {ROW}, {code} AS __code FROM ({rows}) WHERE {TIME} IS NOT NULL"
+
+
+def _asked(history: History, entities: str) -> str:
+    nothing = ["NULL"] if history.running else ["NULL"] * (len(history.rank) + 1)
+    return f"SELECT {names(history.keys)}, {TIME}, {ROW}, {', '.join(nothing)} FROM {entities} WHERE {TIME} IS NOT NULL"
+
+
+def _latest(keys: str, ranks: int) -> str:
+    order = ", ".join([TIME, f"{ROW} NULLS FIRST", *(f"__rank_{i}" for i in range(ranks)), ID])
+    return f"last_value({ID} IGNORE NULLS) OVER (PARTITION BY {keys} ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+
+
+def _running(keys: str) -> str:
+    order = f"{TIME}, {ROW} NULLS FIRST"
+    code = f"max(__code) OVER (PARTITION BY {keys} ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+    return f"CAST({code} & {(1 << _ID_BITS) - 1} AS BIGINT)"

@@ -1,0 +1,111 @@
+"""Where an online store is: the URLs of one server, of a cluster, and of what sentinels name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from redis.connection import SSLConnection, parse_url
+
+from skewless.errors import StoreError
+
+Kind = Literal["server", "cluster", "sentinel"]
+_DEFAULT_PORTS = {"server": 6379, "cluster": 6379, "sentinel": 26379}
+_FIX = (
+    "write redis://HOST:PORT/DB, unix://, redis+cluster://HOST:PORT,HOST:PORT/ or "
+    "redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB, with rediss for TLS; "
+    "in a password '/' is %2F, '@' is %40, ':' is %3A"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """The parts of a URL.
+
+    Args:
+        kind: one server, a cluster, or a master that sentinels name.
+        url: the whole, as it was given.
+        hosts: those to ask first; one for a server on a port, none for a socket file.
+        service: the name under which sentinels know the master.
+        options: what redis-py's connections take: user, password, database, TLS.
+    """
+
+    kind: Kind
+    url: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    options: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Return the parts of a URL.
+
+        >>> Address.parse("redis+sentinel://a:1,b/features/2").hosts
+        (('a', 1), ('b', 26379))
+
+        Raises:
+            StoreError: it is not the URL of a Redis; what it may hold of a password is not quoted.
+        """
+        try:
+            return cls._parsed(url)
+        except ValueError:
+            raise StoreError("setting 'redis_url'", "is not the URL of a Redis", fix=_FIX) from None
+
+    @classmethod
+    def _parsed(cls, url: str) -> Address:
+        kind = _kind(url)
+        if kind == "server":
+            return cls(kind=kind, url=url, options=_options(url))
+        scheme, _, rest = url.partition("://")
+        place, _, path = rest.partition("/")
+        user, at, names = place.rpartition("@")
+        path, mark, query = path.partition("?")
+        service, _, database = path.strip("/").partition("/") if kind == "sentinel" else ("", "", path.strip("/"))
+        if (kind == "sentinel") is not bool(service) or not names:
+            raise ValueError(kind)
+        plain = f"{scheme.partition('+')[0]}://{user}{at}host/{database}{mark}{query}"
+        options = _options(plain)
+        if kind == "cluster" and options.get("db"):
+            raise ValueError(kind)  # a cluster has one database
+        hosts = tuple(_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
+        return cls(kind=kind, url=url, hosts=hosts, service=unquote(service), options=options)
+
+
+def display_url(url: str) -> str:
+    """Return a URL without its password.
+
+    >>> display_url("redis://user:secret@host:6379/0")
+    'redis://***@host:6379/0'
+    """
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
+
+
+def _kind(url: str) -> Kind:
+    scheme = url.partition("://")[0]
+    if scheme in {"redis+cluster", "rediss+cluster"}:
+        return "cluster"
+    if scheme in {"redis+sentinel", "rediss+sentinel"}:
+        return "sentinel"
+    return "server"
+
+
+def _options(url: str) -> dict[str, Any]:
+    options = dict(parse_url(url))  # type: ignore[no-untyped-call]
+    kind = options.pop("connection_class", None)
+    if kind is SSLConnection:
+        options["ssl"] = True
+    elif kind is not None:
+        options["unix_socket_path"] = options.pop("path")
+    for name in ("host", "port"):
+        options.pop(name, None)
+    return options
+
+
+def _host(name: str, default: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{name}")
+    if not parts.hostname:
+        raise ValueError(name)
+    return parts.hostname, parts.port or default

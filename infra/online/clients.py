@@ -1,0 +1,107 @@
+"""redis-py's clients for an address: of one server, of a cluster, of a master that sentinels name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from infra.online.address import Address
+from infra.online.resp import Connection
+
+_CONNECT_S = 5.0
+_SENTINEL = "sentinel_"
+# A connection may be to the old master. With redis-py's own patience a request would wait for half a minute.
+_ONCE_MORE = 1
+
+
+def open_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
+    """Return a blocking client; that of a cluster connects at once, the others when they are used.
+
+    Raises:
+        RedisError: a cluster does not answer.
+    """
+    options = _timed(timeout_s)
+    if address.kind == "server":
+        return redis.Redis.from_url(address.url, **options)
+    if address.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **_data_options(address), **options)
+    options["retry"] = Retry(NoBackoff(), _ONCE_MORE)
+    sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(address.service, **_data_options(address), **options)
+
+
+def open_async_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN401 - as above
+    """Return an asynchronous client; it connects when it is used."""
+    options = _timed(timeout_s)
+    if address.kind == "server":
+        return redis.asyncio.Redis.from_url(address.url, **options)
+    if address.kind == "cluster":
+        nodes = [AsyncClusterNode(host, port) for host, port in address.hosts]
+        return AsyncRedisCluster(startup_nodes=nodes, **_data_options(address), **options)
+    options["retry"] = AsyncRetry(NoBackoff(), _ONCE_MORE)
+    sentinel = AsyncSentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(address.service, **_data_options(address), **options)
+
+
+def close_client(client: Any) -> None:  # noqa: ANN401 - as above
+    """Close a blocking client, and those of the sentinels that it asks."""
+    client.close()
+    for sentinel in _sentinels(client):
+        sentinel.close()
+
+
+async def close_async_client(client: Any) -> None:  # noqa: ANN401 - as above
+    """Close an asynchronous client, and those of the sentinels that it asks."""
+    await client.aclose()
+    for sentinel in _sentinels(client):
+        await sentinel.aclose()
+
+
+@contextmanager
+def lent(client: Any) -> Iterator[Connection]:  # noqa: ANN401 - as above
+    """Lend one connection of a blocking client of one server.
+
+    After an error it is closed, since a reply may be outstanding.
+    """
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        yield connection
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _sentinels(client: Any) -> list[Any]:  # noqa: ANN401 - as above
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return [] if manager is None else list(manager.sentinels)
+
+
+def _timed(timeout_s: float) -> dict[str, Any]:
+    return {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, _CONNECT_S)}
+
+
+def _data_options(address: Address) -> dict[str, Any]:
+    return {name: value for name, value in address.options.items() if not name.startswith(_SENTINEL)}
+
+
+def _sentinel_options(address: Address) -> dict[str, Any]:
+    """Return what differs for the sentinels: their own user and password, the same TLS."""
+    shared = {name: value for name, value in address.options.items() if name.startswith("ssl")}
+    own = {name.removeprefix(_SENTINEL): value for name, value in address.options.items() if name.startswith(_SENTINEL)}
+    return shared | own

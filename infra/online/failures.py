@@ -1,0 +1,40 @@
+"""What redis-py raises, as errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+)
+
+from infra.online.address import display_url
+from skewless.errors import StoreError
+
+_AGAIN = "then run again; nothing was lost"
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Raise StoreError for whatever a store at ``url`` does not do."""
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        problem, fix = _explained(error)
+        raise StoreError(f"Redis at {display_url(url)}", problem, fix=fix) from error
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    if isinstance(error, OutOfMemoryError):
+        return f"is full: {error}", f"raise its maxmemory, {_AGAIN}"
+    if isinstance(error, ReadOnlyError):
+        return f"is a replica, which takes no writes: {error}", f"name its master, or its sentinels, {_AGAIN}"
+    if isinstance(error, AskError | ClusterCrossSlotError):  # MOVED is an ASK too
+        return f"is a node of a cluster: {error}", f"write redis+cluster://HOST:PORT/, {_AGAIN}"
+    return f"did not answer: {error}", f"start it or correct SKEWLESS_REDIS_URL, {_AGAIN}"

@@ -1,0 +1,163 @@
+"""Online features in process: from entity keys to what a model would see now, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+
+from infra.online.guard import Guard
+from infra.online.integer_keys import Heads, IntegerKeys
+from skewless.keys import KeyCodec, marker_key
+from skewless.number_rows import NumberRows
+from skewless.plan import FeaturePlan
+from skewless.request import Ask
+from skewless.rows import RowCodec, ViewRead, missing
+from skewless.status import Int64Array, StatusArray
+from skewless.vector import Assembler, Matrix, Vocabularies
+
+
+class RowReader(Protocol):
+    """A store that can be read in a blocking way; ``infra.online.redis_store.BlockingReader`` is one."""
+
+    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> tuple[list[bytes | None], list[int | None]]:
+        """Return the row of each key (None: no row) and the marker of each name, in order, from one round trip."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineFeatures:
+    """What a service held for n entity rows at one time.
+
+    Args:
+        t: when it was asked, microseconds.
+        labels: names of the matrix's columns.
+        matrix: float64, shape ``(n, n_features)``; NaN is missing, as a model sees it.
+        status: per view, the status of the row read, shape ``(n,)``.
+        reads: per view, what was read.
+    """
+
+    t: int
+    labels: tuple[str, ...]
+    matrix: Matrix
+    status: Mapping[str, StatusArray]
+    reads: Mapping[str, ViewRead]
+
+    def age_us(self, view: str) -> Int64Array:
+        """Return the age of a view's rows, microseconds, shape ``(n,)``; -1 where no row was found."""
+        read = self.reads[view]
+        return np.where(read.found, self.t - read.versions.event_ts, -1)
+
+
+class FeatureReader:
+    """Reads the features of one service.
+
+    Args:
+        plan: the part of the plan that the service needs (``FeaturePlan.only``).
+        vocabularies: per text column, its categories in the order of their codes; a model package has them.
+        guard: knows how far the views were; a view that has gone back is UNAVAILABLE.
+    """
+
+    def __init__(
+        self,
+        plan: FeaturePlan,
+        reader: RowReader,
+        vocabularies: Vocabularies | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        self.plan = plan
+        self._guard = guard or Guard()
+        self._marks = [marker_key(plan.project, view) for view in plan.views]
+        self._reader = reader
+        self.vocabularies = vocabularies or {}
+        self._keys = [KeyCodec(plan.project, view) for view in plan.views]
+        self._heads = [Heads(keys.prefix + b"|") for keys in self._keys]
+        columns = {keys.names for keys in self._keys}
+        # The one key column of all views, if it has integers.
+        self._integers = min(columns)[0] if len(columns) == 1 and len(min(columns)) == 1 else ""
+        self._rows = {view.name: RowCodec(view) for view in plan.views}
+        self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
+
+    def views(self, ask: Ask) -> dict[str, ViewRead]:
+        """Return what each view holds for the rows of a request, from one round trip.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        rows, lost = self._fetch(ask)
+        return self._decoded(rows, lost)
+
+    def read(self, ask: Ask, t: int) -> OnlineFeatures:
+        """Return the service's features for the rows of a request at time ``t``, microseconds.
+
+        Raises:
+            StoreError: the store is away.
+            DefinitionError: a feature is text and has no vocabulary.
+        """
+        rows, lost = self._fetch(ask)
+        if self._numbers is not None and not lost:
+            numbers = self._numbers.vectors(rows, t)
+            if numbers is not None:
+                status = {view.name: numbers.status[:, i] for i, view in enumerate(self.plan.views)}
+                reads = _Reads(self._rows, rows)
+                return OnlineFeatures(t=t, labels=self._labels, matrix=numbers.matrix, status=status, reads=reads)
+        return self._assembled(self._decoded(rows, lost), ask, t)
+
+    def _fetch(self, ask: Ask) -> tuple[Sequence[bytes | None], set[str]]:
+        """Return the first entity's row in each view, then the second's, and so on; and the markers that are lost."""
+        values: Sequence[Any] = ask.keys[self._integers] if self._integers else ()
+        if values and set(map(type, values)) == {int}:
+            rows, markers = self._reader.get_marked(IntegerKeys(self._heads, values), self._marks)
+            return rows, self._guard.lost(self._marks, markers)
+        names = list(chain.from_iterable(zip(*(keys.encode_columns(ask.keys) for keys in self._keys), strict=True)))
+        wanted = [name for name in names if name is not None]
+        rows, markers = self._reader.get_marked(wanted, self._marks)
+        if len(wanted) < len(names):
+            stored = iter(rows)
+            rows = [None if name is None else next(stored) for name in names]
+        return rows, self._guard.lost(self._marks, markers)
+
+    def _decoded(self, rows: Sequence[bytes | None], lost: set[str]) -> dict[str, ViewRead]:
+        reads = _Reads(self._rows, rows)
+        n = len(rows) // max(len(self._rows), 1)
+        return {
+            view.name: missing(view, n, available=False) if mark in lost else reads[view.name]
+            for view, mark in zip(self.plan.views, self._marks, strict=True)
+        }
+
+    def _assembled(self, reads: Mapping[str, ViewRead], ask: Ask, t: int) -> OnlineFeatures:
+        n = len(next(iter(reads.values())).found) if reads else len(next(iter(ask.fields.values()), ()))
+        vectors = self._assembler.assemble(np.full(n, t, dtype=np.int64), reads, ask.fields)
+        return OnlineFeatures(t=t, labels=self._labels, matrix=vectors.matrix, status=vectors.status, reads=reads)
+
+    @cached_property
+    def _assembler(self) -> Assembler:
+        return Assembler(self.plan, self.vocabularies)
+
+    @cached_property
+    def _labels(self) -> tuple[str, ...]:
+        return tuple(ref.label for ref in self.plan.services[0].features)
+
+
+class _Reads(Mapping[str, ViewRead]):
+    """What each view held, unpacked when it is asked for."""
+
+    def __init__(self, codecs: Mapping[str, RowCodec], rows: Sequence[bytes | None]) -> None:
+        self._codecs, self._rows = codecs, rows
+        self._done: dict[str, ViewRead] = {}
+
+    def __getitem__(self, view: str) -> ViewRead:
+        if view not in self._done:
+            first = list(self._codecs).index(view)
+            self._done[view] = self._codecs[view].decode(self._rows[first :: len(self._codecs)])
+        return self._done[view]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._codecs)
+
+    def __len__(self) -> int:
+        return len(self._codecs)

@@ -1,0 +1,106 @@
+"""How keys are spread over servers, and the bulk calls that go past redis-py's command methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from infra.online.clients import close_client, lent
+from infra.online.lanes import Lanes
+from infra.online.port import Binaries
+from infra.online.resp import Bulks, exchange, mget, script_calls
+
+KEYS_PER_CALL = 100  # what other clients wait for at most
+WINDOW = 16  # calls under way, so that server and client work at the same time
+
+
+class Script(Protocol):
+    """A registered script of redis-py: its text and its digest."""
+
+    script: str
+    sha: str
+
+
+class Servers(Protocol):
+    """The servers behind one address; ``client`` sends single commands to the right one.
+
+    Every method raises what redis-py raises.
+    """
+
+    client: Any
+
+    def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
+        """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
+        ...
+
+    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, and of some more, in order, from one round trip; None: no value."""
+        ...
+
+    def masters(self) -> Sequence[Any]:
+        """Return a client of each server that takes writes, in a stable order."""
+        ...
+
+    def layout(self) -> str | None:
+        """Return a digest of how the slots are dealt out; the same after a failover; None where there are no slots."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class OneServer:
+    """One server, known by its address or as the master that sentinels name."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+        self.client = client
+        self._lanes = Lanes(client)
+
+    def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
+        """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
+        calls = script_calls(script.sha.encode(), Bulks(keys), Bulks(rows), slices(len(keys)))
+        total = 0
+        with lent(self.client) as connection:
+            while calls:
+                replies, again = exchange(connection, calls, WINDOW)
+                total += sum(replies)
+                calls = [calls[i] for i in again]
+                if calls:
+                    # A server that was restarted or emptied meanwhile.
+                    self.client.script_load(script.script)
+        return total
+
+    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, and of some more, in order, from one round trip; None: no value."""
+        if not len(keys) + len(more):
+            return []
+        message = b"".join(mget(keys, more))
+        values = self._lanes.read(message)
+        if values is None:
+            with lent(self.client) as connection:
+                connection.send_packed_command([message])
+                values = connection.read_response()
+        return values
+
+    def masters(self) -> Sequence[Any]:
+        """Return the one client."""
+        return (self.client,)
+
+    def layout(self) -> str | None:
+        """Return None: there are no slots."""
+        return None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._lanes.close()
+        close_client(self.client)
+
+
+def slices(n: int, size: int = KEYS_PER_CALL, start: int = 0) -> Iterable[tuple[int, int]]:
+    """Yield the bounds of parts of at most ``size``, end exclusive.
+
+    >>> list(slices(5, 2))
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    return ((first, min(first + size, n)) for first in range(start, n, size))

@@ -1,0 +1,54 @@
+"""What a materialisation says of itself: before, while it runs, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How far a run is with one view.
+
+    Args:
+        done: rows so far.
+        total: rows in all, where that is known.
+    """
+
+    view: str
+    doing: Literal["accepting", "applying"]
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """What a run would do for one view: rows accepted and rejected, and entities that get a row."""
+
+    view: str
+    accepted: int
+    rejected: int
+    entities: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewReport:
+    """What a run did for one view, in rows."""
+
+    view: str
+    accepted: int
+    rejected: int
+    applied: int
+    written: int
+
+
+OnStep = Callable[[Step], None]
+
+
+def totals(reports: Sequence[ViewReport]) -> Mapping[str, int]:
+    """Return the sums over all views."""
+    return {
+        name: sum(getattr(report, name) for report in reports)
+        for name in ("accepted", "rejected", "applied", "written")
+    }

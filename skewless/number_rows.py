@@ -1,0 +1,133 @@
+"""Packed rows of several views straight to the matrix, for services whose columns are numbers of views.
+
+The same bits as ``RowCodec.decode`` and ``Assembler.assemble`` give, in one step for all views instead of some twenty
+for each: of a small request, the steps are the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.plan import FeaturePlan
+from skewless.row_layout import Bytes, RowLayout
+from skewless.rows import RowCodec
+from skewless.status import Int64Array, Status, StatusArray, row_status
+from skewless.vector import Matrix
+
+_PRESENT = np.uint8(Status.PRESENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberVectors:
+    """What the model sees for n rows.
+
+    Args:
+        matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
+        status: of the row read, shape ``(n, n_views)``.
+    """
+
+    matrix: Matrix
+    status: StatusArray
+
+
+class NumberRows:
+    """Reads the rows of a plan that ``fits``.
+
+    Args:
+        plan: the part of the plan that a model pins (``FeaturePlan.only``).
+    """
+
+    def __init__(self, plan: FeaturePlan) -> None:
+        codecs = [RowCodec(view) for view in plan.views]
+        layouts = [RowLayout(view.features) for view in plan.views]
+        self._blanks = [codec.blank for codec in codecs]
+        self._sizes = [layout.size for layout in layouts]
+        self._starts = [sum(self._sizes[:i]) for i in range(len(layouts))]
+        self._size = sum(self._sizes)
+        self._layouts = layouts
+        self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
+        # The bytes that say whose a row is, of all views; then those that say whether it is one.
+        self._tag = np.concatenate([self._bytes("view", "format"), self._bytes("flags")])
+        self._n_tag = len(self._tag) - len(layouts)
+        self._expected = np.frombuffer(b"".join(self._blanks), dtype=np.uint8)[self._tag]
+        self._expected[self._n_tag :] = 0
+        self._event = self._bytes("event")
+        self._nulls = self._bytes("nulls")
+        self._place(plan)
+
+    @staticmethod
+    def fits(plan: FeaturePlan) -> bool:
+        """Say whether a plan's service has nothing but numbers of views, and its views no text."""
+        views = {view.name for view in plan.views}
+        refs = plan.services[0].features
+        return (
+            bool(refs)
+            and all(ref.group in views for ref in refs)
+            and not any(column.dtype.is_text for view in plan.views for column in view.features)
+        )
+
+    def vectors(self, rows: Sequence[bytes | None], t: int) -> NumberVectors | None:
+        """Return the vectors at time ``t``; None if a row is not one of its view, as ``RowCodec.decode`` tells.
+
+        Args:
+            rows: of the first entity in each view, then of the second, and so on.
+        """
+        n = len(rows) // len(self._sizes)
+        filled = [blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))]
+        packed = b"".join(filled)
+        if len(packed) != n * self._size:
+            return None
+        # A row of another length moves those behind it, whose tags are then not where they are looked for.
+        raw = np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size)
+        same = raw.take(self._tag, axis=1) == self._expected
+        if not same[:, : self._n_tag].all():
+            return None
+        found = same[:, self._n_tag :]
+        status = row_status(found, self._moments(raw), t, self._ttl)
+        nulls = np.unpackbits(raw.take(self._nulls, axis=1), axis=1, bitorder="little").take(self._bit, axis=1)
+        absent = status != _PRESENT
+        if absent.any():
+            nulls |= absent.take(self._view, axis=1)
+        matrix = self._numbers(raw)
+        matrix[nulls.view(np.bool_)] = np.nan
+        return NumberVectors(matrix=matrix, status=status)
+
+    def _numbers(self, raw: Bytes) -> Matrix:
+        block = np.empty((len(raw), self._width), dtype=np.float64)
+        first = 0
+        for start, layout in zip(self._starts, self._layouts, strict=True):
+            last = first + layout.width
+            layout.fill(block[:, first:last], raw[:, start : start + layout.size])
+            first = last
+        return block if self._order is None else block.take(self._order, axis=1)
+
+    def _moments(self, raw: Bytes) -> Int64Array:
+        return RowLayout.moments(raw.take(self._event, axis=1).view(">u8"))
+
+    def _bytes(self, *names: str) -> npt.NDArray[np.intp]:
+        """Return where some fields of the head lie, for all views, in rows that stand side by side."""
+        places = [
+            start + byte
+            for start, layout in zip(self._starts, self._layouts, strict=True)
+            for name in names
+            for byte in layout.bytes_of(name)
+        ]
+        return np.array(places, dtype=np.intp)
+
+    def _place(self, plan: FeaturePlan) -> None:
+        """Find for each column of the matrix its view, its null bit and its place in the block."""
+        at: dict[tuple[str, str], tuple[int, int, int]] = {}
+        bits = 0
+        for i, view in enumerate(plan.views):
+            for feature, column in enumerate(view.features):
+                at[view.name, column.name] = (i, bits + feature, len(at))
+            bits += 8 * len(self._layouts[i].bytes_of("nulls"))
+        found = [at[ref.group, ref.name] for ref in plan.services[0].features]
+        self._width = len(at)
+        self._view, self._bit, order = (np.array(each, dtype=np.intp) for each in zip(*found, strict=True))
+        self._order = None if order.tolist() == list(range(len(at))) else order

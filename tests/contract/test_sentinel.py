@@ -1,0 +1,63 @@
+"""What holds with sentinels beyond the contract of all stores: the master is found, also after it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from infra.online.memory_store import MemoryStore
+from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
+from skewless.errors import StoreError
+from tests.contract.store import Store, ranked
+from tests.servers.node import until
+from tests.servers.sentinels import SentinelSet
+
+KEYS = [b"k%d" % i for i in range(300)]
+
+
+def test_a_failover_is_followed_by_clients_that_were_open_before(watched: SentinelSet) -> None:
+    store = Store(url=watched.url, memory=MemoryStore())
+    writer, blocking = RedisWriter(watched.url), BlockingReader(watched.url)
+    assert writer.put(KEYS, [ranked(1)] * len(KEYS)) == len(KEYS)
+    writer.set_marker("m", 7)
+    assert blocking.get(KEYS) == store.get(*KEYS) == [ranked(1)] * len(KEYS)
+    assert all(node.ask("WAIT", 2, 5_000) is not None for node in [watched.master()])
+    asyncio.run(_read_across(watched))
+    until(lambda: _written(writer, 2))
+    assert writer.marker("m") == 7
+    assert writer.put(KEYS, [ranked(1)] * len(KEYS)) == 0
+    assert blocking.get(KEYS) == store.get(*KEYS) == [ranked(2)] * len(KEYS)
+    assert abs(writer.clock_offset_us()) < 1_000_000
+    writer.close()
+    blocking.close()
+
+
+async def _read_across(watched: SentinelSet) -> None:
+    """Read with one client before and after the master has changed; it may fail in between, never lie."""
+    reader = RedisReader(watched.url)
+    assert await reader.get(KEYS) == [ranked(1)] * len(KEYS)
+    await asyncio.to_thread(watched.fail_over)
+    for _ in range(1_000):
+        try:
+            assert await reader.get(KEYS) == [ranked(1)] * len(KEYS)
+            break
+        except StoreError:
+            await asyncio.sleep(0.02)
+    else:
+        pytest.fail("the reader never found the new master")
+    await reader.close()
+
+
+def _written(writer: RedisWriter, rank: int) -> bool:
+    try:
+        writer.put(KEYS, [ranked(rank)] * len(KEYS))
+    except StoreError:
+        return False
+    return True
+
+
+def test_a_name_that_no_sentinel_knows_is_a_store_error(watched: SentinelSet) -> None:
+    wrong = watched.url.replace("/features/", "/others/")
+    with pytest.raises(StoreError, match="No master found for 'others'"):
+        RedisWriter(wrong)

@@ -1,0 +1,49 @@
+"""Two Feast projects in one real server: Feast's own stores and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from feast import FeatureStore
+
+from tests.feast.online.twins import Kind, Twin, configure, tear_down
+from tests.servers.node import Node, running
+from tests.servers.programs import program
+
+Make = Callable[..., Twin]
+
+
+@pytest.fixture(scope="session")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A server for all projects."""
+    with running(Node(program("valkey"), tmp_path_factory.mktemp("server"))) as node:
+        yield node.port
+
+
+@pytest.fixture
+def make(tmp_path: Path, port: int) -> Make:
+    """Write a project of a kind; all of one test have one name, unless they ask for another."""
+    name = f"t{uuid4().hex}"
+
+    def configured(kind: Kind, **more: Any) -> Twin:  # noqa: ANN401 - lines of YAML
+        return configure(kind, tmp_path / more.get("project", "") / kind, port, **{"project": name, **more})
+
+    return configured
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Twin], FeatureStore]]:
+    """Open projects that are torn down after the test."""
+    stores: list[FeatureStore] = []
+
+    def open_store(twin: Twin) -> FeatureStore:
+        stores.append(twin.store())
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        tear_down(store)

@@ -1,0 +1,197 @@
+"""Packed rows and Feast's messages, against protobuf's own encoder."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from feast import FeatureView, Field, FileSource
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import DoubleList, Value
+from feast.repo_config import RepoConfig
+from feast.types import Array, Float64, Int64
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.feast_plugins.few_vectors import entry_writers, few_entries
+from infra.feast_plugins.online_answers import ask
+from infra.feast_plugins.rows import Positions, Row, pack_rows
+from infra.feast_plugins.stored import OPAQUE, Stored, stored_form
+from infra.feast_plugins.vectors import FeatureVector, column_entries, event_stamps, feature_vectors
+from skewless.clock import ManualClock, to_us
+from skewless.errors import RequestError, SkewlessError, SourceError
+from skewless.status import Status
+from tests.feast.online.twins import TYPES, USER
+
+NUMPY: dict[str, str] = {
+    "int32_val": "<i4",
+    "int64_val": "<i8",
+    "double_val": "<f8",
+    "float_val": "<f4",
+    "bool_val": "|b1",
+    "string_val": "|O",
+    "bytes_val": "|O",
+}
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "int32_val": st.integers(-(2**31), 2**31 - 1),
+    "int64_val": st.integers(-(2**63), 2**63 - 1),
+    "double_val": st.floats(),
+    "float_val": st.floats(width=32),
+    "bool_val": st.booleans(),
+    "string_val": st.text(max_size=300),
+    "bytes_val": st.binary(max_size=300),
+}
+CONFIG = RepoConfig(project="p", registry="r.db", provider="local", entity_key_serialization_version=3)
+STATUS_NAMES = {
+    Status.PRESENT: "PRESENT",
+    Status.NOT_FOUND: "NOT_FOUND",
+    Status.EXPIRED: "OUTSIDE_MAX_AGE",
+    Status.FUTURE: "NOT_FOUND",
+}
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def column(values: list[Any], dtype: str) -> npt.NDArray[Any]:
+    """Return values as the row codec returns them."""
+    array = np.empty(len(values), dtype=dtype)
+    array[:] = values
+    return array
+
+
+@given(data=st.data(), n=st.integers(0, 4))
+def test_vectors_are_what_protobuf_would_write(data: st.DataObject, n: int) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=5))
+    drawn = [data.draw(st.lists(VALUES[kind], min_size=n, max_size=n)) for kind in kinds]
+    nulls = np.array([data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) for _ in kinds], dtype=np.bool_)
+    status = np.array(data.draw(st.lists(st.sampled_from(list(STATUS_NAMES)), min_size=n, max_size=n)), dtype=np.uint8)
+    times = np.array(data.draw(st.lists(st.integers(-(2**55), 2**55), min_size=n, max_size=n)), dtype=np.int64)
+    columns = [column(values, NUMPY[kind]) for values, kind in zip(drawn, kinds, strict=True)]
+    stamps = event_stamps(times, status == Status.PRESENT)
+    found = GetOnlineFeaturesResponse.FromString(
+        feature_vectors(kinds, columns, nulls.reshape(len(kinds), n), status, stamps)
+    )
+    expected = [
+        vector(kind, values, null, status, times)
+        for kind, values, null in zip(kinds, drawn, nulls.reshape(len(kinds), n), strict=True)
+    ]
+    # As bytes: NaN differs from itself.
+    assert [item.SerializeToString() for item in found.results] == [item.SerializeToString() for item in expected]
+
+
+def vector(kind: str, values: list[Any], nulls: Any, status: Any, times: Any) -> FeatureVector:  # noqa: ANN401 - arrays
+    """Build one vector, value by value."""
+    answer = FeatureVector()
+    for value, null, code, moment in zip(values, nulls, status, times, strict=True):
+        present = code == Status.PRESENT
+        answer.values.append(Value(**{kind: value}) if present and not null else Value())
+        name = "NULL_VALUE" if present and null else STATUS_NAMES[Status(code)]
+        answer.statuses.append(FieldStatus.Value(name))
+        stamp = Timestamp()
+        if present:
+            stamp.FromMicroseconds(int(moment))
+        answer.event_timestamps.append(stamp)
+    return answer
+
+
+def form(**types: Any) -> Stored:  # noqa: ANN401 - Feast's types
+    """Return the stored form of a view of users."""
+    view = FeatureView(
+        name="v",
+        entities=[USER],
+        ttl=timedelta(days=1),
+        source=FileSource(path="v.parquet", timestamp_field="t"),
+        schema=[Field(name="user_id", dtype=Int64), *(Field(name=name, dtype=kind) for name, kind in types.items())],
+    )
+    return stored_form(view, CONFIG, dict)
+
+
+def sent(user: Value, event: datetime | None, **values: Value) -> Row:
+    """Return a row as Feast writes it."""
+    return EntityKey(join_keys=["user_id"], entity_values=[user]), values, event, None  # type: ignore[return-value]  # Feast sends None too
+
+
+@given(st.lists(st.tuples(*(VALUES[kind] for kind in VALUES)), min_size=1, max_size=5), st.data())
+def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], data: st.DataObject) -> None:
+    types = {kind: next(t for n, (t, _) in TYPES.items() if KIND_OF[n] == kind) for kind in VALUES}
+    stored = form(**types)
+    shown = [data.draw(st.lists(st.booleans(), min_size=len(VALUES), max_size=len(VALUES))) for _ in rows]
+    messages = [
+        {kind: Value(**{kind: value}) if ok else Value() for kind, value, ok in zip(VALUES, row, show, strict=True)}
+        for row, show in zip(rows, shown, strict=True)
+    ]
+    data_ = [sent(Value(int64_val=i), NOON, **values) for i, values in enumerate(messages)]
+    packed = pack_rows(stored, "p", data_, Positions(ManualClock(to_us(NOON))).take(len(rows)))
+    encoded = packed.rows.to_pylist()
+    read = stored.codec.decode(encoded)
+    status = np.zeros(len(rows), dtype=np.uint8)
+    for kind in VALUES:
+        answer = GetOnlineFeaturesResponse.FromString(
+            feature_vectors([kind], [read.values[kind]], read.nulls[kind][None, :], status, b"")
+        ).results[0]
+        assert [v.SerializeToString() for v in answer.values] == [m[kind].SerializeToString() for m in messages]
+    names = data.draw(st.permutations(sorted(VALUES)))
+    places = [stored.codec.layout.places[name] for name in names]
+    told = ~np.array([read.nulls[name] for name in names])
+    columns = column_entries(names, [read.values[name] for name in names], told)
+    writers = entry_writers(stored.codec.layout, names, places)
+    assert few_entries(writers, encoded, told) == columns
+    assert few_entries(writers, [*encoded, None], np.pad(told, ((0, 0), (0, 1)))) == [c + b"\x0a\x00" for c in columns]
+    one = column_entries(names, [read.values[name][:1] for name in names], told[:, :1])
+    assert few_entries(writers, encoded[:1], told[:, :1]) == one
+
+
+KIND_OF = {
+    "a_double": "double_val",
+    "a_float": "float_val",
+    "an_int64": "int64_val",
+    "an_int32": "int32_val",
+    "a_bool": "bool_val",
+    "a_text": "string_val",
+    "some_bytes": "bytes_val",
+    "a_time": "unix_timestamp_val",
+}
+
+
+def test_a_list_is_kept_as_its_message() -> None:
+    stored = form(weights=Array(Float64))
+    message = Value(double_list_val=DoubleList(val=[0.1, -0.0, float("inf")]))
+    assert (stored.kinds, stored.exact) == ({"weights": OPAQUE}, False)
+    packed = pack_rows(stored, "p", [sent(Value(int64_val=1), NOON, weights=message)], np.array([2**50]))
+    assert Value.FromString(stored.codec.decode(packed.rows.to_pylist()).values["weights"][0]) == message
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "problem"),
+    [
+        (sent(Value(), NOON, x=Value(double_val=1)), SourceError, "whose key is null"),
+        (sent(Value(int64_val=1), None, x=Value(double_val=1)), SourceError, "without an event time"),
+        (sent(Value(int64_val=1), NOON, x=Value(string_val="1")), SourceError, "declared as float64"),
+        (sent(Value(double_val=1.0), NOON, x=Value(double_val=1)), RequestError, "is not an integer"),
+    ],
+)
+def test_a_row_that_nobody_could_read_is_refused(row: Row, error: type[SkewlessError], problem: str) -> None:
+    good = sent(Value(int64_val=7), NOON, x=Value(double_val=0.5))
+    with pytest.raises(error, match=problem):
+        pack_rows(form(x=Float64), "p", [good, row], np.arange(2) + 2**50)
+
+
+def test_features_come_in_the_order_of_the_schema() -> None:
+    names = [f"f{i}" for i in range(6)]
+    view = FeatureView(name="v", entities=[], schema=[Field(name=name, dtype=Float64) for name in names])
+    stored = stored_form(view, CONFIG, dict)
+    keys = {"__dummy_id": [Value(string_val="")]}
+    for wanted in (names[::-1], names[3:] + names[:3], names[1:2]):
+        assert list(ask(stored, view, wanted, "p", keys).names) == sorted(wanted)
+
+
+def test_positions_grow_even_when_the_clock_does_not() -> None:
+    clock = ManualClock(5)
+    positions = Positions(clock)
+    first, second = positions.take(2).tolist(), positions.take(1).tolist()
+    clock.set(2**51)
+    assert [*first, *second, *positions.take(1).tolist()] == [2**50, 2**50 + 1, 2**50 + 2, 2**51]

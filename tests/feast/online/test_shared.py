@@ -1,0 +1,87 @@
+"""One project, read and filled by skewless and by Feast: the same rows under the same keys."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from feast import FeatureStore
+
+import skewless
+from infra.feast_plugins.stored import stored_form
+from infra.sample import write_sample
+from skewless.clock import SystemClock, from_us
+from skewless.project import Project
+from tests.docs.pages import blocks, page, section
+from tests.feast.online.twins import tear_down
+
+TEMPLATE = Path(skewless.__file__).with_name("template")
+CARD = 9_007_199_254_740_993
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """The template with its sample and the three lines of the page, applied."""
+    repo = tmp_path / "repo"
+    shutil.copytree(TEMPLATE, repo, ignore=shutil.ignore_patterns("__pycache__"))
+    write_sample(repo / "data", SystemClock().now_us())
+    lines = yaml.safe_load(blocks(section(page("feast.md"), "Three lines"), "yaml")[0])
+    written = yaml.safe_load((repo / "feature_store.yaml").read_text())
+    (repo / "feature_store.yaml").write_text(yaml.safe_dump({**written, **lines}))
+    with Project(repo) as opened:
+        opened.apply()
+        yield opened
+        opened.private.stop()
+
+
+@pytest.fixture
+def store(project: Project) -> Iterator[FeatureStore]:
+    """The same project, as Feast opens it."""
+    opened = FeatureStore(repo_path=str(project.repo))
+    yield opened
+    tear_down(opened)
+
+
+def cards(store: FeatureStore) -> list[int | None]:
+    """Return a feature of three cards, the last of which nobody has."""
+    entities = [{"card_id": card} for card in (CARD, CARD + 1, 1)]
+    values: list[int | None] = store.get_online_features(["card_days:payments_7d"], entities).to_dict()["payments_7d"]
+    return values
+
+
+def test_a_view_is_the_same_to_both(project: Project, store: FeatureStore) -> None:
+    entities = {entity.name: entity.join_key for entity in store.list_entities()}
+    forms = [stored_form(view, store.config, lambda: entities) for view in store.list_feature_views()]
+    plan = {view.name: view for view in project.applied.plan.views}
+    assert {form.view.name: form.view for form in forms} == plan
+    assert {form.view.hash for form in forms} == {view.hash for view in plan.values()}
+    assert all(form.exact for form in forms)
+
+
+def test_feast_reads_what_skewless_materialised(
+    project: Project, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cards(store) == [None] * 3
+    project.materialize(check=False)
+    found = cards(store)
+    assert None not in found[:2]
+    assert found[2] is None
+    monkeypatch.chdir(project.repo)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(blocks(section(page("feast.md"), "The same data with skewless"), "python")[0], {})  # noqa: S102 - the page's own
+    assert f"'payments_7d': [{found[0]}]" in said.getvalue()
+
+
+def test_skewless_finds_nothing_to_do_after_feast(project: Project, store: FeatureStore) -> None:
+    store.materialize_incremental(from_us(SystemClock().now_us()))
+    assert None not in cards(store)[:2]
+    project.apply()  # Feast notes in its registry how far it has materialised
+    reports = project.materialize(check=False)
+    assert [(report.accepted, report.applied) for report in reports] == [(0, 0)] * 2
+    assert all(run.ended_us for run in project.views.ledger.runs())

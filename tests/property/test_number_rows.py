@@ -1,0 +1,100 @@
+"""SEMANTICS 6.2: rows of several views read at once give the bits that they give one view at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skewless.dtypes import DType
+from skewless.number_rows import NumberRows
+from skewless.plan import FeaturePlan, View
+from skewless.rows import RowCodec, Versions
+from skewless.vector import Assembler
+from tests.plans import make_plan, make_view
+from tests.property.test_vector import BITS, column
+
+NUMBERS = st.sampled_from([dtype for dtype in DType if not dtype.is_text])
+NOW = 10
+# One row of a view: bits of its values, which is null, its age, whether it is there, and whether it says "deleted".
+ROW = st.tuples(BITS, st.integers(0, 9), st.integers(-3, 14), st.booleans(), st.booleans())
+
+
+def pack(view: View, bits: int, null: int, age: int, *, deleted: bool) -> bytes:
+    names = {item.name: item.dtype for item in view.features}
+    origin = replace(
+        Versions.empty(1),
+        event_ts=np.array([NOW - age]),
+        seq=np.array([7]),
+        run_id=np.array([1]),
+        tombstone=np.array([deleted]),
+    )
+    values = {name: column(dtype, [bits + i]) for i, (name, dtype) in enumerate(names.items())}
+    nulls = {name: np.array([i == null]) for i, name in enumerate(names)}
+    (row,) = RowCodec(view).encode(origin, values, nulls)
+    return row
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> FeaturePlan:
+    views = []
+    for name in draw(st.sampled_from(["a", "ab", "abc"])):
+        types = draw(st.lists(NUMBERS, min_size=1, max_size=12) | st.lists(st.just(DType.FLOAT64), max_size=2))
+        features = {f"{name}{i}": dtype for i, dtype in enumerate(types)}
+        views.append(make_view(name, features=features, ttl_us=draw(st.sampled_from([0, 5, NOW]))))
+    every = [f"{view.name}.{item.name}" for view in views for item in view.features]
+    shown = draw(st.permutations(every).map(lambda names: names[: max(len(names) // 2, 1)]) | st.just(every))
+    return make_plan(shown, views=views)
+
+
+@given(plans(), st.data())
+def test_6_2_all_views_at_once_give_the_bits_of_each_alone(plan: FeaturePlan, data: st.DataObject) -> None:
+    fits = NumberRows.fits(plan)
+    assert fits == bool(plan.services[0].features)
+    if not fits:
+        return
+    n = data.draw(st.integers(0, 4))
+    rows: list[bytes | None] = []
+    for _ in range(n):
+        for view in plan.views:
+            bits, null, age, there, deleted = data.draw(ROW)
+            rows.append(pack(view, bits % 2**63, null, age, deleted=deleted) if there else None)
+    together = NumberRows(plan).vectors(rows, NOW)
+    reads = {view.name: RowCodec(view).decode(rows[i :: len(plan.views)]) for i, view in enumerate(plan.views)}
+    apart = Assembler(plan, {}).assemble(np.full(n, NOW), reads, {})
+    assert together is not None
+    assert together.matrix.flags.c_contiguous
+    assert together.matrix.tobytes() == apart.matrix.tobytes()
+    for i, view in enumerate(plan.views):
+        assert together.status[:, i].tolist() == apart.status[view.name].tolist()
+
+
+def two() -> FeaturePlan:
+    views = [make_view("a", features={"x": DType.FLOAT64}), make_view("b", features={"y": DType.INT32})]
+    return make_plan(["a.x", "b.y"], views=views)
+
+
+@pytest.mark.parametrize("bad", ["cut short", "longer", "of another view", "swapped", "of another format"])
+def test_a_row_that_is_none_of_its_view_is_not_read(bad: str) -> None:
+    plan = two()
+    a, b = (pack(view, 1, 9, 0, deleted=False) for view in plan.views)
+    wrong = {
+        "cut short": [a, b, a[:-1], b],
+        "longer": [a, b + b"x", a[:-1], b],
+        "of another view": [a, b, a, pack(make_view("c", features={"y": DType.INT32}), 1, 9, 0, deleted=False)],
+        "swapped": [b, a, a, b],
+        "of another format": [a, b, a[:48] + b"\x02" + a[49:], b],
+    }[bad]
+    assert NumberRows(plan).vectors([a, b, a, b], NOW) is not None
+    assert NumberRows(plan).vectors(wrong, NOW) is None
+
+
+def test_text_and_request_fields_and_services_of_nothing_are_for_the_long_way() -> None:
+    text = make_view(features={"x": DType.FLOAT64, "s": DType.STRING})
+    assert not NumberRows.fits(make_plan(["v.x"], views=[text]))
+    assert not NumberRows.fits(make_plan(["v.x", "request.r"], views=[make_view()], request={"r": DType.FLOAT64}))
+    assert not NumberRows.fits(make_plan([], views=[make_view()]))
+    assert NumberRows.fits(make_plan(["v.x"], views=[make_view()]))

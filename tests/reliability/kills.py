@@ -1,0 +1,106 @@
+"""A materialisation in a process of its own that kills itself before or after a chosen durable step.
+
+Run as a program: ``kills.py ROOT URL NOW POINT SIDE``; ``POINT`` is ``NAME#NUMBER``, or empty to list the points.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+Side = Literal["before", "after"]
+ROOT = Path(__file__).parents[2]
+_BATCH = 7  # rows: so that a small run has several steps of each kind
+
+
+def points(root: Path, url: str, now_us: int) -> list[str]:
+    """Return the points that a whole run comes by, in order."""
+    done = _child(root, url, now_us, "", "before")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> bool:
+    """Run until a point, and say whether the run died there rather than end without coming by."""
+    done = _child(root, url, now_us, point, side)
+    assert done.returncode in {0, -9}, done.stderr
+    return done.returncode == -9
+
+
+def _child(root: Path, url: str, now_us: int, point: str, side: Side) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.reliability.kills", str(root), url, str(now_us), point, side]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+class Steps:
+    """Counts the durable steps of this process, and dies at one of them."""
+
+    def __init__(self, point: str, side: Side) -> None:
+        self._point = point
+        self._side = side
+        self.passed: list[str] = []
+
+    def wrap(self, owner: Any, name: str, label: Callable[..., str]) -> None:  # noqa: ANN401 - modules and classes
+        """Count the calls of a function, under a label made from its arguments."""
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
+            kind = label(*arguments)
+            point = f"{kind}#{sum(each.partition('#')[0] == kind for each in self.passed) + 1}"
+            self.passed.append(point)
+            self._die(point, "before")
+            result = real(*arguments, **keywords)
+            self._die(point, "after")
+            return result
+
+        setattr(owner, name, call)
+
+    def _die(self, point: str, side: Side) -> None:
+        if (point, side) == (self._point, self._side):
+            os.kill(os.getpid(), 9)
+
+
+def _synced(descriptor: int) -> str:
+    path = Path(f"/proc/self/fd/{descriptor}").readlink()
+    what = "folder" if path.is_dir() else "draft"
+    return f"sync-{what}-of-{'runs' if 'runs' in path.parts else 'log'}"
+
+
+def _linked(_source: Path, target: Path) -> str:
+    return f"link-{'.'.join(Path(target).suffixes[-2:])}".replace("..", ".")
+
+
+def _replaced(_source: Path, target: Path) -> str:
+    return "replace-tail" if Path(target).name == "tail.json" else "replace-progress"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one materialisation under the steps' eyes; without a point, list those passed."""
+    import infra.materialize  # noqa: PLC0415 - only the child needs these
+    import infra.newest  # noqa: PLC0415
+    from infra.log.accepted import Draft  # noqa: PLC0415
+    from infra.online.redis_store import RedisWriter  # noqa: PLC0415
+    from skewless.clock import ManualClock  # noqa: PLC0415
+    from tests.integration.infra.world import World  # noqa: PLC0415
+    from tests.reliability.losses import VIEW  # noqa: PLC0415
+
+    root, url, now_us, point, side = arguments
+    infra.materialize._BATCH_ROWS = infra.newest._BATCH_ROWS = _BATCH
+    steps = Steps(point, "after" if side == "after" else "before")
+    steps.wrap(os, "fsync", _synced)
+    steps.wrap(os, "link", _linked)
+    steps.wrap(Path, "replace", _replaced)
+    steps.wrap(Draft, "write", lambda *_: "write-draft")
+    for name in ("put", "set_marker"):
+        steps.wrap(RedisWriter, name, lambda *_, name=name: name)
+    World(root=Path(root), url=url, clock=ManualClock(int(now_us))).run(VIEW)
+    if not point:
+        sys.stdout.write("\n".join(steps.passed))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,69 @@
+"""Servers that lose what they acknowledged, and the writes that they are to lose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from infra.online.redis_store import RedisReader
+from skewless.dtypes import DType
+from skewless.keys import marker_key
+from skewless.plan import View
+from tests.integration.infra.world import HOUR, World, same, times
+from tests.plans import make_view
+from tests.servers.node import Node
+
+FIRST = 100 * HOUR
+DURABLE = {"appendonly": "yes", "appendfsync": "no", "aof-load-truncated": "yes", "auto-aof-rewrite-percentage": "0"}
+VIEW = make_view("counted", path="counted.parquet", features={"x": DType.FLOAT64, "note": DType.STRING})
+
+
+def write_rounds(world: World, rounds: int, keys: int, *, note: str = "") -> None:
+    """Write a source in which every round brings a row of each key, published at ``round`` hours."""
+    rows = [(key, number) for number in range(rounds) for key in range(keys)]
+    moments = times(*((number + 1) * HOUR + key for key, number in rows))
+    columns = {
+        "id": pa.array([key for key, _ in rows], pa.int64()),
+        "event": moments,
+        "created": moments,
+        "x": pa.array([key + number / 7 for key, number in rows], pa.float64()),
+        "note": pa.array([f"{number}{note}" for _, number in rows], pa.string()),
+    }
+    world.write(VIEW.source.path, columns)
+
+
+def materialize(world: World, rounds: int, keys: int, *, note: str = "") -> None:
+    """Publish one more round and bring the store up to date."""
+    write_rounds(world, rounds, keys, note=note)
+    world.clock.set(FIRST + rounds)
+    world.run(VIEW)
+
+
+def agrees(world: World, keys: int, *, view: View = VIEW) -> bool:
+    """Say whether the store holds what the log says, to the last bit."""
+    ids = [[key] for key in range(keys)]
+    return same(world.online(view, *ids), world.offline(view, *ids))
+
+
+def journal(node: Node) -> Path:
+    """Return the append-only file that a server writes."""
+    (path,) = (node.folder / "appendonlydir").glob("*.incr.aof")
+    return path
+
+
+def lose(node: Node, keep: int) -> None:
+    """Kill a server, cut its append-only file, and start it again: what was behind the cut never happened."""
+    node.kill()
+    with journal(node).open("r+b") as file:
+        file.truncate(keep)
+    node.start()
+
+
+async def reader_marker(world: World, view: View = VIEW) -> int | None:
+    """Return the position that a server of predictions sees."""
+    reader = RedisReader(world.url)
+    try:
+        return await reader.marker(marker_key(world.project, view))
+    finally:
+        await reader.close()

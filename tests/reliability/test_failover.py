@@ -1,0 +1,91 @@
+"""SEMANTICS 4.5 with sentinels: a failover in the middle of a run, and one that loses what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.online.guard import Guard
+from infra.online.port import Binaries
+from infra.online.redis_store import RedisWriter
+from skewless.clock import ManualClock
+from skewless.errors import StoreError
+from skewless.keys import marker_key
+from tests.integration.infra.world import World
+from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_marker, write_rounds
+from tests.servers.programs import program
+from tests.servers.sentinels import SentinelSet, sentinel_set
+
+KEYS = 60
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[SentinelSet]:
+    with sentinel_set(program("valkey"), tmp_path / "set") as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def world(tmp_path: Path, watched: SentinelSet) -> World:
+    return World(root=tmp_path / "p", url=watched.url, clock=ManualClock(FIRST))
+
+
+class FailingOver(RedisWriter):
+    """Loses its master before one of its puts."""
+
+    def __init__(self, watched: SentinelSet, at: int) -> None:
+        super().__init__(watched.url)
+        self._watched = watched
+        self._left = at
+
+    def put(self, keys: Binaries, rows: Binaries) -> int:
+        self._left -= 1
+        if self._left == 0:
+            self._watched.fail_over()
+        return super().put(keys, rows)
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_run_through_a_failover_vouches_for_nothing(
+    world: World, watched: SentinelSet, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.newest._BATCH_ROWS", 7)
+    materialize(world, 1, KEYS)
+    watched.master().ask("WAIT", 2, 10_000)
+    write_rounds(world, 2, KEYS)
+    world.clock.set(FIRST + 2)
+    writer = FailingOver(watched, at)
+    with world.connect() as connection, pytest.raises(StoreError):
+        world.job(connection, writer).run([VIEW])
+    writer.close()
+    assert asyncio.run(reader_marker(world)) == KEYS - 1
+    world.clock.set(FIRST + 3)
+    world.run(VIEW)
+    assert agrees(world, KEYS)
+
+
+def test_writes_that_no_replica_had_are_put_again(world: World, watched: SentinelSet) -> None:
+    materialize(world, 1, KEYS)
+    master = watched.master()
+    master.ask("WAIT", 2, 10_000)
+    replicas = watched.replicas()
+    for node in replicas:
+        node.freeze()
+    # More than the buffers of the kernel between master and replica hold.
+    materialize(world, 2, KEYS, note="x" * 500_000)
+    name, guard = marker_key(world.project, VIEW), Guard()
+    assert guard.lost([name], [asyncio.run(reader_marker(world))]) == set()
+    master.kill()
+    for node in replicas:
+        node.thaw()
+    watched.successor(master)
+    assert guard.lost([name], [asyncio.run(reader_marker(world))]) == {name}
+    assert not agrees(world, KEYS)
+    world.clock.set(FIRST + 100)
+    world.run(VIEW)
+    assert agrees(world, KEYS)
+    assert guard.lost([name], [asyncio.run(reader_marker(world))]) == set()
