@@ -1,97 +1,102 @@
-"""The point-in-time join against pandas and a hand-written ASOF join of the same rows."""
+"""The point-in-time join against Feast's DuckDB store and against DuckDB by hand."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
+from benchmarks import joins
+from benchmarks.contestant import Contestant, Quantity, Race, race
+from benchmarks.histories import ASKED, DAY_US, History, pieces, write_log
+from benchmarks.meter import Report
+from benchmarks.repo import Table
+from benchmarks.result import Result
+from benchmarks.scale import rounds, scaled
+from benchmarks.stored import plan_of
 
-from benchmarks.result import Result, in_turn
-from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
-from infra.offline.as_of import TIME
-from infra.offline.engine import connect
-from infra.offline.views import OfflineViews
-from skewless.dtypes import DType
-from skewless.plan import Column, Source, View
-
-ROWS, ASKED, KEYS = 2_000_000, 200_000, 2_000
-VIEW = View(
-    name="stats",
-    keys=(Column(name="id", dtype=DType.INT64),),
-    features=tuple(Column(name=f"f{i}", dtype=DType.FLOAT64) for i in range(10)),
-    source=Source(path="-", event_column="event_time", columns={}),
-    ttl_us=0,
-    delay_us=0,
-    freshness_us=0,
-)
+LOG, PLUGIN, FEAST, ASOF, UNION = "log", "plugin", "feast", "ASOF", "UNION"
+_MB = 1e6
 
 
 def run() -> list[Result]:
-    """Join 200 k entity rows with 2 M feature rows of 1,000 per key."""
-    rng = np.random.default_rng(7)
-    history = _history(rng)
-    asked = pa.table(
-        {"id": rng.integers(0, KEYS, ASKED), TIME: np.sort(rng.integers(10**9, 10**12, ASKED).astype(np.int64))}
+    """Join 200 k entity rows with 1,000 rows a key, and 1 M with two wide views and a ttl."""
+    keys = scaled(2_000, least=20)
+    deep = History(
+        tables=[Table(name="deep", n_entities=keys, per_entity=1_000, n_features=10)], entity_rows=100 * keys
     )
-    with tempfile.TemporaryDirectory() as folder:
-        log = AcceptedLog(Path(folder) / "log", VIEW.partition)
-        log.append(history)
-        connection = connect(Path(folder) / "spill", memory_limit="4GB")
-        views = OfflineViews(Path(folder), connection)
-        hand = (
-            "SELECT h.* FROM asked e ASOF LEFT JOIN (SELECT * FROM read_parquet(?)) h"
-            f" ON e.id = h.id AND e.{TIME} >= h.{EVENT} ORDER BY e.{TIME}, e.id"
+    keys = scaled(100_000, least=20)
+    wide = History(
+        tables=[
+            Table(name="wide", n_entities=keys, per_entity=20, n_features=30),
+            Table(name="slim", n_entities=keys, per_entity=20, n_features=10),
+        ],
+        entity_rows=10 * keys,
+        ttl_days=7,
+    )
+    return [*_compared(deep, time=0.05, memory=0.1), *_compared(wide, time=1 / 12, memory=0.25)]
+
+
+def _compared(history: History, *, time: float, memory: float) -> list[Result]:
+    """Return the results of one history.
+
+    Args:
+        time, memory: the share of Feast's to stay within.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data, asked = folder / "data", str(folder / "data" / ASKED)
+        history.write(data)
+        own = history.repo(folder / "own", data, "skewless")
+        rows = {table.name: pieces(data, table) for table in history.tables}
+        write_log(plan_of(own).views, rows, own / ".skewless")
+        plugin = history.repo(folder / "plugin", data, "plugin")
+        feast = history.repo(folder / "feast", data, "feast")
+        by_hand = {
+            "tables": {table.name: list(table.features) for table in history.tables},
+            "data": str(data),
+            "asked": asked,
+            "ttl_us": history.ttl_days * DAY_US,
+        }
+
+        def repo(folder: Path) -> dict[str, str]:
+            return {"repo": str(folder), "asked": asked}
+
+        done = race(
+            [
+                Contestant(name=LOG, entrant=joins.skewless_log, arguments=repo(own)),
+                Contestant(name=PLUGIN, entrant=joins.feast_store, arguments=repo(plugin)),
+                Contestant(name=ASOF, entrant=joins.by_asof, arguments=by_hand),
+                Contestant(name=UNION, entrant=joins.by_union, arguments=by_hand),
+                Contestant(name=FEAST, entrant=joins.feast_store, arguments=repo(feast), rounds=1),
+            ],
+            rounds(5),
         )
-        connection.register("asked", asked)
-        left, right = asked.to_pandas(), _frame(history)
+    return _results(history, done, time, memory)
 
-        def ours() -> np.ndarray:
-            return views.read_view(VIEW, asked, "event_time").values["f0"]
 
-        def by_hand() -> object:
-            return connection.sql(hand, params=[log.files()]).to_arrow_table()
+def _results(history: History, done: Race, time: float, memory: float) -> list[Result]:
+    rows = " + ".join(f"{table.n_entities * table.per_entity:,}" for table in history.tables)
+    features = " + ".join(str(table.n_features) for table in history.tables)
+    ttl = f", ttl {history.ttl_days} days" if history.ttl_days else ""
+    what = f"join: {history.entity_rows:,} x {rows} rows, {features} features{ttl}"
 
-        def by_pandas() -> np.ndarray:
-            merged = pd.merge_asof(left, right, left_on=TIME, right_on=EVENT, by="id")
-            return merged["f0"].fillna(0).to_numpy()
-
-        assert np.array_equal(ours(), by_pandas())
-        seconds, ratio = in_turn(ours, by_hand)
-        results = [
-            Result(name="join 200 k x 2 M", value=seconds, unit="s", against="ASOF by hand", ratio=ratio, target=1.3)
-        ]
-        seconds, ratio = in_turn(ours, by_pandas, runs=3)
-        results.append(
-            Result(
-                name="join 200 k x 2 M",
-                value=seconds,
-                unit="s",
-                against="pandas.merge_asof in memory",
-                ratio=ratio,
-            )
+    def result(own: str, peers: tuple[str, ...], of: str, unit: str, quantity: Quantity, target: float) -> Result:
+        best = min(peers, key=lambda peer: done.median(peer, quantity))
+        text = "Feast's DuckDB store" if best == FEAST else f"{best} by hand"
+        return Result(
+            name=f"{what}: {own}, {of}",
+            value=done.median(own, quantity),
+            unit=unit,
+            against=f"{text} ({done.median(best, quantity):,.2f} {unit})",
+            ratio=done.ratio(own, best, quantity),
+            target=target,
         )
-        connection.close()
-        return results
 
-
-def _history(rng: np.random.Generator) -> pa.Table:
-    columns = {
-        "id": rng.integers(0, KEYS, ROWS),
-        **{f"f{i}": rng.normal(size=ROWS) for i in range(10)},
-        EVENT: np.sort(rng.choice(10**12, ROWS, replace=False).astype(np.int64)),
-        CREATED: pa.nulls(ROWS, pa.int64()),
-        TOMBSTONE: np.zeros(ROWS, dtype=np.bool_),
-        REJECT: pa.nulls(ROWS, pa.string()),
-        RAW: pa.nulls(ROWS, pa.string()),
-        INGEST: np.zeros(ROWS, dtype=np.int64),
-        RUN: np.ones(ROWS, dtype=np.int64),
-    }
-    return pa.table(columns)
-
-
-def _frame(history: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = history.select(["id", EVENT, *(f"f{i}" for i in range(10))]).to_pandas()
-    return frame
+    sizes: list[tuple[str, str, Callable[[Report], float]]] = [
+        ("time", "s", Report.seconds),
+        ("memory", "MB", lambda report: report.peak_bytes() / _MB),
+    ]
+    hand = [result(own, (ASOF, UNION), *size, 1.3) for own in (LOG, PLUGIN) for size in sizes]
+    share = {"time": time, "memory": memory}
+    return hand + [result(PLUGIN, (FEAST,), *size, share[size[0]]) for size in sizes]

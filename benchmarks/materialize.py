@@ -1,74 +1,90 @@
-"""Newer-wins writes of packed rows against plain SET of the same bytes."""
+"""Materialisation against Feast's, and against bare writes of the same bytes made ready ahead."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import redis
+from benchmarks import loads
+from benchmarks.contestant import Contestant, Quantity, Race, race
+from benchmarks.meter import Report
+from benchmarks.repo import OURS, Table, applied_repo, feast_redis
+from benchmarks.result import Result
+from benchmarks.scale import rounds, scaled
+from benchmarks.server import own_server
+from benchmarks.stored import save_ready
 
-from benchmarks.result import Result, in_turn
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisWriter
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec
-from skewless.plan import Column, Source, View
-from skewless.rows import NO_TIME, RowCodec, Versions
-
-ROWS = 100_000
-VIEW = View(
-    name="wide",
-    keys=(Column(name="id", dtype=DType.INT64),),
-    features=tuple(Column(name=f"f{i}", dtype=DType.FLOAT64) for i in range(30)),
-    source=Source(path="-", event_column="event_time", columns={}),
-    ttl_us=0,
-    delay_us=0,
-    freshness_us=0,
-)
+FEATURES = 30
+OWN, FEAST = "skewless", "feast"
+SET, SCRIPT, SCRIPTS, WIRE_SET, WIRE_SCRIPT = "SET", "script", "script of many", "SET on the wire", "script on the wire"
 
 
 def run() -> list[Result]:
-    """Write 100 k entities of 30 features, each time one version newer."""
-    values = {f"f{i}": np.random.default_rng(i).normal(size=ROWS) for i in range(30)}
-    nulls = {name: np.zeros(ROWS, dtype=np.bool_) for name in values}
-    names = [key for key in KeyCodec("bench", VIEW).encode_columns({"id": range(ROWS)}) if key is not None]
-    codec, version = RowCodec(VIEW), iter(range(1_000_000))
-    with tempfile.TemporaryDirectory() as folder:
-        server = PrivateServer(Path(folder))
-        url = server.ensure()
-        writer, client = RedisWriter(url), redis.Redis.from_url(url)
-
-        def rows() -> list[bytes]:
-            now = np.full(ROWS, next(version), dtype=np.int64)
-            none = np.full(ROWS, NO_TIME, dtype=np.int64)
-            flags = np.zeros(ROWS, dtype=np.bool_)
-            return codec.encode(
-                Versions(event_ts=now, created_ts=none, seq=now, run_id=now, tombstone=flags), values, nulls
-            )
-
-        def ours() -> int:
-            return writer.put(names, rows())
-
-        def plain() -> None:
-            packed = rows()
-            for start in range(0, ROWS, 1_000):
-                pipe = client.pipeline(transaction=False)
-                for key, row in zip(names[start : start + 1_000], packed[start : start + 1_000], strict=True):
-                    pipe.set(b"plain" + key, row)
-                pipe.execute()
-
-        assert ours() == ROWS
-        assert client.get(names[7]) is not None
-        seconds, ratio = in_turn(ours, plain, runs=3)
-        client.close()
-        server.stop()
-    return [
-        Result(
-            name="pack and write 100 k x 30, newer wins",
-            value=ROWS / seconds,
-            unit="rows/s",
-            against="the same packed, redis-py SET",
-            ratio=ratio,
+    """Materialise 200 k entities of 30 features from one Parquet file."""
+    table = Table(name="wide", n_entities=scaled(200_000), n_features=FEATURES, text=True)
+    with tempfile.TemporaryDirectory() as name, own_server() as url:
+        folder = Path(name)
+        table.write(folder)
+        ours = applied_repo(folder / "ours", [table], folder, OURS)
+        theirs = applied_repo(folder / "theirs", [table], folder, feast_redis(url))
+        common = {"repo": str(ours), "url": url, "n_entities": table.n_entities}
+        Contestant(name=OWN, entrant=loads.skewless, arguments=common).run()
+        save_ready(url, folder / "ready.arrow")
+        ready = {**common, "ready": str(folder / "ready.arrow")}
+        return _results(
+            race(
+                [
+                    Contestant(name=OWN, entrant=loads.skewless, arguments=common),
+                    Contestant(name=SET, entrant=loads.plain_set, arguments=ready),
+                    Contestant(name=SCRIPT, entrant=loads.plain_script, arguments={**ready, "per_call": 1}),
+                    Contestant(
+                        name=SCRIPTS, entrant=loads.plain_script, arguments={**ready, "per_call": loads.KEYS_PER_CALL}
+                    ),
+                    Contestant(name=WIRE_SET, entrant=loads.wire_set, arguments=ready),
+                    Contestant(name=WIRE_SCRIPT, entrant=loads.wire_script, arguments=ready),
+                    Contestant(name=FEAST, entrant=loads.feast, arguments={**common, "repo": str(theirs)}, rounds=2),
+                ],
+                rounds(5),
+            ),
+            table,
         )
+
+
+def _results(done: Race, table: Table) -> list[Result]:
+    what = f"materialize: {table.n_entities:,} entities x {table.n_features} features"
+    n = table.n_entities
+
+    def rate(report: Report) -> float:
+        return n / report.seconds()
+
+    def against(peer: str, text: str, target: float | None) -> Result:
+        return Result(
+            name=f"{what}, rate",
+            value=done.median(OWN, rate),
+            unit="rows/s",
+            against=f"{text} ({done.median(peer, rate):,.0f} rows/s)",
+            ratio=done.ratio(OWN, peer, rate),
+            target=target,
+        )
+
+    def small(what_of: str, unit: str, quantity: Quantity, target: float | None) -> Result:
+        return Result(
+            name=f"{what}, {what_of}",
+            value=done.median(OWN, quantity),
+            unit=unit,
+            against=f"`feast materialize` ({done.median(FEAST, quantity):,.0f} {unit})",
+            ratio=done.ratio(OWN, FEAST, quantity),
+            target=target,
+        )
+
+    return [
+        against(FEAST, "`feast materialize` to Redis", 15),
+        small("client memory", "MB", lambda report: report.peak_bytes() / 1e6, 0.2),
+        small("client memory without imports", "MB", lambda report: report.grown_bytes() / 1e6, None),
+        small("bytes per key in Redis", "bytes", lambda report: report.facts["bytes_per_key"], 0.6),
+        against(SET, "SET of ready-made bytes, redis-py pipeline", 0.4),
+        against(SCRIPT, "the bare compare-and-set script with them, a call per row, redis-py pipeline", 0.8),
+        against(SCRIPTS, f"the same, {loads.KEYS_PER_CALL} rows a call", None),
+        against(WIRE_SET, "the server's limit: SET commands that lie ready in memory", None),
+        against(WIRE_SCRIPT, "the server's limit: script calls that lie ready in memory", None),
     ]

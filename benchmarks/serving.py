@@ -63,7 +63,7 @@ def run() -> list[Result]:
                 process.terminate()
                 process.wait(20)
             project.close()
-    name = "one prediction over HTTP, concurrency 1"
+    name = "serving: one prediction over HTTP, concurrency 1"
     return [Result(name=name, value=seconds / REQUESTS * 1e3, unit="ms", against="empty FastAPI endpoint", ratio=ratio)]
 
 
