@@ -42,28 +42,6 @@ _STATUS_OF = {
 _STATUS_BYTES = np.array([_STATUS_OF.get(status, FieldStatus.INVALID) for status in Status], dtype=np.uint8)
 
 
-def feature_vectors(
-    kinds: Sequence[str], values: Sequence[npt.NDArray[Any]], nulls: BoolArray, status: StatusArray, stamps: bytes
-) -> bytes:
-    """Return k features of n rows as the bytes of a response that holds just their vectors.
-
-    Args:
-        kinds: per feature, the field of ``Value`` that holds it, or ``OPAQUE``.
-        values: per feature, as the row codec returns it, shape ``(n,)``.
-        nulls: shape ``(k, n)``.
-        status: of the rows, shape ``(n,)``; only PRESENT ones show their values.
-        stamps: what ``event_stamps`` returned for the rows.
-
-    >>> parts = feature_vectors(
-    ...     ["int64_val"], [np.array([7, 0])], np.array([[False, True]]), np.zeros(2, dtype=np.uint8), b""
-    ... )
-    >>> vector = GetOnlineFeaturesResponse.FromString(parts).results[0]
-    >>> vector.values[0].int64_val, vector.values[1].WhichOneof("val"), list(vector.statuses)
-    (7, None, [1, 2])
-    """
-    return response_bytes(column_entries(kinds, values, shown_cells(nulls, status)), nulls, status, stamps)
-
-
 def shown_cells(nulls: BoolArray, status: StatusArray) -> BoolArray:
     """Return which values are told, shape ``(k, n)``."""
     cells: BoolArray = ~nulls & (status == _PRESENT)
@@ -71,7 +49,13 @@ def shown_cells(nulls: BoolArray, status: StatusArray) -> BoolArray:
 
 
 def column_entries(kinds: Sequence[str], values: Sequence[npt.NDArray[Any]], shown: BoolArray) -> list[bytes]:
-    """Return for each feature its entries of the repeated ``Value``, those of one kind in one step."""
+    """Return for each feature its entries of the repeated ``Value``, those of one kind in one step.
+
+    Args:
+        kinds: per feature, the field of ``Value`` that holds it, or ``OPAQUE``.
+        values: per feature, as the row codec returns it, shape ``(n,)``.
+        shown: which values are told, shape ``(k, n)``.
+    """
     entries = [b""] * len(kinds)
     for kind in dict.fromkeys(kinds):
         places = [i for i, item in enumerate(kinds) if item == kind]
@@ -81,7 +65,20 @@ def column_entries(kinds: Sequence[str], values: Sequence[npt.NDArray[Any]], sho
 
 
 def response_bytes(entries: Sequence[bytes], nulls: BoolArray, status: StatusArray, stamps: bytes) -> bytes:
-    """Return a response that holds just the vectors of some entries; arguments as of ``feature_vectors``."""
+    """Return k features of n rows as the bytes of a response that holds just their vectors.
+
+    Args:
+        entries: what ``column_entries`` or ``few_entries`` returned.
+        nulls: shape ``(k, n)``.
+        status: of the rows, shape ``(n,)``.
+        stamps: what ``event_stamps`` returned for the rows.
+
+    >>> nulls, status = np.array([[False, True]]), np.zeros(2, dtype=np.uint8)
+    >>> entries = column_entries(["int64_val"], [np.array([7, 0])], shown_cells(nulls, status))
+    >>> vector = GetOnlineFeaturesResponse.FromString(response_bytes(entries, nulls, status, b"")).results[0]
+    >>> vector.values[0].int64_val, vector.values[1].WhichOneof("val"), list(vector.statuses)
+    (7, None, [1, 2])
+    """
     present = status == _PRESENT
     statuses = _STATUS_BYTES[np.where(nulls & present, _NULL, status)].tobytes()
     n = len(status)

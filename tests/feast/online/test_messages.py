@@ -22,7 +22,7 @@ from infra.feast_plugins.few_vectors import entry_writers, few_entries
 from infra.feast_plugins.online_answers import ask
 from infra.feast_plugins.rows import Positions, Row, pack_rows
 from infra.feast_plugins.stored import OPAQUE, Stored, stored_form
-from infra.feast_plugins.vectors import FeatureVector, column_entries, event_stamps, feature_vectors
+from infra.feast_plugins.vectors import FeatureVector, column_entries, event_stamps, response_bytes, shown_cells
 from skewless.clock import ManualClock, to_us
 from skewless.errors import RequestError, SkewlessError, SourceError
 from skewless.status import Status
@@ -63,6 +63,12 @@ def column(values: list[Any], dtype: str) -> npt.NDArray[Any]:
     return array
 
 
+def answered(
+    kinds: list[str], values: list[Any], nulls: npt.NDArray[np.bool_], status: npt.NDArray[np.uint8], stamps: bytes
+) -> bytes:
+    return response_bytes(column_entries(kinds, values, shown_cells(nulls, status)), nulls, status, stamps)
+
+
 @given(data=st.data(), n=st.integers(0, 4))
 def test_vectors_are_what_protobuf_would_write(data: st.DataObject, n: int) -> None:
     kinds = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=5))
@@ -72,9 +78,7 @@ def test_vectors_are_what_protobuf_would_write(data: st.DataObject, n: int) -> N
     times = np.array(data.draw(st.lists(st.integers(-(2**55), 2**55), min_size=n, max_size=n)), dtype=np.int64)
     columns = [column(values, NUMPY[kind]) for values, kind in zip(drawn, kinds, strict=True)]
     stamps = event_stamps(times, status == Status.PRESENT)
-    found = GetOnlineFeaturesResponse.FromString(
-        feature_vectors(kinds, columns, nulls.reshape(len(kinds), n), status, stamps)
-    )
+    found = GetOnlineFeaturesResponse.FromString(answered(kinds, columns, nulls.reshape(len(kinds), n), status, stamps))
     expected = [
         vector(kind, values, null, status, times)
         for kind, values, null in zip(kinds, drawn, nulls.reshape(len(kinds), n), strict=True)
@@ -131,7 +135,7 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
     status = np.zeros(len(rows), dtype=np.uint8)
     for kind in VALUES:
         answer = GetOnlineFeaturesResponse.FromString(
-            feature_vectors([kind], [read.values[kind]], read.nulls[kind][None, :], status, b"")
+            answered([kind], [read.values[kind]], read.nulls[kind][None, :], status, b"")
         ).results[0]
         assert [v.SerializeToString() for v in answer.values] == [m[kind].SerializeToString() for m in messages]
     names = data.draw(st.permutations(sorted(VALUES)))
