@@ -14,7 +14,7 @@ from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 from tests.servers.node import Node
 
-FIRST = 100 * HOUR
+FIRST = 1_000 * HOUR
 DURABLE = {"appendonly": "yes", "appendfsync": "no", "aof-load-truncated": "yes", "auto-aof-rewrite-percentage": "0"}
 VIEW = make_view("counted", path="counted.parquet", features={"x": DType.FLOAT64, "note": DType.STRING})
 
