@@ -11,10 +11,9 @@ from typing import Any
 from feast import Entity, FeatureView, Field, StreamFeatureView
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.repo_config import RepoConfig
-from feast.types import PrimitiveFeastType
 from feast.value_type import ValueType
 
-from infra.compiler.views import compile_view
+from infra.compiler.views import compile_view, primitive
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.keys import KEY_DTYPES, KeyCodec
@@ -27,16 +26,6 @@ DUMMY_KEY = "__dummy_id"
 Table = Any  # FeatureView, StreamFeatureView, OnDemandFeatureView or LabelView: Feast gives them no common type
 JoinKeys = Callable[[], Mapping[str, str]]
 
-_DTYPES = {
-    PrimitiveFeastType.INT32: DType.INT32,
-    PrimitiveFeastType.INT64: DType.INT64,
-    PrimitiveFeastType.FLOAT32: DType.FLOAT32,
-    PrimitiveFeastType.FLOAT64: DType.FLOAT64,
-    PrimitiveFeastType.BOOL: DType.BOOL,
-    PrimitiveFeastType.STRING: DType.STRING,
-    PrimitiveFeastType.BYTES: DType.BYTES,
-    PrimitiveFeastType.UNIX_TIMESTAMP: DType.TIMESTAMP,
-}
 _KINDS = {
     DType.INT32: "int32_val",
     DType.INT64: "int64_val",
@@ -99,7 +88,7 @@ def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored
     if view is None:
         view = _lenient(table, fields)
     name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
-    opaque = {field.name for field in fields if _dtype(field) is None}
+    opaque = {field.name for field in fields if primitive(field.dtype) is None}
     return Stored(
         view=replace(view, name=name) if name != view.name else view,
         kinds={column.name: OPAQUE if column.name in opaque else _KINDS[column.dtype] for column in view.features},
@@ -158,7 +147,7 @@ def _lenient(table: Table, fields: Sequence[Field]) -> View:
     return View(
         name=table.name,
         keys=keys or (Column(name=DUMMY_KEY, dtype=DType.STRING),),
-        features=tuple(Column(name=field.name, dtype=_dtype(field) or DType.BYTES) for field in fields),
+        features=tuple(Column(name=field.name, dtype=primitive(field.dtype) or DType.BYTES) for field in fields),
         # Nothing reads it; it makes another type or source another view, as in the plan.
         source=Source(
             path=f"feast:{type(source).__name__}:{getattr(source, 'name', '')}",
@@ -180,10 +169,6 @@ def _features(table: Table) -> list[Field]:
     return [fields.pop(name) for name in first] + list(fields.values())
 
 
-def _dtype(field: Field) -> DType | None:
-    return _DTYPES.get(field.dtype) if isinstance(field.dtype, PrimitiveFeastType) else None
-
-
 def _key_dtype(field: Field) -> DType:
-    dtype = _dtype(field)
+    dtype = primitive(field.dtype)
     return dtype if dtype in KEY_DTYPES else DType.BYTES
