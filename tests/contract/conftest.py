@@ -10,6 +10,7 @@ import pytest
 
 from infra.online.private_server import PrivateServer
 from tests.servers.cluster import Cluster, cluster
+from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
@@ -46,6 +47,16 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSet]:
     with sentinel_set(program("valkey"), tmp_path_factory.mktemp("watched")) as nodes:
         yield nodes
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    named = named_broker()
+    if named:
+        yield named
+        return
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Puts events into a Kafka topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infra.streams.kafka_client import TIMED_OUT, kafka, made_with, refused
+from infra.streams.kafka_settings import producer_settings
+from skewless.errors import StoreError
+
+_GRACE_S = 2.0
+
+
+class KafkaSender:
+    """See ``EventSender``; a message is stored on all replicas in step, once for each call that sends it.
+
+    Args:
+        bootstrap: brokers to ask first, ``HOST:PORT,HOST:PORT``.
+        topic: must exist, or be made by the broker on its own.
+        settings: of librdkafka, for example for TLS and passwords; never logged.
+        timeout_s: how long a message may take, in seconds.
+
+    Raises:
+        DefinitionError: the client does not take the settings.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, *, settings: Mapping[str, Any] | None = None, timeout_s: float = 30.0
+    ) -> None:
+        self._topic = topic
+        self._timeout_s = timeout_s
+        self._settings = producer_settings(
+            bootstrap, {"message.timeout.ms": int(timeout_s * 1_000), **(settings or {})}
+        )
+        self._errors: list[kafka.KafkaError] = []
+        self._producer = self._opened()
+
+    def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
+        """See ``EventSender``."""
+        self._errors.clear()
+        try:
+            for number, payload in enumerate(payloads):
+                self._produce(payload, None if keys is None else keys[number])
+            left = self._producer.flush(self._timeout_s + _GRACE_S)
+        except kafka.KafkaException as error:
+            raise self._given_up(error.args[0]) from error
+        if left or self._errors:
+            raise self._given_up(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
+
+    def close(self) -> None:
+        """See ``EventSender``."""
+        self._producer.flush(_GRACE_S)
+
+    def _opened(self) -> kafka.Producer:
+        with made_with(self._topic):
+            return kafka.Producer(self._settings)
+
+    def _produce(self, payload: bytes, key: str | None) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic, value=payload, key=key, on_delivery=self._delivered)
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                self._producer.poll(0)
+                return
+
+    def _delivered(self, error: kafka.KafkaError | None, _: kafka.Message) -> None:
+        if error is not None:
+            self._errors.append(error)
+
+    def _given_up(self, error: kafka.KafkaError) -> StoreError:
+        """Return what is to be raised; what waits to be sent must not follow later, after what is sent next."""
+        self._producer.purge()
+        self._producer.flush(_GRACE_S)
+        self._producer = self._opened()  # a fatal error ends a producer
+        return refused(self._topic, error)

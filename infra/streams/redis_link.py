@@ -1,0 +1,103 @@
+"""A connection to Redis that is opened when it is needed, and whose absence is waited out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - redis-py's own, which is no OSError
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,  # noqa: A004 - as above
+    TryAgainError,
+)
+from redis.retry import Retry
+
+from infra.online.address import Address, display_url
+from infra.online.clients import close_client, open_client
+from infra.online.failures import translated
+
+_FINAL = (AuthenticationError, AuthorizationError)  # redis-py counts them among the connection's errors
+_PASSING = (
+    ClusterDownError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    TimeoutError,
+    TryAgainError,
+)
+_log = structlog.get_logger(__name__)
+
+
+class RedisLink:
+    """One client, of one thread.
+
+    Args:
+        url: as in the setting ``redis_url``.
+        timeout_s: how long an answer is waited for, in seconds.
+
+    Raises:
+        StoreError: it is not the URL of a Redis.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._address = Address.parse(url)
+        self._timeout_s = timeout_s
+        self._client: Any = None
+        self.trouble: str | None = None
+
+    @property
+    def one_server(self) -> bool:
+        """Whether all keys are at one server, so that one command may name several."""
+        return self._address.kind != "cluster"
+
+    def client(self) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
+        """Return the client, opened if it is not."""
+        if self._client is None:
+            client = open_client(self._address, self._timeout_s)
+            # Whoever waits for a server asks again anyway; and what was sent must not be sent twice unasked.
+            client.set_retry(Retry(NoBackoff(), 0))
+            self._client = client
+        return self._client
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let a block end early where the server is away: ``trouble`` says so.
+
+        Raises:
+            StoreError: the server refuses for good.
+        """
+        try:
+            yield
+            self.trouble = None
+        except _PASSING as error:
+            if isinstance(error, _FINAL):
+                with translated(self._address.url):
+                    raise
+            self._note(error)
+        except RedisError:
+            with translated(self._address.url):
+                raise
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._client is not None:
+            close_client(self._client)
+            self._client = None
+
+    def _note(self, error: Exception) -> None:
+        if self.trouble is None:
+            _log.warning("stream.away", redis=display_url(self._address.url), error=str(error))
+        self.trouble = f"Redis at {display_url(self._address.url)} did not answer: {error}"
+        if not self.one_server:
+            self.close()  # its nodes may have other addresses when they are back

@@ -1,0 +1,240 @@
+"""A stream of events in Redis or Valkey Streams, shared among workers by leases.
+
+Consumer groups of Redis are not used: the accepted log knows what was read (SEMANTICS 4.2).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from infra.streams.port import Messages, Owner, Partition
+from infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
+from infra.streams.redis_leases import Leases
+from infra.streams.redis_link import RedisLink
+from infra.streams.redis_trim import Kept
+
+_BEATS_OF_A_LEASE = 10
+_PAUSE_S = 0.02
+_MOST_COUNTED = 10_000
+# Makes the stream where there is none, so that a stream that is missing later was deleted.
+_OPEN = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XADD', KEYS[1], '0-1', 'e', '')
+  redis.call('XDEL', KEYS[1], '0-1')
+  redis.call('SET', KEYS[2], ARGV[1])
+end
+redis.call('SET', KEYS[2], ARGV[1], 'NX')
+redis.call('HSETNX', KEYS[3], ARGV[2], 0)
+return redis.call('GET', KEYS[2])
+"""
+_COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Reading:
+    """How far an owned partition was read.
+
+    Args:
+        following: the next position to read.
+        index: how many entries the stream had ever had before that position; too low where it had to be guessed.
+    """
+
+    partition: Partition
+    following: int
+    index: int
+    kept: Kept | None
+
+
+class RedisStream:
+    """See ``EventStream``. The position of an entry is ``(milliseconds << 22) + sequence number`` of its id.
+
+    Args:
+        url: as in the setting ``redis_url``.
+        project: whose stream it is.
+        source: the name of the source of events.
+        n_partitions: the same number as its senders have.
+        owner: told of partitions as they come and go.
+        group: the workers that share the partitions.
+        lease_s: a worker that was not heard of for so long loses its partitions, in seconds.
+        keep: how many messages stay at least when all groups have committed them; None: all.
+        timeout_s: how long an answer is waited for, in seconds; more than a tenth of ``lease_s``.
+
+    Raises:
+        StoreError: ``url`` is not the URL of a Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        project: str,
+        source: str,
+        n_partitions: int,
+        owner: Owner,
+        group: str = "skewless",
+        lease_s: float = 10.0,
+        keep: int | None = None,
+        timeout_s: float = 2.0,
+    ) -> None:
+        self._keys = EventKeys(project=project, source=source, group=group)
+        self._n = n_partitions
+        self._owner = owner
+        self._keep = keep
+        self._leases = Leases(self._keys, n_partitions, lease_s)
+        self._link = RedisLink(url, timeout_s)
+        self._beat_s = min(1.0, lease_s / _BEATS_OF_A_LEASE)
+        self._next_beat = 0.0
+        self._owned: dict[int, _Reading] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """See ``EventStream``."""
+        return self._link.trouble
+
+    def poll(self, limit: int, timeout_s: float) -> list[Messages]:
+        """See ``EventStream``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found: list[Messages] = []
+            with self._link.waiting():
+                client = self._link.client()
+                self._beat(client)
+                found = self._read(client, limit)
+                if not found:
+                    self._wait(client, min(deadline, self._next_beat) - time.monotonic())
+            left = deadline - time.monotonic()
+            if found or left <= 0:
+                return found
+            if self.trouble:
+                time.sleep(min(left, _PAUSE_S))
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        """See ``EventStream``."""
+        by_partition = {reading.partition: index for index, reading in self._owned.items()}
+        mine = {by_partition[partition]: at for partition, at in positions.items() if partition in by_partition}
+        if not mine:
+            return
+        with self._link.waiting():
+            pipe = self._link.client().pipeline(transaction=False)
+            for index, at in mine.items():
+                pipe.hset(self._keys.committed(index), self._keys.group, at)
+                pipe.hvals(self._keys.committed(index))
+            committed = pipe.execute()[1::2]
+            least = {index: min(map(int, found)) for index, found in zip(mine, committed, strict=True)}
+            self._trim(mine, least)
+
+    def lag(self) -> int | None:
+        """Return how many messages were not yet returned; too many, rather than too few, soon after a take-over."""
+        with self._link.waiting():
+            client = self._link.client()
+            return sum(self._unread(client, index) for index in self._owned)
+        return None
+
+    def close(self) -> None:
+        """See ``EventStream``."""
+        owned = list(self._owned)
+        for index in owned:
+            self._revoke(index)
+        try:
+            with self._link.waiting():
+                client = self._link.client()
+                self._leases.release(client, owned)
+                self._leases.leave(client)
+        finally:
+            self._link.close()
+
+    def _beat(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+        if time.monotonic() < self._next_beat:
+            return
+        share = self._leases.beat(client)
+        self._leases.renew(client, list(self._owned))
+        self._drop_lost(client, list(self._owned))
+        for index in list(self._owned)[share:]:
+            self._revoke(index)
+            self._leases.release(client, [index])
+        for index in range(self._n):
+            if len(self._owned) < share and index not in self._owned and self._leases.take(client, index):
+                self._assign(client, index)
+        self._next_beat = time.monotonic() + self._beat_s
+
+    def _drop_lost(self, client: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - as above
+        epochs = {index: self._owned[index].partition.epoch for index in indices}
+        for index in set(indices) - self._leases.confirmed(client, epochs):
+            _log.warning("stream.partition_lost", stream=self._keys.stream(index))
+            self._revoke(index)
+            self._next_beat = 0.0  # it may be free, in another life
+
+    def _assign(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
+        stream = self._keys.stream(index)
+        names = (stream, self._keys.epoch(index), self._keys.committed(index))
+        epoch = client.eval(_OPEN, len(names), *names, secrets.token_hex(8), self._keys.group)
+        partition = Partition(name=str(index), epoch=epoch.decode())
+        following = self._owner.assigned(partition) or 0
+        kept = None if self._keep is None else Kept(self._keep)
+        self._owned[index] = _Reading(partition, following, 0, kept)
+        info = client.xinfo_stream(stream)
+        counted = client.eval(_COUNT, 1, stream, entry_id_of(following), _MOST_COUNTED)
+        unread = counted if counted < _MOST_COUNTED else info["length"]
+        self._owned[index].index = info["entries-added"] - unread
+
+    def _revoke(self, index: int) -> None:
+        self._owner.revoked(self._owned[index].partition)
+        del self._owned[index]
+
+    def _read(self, client: Any, limit: int) -> list[Messages]:  # noqa: ANN401 - as above
+        if not self._owned:
+            return []
+        count = -(-limit // len(self._owned))
+        pipe = client.pipeline(transaction=False)
+        for index, reading in self._owned.items():
+            start = entry_id_of(reading.following)
+            pipe.execute_command("XRANGE", self._keys.stream(index), start, "+", "COUNT", count)
+        found = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
+        if found:
+            # Asked after the messages were read: they are of the life that is confirmed here.
+            self._drop_lost(client, list(found))
+        return [_read(self._owned[index], entries) for index, entries in found.items() if index in self._owned]
+
+    def _wait(self, client: Any, seconds: float) -> None:  # noqa: ANN401 - as above
+        if seconds <= 0:
+            return
+        if not self._owned or not self._link.one_server:
+            time.sleep(min(seconds, _PAUSE_S))
+            return
+        keys = [self._keys.stream(index) for index in self._owned]
+        after = [entry_id_of(max(0, reading.following - 1)) for reading in self._owned.values()]
+        client.execute_command("XREAD", "COUNT", 1, "BLOCK", max(1, int(seconds * 1_000)), "STREAMS", *keys, *after)
+
+    def _trim(self, mine: Mapping[int, int], least: Mapping[int, int]) -> None:
+        pipe = self._link.client().pipeline(transaction=False)
+        for index, at in mine.items():
+            kept = self._owned[index].kept
+            floor = kept.floor(at) if kept else None
+            if floor is not None:
+                floor = min(floor, least[index])
+                pipe.execute_command("XTRIM", self._keys.stream(index), "MINID", "~", entry_id_of(floor))
+        pipe.execute()
+
+    def _unread(self, client: Any, index: int) -> int:  # noqa: ANN401 - as above
+        reading, info = self._owned[index], client.xinfo_stream(self._keys.stream(index))
+        if position_of(info["last-generated-id"]) < reading.following:
+            reading.index = info["entries-added"]
+        return max(0, int(info["entries-added"]) - reading.index)
+
+
+def _read(reading: _Reading, entries: Sequence[Any]) -> Messages:
+    """Return entries, each an id and its fields, as messages; they count as read."""
+    positions = [position_of(entry_id) for entry_id, _ in entries]
+    payloads = [fields.get(FIELD) for _, fields in entries]
+    reading.following = positions[-1] + 1
+    reading.index += len(positions)
+    if reading.kept:
+        reading.kept.read(len(positions), reading.following)
+    return Messages(partition=reading.partition, positions=positions, payloads=payloads)

@@ -1,0 +1,173 @@
+"""What holds of Kafka beyond the contract of all streams."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import KafkaError, Uuid
+from structlog.testing import capture_logs
+
+from infra.streams import kafka_client
+from infra.streams.kafka_sender import KafkaSender
+from infra.streams.kafka_stream import KafkaStream
+from infra.streams.port import Partition
+from skewless.errors import DefinitionError, StoreError
+from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
+from tests.servers.kafka import KafkaBroker
+
+NOWHERE = "127.0.0.1:1"
+
+
+class Lives:
+    """Tells ids of topics, which noida-db does not: ``life`` says which."""
+
+    life = 1
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def poll(self, _: float) -> None:
+        pass
+
+    def describe_topics(self, *_: object, **__: object) -> Mapping[str, Future[SimpleNamespace]]:
+        answer = Future[SimpleNamespace]()
+        answer.set_result(SimpleNamespace(topic_id=Uuid(7, Lives.life)))
+        return defaultdict(lambda: answer)
+
+
+class Reader:
+    """Reads from a position on, and logs nothing."""
+
+    def __init__(self, position: int | None = None) -> None:
+        self.position = position
+
+    def assigned(self, _: Partition) -> int | None:
+        return self.position
+
+    def revoked(self, _: Partition) -> None:
+        return None
+
+
+@pytest.fixture
+def place(kafka: KafkaBroker) -> KafkaPlace:
+    return KafkaPlace(kafka)
+
+
+def send(place: KafkaPlace, payloads: list[bytes]) -> None:
+    sender = place.sender()
+    sender.send(payloads, spread(len(payloads)))
+    sender.close()
+
+
+def test_1_4_another_topic_id_is_another_life(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.streams.kafka_stream.AdminClient", Lives)
+    monkeypatch.setattr(Lives, "life", 1)
+    log = Log()
+    send(place, numbered(200))
+    worker = Worker(place, log)
+    poll_until([worker], log.has(200))
+    old = worker.owned
+    assert len({partition.epoch for partition in old}) == 1
+    place.broker.delete(place.topic)
+    Lives.life = 2
+    place.broker.make(place.topic, N)
+    send(place, numbered(30, 200))
+    poll_until([worker], log.has(230))
+    assert set(worker.revocations) == old
+    assert not worker.owned & old
+    new = [int(payload or b"") for partition in worker.owned for _, payload in log.read[partition]]
+    assert sorted(new) == list(range(200, 230))
+    assert all("/" not in partition.epoch for partition in worker.owned)
+    worker.stream.close()
+
+
+def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldest(place: KafkaPlace) -> None:
+    send(place, numbered(100))
+    stream = place.stream(Reader(1_000), "g")
+    with capture_logs() as logs:
+        seen, troubles = set[bytes | None](), set[str]()
+        while len(seen) < 100:
+            for messages in stream.poll(1_000, 0.1):
+                seen |= set(messages.payloads)
+            troubles |= {stream.trouble or ""}
+    assert seen == set(numbered(100))
+    assert any("was to be read from 1000" in trouble for trouble in troubles)
+    gone = [entry for entry in logs if entry["event"] == "stream.out_of_range"]
+    assert {entry["partition"] for entry in gone} == {str(index) for index in range(N)}
+    assert all(entry["log_level"] == "error" and entry["oldest"] == 0 for entry in gone)
+    stream.close()
+
+
+def test_a_position_at_the_end_is_no_trouble(place: KafkaPlace) -> None:
+    stream = place.stream(Reader(0), "g")
+    assert stream.poll(10, 1.5) == []
+    assert stream.trouble is None
+    assert stream.lag() == 0
+    stream.close()
+
+
+def test_a_topic_that_is_not_there_is_waited_for(place: KafkaPlace) -> None:
+    place.broker.delete(place.topic)
+    log = Log()
+    worker = Worker(place, log)
+    poll_until([worker], lambda: worker.stream.trouble)
+    place.broker.make(place.topic, N)
+    send(place, numbered(20))
+    poll_until([worker], log.has(20))
+    assert worker.stream.trouble is None
+    worker.stream.close()
+
+
+def test_a_broker_that_never_was_there_is_waited_for() -> None:
+    stream = KafkaStream(NOWHERE, "t", owner=Reader(), settings=QUICK)
+    while not stream.trouble:
+        assert stream.poll(10, 0.1) == []
+    assert stream.lag() == 0
+    stream.commit({Partition(name="0", epoch="t0"): 1})
+    stream.close()
+
+
+def test_a_sender_without_a_broker_says_so() -> None:
+    sender = KafkaSender(NOWHERE, "t", timeout_s=0.5)
+    with pytest.raises(StoreError, match="Kafka topic 't'"):
+        sender.send([b"x"])
+    sender.close()
+
+
+def test_what_the_broker_forbids_is_an_error(place: KafkaPlace) -> None:
+    stream = place.stream(Reader(), "g")
+    stream._heard(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(StoreError, match="TOPIC_AUTHORIZATION_FAILED"):
+        stream.poll(1, 0.0)
+    stream.close()
+
+
+def test_settings_that_are_ours_are_not_taken() -> None:
+    with pytest.raises(DefinitionError, match=r"auto\.offset\.reset"):
+        KafkaStream(NOWHERE, "t", owner=Reader(), settings={"auto.offset.reset": "latest"})
+    with pytest.raises(DefinitionError, match="acks"):
+        KafkaSender(NOWHERE, "t", settings={"acks": 0})
+
+
+@pytest.mark.parametrize("settings", [{"no.such": "hush"}, {"security.protocol": "hush"}])
+def test_settings_that_the_client_refuses_are_named_without_their_values(settings: dict[str, str]) -> None:
+    for make in (
+        lambda: KafkaStream(NOWHERE, "t", owner=Reader(), settings=settings),
+        lambda: KafkaSender(NOWHERE, "t", settings=settings),
+    ):
+        with pytest.raises(DefinitionError, match="are refused") as caught:
+            make()
+        assert "hush" not in str(caught.value)
+
+
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(DefinitionError, match=r"pip install 'skewless\[kafka\]'"):
+        runpy.run_path(str(Path(kafka_client.__file__)))

@@ -1,0 +1,157 @@
+"""What the replay of Parquet files promises as a stream."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.streams.parquet_stream import ParquetStream
+from infra.streams.port import Partition
+from skewless.clock import ManualClock
+from skewless.errors import DefinitionError, SourceError
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+class Owner:
+    def __init__(self, position: int | None = None) -> None:
+        self.position = position
+        self.owned: list[Partition] = []
+        self.revocations: list[Partition] = []
+
+    def assigned(self, partition: Partition) -> int | None:
+        self.owned.append(partition)
+        return self.position
+
+    def revoked(self, partition: Partition) -> None:
+        self.revocations.append(partition)
+
+
+def write(path: Path, seconds: Sequence[float | None], first: int = 0) -> None:
+    times = [None if s is None else START + timedelta(seconds=s) for s in seconds]
+    rows = {"t": pa.array(times, pa.timestamp("us", "UTC")), "n": list(range(first, first + len(times)))}
+    path.parent.mkdir(exist_ok=True, parents=True)
+    pq.write_table(pa.table(rows), path, row_group_size=100)
+
+
+def drained(stream: ParquetStream, limit: int = 1_000) -> list[tuple[int, int]]:
+    """Return the positions and numbers of all rows that are left."""
+    found = list[tuple[int, int]]()
+    while not stream.done:
+        for messages in stream.poll(limit, 1.0):
+            assert len(messages.positions) == len(messages.payloads) <= limit
+            numbers = [json.loads(payload or b"")["n"] for payload in messages.payloads]
+            found += zip(messages.positions, numbers, strict=True)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    chance = random.Random(3)
+    write(tmp_path / "b.parquet", [chance.randrange(1_000) for _ in range(20_000)], 10_000)
+    write(tmp_path / "a" / "z.parquet", [chance.randrange(1_000) for _ in range(10_000)], 0)
+    write(tmp_path / "c.parquet", [], 0)
+    return tmp_path
+
+
+def test_rows_come_in_the_order_of_the_files_each_once(folder: Path) -> None:
+    stream = ParquetStream(folder, Owner())
+    assert not stream.done
+    assert drained(stream) == [(n, n) for n in range(30_000)]
+    assert stream.poll(10, 1.0) == []
+    assert stream.lag() == 0
+    assert stream.trouble is None
+
+
+@pytest.mark.parametrize("time_column", [None, "t"])
+@pytest.mark.parametrize("position", [0, 1, 9_999, 10_000, 10_001, 29_999, 30_000])
+def test_reading_goes_on_where_the_owner_says(folder: Path, position: int, time_column: str | None) -> None:
+    whole = drained(ParquetStream(folder, Owner(), time_column=time_column))
+    assert [at for at, _ in whole] == list(range(30_000))
+    assert drained(ParquetStream(folder, Owner(position), time_column=time_column)) == whole[position:]
+
+
+def test_rows_are_ordered_by_a_column_and_equal_ones_as_they_stand(folder: Path) -> None:
+    table = pa.concat_tables([pq.read_table(folder / "a" / "z.parquet"), pq.read_table(folder / "b.parquet")])
+    times = table["t"].to_pylist()
+    expected = sorted(range(30_000), key=lambda n: (times[n], n))
+    assert [n for _, n in drained(ParquetStream(folder, Owner(), time_column="t"))] == expected
+
+
+def test_a_row_is_json_with_times_in_utc(tmp_path: Path) -> None:
+    naive, paris = datetime(2024, 5, 1, 12, 0, 0, 1), pa.array([START], pa.timestamp("ns", "Europe/Paris"))  # noqa: DTZ001
+    row = {"naive": pa.array([naive]), "paris": paris, "x": [1.5], "none": pa.array([None], pa.int64()), "b": [b"\x00"]}
+    pq.write_table(pa.table(row), tmp_path / "a.parquet")
+    [messages] = ParquetStream(tmp_path / "a.parquet", Owner()).poll(10, 1.0)
+    assert json.loads(messages.payloads[0] or b"") == {
+        "naive": "2024-05-01T12:00:00.000001Z",
+        "paris": "2024-01-01T00:00:00Z",
+        "x": 1.5,
+        "none": None,
+        "b": "AA==",
+    }
+
+
+def test_rows_are_released_in_the_rhythm_of_their_times(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [None, 0, 10, 10, 30])
+    clock = ManualClock(5_000_000)
+    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=10.0, clock=clock)
+    released = list[int]()
+    for now_s in (0.0, 0.999, 1.0, 2.5, 3.0):
+        clock.set(5_000_000 + int(now_s * 1e6))
+        released.append(sum(len(messages.positions) for messages in stream.poll(100, 0.0)))
+    assert released == [2, 0, 2, 0, 1]
+    assert stream.done
+
+
+def test_what_is_due_is_returned_up_to_the_limit(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [n / 10 for n in range(100)])
+    clock = ManualClock(0)
+    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=1.0, clock=clock)
+    assert len(stream.poll(7, 0.0)[0].positions) == 1
+    assert stream.lag() == 99
+    clock.set(1_000_000_000)
+    assert list(stream.poll(7, 0.0)[0].positions) == list(range(1, 8))
+
+
+def test_1_4_other_files_are_another_life(folder: Path) -> None:
+    owners = [Owner(), Owner(), Owner()]
+    for owner in owners[:2]:
+        stream = ParquetStream(folder, owner)
+        stream.poll(1, 0.0)
+        stream.close()
+        stream.close()
+        assert owner.revocations == owner.owned
+    write(folder / "d.parquet", [1])
+    ParquetStream(folder, owners[2]).poll(1, 0.0)
+    epochs = [owner.owned[0].epoch for owner in owners]
+    assert epochs[0] == epochs[1] != epochs[2]
+
+
+def test_files_may_be_named_by_a_glob_or_one_by_one(folder: Path) -> None:
+    assert len(drained(ParquetStream(str(folder / "**" / "*.parquet"), Owner()))) == 30_000
+    assert len(drained(ParquetStream([folder / "b.parquet"], Owner()))) == 20_000
+
+
+def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no Parquet file"):
+        ParquetStream(tmp_path, Owner())
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(SourceError, match="cannot be read"):
+        ParquetStream(tmp_path, Owner())
+    write(tmp_path / "a.parquet", [1])
+    with pytest.raises(SourceError, match="cannot be read"):
+        ParquetStream(tmp_path, Owner(), time_column="none").poll(1, 0.0)
+    with pytest.raises(SourceError, match="holds no timestamps"):
+        ParquetStream(tmp_path, Owner(), time_column="n", speed=1.0).poll(1, 0.0)
+    with pytest.raises(DefinitionError, match="speed"):
+        ParquetStream(tmp_path, Owner(), speed=1.0)
+    with pytest.raises(DefinitionError, match="speed"):
+        ParquetStream(tmp_path, Owner(), time_column="t", speed=0.0)

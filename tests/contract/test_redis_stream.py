@@ -1,0 +1,221 @@
+"""What holds of Redis Streams beyond the contract of all streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.streams.redis_keys import entry_id_of, position_of
+from infra.streams.redis_sender import RedisSender
+from infra.streams.redis_stream import RedisStream
+from skewless.errors import StoreError
+from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
+from tests.servers.node import Node, running, until
+from tests.servers.programs import program
+from tests.servers.sentinels import SentinelSet
+
+
+@pytest.fixture
+def place(valkey: Node) -> RedisPlace:
+    made = RedisPlace(valkey)
+    made.recreate()
+    return made
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[RedisPlace]:
+    with running(Node(program("valkey"), tmp_path, {"appendonly": "yes"})) as node:
+        yield RedisPlace(node)
+
+
+def send(place: RedisPlace, payloads: list[bytes], keys: list[str]) -> None:
+    sender = place.sender()
+    sender.send(payloads, keys)
+    sender.close()
+
+
+def test_a_position_is_made_of_the_id_of_an_entry() -> None:
+    for entry_id in (b"0-0", b"0-1", b"1795613772516-0", b"1795613772516-4194303"):
+        assert entry_id_of(position_of(entry_id)).encode() == entry_id
+    assert position_of(b"1-4194303") + 1 == position_of(b"2-0")
+
+
+def test_a_worker_that_hung_longer_than_its_lease_returns_nothing_of_what_it_lost(place: RedisPlace) -> None:
+    log = Log()
+    hung = Worker(place, log)
+    poll_until([hung], lambda: len(hung.owned) == N)
+    # Another took over and reads on while the first hangs.
+    for index in range(N):
+        place.ask("SET", place.key(index, ":lease:g"), "another", "PX", 60_000)
+    send(place, numbered(100), spread(100))
+    assert hung.poll(timeout_s=0.0) == 0
+    assert not hung.owned
+    assert len(hung.revocations) == N
+    hung.stream.close()
+    assert place.ask("GET", place.key(0, ":lease:g")) == b"another"
+
+
+def test_the_partitions_of_a_worker_that_died_are_taken_over_after_its_lease(place: RedisPlace) -> None:
+    dead_log, log = Log(), Log()
+    dead = Worker(place, dead_log)
+    poll_until([dead], lambda: len(dead.owned) == N)
+    started = time.monotonic()
+    heir = Worker(place, log)
+    poll_until([heir], lambda: len(heir.owned) == N)
+    assert time.monotonic() - started > LEASE_S / 2
+    heir.stream.close()
+    assert dead.poll() == 0
+    assert len(dead.revocations) == N
+    dead.stream.close()
+
+
+def test_what_a_worker_lets_go_is_free_at_once(place: RedisPlace) -> None:
+    for _ in range(3):
+        log = Log()
+        worker = Worker(place, log)
+        worker.poll(timeout_s=0.0)
+        assert len(worker.owned) == N
+        worker.stream.close()
+
+
+def test_more_members_than_partitions_leave_some_without(place: RedisPlace) -> None:
+    log = Log()
+    workers = [Worker(place, log) for _ in range(N + 2)]
+    poll_until(workers, lambda: sorted(len(worker.owned) for worker in workers) == [0, 0, 1, 1, 1, 1])
+    for worker in workers:
+        worker.stream.close()
+    assert not log.owners
+
+
+def test_a_stream_whose_key_alone_was_deleted_is_another_life(place: RedisPlace) -> None:
+    log = Log()
+    send(place, numbered(40), spread(40))
+    worker = Worker(place, log)
+    poll_until([worker], log.has(40))
+    [old] = [partition for partition in worker.owned if partition.name == "2"]
+    place.ask("DEL", place.key(2))
+    poll_until([worker], lambda: old in worker.revocations)
+    poll_until([worker], lambda: len(worker.owned) == N)
+    assert len(worker.revocations) == 1
+    worker.stream.close()
+
+
+def test_what_all_groups_have_committed_is_trimmed_but_for_what_is_to_stay(place: RedisPlace) -> None:
+    keep, log, other_log = 200, Log(), Log()
+    worker = Worker(place, log)
+    worker.stream.close()
+    worker.stream = place.stream(worker, "g", keep=keep)
+    other = Worker(place, other_log, "h")
+    poll_until([worker, other], lambda: len(worker.owned) == len(other.owned) == N)
+    for first in range(0, 5_000, 100):
+        send(place, numbered(100, first), ["one"] * 100)
+        poll_until([worker], log.has(first + 100))
+        worker.stream.commit(worker.next_positions())
+    [partition] = worker.next_positions()
+    stream = place.key(int(partition.name))
+    assert place.ask("XLEN", stream) == 5_000
+    poll_until([other], other_log.has(5_000))
+    other.stream.commit(other.next_positions())
+    worker.stream.commit(worker.next_positions())
+    kept = place.ask("XLEN", stream)
+    assert isinstance(kept, int)
+    assert keep <= kept < 1_000  # whole nodes of about a hundred entries go
+    for each in (worker, other):
+        each.stream.close()
+
+
+def test_lag_after_a_take_over_is_counted_and_never_too_low(place: RedisPlace) -> None:
+    log = Log()
+    send(place, numbered(50), ["one"] * 50)
+    first = Worker(place, log)
+    poll_until([first], log.has(50))
+    first.stream.close()
+    send(place, numbered(30, 50), ["one"] * 30)
+    second = Worker(place, log)
+    second.poll(limit=N, timeout_s=0.0)
+    assert second.stream.lag() == 80 - len(log.payloads())
+    second.stream.close()
+
+
+def test_a_server_that_hangs_is_waited_for(own: RedisPlace) -> None:
+    log = Log()
+    assert isinstance(own.server, Node)
+    worker = Worker(own, log)
+    send(own, numbered(10), spread(10))
+    poll_until([worker], log.has(10))
+    own.server.freeze()
+    assert worker.poll(timeout_s=0.1) == 0
+    assert "did not answer" in (worker.stream.trouble or "")
+    assert worker.stream.lag() is None
+    worker.stream.commit(worker.next_positions())
+    own.server.thaw()
+    send(own, numbered(10, 10), spread(10))
+    poll_until([worker], log.has(20))
+    assert worker.stream.trouble is None
+    log.assert_in_order()
+    assert log.in_any_order() == sorted(numbered(20))
+    worker.stream.close()
+
+
+def test_a_server_that_is_not_there_at_first_is_waited_for(own: RedisPlace) -> None:
+    own.away()
+    log = Log()
+    worker = Worker(own, log)
+    assert worker.poll(timeout_s=0.1) == 0
+    assert worker.stream.trouble
+    own.back()
+    send(own, numbered(10), spread(10))
+    poll_until([worker], log.has(10))
+    worker.stream.close()
+
+
+def test_a_worker_can_be_closed_while_its_server_is_away(own: RedisPlace) -> None:
+    log = Log()
+    worker = Worker(own, log)
+    poll_until([worker], lambda: len(worker.owned) == N)
+    own.away()
+    worker.stream.close()
+    assert not log.owners
+
+
+def test_a_password_that_is_wrong_is_an_error_that_does_not_show_it(place: RedisPlace) -> None:
+    url = place.url.replace("redis://", "redis://user:hush@")
+    stream = RedisStream(url, project="p", source="s", n_partitions=N, owner=Worker(place, Log()))
+    with pytest.raises(StoreError) as caught:
+        stream.poll(1, 0.0)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_key_that_is_no_stream_is_an_error(place: RedisPlace) -> None:
+    place.ask("SET", place.key(0), "x")
+    worker = Worker(place, Log())
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        worker.poll()
+
+
+def test_after_a_failover_the_new_master_is_read(watched: SentinelSet) -> None:
+    assert watched.master().ask("FLUSHALL")
+    log, sender = Log(), RedisSender(watched.url, project="p", source="s", n_partitions=N, timeout_s=1.0)
+    place = RedisPlace(watched.master())
+    place.url = watched.url
+    place._source = "s"
+    worker = Worker(place, log)
+    sender.send(numbered(20), spread(20))
+    poll_until([worker], log.has(20))
+    watched.master().ask("WAIT", 2, 5_000)
+    watched.fail_over()
+    until(lambda: _sent(sender), 20.0)
+    poll_until([worker], lambda: b"after" in log.payloads())
+    worker.stream.close()
+    sender.close()
+
+
+def _sent(sender: RedisSender) -> bool:
+    try:
+        sender.send([b"after"])
+    except StoreError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""A broker that speaks Kafka: noida-db on a free port, or the one that KAFKA_BOOTSTRAP names.
+
+noida-db keeps its topics over a stop, not over a kill. It tells no topic ids.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tests.servers.node import _KILL_WITH_PARENT, until
+
+_VARIABLE = "KAFKA_BOOTSTRAP"
+_PORTS = range(26_000, 31_000)
+_TRIES = 20
+_ANSWER_S = 10.0
+_random = random.SystemRandom()
+
+
+class KafkaBroker:
+    """A broker at an address; ``folder``: its data where the tests started it, so that they can stop it too."""
+
+    def __init__(self, bootstrap: str = "", folder: Path | None = None) -> None:
+        self.bootstrap = bootstrap
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def make(self, topic: str, n_partitions: int = 4) -> None:
+        """Make a topic, and wait until it is there."""
+        admin = self._admin()
+        admin.create_topics([NewTopic(topic, n_partitions, 1)])[topic].result(_ANSWER_S)
+        until(lambda: topic in admin.list_topics(timeout=_ANSWER_S).topics)
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic, and wait until it is gone."""
+        admin = self._admin()
+        admin.delete_topics([topic])[topic].result(_ANSWER_S)
+        until(lambda: topic not in admin.list_topics(timeout=_ANSWER_S).topics)
+
+    def start(self) -> None:
+        """Start on the port of last time, or on a free one."""
+        for port in [int(self.bootstrap.rpartition(":")[2])] if self.bootstrap else _random.sample(_PORTS, _TRIES):
+            self.bootstrap = f"127.0.0.1:{port}"
+            if self._started(port):
+                return
+        raise AssertionError("noida-db did not start")
+
+    def stop(self) -> None:
+        """Shut the broker down; it keeps its topics."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(20)
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap})
+
+    def _started(self, port: int) -> bool:
+        assert self._folder is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with as_file(files("noida_db") / "noida-db") as program, (self._folder / "server.log").open("ab") as log:
+            if not os.access(program, os.X_OK):
+                program.chmod(0o755)
+            options = ["start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(self._folder / "data")]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, str(program), *options],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        process = self._process
+        until(lambda: process.poll() is not None or self._answers())
+        return process.poll() is None
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._admin().list_topics(timeout=1.0).brokers)
+        except KafkaException:
+            return False
+
+
+@contextmanager
+def kafka_broker(folder: Path) -> Iterator[KafkaBroker]:
+    """Run a broker of our own for the length of a block."""
+    broker = KafkaBroker(folder=folder)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def named_broker() -> KafkaBroker | None:
+    """Return the broker that the environment names, None where it names none."""
+    found = os.environ.get(_VARIABLE)
+    return KafkaBroker(found) if found else None
