@@ -1,4 +1,4 @@
-"""What Feast knows about the flights: entities, views, the request and the feature service."""
+"""What Feast knows about the flights: entities, views, windows over streams, the request and the services."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import transforms
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, RequestSource
 from feast.types import Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
+from windows import arrival_windows, departure_windows
 
 # Statistics look back over 28 days at most; a week of slack for those that fly seldom.
 DAYS_TTL = timedelta(days=35)
@@ -98,6 +99,19 @@ plane_days = FeatureView(
     tags={"skewless.delay": "2h"},
 )
 
+# How it goes right now. Features are named FUNCTION_WINDOW; late is the share of those more than 15 minutes late.
+carrier_out = departure_windows("carrier_out", [carrier], "flights_1h mean_1h mean_3h late_1h late_3h late_24h late_7d")
+airport_out = departure_windows(
+    "airport_out", [origin], "flights_1h mean_1h mean_3h std_3h late_1h late_3h late_24h late_7d"
+)
+route_out = departure_windows("route_out", [origin, dest], "late_3h late_24h mean_24h last_24h late_7d")
+plane_out = departure_windows("plane_out", [plane], "flights_24h last_24h mean_24h late_7d")
+carrier_in = arrival_windows("carrier_in", [carrier], "mean_1h mean_3h late_3h mean_24h")
+# Arrivals are all elsewhere: how it goes at the airport that a flight is bound for.
+airport_in = arrival_windows("airport_in", [dest], "mean_3h late_3h mean_24h max_3h")
+route_in = arrival_windows("route_in", [origin, dest], "mean_3h mean_24h late_24h last_24h mean_7d")
+plane_in = arrival_windows("plane_in", [plane], "last_3h last_24h mean_24h max_24h late_7d")
+
 flight = RequestSource(
     name="flight",
     schema=[
@@ -129,4 +143,13 @@ departure = OnDemandFeatureView(
 flight_delay = FeatureService(
     name="flight_delay",
     features=[departure, weather, carrier_days, route_days, plane_days, plane_facts],
+)
+
+flight_delay_live = FeatureService(
+    name="flight_delay_live",
+    features=[
+        *(departure, weather, carrier_days, route_days, plane_days, plane_facts),
+        *(carrier_out, airport_out, route_out, plane_out),
+        *(carrier_in, airport_in, route_in, plane_in),
+    ],
 )

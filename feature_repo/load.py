@@ -18,11 +18,30 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from flights_events import KINDS, Messages, event_tables, live_start, messages
 from flights_raw import read_raw
 from flights_tables import build_tables, last_instant, time_columns
+from models import MODELS
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _BY_MONTH = {"flights": "sched_dep", "weather": "event_time"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventReport:
+    """How many events of a kind were written.
+
+    Args:
+        past: events before the test weeks: history to import.
+        live: messages of the test weeks: what a stream is sent.
+        late, twice, broken: of those messages, how many come late, come again, or cannot be read.
+    """
+
+    past: int
+    live: int
+    late: int
+    twice: int
+    broken: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +52,7 @@ class LoadReport:
         weeks: the whole weeks by which every time was moved.
         last: the last moment in the data, moved.
         rows: table -> number of rows.
+        events: kind of event -> what was written of it.
         flights: scheduled flights.
         cancelled: flights that never departed.
         unlabelled: flights without a label: cancelled, diverted or not recorded.
@@ -44,6 +64,7 @@ class LoadReport:
     weeks: int
     last: datetime
     rows: Mapping[str, int]
+    events: Mapping[str, EventReport]
     flights: int
     cancelled: int
     unlabelled: int
@@ -59,6 +80,7 @@ class LoadReport:
             f"{self.flights:,} flights: {self.cancelled:,} cancelled, {labels}",
             f"{self.without_weather:,} without an exact weather hour, {self.without_plane:,} without a known plane",
             "rows: " + ", ".join(f"{name} {count:,}" for name, count in self.rows.items()),
+            *(_event_line(name, report) for name, report in self.events.items()),
         ]
 
 
@@ -78,7 +100,33 @@ def load(out: Path, now: datetime) -> LoadReport:
     out.mkdir(parents=True, exist_ok=True)
     for name, table in moved.items():
         _replace_table(out / name, table, _BY_MONTH.get(name))
-    return _report(moved, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
+    events = _write_events(out, moved["flights"])
+    return _report(moved, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
+
+
+def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, EventReport]:
+    spec = MODELS[0]
+    start = live_start(flights, pd.Timedelta(spec.horizon), pd.Timedelta(spec.split.test))
+    found = {}
+    for name, events in event_tables(flights).items():
+        moment = KINDS[name].moment
+        past = events[events[moment] < start]
+        sent = messages(name, events[events[moment] >= start].reset_index(drop=True))
+        (out / name).mkdir(exist_ok=True)
+        _replace_table(out / name / "history", past, None)
+        _replace_table(out / name / "live", sent.table, None)
+        found[name] = _counted(past, sent)
+    return found
+
+
+def _counted(past: pd.DataFrame, sent: Messages) -> EventReport:
+    live = len(sent.table)
+    return EventReport(past=len(past), live=live, late=sent.late, twice=sent.twice, broken=sent.broken)
+
+
+def _event_line(name: str, report: EventReport) -> str:
+    odd = f"{report.late} late, {report.twice} again, {report.broken} broken"
+    return f"{name}: {report.past:,} in the past, {report.live:,} to be sent in the test weeks ({odd})"
 
 
 def _moved(table: pd.DataFrame, shift: timedelta) -> pd.DataFrame:
@@ -104,7 +152,9 @@ def _arrow(table: pd.DataFrame) -> pa.Table:
     return arrow.cast(pa.schema(fields))
 
 
-def _report(tables: Mapping[str, pd.DataFrame], weeks: int, last: datetime) -> LoadReport:
+def _report(
+    tables: Mapping[str, pd.DataFrame], events: Mapping[str, EventReport], weeks: int, last: datetime
+) -> LoadReport:
     flights = tables["flights"]
     hours = pd.MultiIndex.from_arrays([flights["origin"], flights["sched_dep"].dt.floor("h")])
     known_hours = pd.MultiIndex.from_frame(tables["weather"][["origin", "event_time"]])
@@ -112,6 +162,7 @@ def _report(tables: Mapping[str, pd.DataFrame], weeks: int, last: datetime) -> L
         weeks=weeks,
         last=last,
         rows={name: len(table) for name, table in tables.items()},
+        events=events,
         flights=len(flights),
         cancelled=int(flights["dep_delay"].isna().sum()),
         unlabelled=int(flights["late"].isna().sum()),

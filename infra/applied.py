@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from skewless.errors import StalePlanError, StoreError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
@@ -130,3 +132,15 @@ def definitions_sha256(repo: Path) -> str:
     for path in sorted(repo.glob("*.py")):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def load_current(repo: Path, state: Path) -> Applied:
+    """Return the plan in force, as ``load_applied``; log a warning where the definitions have changed since.
+
+    Raises:
+        StalePlanError: nothing was applied, or the registry has moved on.
+    """
+    applied = load_applied(repo, state)
+    if definitions_sha256(repo) != applied.definitions_sha256:
+        structlog.get_logger().warning("definitions_changed", fix="`skewless plan` shows what; `skewless apply`")
+    return applied

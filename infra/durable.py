@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,3 +55,20 @@ def refused(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"file {path.name!r}", "cannot be written", value=error.strerror, fix=f"make room or access below {path.parent}"
     )
+
+
+def replace_durable(path: Path, data: bytes) -> None:
+    """Put a file in the place of another, or of none, and wait until the disk has it; readers see one or the other.
+
+    Raises:
+        StoreError: the disk refused; the file is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    write_durable(temporary, data)
+    try:
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise refused(path, error) from error

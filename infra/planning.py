@@ -11,13 +11,16 @@ import duckdb
 from infra.applied import Applied, definitions_sha256, file_sha256, read_applied, save_applied
 from infra.compiler.compile import Compiled, compile_repo
 from infra.offline.labels import find_labels, label_columns
-from infra.offline.sources import check_columns, view_columns, view_table
+from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import open_package
 from infra.registry import registered, registry_path
 from infra.served_model import pinned_plan
 from skewless.changes import Breakage, Change, compare_named, compare_plans, find_breakages
+from skewless.dtypes import DType
+from skewless.errors import SourceError
 from skewless.plan import FeaturePlan
+from skewless.windows.view import EventSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,10 @@ class Planner:
         for view in compiled.plan.views:
             table = view_table(self.repo, view)
             check_columns(table, table.column_types(self.connection), view_columns(view))
+        for source in compiled.plan.sources:
+            history = _history(self.repo, source)
+            if history is not None:
+                check_columns(history, history.column_types(self.connection), event_columns(source))
         for spec in compiled.models:
             table = find_labels(self.repo, spec)
             pinned = compiled.plan.only(spec.service)
@@ -102,3 +109,22 @@ class Planner:
             version = Aliases(root).get(folder.name, "champion")
             if version is not None:
                 yield folder.name, version, pinned_plan(open_package(root, folder.name, version))
+
+
+def event_columns(source: EventSource) -> dict[str, DType]:
+    """Return the columns that the history of an event source must have, with the types that they must fit."""
+    wanted = {column.name: column.dtype for column in source.columns}
+    wanted[source.event_column] = DType.TIMESTAMP
+    if source.created_column:
+        wanted[source.created_column] = DType.TIMESTAMP
+    return wanted
+
+
+def _history(repo: Path, source: EventSource) -> Table | None:
+    """Return the table of earlier events; None where there is no file: a stream may begin with its first event."""
+    if source.history is None:
+        return None
+    try:
+        return find_table(repo, source.history, f"history of event source {source.name!r}", event_columns(source))
+    except SourceError:
+        return None

@@ -67,6 +67,8 @@ def _apply(repo: Path, config: RepoConfig, objects: Sequence[Any]) -> None:
         with warnings.catch_warnings():
             # Feast warns that its own way of computing on-demand views does not scale; ours is used.
             warnings.filterwarnings("ignore", message="On demand feature view is an experimental feature")
+            # And so for stream feature views, which it makes again from what the registry holds.
+            warnings.filterwarnings("ignore", message="Stream feature views are experimental")
             store.apply(list(objects))
     except (OSError, sqlite3.Error) as error:
         raise _refused(error) from error

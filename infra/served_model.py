@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.online.window_states import WindowStates
 from infra.packages.package import Package, open_package
 from infra.runtimes.certification import Certificate, certify
 from infra.runtimes.load import open_runtime
@@ -27,6 +28,7 @@ class ServedModel:
         plan: the part of the plan that the model pins.
         keys: per view, names of its rows in Redis.
         rows: per view, the codec of its rows.
+        windows: what reads its windowed views.
     """
 
     package: Package
@@ -36,6 +38,7 @@ class ServedModel:
     certificate: Certificate
     keys: Mapping[str, KeyCodec]
     rows: Mapping[str, RowCodec]
+    windows: WindowStates
 
     @property
     def name(self) -> str:
@@ -96,6 +99,7 @@ def load_model(packages: Path, name: str, version: str) -> ServedModel:
         certificate=certificate,
         keys={view.name: KeyCodec(plan.project, view) for view in plan.views},
         rows={view.name: RowCodec(view) for view in plan.views},
+        windows=WindowStates(plan),
     )
     # A replaced version is freed when the last request that uses it lets go.
     weakref.finalize(model, runtime.close)

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from infra.served_model import ServedModel
+from serving.event_routes import add_events
+from serving.events import Events
 from serving.metrics import Metrics
 from serving.models import ModelTable
 from serving.predictor import Predictions, Predictor
@@ -60,6 +62,7 @@ class Serving:
 
     Args:
         ready: returns the reasons for not being ready; none: ready.
+        events: takes events; None: they are refused.
     """
 
     models: ModelTable
@@ -67,6 +70,7 @@ class Serving:
     metrics: Metrics
     reload_seconds: float
     ready: Callable[[], dict[str, str]] = field(default=dict)
+    events: Events | None = None
 
 
 def create_app(serving: Serving) -> FastAPI:
@@ -84,6 +88,7 @@ def create_app(serving: Serving) -> FastAPI:
     _add_predict(app, serving)
     _add_health(app, serving)
     _add_models(app, serving)
+    add_events(app, serving.events)
     app.add_exception_handler(SkewlessError, _on_error)
     app.add_exception_handler(HTTPException, _on_refused)
     return app
@@ -159,7 +164,7 @@ def _describe(model: ServedModel) -> dict[str, Any]:
             "request": {column.name: column.dtype for column in plan.request},
         },
         "features": list(model.assembler.labels),
-        "views": {view.name: view.hash for view in plan.views},
+        "views": {view.name: view.hash for view in plan.all_views},
         "metrics": package.metrics,
         "log": package.spec.log,
     }

@@ -101,8 +101,8 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
     online = RedisReader(config.redis_url)
     log = PredictionWriter(
         config.state / "predictions",
-        capacity=config.log_capacity,
-        flush_seconds=config.log_flush_seconds,
+        capacity=config.settings.log_capacity,
+        flush_seconds=config.settings.log_flush_seconds,
         on_drop=lambda _n, _reason: None,
     )
     try:
@@ -113,7 +113,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             online=online,
             clock=config.clock,
             log=log,
-            max_batch=config.max_batch,
+            max_batch=config.settings.max_batch,
             guard=Guard.of_runs(config.state, [model.plan]),
         )
         yield predictor, model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from infra.applied import load_applied
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.served_model import ServedModel, load_model
-from skewless.errors import PackageError, RequestError, SkewlessError, StalePlanError
+from skewless.errors import PackageError, RequestError, SkewlessError, StalePlanError, StoreError
 from skewless.keys import marker_key
 from skewless.plan import FeaturePlan, View
+from skewless.windows.view import WindowView
 
 CHAMPION = "champion"
 _RETRY_SECONDS = 5.0
+_HOLD_SECONDS = 30
 _log = structlog.get_logger()
 
 
@@ -76,8 +79,23 @@ class ModelTable:
             self._models[name] = await self._open(name, version)
 
     async def refresh(self) -> list[str]:
-        """Swap in champions that moved; return the models swapped. A version that fails is not served."""
-        return [name for name in self._names() if await self._refreshed(name)]
+        """Swap in champions that moved; return the models swapped. A version that fails is not served.
+
+        Windowed views that were built anew are read anew from here on.
+        """
+        swapped = [name for name in self._names() if await self._refreshed(name)]
+        for model in self._models.values():
+            with contextlib.suppress(StoreError):  # requests say so themselves
+                await self._look(model)
+        return swapped
+
+    async def _look(self, model: ServedModel) -> list[str]:
+        """Take up which states windowed views are read from, and say that they are; return the views without."""
+        if not model.plan.windows:
+            return []
+        lacking = model.windows.take(await self._online.get(model.windows.pointers))
+        await self._online.hold(model.windows.generations, _HOLD_SECONDS)
+        return lacking
 
     async def _refreshed(self, name: str) -> bool:
         """Swap one model if its alias moved; return whether it did."""
@@ -124,16 +142,25 @@ class ModelTable:
                     value=view.name,
                     fix="run `skewless materialize`",
                 )
+        for window in model.plan.windows:
+            check_view(model, window, plan)
+        for name_of_view in await self._look(model):
+            raise StalePlanError(
+                f"model {name!r}",
+                "needs a windowed view that this Redis does not hold",
+                value=name_of_view,
+                fix=f"run `skewless stream`, or `skewless bootstrap {name_of_view}`",
+            )
         return model
 
 
-def check_view(model: ServedModel, view: View, plan: FeaturePlan) -> None:
+def check_view(model: ServedModel, view: View | WindowView, plan: FeaturePlan) -> None:
     """Check that a view which a model pins is the one that the applied plan keeps fresh.
 
     Raises:
         StalePlanError: it is gone or another; names the feature that differs.
     """
-    current = next((item for item in plan.views if item.name == view.name), None)
+    current = next((item for item in plan.all_views if item.name == view.name), None)
     if current is not None and current.hash == view.hash:
         return
     pinned = {column.name: column.dtype for column in view.features}

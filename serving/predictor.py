@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from infra.online.guard import Guard
 from infra.online.port import OnlineReader
+from infra.online.window_states import Applied, WindowReads
 from infra.predictions.record import Record
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
@@ -31,6 +32,19 @@ _MILLISECOND = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reads:
+    """What the views of both kinds answered for one request."""
+
+    views: Mapping[str, ViewRead]
+    applied: Mapping[str, Applied]
+
+    @classmethod
+    def of(cls, rows: Mapping[str, ViewRead], windows: WindowReads) -> Reads:
+        """Return reads of rows and of windows together."""
+        return cls(views={**rows, **windows.reads}, applied=windows.applied)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """The answer to one request of n rows.
 
@@ -38,6 +52,7 @@ class Predictions:
         t: the one time at which everything was evaluated, microseconds.
         scores: float64, shape ``(n,)``.
         reads: per view, what was read.
+        applied: per windowed view, up to where its states had been applied.
         log: whether the log row is durable (``required``) or on its way (``best_effort``).
         degraded: the store did not answer and nulls were scored.
     """
@@ -48,12 +63,13 @@ class Predictions:
     scores: npt.NDArray[np.float64]
     vectors: Vectors
     reads: Mapping[str, ViewRead]
+    applied: Mapping[str, Applied]
     log: LogPolicy
     degraded: bool
 
     def stale(self, view: str) -> BoolArray:
         """Return where a view's row was older than its freshness limit; the value was kept."""
-        limit = self.model.plan.view(view).freshness_us
+        limit = {item.name: item.freshness_us for item in self.model.plan.all_views}[view]
         ages = self.t - self.reads[view].versions.event_ts
         return (ages > limit) & self.reads[view].found if limit else np.zeros(len(self.ids), dtype=np.bool_)
 
@@ -89,9 +105,9 @@ class Predictor:
         ask = parse_rows(model.plan, rows, self._max_batch)
         n = len(rows)
         t = self._clock.now_us() // _MILLISECOND * _MILLISECOND
-        reads, degraded = await self._read(model, ask, n)
+        reads, degraded = await self._read(model, ask, n, t)
         read_end = self._clock.now_us()
-        vectors = model.assembler.assemble(np.full(n, t, dtype=np.int64), reads, ask.fields)
+        vectors = model.assembler.assemble(np.full(n, t, dtype=np.int64), reads.views, ask.fields)
         scores = model.runtime.score(vectors.matrix)
         answer = Predictions(
             model=model,
@@ -99,33 +115,38 @@ class Predictor:
             t=t,
             scores=scores,
             vectors=vectors,
-            reads=reads,
+            reads=reads.views,
+            applied=reads.applied,
             log=model.package.spec.log,
             degraded=degraded,
         )
         await self._record(answer, read_end, rows)
         return answer
 
-    async def _read(self, model: ServedModel, ask: Ask, n: int) -> tuple[dict[str, ViewRead], bool]:
+    async def _read(self, model: ServedModel, ask: Ask, n: int, t: int) -> tuple[Reads, bool]:
         names = {view: codec.encode_columns(ask.keys) for view, codec in model.keys.items()}
-        wanted = list(dict.fromkeys(key for keys in names.values() for key in keys if key is not None))
+        windows = model.windows.names(ask.keys, n)
+        wanted = list(dict.fromkeys(key for keys in (*names.values(), windows) for key in keys if key is not None))
         marks = [marker_key(model.plan.project, view) for view in model.plan.views]
         try:
-            rows, markers = await self._online.get_marked(wanted, marks)
+            rows, markers = await self._online.get_marked(wanted, [*marks, *model.windows.markers])
         except StoreError:
             if model.package.spec.missing == "refuse":
                 raise
-            return {view.name: missing(view, n, available=False) for view in model.plan.views}, True
-        lost = self._guard.lost(marks, markers)
+            nothing = {view.name: missing(view, n, available=False) for view in model.plan.views}
+            return Reads.of(nothing, model.windows.unavailable(n)), True
+        lost = self._guard.lost([*marks, *model.windows.markers], markers)
         if lost and model.package.spec.missing == "refuse":
             raise _incomplete(model, lost)
         stored = dict(zip(wanted, rows, strict=True))
-        return {
+        reads = {
             view.name: missing(view, n, available=False)
             if mark in lost
             else model.rows[view.name].decode([None if key is None else stored[key] for key in names[view.name]])
             for view, mark in zip(model.plan.views, marks, strict=True)
-        }, bool(lost)
+        }
+        states = [None if key is None else stored[key] for key in windows]
+        return Reads.of(reads, model.windows.read(windows, states, lost, t)), bool(lost)
 
     async def _record(self, answer: Predictions, read_end: int, rows: Sequence[object]) -> None:
         if self._log is None:
@@ -139,10 +160,12 @@ class Predictor:
 
 def _incomplete(model: ServedModel, lost: set[str]) -> StoreError:
     views = [view.name for view in model.plan.views if marker_key(model.plan.project, view) in lost]
+    what = "`skewless materialize`" if views else "`skewless stream`"
+    views += [view.name for view in model.plan.windows]
     return StoreError(
         f"view {views[0]!r}",
         "is not whole in this Redis: it has lost writes",
-        fix="run `skewless materialize`, which puts them again",
+        fix=f"run {what}, which puts them again",
     )
 
 
@@ -164,8 +187,9 @@ def _record(answer: Predictions, read_end: int, rows: Sequence[object], skew_us:
         read_end=read_end,
         inputs=[json.dumps(row, separators=(",", ":")) for row in rows],
         versions={view: read.versions for view, read in answer.reads.items()},
+        applied=answer.applied,
         status=answer.vectors.status,
-        hashes={view.name: view.hash for view in model.plan.views},
+        hashes={view.name: view.hash for view in model.plan.all_views},
         matrix=answer.vectors.matrix,
         scores=answer.scores,
         constants=constants,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from serving.event_bodies import TooLongError
+from serving.events import SOURCE
 from serving.predictor import Predictions
 from skewless.clock import from_us
 from skewless.errors import RequestError, SkewlessError, StoreError
 from skewless.status import Status
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503}
+_ABSENT = frozenset({"field 'model'", SOURCE})
 
 
 def predictions_json(answer: Predictions, *, features: bool) -> dict[str, Any]:
@@ -56,8 +59,10 @@ def error_json(error: SkewlessError) -> dict[str, Any]:
 
 def http_status(error: SkewlessError) -> int:
     """Return the HTTP status of an error: the caller's fault is 4xx, ours 5xx."""
-    if isinstance(error, RequestError) and error.thing == "field 'model'":
+    if isinstance(error, RequestError) and error.thing in _ABSENT:
         return 404
+    if isinstance(error, TooLongError):
+        return 413
     return _HTTP_STATUS.get(error.kind, 500)
 
 

@@ -15,22 +15,25 @@ from pathlib import Path
 import uvicorn
 
 from infra.durable import refused
+from infra.last_parity import last_parity
 from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader, RedisWriter
 from infra.predictions.writer import PredictionWriter
 from serving.app import Serving, create_app
+from serving.events import Events, EventsConfig
 from serving.metrics import Metrics
 from serving.models import ModelTable
 from serving.predictor import Predictor
 from skewless.clock import Clock
 from skewless.errors import PlaceError
+from skewless.settings import Settings
 
 _KEEP_ALIVE_SECONDS = 75
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What a server needs to know; see the settings of the same names."""
+    """What a server needs to know; what is not in the settings, or was chosen against them, stands by itself."""
 
     repo: Path
     state: Path
@@ -38,11 +41,7 @@ class ServerConfig:
     clock: Clock
     host: str
     port: int
-    reload_seconds: float
-    log_capacity: int
-    log_flush_seconds: float
-    max_batch: int
-    skew_limit_ms: float
+    settings: Settings
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
@@ -59,15 +58,15 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
-    metrics = Metrics()
+    metrics = Metrics(lambda: last_parity(config.state).values())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listen(config.host, config.port))
         online = RedisReader(config.redis_url)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
-            capacity=config.log_capacity,
-            flush_seconds=config.log_flush_seconds,
+            capacity=config.settings.log_capacity,
+            flush_seconds=config.settings.log_flush_seconds,
             on_drop=lambda n, reason: metrics.dropped.labels(reason).inc(n),
         )
         stack.callback(writer.close)
@@ -77,19 +76,32 @@ async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
             online=online,
             clock=config.clock,
             log=writer,
-            max_batch=config.max_batch,
+            max_batch=config.settings.max_batch,
             guard=Guard.of_runs(config.state, [model.plan for model in models.all()]),
         )
         predictor.skew_us = _skew_us(config.redis_url)
         metrics.skew.set(predictor.skew_us / 1e6)
+        events = Events(_events(config))
+        stack.push_async_callback(events.close)
         serving = Serving(
             models=models,
             predictor=predictor,
             metrics=metrics,
-            reload_seconds=config.reload_seconds,
-            ready=lambda: _reasons(predictor.skew_us, config.skew_limit_ms),
+            reload_seconds=config.settings.reload_seconds,
+            ready=lambda: _reasons(predictor.skew_us, config.settings.skew_limit_ms),
+            events=events,
         )
         await _run(serving, listener, config, on_ready)
+
+
+def _events(config: ServerConfig) -> EventsConfig:
+    return EventsConfig(
+        state=config.state,
+        redis_url=config.redis_url,
+        stream_partitions=config.settings.stream_partitions,
+        event_bytes=config.settings.event_bytes,
+        kafka=config.settings.kafka,
+    )
 
 
 async def _run(

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from skewless.plan import FeaturePlan
+from skewless.windows.view import WindowView
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _SHOWN = 60
+_KINDS = (
+    ("view", "views"),
+    ("windowed view", "windows"),
+    ("event source", "sources"),
+    ("transform", "transforms"),
+    ("service", "services"),
+)
 
 Action = Literal["add", "change", "remove"]
 
@@ -18,8 +29,8 @@ class Change:
     """One difference between two plans.
 
     Args:
-        kind: ``view``, ``transform``, ``service`` or ``model``.
-        detail: what differs, for people.
+        kind: ``view``, ``windowed view``, ``event source``, ``transform``, ``service`` or ``model``.
+        detail: what differs and what has to be done about it, for people.
     """
 
     action: Action
@@ -40,7 +51,7 @@ class Breakage:
 def compare_plans(old: FeaturePlan | None, new: FeaturePlan) -> list[Change]:
     """Return the differences, views first; everything is new where there was no plan."""
     changes: list[Change] = []
-    for kind, field in (("view", "views"), ("transform", "transforms"), ("service", "services")):
+    for kind, field in _KINDS:
         before = {item.name: item for item in getattr(old, field)} if old else {}
         changes += compare_named(kind, before, {item.name: item for item in getattr(new, field)})
     return changes
@@ -52,11 +63,11 @@ def compare_named(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]
     for name in [*after, *(name for name in before if name not in after)]:
         old, new = before.get(name), after.get(name)
         if old is None:
-            changes.append(Change(action="add", kind=kind, name=name))
+            changes.append(Change(action="add", kind=kind, name=name, detail=_work(old, new)))
         elif new is None:
             changes.append(Change(action="remove", kind=kind, name=name))
         elif old != new:
-            changes.append(Change(action="change", kind=kind, name=name, detail=_detail(old, new)))
+            changes.append(Change(action="change", kind=kind, name=name, detail=_detail(old, new) + _work(old, new)))
     return changes
 
 
@@ -76,9 +87,9 @@ def find_breakages(new: FeaturePlan, pinned: Iterable[tuple[str, str, FeaturePla
 def _lost(pinned: FeaturePlan, new: FeaturePlan) -> Sequence[str]:
     if pinned.project != new.project:
         return [f"project {pinned.project!r} becomes {new.project!r}: its rows have other keys"]
-    current = {view.name: view.hash for view in new.views}
+    current = {view.name: view.hash for view in new.all_views}
     lost = []
-    for view in pinned.views:
+    for view in pinned.all_views:
         if view.name not in current:
             lost.append(f"view {view.name!r} is gone: its rows are no longer refreshed")
         elif current[view.name] != view.hash:
@@ -86,10 +97,24 @@ def _lost(pinned: FeaturePlan, new: FeaturePlan) -> Sequence[str]:
     return lost
 
 
-def _detail(old: object, new: object) -> str:
-    before, after = vars(old), vars(new)
-    fields = [name for name in after if not name.startswith("_") and before.get(name) != after[name] and name != "hash"]
-    return "; ".join(f"{name}: {_short(before.get(name))} -> {_short(after[name])}" for name in fields)
+def _work(old: object, new: object) -> str:
+    """Return what has to be run before a new or changed thing is served: a windowed view's state is built anew."""
+    if not isinstance(new, WindowView) or (isinstance(old, WindowView) and old.hash == new.hash):
+        return ""
+    return f"{'; ' if old else ''}needs `skewless bootstrap {new.name}`"
+
+
+def _detail(old: object, new: DataclassInstance) -> str:
+    pairs = {item.name: (getattr(old, item.name, None), getattr(new, item.name)) for item in fields(new)}
+    return "; ".join(f"{name}: {_difference(*pair)}" for name, pair in pairs.items() if pair[0] != pair[1])
+
+
+def _difference(old: object, new: object) -> str:
+    """Return both values, or what differs inside of them where they look the same."""
+    shown = _short(old), _short(new)
+    if shown[0] == shown[1] and isinstance(old, tuple) and isinstance(new, tuple):
+        return f"other {_short(tuple(item for item in new if item not in old))}"
+    return " -> ".join(shown)
 
 
 def _short(value: object) -> str:

@@ -9,18 +9,22 @@ from typing import Annotated
 import typer
 
 from skewless import __version__
+from skewless.commands.bootstrap import bootstrap
 from skewless.commands.dataset import dataset
 from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo
 from skewless.commands.doctor import doctor
 from skewless.commands.get import get
+from skewless.commands.import_events import import_events
 from skewless.commands.init import init
 from skewless.commands.materialize import materialize
+from skewless.commands.parity import parity
 from skewless.commands.predict import predict
 from skewless.commands.replay import replay
 from skewless.commands.scheduler import scheduler
 from skewless.commands.serve import serve
 from skewless.commands.status import status
+from skewless.commands.stream import stream
 from skewless.commands.train import train
 from skewless.commands.validate import validate
 
@@ -32,6 +36,12 @@ class Verb:
     run: Callable[..., None]
     short: str
     examples: tuple[str, ...]
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return what is typed: the function's name, unless Python keeps that word for itself."""
+        return self.called or self.run.__name__
 
     @property
     def epilog(self) -> str:
@@ -70,6 +80,22 @@ VERBS = (
         ("skewless materialize --repo my-project", "skewless materialize --dry-run"),
     ),
     Verb(
+        import_events,
+        "Append events from before the stream.",
+        ("skewless import --repo my-project", "skewless import arrivals --dry-run"),
+        called="import",
+    ),
+    Verb(
+        stream,
+        "Take events to log and online states.",
+        ("skewless stream --repo my-project", "skewless stream arrivals --replay data/arrivals --until-idle"),
+    ),
+    Verb(
+        bootstrap,
+        "Build windowed views from the log.",
+        ("skewless bootstrap carrier_now --repo my-project", "skewless bootstrap --dry-run"),
+    ),
+    Verb(
         serve,
         "Answer predictions over HTTP.",
         ("skewless serve --repo my-project --port 8080", "skewless serve --port 0 --json"),
@@ -89,6 +115,11 @@ VERBS = (
     ),
     Verb(
         replay, "Prove every logged prediction.", ("skewless replay --repo my-project", "skewless replay fraud --json")
+    ),
+    Verb(
+        parity,
+        "Compare the online store with the log.",
+        ("skewless parity --repo my-project", "skewless parity carrier_now --sample 5000 --repair --json"),
     ),
     Verb(
         scheduler,
@@ -117,7 +148,7 @@ def create_app() -> typer.Typer:
     )
     app.callback(epilog="Each verb has its own --help with an example. Start with: skewless init my-project")(_options)
     for verb in VERBS:
-        app.command(verb.run.__name__, short_help=verb.short, epilog=verb.epilog)(verb.run)
+        app.command(verb.name, short_help=verb.short, epilog=verb.epilog)(verb.run)
     return app
 
 

@@ -6,7 +6,7 @@ import http.client
 import json
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from skewless.errors import RequestError, StoreError
 
@@ -35,6 +35,18 @@ class Client:
         if model is not None:
             body["model"] = model
         return self._call("POST", "/predict", json.dumps(body))
+
+    def send_events(self, source: str, events: Sequence[dict[str, Any]]) -> int:
+        """Put events into the stream of an event source; return how many, once the stream has them.
+
+        They are judged afterwards, by the worker: one that does not fit goes to quarantine.
+
+        Raises:
+            RequestError: the server refuses the request, for example because it does not know the source.
+            StoreError: the stream is away, or the server; some events may have been taken.
+        """
+        path = f"/events/{quote(source, safe='')}"
+        return int(self._call("POST", path, json.dumps({"events": list(events)}))["accepted_for"])
 
     def models(self) -> Any:  # noqa: ANN401 - JSON
         """Return the models that are served, and why newer versions are not."""

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.binaries import constant
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import RequestError
-from skewless.plan import Column, View
+from skewless.plan import View
+from skewless.windows.view import WindowView
 
 KeyValue = int | str
 KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
@@ -75,12 +77,16 @@ class KeyCodec:
     """Names the rows of one view in Redis: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
 
     The braces are the hash tag, so that all views of one entity lie on one shard of a cluster.
+
+    Args:
+        generation: of a windowed view's states, which stands behind its hash: ``VIEW_HASH.GENERATION``.
     """
 
-    def __init__(self, project: str, view: View) -> None:
+    def __init__(self, project: str, view: View | WindowView, generation: int | None = None) -> None:
         self._names = tuple(column.name for column in view.keys)
         tag = "+".join(self._names)
-        self._prefix = f"sk:{project}:{view.hash}:".encode() + b"{" + _escape(tag)
+        life = "" if generation is None else f".{generation}"
+        self._prefix = f"sk:{project}:{view.hash}{life}:".encode() + b"{" + _escape(tag)
 
     @property
     def prefix(self) -> bytes:
@@ -139,3 +145,13 @@ def _escape(text: str) -> bytes:
 def marker_key(project: str, view: View) -> str:
     """Return the Redis key under which a view's applied log position is kept."""
     return f"sk:{project}:{view.hash}:applied"
+
+
+def window_marker(project: str, view: WindowView, generation: int, partition: str) -> str:
+    """Return the Redis key under which the position is kept up to which a log partition was applied to states."""
+    return f"sk:{project}:{view.hash}.{generation}:applied/{partition}"
+
+
+def generation_key(project: str, view: WindowView) -> bytes:
+    """Return the Redis key that says which generation of a windowed view's states is read."""
+    return f"sk:{project}:{view.hash}:generation".encode()

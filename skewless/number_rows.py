@@ -67,6 +67,7 @@ class NumberRows:
         refs = plan.services[0].features
         return (
             bool(refs)
+            and not plan.windows
             and all(ref.group in views for ref in refs)
             and not any(column.dtype.is_text for view in plan.views for column in view.features)
         )

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from skewless.columns import REQUEST, Column, FeatureRef, Transform, columns_from, digest, find_column, refs_from
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
-
-REQUEST = "request"
-
-
-def digest(value: object) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a value's canonical JSON.
-
-    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-    True
-    """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A named, typed column: a key, a feature or a request field."""
-
-    name: str
-    dtype: DType
+from skewless.windows.view import EventSource, WindowView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,55 +72,7 @@ class View:
 
     def feature(self, name: str) -> Column:
         """Return a feature by its name."""
-        for column in self.features:
-            if column.name == name:
-                return column
-        raise DefinitionError(
-            f"view {self.name!r}",
-            "has no such feature",
-            value=name,
-            fix=f"use one of {', '.join(column.name for column in self.features)}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureRef:
-    """One column of a vector: a feature of a view, an output of a transform or a request field."""
-
-    group: str
-    name: str
-
-    @property
-    def label(self) -> str:
-        """Return the name used in matrices, logs and replies.
-
-        >>> FeatureRef(group="weather", name="temp").label
-        'weather__temp'
-        """
-        return f"{self.group}__{self.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transform:
-    """A request-time transform: a function of a numpy-only module (SEMANTICS 5.1).
-
-    Args:
-        function: name of the function in the module.
-        source: the module's source text, which travels in every model package.
-        inputs: what it reads; its argument is keyed by the plain names.
-        outputs: what it returns, keyed by the plain names.
-    """
-
-    name: str
-    function: str
-    source: str
-    inputs: tuple[FeatureRef, ...]
-    outputs: tuple[Column, ...]
-
-    @cached_property
-    def hash(self) -> str:
-        """Return the identity of what the transform computes."""
-        return digest(asdict(self))
+        return find_column(self.features, name, f"view {self.name!r}", "feature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +92,8 @@ class FeaturePlan:
     request: tuple[Column, ...]
     transforms: tuple[Transform, ...]
     services: tuple[Service, ...]
+    windows: tuple[WindowView, ...] = ()
+    sources: tuple[EventSource, ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -169,6 +103,19 @@ class FeaturePlan:
     def view(self, name: str) -> View:
         """Return a view by its name."""
         return _named(self.views, "feature view", name)
+
+    def window(self, name: str) -> WindowView:
+        """Return a windowed view by its name."""
+        return _named(self.windows, "windowed view", name)
+
+    def source(self, name: str) -> EventSource:
+        """Return an event source by its name."""
+        return _named(self.sources, "event source", name)
+
+    @property
+    def all_views(self) -> tuple[View | WindowView, ...]:
+        """Return the views of both kinds."""
+        return (*self.views, *self.windows)
 
     def service(self, name: str) -> Service:
         """Return a service by its name."""
@@ -182,7 +129,7 @@ class FeaturePlan:
         """Return the type of one column of a vector."""
         if ref.group == REQUEST:
             return _named(self.request, "request field", ref.name).dtype
-        for view in self.views:
+        for view in self.all_views:
             if view.name == ref.group:
                 return view.feature(ref.name).dtype
         return _named(self.transform(ref.group).outputs, f"output of {ref.group!r}", ref.name).dtype
@@ -195,22 +142,26 @@ class FeaturePlan:
         inputs = [ref for item in transforms for ref in item.inputs]
         groups |= {ref.group for ref in inputs}
         fields = {ref.name for ref in (*inputs, *chosen.features) if ref.group == REQUEST}
+        windows = tuple(view for view in self.windows if view.name in groups)
         return FeaturePlan(
             project=self.project,
             views=tuple(view for view in self.views if view.name in groups),
             request=tuple(column for column in self.request if column.name in fields),
             transforms=transforms,
             services=(chosen,),
+            windows=windows,
+            sources=tuple(source for source in self.sources if source.name in {view.source for view in windows}),
         )
 
     @property
     def join_keys(self) -> tuple[Column, ...]:
         """Return the distinct key columns of all views, in order of appearance."""
-        return tuple({column.name: column for view in self.views for column in view.keys}.values())
+        return tuple({column.name: column for view in self.all_views for column in view.keys}.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; kinds that a project does not have are left out."""
+        data = asdict(self)
+        return {name: value for name, value in data.items() if value or name not in {"windows", "sources"}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeaturePlan:
@@ -218,9 +169,13 @@ class FeaturePlan:
         return cls(
             project=data["project"],
             views=tuple(_view(item) for item in data["views"]),
-            request=_columns(data["request"]),
-            transforms=tuple(_transform(item) for item in data["transforms"]),
-            services=tuple(Service(name=item["name"], features=_refs(item["features"])) for item in data["services"]),
+            request=columns_from(data["request"]),
+            transforms=tuple(Transform.from_dict(item) for item in data["transforms"]),
+            services=tuple(
+                Service(name=item["name"], features=refs_from(item["features"])) for item in data["services"]
+            ),
+            windows=tuple(WindowView.from_dict(item) for item in data.get("windows", ())),
+            sources=tuple(EventSource.from_dict(item) for item in data.get("sources", ())),
         )
 
 
@@ -240,22 +195,10 @@ def _named(items: tuple[_NamedT, ...], what: str, name: str) -> _NamedT:
     raise DefinitionError(what, "is unknown", value=name, fix=f"use one of those defined: {known}")
 
 
-def _columns(data: list[dict[str, str]]) -> tuple[Column, ...]:
-    return tuple(Column(name=item["name"], dtype=DType(item["dtype"])) for item in data)
-
-
-def _refs(data: list[dict[str, str]]) -> tuple[FeatureRef, ...]:
-    return tuple(FeatureRef(**item) for item in data)
-
-
 def _view(data: Mapping[str, Any]) -> View:
     parts = {
-        "keys": _columns(data["keys"]),
-        "features": _columns(data["features"]),
+        "keys": columns_from(data["keys"]),
+        "features": columns_from(data["features"]),
         "source": Source(**data["source"]),
     }
     return View(**{**data, **parts})
-
-
-def _transform(data: Mapping[str, Any]) -> Transform:
-    return Transform(**{**data, "inputs": _refs(data["inputs"]), "outputs": _columns(data["outputs"])})

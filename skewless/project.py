@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from infra.online.redis_store import BlockingReader
     from infra.planning import Planner, PlanReport
     from infra.run_report import OnStep, Pending, ViewReport
+    from infra.streams.streams import Streams
     from serving.server import ServerConfig
     from skewless.spec import ModelSpec
     from skewless.vector import Vocabularies
@@ -68,14 +71,9 @@ class Project:
         Raises:
             StalePlanError: nothing was applied, or the registry has moved on.
         """
-        from infra.applied import definitions_sha256, load_applied
+        from infra.applied import load_current
 
-        applied = load_applied(self.repo, self.state)
-        if definitions_sha256(self.repo) != applied.definitions_sha256:
-            import structlog
-
-            structlog.get_logger().warning("definitions_changed", fix="`skewless plan` shows what; `skewless apply`")
-        return applied
+        return load_current(self.repo, self.state)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -123,6 +121,20 @@ class Project:
             connection=self.connection,
             clock=self.clock,
             known=frozenset(names),
+        )
+
+    @cached_property
+    def streams(self) -> Streams:
+        """What works on the event sources."""
+        from infra.streams.streams import Streams
+
+        return Streams(
+            plan=self.applied.plan,
+            state=self.state,
+            settings=self.settings,
+            url=lambda: self.redis_url,
+            connection=self.connection,
+            clock=self.clock,
         )
 
     def plan(self) -> PlanReport:
@@ -188,8 +200,10 @@ class Project:
         self.checks.labels(spec).raise_if_failed()
         dataset = self.dataset(model)
         now_us = self.clock.now_us()
-        trained = train(dataset, spec, self.packages, threads=self.threads, now_us=now_us)
-        decision = promote(dataset, spec, trained, self.packages, now_us)
+        trained = train(
+            dataset, spec, self.packages, threads=self.settings.threads or os.cpu_count() or 1, now_us=now_us
+        )
+        decision = promote(dataset, spec, trained, self.packages, now_us, state=self.state)
         return TrainReport(trained=trained, decision=decision, dataset=dataset)
 
     def run_materialize(self) -> dict[str, Any]:
@@ -207,14 +221,12 @@ class Project:
 
     def run_retrain(self, model: str) -> dict[str, Any]:
         """Train for the scheduler; return version and decision."""
-        from dataclasses import asdict
-
         report = self.train(model)
         return {"version": report.trained.package.version, **asdict(report.decision)}
 
     def refresh(self) -> None:
         """Take up a plan that was applied meanwhile."""
-        for name in ("applied", "materializer", "checks", "_feature_readers"):
+        for name in ("applied", "materializer", "checks", "streams", "_feature_readers"):
             self.__dict__.pop(name, None)
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -285,11 +297,7 @@ class Project:
             clock=self.clock,
             host=settings.host if host is None else host,
             port=settings.port if port is None else port,
-            reload_seconds=settings.reload_seconds,
-            log_capacity=settings.log_capacity,
-            log_flush_seconds=settings.log_flush_seconds,
-            max_batch=settings.max_batch,
-            skew_limit_ms=settings.skew_limit_ms,
+            settings=settings,
         )
 
     def close(self) -> None:
@@ -312,13 +320,6 @@ class Project:
     def crons(self) -> dict[str, str]:
         """When the scheduler materialises and validates."""
         return {"materialize": self.settings.materialize_cron, "validate": self.settings.validate_cron}
-
-    @property
-    def threads(self) -> int:
-        """How many threads training may use."""
-        import os
-
-        return self.settings.threads or os.cpu_count() or 1
 
     def _planner(self) -> Planner:
         from infra.planning import Planner

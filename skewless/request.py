@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.clock import to_us
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import RequestError, SkewlessError
 from skewless.keys import KeyValue, parse_key
-from skewless.plan import Column, FeaturePlan
+from skewless.plan import FeaturePlan
 
 _INTEGER_LIMIT = {DType.INT32: 2**31, DType.INT64: 2**63, DType.TIMESTAMP: 2**63}
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skewless.columns import Column
 from skewless.dtypes import DType
-from skewless.plan import Column
 from skewless.status import BoolArray, Int64Array
 
 Bytes = npt.NDArray[np.uint8]

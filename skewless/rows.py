@@ -28,11 +28,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.binaries import constant
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import StoreError
-from skewless.plan import Column, View
+from skewless.plan import View
 from skewless.row_layout import Bytes, RowLayout
 from skewless.status import BoolArray, Int64Array
+from skewless.windows.view import WindowView
 
 FORMAT = 1
 RANK_BYTES = 32
@@ -93,6 +95,7 @@ class ViewRead:
         mask: the nulls at once, where they are at hand: shape ``(n, n_features)``.
         block: the numbers at once, where they are at hand: float64, shape ``(n, n_features)``, NaN for
             null; the columns of text hold nothing.
+        unanswered: where the store did not answer for single entities; None: nowhere.
     """
 
     found: BoolArray
@@ -102,6 +105,7 @@ class ViewRead:
     nulls: Mapping[str, BoolArray]
     mask: BoolArray | None = None
     block: npt.NDArray[np.float64] | None = None
+    unanswered: BoolArray | None = None
 
 
 def blank_values(features: Sequence[Column], n: int) -> dict[str, npt.NDArray[Any]]:
@@ -269,7 +273,7 @@ class _Columns(Mapping[str, npt.NDArray[Any]]):
         return len(self._names)
 
 
-def missing(view: View, n: int, *, available: bool) -> ViewRead:
+def missing(view: View | WindowView, n: int, *, available: bool) -> ViewRead:
     """Return a read in which nothing was found, or in which the store did not answer."""
     return ViewRead(
         found=np.zeros(n, dtype=np.bool_),

@@ -31,6 +31,13 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(0.5, gt=0, description="how often the server looks for a moved alias")
     max_batch: int = Field(10_000, gt=0, description="most entity rows in one request")
     skew_limit_ms: float = Field(100.0, gt=0, description="clock offset to Redis above which readiness complains")
+    stream_partitions: int = Field(1, gt=0, le=1024, description="partitions of each push source's stream in Redis")
+    stream_batch_rows: int = Field(20_000, gt=0, description="most events that a stream worker takes at once")
+    stream_keep: int = Field(
+        100_000, ge=0, description="messages that stay in a Redis stream after they are in the log"
+    )
+    event_bytes: int = Field(1_048_576, gt=0, description="longest event; a longer one goes to quarantine")
+    kafka: str = Field("{}", description="settings of the Kafka client (librdkafka) as a JSON object")
     materialize_cron: str = Field("*/5 * * * *", description="when the scheduler materialises")
     validate_cron: str = Field("0 * * * *", description="when the scheduler checks all sources")
 
@@ -52,7 +59,7 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
         raise DefinitionError(
             f"setting {name!r}",
             first["msg"].lower(),
-            value=None if name == "redis_url" else first.get("input"),  # it may hold a password
+            value=None if name in {"redis_url", "kafka"} else first.get("input"),  # it may hold a password
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
         ) from error
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skewless.columns import REQUEST, FeatureRef, Transform
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
-from skewless.plan import REQUEST, FeaturePlan, FeatureRef, Transform
+from skewless.plan import FeaturePlan
+from skewless.windows.view import WindowView
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -23,12 +25,27 @@ _SAMPLE_ROWS = 257
 
 
 class TransformRunner:
-    """Runs a transform from its source text, which may import numpy and nothing else."""
+    """Runs a transform from its source text, which may import numpy and nothing else.
 
-    def __init__(self, plan: FeaturePlan, transform: Transform) -> None:
+    Args:
+        dtypes: the type in which the transform sees each of its inputs.
+    """
+
+    def __init__(self, transform: Transform, dtypes: Mapping[str, DType]) -> None:
         self.transform = transform
-        self._dtypes = {ref.name: input_dtype(plan, ref) for ref in transform.inputs}
+        self._dtypes = dtypes
         self._function = _load_function(transform)
+
+    @classmethod
+    def of_plan(cls, plan: FeaturePlan, transform: Transform) -> TransformRunner:
+        """Return what runs a request-time transform of a plan."""
+        return cls(transform, {ref.name: input_dtype(plan, ref) for ref in transform.inputs})
+
+    @classmethod
+    def of_events(cls, view: WindowView, transform: Transform) -> TransformRunner:
+        """Return what runs the transform of a windowed view: numbers are float64 (null: NaN), text is objects."""
+        dtypes = {ref.name: view.dtype(ref.name) for ref in transform.inputs}
+        return cls(transform, {name: each if each.is_text else DType.FLOAT64 for name, each in dtypes.items()})
 
     def run(self, inputs: Columns) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs for n rows, keyed by name, each of shape ``(n,)``.

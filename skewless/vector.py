@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skewless.columns import REQUEST, FeatureRef
 from skewless.errors import DefinitionError
-from skewless.plan import REQUEST, FeaturePlan, FeatureRef, View
+from skewless.plan import FeaturePlan, View
 from skewless.rows import ViewRead
 from skewless.status import BoolArray, Int64Array, Status, StatusArray, row_status
 from skewless.transforms import Columns, TransformRunner, input_dtype
+from skewless.windows.view import WindowView
 
 Matrix = npt.NDArray[np.float64]
 Vocabularies = Mapping[str, Sequence[str]]
@@ -62,9 +64,9 @@ class Assembler:
         self.plan = plan
         self.refs = plan.services[0].features
         self.labels = tuple(ref.label for ref in self.refs)
-        self.runners = tuple(TransformRunner(plan, item) for item in plan.transforms)
+        self.runners = tuple(TransformRunner.of_plan(plan, item) for item in plan.transforms)
         self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
-        self._numbers = {view.name: self._places(view) for view in plan.views}
+        self._numbers = {view.name: self._places(view) for view in plan.all_views}
 
     @property
     def categorical(self) -> tuple[int, ...]:
@@ -79,7 +81,7 @@ class Assembler:
             reads: per view of the plan, what it answered for the n rows.
             request: per request field, what the caller sent, shape ``(n,)``.
         """
-        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         outputs = self._outputs(reads, status, request)
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
         done = self._copy_blocks(matrix, reads, status)
@@ -92,7 +94,7 @@ class Assembler:
         self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns, rows: BoolArray
     ) -> dict[str, list[str]]:
         """Return the sorted categories of each text column in the chosen rows: a vocabulary to train with."""
-        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
         outputs = self._outputs(reads, status, request)
         return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
@@ -102,11 +104,11 @@ class Assembler:
 
         Numbers of views are float64, NaN where the model sees null; request fields and outputs are as they are.
         """
-        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.views}
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         outputs = self._outputs(reads, status, request)
         return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
 
-    def _places(self, view: View) -> _Places | None:
+    def _places(self, view: View | WindowView) -> _Places | None:
         at = {column.name: i for i, column in enumerate(view.features) if not column.dtype.is_text}
         pairs = [(i, at[ref.name]) for i, ref in enumerate(self.refs) if ref.group == view.name and ref.name in at]
         return _Places.of(pairs) if pairs else None
@@ -171,7 +173,10 @@ def view_status(read: ViewRead, t: Int64Array, ttl_us: int) -> StatusArray:
     """Return the status of each row that a view answered, at times ``t``."""
     if not read.available:
         return np.full(len(read.found), Status.UNAVAILABLE, dtype=np.uint8)
-    return row_status(read.found, read.versions.event_ts, t, ttl_us)
+    status = row_status(read.found, read.versions.event_ts, t, ttl_us)
+    if read.unanswered is not None:
+        status[read.unanswered] = Status.UNAVAILABLE
+    return status
 
 
 def null_mask(read: ViewRead, status: StatusArray, name: str) -> BoolArray:

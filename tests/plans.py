@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from skewless.columns import Column, FeatureRef, Transform
 from skewless.dtypes import DType
-from skewless.plan import Column, FeaturePlan, FeatureRef, Service, Source, Transform, View
+from skewless.plan import FeaturePlan, Service, Source, View
 
 INT_KEY = {"id": DType.INT64}
 ONE_FLOAT = {"x": DType.FLOAT64}

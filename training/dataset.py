@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from skewless.rows import ViewRead
 from skewless.spec import ModelSpec
 from skewless.status import BoolArray, Int64Array, count_statuses
 from skewless.vector import Assembler, Matrix, Vocabularies
+from training.mode_gap import ModeGap, mode_gap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Dataset:
         counts: rows of the label table by what became of them.
         status: per view, rows by status.
         fingerprint: digest of everything above.
+        gap: how the time modes differ on the test rows; None without windowed views.
     """
 
     plan: FeaturePlan
@@ -56,11 +58,12 @@ class Dataset:
     status: Mapping[str, Mapping[str, int]]
     reads: Mapping[str, ViewRead] = field(repr=False)
     request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    gap: ModeGap | None = None
 
     def matrix_for(self, assembler: Assembler) -> Matrix | None:
         """Return the same rows as another model sees them; None if it needs views that are not here."""
-        here = {view.name: view.hash for view in self.plan.views}
-        if any(here.get(view.name) != view.hash for view in assembler.plan.views):
+        here = {view.name: view.hash for view in self.plan.all_views}
+        if any(here.get(view.name) != view.hash for view in assembler.plan.all_views):
             return None
         if any(column.name not in self.request for column in assembler.plan.request):
             return None
@@ -114,8 +117,9 @@ def build_dataset(
             value=counts,
             fix="add labels, or move the clock",
         )
-    reads = views.read(pinned, entity_rows(pinned, rows), spec.time_mode)
-    return _assemble(pinned, spec, rows, reads, counts, now_us)
+    entities = entity_rows(pinned, rows)
+    dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us)
+    return replace(dataset, gap=mode_gap(pinned, views, entities.filter(pa.array(dataset.test))))
 
 
 def _assemble(

@@ -13,13 +13,16 @@ import pyarrow as pa
 from infra.applied import Applied
 from infra.offline.entity_file import EntityFile, EntityRows
 from infra.offline.views import LogMark, OfflineViews
+from skewless.arrow_types import arrow_type
+from skewless.columns import FeatureRef
 from skewless.dtypes import DType
 from skewless.errors import SourceError
-from skewless.plan import FeaturePlan, FeatureRef
+from skewless.plan import FeaturePlan
 from skewless.rows import ViewRead
 from skewless.status import Int64Array, StatusArray, count_statuses
 from skewless.vector import Assembler, null_mask, view_status
 from training.dataset_folder import DatasetFolder, merge_status
+from training.mode_gap import ModeGap, mode_gap, spread
 
 Mode = Literal["knowledge", "event_time"]
 OnRows = Callable[[int, int], None]
@@ -29,17 +32,6 @@ SEARCH_BYTES = 256_000_000
 # A part takes about three times this while it is put together: each reads the wide columns of its rows.
 PART_BYTES = 256_000_000
 LEAST_ROWS = 50_000
-
-_ARROW = {
-    DType.INT32: pa.int32(),
-    DType.INT64: pa.int64(),
-    DType.FLOAT32: pa.float32(),
-    DType.FLOAT64: pa.float64(),
-    DType.BOOL: pa.bool_(),
-    DType.STRING: pa.string(),
-    DType.BYTES: pa.binary(),
-    DType.TIMESTAMP: pa.int64(),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +43,7 @@ class DatasetReport:
         written: rows that this run wrote; the others stood before.
         columns: names of all columns, the entity file's first.
         status: per view, reads by status.
+        mode_gap: how the time modes differ; None without windowed views, and where nothing was written.
     """
 
     rows: int
@@ -58,6 +51,7 @@ class DatasetReport:
     parts: int
     columns: tuple[str, ...]
     status: Mapping[str, Mapping[str, int]]
+    mode_gap: ModeGap | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +138,19 @@ class DatasetFiles:
             parts=len(folder.parts),
             columns=columns,
             status=merge_status(folder.parts),
+            mode_gap=self._gap(total, folder.identity.get("logs", {})),
         )
+
+    def _gap(self, total: int, logs: Mapping[str, Mapping[str, int]]) -> ModeGap | None:
+        """Return how the modes differ on rows that are evenly spread over the file."""
+        if not self.plan.windows or not total:
+            return None
+        wanted, some, passed = spread(total), [], 0
+        for rows in self.entities.read(self._part_rows):
+            inside = wanted[(wanted >= passed) & (wanted < passed + rows.keys.num_rows)] - passed
+            some.append(rows.keys.take(pa.array(inside)))
+            passed += rows.keys.num_rows
+        return mode_gap(self.plan, self.views, pa.concat_tables(some), logs)
 
     def _write_parts(self, folder: DatasetFolder, total: int, on_rows: OnRows) -> None:
         marks = {name: LogMark(**mark) for name, mark in folder.identity["views"].items()}
@@ -161,13 +167,20 @@ class DatasetFiles:
             }
             for first in range(0, rest.own.num_rows, size):
                 part = rest.slice(first, size)
-                table, status = self._joined(part, {name: ids[first : first + size] for name, ids in found.items()})
+                windows = {
+                    view.name: self.views.read_window(view, part.keys, self.mode, folder.identity["logs"][view.name])
+                    for view in self.plan.windows
+                }
+                ids_of = {name: ids[first : first + size] for name, ids in found.items()}
+                table, status = self._joined(part, ids_of, windows)
                 folder.add(table, status)
                 on_rows(folder.rows, total)
 
-    def _joined(self, rows: EntityRows, found: Mapping[str, Int64Array]) -> tuple[pa.Table, dict[str, dict[str, int]]]:
-        reads = {view.name: self.views.at(view, found[view.name]) for view in self.plan.views}
-        status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.views}
+    def _joined(
+        self, rows: EntityRows, found: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
+    ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
+        reads = {view.name: self.views.at(view, found[view.name]) for view in self.plan.views} | dict(windows)
+        status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
         made = {}
         if any(ref.group not in reads for ref in self._refs):
             made = dict(Assembler(self.plan, {}).columns(rows.t, reads, rows.request))
@@ -193,6 +206,16 @@ class DatasetFiles:
             "rows": total,
             "part_rows": self._part_rows,
             "views": {name: known.get(name, {"end": mark.end, "run_id": mark.run_id}) for name, mark in marks.items()},
+            **self._logs(folder),
+        }
+
+    def _logs(self, folder: DatasetFolder) -> dict[str, Any]:
+        """Return up to where the events of windowed views count."""
+        known = folder.identity.get("logs", {})
+        if not self.plan.windows:
+            return {}
+        return {
+            "logs": {view.name: known.get(view.name) or dict(self.views.log_ends(view)) for view in self.plan.windows}
         }
 
     @property
@@ -234,4 +257,4 @@ def _rows(size: int, columns: int) -> int:
 
 def _feature(read: ViewRead, status: StatusArray, name: str, dtype: DType) -> pa.Array:
     """Return one feature in its own type; null for all but PRESENT."""
-    return pa.array(read.values[name], _ARROW[dtype], mask=null_mask(read, status, name))
+    return pa.array(read.values[name], arrow_type(dtype), mask=null_mask(read, status, name))

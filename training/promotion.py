@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from infra.last_parity import last_parity
 from infra.packages.aliases import Aliases
 from infra.served_model import load_model
 from skewless.errors import PackageError
+from skewless.plan import FeaturePlan
 from skewless.spec import LOWER_IS_BETTER, Gate, ModelSpec
 from training.dataset import Dataset
 from training.evaluation import evaluate, gate_metric
@@ -70,8 +72,14 @@ def decide(gate: Gate, candidate: float | None, champion: float | None) -> Decis
     return verdict(text, promote=gain >= -gate.tolerance * _ROUNDING)
 
 
-def promote(dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path, now_us: int) -> Decision:
+def promote(
+    dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path, now_us: int, *, state: Path | None = None
+) -> Decision:
     """Compare a new version with the champion and move the alias if the gate allows.
+
+    Args:
+        state: the project's state folder, with the last verdict of parity: a model whose views are online not what
+            the log says is not promoted.
 
     Raises:
         ConflictError: the alias moved meanwhile.
@@ -81,10 +89,24 @@ def promote(dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path,
     measured = _yardstick(dataset, spec, packages, holder) if holder else None
     candidate = gate_metric(spec, trained.metrics)
     decision = decide(spec.gate, candidate, gate_metric(spec, measured) if measured else None)
+    skew = "" if state is None else skewed(dataset.plan, state)
+    if skew:
+        decision = replace(decision, promote=False, reason=f"{skew}; {decision.reason}")
     if decision.promote:
         version = trained.package.version
         aliases.move(spec.name, CHAMPION, expect=holder, to=version, reason=decision.reason, now_us=now_us)
     return decision
+
+
+def skewed(plan: FeaturePlan, state: Path) -> str:
+    """Return which views of a model parity last found different from the log; empty: none."""
+    verdicts = last_parity(state)
+    found = [
+        f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
+        for view in plan.all_views
+        if (verdict := verdicts.get(view.name)) and verdict.hash == view.hash and verdict.mismatches
+    ]
+    return "; ".join(found)
 
 
 def _yardstick(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:

@@ -70,7 +70,7 @@ def _contents(
         spec=spec,
         plan=pin(dataset.plan, dataset.vocabularies),
         reference=Reference(rows, model.raw_margin(rows), model.score(rows)),
-        profile=profile(train, dataset.names),
+        profile=profile(train, dataset.names) | ({"mode_gap": dataset.gap.as_dict()} if dataset.gap else {}),
         metrics=metrics,
         fingerprint={
             "dataset": dataset.fingerprint,

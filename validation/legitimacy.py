@@ -22,8 +22,9 @@ from infra.predictions.reader import Logged
 from skewless.plan import View
 from skewless.rows import NO_TIME, Versions
 from skewless.status import BoolArray, Int64Array, Status
+from validation.entities import entity_table, key_rows
 from validation.findings import Cause, Findings
-from validation.rebuilt import Rebuilt, entity_table, key_rows
+from validation.rebuilt import Rebuilt
 
 _Ranks = npt.NDArray[np.int64]
 _Key = tuple[Any, ...]

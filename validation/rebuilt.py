@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from infra.offline.views import OfflineViews
 from infra.predictions.reader import Logged, LoggedRead
@@ -18,7 +16,9 @@ from skewless.request import Ask, parse_rows
 from skewless.rows import ViewRead
 from skewless.status import BoolArray, Status
 from skewless.vector import Matrix, Vectors
+from validation.entities import key_rows
 from validation.findings import Cause, Findings
+from validation.window_proof import rebuilt_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +43,10 @@ def rebuild(model: ServedModel, views: OfflineViews, logged: Logged, findings: F
     rows = [json.loads(text) for text in logged.inputs]
     ask = parse_rows(model.plan, rows, len(rows))
     reads = {view.name: _named_rows(view, views, logged, ask, findings) for view in model.plan.views}
+    reads |= {view.name: rebuilt_windows(view, views, logged, ask, findings) for view in model.plan.windows}
     vectors = model.assembler.assemble(logged.t, reads, ask.fields)
     _check_status(logged, vectors, findings)
     return Rebuilt(ask=ask, reads=reads, vectors=vectors, scores=model.runtime.score(vectors.matrix))
-
-
-def key_rows(view: View, ask: Ask) -> list[tuple[Any, ...]]:
-    """Return the key of each prediction for one view."""
-    return list(zip(*(ask.keys[key.name] for key in view.keys), strict=True))
-
-
-def entity_table(view: View, ask: Ask, t: Sequence[int] | Any) -> pa.Table:  # noqa: ANN401 - numpy int64 too
-    """Return the entity rows of the predictions for a point-in-time join at times ``t``."""
-    types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
-    columns = {key.name: pa.array(ask.keys[key.name], types[key.dtype]) for key in view.keys}
-    return pa.table({**columns, "__t": pa.array(t, pa.int64())})
 
 
 def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> ViewRead:

@@ -15,10 +15,12 @@ from infra.predictions.reader import Logged, PredictionLog
 from infra.served_model import ServedModel, load_model
 from skewless.status import BoolArray, Status, count_statuses
 from validation.bits import compare_bits
+from validation.entities import key_rows
 from validation.legitimacy import check_versions
-from validation.rebuilt import Rebuilt, key_rows, rebuild
+from validation.rebuilt import Rebuilt, rebuild
 from validation.replay_report import ReplayReport
 from validation.training_gap import add_gap
+from validation.window_proof import check_states
 
 
 def replay(
@@ -70,10 +72,12 @@ def _check_views(
         report.changing += int(raced.changed.sum())
         report.saw_old += int(raced.saw_old.sum())
         report.saw_new += int(raced.saw_new.sum())
+    for window in model.plan.windows:
+        check_states(window, views, logged, rebuilt.ask, report.findings)
 
 
 def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebuilt: Rebuilt) -> None:
-    for view in model.plan.views:
+    for view in model.plan.all_views:
         status = logged.reads[view.name].status
         report.status.setdefault(view.name, Counter()).update(count_statuses(status))
         keys, absent = key_rows(view, rebuilt.ask), np.flatnonzero(status == Status.NOT_FOUND)

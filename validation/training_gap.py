@@ -14,7 +14,8 @@ from infra.served_model import ServedModel
 from skewless.rows import ViewRead
 from skewless.status import BoolArray
 from validation.bits import equal_bits
-from validation.rebuilt import Rebuilt, entity_table
+from validation.entities import entity_table
+from validation.rebuilt import Rebuilt
 
 Mode = Literal["knowledge", "event_time"]
 Reason = Literal["in_flight", "late", "corrected"]
@@ -61,6 +62,10 @@ def add_gap(
     reads = {
         view.name: views.read_view(view, entity_table(view, rebuilt.ask, logged.t), mode) for view in model.plan.views
     }
+    reads |= {
+        view.name: views.read_window(view, entity_table(view, rebuilt.ask, logged.t), mode)
+        for view in model.plan.windows
+    }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
     gap.rows += len(logged.ids)
     gap.different += int((~equal_bits(trained, rebuilt.vectors.matrix)).any(axis=1).sum())
@@ -72,6 +77,10 @@ def add_gap(
 
 
 def _reasons(trained: ViewRead, served: ViewRead, mode: Mode) -> dict[Reason, BoolArray]:
+    if trained.block is not None and served.block is not None:
+        # Windows come from many rows: any event that one side knows and the other does not.
+        changed = (~equal_bits(trained.block, served.block)).any(axis=1)
+        return {"in_flight" if mode == "knowledge" else "late": np.asarray(changed, dtype=np.bool_)}
     other = trained.versions.seq != served.versions.seq
     if mode == "knowledge":
         return {"in_flight": other}

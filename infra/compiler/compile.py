@@ -7,12 +7,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
+from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, StreamFeatureView
 from feast.repo_config import load_repo_config
 
+from infra.compiler.event_transforms import check_event_transform
 from infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
 from infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from infra.compiler.views import compile_view
+from infra.compiler.windows import compile_windows
 from infra.cron import cron_trigger
 from skewless.errors import DefinitionError
 from skewless.plan import FeaturePlan
@@ -39,10 +41,12 @@ def compile_repo(repo: Path) -> Compiled:
     with repo_modules(repo):
         module = load_module(repo, DEFINITIONS)
         objects = _feast_objects(module)
-        plan = _compile_plan(project, objects)
+        plan = _compile_plan(project, repo, objects)
         models = _models(repo)
     for transform in plan.transforms:
-        TransformRunner(plan, transform).check()
+        TransformRunner.of_plan(plan, transform).check()
+    for window in plan.windows:
+        check_event_transform(window)
     for spec in models:
         check_model(plan, spec)
     return Compiled(plan=plan, models=models, feast_objects=tuple(objects))
@@ -95,20 +99,26 @@ def _distinct_names(found: list[Any]) -> None:
             )
 
 
-def _compile_plan(project: str, objects: list[Any]) -> FeaturePlan:
+def _compile_plan(project: str, repo: Path, objects: list[Any]) -> FeaturePlan:
     entities = {item.name: item for item in objects if isinstance(item, Entity)}
+    latest = [item for item in objects if isinstance(item, FeatureView) and not isinstance(item, StreamFeatureView)]
+    views = {item.name: compile_view(item, entities) for item in latest}
+    streams = [item for item in objects if isinstance(item, StreamFeatureView)]
+    windows, sources = compile_windows(repo, streams, entities)
+    all_views = views | windows
     on_demand = [item for item in objects if isinstance(item, OnDemandFeatureView)]
-    views = {item.name: compile_view(item, entities) for item in objects if isinstance(item, FeatureView)}
     transforms = {item.name: compile_transform(item) for item in on_demand}
     services = [item for item in objects if isinstance(item, FeatureService)]
     request = compile_request(on_demand)
-    check_inputs(views.values(), request)
+    check_inputs(all_views.values(), request)
     return FeaturePlan(
         project=project,
         views=tuple(views.values()),
         request=request,
         transforms=tuple(transforms.values()),
-        services=tuple(compile_service(item, views, transforms) for item in services),
+        services=tuple(compile_service(item, all_views, transforms) for item in services),
+        windows=tuple(windows.values()),
+        sources=tuple(sources.values()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,10 @@ def load_module(repo: Path, name: str) -> ModuleType:
             f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`"
         )
     try:
-        return importlib.import_module(name)
+        with warnings.catch_warnings():
+            # Feast warns that what it computes for stream feature views is experimental; windows are ours.
+            warnings.filterwarnings("ignore", message="Stream feature views are experimental")
+            return importlib.import_module(name)
     except SkewlessError:
         raise
     except Exception as error:

@@ -11,8 +11,10 @@ from feast import FeatureService, Field, OnDemandFeatureView
 from feast.feature_view_projection import FeatureViewProjection
 
 from infra.compiler.views import compile_field, refuse_reserved
+from skewless.columns import REQUEST, Column, FeatureRef, Transform
 from skewless.errors import DefinitionError
-from skewless.plan import REQUEST, Column, FeatureRef, Service, Transform, View
+from skewless.plan import Service, View
+from skewless.windows.view import WindowView
 
 
 def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
@@ -36,7 +38,7 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     return tuple(fields.values())
 
 
-def check_inputs(views: Iterable[View], request: Sequence[Column]) -> None:
+def check_inputs(views: Iterable[View | WindowView], request: Sequence[Column]) -> None:
     """Check that each name in a request means one thing: a join key of one type, or a request field.
 
     Raises:
@@ -79,13 +81,15 @@ def compile_transform(view: OnDemandFeatureView) -> Transform:
     return Transform(
         name=view.name,
         function=function.__name__,
-        source=_module_source(owner, function),
+        source=module_source(owner, function),
         inputs=_inputs(owner, view),
         outputs=tuple(compile_field(owner, field) for field in view.features),
     )
 
 
-def compile_service(service: FeatureService, views: Mapping[str, View], transforms: Mapping[str, Transform]) -> Service:
+def compile_service(
+    service: FeatureService, views: Mapping[str, View | WindowView], transforms: Mapping[str, Transform]
+) -> Service:
     """Return the plan's form of a feature service, its features in the order of their declaration.
 
     Raises:
@@ -108,7 +112,11 @@ def compile_service(service: FeatureService, views: Mapping[str, View], transfor
 
 
 def _known(
-    service: FeatureService, group: str, name: str, views: Mapping[str, View], transforms: Mapping[str, Transform]
+    service: FeatureService,
+    group: str,
+    name: str,
+    views: Mapping[str, View | WindowView],
+    transforms: Mapping[str, Transform],
 ) -> bool:
     if group in views:
         return name not in {key.name for key in views[group].keys}
@@ -130,7 +138,19 @@ def _fields(owner: str, projection: FeatureViewProjection) -> Sequence[Field]:
             value=dict(projection.join_key_map),
             fix="define a second feature view over the same source with an entity of that key",
         )
-    return projection.features
+    if not projection.desired_features:
+        return projection.features
+    # view[["feature"]] of a view that was written without a schema: they are told apart only now.
+    known = {field.name: field for field in projection.features}
+    for name in projection.desired_features:
+        if name not in known:
+            raise DefinitionError(
+                f"{owner} view {projection.name!r}",
+                "has no such feature",
+                value=name,
+                fix=f"use one of {', '.join(known)}",
+            )
+    return [known[name] for name in projection.desired_features]
 
 
 def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
@@ -151,7 +171,12 @@ def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
     return tuple(refs)
 
 
-def _module_source(owner: str, function: Any) -> str:  # noqa: ANN401 - a user's function
+def module_source(owner: str, function: Any) -> str:  # noqa: ANN401 - a user's function
+    """Return the text of the module that a function is defined in.
+
+    Raises:
+        DefinitionError: it is not in a file.
+    """
     # Feast rewrites the function's __module__ to "__main__", so the file of its code says where it lives.
     try:
         return Path(inspect.getsourcefile(function) or "").read_text()

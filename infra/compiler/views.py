@@ -6,19 +6,20 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from feast import Entity, FeatureView, Field, FileSource, StreamFeatureView
+from feast import Entity, FeatureView, Field, FileSource
 from feast.types import PrimitiveFeastType
 from feast.value_type import ValueType
 
 from infra.feast_plugins.duckdb_source import DuckDBSource
 from infra.feast_plugins.source_schema import is_lake
+from skewless.columns import REQUEST, Column
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.keys import KEY_DTYPES
-from skewless.plan import REQUEST, Column, Source, View
+from skewless.plan import Source, View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 TAG_DELAY = "skewless.delay"
 TAG_FRESHNESS = "skewless.freshness"
@@ -47,23 +48,18 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
         DefinitionError: the view is of a kind, type or shape that cannot be served.
     """
     name = feast_view.name
-    refuse_reserved(f"feature view {name!r}", name)
-    if isinstance(feast_view, StreamFeatureView):
-        raise DefinitionError(
-            f"feature view {name!r}",
-            "is a StreamFeatureView, which this version cannot compute",
-            fix="declare a FeatureView over a batch source",
-        )
-    keys = tuple(_key(feast_view, entities, entity) for entity in feast_view.entities)
-    tags = _tags(feast_view)
+    owner = f"feature view {name!r}"
+    refuse_reserved(owner, name)
+    keys = tuple(compile_key(feast_view, entities, entity) for entity in feast_view.entities)
+    tags = known_tags(owner, feast_view.tags, _TAGS)
     return View(
         name=name,
         keys=_some(name, "entity", keys),
         features=_some(name, "feature", _features(feast_view, {key.name for key in keys})),
         source=_source(feast_view, tags.get(TAG_TOMBSTONE)),
         ttl_us=(feast_view.ttl or timedelta(0)) // timedelta(microseconds=1),
-        delay_us=_length(name, TAG_DELAY, tags),
-        freshness_us=_length(name, TAG_FRESHNESS, tags),
+        delay_us=length_us(owner, TAG_DELAY, tags),
+        freshness_us=length_us(owner, TAG_FRESHNESS, tags),
     )
 
 
@@ -103,7 +99,12 @@ def primitive(dtype: object) -> DType | None:
     return _DTYPES.get(dtype) if isinstance(dtype, PrimitiveFeastType) else None
 
 
-def _key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_name: str) -> Column:
+def compile_key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_name: str) -> Column:
+    """Return the typed join key of one of a view's entities.
+
+    Raises:
+        DefinitionError: the entity is unknown, or has a key of a type that cannot be one.
+    """
     entity = entities.get(entity_name)
     if entity is None:
         raise DefinitionError(
@@ -131,11 +132,16 @@ def _features(feast_view: FeatureView, keys: set[str]) -> tuple[Column, ...]:
     for name in names:
         if names.count(name) > 1:
             raise DefinitionError(owner, "has two features of one name", value=name, fix="rename or remove one of them")
-    _refuse_cases(owner, [*keys, *names])
+    refuse_cases(owner, [*keys, *names])
     return tuple(columns)
 
 
-def _refuse_cases(owner: str, names: Sequence[str]) -> None:
+def refuse_cases(owner: str, names: Sequence[str]) -> None:
+    """Refuse names that differ only in case.
+
+    Raises:
+        DefinitionError: two of them do.
+    """
     first: dict[str, str] = {}
     for name in names:
         if first.setdefault(name.lower(), name) != name:
@@ -147,24 +153,38 @@ def _refuse_cases(owner: str, names: Sequence[str]) -> None:
             )
 
 
-def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
-    source: Any = feast_view.batch_source
+def readable_source(owner: str, source: Any) -> Any:  # noqa: ANN401 - Feast's sources share no type with a path
+    """Return a batch source that can be read, and says when a row happened.
+
+    Raises:
+        DefinitionError: it is of another kind, or has no timestamp field.
+    """
     if not isinstance(source, FileSource | DuckDBSource) or is_lake(source):
         raise DefinitionError(
-            f"feature view {feast_view.name!r}",
+            owner,
             "has a source that cannot be read",
             value=type(source).__name__,
             fix="use a FileSource (Parquet or CSV file, folder or glob) or a DuckDBSource",
         )
     if not source.timestamp_field:
         raise DefinitionError(
-            f"feature view {feast_view.name!r} source {source.path!r}",
+            f"{owner} source {source.path!r}",
             "has no timestamp_field",
             fix="name the column that says when a row happened",
         )
+    return source
+
+
+def source_path(source: Any) -> str:  # noqa: ANN401 - as above
+    """Return the path of a readable source as the plan holds it."""
+    return str(source.path).removeprefix("file://")
+
+
+def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
+    source = readable_source(f"feature view {feast_view.name!r}", feast_view.batch_source)
     renamed = {plan_name: column for column, plan_name in source.field_mapping.items()}
     return Source(
-        path=source.path.removeprefix("file://"),
+        path=source_path(source),
         event_column=source.timestamp_field,
         created_column=source.created_timestamp_column or None,
         tombstone_column=tombstone,
@@ -172,21 +192,31 @@ def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
     )
 
 
-def _tags(feast_view: FeatureView) -> Mapping[str, str]:
-    for tag in feast_view.tags:
-        if tag.startswith("skewless.") and tag not in _TAGS:
-            raise DefinitionError(
-                f"feature view {feast_view.name!r} tag", "is unknown", value=tag, fix=f"use {', '.join(sorted(_TAGS))}"
-            )
-    return feast_view.tags
+def known_tags(owner: str, tags: Mapping[str, str], known: Collection[str]) -> Mapping[str, str]:
+    """Return tags, those of ours among them all known; a known tag that ends in a dot is followed by a column.
+
+    Raises:
+        DefinitionError: one of ours is unknown.
+    """
+    starts = tuple(tag for tag in known if tag.endswith("."))
+    for tag in tags:
+        if tag.startswith("skewless.") and tag not in known and not (starts and tag.startswith(starts)):
+            shown = sorted(f"{tag}COLUMN" if tag.endswith(".") else tag for tag in known)
+            raise DefinitionError(f"{owner} tag", "is unknown", value=tag, fix=f"use {', '.join(shown)}")
+    return tags
 
 
-def _length(view: str, tag: str, tags: Mapping[str, str]) -> int:
-    text = tags.get(tag, "0s")
+def length_us(owner: str, tag: str, tags: Mapping[str, str], default: str = "0s") -> int:
+    """Return a tag's length of time, microseconds.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    text = tags.get(tag, default)
     match = _LENGTH.fullmatch(text)
     if match is None:
         raise DefinitionError(
-            f"feature view {view!r} tag {tag!r}",
+            f"{owner} tag {tag!r}",
             "is not a length of time",
             value=text,
             fix="write it as 90s, 15m, 1h or 2d",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 import numpy as np
@@ -18,6 +18,7 @@ from infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
 from infra.feast_plugins.key_types import as_type
 from infra.feast_plugins.offline_engine import engine
 from infra.feast_plugins.source_views import named_relations
+from infra.feast_plugins.windowed import is_windowed
 from infra.offline import arrays
 from infra.offline.as_of import ROW, TIME, as_of_sql
 from infra.offline.sources import Table
@@ -26,6 +27,9 @@ from infra.offline.winners import Rows, fetch, find
 from skewless.errors import RequestError
 from skewless.rows import NO_TIME
 from skewless.status import BoolArray, Status, row_status
+
+if TYPE_CHECKING:
+    from infra.offline.window_join import Mode
 
 Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
 _BATCH_ROWS = 100_000
@@ -48,7 +52,8 @@ class PointInTimeAnswer:
     Args:
         entities: reads the entity rows on a connection.
         query: the entity rows as the SQL that they were asked for in, if they were.
-        as_known: whether a feature row counts only from its created time on.
+        as_known: whether a feature row counts only from its created time on, and an event from when serving could
+            have known it.
     """
 
     config: RepoConfig
@@ -83,7 +88,18 @@ class PointInTimeAnswer:
             return self.entities(connection)
 
     def sql(self) -> str:
-        """Return one DuckDB statement for the stored features; databases must be attached as it calls them."""
+        """Return one DuckDB statement for the stored features; databases must be attached as it calls them.
+
+        Raises:
+            RequestError: a windowed view is asked for.
+        """
+        for asked in self.asked.views:
+            if is_windowed(asked.view):
+                raise RequestError(
+                    f"windowed view {asked.view.name!r}",
+                    "is not computed by SQL alone",
+                    fix="leave it out, or take the result with to_arrow()",
+                )
         with engine(self.config) as connection, ExitStack() as stack:
             entities = self.entities(connection)
             histories = [view_history(self.config, connection, asked, entities.types) for asked in self.asked.views]
@@ -121,6 +137,11 @@ def _found(
     answer: PointInTimeAnswer, connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView
 ) -> Rows:
     refuse_same_names(entities, asked)
+    if is_windowed(asked.view):
+        from infra.feast_plugins.window_history import window_rows  # noqa: PLC0415 - for projects with windows only
+
+        mode: Mode = "knowledge" if answer.as_known else "event_time"
+        return window_rows(answer.config, connection, entities, asked, mode)
     view = view_history(answer.config, connection, asked, entities.types)
     keys = {name: _entity_key(entities, name, target) for name, target in view.types.items()}
     rows = entities.joinable(connection, keys)

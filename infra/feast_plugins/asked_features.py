@@ -9,6 +9,7 @@ from typing import Any
 from feast import OnDemandFeatureView
 from feast.utils import _parse_feature_ref
 
+from infra.feast_plugins.windowed import is_windowed
 from skewless.errors import RequestError
 
 Table = Any  # FeatureView, StreamFeatureView or BatchFeatureView: Feast gives them no common type
@@ -108,8 +109,14 @@ def _count(pairs: Sequence[tuple[str, str]], on_demand: Sequence[OnDemandFeature
 
 
 def _as_declared(pairs: Sequence[tuple[str, str]], views: Sequence[Table]) -> list[tuple[str, str]]:
-    declared = [(_name(view.projection), field.name) for view in views for field in view.features]
+    declared = [(_name(view.projection), name) for view in views for name in _declared(view)]
     return sorted(pairs, key=lambda pair: declared.index(pair) if pair in declared else len(declared))
+
+
+def _declared(view: Table) -> list[str]:
+    """Return the features of a view in an order that is always the same: that of a windowed view is left to chance."""
+    names = [field.name for field in view.features]
+    return sorted(names) if is_windowed(view) else names
 
 
 def _prefixes(names: Sequence[str], named: Mapping[str, Table]) -> dict[str, str]:

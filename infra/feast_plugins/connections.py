@@ -54,6 +54,27 @@ class Connections:
         rows = iter(found)
         return [None if key is None else next(rows) for key in keys]
 
+    def get_marked(
+        self, keys: Sequence[bytes | None], names: Sequence[str]
+    ) -> tuple[list[bytes | None], dict[str, int | None]]:
+        """Return the row of each key, in order, and where each marker stands, from one round trip.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        if not names:
+            return self.get(keys), {}
+        named = list(dict.fromkeys(key for key in keys if key is not None))
+        found, stood = self.reader.get_marked(named, names)
+        rows = dict(zip(named, found, strict=True))
+        return [None if key is None else rows[key] for key in keys], dict(zip(names, stood, strict=True))
+
+    @property
+    def address(self) -> str:
+        """The URL of the Redis; a private server is started if need be."""
+        with self._alone:
+            return self._address()
+
     def close(self) -> None:
         """Give the connections back; a private server goes down when nobody else uses it."""
         with self._alone:

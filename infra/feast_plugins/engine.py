@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import structlog
 from feast import Entity
 from feast.infra.common.materialization_job import (
     MaterializationJob,
@@ -25,6 +26,7 @@ from infra.feast_plugins.place import repo_of, settings_of, state_of
 from infra.feast_plugins.progress import Bar
 from infra.feast_plugins.pulled import as_messages, newest_rows
 from infra.feast_plugins.stored import Stored, Table, is_plain, stored_form
+from infra.feast_plugins.windowed import is_windowed
 from infra.log.runs import RunLedger
 from infra.materialize import Materializer
 from infra.offline.changes import EventRange
@@ -32,6 +34,7 @@ from infra.offline.engine import connect
 from skewless.clock import from_us, open_clock, to_us
 from skewless.errors import SkewlessError
 
+_log = structlog.get_logger()
 BATCH_ROWS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Feast asks for "until now" by the second, some time before the engine reads its clock.
@@ -97,6 +100,14 @@ class SkewlessComputeEngine(ComputeEngine):
 
     def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any) -> MaterializationJob:  # noqa: ANN401 - Feast's signature
         view = task.feature_view
+        if isinstance(self.online_store, SkewlessOnlineStore) and is_windowed(view):
+            _log.warning(
+                "windowed_view_left_out",
+                view=view.name,
+                problem="its features are computed from events, not materialised",
+                fix="`skewless stream` keeps it up to date, `skewless bootstrap` fills it",
+            )
+            return SkewlessJob(task=task)
         if not isinstance(self.online_store, SkewlessOnlineStore) or not is_plain(view) or view.offline:
             job: MaterializationJob = self._feasts_own()._materialize_one(registry, task, **kwargs)  # noqa: SLF001 - the method that a single task is
             return job

@@ -9,9 +9,10 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from infra.feast_plugins.stored import DUMMY_KEY
 from infra.feast_plugins.values import kind_of
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.keys import KeyCodec, KeyValue, parse_key
-from skewless.plan import Column, View
+from skewless.plan import View
 
 _DUMMY = (DUMMY_KEY, Value(string_val=""))
 _KINDS = {DType.INT32: "int32_val", DType.INT64: "int64_val", DType.STRING: "string_val"}
@@ -23,7 +24,16 @@ def key_bytes(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]
     Raises:
         RequestError: a value has another type than its key.
     """
-    return codec.encode_columns({column.name: _values(column, columns[column.name]) for column in view.keys})
+    return codec.encode_columns(key_values(view.keys, columns))
+
+
+def key_values(keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> dict[str, list[KeyValue | None]]:
+    """Return key columns as plain values, None where they are null.
+
+    Raises:
+        RequestError: a value has another type than its key.
+    """
+    return {column.name: _values(column, columns[column.name]) for column in keys}
 
 
 def key_columns(keys: Sequence[EntityKey]) -> dict[str, list[Value]]:

@@ -16,6 +16,7 @@ from feast.utils import compute_non_entity_date_range
 
 from infra.feast_plugins.asked_features import AskedView
 from infra.feast_plugins.feature_history import view_source
+from infra.feast_plugins.windowed import is_windowed
 from infra.offline.as_of import TIME
 from infra.offline.sql import quote, to_microseconds
 from infra.offline.winners import registered
@@ -95,7 +96,7 @@ def query_entities(connection: duckdb.DuckDBPyConnection, query: str) -> EntityR
 def range_entities(
     config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], wanted: Range
 ) -> EntityRows:
-    """Return one row for each key that the views' sources have in a range, at the end of the range.
+    """Return one row for each key that the views' sources, or logs of events, have in a range, at its end.
 
     A view with other keys than another adds rows of its own, in which the other's keys are null.
     """
@@ -118,6 +119,10 @@ def _keys_between(
     config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
 ) -> pa.Table:
     view = asked.view
+    if is_windowed(view):
+        from infra.feast_plugins.window_history import window_keys  # noqa: PLC0415 - it imports this module
+
+        return window_keys(config, connection, asked, start, end)
     source = view_source(config, connection, view)
     names = {
         view.projection.join_key_map.get(column.name, column.name): source.key(column.name)

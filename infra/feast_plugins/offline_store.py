@@ -38,6 +38,9 @@ class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
     Args:
         memory_limit: DuckDB's limit, beyond which it spills; the project's setting where it is not given.
         threads: DuckDB's threads; the project's setting where it is not given.
+        time_mode: ``event_time``: what had happened by the time of an entity row counts. ``knowledge``: only what was
+            known by then: rows from their created time on, as with ``filter_by_created_timestamp``, and events from
+            when serving could have known them.
     """
 
     type: Literal["infra.feast_plugins.offline_store.SkewlessOfflineStore"] = (
@@ -45,6 +48,7 @@ class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
     )
     memory_limit: str | None = None
     threads: int | None = None
+    time_mode: Literal["event_time", "knowledge"] = "event_time"
 
 
 class SkewlessOfflineStore(OfflineStore):
@@ -71,10 +75,12 @@ class SkewlessOfflineStore(OfflineStore):
             entity_df: a data frame, an Arrow table, or DuckDB SQL, which sees each view's source under the names
                 of the view and of the source, and files relative to the repo; None: one row for each key that has
                 a row from ``start_date`` to ``end_date``, as of the end.
-            filter_by_created_timestamp: count a row only from its created time on.
+            filter_by_created_timestamp: count a row only from its created time on, and an event of a windowed view
+                from when serving could have known it; ``time_mode: knowledge`` says so for all requests.
 
         Raises:
             RequestError: a feature is unknown or two would share a name.
+            StalePlanError: a windowed view is not in the plan in force.
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         count = asked_count(feature_refs)
@@ -84,7 +90,7 @@ class SkewlessOfflineStore(OfflineStore):
             asked=asked,
             entities=_entities(config, asked, entity_df, (start_date, end_date)),
             query=entity_df.strip().rstrip(";") if isinstance(entity_df, str) else None,
-            as_known=filter_by_created_timestamp,
+            as_known=filter_by_created_timestamp or getattr(config.offline_store, "time_mode", "") == "knowledge",
         )
         return SkewlessRetrievalJob(
             config, answer, full_feature_names=full_feature_names, on_demand=on_demand, refs=feature_refs

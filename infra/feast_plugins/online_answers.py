@@ -18,6 +18,7 @@ from infra.feast_plugins.stored import Stored, Table
 from infra.feast_plugins.values import unpack_values
 from infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
 from skewless.clock import from_us
+from skewless.columns import Column
 from skewless.errors import RequestError
 from skewless.rows import ViewRead
 from skewless.status import BoolArray, Status, StatusArray, row_status
@@ -68,12 +69,14 @@ class Asked:
 
     Args:
         keys: the Redis key of each entity, None where it has a null.
+        marks: the markers to be read with them: none.
     """
 
     stored: Stored
     table: Table
     wanted: Wanted
     keys: Sequence[bytes | None]
+    marks: Sequence[str] = ()
 
     @property
     def names(self) -> Sequence[str]:
@@ -85,12 +88,26 @@ class Asked:
         read = self.stored.codec.decode(rows, numbers=False)
         return read, row_status(read.found, read.versions.event_ts, now_us, self.stored.view.ttl_us)
 
-    def say_version(self, response: GetOnlineFeaturesResponse) -> None:
-        """Add the version of the view to a response, once."""
-        name = self.table.projection.name_alias or self.table.projection.name
-        known = response.metadata.feature_view_metadata
-        if name not in [item.name for item in known]:
-            known.add(name=name, version=getattr(self.table, "current_version_number", 0) or 0)
+
+def say_version(response: GetOnlineFeaturesResponse, table: Table) -> None:
+    """Add the version of a view to a response, once."""
+    name = table.projection.name_alias or table.projection.name
+    known = response.metadata.feature_view_metadata
+    if name not in [item.name for item in known]:
+        known.add(name=name, version=getattr(table, "current_version_number", 0) or 0)
+
+
+def refuse_missing_keys(table: Table, keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> None:
+    """Refuse a request that lacks a join key of a view.
+
+    Raises:
+        RequestError: it does.
+    """
+    missing = sorted(column.name for column in keys if column.name not in columns)
+    if missing:
+        raise RequestError(
+            f"view {table.name!r}", "needs a join key that the request lacks", value=missing[0], fix="send it"
+        )
 
 
 def ask(
@@ -106,11 +123,7 @@ def ask(
         RequestError: a join key is missing, or has a value of another type.
     """
     view = stored.view
-    missing = sorted(column.name for column in view.keys if column.name not in columns)
-    if missing:
-        raise RequestError(
-            f"view {table.name!r}", "needs a join key that the request lacks", value=missing[0], fix="send it"
-        )
+    refuse_missing_keys(table, view.keys, columns)
     declared = tuple([field.name for field in table.projection.features])
     version = (table.projection.name_to_use(), declared, None if names is None else tuple(names))
     wanted = stored.memory.get(version)

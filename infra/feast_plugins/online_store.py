@@ -7,8 +7,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import pandas as pd
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView
 from feast.infra.online_stores.online_store import OnlineStore
@@ -26,13 +27,20 @@ from infra.feast_plugins.connections import Connections
 from infra.feast_plugins.entity_keys import key_columns
 from infra.feast_plugins.forms import Forms
 from infra.feast_plugins.frames import pack_frame
-from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond
+from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond, say_version
 from infra.feast_plugins.online_request import EntityRows, OnlineRequest
 from infra.feast_plugins.place import settings_of, state_of
 from infra.feast_plugins.pulled import batch_source
 from infra.feast_plugins.rows import Positions, Row, pack_rows
+from infra.feast_plugins.store_verbs import teach_pushes
 from infra.feast_plugins.stored import Stored, Table
+from infra.feast_plugins.windowed import is_windowed
 from skewless.clock import open_clock
+from skewless.errors import RequestError
+
+if TYPE_CHECKING:
+    from infra.feast_plugins.online_windows import AskedWindow, OnlineWindows
+    from infra.feast_plugins.pushed_events import EventPusher
 
 Progress = Callable[[int], Any]
 
@@ -63,6 +71,8 @@ class SkewlessOnlineStore(OnlineStore):
         self._opened: Connections | None = None
         self._forms = Forms()
         self._positions: Positions | None = None
+        self._windows: OnlineWindows | None = None
+        self._pusher: EventPusher | None = None
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -91,6 +101,7 @@ class SkewlessOnlineStore(OnlineStore):
             SourceError: a row has no key or time, or a value of another type than its feature.
             StoreError: the store refused or is away.
         """
+        refuse_windowed(table)
         if not data:
             return
         stored = self._forms.keyed(self.form(config, table), data[0][0])
@@ -106,6 +117,7 @@ class SkewlessOnlineStore(OnlineStore):
             SourceError: a row has no key or time.
             StoreError: the store refused or is away.
         """
+        refuse_windowed(table)
         positions = self._numbers(config).take(rows.num_rows)
         packed = pack_frame(self.form(config, table), config.project, rows, batch_source(table), positions)
         if packed is None:
@@ -129,6 +141,10 @@ class SkewlessOnlineStore(OnlineStore):
         """Return the event time and the values of each entity, (None, None) where there is no row."""
         if not entity_keys:
             return []
+        if is_windowed(table):
+            item = self._ask_windows(config, table, requested_features, key_columns(entity_keys))
+            rows, stood = self.connections(config).get_marked(item.keys, item.marks)
+            return item.feast_rows(rows, stood, self._numbers(config).now_us())
         stored = self._forms.keyed(self.form(config, table), entity_keys[0])
         asked = ask(stored, table, requested_features, config.project, key_columns(entity_keys))
         return feast_rows(asked, self.connections(config).get(asked.keys), self._numbers(config).now_us())
@@ -199,8 +215,10 @@ class SkewlessOnlineStore(OnlineStore):
         """Give the connections back; the next use opens them again."""
         with self._alone:
             opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+            pusher, self._pusher = self._pusher, None
+        for item in (pusher, opened):
+            if item is not None:
+                item.close()
 
     def _is_versioned_read_supported(self) -> bool:
         return True
@@ -209,7 +227,8 @@ class SkewlessOnlineStore(OnlineStore):
         """Answer all views of a request from one read."""
         started = time.monotonic()
         asked = [self._asked(config, request, table, names) for table, names in request.views]
-        rows = self.connections(config).get([key for item in asked for key in item.keys])
+        marks = list(dict.fromkeys([mark for item in asked for mark in item.marks]))
+        rows, stood = self.connections(config).get_marked([key for item in asked for key in item.keys], marks)
         now_us = self._numbers(config).now_us()
         types: dict[str, ValueType] = {}
         start = 0
@@ -217,21 +236,68 @@ class SkewlessOnlineStore(OnlineStore):
             types |= item.wanted.types
             part = rows[start : start + len(item.keys)]
             start += len(part)
-            respond(request.response, item, part, now_us, full_names=request.full_names)
+            if isinstance(item, Asked):
+                respond(request.response, item, part, now_us, full_names=request.full_names)
+            else:
+                item.respond(request.response, part, stood, now_us, full_names=request.full_names)
             if versions:
-                item.say_version(request.response)
+                say_version(request.response, item.table)
         track_online_store_read(time.monotonic() - started)
         return request.answer(types)
 
-    def _asked(self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]) -> Asked:
+    def push_events(self, config: RepoConfig, source: str, frame: pd.DataFrame) -> None:
+        """Put the rows of a frame into the stream of an event source.
+
+        Raises:
+            RequestError: the plan in force has no such source, or a row cannot be sent.
+            StoreError: the stream is away.
+        """
+        from infra.feast_plugins.pushed_events import EventPusher  # noqa: PLC0415 - for projects with windows only
+
+        address = self.connections(config).address
+        with self._alone:
+            if self._pusher is None:
+                self._pusher = EventPusher(state_of(config), settings_of(config), config.project, address)
+            pusher = self._pusher
+        pusher.push(source, frame)
+
+    def _asked(self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]) -> Asked | AskedWindow:
         keys = table_keys(table, request.keys, request.join_keys)
+        if is_windowed(table):
+            return self._ask_windows(config, table, names, keys)
         return ask(self.form(config, table), table, names, config.project, keys)
+
+    def _ask_windows(
+        self, config: RepoConfig, table: Table, names: Sequence[str] | None, keys: Mapping[str, Sequence[Value]]
+    ) -> AskedWindow:
+        from infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
+
+        reader = self.connections(config).reader
+        with self._alone:
+            if self._windows is None:
+                self._windows = OnlineWindows(state_of(config))
+            windows = self._windows
+        return windows.ask(reader, table, names, keys)
 
     def _numbers(self, config: RepoConfig) -> Positions:
         with self._alone:
             if self._positions is None:
                 self._positions = Positions(open_clock(settings_of(config).clock))
             return self._positions
+
+
+def refuse_windowed(table: Table) -> None:
+    """Refuse to write features of a windowed view.
+
+    Raises:
+        RequestError: the view is one.
+    """
+    if is_windowed(table):
+        raise RequestError(
+            f"windowed view {table.name!r}",
+            "has no rows that could be written: its features are computed from events",
+            fix=f"push events to its source: store.push({table.stream_source.name!r}, frame)",
+        )
 
 
 def table_keys(
@@ -250,3 +316,6 @@ def table_keys(
 def own_keys(table: Table, join_keys: Mapping[str, str]) -> list[str]:
     """Return the join keys of a view as it declares them."""
     return [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]
+
+
+teach_pushes()

@@ -10,6 +10,7 @@ from feast.repo_config import RepoConfig
 
 from infra.feast_plugins.asked_features import AskedView
 from infra.feast_plugins.feature_history import view_table
+from infra.feast_plugins.windowed import is_windowed
 from infra.offline.sql import quote
 
 
@@ -17,7 +18,11 @@ from infra.offline.sql import quote
 def source_views(
     config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView]
 ) -> Iterator[None]:
-    """Let SQL read each view's source under the names of the view and of the source, for a while."""
+    """Let SQL read each view's source under the names of the view and of the source, for a while.
+
+    Windowed views have no table that could be read.
+    """
+    views = [asked for asked in views if not is_windowed(asked.view)]
     named = named_relations(config, views)
     with ExitStack() as stack:
         for asked in views:
@@ -35,6 +40,8 @@ def named_relations(config: RepoConfig, views: Sequence[AskedView]) -> dict[str,
     """Return what SQL may read, by name: the source of each view under its own name and the view's."""
     named: dict[str, str] = {}
     for asked in views:
+        if is_windowed(asked.view):
+            continue
         relation = view_table(config, asked.view).literal
         named |= {asked.view.batch_source.name: relation, asked.view.name: relation}
     return named

@@ -14,10 +14,11 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from infra.compiler.views import compile_view, primitive
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.keys import KEY_DTYPES, KeyCodec
-from skewless.plan import Column, Source, View
+from skewless.plan import Source, View
 from skewless.rows import RowCodec
 
 OPAQUE = "opaque"

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from feast.protos.feast.types.Value_pb2 import Value
 
 from infra.feast_plugins.stored import OPAQUE, Stored
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import SourceError
-from skewless.plan import Column
 from skewless.status import BoolArray
 
 SECOND_US = 1_000_000

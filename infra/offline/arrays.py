@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from infra.offline.winners import Winners
+from skewless.columns import Column
 from skewless.dtypes import DType
-from skewless.plan import Column, View
+from skewless.plan import View
 from skewless.rows import NO_TIME, Versions, ViewRead
 from skewless.status import BoolArray, Int64Array
 

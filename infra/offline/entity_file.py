@@ -16,9 +16,10 @@ from infra.offline.as_of import TIME
 from infra.offline.labels import nullable, request_arrays, to_milliseconds
 from infra.offline.sources import Table, broken, check_columns, find_table
 from infra.offline.sql import cast, quote, to_microseconds
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import SourceError
-from skewless.plan import Column, FeaturePlan
+from skewless.plan import FeaturePlan
 from skewless.status import Int64Array
 
 _BATCH_ROWS = 100_000

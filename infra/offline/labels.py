@@ -16,8 +16,9 @@ from infra.offline import arrays
 from infra.offline.as_of import TIME
 from infra.offline.sources import Table, broken, check_columns, find_table
 from infra.offline.sql import cast, quote, to_microseconds
+from skewless.columns import Column
 from skewless.dtypes import DType
-from skewless.plan import Column, FeaturePlan
+from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
 
 LABEL = "__label"

@@ -13,9 +13,10 @@ import duckdb
 
 from infra.offline.sql import text
 from infra.offline.warehouse import Warehouse, find_warehouse
+from skewless.columns import digest
 from skewless.dtypes import DType
 from skewless.errors import SourceError
-from skewless.plan import View, digest
+from skewless.plan import View
 
 NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
 _ZONED = "TIMESTAMP WITH TIME ZONE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,16 @@ import pyarrow as pa
 
 from infra.log.accepted import AcceptedLog
 from infra.log.known import known_ranges
+from infra.log.partitions import log_ends
 from infra.log.runs import RunLedger
 from infra.offline.join import Order, PointInTime, live_delays
+from infra.offline.log_parts import log_parts
+from infra.offline.window_events import LogPart
+from infra.offline.window_join import Mode, WindowJoin
 from skewless.plan import FeaturePlan, View
 from skewless.rows import ViewRead
 from skewless.status import Int64Array
+from skewless.windows.view import WindowView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +41,9 @@ class OfflineViews:
 
     def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self._state = state
-        self._connection = connection
+        self.connection = connection
         self._join = PointInTime(connection)
+        self.join = WindowJoin(connection)
         self.ledger = RunLedger(state / "runs")
 
     def log(self, view: View) -> AcceptedLog:
@@ -45,7 +52,8 @@ class OfflineViews:
 
     def read(self, plan: FeaturePlan, entities: pa.Table, order: Order) -> dict[str, ViewRead]:
         """Return what each view of the plan held for each entity row at its time ``__t``."""
-        return {view.name: self.read_view(view, entities, order) for view in plan.views}
+        rows = {view.name: self.read_view(view, entities, order) for view in plan.views}
+        return rows | {view.name: self.read_window(view, entities, order) for view in plan.windows}
 
     def read_view(self, view: View, entities: pa.Table, order: Order) -> ViewRead:
         """Return what one view held for each entity row at its time ``__t``."""
@@ -76,8 +84,28 @@ class OfflineViews:
         if not live:
             return None
         files = self.log(view).files(live[0].first)
-        rows = self._connection.sql(live_delays(live), params=[files]).fetchall()
+        rows = self.connection.sql(live_delays(live), params=[files]).fetchall()
         return None if rows[0][0] is None else int(rows[0][0])
+
+    def read_window(
+        self, view: WindowView, entities: pa.Table, order: Order, ends: Mapping[str, int] | None = None
+    ) -> ViewRead:
+        """Return what a windowed view held for each entity row at its time ``__t``.
+
+        Args:
+            order: ``event_time`` or ``knowledge``.
+            ends: per log partition, the last position that counts; partitions that are not named count as a whole.
+        """
+        mode: Mode = "event_time" if order == "event_time" else "knowledge"
+        return self.join.read(view, self.log_parts(view), entities, mode=mode, upto=ends)
+
+    def log_parts(self, view: WindowView) -> list[LogPart]:
+        """Return the log partitions that a windowed view's events lie in."""
+        return log_parts(self._state / "log", view.source)
+
+    def log_ends(self, view: WindowView) -> Mapping[str, int]:
+        """Return the last position of each of those partitions."""
+        return log_ends(self._state / "log", view.source)
 
     def at(self, view: View, seq: Int64Array) -> ViewRead:
         """Return the log rows at given positions, in their order; -1 finds nothing."""

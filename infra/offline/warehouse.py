@@ -12,8 +12,8 @@ from urllib.parse import unquote
 import duckdb
 
 from infra.offline.sql import quote
+from skewless.columns import digest
 from skewless.errors import DefinitionError, SourceError
-from skewless.plan import digest
 
 _SCHEME = "duckdb:"
 # How DuckDB says it: another process, or another connection of this one.

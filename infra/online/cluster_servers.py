@@ -6,6 +6,7 @@ from binascii import crc_hqx
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import groupby, pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from redis.exceptions import AskError, NoScriptError, RedisClusterException, Red
 from infra.online.clients import lent
 from infra.online.port import Binaries
 from infra.online.resp import Bulks, command, exchange, script_calls
-from infra.online.servers import Script, slices
+from infra.online.servers import Answer, Last, Script, slices
 
 _SLOTS = 16_384
 _BURST = 200  # calls of few keys each
@@ -35,23 +36,31 @@ class ClusterServers:
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
         """Call a script of keys and as many arguments on all of them, slot by slot; return the sum of the replies."""
+        return sum(answer.reply for answer in self.call(script, keys, rows))
+
+    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[Answer]:
+        """Call a script of keys and as many arguments on all of them, slot by slot; return each part's reply."""
         keys, rows = _array(keys), _array(rows)
         slots = np.fromiter(map(key_slot, keys.to_pylist()), dtype=np.int64, count=len(keys))
         order = np.argsort(slots, kind="stable")
         keys, rows, slots = keys.take(order), rows.take(order), slots[order]
         names, values = Bulks(keys), Bulks(rows)
-        total = 0
+        answers: list[Answer] = []
         with self._renewed():
             for node, parts in self._by_node(slots):
-                replies, again = _called(node, script, names, values, parts)
+                more = [last(int(slots[start])) for start, _ in parts] if last else []
+                done, again = _called(node, script, names, values, parts, more)
                 if again:
                     # Perhaps the node does not know the script; those of moving slots are refused again.
                     node.script_load(script.script)
-                    more, again = _called(node, script, names, values, again)
-                    replies += more
-                total += sum(replies)
-                total += sum(self._one_by_one(script, keys, rows, *part) for part in again)
-        return total
+                    more = [last(int(slots[start])) for start, _ in again] if last else []
+                    others, again = _called(node, script, names, values, again, more)
+                    done += others
+                for part in again:
+                    tail = [last(int(slots[part[0]]))] if last else []
+                    done += self._one_by_one(script, keys, rows, part, tail)
+                answers += [replace(answer, places=order[answer.places].tolist()) for answer in done]
+        return answers
 
     def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
         """Return the value of each key, and of some more, in order, from one round trip to each node; None: none."""
@@ -113,15 +122,19 @@ class ClusterServers:
             places = list(group)
             yield self.client.get_redis_connection(nodes[places[0]]), places
 
-    def _one_by_one(self, script: Script, keys: pa.Array, rows: pa.Array, start: int, stop: int) -> int:
-        total = 0
-        for key, row in zip(keys[start:stop].to_pylist(), rows[start:stop].to_pylist(), strict=True):
+    def _one_by_one(
+        self, script: Script, keys: pa.Array, rows: pa.Array, part: tuple[int, int], tail: list[bytes]
+    ) -> list[Answer]:
+        answers = []
+        for place in range(*part):
+            key, row = keys[place].as_py(), rows[place].as_py()
             try:
-                total += self.client.evalsha(script.sha, 1, key, row)
+                reply = self.client.evalsha(script.sha, 1, key, row, *tail)
             except NoScriptError:
                 # EVAL goes where the key is and teaches that node; SCRIPT LOAD could meet an old map of slots.
-                total += self.client.eval(script.script, 1, key, row)
-        return total
+                reply = self.client.eval(script.script, 1, key, row, *tail)
+            answers.append(Answer(places=[place], reply=reply))
+        return answers
 
     @contextmanager
     def _renewed(self) -> Iterator[None]:
@@ -141,12 +154,15 @@ def _called(
     keys: Bulks,
     rows: Bulks,
     parts: Sequence[tuple[int, int]],
-) -> tuple[list[int], list[tuple[int, int]]]:
+    last: Sequence[bytes],
+) -> tuple[list[Answer], list[tuple[int, int]]]:
     """Call a script once for each part; return the replies, and the parts that the node refused."""
-    calls = script_calls(script.sha.encode(), keys, rows, parts)
+    calls = script_calls(script.sha.encode(), keys, rows, parts, last)
     with lent(node) as connection:
         replies, refused = exchange(connection, calls, 2 * _BURST, (*_MOVING, NoScriptError), _BURST)
-    return replies, [parts[i] for i in refused]
+    done = [part for i, part in enumerate(parts) if i not in set(refused)]
+    answers = [Answer(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
+    return answers, [parts[i] for i in refused]
 
 
 def key_slot(key: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 
 from infra.online.guard import Guard
 from infra.online.integer_keys import Heads, IntegerKeys
+from infra.online.window_states import WindowStates
 from skewless.keys import KeyCodec, marker_key
 from skewless.number_rows import NumberRows
 from skewless.plan import FeaturePlan
@@ -19,6 +21,9 @@ from skewless.request import Ask
 from skewless.rows import RowCodec, ViewRead, missing
 from skewless.status import Int64Array, StatusArray
 from skewless.vector import Assembler, Matrix, Vocabularies
+from skewless.windows.hops import MILLISECOND
+
+_LOOK_S = 0.5
 
 
 class RowReader(Protocol):
@@ -71,6 +76,7 @@ class FeatureReader:
     ) -> None:
         self.plan = plan
         self._guard = guard or Guard()
+        self._windows = WindowStates(plan)
         self._marks = [marker_key(plan.project, view) for view in plan.views]
         self._reader = reader
         self.vocabularies = vocabularies or {}
@@ -78,16 +84,19 @@ class FeatureReader:
         self._heads = [Heads(keys.prefix + b"|") for keys in self._keys]
         columns = {keys.names for keys in self._keys}
         # The one key column of all views, if it has integers.
-        self._integers = min(columns)[0] if len(columns) == 1 and len(min(columns)) == 1 else ""
+        self._integers = min(columns)[0] if not plan.windows and len(columns) == 1 and len(min(columns)) == 1 else ""
         self._rows = {view.name: RowCodec(view) for view in plan.views}
         self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
+        self._look_at = 0.0
 
-    def views(self, ask: Ask) -> dict[str, ViewRead]:
-        """Return what each view holds for the rows of a request, from one round trip.
+    def views(self, ask: Ask, t: int) -> dict[str, ViewRead]:
+        """Return what each view holds for the rows of a request at time ``t``, from one round trip.
 
         Raises:
             StoreError: the store is away.
         """
+        if self.plan.windows:
+            return self._with_windows(ask, t)
         rows, lost = self._fetch(ask)
         return self._decoded(rows, lost)
 
@@ -98,6 +107,9 @@ class FeatureReader:
             StoreError: the store is away.
             DefinitionError: a feature is text and has no vocabulary.
         """
+        if self.plan.windows:
+            t = t // MILLISECOND * MILLISECOND
+            return self._assembled(self._with_windows(ask, t), ask, t)
         rows, lost = self._fetch(ask)
         if self._numbers is not None and not lost:
             numbers = self._numbers.vectors(rows, t)
@@ -120,6 +132,23 @@ class FeatureReader:
             stored = iter(rows)
             rows = [None if name is None else next(stored) for name in names]
         return rows, self._guard.lost(self._marks, markers)
+
+    def _with_windows(self, ask: Ask, t: int) -> dict[str, ViewRead]:
+        """Return what the views of both kinds hold; which states are read is looked up once a moment."""
+        if time.monotonic() > self._look_at:
+            self._windows.take(self._reader.get_marked(self._windows.pointers, [])[0])
+            self._look_at = time.monotonic() + _LOOK_S
+        n = len(next(iter(ask.keys.values())))
+        names = list(chain.from_iterable(zip(*(keys.encode_columns(ask.keys) for keys in self._keys), strict=True)))
+        states = self._windows.names(ask.keys, n)
+        wanted = list(dict.fromkeys(name for name in (*names, *states) if name is not None))
+        marks = [*self._marks, *self._windows.markers]
+        rows, markers = self._reader.get_marked(wanted, marks)
+        lost = self._guard.lost(marks, markers)
+        stored = dict(zip(wanted, rows, strict=True))
+        found = [None if name is None else stored[name] for name in names]
+        held = [None if name is None else stored[name] for name in states]
+        return {**self._decoded(found, lost), **self._windows.read(states, held, lost, t).reads}
 
     def _decoded(self, rows: Sequence[bytes | None], lost: set[str]) -> dict[str, ViewRead]:
         reads = _Reads(self._rows, rows)

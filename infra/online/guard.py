@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from infra.log.event_log import EventLog
 from infra.log.known import last_covered
 from infra.log.runs import RunLedger
-from skewless.keys import marker_key
+from infra.streams.generations import Generations
+from skewless.keys import marker_key, window_marker
 from skewless.plan import FeaturePlan
+from skewless.windows.view import WindowView
 
 
 class Guard:
@@ -34,7 +37,19 @@ class Guard:
         for plan in plans:
             for view in plan.views:
                 guard.lost([marker_key(plan.project, view)], [last_covered(runs, view.partition)])
+            for window in plan.windows:
+                guard.expect_states(plan.project, window, state)
         return guard
+
+    def expect_states(self, project: str, view: WindowView, state: Path) -> None:
+        """Expect of the states that are read what was recorded as applied to them."""
+        live = Generations(state).live(view)
+        for partition in live.partitions if live else ():
+            ends = EventLog(state / "log", partition).ends()
+            # Positions that were compacted since are none to be lost: their markers are older than the file is.
+            if live and ends.num_rows:
+                name = window_marker(project, view, live.number, partition)
+                self.lost([name], [ends["last"][-1].as_py()])
 
     def lost(self, names: Sequence[str], markers: Sequence[int | None]) -> set[str]:
         """Return the names of the markers that are gone or further back than they were; take note of the others."""

@@ -14,8 +14,8 @@ a marker was set took their rows to a server whose marker says nothing of them: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count, islice
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ _STANDING = Path(__file__).with_name("standing.lua").read_text()
 _SPREAD = 64
 _SLOTS_EACH = 16_384 // _SPREAD
 _ANY = "-"
+# Stands where rows were applied once and are put again: nobody may read the others meanwhile.
+LOST = -2
 
 
 class Markers:
@@ -52,22 +54,63 @@ class Markers:
         self._began[name] = layout, [identity.decode() for identity, _ in answers]
         return least([value for _, value in answers], layout)
 
-    def set(self, name: str, seq: int) -> None:
-        """Record a position, never going back.
+    def peek(self, names: Sequence[str]) -> list[int | None]:
+        """Return what ``get`` would of each name, from one round trip; it is no beginning of work."""
+        layout = self._servers.layout()
+        marks = [marker_keys(name, spread=layout is not None) for name in names]
+        values = iter(self._servers.read([], list(chain.from_iterable(marks))))
+        return [least(list(islice(values, len(each))), layout) for each in marks]
+
+    def set(self, positions: Mapping[str, int], expected: Mapping[str, int | None] | None = None) -> None:
+        """Record positions by the names of their markers, never going back.
+
+        Args:
+            expected: what each marker must have reached, None: anything; by default anything.
 
         Raises:
-            StoreError: a server is not the one any more that it was when ``get`` was last called.
+            StoreError: a server is not the one any more that it was when ``get`` was last called, or a marker is
+                further back than it should be.
         """
-        layout, identities = self._began.get(name) or (self._servers.layout(), [])
-        keys = marker_keys(name, spread=layout is not None)
-        identities = identities or [_ANY] * len(keys)
-        values = [f"{seq} {identity} {layout or _ANY}".encode() for identity in identities]
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for name, seq in positions.items():
+            layout, identities = self._began.get(name) or (self._servers.layout(), [])
+            own = marker_keys(name, spread=layout is not None)
+            identities = identities or [_ANY] * len(own)
+            reached = None if expected is None else expected[name]
+            stands = _ANY if reached is None else str(reached)
+            keys += own
+            values += [f"{seq} {identity} {layout or _ANY} {stands}".encode() for identity in identities]
         if self._servers.write(self._advance, keys, values) < len(keys):
-            raise StoreError(
-                f"Redis at {self._place}",
-                "was restarted or failed over while rows were put, and may have lost some",
-                fix="run it again: what may be lost is put again",
-            )
+            raise self.lost()
+
+    def guard(self, name: str, position: int | None) -> Callable[[int | None], bytes]:
+        """Return what makes, for the slot of a call, the argument that says where a marker of its server must stand."""
+        stands = b"-" if position is None else b"%d" % position
+
+        def argument(slot: int | None) -> bytes:
+            part = None if slot is None else self._part_beside(slot)
+            key = name.encode() if part is None else marker_key_of(name, part)
+            return key + b" " + stands
+
+        return argument
+
+    def _part_beside(self, slot: int) -> int | None:
+        """Return the nearest part whose marker the server of a slot has; None: it has none."""
+        server_of = self._servers.client.nodes_manager.get_node_from_slot
+        own, server = slot // _SLOTS_EACH, server_of(slot)
+        if server_of(TAG_SLOTS[own]) == server:
+            return own
+        parts = (part for part in range(_SPREAD) if server_of(TAG_SLOTS[part]) == server)
+        return min(parts, key=lambda part: abs(part - own), default=None)
+
+    def lost(self) -> StoreError:
+        """Return the error that says that a server is not what it was."""
+        return StoreError(
+            f"Redis at {self._place}",
+            "was restarted, emptied or failed over while rows were put, and may have lost some",
+            fix="run it again: what may be lost is put again",
+        )
 
 
 def marker_keys(name: str, *, spread: bool) -> list[bytes]:
@@ -85,10 +128,10 @@ def marker_key_of(name: str, part: int) -> bytes:
 
 
 def least(values: Sequence[bytes | None], layout: str | None = None) -> int | None:
-    """Return the least of some stored positions; None if one is missing or was set under another layout of slots.
+    """Return the least of some stored positions; None if one is missing, or says ``LOST``, or has another layout.
 
-    >>> least([b"7", b"5"]), least([b"7", None]), least([b"7 a", b"7 b"], "a")
-    (5, None, None)
+    >>> least([b"7", b"5"]), least([b"7", None]), least([b"7", b"-2"]), least([b"7 a", b"7 b"], "a")
+    (5, None, None, None)
     """
     positions = []
     for value in values:
@@ -96,7 +139,7 @@ def least(values: Sequence[bytes | None], layout: str | None = None) -> int | No
         if not position or (layout is not None and kept.decode() != layout):
             return None
         positions.append(int(position))
-    return min(positions)
+    return None if min(positions) <= LOST else min(positions)
 
 
 def _tags() -> list[int]:

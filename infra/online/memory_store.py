@@ -67,6 +67,9 @@ class MemoryReader:
         """Return the log position up to which a partition has been applied, or None."""
         return self._store.markers.get(name)
 
+    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Do nothing: nobody removes rows here."""
+
     async def close(self) -> None:
         """Do nothing; the rows stay."""
 

@@ -64,6 +64,10 @@ class OnlineReader(Protocol):
         """Return the log position up to which a partition has been applied, or None."""
         ...
 
+    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Leave a sign under each key that stands for so long: something that is read must not be removed."""
+        ...
+
     async def close(self) -> None:
         """Give the connection back."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from itertools import chain, islice
@@ -16,12 +15,14 @@ from infra.online.cluster_servers import ClusterServers
 from infra.online.failures import translated
 from infra.online.markers import Markers, least, marker_keys
 from infra.online.port import Binaries
+from infra.online.scan import delete_keys
 from infra.online.servers import OneServer, Servers
+from infra.online.tile_store import TileStore
 from skewless.errors import StoreError
 
 _NEWER_WINS = Path(__file__).with_name("newer_wins.lua").read_text()
+_SWAP = Path(__file__).with_name("tile_swap.lua").read_text()
 _POLICY = "noeviction"
-_SCAN_COUNT = 1_000
 _WRITE_S = 30.0  # a server may be busy with a large script, or loading its file
 _READ_S = 2.0
 
@@ -51,18 +52,31 @@ class RedisWriter:
     def set_marker(self, name: str, seq: int) -> None:
         """Record the position, never going back; refused by a server that is another since ``marker`` was called."""
         with translated(self._url):
-            self._markers.set(name, seq)
+            self._markers.set({name: seq})
+
+    def replace(self, keys: Sequence[bytes], old: Sequence[bytes | None], new: Sequence[bytes]) -> int:
+        """Put rows in the place of what is still as it was read, whatever its rank; return how many: a repair."""
+        size = [len(row or b"").to_bytes(8, "little") for row in old]
+        arguments = [2 * n + (before or b"") + after for n, before, after in zip(size, old, new, strict=True)]
+        with translated(self._url):
+            script = self._servers.client.register_script(_SWAP)
+            return sum(answer.reply.count(b"Y") for answer in self._servers.call(script, keys, arguments))
 
     def delete(self, prefix: str) -> int:
         """Delete every key that begins with a prefix, some at a time; return how many. Running it again goes on."""
         with translated(self._url):
-            return sum(_delete(client, prefix) for client in self._servers.masters())
+            return sum(delete_keys(client, prefix) for client in self._servers.masters())
 
     def clock_offset_us(self) -> int:
         """Return the store's clock minus this machine's, in microseconds: the worst server, each the best of three."""
         with translated(self._url):
             offsets = (min((_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
+
+    def tiles(self) -> TileStore:
+        """Return the writing side of windowed views, on the same connections."""
+        with translated(self._url):
+            return TileStore(self._servers, self._url)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -137,6 +151,12 @@ class RedisReader:
         """Return the log position up to which a partition has been applied, or None."""
         return least(await self.get(marker_keys(name, spread=self._cluster is not None)))
 
+    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Leave a sign under each key that stands for so long."""
+        with translated(self._url):
+            for key in keys:
+                await self._client.set(key, b"1", ex=seconds)
+
     async def close(self) -> None:
         """Give the connections back."""
         await close_async_client(self._client)
@@ -155,20 +175,6 @@ def _split(
     """Return the n rows that come first, and the least of the stored positions of each marker."""
     found = iter(values[n:])
     return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
-
-
-def _delete(client: Any, prefix: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
-    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
-    cursor, deleted = 0, 0
-    while True:
-        cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
-        # One command each: those of one server of a cluster may lie in many slots.
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.unlink(key)
-        deleted += int(sum(pipeline.execute()))
-        if not cursor:
-            return deleted
 
 
 def _offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped

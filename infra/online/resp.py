@@ -94,12 +94,19 @@ class _Heads(dict[int, bytes]):
 _HEADS = _Heads()
 
 
-def script_calls(sha: bytes, keys: Bulks, rows: Bulks, parts: Iterable[tuple[int, int]]) -> list[Message]:
-    """Return calls of a script that takes keys and as many arguments, one call for each slice of them."""
+def script_calls(
+    sha: bytes, keys: Bulks, rows: Bulks, parts: Sequence[tuple[int, int]], last: Sequence[bytes] = ()
+) -> list[Message]:
+    """Return calls of a script that takes keys and as many arguments, one call for each slice of them.
+
+    Args:
+        last: one more argument for each call, if any.
+    """
     calls: list[Message] = []
-    for start, stop in parts:
-        head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start))
-        calls.append((head, keys.cut(start, stop), rows.cut(start, stop)))
+    for i, (start, stop) in enumerate(parts):
+        tail = _bulks(last[i : i + 1])
+        head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start) + bool(tail))
+        calls.append((head, keys.cut(start, stop), rows.cut(start, stop), tail))
     return calls
 
 

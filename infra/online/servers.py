@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from infra.online.clients import close_client, lent
@@ -14,11 +15,28 @@ KEYS_PER_CALL = 100  # what other clients wait for at most
 WINDOW = 16  # calls under way, so that server and client work at the same time
 
 
+# Given the slot that a call goes to (None where there are no slots), returns its last argument.
+Last = Callable[[int | None], bytes]
+
+
 class Script(Protocol):
     """A registered script of redis-py: its text and its digest."""
 
     script: str
     sha: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a script replied for some of the keys.
+
+    Args:
+        places: which of the keys it was called with, in their order.
+        reply: of one call.
+    """
+
+    places: Sequence[int]
+    reply: Any
 
 
 class Servers(Protocol):
@@ -31,6 +49,14 @@ class Servers(Protocol):
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
         """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
+        ...
+
+    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[Answer]:
+        """Call a script of keys and as many arguments on all of them, in parts; return each part's reply.
+
+        Args:
+            last: makes one more argument for each call.
+        """
         ...
 
     def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
@@ -59,17 +85,24 @@ class OneServer:
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
         """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
-        calls = script_calls(script.sha.encode(), Bulks(keys), Bulks(rows), slices(len(keys)))
-        total = 0
+        return sum(answer.reply for answer in self.call(script, keys, rows))
+
+    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[Answer]:
+        """Call a script of keys and as many arguments on all of them, in parts; return each part's reply."""
+        parts = list(slices(len(keys)))
+        more = [last(None)] * len(parts) if last else ()
+        calls = script_calls(script.sha.encode(), Bulks(keys), Bulks(rows), parts, more)
+        answers: list[Answer] = []
         with lent(self.client) as connection:
             while calls:
                 replies, again = exchange(connection, calls, WINDOW)
-                total += sum(replies)
-                calls = [calls[i] for i in again]
+                done = [part for i, part in enumerate(parts) if i not in set(again)]
+                answers += [Answer(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
+                parts, calls = [parts[i] for i in again], [calls[i] for i in again]
                 if calls:
                     # A server that was restarted or emptied meanwhile.
                     self.client.script_load(script.script)
-        return total
+        return answers
 
     def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
         """Return the value of each key, and of some more, in order, from one round trip; None: no value."""

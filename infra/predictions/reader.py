@@ -17,6 +17,7 @@ from skewless.errors import StoreError
 from skewless.rows import Versions
 from skewless.status import Int64Array, StatusArray
 from skewless.vector import Matrix
+from skewless.windows.tiles import Slots
 
 _PIECE_ROWS = 50_000
 
@@ -31,11 +32,16 @@ class ModelVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedRead:
-    """What the log says one view answered for n predictions."""
+    """What the log says one view answered for n predictions.
+
+    Args:
+        applied: of a windowed view, up to where its states had been applied; None for other views.
+    """
 
     hashes: Sequence[str]
     status: StatusArray
     versions: Versions
+    applied: Slots | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +121,7 @@ def _flat(lists: Any) -> Any:  # noqa: ANN401 - Arrow's array types
 
 
 def _reads(flat: pa.StructArray, n: int) -> dict[str, LoggedRead]:
-    columns = {field.name: flat.field(field.name) for field in READ}
+    columns = {field.name: flat.field(field.name) for field in READ if field.name in flat.type.names}
     names = columns["view"].to_pylist()
     width = len(names) // n
     return {names[i]: _read(columns, i, width) for i in range(width)}
@@ -133,5 +139,23 @@ def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
         tombstone=np.zeros(len(ints("seq")), dtype=np.bool_),
     )
     return LoggedRead(
-        hashes=columns["hash"].to_pylist()[i::width], status=ints("status").astype(np.uint8), versions=versions
+        hashes=columns["hash"].to_pylist()[i::width],
+        status=ints("status").astype(np.uint8),
+        versions=versions,
+        applied=_applied(columns.get("applied"), i, width),
     )
+
+
+def _applied(column: pa.ListArray | None, i: int, width: int) -> Slots | None:
+    """Return the slots of one view; None where it has none in any prediction, as views without windows."""
+    if column is None:
+        return None
+    own = column.take(pa.array(np.arange(i, len(column), width)))
+    if own.null_count == len(own):
+        return None
+    slots = own.flatten()
+    partition, seq = (
+        slots.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("partition", "seq")
+    )
+    entity = own.value_parent_indices().to_numpy().astype(np.int64)
+    return Slots(entity=entity, partition=partition, first=seq, seq=seq)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.online.window_states import Applied
 from skewless.rows import Versions
 from skewless.status import StatusArray
 from skewless.vector import Matrix
@@ -24,6 +25,8 @@ READ = pa.struct(
         ("created_ts", pa.int64()),
         ("seq", pa.int64()),
         ("run_id", pa.int64()),
+        ("generation", pa.int32()),
+        ("applied", pa.list_(pa.struct([("partition", pa.int64()), ("seq", pa.int64())]))),
     ]
 )
 SCHEMA = pa.schema(
@@ -57,6 +60,7 @@ class Record:
         read_end: the clock after the store had answered.
         inputs: per row, the JSON text that the caller sent.
         versions: per view, where each row came from.
+        applied: per windowed view, up to where its states had been applied.
         hashes: per view, the view's hash.
         constants: values of the other columns, the same for all rows.
     """
@@ -66,6 +70,7 @@ class Record:
     read_end: int
     inputs: Sequence[str]
     versions: Mapping[str, Versions]
+    applied: Mapping[str, Applied]
     status: Mapping[str, StatusArray]
     hashes: Mapping[str, str]
     matrix: Matrix
@@ -101,7 +106,19 @@ class Record:
         )
         names = ("status", "event_ts", "created_ts", "seq", "run_id")
         fixed = {"view": view, "hash": self.hashes[view]}
-        return [{**fixed, **dict(zip(names, values, strict=True))} for values in columns]
+        rows: list[dict[str, Any]] = [{**fixed, **dict(zip(names, values, strict=True))} for values in columns]
+        if view in self.applied:
+            self._add_applied(rows, self.applied[view])
+        return rows
+
+    @staticmethod
+    def _add_applied(rows: list[dict[str, Any]], applied: Applied) -> None:
+        for row in rows:
+            row["generation"], row["applied"] = applied.generation, []
+        slots = applied.slots
+        triples = zip(slots.entity.tolist(), slots.partition.tolist(), slots.seq.tolist(), strict=True)
+        for i, partition, seq in triples:
+            rows[i]["applied"].append({"partition": partition, "seq": seq})
 
 
 def checksums(matrix: Matrix, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -63,4 +63,4 @@ def _shown(report: DatasetReport, out: Path, *, dry_run: bool) -> list[Renderabl
     shown: list[RenderableType] = (
         [table(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
     )
-    return [*shown, line]
+    return [*shown, *(report.mode_gap.lines() if report.mode_gap else []), line]

@@ -16,10 +16,12 @@ from skewless.errors import RequestError, SkewlessError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from infra.offline.join import Order
     from skewless.keys import KeyValue
     from skewless.plan import FeaturePlan, View
     from skewless.project import Project
     from skewless.rows import ViewRead
+    from skewless.windows.view import WindowView
 
 Name = Annotated[str, typer.Argument(metavar="VIEW|SERVICE", help="Name of a feature view or a feature service.")]
 Key = Annotated[list[str] | None, typer.Option("--key", metavar="NAME=VALUE", help="One key; once for each.")]
@@ -42,11 +44,12 @@ def get(name: Name, *, key: Key = None, as_of: AsOf = None, repo: Repo = Path(),
 
 def _plan(plan: FeaturePlan, name: str) -> FeaturePlan:
     """Return the views that a name stands for."""
-    if name in {view.name for view in plan.views}:
-        return replace(plan, views=(plan.view(name),), request=())
+    if name in {view.name for view in plan.all_views}:
+        views = tuple(view for view in plan.views if view.name == name)
+        return replace(plan, views=views, windows=tuple(view for view in plan.windows if view.name == name), request=())
     if name in {service.name for service in plan.services}:
         return replace(plan.only(name), request=())
-    known = ", ".join([view.name for view in plan.views] + [service.name for service in plan.services])
+    known = ", ".join([view.name for view in plan.all_views] + [service.name for service in plan.services])
     raise RequestError("name", "is neither a feature view nor a service", value=name, fix=f"use one of {known}")
 
 
@@ -62,8 +65,8 @@ def _keys(plan: FeaturePlan, given: Sequence[str]) -> dict[str, KeyValue | None]
 
 
 def _moment(text: str) -> int:
+    from skewless.columns import Column
     from skewless.dtypes import DType
-    from skewless.plan import Column
     from skewless.request import parse_field
 
     column = Column(name="--as-of", dtype=DType.TIMESTAMP)
@@ -83,9 +86,10 @@ def _show(
 
     ask = Ask(keys={name: [value] for name, value in keys.items()}, fields={})
     reader = FeatureReader(plan, project.online_reader, guard=Guard.of_runs(project.state, [plan]))
-    online, now = reader.views(ask), project.clock.now_us()
+    now = project.clock.now_us()
+    online = reader.views(ask, now // 1_000 * 1_000)
     bodies, parts = [], []
-    for view in plan.views:
+    for view in plan.all_views:
         sides = {"online": _body(view, online[view.name], now)}
         if as_of is not None:
             sides |= {order: _offline(project, view, keys, order, as_of) for order in _SIDES}
@@ -94,12 +98,19 @@ def _show(
     output.answer({"t_us": now, "as_of_us": as_of, "views": bodies}, *parts)
 
 
-def _offline(project: Project, view: View, keys: Mapping[str, KeyValue | None], order: str, t: int) -> dict[str, Any]:
-    read = project.views.read_view(view, _entity(view, keys, t), "event_time" if order == "event_time" else "knowledge")
-    return _body(view, read, t)
+def _offline(
+    project: Project, view: View | WindowView, keys: Mapping[str, KeyValue | None], order: str, t: int
+) -> dict[str, Any]:
+    from skewless.windows.view import WindowView
+
+    mode: Order = "event_time" if order == "event_time" else "knowledge"
+    entity = _entity(view, keys, t)
+    if isinstance(view, WindowView):
+        return _body(view, project.views.read_window(view, entity, mode), t)
+    return _body(view, project.views.read_view(view, entity, mode), t)
 
 
-def _entity(view: View, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
+def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
     import pyarrow as pa
 
     from skewless.dtypes import DType
@@ -109,7 +120,7 @@ def _entity(view: View, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table
     return pa.table({**columns, "__t": pa.array([t], pa.int64())})
 
 
-def _body(view: View, read: ViewRead, t: int) -> dict[str, Any]:
+def _body(view: View | WindowView, read: ViewRead, t: int) -> dict[str, Any]:
     """Return one row that was read as plain values."""
     import numpy as np
 
@@ -141,7 +152,7 @@ def _value(value: Any) -> object:  # noqa: ANN401 - numpy's scalars, text, bytes
     return value if isinstance(value, str) else value.item()
 
 
-def _table(view: View, sides: Mapping[str, Mapping[str, Any]]) -> Any:  # noqa: ANN401 - rich is not loaded here
+def _table(view: View | WindowView, sides: Mapping[str, Mapping[str, Any]]) -> Any:  # noqa: ANN401 - rich is not loaded here
     facts = ("status", "age_s", "event_time", "created_time", "run", "position")
     rows = [(fact, *(_text(side[fact]) for side in sides.values())) for fact in facts]
     rows += [

@@ -24,12 +24,14 @@ def take_inventory(project: Project) -> dict[str, Any]:
     """Return where a project stands, as plain values; starts nothing, changes nothing."""
     from infra.applied import read_applied
     from infra.log.runs import RunLedger
+    from skewless.commands.window_inventory import event_sources, windowed_views
 
     applied = read_applied(project.state)
     online, store = open_online(project)
     runs = RunLedger(project.state / "runs").runs()
     try:
         views = [_view(project, applied, view, runs, store) for view in applied.plan.views] if applied else []
+        windows = windowed_views(project, applied, store) if applied else []
     finally:
         if store is not None:
             store.close()
@@ -39,6 +41,8 @@ def take_inventory(project: Project) -> dict[str, Any]:
         "plan": _plan(project, applied) if applied else None,
         "online": online,
         "views": views,
+        "windows": windows,
+        "sources": event_sources(project, applied) if applied else [],
         "models": [_model(project, applied, name) for name in _model_names(project, applied)],
         "server": running_server(project.state),
         "predictions": _count_predictions(project.state / "predictions"),

@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -56,6 +56,15 @@ class Output:
             return
         with _console(sys.stderr).status(on):
             yield
+
+    @contextlib.contextmanager
+    def line(self) -> Iterator[Callable[[str], None]]:
+        """Show on a terminal's stderr one line that changes; yield the function that changes it."""
+        if self.as_json or not sys.stderr.isatty():
+            yield lambda _text: None
+            return
+        with _console(sys.stderr).status("") as status:
+            yield status.update
 
     @contextlib.contextmanager
     def progress(self, on: str) -> Iterator[Tell]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Show the plan in force, the views, the models, the server and the prediction log; changes nothing."""
+    """Show the plan in force, views, event sources, models, the server and the prediction log; changes nothing."""
     with answering(as_json=as_json) as output:
         from skewless.commands.inventory import take_inventory
 
@@ -23,6 +23,10 @@ def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
 
 
 _VIEW_COLUMNS = ("view", "log_rows", "rejected", "declared_delay", "observed_delay", "last_run", "online_current")
+
+
+_WINDOW_COLUMNS = ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches")
+_SOURCE_COLUMNS = ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s")
 
 
 def _view_row(view: dict[str, Any]) -> list[object]:
@@ -55,6 +59,12 @@ def _shown(body: dict[str, Any]) -> list[RenderableType]:
     parts = [table(f"project in {body['repo']}", ("", ""), lines)]
     if body["views"]:
         parts.append(table("views", _VIEW_COLUMNS, [_view_row(view) for view in body["views"]]))
+    for title, kind, names in (
+        ("windowed views", "windows", _WINDOW_COLUMNS),
+        ("event sources", "sources", _SOURCE_COLUMNS),
+    ):
+        if body[kind]:
+            parts.append(table(title, names, [[item[name] for name in names] for item in body[kind]]))
     if body["models"]:
         columns = ("model", "champion", "metric", "value", "moves", "problem")
         parts.append(table("models", columns, [[model[name] for name in columns] for model in body["models"]]))

@@ -56,7 +56,7 @@ def train_body(report: TrainReport) -> dict[str, Any]:
         "metrics": dict(report.trained.metrics),
         "rows": {"train": int(dataset.train.sum()), "test": int(dataset.test.sum()), **dataset.counts},
         "status": {view: dict(counts) for view, counts in dataset.status.items()},
-    }
+    } | ({"mode_gap": dataset.gap.as_dict()} if dataset.gap else {})
 
 
 def _train(project: Project, name: str, output: Output) -> tuple[TrainReport | None, SkewlessError | None]:
@@ -79,7 +79,8 @@ def _shown(report: TrainReport) -> list[RenderableType]:
     tested = f"{int(metrics['rows']):,} rows tested, base rate {metrics['base_rate']:.4f}"
     verdict = "promoted to champion" if report.decision.promote else "not promoted"
     shown = table(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics))
-    return [shown, f"{package.name} {package.version} {verdict}: {report.decision.reason}\n"]
+    gap = report.dataset.gap.lines() if report.dataset.gap else []
+    return [shown, *gap, f"{package.name} {package.version} {verdict}: {report.decision.reason}\n"]
 
 
 def metric_rows(metrics: Mapping[str, float | None]) -> list[tuple[str, float | None, float | None]]:

@@ -29,7 +29,7 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("skewless ")]
 
 
-@pytest.mark.parametrize("name", [verb.run.__name__ for verb in VERBS])
+@pytest.mark.parametrize("name", [verb.name for verb in VERBS])
 def test_a_verb_and_its_options_are_documented(name: str) -> None:
     text = section(page("commands.md"), f"skewless {name}")
     options = {option for param in COMMANDS[name].params for option in param.opts if option.startswith("--")}

@@ -11,10 +11,15 @@ import pytest
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
+from infra.compiler.aggregates import ALIASES
+from infra.compiler.event_sources import SOURCE_TAGS
 from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE
+from infra.compiler.windows import VIEW_TAGS
 from infra.packages.package import PackageContents
 from infra.predictions.record import SCHEMA
 from infra.runtimes.reference import Reference
+from infra.streams.metrics import TallyCollector
+from infra.streams.tally import Tally
 from serving.app import PredictRequest, Serving, create_app
 from serving.metrics import Metrics
 from serving.models import ModelTable
@@ -24,6 +29,7 @@ from skewless.errors import SkewlessError
 from skewless.settings import Settings
 from skewless.spec import Gate, LabelSource, ModelSpec, Split
 from skewless.status import Status
+from skewless.windows.view import Function
 from tests.docs.pages import names, page, section, table
 from training.evaluation import evaluate
 from validation.findings import GLOSS
@@ -48,6 +54,13 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
     found = {names(row["metric"])[0]: (row["type"], names(row["labels"])) for row in rows}
     series = [item for item in vars(Metrics()).values() if isinstance(item, MetricWrapperBase)]
     assert found == {exposed_name(item): (item._type, list(item._labelnames)) for item in series}
+
+
+def test_every_metric_of_the_stream_is_documented() -> None:
+    rows = table(page("streams.md"), "stream metric", "type", "meaning")
+    found = {names(row["stream metric"])[0]: row["type"] for row in rows}
+    families = TallyCollector([Tally(source="s", watermark_us=1, lag=1)]).collect()
+    assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
 def exposed_name(item: MetricWrapperBase) -> str:
@@ -114,6 +127,19 @@ def required(item: dataclasses.Field[Any]) -> bool:
 def test_every_tag_is_documented() -> None:
     rows = table(page("first-project.md"), "tag", "value", "meaning")
     assert only([row["tag"] for row in rows]) == [TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE]
+
+
+@pytest.mark.parametrize(("column", "tags"), [("source tag", SOURCE_TAGS), ("view tag", VIEW_TAGS)])
+def test_every_tag_of_windows_is_documented(column: str, tags: tuple[str, ...]) -> None:
+    rows = table(page("windows.md"), column, "value", "meaning")
+    assert [name.removesuffix("COLUMN") for name in only([row[column] for row in rows])] == list(tags)
+
+
+def test_every_function_of_a_window_is_documented_with_its_other_names() -> None:
+    rows = table(page("windows.md"), "function", "Feast's other names", "columns", "the feature")
+    assert [Function(name) for name in only([row["function"] for row in rows])] == list(Function)
+    found = {alias: names(row["function"])[0] for row in rows for alias in names(row["Feast's other names"])}
+    assert found == ALIASES
 
 
 def test_every_column_of_the_prediction_log_is_documented() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from definitions import flight_delay
+from definitions import flight_delay, flight_delay_live
 from feast import FeatureStore
 from feast.repo_operations import get_repo_files, parse_repo
 
 from .conftest import REPO, Flights
 
 VIEWS = ["carrier_days", "plane_days", "plane_facts", "route_days", "weather"]
+WINDOWS = [f"{key}_{way}" for key in ("airport", "carrier", "plane", "route") for way in ("in", "out")]
 
 
 @pytest.fixture
@@ -27,13 +28,15 @@ def repo(tmp_path: Path, flights: Flights, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.mark.filterwarnings("ignore:On demand feature view is an experimental feature:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:Stream feature views are experimental features:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:Downcasting object dtype arrays:FutureWarning")
 def test_feast_applies_the_project_and_joins_it(repo: Path, flights: Flights) -> None:
     found = parse_repo(repo)
     assert sorted(view.name for view in found.feature_views) == VIEWS
+    assert sorted(view.name for view in found.stream_feature_views) == WINDOWS
     store = FeatureStore(repo_path=str(repo))
     objects: list[Any] = [*found.entities, *found.data_sources, *found.feature_views]
-    store.apply([*objects, *found.on_demand_feature_views, *found.feature_services])
+    store.apply([*objects, *found.stream_feature_views, *found.on_demand_feature_views, *found.feature_services])
     assert (repo / ".skewless" / "registry.db").is_file()
     assert sorted(view.name for view in store.list_feature_views()) == VIEWS
 
@@ -52,6 +55,8 @@ def test_feast_imports_the_definitions_alone() -> None:
     assert [path.name for path in get_repo_files(REPO)] == ["definitions.py"]
 
 
-def test_the_service_lists_every_view_once() -> None:
+def test_the_services_list_every_view_once() -> None:
     names = [projection.name for projection in flight_delay.feature_view_projections]
     assert sorted(names) == sorted([*VIEWS, "departure"])
+    live = [projection.name for projection in flight_delay_live.feature_view_projections]
+    assert sorted(live) == sorted([*VIEWS, "departure", *WINDOWS])

@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.keys import KeyCodec, KeyValue, parse_key
-from skewless.plan import Column
 from tests.plans import make_view
 
 TRICKY = st.text(alphabet="{}|%+:07CD a\x00é日", max_size=6)

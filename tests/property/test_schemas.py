@@ -153,7 +153,7 @@ def test_2_1_any_schema_reads_the_same_bits_from_source_log_and_store(
         keys = sorted({row[: case.n_keys] for row in case.rows}, key=repr)
         columns = {column.name: [key[i] for key in keys] for i, column in enumerate(view.keys)}
         plan = replace(make_plan([], views=[view]), project="p")
-        online = FeatureReader(plan, Blocking(store)).views(Ask(keys=columns, fields={}))["v"]
+        online = FeatureReader(plan, Blocking(store)).views(Ask(keys=columns, fields={}), 0)["v"]
         asked = pa.table({
             **{column.name: pa.array(columns[column.name], ARROW[column.dtype]) for column in view.keys},
             "__t": pa.array([NOW] * len(keys), pa.int64()),

@@ -9,6 +9,7 @@ from skewless.commands.checkup.machine import check_disk, check_gpu, check_memor
 from skewless.commands.checkup.project import check_plan
 from skewless.commands.checkup.python import check_packages, check_python, check_runtimes
 from skewless.commands.checkup.store import check_store
+from skewless.commands.checkup.windows import check_windows
 from skewless.commands.inventory import running_server
 from skewless.errors import SkewlessError
 
@@ -37,4 +38,5 @@ def examine(repo: Path) -> list[Finding]:
         *check_store(state, settings.redis_url, settings.skew_limit_ms),
         check_port(settings.host, settings.port, server["url"] if server else None),
         check_plan(repo, state),
+        *check_windows(state, settings.redis_url, settings.clock),
     ]

@@ -14,7 +14,7 @@ from skewless.errors import SkewlessError
 from tests.command_line import done, fingerprint, run
 
 ROOT = Path(__file__).parents[3]
-NAMES = [verb.run.__name__ for verb in VERBS]
+NAMES = [verb.name for verb in VERBS]
 WANTED = [
     "init",
     "plan",
@@ -23,10 +23,14 @@ WANTED = [
     "train",
     "dataset",
     "materialize",
+    "import",
+    "stream",
+    "bootstrap",
     "serve",
     "predict",
     "get",
     "replay",
+    "parity",
     "scheduler",
 ]
 WANTED += ["status", "doctor", "demo"]

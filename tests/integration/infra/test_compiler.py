@@ -13,9 +13,9 @@ from infra.compiler.compile import Compiled, compile_repo
 from infra.offline.engine import connect
 from infra.planning import Planner
 from infra.sample import write_sample
+from skewless.columns import FeatureRef
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError, SkewlessError, SourceError
-from skewless.plan import FeatureRef
 from tests.plans import columns
 
 TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"
@@ -24,15 +24,6 @@ COUNTRY = 'Field(name="country", dtype=String),'
 PYTHON = 'mode="python",\n    udf=transforms.payment_time,'
 PANDAS = 'mode="pandas",\n    udf=(lambda frame: frame),'
 DELAY = 'tags={"skewless.delay": "1h"},'
-STREAM = """
-from feast import StreamFeatureView
-from feast.data_source import PushSource
-pushed = PushSource(name="pushed", batch_source=shop_risk.batch_source)
-stream = StreamFeatureView(
-    name="stream", entities=[card], source=pushed, timestamp_field="event_time",
-    schema=[Field(name="card_id", dtype=Int64), Field(name="z", dtype=Float64)],
-)
-"""
 TWIN = 'twin = RequestSource(name="twin", schema=[Field(name="amount", dtype=Float64)])\n'
 SECOND = """
 second = FeatureView(name="%s", entities=[%s], schema=[%s], source=shop_risk.batch_source)
@@ -182,7 +173,6 @@ def test_a_definition_that_cannot_be_right_is_refused(repo: Path, old: str, new:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (STREAM, "'stream': is a StreamFeatureView, which this version cannot compute.*batch source"),
         (
             SECOND % ("second", 'Entity(name="ghost", join_keys=["g"], value_type=ValueType.INT64)', X),
             "names an entity that .*got 'ghost'",
@@ -205,7 +195,6 @@ def test_a_definition_that_cannot_be_right_is_refused(repo: Path, old: str, new:
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Stream feature views are experimental")
 def test_an_added_definition_that_cannot_be_right_is_refused(repo: Path, text: str, message: str) -> None:
     append(repo, text)
     with pytest.raises(DefinitionError, match=message):

@@ -24,8 +24,8 @@ from skewless.request import parse_rows
 from skewless.status import Status
 from tests.planted import HalfWriter, Killed, named, written_through
 from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, newest_rows, open_project
+from validation.entities import entity_table
 from validation.findings import Cause
-from validation.rebuilt import entity_table
 
 ROOT = Path(__file__).parents[3]
 # Every way to a server is closed in this process.

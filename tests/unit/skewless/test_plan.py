@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from skewless.columns import FeatureRef, digest
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan, FeatureRef, Service, View, digest
+from skewless.plan import FeaturePlan, Service, View
 from tests.plans import columns, make_plan, make_transform, make_view, refs
 
 ROOT = Path(__file__).parents[3]

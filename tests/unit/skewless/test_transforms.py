@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from skewless.columns import Transform
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan, Transform
+from skewless.plan import FeaturePlan
 from skewless.transforms import TransformRunner, input_dtype, same_bits
 from tests.plans import make_plan, make_transform, make_view, refs
 
@@ -21,7 +22,7 @@ QUIET = "    with np.errstate(all='ignore'):\n"
 
 def runner(body: str, outputs: dict[str, DType] | None = None) -> TransformRunner:
     transform = make_transform(HEAD + QUIET + f"        {body}\n", [f"request.{name}" for name in FIELDS], outputs)
-    return TransformRunner(make_plan(["made.out"], request=FIELDS, transforms=[transform]), transform)
+    return TransformRunner.of_plan(make_plan(["made.out"], request=FIELDS, transforms=[transform]), transform)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_5_1_an_import_other_than_numpy_is_refused(line: str, *, inside: bool) -
     )
     transform = make_transform(source, ["request.a0"], {"a0": DType.FLOAT64})
     with pytest.raises(DefinitionError, match="transform 'made': imports more than numpy"):
-        TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform)
+        TransformRunner.of_plan(make_plan([], request=FIELDS, transforms=[transform]), transform)
 
 
 def test_5_1_numpy_and_future_imports_are_allowed() -> None:
@@ -85,13 +86,13 @@ def test_5_1_numpy_and_future_imports_are_allowed() -> None:
         "from __future__ import annotations\nimport numpy.linalg\nfrom numpy import tanh\ndef f(inputs): return inputs"
     )
     transform = make_transform(source, ["request.a0"], {"a0": DType.FLOAT64})
-    TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform).check()
+    TransformRunner.of_plan(make_plan([], request=FIELDS, transforms=[transform]), transform).check()
 
 
 def test_a_module_without_the_function_is_refused() -> None:
     transform = make_transform("g = 1", ["request.a0"])
     with pytest.raises(DefinitionError, match=r"has no such function in its module.*'f'"):
-        TransformRunner(make_plan([], request=FIELDS, transforms=[transform]), transform)
+        TransformRunner.of_plan(make_plan([], request=FIELDS, transforms=[transform]), transform)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_5_1_numbers_of_views_are_float64_and_request_fields_keep_their_kind() -
     assert {seen[f"r_{dtype}"] for dtype in (DType.FLOAT32, DType.FLOAT64)} == {DType.FLOAT64}
     assert seen["r_bool"] is DType.BOOL
     assert seen["r_string"] is seen["v_string"] is DType.STRING
-    TransformRunner(plan, transform).check()
+    TransformRunner.of_plan(plan, transform).check()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,122 @@
+"""The columns of events: as a user writes them in a line of text, and as a file has them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from infra.compiler.views import refuse_cases
+from skewless.columns import Column
+from skewless.dtypes import DType
+from skewless.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Our own names, Feast's in lower case, and Spark's: a declaration may be copied from either.
+_SPELLINGS = {
+    **{dtype.value: dtype for dtype in DType},
+    "double": DType.FLOAT64,
+    "float": DType.FLOAT32,
+    "bigint": DType.INT64,
+    "long": DType.INT64,
+    "int": DType.INT32,
+    "integer": DType.INT32,
+    "boolean": DType.BOOL,
+    "unixtimestamp": DType.TIMESTAMP,
+}
+_SMALL = frozenset({pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32()})
+_FILE_TYPES = (
+    (pa.types.is_string, DType.STRING),
+    (pa.types.is_large_string, DType.STRING),
+    (pa.types.is_boolean, DType.BOOL),
+    (pa.types.is_timestamp, DType.TIMESTAMP),
+    (pa.types.is_date, DType.TIMESTAMP),
+    (pa.types.is_float64, DType.FLOAT64),
+    (pa.types.is_floating, DType.FLOAT32),
+    (lambda kind: kind in _SMALL, DType.INT32),
+    (lambda kind: kind in {pa.uint32(), pa.int64()}, DType.INT64),
+)
+_COLUMN = re.compile(r"(?:`(?P<quoted>[^`]+)`|(?P<plain>[^\s:`]+))\s*[:\s]\s*(?P<type>\S.*)")
+_COMMA = re.compile(r",(?![^(<]*[)>])")  # not those of decimal(10,2) and map<a,b>
+
+
+def parse_columns(owner: str, text: str) -> tuple[Column, ...]:
+    """Return the columns of a declaration such as ``carrier string, arr_delay float64``.
+
+    >>> parse_columns("source 's'", "a double, `odd name` bigint")[1].name
+    'odd name'
+
+    Raises:
+        DefinitionError: a part is no column, its type is unknown or bytes, or two names clash.
+    """
+    columns = tuple(_column(owner, part.strip()) for part in _COMMA.split(text))
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise DefinitionError(owner, "declares a column twice", value=name, fix="declare it once")
+    refuse_cases(owner, names)
+    return columns
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the names of a list such as ``a, b``.
+
+    >>> parse_names("a, b,")
+    ['a', 'b']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def columns_of_file(schema: pa.Schema, without: Sequence[str | None]) -> tuple[Column, ...]:
+    """Return the columns of a file whose types events can have; the others cannot be read from JSON.
+
+    Args:
+        without: names that are left out.
+    """
+    found = ((field.name, _dtype(field.type)) for field in schema if field.name not in without)
+    return tuple(Column(name=name, dtype=dtype) for name, dtype in found if dtype is not None)
+
+
+def check_known(owner: str, columns: Mapping[str, DType], wanted: Sequence[str]) -> None:
+    """Check that columns are declared.
+
+    Raises:
+        DefinitionError: one is not.
+    """
+    for name in wanted:
+        if name not in columns:
+            raise DefinitionError(
+                owner,
+                "names a column that events do not have",
+                value=name,
+                fix=f"declare it, or use one of {', '.join(columns)}",
+            )
+
+
+def _column(owner: str, text: str) -> Column:
+    match = _COLUMN.fullmatch(text)
+    if match is None:
+        raise DefinitionError(
+            owner, "declares something that is no column", value=text, fix='write "name type, name type"'
+        )
+    name, kind = match["quoted"] or match["plain"], match["type"].strip()
+    dtype = _SPELLINGS.get(kind.lower())
+    if dtype is None or dtype is DType.BYTES:
+        known = ", ".join(item.value for item in DType if item is not DType.BYTES)
+        raise DefinitionError(
+            f"{owner} column {name!r}", "has a type that events cannot have", value=kind, fix=f"use one of {known}"
+        )
+    if name.startswith("__"):
+        raise DefinitionError(
+            f"{owner} column", "has a reserved name", value=name, fix="do not begin names with two underscores"
+        )
+    return Column(name=name, dtype=dtype)
+
+
+def _dtype(kind: pa.DataType) -> DType | None:
+    if pa.types.is_dictionary(kind):
+        return _dtype(kind.value_type)
+    return next((dtype for fits, dtype in _FILE_TYPES if fits(kind)), None)

@@ -1,0 +1,165 @@
+"""Feast stream feature views to windowed views."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from feast import Entity, Field, StreamFeatureView
+from feast.feature_view import DUMMY_ENTITY_NAME
+from feast.types import Float64
+
+from infra.compiler.aggregates import compile_aggregates
+from infra.compiler.event_sources import TAG_SCALE, add_source, compile_source, declared_scales, default_scales
+from infra.compiler.event_transforms import (
+    TAG_DERIVED,
+    TAG_INPUTS,
+    TAG_WHERE,
+    compile_event_transform,
+    compile_filter,
+)
+from infra.compiler.views import compile_key, known_tags, refuse_reserved
+from skewless.columns import Column, Transform
+from skewless.dtypes import DType
+from skewless.errors import DefinitionError
+from skewless.windows.view import EVENT_GROUP, SUMMED, Aggregate, EventSource, WindowView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+TAG_DISTINCT = "skewless.distinct"
+VIEW_TAGS = (TAG_WHERE, TAG_INPUTS, TAG_DERIVED, TAG_SCALE, TAG_DISTINCT)
+
+_SKETCH = range(2, 4097)
+_SKETCH_DEFAULT = "256"
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def compile_windows(
+    repo: Path, views: Sequence[StreamFeatureView], entities: Mapping[str, Entity]
+) -> tuple[dict[str, WindowView], dict[str, EventSource]]:
+    """Return the plan's form of stream feature views and of the streams that they read, by name.
+
+    Raises:
+        DefinitionError: one of them cannot be computed exactly, or contradicts itself or another.
+    """
+    windows: dict[str, WindowView] = {}
+    sources: dict[str, EventSource] = {}
+    for item in views:
+        _check_kind(f"windowed view {item.name!r}", item)
+        source = compile_source(item, repo)
+        add_source(sources, source)
+        windows[item.name] = _window(item, entities, source)
+        _complete_schema(item, windows[item.name])
+    return windows, sources
+
+
+def _window(view: StreamFeatureView, entities: Mapping[str, Entity], source: EventSource) -> WindowView:
+    owner = f"windowed view {view.name!r}"
+    keys = _keys(owner, view, entities, source)
+    transform = compile_event_transform(view, source)
+    derived = () if transform is None else transform.outputs
+    types = {column.name: column.dtype for column in (*source.columns, *derived)}
+    aggregates = compile_aggregates(view, types, [key.name for key in keys])
+    _check_ttl(owner, view.ttl, aggregates)
+    where = compile_filter(view, types)
+    return WindowView(
+        name=view.name,
+        keys=keys,
+        source=source.name,
+        event_column=source.event_column,
+        inputs=_inputs(source, keys, transform, {*(item.column for item in aggregates), where}),
+        aggregates=aggregates,
+        transform=transform,
+        filter=where,
+        scales=_scales(owner, view, source, types, aggregates),
+        sketch_size=_sketch_size(owner, view.tags.get(TAG_DISTINCT, _SKETCH_DEFAULT)),
+    )
+
+
+def _complete_schema(feast_view: StreamFeatureView, view: WindowView) -> None:
+    """Give a Feast view that lists no features those that it has, where Feast's own inference would look into a file.
+
+    It is done in place, as by Feast, so that the services and on-demand views that took the list know them too.
+    """
+    if not feast_view.features:
+        feast_view.features.extend(Field(name=column.name, dtype=Float64) for column in view.features)
+
+
+def _check_kind(owner: str, view: StreamFeatureView) -> None:
+    refuse_reserved(owner, view.name)
+    if view.name == EVENT_GROUP:
+        raise DefinitionError(owner, "has a reserved name", fix="rename the view")
+    if not view.aggregations:
+        raise DefinitionError(
+            owner,
+            "is a StreamFeatureView without aggregations",
+            fix="add aggregations, or declare a FeatureView for latest values",
+        )
+    if not view.online:
+        raise DefinitionError(owner, "is not to be served", value="online=False", fix="remove that, or the view")
+    known_tags(owner, view.tags, VIEW_TAGS)
+
+
+def _keys(
+    owner: str, view: StreamFeatureView, entities: Mapping[str, Entity], source: EventSource
+) -> tuple[Column, ...]:
+    if view.entities == [DUMMY_ENTITY_NAME]:
+        raise DefinitionError(owner, "has no entity", fix="give it at least one entity")
+    keys = tuple(compile_key(view, entities, name) for name in view.entities)
+    types = {column.name: column.dtype for column in source.columns}
+    for key in keys:
+        if types.get(key.name) is not key.dtype:
+            raise DefinitionError(
+                f"{owner} key {key.name!r}",
+                f"is not a column of type {key.dtype} of event source {source.name!r}",
+                value=str(types.get(key.name, "no such column")),
+                fix="declare it among the source's columns with the type of the entity",
+            )
+    return keys
+
+
+def _check_ttl(owner: str, ttl: timedelta | None, aggregates: tuple[Aggregate, ...]) -> None:
+    # A ttl that no window reaches says nothing; windows forget by themselves.
+    if ttl and ttl // _MICROSECOND < max(item.window_us for item in aggregates):
+        raise DefinitionError(
+            owner, "has a ttl shorter than a window", value=str(ttl), fix="remove the ttl: windows forget by themselves"
+        )
+
+
+def _inputs(
+    source: EventSource, keys: tuple[Column, ...], transform: Transform | None, read: set[str | None]
+) -> tuple[Column, ...]:
+    wanted = read | {ref.name for ref in (() if transform is None else transform.inputs)}
+    return tuple(column for column in source.columns if column.name in wanted and column not in keys)
+
+
+def _scales(
+    owner: str,
+    view: StreamFeatureView,
+    source: EventSource,
+    types: Mapping[str, DType],
+    aggregates: tuple[Aggregate, ...],
+) -> dict[str, int]:
+    summed = dict.fromkeys(item.column for item in aggregates if item.function in SUMMED)
+    own = declared_scales(owner, types, view.tags)
+    for name in own:
+        if name not in summed:
+            raise DefinitionError(
+                f"{owner} tag '{TAG_SCALE}{name}'", "is about a column that the view does not sum", fix="remove the tag"
+            )
+    scales = default_scales(types) | dict(source.scales) | own
+    return {name: scales.get(name, 0) for name in summed}
+
+
+def _sketch_size(owner: str, text: str) -> int:
+    size = int(text) if text.isdecimal() else 0
+    if size not in _SKETCH:
+        raise DefinitionError(
+            f"{owner} tag {TAG_DISTINCT!r}",
+            "is not a number of values that can be told apart exactly",
+            value=text,
+            fix=f"use {_SKETCH.start} to {_SKETCH.stop - 1}",
+        )
+    return size

@@ -1,0 +1,132 @@
+"""Frames that are pushed to an event source: each row becomes a message of its stream."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from infra.feast_plugins.windowed import WindowPlans
+from infra.streams.port import EventSender
+from infra.streams.senders import open_sender
+from skewless.dtypes import DType
+from skewless.errors import RequestError, StoreError
+from skewless.settings import Settings
+from skewless.windows.view import EventSource
+
+_INTEGERS = frozenset({DType.INT32, DType.INT64, DType.TIMESTAMP})
+
+
+class EventPusher:
+    """Sends to the event sources of a project; threads may share it.
+
+    Args:
+        address: the Redis that holds the streams of push sources.
+    """
+
+    def __init__(self, state: Path, settings: Settings, project: str, address: str) -> None:
+        self._plans = WindowPlans(state)
+        self._settings = settings
+        self._project = project
+        self._address = address
+        self._senders: dict[str, tuple[EventSource, EventSender]] = {}
+        self._alone = threading.Lock()
+
+    def push(self, name: str, frame: pd.DataFrame) -> None:
+        """Put the rows of a frame into a source's stream, and return when it has them.
+
+        Raises:
+            RequestError: the plan in force has no such source, or a row cannot be sent.
+            StoreError: the stream is away; some rows may have been sent.
+        """
+        source = self._plans.source(name)
+        if source is None:
+            raise RequestError(
+                "event source", "is not in the applied plan", value=name, fix="run `skewless apply`, then push again"
+            )
+        payloads = event_payloads(source, frame)
+        with self._alone:
+            try:
+                self._sender(source).send(payloads)
+            except StoreError:
+                _, broken = self._senders.pop(name, (None, None))
+                if broken is not None:
+                    broken.close()
+                raise
+
+    def close(self) -> None:
+        """Give the connections back."""
+        with self._alone:
+            for _, sender in self._senders.values():
+                sender.close()
+            self._senders.clear()
+
+    def _sender(self, source: EventSource) -> EventSender:
+        known = self._senders.get(source.name)
+        if known is None or known[0] != source:
+            if known is not None:
+                known[1].close()
+            opened = open_sender(
+                source,
+                redis_url=self._address,
+                project=self._project,
+                n_partitions=self._settings.stream_partitions,
+                kafka=self._settings.kafka,
+            )
+            known = self._senders[source.name] = (source, opened)
+        return known[1]
+
+
+def event_payloads(source: EventSource, frame: pd.DataFrame) -> list[bytes]:
+    """Return the rows of a frame as messages: JSON objects of the source's columns, times in microseconds.
+
+    What a column cannot hold is sent as it is, for the worker to refuse with its reason. NaN is null.
+
+    Raises:
+        RequestError: the frame lacks the time of events, or holds what JSON cannot.
+    """
+    if source.event_column not in frame.columns:
+        raise RequestError(
+            f"event source {source.name!r}",
+            "was sent a frame without the time of its events",
+            value=source.event_column,
+            fix=f"add the column {source.event_column!r}",
+        )
+    types = {source.event_column: DType.TIMESTAMP, **{column.name: column.dtype for column in source.columns}}
+    names = [name for name in types if name in frame.columns]
+    columns = [_values(source, name, frame[name], types[name]) for name in names]
+    try:
+        return [
+            json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False).encode()
+            for row in zip(*columns, strict=True)
+        ]
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"event source {source.name!r}", f"was sent what JSON cannot hold: {error}", fix="send plain values"
+        ) from error
+
+
+def _values(source: EventSource, name: str, column: pd.Series[Any], dtype: DType) -> Sequence[Any]:
+    try:
+        values = pa.array(column, from_pandas=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise RequestError(
+            f"event source {source.name!r} column {name!r}",
+            f"was sent values that have no common type: {error}",
+            fix="send values of one type",
+        ) from error
+    if pa.types.is_timestamp(values.type):
+        # Without a zone a time is UTC, as everywhere.
+        return list(values.cast(pa.timestamp("us", tz=values.type.tz), safe=False).cast(pa.int64()).to_pylist())
+    if pa.types.is_floating(values.type) and dtype in _INTEGERS:
+        # pandas turns integers into floats where one is missing.
+        with contextlib.suppress(pa.ArrowInvalid):
+            values = values.cast(pa.int64())
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values.to_pylist()]

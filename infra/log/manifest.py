@@ -1,0 +1,208 @@
+"""The manifest of an event log: which compacted files hold its older positions (SEMANTICS 4.2).
+
+It is one small JSON file that is replaced as a whole. Readers take it instead of listing the folder, and follow the
+chain of batch files from its end on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.durable import refused, sync_folder, write_durable
+from skewless.errors import StoreError
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """One file of the log: positions ``first`` to ``last``, both included."""
+
+    path: Path
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows the file holds."""
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Positions ``first`` to ``last`` of compacted files whose ``__known_at`` is null."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retired:
+    """Positions ``first`` to ``last`` were merged ``at_us``; the files merged may still have readers.
+
+    Args:
+        at_us: microseconds of real time.
+    """
+
+    first: int
+    last: int
+    at_us: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The compacted part of a log: dense from position 0 on.
+
+    Args:
+        generation: grows by one with each replacement; 0: there was none yet.
+        gaps: disjoint, growing, not adjacent.
+        retired: oldest first.
+    """
+
+    generation: int = 0
+    spans: tuple[Span, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    retired: tuple[Retired, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """Its last position; -1: it has none."""
+        return self.spans[-1].last if self.spans else -1
+
+
+class ManifestFile:
+    """The manifest in the folder of a log; remembered while the file is the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / NAME
+        self._known = Manifest()
+        self._signature: tuple[int, int, int] | None = None
+        self._is_new = False
+
+    def read(self) -> Manifest:
+        """Return the manifest as it is now; the same object as before if it was not replaced.
+
+        Raises:
+            StoreError: the file is damaged or cannot be read.
+        """
+        try:
+            if self._signature != _signature(self._path.stat()):
+                self._load()
+        except FileNotFoundError:
+            self._lost()
+        except OSError as error:
+            raise self._damaged(error) from error
+        return self._known
+
+    def replace(self, old: Manifest, new: Manifest) -> bool:
+        """Replace ``old`` durably; return whether it was still the one in force, and so was replaced.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if self.read() != old:
+            return False
+        temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
+        write_durable(temporary, _encoded(new))
+        try:
+            temporary.replace(self._path)
+            sync_folder(self._folder)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise refused(self._path, error) from error
+        return True
+
+    def _load(self) -> None:
+        with self._path.open("rb") as file:
+            signature, text = _signature(os.fstat(file.fileno())), file.read()
+        try:
+            self._known = _decoded(text, self._folder)
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged(error) from error
+        self._signature = signature
+
+    def _lost(self) -> None:
+        # Without this check a log whose manifest was lost would begin again at 0.
+        if self._known.generation or not (self._is_new or self._begins()):
+            raise StoreError(
+                f"log manifest {self._path}", "is missing", fix="restore it from a backup: the log is the authority"
+            )
+        self._is_new = True
+
+    def _begins(self) -> bool:
+        # A compaction that was killed before it had a manifest leaves its file beside the first batch.
+        return batch_path(self._folder, 0).exists() or not any(self._folder.glob("c*-*.parquet"))
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"log manifest {self._path}", f"is damaged: {error}", fix="restore it from a backup or make it readable"
+        )
+
+
+def batch_path(folder: Path, first: int) -> Path:
+    """Return where the batch that begins at a position stands."""
+    return folder / f"{first:020d}.parquet"
+
+
+def compacted_path(folder: Path, first: int, last: int) -> Path:
+    """Return where the compacted file of some positions stands."""
+    return folder / f"c{first:020d}-{last:020d}.parquet"
+
+
+def missing(path: Path) -> StoreError:
+    """Return the error for a file that the log lists but the disk does not have."""
+    return StoreError(f"log file {path}", "is missing", fix="restore it from a backup: the log is the authority")
+
+
+def damaged(path: Path, error: Exception) -> StoreError:
+    """Return the error for a file that stands but cannot be read."""
+    return StoreError(
+        f"log file {path}", f"is damaged: {error}", fix="restore it from a backup: the log is the authority"
+    )
+
+
+def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+    """Return growing, disjoint gaps with those that touch made one.
+
+    >>> joined([Gap(first=0, last=1), Gap(first=2, last=3), Gap(first=5, last=5)])
+    (Gap(first=0, last=3), Gap(first=5, last=5))
+    """
+    result: list[Gap] = []
+    for gap in gaps:
+        if result and gap.first == result[-1].last + 1:
+            result[-1] = Gap(first=result[-1].first, last=gap.last)
+        else:
+            result.append(gap)
+    return tuple(result)
+
+
+def _signature(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    body = {
+        "generation": manifest.generation,
+        "spans": [[span.first, span.last] for span in manifest.spans],
+        "gaps": [[gap.first, gap.last] for gap in manifest.gaps],
+        "retired": [[item.first, item.last, item.at_us] for item in manifest.retired],
+    }
+    return json.dumps(body).encode()
+
+
+def _decoded(text: bytes, folder: Path) -> Manifest:
+    body = json.loads(text)
+    return Manifest(
+        generation=int(body["generation"]),
+        spans=tuple(
+            Span(path=compacted_path(folder, first, last), first=first, last=last) for first, last in body["spans"]
+        ),
+        gaps=tuple(Gap(first=first, last=last) for first, last in body["gaps"]),
+        retired=tuple(Retired(first=first, last=last, at_us=at_us) for first, last, at_us in body["retired"]),
+    )

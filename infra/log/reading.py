@@ -1,0 +1,80 @@
+"""Rows out of the files of an event log, whatever columns each file has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.log.manifest import Span, damaged
+
+# Row groups are what a reader skips, and what it holds at a time.
+GROUP_ROWS = 100_000
+# Threads cost more than they save on a batch of some hundred rows.
+_THREADS_FROM = 10_000
+
+
+def tables(span: Span, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of one file that stand at positions ``first`` to ``last``, in order and in bounded batches.
+
+    Args:
+        schema: the columns of each batch; those that the file lacks are null.
+
+    Raises:
+        FileNotFoundError: the file has gone.
+        StoreError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(span.path) as file:
+            for start, rows in _groups(file, span.first, first, last, schema):
+                begin = max(first - start, 0)
+                # A table without columns cannot be sliced: it gets its null columns first.
+                yield conform(rows, schema).slice(begin, last + 1 - start - begin)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(span.path)) from error
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(span.path, error) from error
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows with the columns of a schema, in its order; those that they lack are null.
+
+    >>> conform(pa.table({"b": [1], "a": [2]}), pa.schema([("a", pa.int64()), ("c", pa.string())])).to_pylist()
+    [{'a': 2, 'c': None}]
+    """
+    if rows.schema.equals(schema):
+        return rows
+    names = set(rows.column_names)
+    columns = [
+        rows[field.name].cast(field.type) if field.name in names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def regrouped(batches: Iterable[pa.Table], size: int = GROUP_ROWS) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of ``size`` rows, but for the last one."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        while count >= size:
+            rows = pa.concat_tables(waiting)
+            yield rows.slice(0, size).combine_chunks()
+            waiting, count = [rows.slice(size)], count - size
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _groups(
+    file: pq.ParquetFile, start: int, first: int, last: int, schema: pa.Schema
+) -> Iterator[tuple[int, pa.Table]]:
+    stored = set(file.schema_arrow.names)
+    columns = [name for name in schema.names if name in stored]
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if start <= last and start + rows > first:
+            yield start, file.read_row_group(group, columns=columns, use_threads=rows >= _THREADS_FROM)
+        start += rows

@@ -1,0 +1,23 @@
+"""Going over all keys of a server, some at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_SCAN_COUNT = 1_000
+
+
+def delete_keys(client: Any, prefix: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
+    """Delete every key of one server that begins with a prefix; return how many. Running it again goes on."""
+    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
+    cursor, deleted = 0, 0
+    while True:
+        cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
+        # One command each: those of one server of a cluster may lie in many slots.
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.unlink(key)
+        deleted += int(sum(pipeline.execute()))
+        if not cursor:
+            return deleted

@@ -1,0 +1,24 @@
+-- Replaces states that are still what they were: an argument is the size of the old state as u64, its head of
+-- 24 bytes and slots, preceded by its length as u64, then the new state. An old size of 0: only if there is none.
+-- Answers one letter for each key: Y replaced, N not.
+local sub, call = string.sub, redis.call
+
+local function number(text, at)
+  local low, high = struct.unpack('<I4I4', text, at)
+  return high * 4294967296 + low
+end
+
+local out = {}
+for i, key in ipairs(KEYS) do
+  local arg = ARGV[i]
+  local size, length = number(arg, 1), number(arg, 9)
+  local same = call('STRLEN', key) == size
+  if same and length > 0 then
+    same = call('GETRANGE', key, 0, length - 1) == sub(arg, 17, 16 + length)
+  end
+  if same then
+    call('SET', key, sub(arg, 17 + length))
+  end
+  out[i] = same and 'Y' or 'N'
+end
+return table.concat(out)

@@ -1,0 +1,157 @@
+"""Reading windowed views: which states hold them, and what these say at one time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from skewless.keys import KeyCodec, KeyValue, generation_key, window_marker
+from skewless.plan import FeaturePlan
+from skewless.rows import ViewRead, missing
+from skewless.status import BoolArray, Int64Array
+from skewless.windows.answer import window_read
+from skewless.windows.codec import TileCodec
+from skewless.windows.reading import WindowReader
+from skewless.windows.tiles import Slots
+from skewless.windows.view import WindowView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """Up to where the states that a read found had been applied.
+
+    Args:
+        generation: of the states; 0: unknown, nothing was read.
+        slots: per entity row and log partition that ever touched the entity, the last applied position.
+    """
+
+    generation: int
+    slots: Slots
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowReads:
+    """What windowed views answered: per view, the read, and what it rests on."""
+
+    reads: Mapping[str, ViewRead]
+    applied: Mapping[str, Applied]
+
+
+class WindowStates:
+    """The states of the windowed views of a plan.
+
+    Which generation is read is told by ``take``; before that a view is UNAVAILABLE.
+    """
+
+    def __init__(self, plan: FeaturePlan) -> None:
+        self._plan = plan
+        self._means = {view.name: _Means(plan.project, view) for view in plan.windows}
+
+    @property
+    def pointers(self) -> list[bytes]:
+        """Return the keys that say which generations are read, in the order of the plan's views."""
+        return [generation_key(self._plan.project, view) for view in self._plan.windows]
+
+    def take(self, texts: Sequence[bytes | None]) -> list[str]:
+        """Take up the generations that stand under ``pointers``; return the views that have none."""
+        for means, text in zip(self._means.values(), texts, strict=True):
+            if text is not None:
+                means.take(text)
+        return [name for name, means in self._means.items() if means.keys is None]
+
+    @property
+    def generations(self) -> list[bytes]:
+        """Return the names under which servers note which generations they read."""
+        return [
+            lease_key(self._plan.project, means.view, means.generation)
+            for means in self._means.values()
+            if means.keys is not None
+        ]
+
+    @property
+    def markers(self) -> list[str]:
+        """Return the markers to be read with the states: of each view and partition."""
+        return list(chain.from_iterable(means.markers for means in self._means.values()))
+
+    def names(self, columns: Mapping[str, Sequence[KeyValue | None]], n: int) -> list[bytes | None]:
+        """Return the keys of the states of n entity rows: those of the first view, then of the second, and so on."""
+        found: list[bytes | None] = []
+        for means in self._means.values():
+            found += [None] * n if means.keys is None else means.keys.encode_columns(columns)
+        return found
+
+    def read(
+        self,
+        names: Sequence[bytes | None],
+        states: Sequence[bytes | None],
+        lost: set[str],
+        t: int,
+    ) -> WindowReads:
+        """Return the features at time ``t``, a whole millisecond, from the states under ``names``.
+
+        Args:
+            lost: markers that are gone or have gone back.
+
+        Raises:
+            StoreError: a state is not one of its view.
+        """
+        reads: dict[str, ViewRead] = {}
+        applied: dict[str, Applied] = {}
+        n = len(names) // max(len(self._means), 1)
+        for i, (name, means) in enumerate(self._means.items()):
+            if means.keys is None or lost.intersection(means.markers):
+                reads[name] = missing(means.view, n, available=False)
+                applied[name] = Applied(generation=0, slots=Slots.none())
+            else:
+                part = slice(i * n, (i + 1) * n)
+                reads[name], applied[name] = means.read(names[part], states[part], t)
+        return WindowReads(reads=reads, applied=applied)
+
+    def unavailable(self, n: int) -> WindowReads:
+        """Return reads for a store that did not answer."""
+        nothing = Applied(generation=0, slots=Slots.none())
+        return WindowReads(
+            reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
+            applied=dict.fromkeys(self._means, nothing),
+        )
+
+
+class _Means:
+    """What one view is read with."""
+
+    def __init__(self, project: str, view: WindowView) -> None:
+        self.view = view
+        self.generation = 0
+        self.keys: KeyCodec | None = None
+        self.markers: list[str] = []
+        self._project = project
+        self._codec = TileCodec(view)
+        self._reader = WindowReader(view)
+        self._text = b""
+
+    def take(self, text: bytes) -> None:
+        if text == self._text:
+            return
+        told = json.loads(text)
+        self._text = text
+        self.generation = int(told["generation"])
+        self.markers = [window_marker(self._project, self.view, self.generation, name) for name in told["partitions"]]
+        self.keys = KeyCodec(self._project, self.view, self.generation)
+
+    def read(self, names: Sequence[bytes | None], states: Sequence[bytes | None], t: int) -> tuple[ViewRead, Applied]:
+        tiles = self._codec.unpack(states)
+        features = self._reader.features(tiles, t)
+        times: Int64Array = np.full(len(states), t, dtype=np.int64)
+        answered: BoolArray = tiles.m <= t
+        keyed = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
+        read = window_read(self.view, features, times, answered, keyed)
+        return read, Applied(generation=self.generation, slots=tiles.slots)
+
+
+def lease_key(project: str, view: WindowView, generation: int) -> bytes:
+    """Return the key that stands while some server reads a generation."""
+    return f"sk:{project}:{view.hash}.{generation}:read".encode()

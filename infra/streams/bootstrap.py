@@ -1,0 +1,130 @@
+"""Builds the states of a windowed view from the log, beside those that are read, and switches (SEMANTICS 4.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.log.event_log import EventLog
+from infra.log.partitions import log_ends, log_partitions, source_folder
+from infra.offline.log_parts import log_parts
+from infra.offline.window_join import WindowJoin
+from infra.online.tile_store import StateView, TileStore
+from infra.streams.generations import Generation, Generations, applying
+from infra.streams.state_writer import PENDING_US, StateWriter
+from skewless.clock import Clock
+from skewless.keys import generation_key, window_marker
+from skewless.plan import FeaturePlan
+from skewless.windows.view import WindowView
+
+OnStates = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What was built: a generation's number, and how many states and events it began with."""
+
+    view: str
+    generation: int
+    states: int
+    events: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrapper:
+    """Builds generations of the windowed views of a plan.
+
+    Args:
+        log_root: folder of all logs.
+    """
+
+    plan: FeaturePlan
+    log_root: Path
+    generations: Generations
+    store: TileStore
+    join: WindowJoin
+    clock: Clock
+
+    def ensure(self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None) -> list[Built]:
+        """Build the views that have no live generation in this store; tell servers about all."""
+        built = [self.build(view, on_states) for view in views if self._missing(view)]
+        for view in views:
+            self.publish(view)
+        return built
+
+    def build(self, view: WindowView, on_states: OnStates = lambda _view, _done: None) -> Built:
+        """Build a new generation from the log, and make it the one that is read.
+
+        The stream goes on meanwhile; workers wait only while the last rows are applied and the switch is made.
+
+        Raises:
+            StoreError: the store or the disk refused; what is read stays what it was.
+            ConflictError: another process began to build it too; so does what is read then.
+        """
+        now_us = self.clock.now_us()
+        ends = log_ends(self.log_root, view.source)
+        fresh = self.generations.begin(view, list(ends), now_us)
+        states = StateView.of(self.plan.project, view, fresh.number)
+        names = {part: window_marker(self.plan.project, view, fresh.number, part) for part in ends}
+        for name in names.values():
+            self.store.marker(name)
+        self.store.set_markers(dict.fromkeys(names.values(), -1), dict.fromkeys(names.values()))
+        count = self._load(view, states, ends, now_us, on_states)
+        self.store.set_markers({names[part]: end for part, end in ends.items()}, dict.fromkeys(names.values(), -1))
+        self._follow(view, fresh)
+        return Built(view=view.name, generation=fresh.number, states=count, events=sum(ends.values()) + len(ends))
+
+    def publish(self, view: WindowView) -> None:
+        """Tell servers which generation is read, and which partitions are applied to it."""
+        live = self.generations.live(view)
+        if live is not None:
+            self.store.publish(generation_key(self.plan.project, view), live.pointer)
+
+    def _load(
+        self, view: WindowView, states: StateView, ends: Mapping[str, int], now_us: int, on_states: OnStates
+    ) -> int:
+        count = 0
+        parts = log_parts(self.log_root, view.source)
+        for keys, tiles in self.join.states(view, parts, now_us - PENDING_US, ends):
+            self.store.create(states, keys, tiles)
+            count += tiles.n
+            on_states(view.name, count)
+        return count
+
+    def _follow(self, view: WindowView, fresh: Generation) -> None:
+        """Apply what came since, at last alone, and switch."""
+        writer = self._writer(view, fresh)
+        folder = source_folder(self.log_root, view.source)
+        for log in self._logs(view):
+            writer.catch_up(log)
+        with applying(folder, alone=True):
+            for log in self._logs(view):
+                writer.follow(log)
+            self.generations.add_partitions(view, log_partitions(self.log_root, view.source))
+            self.generations.switch(view, fresh.number, self.clock.now_us())
+            self.publish(view)
+
+    def _writer(self, view: WindowView, fresh: Generation) -> StateWriter:
+        return StateWriter(
+            project=self.plan.project,
+            log_folder=source_folder(self.log_root, view.source),
+            views=[view],
+            store=self.store,
+            generations=self.generations,
+            clock=self.clock,
+            only=fresh.number,
+        )
+
+    def _logs(self, view: WindowView) -> list[EventLog]:
+        # Those too that are owned and have no event yet: servers will look for a marker of each.
+        known = {part for item in self.generations.of(view) for part in item.partitions}
+        names = sorted({*log_partitions(self.log_root, view.source), *known})
+        return [EventLog(self.log_root, name) for name in names]
+
+    def _missing(self, view: WindowView) -> bool:
+        live = self.generations.live(view)
+        if live is None:
+            return True
+        names = [window_marker(self.plan.project, view, live.number, part) for part in live.partitions]
+        return bool(names) and all(self.store.marker(name) is None for name in names)

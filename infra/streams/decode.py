@@ -1,0 +1,173 @@
+"""From messages to log rows: decoded, typed, judged once (SEMANTICS 4.1); what cannot be accepted says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from infra.log.accepted import EVENT, INGEST, RAW, REJECT
+from infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
+from infra.streams.duplicates import SeenIds
+from infra.streams.values import typed
+from skewless.columns import Column
+from skewless.dtypes import DType
+from skewless.status import BoolArray, Int64Array
+from skewless.windows.events import EventLens
+from skewless.windows.view import EventSource, WindowView
+
+FUTURE_US = 10_000_000
+_RAW_BYTES = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """The log rows that some messages make.
+
+    Args:
+        rows: accepted and rejected, in the schema of ``event_schema``.
+        duplicates: how many messages were left out because their event had come before.
+        rejected: how many of the rows are in quarantine.
+    """
+
+    rows: pa.Table
+    duplicates: int
+    rejected: int
+
+
+class Judge:
+    """Says which events cannot be accepted, whatever way they came.
+
+    Args:
+        views: the views that read the source: an event that one of them could not sum exactly is refused.
+    """
+
+    def __init__(self, source: EventSource, views: Sequence[WindowView]) -> None:
+        self._source = source
+        self._lenses = [(view, EventLens(view)) for view in views]
+
+    def times(self, moments: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
+        """Return event times, of those without one ``now_us``; note what is missing or out of range."""
+        name, source = self._source.event_column, self._source
+        missing = np.asarray(moments.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
+        ts: Int64Array = moments.fill_null(now_us).to_numpy(zero_copy_only=False).astype(np.int64)
+        outside = (ts < source.earliest_us) | (ts >= source.latest_us)
+        _note(reasons, missing, f"field {name!r} is missing")
+        _note(reasons, outside, f"field {name!r} is outside the source's range")
+        _note(reasons, ts > now_us + FUTURE_US, f"field {name!r} lies more than 10 s in the future")
+        return ts
+
+    def values(self, rows: pa.Table, reasons: dict[int, str]) -> None:
+        """Note events that no view can name, and those that a view could not sum."""
+        if not rows.num_rows or not self._lenses:
+            return
+        whole = np.zeros(rows.num_rows, dtype=np.bool_)
+        for view, lens in self._lenses:
+            keyed = np.ones(rows.num_rows, dtype=np.bool_)
+            for key in view.keys:
+                keyed &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
+            whole |= keyed
+            for column, out in lens.beyond(rows).items():
+                _note(reasons, out, f"column {column!r} is too large for view {view.name!r} to sum exactly")
+        keys = sorted({key.name for view, _ in self._lenses for key in view.keys})
+        _note(reasons, ~whole, f"no view's key is whole: null among the fields {', '.join(map(repr, keys))}")
+
+
+class Decoder:
+    """Judges the messages of one source.
+
+    Args:
+        views: the views that read the source: an event that one of them could not sum exactly is refused.
+        max_bytes: longest message.
+    """
+
+    def __init__(self, source: EventSource, views: Sequence[WindowView], max_bytes: int) -> None:
+        self._source = source
+        self._judge = Judge(source, views)
+        self._max_bytes = max_bytes
+        self._schema = event_schema(source)
+        self._moment = Column(name=source.event_column, dtype=DType.TIMESTAMP)
+
+    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int, seen: SeenIds) -> Decoded:
+        """Return the log rows of messages; their ids are compared with those seen, which is left as it is.
+
+        Args:
+            positions: of the messages in the stream.
+            now_us: when they were taken.
+        """
+        reasons: dict[int, str] = {}
+        objects = [self._object(i, payload, reasons) for i, payload in enumerate(payloads)]
+        columns: dict[str, pa.Array] = {}
+        for column in self._source.columns:
+            columns[column.name] = self._typed(column, objects, reasons)
+        ts = self._judge.times(self._typed(self._moment, objects, reasons), reasons, now_us)
+        ids = self._ids(columns)
+        self._judge.values(pa.table(columns), reasons)
+        # An event in quarantine is none yet: one that is sent again, mended, is no duplicate of it.
+        named = [None if i in reasons else name for i, name in enumerate(ids)] if reasons else ids
+        repeated = seen.repeated(named, now_us) if ids else []
+        n = len(payloads)
+        columns |= {
+            EVENT: pa.array(ts),
+            INGEST: pa.array(np.full(n, now_us, dtype=np.int64)),
+            SOURCE_POS: pa.array(positions, pa.int64()),
+            EVENT_ID: pa.array(ids or [None] * n, pa.string()),
+            REJECT: pa.array([reasons.get(i) for i in range(n)] if reasons else pa.nulls(n), pa.string()),
+            RAW: pa.array(
+                [(payloads[i] or b"")[:_RAW_BYTES] if i in reasons else None for i in range(n)]
+                if reasons
+                else pa.nulls(n),
+                pa.binary(),
+            ),
+        }
+        rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
+        if repeated:
+            kept = np.ones(n, dtype=np.bool_)
+            kept[repeated] = False
+            rows = rows.filter(pa.array(kept))
+        return Decoded(rows=rows, duplicates=len(repeated), rejected=len(reasons))
+
+    def _object(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
+        if payload is None:
+            reasons[i] = "the message has no body"
+        elif len(payload) > self._max_bytes:
+            reasons[i] = f"the message has {len(payload)} bytes, more than {self._max_bytes}"
+        else:
+            found = _loaded(payload)
+            if isinstance(found, dict):
+                return found
+            reasons[i] = "the message is not a JSON object"
+        return {}
+
+    def _typed(self, column: Column, objects: Sequence[dict[str, Any]], reasons: dict[int, str]) -> pa.Array:
+        name = column.name
+        array, problems = typed(column, [item.get(name) for item in objects])
+        for i, problem in problems.items():
+            reasons.setdefault(i, problem)
+        return array
+
+    def _ids(self, columns: dict[str, pa.Array]) -> list[str | None]:
+        if self._source.id_column is None:
+            return []
+        return [None if value is None else str(value) for value in columns[self._source.id_column].to_pylist()]
+
+
+def _note(reasons: dict[int, str], where: BoolArray, reason: str) -> None:
+    for i in np.flatnonzero(where).tolist():
+        reasons.setdefault(i, reason)
+
+
+def _loaded(payload: bytes) -> object:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(payload)  # Python's own writer sends NaN, which is no JSON
+    except (ValueError, RecursionError):
+        return None

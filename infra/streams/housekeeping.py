@@ -1,0 +1,59 @@
+"""What is done beside the stream, about once a minute: small log files merged, states that nobody reads removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.log.event_log import EventLog
+from infra.log.partitions import log_partitions, source_folder
+from infra.online.tile_store import TileStore
+from infra.online.window_states import lease_key
+from infra.streams.generations import Generation, Generations, applying
+from skewless.clock import Clock
+from skewless.windows.view import WindowView
+
+# Longer than readers take to notice that another generation is read, and than their sign stands.
+DRAIN_US = 60_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Housekeeper:
+    """Keeps the logs and states of some views in order; may be called at any time by any number of workers."""
+
+    project: str
+    log_root: Path
+    views: Sequence[WindowView]
+    generations: Generations
+    store: TileStore
+    clock: Clock
+
+    def tidy(self) -> None:
+        """Do what is due.
+
+        Raises:
+            StoreError: the disk or the store refused.
+        """
+        for source in sorted({view.source for view in self.views}):
+            for name in log_partitions(self.log_root, source):
+                log = EventLog(self.log_root, name)
+                log.compact()
+                log.sweep()
+        for view in self.views:
+            self.retire(view)
+
+    def retire(self, view: WindowView) -> int:
+        """Remove generations that are not read any more, or never were; return how many."""
+        gone = [item for item in self.generations.of(view) if self._is_gone(view, item)]
+        for item in gone:
+            # Nobody is about to apply events to it when it is forgotten, so nobody writes behind the deletion.
+            with applying(source_folder(self.log_root, view.source), alone=True):
+                self.generations.retire(view, item.number)
+            self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
+        return len(gone)
+
+    def _is_gone(self, view: WindowView, item: Generation) -> bool:
+        if item.stage not in {"draining", "given up"} or self.clock.now_us() - item.since_us < DRAIN_US:
+            return False
+        return not self.store.exists(lease_key(self.project, view, item.number))

@@ -1,0 +1,166 @@
+"""One partition of a source as its owner works on it: what came, what the log holds, how far it was applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.log.accepted import EVENT, INGEST, REJECT, SEQ
+from infra.log.event_log import EventLog, Span
+from infra.log.event_rows import EVENT_ID, SOURCE_POS
+from infra.streams.decode import Decoder
+from infra.streams.duplicates import SeenIds
+from infra.streams.port import Messages, Partition
+from infra.streams.state_writer import PENDING_US, StateWriter
+from infra.streams.tally import Tally
+from skewless.windows.view import EventSource
+
+
+class Lane:
+    """The work on one partition, step by step (SEMANTICS 4.1).
+
+    Args:
+        log: of the partition; its end is read here, once.
+        now_us: the present moment.
+    """
+
+    def __init__(
+        self, *, source: EventSource, partition: Partition, log: EventLog, decoder: Decoder, now_us: int
+    ) -> None:
+        self.partition = partition
+        self.log = log
+        self.behind = True
+        self.applied = -1
+        self._decoder = decoder
+        self._seen = SeenIds(source.dedupe_us)
+        self._payloads: list[bytes | None] = []
+        self._positions: list[int] = []
+        self._watermark: int | None = None
+        self._end = log.next_seq()
+        self._next = self._last_position()
+        self._remember(source, now_us)
+
+    @property
+    def next_position(self) -> int | None:
+        """Where to read on in the stream; None: from its beginning."""
+        return self._next
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the next batch."""
+        return len(self._positions)
+
+    def take(self, messages: Messages) -> None:
+        """Take messages in, for the next batch."""
+        self._payloads += messages.payloads
+        self._positions += messages.positions
+
+    def accept(self, now_us: int, tally: Tally) -> pa.Table | None:
+        """Judge what waits and write it to the log; return the numbered rows, None where nothing was to be written.
+
+        Raises:
+            ConflictError: another worker wrote to the partition: it is ours no more.
+            StoreError: the disk refused; nothing was taken, call it again.
+        """
+        if not self._positions:
+            return None
+        decoded = self._decoder.decode(self._payloads, self._positions, now_us, self._seen)
+        rows = decoded.rows
+        if rows.num_rows:
+            # Behind what was there when the lane was opened: where to read on was taken from that.
+            span = self.log.append(rows, at=self._end)
+            self._end = span.last + 1
+            rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
+            self._seen.remember(rows.filter(rows[REJECT].is_null())[EVENT_ID].to_pylist(), now_us)
+            tally.batches += 1
+        tally.read += len(self._positions)
+        tally.duplicates += decoded.duplicates
+        tally.rejected += decoded.rejected
+        tally.accepted += rows.num_rows - decoded.rejected
+        self._next = self._positions[-1] + 1
+        self._payloads, self._positions = [], []
+        self._watch(rows, tally)
+        return rows if rows.num_rows else None
+
+    def apply(self, writer: StateWriter, rows: pa.Table, tally: Tally, now_us: Callable[[], int]) -> None:
+        """Apply rows that were accepted just now.
+
+        Raises:
+            StoreError: the store refused or is away; the lane is behind then.
+        """
+        self.behind = True
+        tally.states += writer.apply(self.log, rows)
+        last = rows[SEQ][-1].as_py()
+        self.log.ended(rows[SEQ][0].as_py(), last, now_us())
+        self.behind, self.applied = False, last
+
+    def catch_up(self, writer: StateWriter, tally: Tally, now_us: Callable[[], int]) -> None:
+        """Apply all that the log holds and the states lack.
+
+        Raises:
+            StoreError: the store refused or is away; the lane is behind then.
+            ConflictError: the states hold more than the log, to which nothing may be written then.
+        """
+        self.applied = catch_up(self.log, writer, tally, now_us)
+        self.behind = False
+
+    def _watch(self, rows: pa.Table, tally: Tally) -> None:
+        ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
+        if not len(ts):
+            return
+        before = np.maximum.accumulate(ts)
+        if self._watermark is not None:
+            before = np.maximum(before, self._watermark)
+        tally.late += int((ts < before - PENDING_US).sum())
+        self._watermark = int(before[-1])
+        tally.watermark_us = max(self._watermark, tally.watermark_us or self._watermark)
+
+    def _last_position(self) -> int | None:
+        last = self._end - 1
+        if last < 0:
+            return None
+        rows = pa.concat_tables(self.log.read(last, last, [SOURCE_POS]))
+        return int(rows[SOURCE_POS][0].as_py()) + 1
+
+    def _remember(self, source: EventSource, now_us: int) -> None:
+        if source.id_column is None:
+            return
+        since_us = now_us - source.dedupe_us
+        for span in self._recent(since_us):
+            for rows in self.log.read(span.first, span.last, [INGEST, EVENT_ID, REJECT]):
+                own = rows.filter(pc.and_(rows[REJECT].is_null(), pc.greater_equal(rows[INGEST], since_us)))
+                pairs = zip(own[INGEST].to_pylist(), own[EVENT_ID].to_pylist(), strict=True)
+                for moment, some in groupby(pairs, key=itemgetter(0)):
+                    self._seen.remember(map(itemgetter(1), some), moment)
+
+    def _recent(self, since_us: int) -> Iterable[Span]:
+        """Return the files that hold rows taken since a moment, oldest first."""
+        recent: list[Span] = []
+        for span in reversed(self.log.spans()):
+            newest = pa.concat_tables(self.log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
+            if newest < since_us:
+                break
+            recent.insert(0, span)
+        return recent
+
+
+def catch_up(log: EventLog, writer: StateWriter, tally: Tally, now_us: Callable[[], int]) -> int:
+    """Apply all that a log holds and the states lack; return the last position.
+
+    Raises:
+        StoreError: the store refused or is away.
+        ConflictError: the states hold more than the log.
+    """
+    end = log.next_seq() - 1
+    read, changed = writer.catch_up(log)
+    tally.rereads += read
+    tally.states += changed
+    if end >= 0:
+        # What was recorded before stands: the first record of a position counts.
+        log.ended(0, end, now_us())
+    return end

@@ -1,0 +1,53 @@
+"""The partitions of a source that a worker does not own, and that must not be forgotten when the store loses states.
+
+History that was imported, and streams that were deleted and made again, have no owner any more; an owner may have died.
+Any worker may apply what their logs hold, since that is done once for each position, whoever does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from infra.log.event_log import EventLog
+from infra.streams.lane import catch_up
+from infra.streams.state_writer import StateWriter
+from infra.streams.tally import Tally
+
+
+class Resting:
+    """Looks after partitions that others own, or nobody.
+
+    Args:
+        log_root: folder of all logs.
+    """
+
+    def __init__(self, writer: StateWriter, log_root: Path) -> None:
+        self._writer = writer
+        self._log_root = log_root
+        self._logs: dict[str, EventLog] = {}
+        self._before: dict[str, int | None] = {}
+
+    def look(self, own: Iterable[str], tally: Tally, now_us: Callable[[], int]) -> None:
+        """Apply what is missing of partitions that are behind and have not moved since the last look.
+
+        Args:
+            own: partitions to leave alone.
+
+        Raises:
+            StoreError: the store refused or is away.
+            ConflictError: the states hold more than a log.
+        """
+        names = sorted(self._writer.partitions() - set(own))
+        behind = {
+            name: position
+            for name, position in self._writer.standing(names).items()
+            if position is None or position < self._log(name).next_seq() - 1
+        }
+        stuck = [name for name, position in behind.items() if self._before.get(name, "unknown") == position]
+        self._before = behind
+        for name in stuck:
+            catch_up(self._log(name), self._writer, tally, now_us)
+
+    def _log(self, name: str) -> EventLog:
+        return self._logs.setdefault(name, EventLog(self._log_root, name))

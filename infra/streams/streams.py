@@ -1,0 +1,184 @@
+"""The streams of a project: which stream each event source is, and who works on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from infra.log.partitions import source_folder
+from infra.offline.window_join import WindowJoin
+from infra.online.tile_store import TileStore
+from infra.streams.bootstrap import Bootstrapper
+from infra.streams.generations import Generations
+from infra.streams.housekeeping import Housekeeper
+from infra.streams.importing import Importer
+from infra.streams.parquet_stream import ParquetStream
+from infra.streams.port import EventSender
+from infra.streams.redis_stream import RedisStream
+from infra.streams.senders import kafka_options, open_sender
+from infra.streams.state_writer import StateWriter
+from infra.streams.worker import OpenStream, Worker
+from skewless.clock import Clock
+from skewless.errors import RequestError
+from skewless.plan import FeaturePlan
+from skewless.settings import Settings
+from skewless.windows.view import EventSource, WindowView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """Opens what works on the event sources of a plan.
+
+    Args:
+        state: the project's state folder.
+        url: tells where states are, and the streams of push sources; asked when they are first needed.
+        connection: reads the logs.
+    """
+
+    plan: FeaturePlan
+    state: Path
+    settings: Settings
+    url: Callable[[], str]
+    connection: duckdb.DuckDBPyConnection
+    clock: Clock
+
+    @property
+    def redis_url(self) -> str:
+        """Return where states are, and the streams of push sources."""
+        return self.url()
+
+    @property
+    def log_root(self) -> Path:
+        """Return the folder of all logs."""
+        return self.state / "log"
+
+    @property
+    def generations(self) -> Generations:
+        """Return which states there are."""
+        return Generations(self.state)
+
+    def views(self, source: str) -> list[WindowView]:
+        """Return the windowed views that a source feeds."""
+        return [view for view in self.plan.windows if view.source == source]
+
+    def sources(self, names: Sequence[str] = ()) -> list[EventSource]:
+        """Return the event sources of the plan, or some of them.
+
+        Raises:
+            RequestError: there is none, or none of such a name.
+        """
+        known = {source.name: source for source in self.plan.sources}
+        for name in names:
+            if name not in known:
+                raise RequestError(
+                    "source", "is no event source of the plan", value=name, fix=f"use one of: {', '.join(known) or '-'}"
+                )
+        if not known:
+            raise RequestError(
+                "project", "has no event source", fix="declare a StreamFeatureView in definitions.py, then `apply`"
+            )
+        return [source for source in self.plan.sources if not names or source.name in names]
+
+    def worker(self, source: EventSource, store: TileStore, open_stream: OpenStream | None = None) -> Worker:
+        """Return a worker of a source that writes to a store.
+
+        Args:
+            open_stream: joins the stream; by default the source's own.
+        """
+        views = self.views(source.name)
+        writer = StateWriter(
+            project=self.plan.project,
+            log_folder=source_folder(self.log_root, source.name),
+            views=views,
+            store=store,
+            generations=self.generations,
+            clock=self.clock,
+        )
+        return Worker(
+            source=source,
+            views=views,
+            open_stream=open_stream or self.stream(source),
+            writer=writer,
+            generations=self.generations,
+            log_root=self.log_root,
+            clock=self.clock,
+            max_rows=self.settings.stream_batch_rows,
+            max_bytes=self.settings.event_bytes,
+        )
+
+    def stream(self, source: EventSource) -> OpenStream:
+        """Return what joins the group of workers on a source's own stream: its topic, or streams of this Redis.
+
+        Raises:
+            DefinitionError: the settings of the Kafka client cannot be read, or it is not installed.
+        """
+        if source.kind == "kafka":
+            from infra.streams.kafka_stream import KafkaStream  # noqa: PLC0415 - an extra that others do without
+
+            options = kafka_options(self.settings.kafka)
+            return lambda owner: KafkaStream(
+                source.servers, source.topic, owner=owner, group=self._group, settings=options
+            )
+        return lambda owner: RedisStream(
+            self.redis_url,
+            project=self.plan.project,
+            source=source.name,
+            n_partitions=self.settings.stream_partitions,
+            owner=owner,
+            group=self._group,
+            keep=self.settings.stream_keep,
+        )
+
+    def replayed(self, source: EventSource, files: Path, speed: float | None = None) -> OpenStream:
+        """Return what reads Parquet files as if they were the source's stream, in the order of their times."""
+        return lambda owner: ParquetStream(files, owner, time_column=source.event_column, speed=speed, clock=self.clock)
+
+    def sender(self, source: EventSource) -> EventSender:
+        """Return what puts events into a source's stream."""
+        return open_sender(
+            source,
+            redis_url=self.redis_url,
+            project=self.plan.project,
+            n_partitions=self.settings.stream_partitions,
+            kafka=self.settings.kafka,
+        )
+
+    def bootstrapper(self, store: TileStore) -> Bootstrapper:
+        """Return what builds states in a store."""
+        return Bootstrapper(
+            plan=self.plan,
+            log_root=self.log_root,
+            generations=self.generations,
+            store=store,
+            join=WindowJoin(self.connection),
+            clock=self.clock,
+        )
+
+    def importer(self, source: EventSource, repo: Path) -> Importer:
+        """Return what appends a source's history to its log."""
+        return Importer(
+            source=source,
+            views=self.views(source.name),
+            repo=repo,
+            log_root=self.log_root,
+            connection=self.connection,
+            clock=self.clock,
+        )
+
+    def housekeeper(self, sources: Sequence[EventSource], store: TileStore) -> Housekeeper:
+        """Return what compacts logs and removes states that nobody reads any more."""
+        return Housekeeper(
+            project=self.plan.project,
+            log_root=self.log_root,
+            views=[view for source in sources for view in self.views(source.name)],
+            generations=self.generations,
+            store=store,
+            clock=self.clock,
+        )
+
+    @property
+    def _group(self) -> str:
+        return f"skewless-{self.plan.project}"

@@ -1,0 +1,232 @@
+"""The worker: takes a source's events from its stream to the accepted log and to the online states.
+
+Whatever is written to the log is applied, however often the worker, the store or the broker die meanwhile: the log
+is the authority, the states carry what they have seen, and markers say from where on to look (SEMANTICS 4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import structlog
+
+from infra.log.event_log import EventLog
+from infra.streams.decode import Decoder
+from infra.streams.generations import Generations
+from infra.streams.lane import Lane
+from infra.streams.port import EventStream, Owner, Partition
+from infra.streams.resting import Resting
+from infra.streams.state_writer import StateWriter
+from infra.streams.tally import Tally
+from skewless.clock import Clock
+from skewless.errors import ConflictError, StoreError
+from skewless.windows.view import EventSource, WindowView
+
+_LINGER_S = 0.1
+_RETRY_S = 1.0
+_LOOK_S = 1.0
+_log = structlog.get_logger()
+
+OpenStream = Callable[[Owner], EventStream]
+
+
+def log_partition(source: str, partition: Partition) -> str:
+    """Return the name of the log partition of a stream's partition (SEMANTICS 1.4).
+
+    >>> log_partition("arrivals", Partition(name="0", epoch="ab12"))
+    'events/arrivals/ab12/0'
+    """
+    return f"events/{source}/{partition.epoch}/{partition.name}"
+
+
+class Worker:
+    """Works on the partitions of one source that its stream assigns to it; used from one thread.
+
+    Args:
+        views: the windowed views that the source feeds.
+        open_stream: joins the group of workers; called again after a partition was lost to another.
+        writer: applies rows to states.
+        log_root: folder of all logs.
+        max_rows: most messages in a batch.
+        max_bytes: longest message.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: EventSource,
+        views: Sequence[WindowView],
+        open_stream: OpenStream,
+        writer: StateWriter,
+        generations: Generations,
+        log_root: Path,
+        clock: Clock,
+        max_rows: int = 20_000,
+        max_bytes: int = 1_048_576,
+    ) -> None:
+        self.tally = Tally(source=source.name)
+        self._source = source
+        self._views = views
+        self._open_stream = open_stream
+        self._stream: EventStream | None = None
+        self._writer = writer
+        self._generations = generations
+        self._log_root = log_root
+        self._clock = clock
+        self._max_rows = max_rows
+        self._decoder = Decoder(source, views, max_bytes)
+        self._lanes: dict[Partition, Lane] = {}
+        self._written_at = -_LINGER_S
+        self._retry_at = 0.0
+        self._look_at = 0.0
+        self._refused: str | None = None
+        self._resting = Resting(writer, log_root)
+
+    def run(self, go_on: Callable[[], bool]) -> None:
+        """Work until told to stop; then give the partitions back. Nothing that was taken is lost by a kill.
+
+        Raises:
+            StoreError: the broker refuses for good.
+        """
+        try:
+            while go_on():
+                self.step()
+        finally:
+            self.close()
+
+    def step(self) -> None:
+        """Take what has come, at most one batch, and bring it where it belongs.
+
+        Raises:
+            StoreError: the broker refuses for good.
+        """
+        try:
+            self._step(self._joined())
+        except ConflictError as error:
+            # Another worker owns what we thought ours: join anew, and read from the log where it stands.
+            if self.tally.trouble != str(error):
+                _log.warning("partition_lost", source=self._source.name, error=str(error))
+            self.tally.trouble = str(error)
+            self.close()
+            time.sleep(_RETRY_S)
+
+    def close(self) -> None:
+        """Give the partitions back; the next step would join again. What cannot be given back is lost in time."""
+        stream, self._stream = self._stream, None
+        try:
+            if stream is not None:
+                stream.close()
+        except StoreError as error:
+            _log.warning("not_given_back", source=self._source.name, error=str(error))
+        finally:
+            self._lanes.clear()
+            self._refused = None
+
+    def assigned(self, partition: Partition) -> int | None:
+        """Take a partition over: where to read on is what the log says."""
+        log = EventLog(self._log_root, log_partition(self._source.name, partition))
+        lane = Lane(
+            source=self._source,
+            partition=partition,
+            log=log,
+            decoder=self._decoder,
+            now_us=self._clock.now_us(),
+        )
+        for view in self._views:
+            self._generations.add_partitions(view, [log.partition])
+        self._lanes[partition] = lane
+        self._retry_at = 0.0
+        return lane.next_position
+
+    def revoked(self, partition: Partition) -> None:
+        """Let a partition go; what waits for a batch is the next owner's."""
+        self._lanes.pop(partition, None)
+
+    def _joined(self) -> EventStream:
+        if self._stream is None:
+            self._stream = self._open_stream(self)
+        return self._stream
+
+    def _step(self, stream: EventStream) -> None:
+        now = time.monotonic()
+        waiting = sum(lane.waiting for lane in self._lanes.values())
+        due = self._written_at + _LINGER_S
+        if waiting < self._max_rows:
+            timeout = max(0.0, due - now) if waiting else _LINGER_S
+            for messages in stream.poll(self._max_rows - waiting, timeout):
+                if messages.partition in self._lanes:
+                    self._lanes[messages.partition].take(messages)
+        self._mend()
+        waiting = sum(lane.waiting for lane in self._lanes.values())
+        # Files of 100 ms at least, and at once where it was quiet before.
+        if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
+            self._batch(stream)
+        self._watch(stream)
+
+    def _batch(self, stream: EventStream) -> None:
+        done: dict[Partition, int] = {}
+        refused: StoreError | None = None
+        for partition, lane in list(self._lanes.items()):
+            if not lane.waiting:
+                continue
+            try:
+                rows = lane.accept(self._clock.now_us(), self.tally)
+            except StoreError as error:
+                refused = error  # the others may have room
+                continue
+            if rows is not None:
+                self._apply(lane, rows)
+            if lane.next_position is not None:
+                done[partition] = lane.next_position
+        self._written_at = time.monotonic()
+        stream.commit(done)
+        self._refused = None if refused is None else str(refused)
+        if refused is not None:
+            self._trouble(refused)
+            time.sleep(_RETRY_S)
+
+    def _apply(self, lane: Lane, rows: pa.Table) -> None:
+        if lane.behind:
+            return  # what is before these rows comes first
+        try:
+            lane.apply(self._writer, rows, self.tally, self._clock.now_us)
+        except StoreError as error:
+            self._trouble(error)
+
+    def _mend(self) -> None:
+        """Bring what is behind up to the end of its log."""
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            self._look()
+            for lane in self._lanes.values():
+                if lane.behind:
+                    lane.catch_up(self._writer, self.tally, self._clock.now_us)
+        except StoreError as error:
+            self._trouble(error)
+            return
+        self.tally.trouble = self._refused
+
+    def _look(self) -> None:
+        """See at times whether the store has lost what was applied, also where nothing comes that it could refuse."""
+        if time.monotonic() < self._look_at:
+            return
+        own = {lane.log.partition: lane for lane in self._lanes.values()}
+        for name, position in self._writer.standing(list(own)).items():
+            own[name].behind |= position is None or position < own[name].applied
+        self._resting.look(own, self.tally, self._clock.now_us)
+        self._look_at = time.monotonic() + _LOOK_S
+
+    def _trouble(self, error: StoreError) -> None:
+        if self.tally.trouble != str(error):
+            _log.warning("worker_waits", source=self._source.name, error=str(error))
+        self.tally.trouble = str(error)
+        self._retry_at = time.monotonic() + _RETRY_S
+
+    def _watch(self, stream: EventStream) -> None:
+        self.tally.partitions = len(self._lanes)
+        self.tally.lag = stream.lag()
+        self.tally.trouble = self.tally.trouble or stream.trouble

@@ -1,0 +1,134 @@
+"""Events that come over HTTP, into the streams of a project's event sources."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.plan_in_force import PlanInForce
+from skewless.errors import RequestError, StoreError
+from skewless.windows.view import EventSource
+
+if TYPE_CHECKING:
+    from infra.streams.port import EventSender
+
+SOURCE = "event source"
+_BODY_EVENTS = 32  # a body may be as long as so many of the longest events
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsConfig:
+    """What is needed to send events; see the settings of the same names."""
+
+    state: Path
+    redis_url: str
+    stream_partitions: int
+    event_bytes: int
+    kafka: str
+
+
+class Events:
+    """Sends to the event sources of the plan in force; one connection for each, opened when it is first needed."""
+
+    def __init__(self, config: EventsConfig) -> None:
+        self._config = config
+        self._plan = PlanInForce(config.state)
+        self._lanes: dict[str, _Lane] = {}
+
+    @property
+    def most_bytes(self) -> int:
+        """The longest body of a request."""
+        return self._config.event_bytes * _BODY_EVENTS
+
+    def source(self, name: str) -> EventSource:
+        """Return an event source by its name.
+
+        Raises:
+            RequestError: the plan in force has none of this name.
+            StalePlanError: there is no plan any more.
+        """
+        known = self._plan.read().sources
+        for source in known:
+            if source.name == name:
+                return source
+        raise RequestError(
+            SOURCE,
+            "is unknown",
+            value=name,
+            fix=f"use one of: {', '.join(item.name for item in known) or '- (the project has none)'}",
+        )
+
+    async def send(self, source: EventSource, payloads: Sequence[bytes]) -> None:
+        """Put messages into a source's stream, and return when it has them.
+
+        Raises:
+            StoreError: the stream is away; some may have been sent.
+            DefinitionError: the source is a Kafka topic, and its client is not installed.
+        """
+        lane = self._lanes.get(source.name)
+        if lane is None or lane.source != source:
+            replaced, lane = lane, _Lane(source, self._open(source))
+            self._lanes[source.name] = lane
+            if replaced is not None:
+                await replaced.close()
+        await lane.send(payloads)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        for lane in self._lanes.values():
+            await lane.close()
+        self._lanes.clear()
+
+    def _open(self, source: EventSource) -> EventSender:
+        from infra.streams.senders import open_sender  # noqa: PLC0415 - for servers that are sent events
+
+        return open_sender(
+            source,
+            redis_url=self._config.redis_url,
+            project=self._plan.read().project,
+            n_partitions=self._config.stream_partitions,
+            kafka=self._config.kafka,
+        )
+
+
+@dataclass(kw_only=True)
+class _Batch:
+    """Messages of several requests that are sent together."""
+
+    payloads: list[bytes] = field(default_factory=list)
+    sent: asyncio.Task[None] | None = None
+
+
+class _Lane:
+    """One sender, which works in a thread; what comes meanwhile is sent together afterwards."""
+
+    def __init__(self, source: EventSource, sender: EventSender) -> None:
+        self.source = source
+        self._sender = sender
+        self._turn = asyncio.Lock()
+        self._gathering: _Batch | None = None
+
+    async def send(self, payloads: Sequence[bytes]) -> None:
+        batch = self._gathering
+        if batch is None or batch.sent is None:
+            batch = self._gathering = _Batch()
+            batch.sent = asyncio.create_task(self._flush(batch))
+        batch.payloads.extend(payloads)
+        # A client that goes away must not stop what others wait for.
+        await asyncio.shield(batch.sent)
+
+    async def close(self) -> None:
+        async with self._turn:
+            await asyncio.to_thread(self._sender.close)
+
+    async def _flush(self, batch: _Batch) -> None:
+        async with self._turn:
+            self._gathering = None
+            try:
+                await asyncio.to_thread(self._sender.send, batch.payloads)
+            except StoreError:
+                await asyncio.to_thread(self._sender.close)  # it is opened anew by the next
+                raise

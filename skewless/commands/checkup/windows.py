@@ -1,0 +1,94 @@
+"""Windowed views: that there are states to be read, and that they keep up with the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skewless.commands.checkup.finding import Finding, doubt, from_error, good
+from skewless.errors import SkewlessError, StoreError
+
+if TYPE_CHECKING:
+    from infra.applied import Applied
+    from infra.online.redis_store import BlockingReader
+    from infra.streams.generations import Generation
+    from skewless.windows.view import WindowView
+
+_PATIENCE_US = 60_000_000
+
+
+def check_windows(state: Path, redis_url: str | None, clock: str) -> list[Finding]:
+    """Say of each windowed view of the plan in force whether its states stand and keep up; starts no server."""
+    from infra.applied import read_applied
+    from infra.online.private_server import PrivateServer
+    from infra.online.redis_store import BlockingReader
+    from skewless.clock import open_clock
+
+    try:
+        applied = read_applied(state)
+    except SkewlessError:
+        return []  # the plan's own check says so
+    if applied is None or not applied.plan.windows:
+        return []
+    url = redis_url or PrivateServer(state).status().url
+    now_us = open_clock(clock).now_us()
+    try:
+        reader = None if url is None else BlockingReader(url)
+        try:
+            return [judge_window(applied, view, state, reader, now_us) for view in applied.plan.windows]
+        finally:
+            if reader is not None:
+                reader.close()
+    except StoreError as error:
+        return [from_error("windows", error)]
+
+
+def judge_window(
+    applied: Applied, view: WindowView, state: Path, reader: BlockingReader | None, now_us: int
+) -> Finding:
+    """Return what is to be said of one view.
+
+    Args:
+        reader: None where no server runs: then nothing is said of positions.
+    """
+    from infra.streams.generations import Generations
+
+    name = f"window {view.name}"
+    live = Generations(state).live(view)
+    if live is None:
+        return doubt(
+            name, "has no states: predictions read UNAVAILABLE", f"run `skewless stream` or `bootstrap {view.name}`"
+        )
+    if reader is None:
+        return good(name, f"generation {live.number}; the online store does not run")
+    behind = list(_behind(applied, view, live, state, reader, now_us))
+    if behind:
+        return doubt(
+            name, f"generation {live.number}: {'; '.join(behind)}", "start `skewless stream`, which catches up"
+        )
+    return good(name, f"generation {live.number} keeps up with {len(live.partitions)} log partitions")
+
+
+def _behind(
+    applied: Applied, view: WindowView, live: Generation, state: Path, reader: BlockingReader, now_us: int
+) -> Iterator[str]:
+    """Yield what keeps partitions from being up to date for longer than a minute."""
+    from infra.log.accepted import INGEST
+    from infra.log.event_log import EventLog
+    from infra.log.partitions import log_partitions
+    from skewless.keys import window_marker
+
+    for partition in log_partitions(state / "log", view.source):
+        log = EventLog(state / "log", partition)
+        end = log.next_seq() - 1
+        marker = reader.marker(window_marker(applied.plan.project, view, live.number, partition))
+        if end < 0 or (marker is not None and marker >= end):
+            continue
+        if marker is None:
+            yield f"the online store has nothing of {partition}"
+            continue
+        for rows in log.read(marker + 1, marker + 1, [INGEST]):
+            waited = now_us - rows[INGEST][0].as_py()
+            if waited > _PATIENCE_US:
+                yield f"{end - marker:,} rows of {partition} wait, one for {waited / 1e6:,.0f} s"

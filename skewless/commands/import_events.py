@@ -1,0 +1,50 @@
+"""``skewless import``: the history of event sources to the accepted log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from skewless.commands.options import DryRun, Json, Repo, open_project
+from skewless.commands.output import Output, answering, table
+
+if TYPE_CHECKING:
+    from skewless.project import Project
+
+Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
+
+
+def import_events(
+    sources: Sources = None, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False
+) -> None:
+    """Append events from before the stream, from the files of each source's batch_source, to the log."""
+    with answering(as_json=as_json) as output:
+        project = open_project(output, repo)
+        if dry_run:
+            _foresee(project, sources or [], output)
+        else:
+            _import(project, sources or [], output)
+
+
+def _import(project: Project, names: list[str], output: Output) -> None:
+    done = []
+    with output.progress("importing") as bar:
+        for source in project.streams.sources(names):
+            if source.history is not None or names:
+                importer = project.streams.importer(source, project.repo)
+                done.append(importer.run(lambda file, rows: bar(file, rows, None)).as_dict())
+    columns = ("source", "files", "accepted", "rejected", "present")
+    shown = table("events", columns, [tuple(item.values()) for item in done])
+    output.answer({"dry_run": False, "sources": done}, shown, "`skewless bootstrap` brings them to the online states")
+
+
+def _foresee(project: Project, names: list[str], output: Output) -> None:
+    files = []
+    with output.working("comparing the files with the log"):
+        for source in project.streams.sources(names):
+            pending = project.streams.importer(source, project.repo).pending() if source.history else {}
+            files += [{"source": source.name, "file": file, "rows": rows} for file, rows in pending.items()]
+    shown = table("would be imported", ("source", "file", "rows"), [tuple(item.values()) for item in files])
+    output.answer({"dry_run": True, "files": files}, shown, "nothing was changed")

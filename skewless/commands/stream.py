@@ -1,0 +1,107 @@
+"""``skewless stream``: events to the accepted log and to the online states, until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.output import Output, answering, table
+
+if TYPE_CHECKING:
+    from infra.streams.crew import Crew
+    from infra.streams.tally import Tally
+
+Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
+Replay = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay", metavar="FILES", help="Read Parquet files, a folder or a glob as if they were the stream."
+    ),
+]
+Speed = Annotated[
+    float | None, typer.Option("--speed", min=0.0, help="With --replay: times real time; default: as fast as can be.")
+]
+Idle = Annotated[bool, typer.Option("--until-idle", help="Stop when nothing is left to be taken, instead of waiting.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."),
+]
+_SHOWN_EVERY_S = 0.5
+
+
+def stream(
+    sources: Sources = None,
+    *,
+    repo: Repo = Path(),
+    replay: Replay = None,
+    speed: Speed = None,
+    until_idle: Idle = False,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
+    """Take events from their streams to log and online states; stops on SIGTERM or Ctrl-C, and may be killed."""
+    with answering(as_json=as_json) as output:
+        project = open_project(output, repo)
+        from infra.streams.crew import Crew
+
+        with output.working("building states that are missing"):
+            crew = Crew.of(project.streams, sources or [], replay=replay, speed=speed)
+        output.until_done.callback(crew.close)
+        if metrics_port is not None:
+            from infra.streams.metrics import serve_metrics
+
+            serve_metrics(crew.tallies, metrics_port)
+        with _told() as stop:
+            _work(crew, output, stop, until_idle=until_idle)
+        rows = [tuple(tally.as_dict().values()) for tally in crew.tallies]
+        body = {"sources": [tally.as_dict() for tally in crew.tallies]}
+        output.answer(body, table("events", tuple(crew.tallies[0].as_dict()), rows))
+
+
+def _work(crew: Crew, output: Output, stop: threading.Event, *, until_idle: bool) -> None:
+    with output.line() as show:
+        crew.start()
+        shown = crew.tallies
+        while not stop.wait(_SHOWN_EVERY_S if not until_idle else 0.05):
+            crew.check()
+            show(" | ".join(_line(tally) for tally in shown))
+            if until_idle and crew.idle():
+                break
+        crew.stop()
+
+
+def _line(tally: Tally) -> str:
+    """Return one source's live line."""
+    lag = "?" if tally.lag is None else f"{tally.lag:,}"
+    seen = "-" if tally.watermark_us is None else _moment(tally.watermark_us)
+    counts = (
+        f"{tally.source}: {tally.accepted:,} events, {tally.rate():,.0f}/s, lag {lag}, watermark {seen}, "
+        f"{tally.late:,} late, {tally.duplicates:,} duplicate, {tally.rejected:,} quarantined"
+    )
+    return counts if tally.trouble is None else f"{counts}; waits: {tally.trouble}"
+
+
+def _moment(us: int) -> str:
+    from skewless.clock import from_us
+
+    return f"{from_us(us):%Y-%m-%d %H:%M:%S}"
+
+
+@contextmanager
+def _told() -> Iterator[threading.Event]:
+    """Yield what is set when the process is told to stop."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,90 @@
+"""What a project holds of its windowed views and event sources right now; starts nothing, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from skewless.errors import StoreError
+
+if TYPE_CHECKING:
+    from infra.applied import Applied
+    from infra.online.port import OnlineWriter
+    from skewless.project import Project
+    from skewless.windows.view import EventSource, WindowView
+
+
+def windowed_views(project: Project, applied: Applied, store: OnlineWriter | None) -> list[dict[str, Any]]:
+    """Return where the states of each windowed view stand.
+
+    Args:
+        store: None where it is away: then positions are unknown.
+    """
+    return [_window(project, applied, view, store) for view in applied.plan.windows]
+
+
+def event_sources(project: Project, applied: Applied) -> list[dict[str, Any]]:
+    """Return what the log holds of each event source, and how late its events became known."""
+    return [_source(project, applied, source) for source in applied.plan.sources]
+
+
+def _window(project: Project, applied: Applied, view: WindowView, store: OnlineWriter | None) -> dict[str, Any]:
+    from infra.last_parity import last_parity
+    from infra.log.partitions import log_ends
+    from infra.streams.generations import Generations
+    from skewless.keys import window_marker
+
+    live = Generations(project.state).live(view)
+    ends = log_ends(project.state / "log", view.source)
+    name, parts = applied.plan.project, []
+    for partition, end in ends.items():
+        marker = None if live is None else window_marker(name, view, live.number, partition)
+        seq, known = _position(store, marker)
+        lag = (end - seq if seq is not None else end + 1) if known else None
+        parts.append({"partition": partition, "log_rows": end + 1, "online_seq": seq, "lag": lag})
+    lags: list[Any] = [part["lag"] for part in parts]
+    whole = None if store is None or None in lags else sum(lags)
+    verdict = last_parity(project.state).get(view.name)
+    return {
+        "view": view.name,
+        "hash": view.hash,
+        "source": view.source,
+        "generation": None if live is None else live.number,
+        "partitions": parts,
+        "log_rows": sum(part["log_rows"] for part in parts),
+        "lag": whole,
+        "online_current": None if whole is None else live is not None and whole == 0,
+        "parity_mismatches": verdict.mismatches if verdict and verdict.hash == view.hash else None,
+    }
+
+
+def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | None, bool]:
+    """Return up to where a partition is applied, None: nowhere, and whether that is known."""
+    if marker is None:
+        return None, True
+    try:
+        return (None, False) if store is None else (store.marker(marker), True)
+    except StoreError:
+        return None, False  # it went away since it was opened
+
+
+def _source(project: Project, applied: Applied, source: EventSource) -> dict[str, Any]:
+    from infra.log.accepted import count_rejected
+    from infra.log.partitions import log_ends
+    from infra.offline.event_delays import event_delays
+    from infra.offline.log_parts import log_parts
+
+    root = project.state / "log"
+    parts = log_parts(root, source.name)
+    delays = asdict(event_delays(project.connection, parts))
+    return {
+        "source": source.name,
+        "kind": source.kind,
+        "partitions": len(parts),
+        "log_rows": sum(end + 1 for end in log_ends(root, source.name).values()),
+        "rejected": sum(count_rejected(part.files) for part in parts),
+        "late_share": delays["late"],
+        "delay_p50_s": delays["p50_s"],
+        "delay_p99_s": delays["p99_s"],
+        "views": [view.name for view in applied.plan.windows if view.source == source.name],
+    }

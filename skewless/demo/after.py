@@ -1,0 +1,76 @@
+"""After the test period: a scheduler round, parity of the online store, replay, and where to look next."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from infra.packages.aliases import Aliases
+from skewless.client import Client
+from skewless.demo.hours import RACE_ROWS
+from skewless.demo.processes import run_once
+from skewless.demo.walk import START_SECONDS, STATE, Walk
+
+_NOWHERE = "redis://127.0.0.1:1"
+
+
+def retrain(walk: Walk, client: Client) -> None:
+    """Let the scheduler do all its jobs once, and watch the running server take the new versions up."""
+    with walk.stage("Scheduler round: materialise, validate, retrain, promote") as say:
+        before = {item["model"]: item["version"] for item in client.models()["models"]}
+        for job in run_once(walk, "scheduler", "--once")["jobs"]:
+            reason = (
+                job["detail"].get("reason")
+                or job["detail"].get("problem")
+                or ", ".join(f"{k} {v}" for k, v in job["detail"].items())
+            )
+            say(f"{job['job']}: {'done' if job['ok'] else 'refused'} in {job['seconds']:.1f} s; {reason}")
+        after = _wait_for_versions(walk, client)
+        for model, version in after.items():
+            reply = client.predict(walk.asked[-RACE_ROWS:], model=model)
+            moved = f"went from {before[model]} to" if version != before[model] else "stays with"
+            say(f"{model}: the running server {moved} {version}; it answered {RACE_ROWS} rows with {reply['version']}")
+        walk.facts["versions"] = after
+
+
+def compare_store(walk: Walk) -> None:
+    """Hold the online store against the log."""
+    with walk.stage("Parity: the online store against the accepted log") as say:
+        report = run_once(walk, "parity")
+        views = ", ".join(report["views"])
+        say(f"{report['compared']:,} entities compared in {views}: {report['mismatches']} differ in a bit")
+        walk.facts["parity_mismatches"] = report["mismatches"]
+
+
+def replay(walk: Walk) -> None:
+    """Prove every prediction in another process that has no Redis."""
+    with walk.stage("Replay, in another process, without Redis") as say:
+        report = run_once(walk, "replay", SKEWLESS_REDIS_URL=_NOWHERE)
+        for line in report["lines"]:
+            say(line)
+        walk.facts |= {
+            "replayed": report["compared"],
+            "different_bits": report["different"],
+            "status": report["status"],
+        }
+        walk.facts |= {"inside_run": report["inside_run"], "changing": report["changing"]}
+
+
+def where_next(walk: Walk) -> None:
+    """Say what to type now."""
+    where = f"SKEWLESS_STATE={STATE} skewless {{}} --repo {os.path.relpath(walk.project.repo)}"
+    walk.console.print("[bold]Where to look next[/bold]")
+    for verb in ("status", "replay", "plan"):
+        walk.console.print(f"  {where.format(verb)}", highlight=False)
+    walk.console.print("  docs/first-project.md: your own data, from `skewless init my-project`", highlight=False)
+
+
+def _wait_for_versions(walk: Walk, client: Client) -> dict[str, str]:
+    aliases = Aliases(walk.project.packages)
+    wanted = {spec.name: aliases.get(spec.name, "champion") for spec in walk.project.models}
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        served = {item["model"]: item["version"] for item in client.models()["models"]}
+        if served == wanted or time.monotonic() > deadline:
+            return served
+        time.sleep(0.05)

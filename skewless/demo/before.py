@@ -1,0 +1,98 @@
+"""Before the test period: definitions in force, data checked and published, history imported, models trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.offline.as_of import TIME
+from infra.offline.labels import askable, read_labels
+from infra.served_model import load_model
+from skewless.clock import from_us
+from skewless.demo.feed import open_store
+from skewless.demo.gains import Scored, gains
+from skewless.demo.walk import HOUR_US, Walk
+from skewless.spec import ModelSpec
+from training.promotion import TrainReport
+from training.quality import quality_lines
+
+
+def prepare(walk: Walk) -> pa.Table:
+    """Do all that comes before the test period; return the label rows that will be asked in it."""
+    project = walk.project
+    with walk.stage("Definitions -> plan") as say:
+        report = project.apply()
+        say(f"plan {report.hash}: {len(report.changes)} new views, transforms, services and models")
+    spec = project.models[0]
+    plan = project.applied.plan.only(spec.service)
+    rows = read_labels(project.connection, project.repo, plan, spec)
+    begin = int(pc.max(rows[TIME]).as_py()) - spec.as_dict()["split"]["test"]
+    # One hour early: the clock ticks while models train, and must never be moved back.
+    walk.clock.set(begin // HOUR_US * HOUR_US - HOUR_US)
+    _publish(walk)
+    if project.applied.plan.windows:
+        _import(walk)
+    for model in project.models:
+        _train(walk, model)
+    _compare(walk)
+    later = pc.greater_equal(rows[TIME], begin // HOUR_US * HOUR_US)
+    return rows.filter(pc.and_(later, pa.array(askable(plan.request, rows))))
+
+
+def _publish(walk: Walk) -> None:
+    with walk.stage("Data -> checked") as say:
+        say(f"the clock now says {from_us(walk.clock.now_us()):%Y-%m-%d %H:%M} UTC; nothing later is seen")
+        for check in walk.project.validate():
+            check.raise_if_failed()
+            say(f"{check.name}: {check.n_rows:,} rows, {len(check.results)} expectations hold")
+    with walk.stage("Published rows -> accepted log -> Redis") as say:
+        for item in walk.project.materialize():
+            say(f"{item.view}: {item.accepted:,} rows accepted, {item.rejected} quarantined, {item.written:,} keys")
+
+
+def _import(walk: Walk) -> None:
+    project, streams = walk.project, walk.project.streams
+    with walk.stage("Event history -> accepted log") as say:
+        for source in streams.sources():
+            if source.history is not None:
+                done = streams.importer(source, project.repo).run()
+                say(f"{done.source}: {done.accepted:,} events accepted, {done.rejected} quarantined")
+    with walk.stage("Events -> states of windows") as say:
+        store = open_store(streams)
+        try:
+            for built in streams.bootstrapper(store.tiles()).ensure(project.applied.plan.windows):
+                say(f"{built.view}: {built.events:,} events in {built.states:,} states")
+        finally:
+            store.close()
+
+
+def _train(walk: Walk, spec: ModelSpec) -> None:
+    with walk.stage(f"Training set -> {spec.name}") as say:
+        report = walk.project.train(spec.name)
+        say(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.dataset.counts.items()))
+        say(f"{int(report.dataset.train.sum()):,} rows train, {int(report.dataset.test.sum()):,} later rows test")
+        for line in quality_lines(report.trained.metrics):
+            say(line)
+        say(f"version {report.trained.package.version}: {report.decision.reason}")
+        walk.tested[spec.name] = _tested(walk, spec, report)
+
+
+def _tested(walk: Walk, spec: ModelSpec, report: TrainReport) -> Scored:
+    dataset = report.dataset
+    model = load_model(walk.project.packages, spec.name, report.trained.package.version)
+    try:
+        scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
+    finally:
+        model.runtime.close()
+    return Scored(labels=dataset.labels[dataset.test], scores=scores)
+
+
+def _compare(walk: Walk) -> None:
+    found = gains(walk.project.models, walk.project.applied.plan, walk.tested)
+    if not found:
+        return
+    with walk.stage("The same model without and with windows, on the same test rows") as say:
+        for names, gain in found.items():
+            say(f"{names}: {gain.line()}, 95 % of bootstrap draws")
+            walk.facts["gain"] = {"before": gain.before, "after": gain.after, "low": gain.low, "high": gain.high}

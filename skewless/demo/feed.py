@@ -1,0 +1,210 @@
+"""The events of the test period: sent into the streams as time goes by, waited for, and accounted for by the log.
+
+They lie beside the history of their source, in a folder ``live``: Parquet files with ``at``, when each is sent,
+``key``, which chooses its partition, and ``payload``, the message as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.log.accepted import EVENT, REJECT
+from infra.log.event_log import EventLog
+from infra.online.redis_store import RedisWriter
+from infra.streams.port import EventSender, Partition
+from infra.streams.redis_keys import EventKeys, position_of
+from infra.streams.redis_link import RedisLink
+from infra.streams.state_writer import PENDING_US
+from infra.streams.streams import Streams
+from infra.streams.worker import log_partition
+from skewless.errors import PlaceError
+from skewless.keys import window_marker
+from skewless.windows.view import EventSource
+
+_PAUSE_S = 0.003
+_LIVE = "live"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What became of the events of one source that were sent.
+
+    Args:
+        late: accepted, though an event that happened more than two seconds later had come before.
+        reasons: why messages are in quarantine, and how many.
+    """
+
+    source: str
+    sent: int
+    accepted: int
+    late: int
+    duplicates: int
+    reasons: Counter[str]
+
+    def line(self) -> str:
+        """Return this for people."""
+        refused = sum(self.reasons.values())
+        return (
+            f"{self.source}: {self.sent:,} sent, {self.accepted:,} accepted ({self.late:,} of them late),"
+            f" {self.duplicates:,} duplicates dropped, {refused:,} quarantined"
+        )
+
+
+@dataclass(kw_only=True)
+class SourceFeed:
+    """The messages of one source.
+
+    Args:
+        at: when each is sent, microseconds, growing.
+        sent: how many have been sent.
+    """
+
+    source: EventSource
+    sender: EventSender
+    at: npt.NDArray[np.int64]
+    keys: list[str]
+    payloads: list[bytes]
+    sent: int = 0
+
+    def send(self, moment_us: int) -> int:
+        """Send what is due by a moment; return how many messages that were."""
+        first, self.sent = self.sent, int(np.searchsorted(self.at, moment_us, side="right"))
+        if first < self.sent:
+            self.sender.send(self.payloads[first : self.sent], self.keys[first : self.sent])
+        return self.sent - first
+
+
+@dataclass(kw_only=True)
+class Feed:
+    """The messages of all sources that have some; a project without any has an empty feed.
+
+    Args:
+        link: to the Redis whose streams take them.
+        store: holds the states that the events are applied to.
+    """
+
+    streams: Streams
+    feeds: list[SourceFeed]
+    link: RedisLink
+    store: RedisWriter
+    _logs: dict[str, EventLog] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, streams: Streams, repo: Path) -> Feed:
+        """Return the feed of a project."""
+        feeds = [_opened(streams, source, folder) for source, folder in _folders(streams, repo)]
+        return cls(streams=streams, feeds=feeds, link=RedisLink(streams.redis_url, 5.0), store=open_store(streams))
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to send."""
+        return bool(self.feeds)
+
+    def send(self, moment_us: int) -> int:
+        """Send what is due by a moment; return how many messages that were."""
+        return sum(feed.send(moment_us) for feed in self.feeds)
+
+    def wait(self, check: Callable[[], None], seconds: float = 60.0) -> None:
+        """Wait until all that was sent stands in the log and in the states.
+
+        Args:
+            check: raises where waiting is in vain.
+
+        Raises:
+            PlaceError: it took too long.
+        """
+        deadline = time.monotonic() + seconds
+        while not all(self._arrived(feed.source, index) for feed in self.feeds for index in self._indices):
+            check()
+            if time.monotonic() > deadline:
+                raise PlaceError("stream worker", "does not come after the events", fix="see stream.log in the state")
+            time.sleep(_PAUSE_S)
+
+    def taken(self) -> list[Taken]:
+        """Return what became of all that was sent, by the log."""
+        return [self._taken(feed) for feed in self.feeds]
+
+    def close(self) -> None:
+        """Give the connections back."""
+        for feed in self.feeds:
+            feed.sender.close()
+        self.link.close()
+        self.store.close()
+
+    @property
+    def _indices(self) -> range:
+        return range(self.streams.settings.stream_partitions)
+
+    def _arrived(self, source: EventSource, index: int) -> bool:
+        """Say whether a worker has read a partition to its end, and its states hold what the log does."""
+        client: Any = self.link.client()
+        keys = EventKeys(project=self.streams.plan.project, source=source.name)
+        if not client.exists(keys.stream(index)):
+            return True
+        last = position_of(client.xinfo_stream(keys.stream(index))["last-generated-id"])
+        # The stream's first entry is a placeholder that was deleted at once.
+        if max(map(int, client.hvals(keys.committed(index))), default=0) <= last and last > 1:
+            return False
+        log = self._log(source, index)
+        return log is None or self._reached(source, log)
+
+    def _reached(self, source: EventSource, log: EventLog) -> bool:
+        lives = [(view, self.streams.generations.live(view)) for view in self.streams.views(source.name)]
+        project, end = self.streams.plan.project, log.next_seq() - 1
+        names = [window_marker(project, view, live.number, log.partition) for view, live in lives if live is not None]
+        return all(end < 0 if at is None else at >= end for at in self.store.tiles().peek_markers(names))
+
+    def _log(self, source: EventSource, index: int) -> EventLog | None:
+        client: Any = self.link.client()
+        epoch = client.get(EventKeys(project=self.streams.plan.project, source=source.name).epoch(index))
+        if epoch is None:
+            return None
+        name = log_partition(source.name, Partition(name=str(index), epoch=epoch.decode()))
+        return self._logs.setdefault(name, EventLog(self.streams.log_root, name))
+
+    def _taken(self, feed: SourceFeed) -> Taken:
+        accepted = late = rows = 0
+        reasons: Counter[str] = Counter()
+        for log in filter(None, (self._log(feed.source, index) for index in self._indices)):
+            table = pa.concat_tables(log.read(columns=[EVENT, REJECT]))
+            ts = table.filter(table[REJECT].is_null())[EVENT].to_numpy()
+            rows += table.num_rows
+            accepted += len(ts)
+            late += int((ts < np.maximum.accumulate(ts) - PENDING_US).sum())
+            reasons.update(table[REJECT].drop_null().to_pylist())
+        lost = feed.sent - rows
+        return Taken(
+            source=feed.source.name, sent=feed.sent, accepted=accepted, late=late, duplicates=lost, reasons=reasons
+        )
+
+
+def open_store(streams: Streams) -> RedisWriter:
+    """Return a connection to the store of a project's states."""
+    return RedisWriter(streams.redis_url)
+
+
+def _folders(streams: Streams, repo: Path) -> Iterator[tuple[EventSource, Path]]:
+    for source in streams.plan.sources:
+        folder = (repo / source.history).parent / _LIVE if source.history else None
+        if source.kind == "push" and folder is not None and folder.is_dir():
+            yield source, folder
+
+
+def _opened(streams: Streams, source: EventSource, folder: Path) -> SourceFeed:
+    table = pq.read_table(folder).sort_by("at")
+    return SourceFeed(
+        source=source,
+        sender=streams.sender(source),
+        at=table["at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(),
+        keys=table["key"].to_pylist(),
+        payloads=table["payload"].to_pylist(),
+    )

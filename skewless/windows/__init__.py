@@ -1,0 +1,1 @@
+"""Windowed views: declared, measured, kept as states, merged and finalised; the same code on both sides."""

@@ -1,0 +1,331 @@
+"""The contract of the states of windowed views, over one server of each kind, a cluster, and a set with sentinels."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from infra.online.cluster_servers import key_slot
+from infra.online.redis_store import RedisWriter
+from infra.online.tile_store import StateView, TileStore
+from skewless.errors import StoreError
+from skewless.keys import window_marker
+from skewless.rows import partition_hash
+from skewless.windows.events import EventLens, ViewEvents
+from skewless.windows.hops import SECOND
+from skewless.windows.reading import WindowReader
+from skewless.windows.state_layout import Origin
+from tests.reliability.stream_world import BASE, VIEW
+from tests.servers.cluster import Cluster
+from tests.servers.sentinels import SentinelSet
+from tests.window_log import bits, signed
+from tests.windows_oracle import Event, Value, features
+
+IDS = 40
+M = BASE - 30 * SECOND
+Rows = list[tuple[int, Event]]
+
+
+@pytest.fixture(params=["valkey", "redis", "cluster", "sentinel"])
+def url(request: pytest.FixtureRequest) -> str:
+    kind = request.param
+    if kind == "sentinel":
+        watched: SentinelSet = request.getfixturevalue("watched")
+        watched.master().ask("FLUSHALL")
+        return watched.url
+    emptied: Callable[[], str] = request.getfixturevalue(f"{kind}_emptied")
+    return emptied()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[TileStore]:
+    writer = RedisWriter(url)
+    yield writer.tiles()
+    writer.close()
+
+
+@pytest.fixture
+def emptied(request: pytest.FixtureRequest, url: str) -> Callable[[], None]:
+    """Return what loses everything."""
+    if "cluster" in url:
+        nodes: Cluster = request.getfixturevalue("three_nodes")
+        return nodes.flush
+    if "sentinel" in url:
+        watched: SentinelSet = request.getfixturevalue("watched")
+        return lambda: watched.master().ask("FLUSHALL")
+    node = request.getfixturevalue("redis_8" if "redis" in request.node.callspec.params["url"] else "valkey")
+    return lambda: node.ask("FLUSHALL")
+
+
+class States:
+    """The states of one view, and what was appended to them."""
+
+    def __init__(self, store: TileStore, generation: int = 1) -> None:
+        self.store = store
+        self.view = StateView.of("p", VIEW, generation)
+        self.events: dict[tuple[str, int], Event] = {}
+        self._lens = EventLens(VIEW)
+
+    def seen(self, partition: str, rows: Sequence[Event]) -> ViewEvents:
+        columns = {
+            "id": pa.array([row.key[0] for row in rows], pa.int64()),
+            "x": pa.array([row.values["x"] for row in rows], pa.float64()),
+            "y": pa.array([row.values["y"] for row in rows], pa.float64()),
+            "n": pa.array([row.values["n"] for row in rows], pa.int64()),
+            "s": pa.array([row.values["s"] for row in rows], pa.string()),
+        }
+        origin = Origin(
+            ts=np.array([row.ts for row in rows], dtype=np.int64),
+            partition=np.full(len(rows), signed(partition)),
+            seq=np.array([row.seq for row in rows], dtype=np.int64),
+        )
+        return self._lens.look(pa.table(columns), origin)
+
+    def append(self, partition: str, rows: Sequence[Event], expected: int | None = None) -> int:
+        self.events |= {(partition, row.seq): row for row in rows}
+        return self.store.append(self.view, self.seen(partition, rows), M, (self.marker(partition), expected))
+
+    def marker(self, partition: str) -> str:
+        return window_marker("p", VIEW, self.view.generation, partition)
+
+    def names(self, ids: Sequence[int] = range(IDS)) -> pa.Array:
+        return self.view.keys.pack({"id": pa.array(ids, pa.int64())})
+
+    def check(self) -> None:
+        """Assert that every state says what brute force finds."""
+        packed = self.store.read(self.names())
+        for t in (BASE, BASE + 5 * SECOND, BASE + 45 * SECOND):
+            got = WindowReader(VIEW).features(self.view.codec.unpack(packed), t)
+            for key in range(IDS):
+                own = [event for event in self.events.values() if event.key == (key,)]
+                assert bits(got[key].tolist()) == bits(features(VIEW, own, t)), (key, t)
+
+
+def made(partition: str, first: int, n: int, seed: int = 0, ids: int = IDS) -> list[Event]:
+    return [_event(partition, seq, random.Random(f"{partition} {seq} {seed}"), ids) for seq in range(first, first + n)]
+
+
+def _event(partition: str, seq: int, chance: random.Random, ids: int) -> Event:
+    values: dict[str, Value] = {
+        "x": chance.choice([None, -0.0, chance.gauss(0, 10)]),
+        "y": chance.choice([None, chance.random()]),
+        "n": chance.choice([None, chance.randrange(9)]),
+        "s": chance.choice([None, "a", "é", f"s{chance.randrange(5)}"]),
+    }
+    ts = BASE - chance.randrange(80 * SECOND)
+    return Event(key=(chance.randrange(ids),), ts=ts, partition=signed(partition), seq=seq, values=values)
+
+
+def test_4_3_what_was_applied_changes_nothing(store: TileStore) -> None:
+    states = States(store)
+    rows = made("a", 0, 300)
+    assert states.append("a", rows) == len({row.key for row in rows})
+    before = store.read(states.names())
+    assert states.append("a", rows) == 0
+    assert states.append("a", rows[50:200]) == 0
+    assert store.read(states.names()) == before
+    states.check()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_4_3_batches_of_other_bounds_add_what_is_new(store: TileStore, seed: int) -> None:
+    states, rows, chance = States(store), made("a", 0, 400, seed), random.Random(seed)
+    done = 0
+    while done < len(rows):
+        # Go on from somewhere before, as a worker does that knows only an old marker.
+        first = chance.randrange(done + 1)
+        done = max(done, min(len(rows), first + chance.randrange(1, 90)))
+        states.append("a", rows[first:done])
+    states.check()
+
+
+def test_4_3_an_entity_keeps_a_position_for_each_of_many_partitions(store: TileStore) -> None:
+    states = States(store)
+    for turn in range(3):
+        for name in "abcdefg":
+            states.append(name, made(name, turn * 20, 20, ids=3))
+    for name in "gac":
+        assert states.append(name, made(name, 0, 60, ids=3)) == 0
+    states.check()
+    slots = states.view.codec.unpack(store.read(states.names([0]))).slots
+    assert sorted(slots.partition.tolist()) == sorted(map(signed, "abcdefg"))
+
+
+def test_a_state_of_another_plan_is_refused(store: TileStore) -> None:
+    states = States(store)
+    name = states.names([7])[0].as_py()
+    store.publish(name, b"\x01" * 64)
+    with pytest.raises(StoreError, match="another plan wrote"):
+        states.append("a", [row for row in made("a", 0, 900) if row.key == (7,)])
+    with pytest.raises(StoreError, match="did not write"):
+        states.view.codec.unpack(store.read([name]))
+
+
+def test_3_7_rolling_up_under_two_writers_loses_nothing(store: TileStore, url: str) -> None:
+    states = States(store)
+    parts = {name: made(name, 0, 600, ids=4) for name in "ab"}
+
+    def write(name: str) -> None:
+        writer = RedisWriter(url)
+        own = States(writer.tiles())
+        for first in range(0, 600, 15):
+            own.append(name, parts[name][first : first + 15])
+            own.store.roll(own.view, own.names(range(4)), M + first * 1_000)
+        writer.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, parts))
+    states.events = {(name, row.seq): row for name, rows in parts.items() for row in rows}
+    states.check()
+
+
+def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
+    store: TileStore, emptied: Callable[[], None]
+) -> None:
+    states = States(store)
+    marker, rows = states.marker("a"), made("a", 0, 200)
+    assert store.marker(marker) is None
+    store.set_markers({marker: -1}, {marker: None})
+    states.append("a", rows[:100], -1)
+    store.set_markers({marker: 99}, {marker: -1})
+    assert store.marker(marker) == 99
+    assert store.peek_markers([marker, "none"]) == [99, None]
+    emptied()
+    with pytest.raises(StoreError, match="may have lost some"):
+        states.append("a", rows[100:], 99)
+    with pytest.raises(StoreError, match="may have lost some"):
+        store.set_markers({marker: 199}, {marker: 99})
+    assert store.read(states.names()) == [None] * IDS
+    assert store.peek_markers([marker]) == [None]
+    assert store.marker(marker) is None
+    store.set_markers({marker: -1}, {marker: None})
+    states.append("a", rows, -1)
+    store.set_markers({marker: 199}, {marker: -1})
+    assert store.peek_markers([marker]) == [199]
+    states.check()
+
+
+def test_markers_never_go_back(store: TileStore) -> None:
+    store.marker("m")
+    store.set_markers({"m": 7}, {"m": None})
+    store.set_markers({"m": 5}, {"m": 6})
+    assert store.peek_markers(["m"]) == [7]
+    with pytest.raises(StoreError, match="may have lost some"):
+        store.set_markers({"m": 9}, {"m": 8})
+    assert store.marker("m") == 7
+
+
+def test_4_6_whole_states_are_made_once_and_replaced_only_as_they_were_read(store: TileStore) -> None:
+    states, other = States(store), States(store, 2)
+    rows = made("a", 0, 300)
+    states.append("a", rows)
+    names = states.names()
+    held = store.read(names)
+    kept = [i for i, state in enumerate(held) if state is not None]
+    tiles = states.view.codec.unpack([held[i] for i in kept])
+    keys = pa.table({"id": pa.array(kept, pa.int64())})
+    store.create(other.view, keys, tiles)
+    store.create(other.view, keys, tiles)  # as one does that is run again
+    other.events = states.events
+    other.check()
+    assert other.append("a", rows) == 0
+    more = made("a", 300, 100)
+    states.append("a", more)
+    changed = {row.key[0] for row in more}
+    new = states.view.codec.pack(states.view.codec.unpack(held))
+    untouched = len(kept) - len(changed & set(kept))
+    assert store.replace(
+        states.view, names.take(pa.array(kept)), [held[i] for i in kept], new.take(pa.array(kept))
+    ) == (untouched)
+    states.check()
+
+
+def test_what_is_published_stands_until_it_is_deleted_by_its_prefix(store: TileStore) -> None:
+    states, other = States(store), States(store, 12)
+    states.append("a", made("a", 0, 300))
+    other.append("a", made("a", 0, 300))
+    store.publish(b"sk:p:note", b"x")
+    assert store.exists(b"sk:p:note")
+    assert store.delete(f"sk:p:{VIEW.hash}.1:") == IDS
+    assert store.read(states.names()) == [None] * IDS
+    assert None not in store.read(other.names())
+    assert store.exists(b"sk:p:note")
+
+
+def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, cluster_emptied: Callable[[], str]) -> None:
+    writer = RedisWriter(cluster_emptied())
+    states = States(writer.tiles())
+    marker, rows = states.marker("a"), made("a", 0, 400)
+    states.store.marker(marker)
+    states.store.set_markers({marker: -1}, {marker: None})
+    states.append("a", rows[:300], -1)
+    states.store.set_markers({marker: 299}, {marker: -1})
+    assert all(node.ask("DBSIZE") > 5 for node in three_nodes.nodes)
+    assert len({key_slot(name) for name in states.names().to_pylist()}) > IDS // 2
+    three_nodes.nodes[1].ask("FLUSHALL")
+    assert states.store.peek_markers([marker]) == [None]
+    with pytest.raises(StoreError, match="may have lost some"):
+        states.append("a", rows[300:], 299)
+    assert states.store.marker(marker) is None
+    states.append("a", rows)
+    states.check()
+    writer.close()
+
+
+def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, cluster_emptied: Callable[[], str]) -> None:
+    """Slots too whose own 64th part begins on another node."""
+    writer = RedisWriter(cluster_emptied())
+    states = States(writer.tiles())
+    marker = states.marker("a")
+    states.store.marker(marker)
+    states.store.set_markers({marker: 5}, {marker: None})
+    for i, node in enumerate(three_nodes.nodes):
+        node.ask("FLUSHALL")
+        first, last = three_nodes.bounds(i)
+        names = states.names(range(30_000)).to_pylist()
+        edge = [key for key, name in enumerate(names) if not 40 < (key_slot(name) - first) % 16_384 < last - first - 40]
+        edge = [key for key in edge if first <= key_slot(names[key]) <= last]
+        assert len(edge) > 20
+        for key in edge:
+            with pytest.raises(StoreError, match="may have lost some"):
+                states.append("a", [replace(made("a", 6, 1)[0], key=(key,))], 5)
+        states.store.set_markers({marker: 5}, {marker: None})
+    writer.close()
+
+
+def test_states_are_appended_to_while_their_slot_moves(
+    three_nodes: Cluster, cluster_emptied: Callable[[], str]
+) -> None:
+    writer = RedisWriter(cluster_emptied())
+    states = States(writer.tiles())
+    rows = made("a", 0, 400)
+    marker = states.marker("a")
+    states.store.marker(marker)
+    states.store.set_markers({marker: -1}, {marker: None})
+    states.append("a", rows[:50], -1)
+    key = states.names([3])[0].as_py()
+    slot, source = key_slot(key), three_nodes.owner(key)
+    target = next(node for node in three_nodes.nodes if node is not source)
+    done = 50
+    for step in three_nodes.steps(slot, source, target):
+        step()
+        states.append("a", rows[: done + 50], -1)
+        done += 50
+    states.check()
+    assert states.store.marker(marker) is None  # set under another layout: it says nothing
+    states.append("a", rows)
+    states.store.set_markers({marker: 399}, {marker: None})
+    assert states.store.marker(marker) == 399
+    three_nodes.move(slot, target, source)
+    states.check()
+    writer.close()
+
+
+def test_hashes_of_partitions_are_those_of_the_log() -> None:
+    assert signed("a") == int(np.uint64(partition_hash("a")).view(np.int64))

@@ -1,0 +1,151 @@
+"""Windowed views through Feast's retrievals: what the accepted log says, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from infra.offline.as_of import TIME
+from infra.offline.join import Order
+from skewless.clock import from_us
+from skewless.errors import RequestError
+from tests.feast.windows.conftest import Make
+from tests.feast.windows.world import HOUR, MINUTE, NOW, NUMBERS, STAMP, WINDOWED, World, landing, some
+
+AGO = [0, 3 * MINUTE, HOUR, 2 * HOUR, 9 * HOUR, 30 * 24 * HOUR]
+CARRIERS = ["AA", "UA", "AA", "ZZ", "UA", "AA"]
+PLANES = [0, 1, 2, 0, 1, 2]
+
+
+def filled(world: World) -> World:
+    """Let events come: most at once, one that was late by far."""
+    world.build()
+    world.project.materialize(check=False)
+    world.project.apply()
+    world.store.push("landings", pd.DataFrame(some(40, NOW)))
+    world.work(40)
+    world.project.clock.set(NOW + HOUR)  # type: ignore[attr-defined]  # it is a clock of tests
+    world.store.push("landings", pd.DataFrame([landing(800, "AA", HOUR, NOW, arr_delay=99.0)]))
+    world.work(41)
+    return world
+
+
+@pytest.fixture
+def known(make: Make) -> World:
+    """A project whose retrievals are in knowledge time."""
+    return filled(make(time_mode="knowledge"))
+
+
+@pytest.fixture
+def happened(make: Make) -> World:
+    """A project whose retrievals are in event time."""
+    return filled(make())
+
+
+def entity_df(**more: Sequence[Any]) -> pd.DataFrame:
+    times = pd.to_datetime([NOW + 30 * MINUTE - ago for ago in AGO], unit="us", utc=True)
+    columns: Mapping[str, Any] = {"carrier": CARRIERS, "plane": PLANES, "event_timestamp": times, **more}
+    return pd.DataFrame(columns)
+
+
+def expected(world: World, order: Order) -> dict[str, list[float | None]]:
+    """Return what our own offline views say."""
+    plan = world.project.applied.plan
+    rows = pa.table({"carrier": CARRIERS, "plane": PLANES, TIME: [NOW + 30 * MINUTE - ago for ago in AGO]})
+    found: dict[str, list[float | None]] = {}
+    for view in plan.windows:
+        read = world.project.views.read_window(view, rows, order)
+        for column in view.features:
+            values = pa.array(read.values[column.name], mask=read.nulls[column.name])
+            found[column.name] = values.to_pylist()
+    return found
+
+
+def columns_of(table: pa.Table, names: Sequence[str]) -> dict[str, list[float | None]]:
+    return {name: table[name].to_pylist() for name in names}
+
+
+def test_a_service_of_both_kinds_is_answered_in_event_time(happened: World) -> None:
+    store = happened.store
+    table = store.get_historical_features(entity_df(), store.get_feature_service("mixed")).to_arrow()
+    own = expected(happened, "event_time")
+    assert columns_of(table, [*NUMBERS, "worst_delay_1d"]) == own
+    assert own["landings_1h"][0] == 3.0
+    assert table["fleet"].to_pylist() == [950, 880, 950, None, 880, None]
+    assert table["carrier"].to_pylist() == CARRIERS
+    assert table.column_names == ["carrier", "plane", "event_timestamp", "fleet", *NUMBERS, "worst_delay_1d"]
+
+
+def test_an_option_asks_for_what_was_known(known: World) -> None:
+    table = known.store.get_historical_features(entity_df(), [*WINDOWED, "plane_now:worst_delay_1d"]).to_arrow()
+    own = expected(known, "knowledge")
+    assert columns_of(table, [*NUMBERS, "worst_delay_1d"]) == own
+    assert own != expected(known, "event_time")
+
+
+def test_feasts_own_switch_asks_for_what_was_known(happened: World) -> None:
+    asked = happened.store.get_historical_features(entity_df(), WINDOWED, filter_by_created_timestamp=True)
+    own = expected(happened, "knowledge")
+    assert columns_of(asked.to_arrow(), NUMBERS) == {name: own[name] for name in NUMBERS}
+
+
+def test_full_names_and_chosen_features(happened: World) -> None:
+    refs = ["carrier_now:late_1h", "carrier_facts:fleet", "carrier_now:mean_delay_1h"]
+    frame = happened.store.get_historical_features(entity_df(), refs, full_feature_names=True).to_df()
+    assert list(frame.columns[3:]) == ["carrier_now__late_1h", "carrier_facts__fleet", "carrier_now__mean_delay_1h"]
+
+
+def test_rows_without_a_key_or_a_time_find_nothing(happened: World) -> None:
+    times = pa.array([NOW, NOW, None], pa.int64()).cast(STAMP)
+    rows: Any = pa.table({"carrier": ["AA", None, "AA"], "plane": [0.0, 1.0, 2.5], "event_timestamp": times})
+    store = happened.store
+    found = store.get_historical_features(rows, ["carrier_now:landings_1h", "plane_now:worst_delay_1d"]).to_arrow()
+    assert [value is None for value in found["landings_1h"].to_pylist()] == [False, True, True]
+    assert [value is None for value in found["worst_delay_1d"].to_pylist()] == [False, False, True]
+
+
+def test_times_are_floored_to_the_millisecond_as_in_serving(happened: World) -> None:
+    happened.store.push("landings", pd.DataFrame([landing(900, "MS", 0, NOW + 500)]))
+    happened.work(42)
+    times = pa.array([NOW + 499, NOW + 999, NOW + 1_000], pa.int64()).cast(STAMP)
+    rows: Any = pa.table({"carrier": ["MS"] * 3, "event_timestamp": times})
+    found = happened.store.get_historical_features(rows, ["carrier_now:landings_1h"]).to_arrow()
+    assert found["landings_1h"].to_pylist() == [0.0, 0.0, 1.0]
+
+
+def test_entity_rows_in_sql_and_none(happened: World) -> None:
+    store = happened.store
+    query = f"SELECT 'AA' AS carrier, make_timestamptz({NOW}) AS event_timestamp"
+    found = store.get_historical_features(query, ["carrier_now:landings_1h", "carrier_facts:fleet"]).to_arrow()
+    assert (found["landings_1h"].to_pylist(), found["fleet"].to_pylist()) == ([5.0], [950])
+    start, end = from_us(NOW - HOUR), from_us(NOW)
+    every = store.get_historical_features(None, WINDOWED, start_date=start, end_date=end).to_arrow()
+    assert every["carrier"].to_pylist() == ["AA", "UA"]
+    assert every["landings_1h"].to_pylist()[0] == 5.0
+    never = store.get_historical_features(None, WINDOWED, start_date=from_us(0), end_date=from_us(1)).to_arrow()
+    assert never.num_rows == 0
+
+
+def test_a_log_without_events_gives_counts_of_nothing(make: Make) -> None:
+    store = make().store
+    table = store.get_historical_features(entity_df(), WINDOWED).to_arrow()
+    assert table["landings_1h"].to_pylist() == [0.0] * len(AGO)
+    assert table["mean_delay_1h"].null_count == len(AGO)
+    none = store.get_historical_features(None, WINDOWED, start_date=from_us(0), end_date=from_us(NOW)).to_arrow()
+    assert none.num_rows == 0
+
+
+def test_what_cannot_be_answered_is_refused(happened: World) -> None:
+    store = happened.store
+    with pytest.raises(RequestError, match="lack the key of windowed view 'carrier_now'"):
+        store.get_historical_features(entity_df().drop(columns="carrier"), WINDOWED).to_arrow()
+    with pytest.raises(RequestError, match="has type BIGINT in the entity rows"):
+        store.get_historical_features(entity_df(carrier=[1] * len(AGO)), WINDOWED).to_arrow()
+    with pytest.raises(RequestError, match="is not computed by SQL alone"):
+        store.get_historical_features(entity_df(), WINDOWED).to_sql()
+    with pytest.raises(RequestError, match="has no such feature"):
+        store.get_historical_features(entity_df(), ["carrier_now:carrier"], full_feature_names=True).to_arrow()

@@ -1,0 +1,77 @@
+"""Windows over the imported events, held against pandas over the flights themselves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from infra.offline.as_of import TIME
+from skewless import Project
+from skewless.clock import ManualClock, to_us
+from skewless.windows.view import WindowView
+
+from .conftest import NOW, REPO, Flights
+
+COLUMNS = {"out": ("departures", "dep_delay", "departed_at"), "in": ("arrivals", "arr_delay", "landed_at")}
+
+
+@pytest.fixture(scope="module")
+def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    repo = tmp_path_factory.mktemp("windows") / "feature_repo"
+    shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns("data", ".skewless", "__pycache__"))
+    (repo / "data").symlink_to(flights.data)
+    project = Project(repo)
+    project.__dict__ |= {"clock": ManualClock(to_us(NOW)), "redis_url": "redis://127.0.0.1:1"}
+    project.apply()
+    for source in project.streams.sources():
+        done = project.streams.importer(source, project.repo).run()
+        assert (done.accepted, done.rejected) == (flights.report.events[source.name].past, 0)
+    return project
+
+
+@pytest.mark.parametrize("name", ["carrier_out", "airport_out", "plane_out", "airport_in", "route_in", "plane_in"])
+def test_windows_hold_what_pandas_finds(project: Project, flights: Flights, name: str) -> None:
+    view = project.applied.plan.window(name)
+    source, delay, moment = COLUMNS[name.partition("_")[2]]
+    events = pd.read_parquet(flights.data / source / "history")
+    rows = asked(flights, view)
+    read = project.views.read_window(view, rows, "knowledge")
+    assert read.block is not None
+    for i, row in enumerate(rows.to_pylist()):
+        mine = np.logical_and.reduce([events[key.name] == row[key.name] for key in view.keys])
+        past = events[mine & (events[moment] < pd.Timestamp(row[TIME], unit="us", tz="UTC"))]
+        ts = past[moment].astype("datetime64[us, UTC]").astype("int64")
+        for feature, aggregate in enumerate(view.aggregates):
+            edge = (row[TIME] - aggregate.window_us) // aggregate.hop_us * aggregate.hop_us
+            found = by_pandas(past.loc[ts >= edge, delay], aggregate.name)
+            np.testing.assert_allclose(read.block[i, feature], found, rtol=1e-12, err_msg=f"{aggregate.name} {row}")
+
+
+def asked(flights: Flights, view: WindowView) -> pa.Table:
+    """Return flights of the time before the test weeks, as they are asked."""
+    table = flights.tables["flights"].dropna(subset=["tailnum"]).iloc[20_000:300_000].sample(60, random_state=4)
+    moments = (table["sched_dep"] - pd.Timedelta(hours=1)).astype("datetime64[us, UTC]").astype("int64")
+    keys = {key.name: pa.array(table[key.name].tolist()) for key in view.keys}
+    return pa.table({**keys, TIME: pa.array(moments.to_numpy())})
+
+
+def by_pandas(minutes: pd.Series[float], feature: str) -> float:
+    """Return a feature of the delays in a window, in the order of their times."""
+    function = feature.partition("_")[0]
+    if function == "flights":
+        return float(len(minutes))
+    if minutes.empty or (function == "std" and len(minutes) == 1):
+        return float("nan")
+    if function == "late":
+        return float((minutes > 15).mean())
+    return float(minutes.iloc[-1] if function == "last" else getattr(minutes, function)())
+
+
+def test_a_copy_of_the_repo_knows_its_streams(project: Project) -> None:
+    assert [source.name for source in project.applied.plan.sources] == ["departures", "arrivals"]
+    assert not Path(project.state / "redis").exists()

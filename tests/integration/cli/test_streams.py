@@ -1,0 +1,169 @@
+"""Events from files and streams to live windows, on the command line."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.log.accepted import REJECT
+from infra.log.event_log import EventLog
+from infra.log.partitions import log_partitions
+from infra.online.private_server import PrivateServer
+from infra.streams import importing
+from infra.streams.metrics import serve_metrics
+from infra.streams.tally import Tally
+from skewless.project import Project
+from tests.command_line import done, fingerprint, run
+from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Path]:
+    repo = write_repo(tmp_path / "p")
+    done("apply", "--repo", repo)
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
+
+
+def logged(repo: Path) -> list[dict[str, object]]:
+    """Return all rows of the log."""
+    root = repo / ".skewless" / "log"
+    return [
+        row
+        for name in log_partitions(root, "landings")
+        for rows in EventLog(root, name).read()
+        for row in rows.to_pylist()
+    ]
+
+
+def landing(i: int, **fields: object) -> dict[str, object]:
+    return {"carrier": CARRIERS[i % 3], "arr_delay": i / 2, "landed_at": NOW - (50 - i) * MINUTE, **fields}
+
+
+def write_files(folder: Path, rows: list[dict[str, object]]) -> Path:
+    folder.mkdir()
+    table = pa.Table.from_pylist(rows)
+    stamps = table["landed_at"].cast(STAMP)
+    pq.write_table(table.set_column(table.column_names.index("landed_at"), "landed_at", stamps), folder / "a.parquet")
+    return folder
+
+
+def test_looking_changes_nothing(repo: Path) -> None:
+    before = fingerprint(repo)
+    (file,) = done("import", "--dry-run", "--repo", repo)["files"]
+    assert (file["source"], file["rows"]) == ("landings", 600)
+    (view,) = done("bootstrap", "--dry-run", "--repo", repo)["views"]
+    assert view == {"view": "carrier_now", "live": None, "events": 0}
+    assert fingerprint(repo) == before
+
+
+def test_history_is_taken_in_once(repo: Path) -> None:
+    assert done("import", "--repo", repo)["sources"] == [
+        {"source": "landings", "files": 1, "accepted": 600, "rejected": 0, "present": 0}
+    ]
+    again = done("import", "landings", "--repo", repo)["sources"][0]
+    assert (again["accepted"], again["present"]) == (0, 600)
+    assert done("import", "--dry-run", "--repo", repo)["files"][0]["rows"] == 0
+    assert len(logged(repo)) == 600
+
+
+def test_a_file_that_changed_since_it_was_taken_in_is_refused(repo: Path) -> None:
+    done("import", "--repo", repo)
+    place = repo / "data/landings.parquet"
+    rows = pq.read_table(place)
+    pq.write_table(rows.slice(1), place)
+    said = run("import", "--repo", repo, "--json")
+    assert said.code == 4
+    assert said.body["error"]["problem"] == "has a file that was imported and has changed since"
+    assert said.body["error"]["value"] == str(place)
+    assert len(logged(repo)) == 600
+
+
+def test_an_import_that_was_stopped_goes_on(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "_BATCH_ROWS", 250)
+    with Project(repo) as project:
+        (source,) = project.streams.sources()
+        importer = project.streams.importer(source, project.repo)
+
+        def stop(_file: str, rows: int) -> None:
+            if rows >= 500:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            importer.run(stop)
+    assert len(logged(repo)) == 500
+    (after,) = done("import", "--repo", repo)["sources"]
+    assert (after["accepted"], after["present"]) == (100, 500)
+    wanted = pq.read_table(repo / "data/landings.parquet")["arr_delay"].to_pylist()
+    assert [row["arr_delay"] for row in logged(repo)] == wanted
+
+
+def test_history_that_cannot_be_accepted_is_in_quarantine(repo: Path) -> None:
+    place = repo / "data/landings.parquet"
+    rows = pq.read_table(place).slice(0, 3).to_pylist()
+    rows[0]["carrier"] = None
+    rows[1]["arr_delay"] = 1e300
+    table = pa.Table.from_pylist(rows, schema=pq.read_schema(place))
+    pq.write_table(table, place)
+    (done_,) = done("import", "--repo", repo)["sources"]
+    assert (done_["accepted"], done_["rejected"]) == (1, 2)
+    assert [row[REJECT] for row in logged(repo)] == [
+        "no view's key is whole: null among the fields 'carrier'",
+        "column 'arr_delay' is too large for view 'carrier_now' to sum exactly",
+        None,
+    ]
+
+
+def test_files_are_replayed_as_a_stream_and_seen_by_reads(repo: Path) -> None:
+    done("import", "--repo", repo)
+    files = write_files(repo / "later", [landing(i) for i in range(40)])
+    (tally,) = done("stream", "--replay", files, "--until-idle", "--repo", repo)["sources"]
+    assert (tally["source"], tally["read"], tally["accepted"], tally["lag"]) == ("landings", 40, 40, 0)
+    again = done("stream", "landings", "--replay", files, "--until-idle", "--repo", repo)["sources"][0]
+    assert again["read"] == 0
+    ask = ("get", "carrier_now", "--key", "carrier=AA", "--repo", repo)
+    now = done(*ask)
+    then = done(*ask, "--as-of", str(now["t_us"] // 1_000 * 1_000))["views"][0]
+    online = now["views"][0]["online"]["features"]
+    assert online == then["knowledge"]["features"] == then["event_time"]["features"]
+    # 14 replayed, and of the history one in three of the last hour's 25, or one more for the hop
+    assert online["landings_1h"] in {22.0, 23.0}
+    # At noon, when they had happened, they had not been sent yet.
+    before = done(*ask, "--as-of", str(NOW))["views"][0]
+    assert before["knowledge"]["features"]["landings_1h"] == before["event_time"]["features"]["landings_1h"] - 14
+
+
+def test_events_of_a_push_source_come_through_redis(repo: Path) -> None:
+    bad = [b"{", b'{"carrier": "AA", "arr_delay": "x", "landed_at": 1}']
+    with Project(repo) as project:
+        sender = project.streams.sender(project.streams.sources()[0])
+        sender.send([*(json.dumps(landing(i)).encode() for i in range(10)), *bad])
+        sender.close()
+        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+        assert (tally["accepted"], tally["rejected"], tally["trouble"]) == (10, 2, None)
+        read = project.online_features("air", {"carrier": ["AA", "nobody"]})
+    names = [label for label in read.labels if label.startswith("carrier_now")]
+    counts = read.matrix[:, read.labels.index("carrier_now__landings_1h")]
+    assert len(names) == 2
+    assert counts.tolist() == [4.0, 0.0]
+
+
+def test_unknown_sources_are_refused(repo: Path) -> None:
+    for verb in ("import", "stream"):
+        said = run(verb, "nowhere", "--repo", repo, "--json")
+        assert said.code == 6
+        assert said.body["error"]["fix"] == "use one of: landings"
+
+
+def test_metrics_are_served_on_loopback() -> None:
+    port = serve_metrics([Tally(source="s", read=3, accepted=2, trouble="disk")], 0)
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    assert 'skewless_stream_read_total{source="s"} 3.0' in text
+    assert 'skewless_stream_waiting{source="s"} 1.0' in text
+    assert "skewless_stream_lag{" not in text

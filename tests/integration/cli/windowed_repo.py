@@ -1,0 +1,120 @@
+"""A project with windows over a stream whose history lies in a file, a batch view, and a model on both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skewless.clock import OffsetClock
+from skewless.windows.hops import SECOND
+
+NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
+MINUTE, HOUR, DAY = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND
+STAMP = pa.timestamp("us", tz="UTC")
+
+CONFIG = """\
+project: air
+provider: local
+registry: .skewless/registry.db
+offline_store:
+  type: file
+online_store: null
+entity_key_serialization_version: 3
+"""
+DEFINITIONS = """\
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, StreamFeatureView
+from feast.aggregation import Aggregation
+from feast.types import Float64, String
+from feast.value_type import ValueType
+
+HOUR = timedelta(hours=1)
+carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING)
+landings = PushSource(
+    name="landings",
+    batch_source=FileSource(
+        path="data/landings.parquet", timestamp_field="landed_at", created_timestamp_column="written"
+    ),
+    tags={"skewless.columns": "carrier string, arr_delay float64", "skewless.scale.arr_delay": "1"},
+)
+carrier_now = StreamFeatureView(
+    name="carrier_now",
+    entities=[carrier],
+    source=landings,
+    timestamp_field="landed_at",
+    aggregations=[
+        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),
+        Aggregation(column="carrier", function="count", time_window=HOUR, name="landings_1h"),
+    ],
+)
+facts = FeatureView(
+    name="facts",
+    entities=[carrier],
+    schema=[Field(name="carrier", dtype=String), Field(name="fleet", dtype=Float64)],
+    source=FileSource(path="data/facts.parquet", timestamp_field="event_time", created_timestamp_column="created"),
+)
+service = FeatureService(name="air", features=[carrier_now, facts])
+"""
+MODELS = """\
+from datetime import timedelta
+
+from skewless.spec import Gate, LabelSource, ModelSpec, Split
+
+MODELS = [
+    ModelSpec(
+        name="late",
+        service="air",
+        labels=LabelSource(path="data/labels.parquet", event_time="asked_at", known_time="known_at", label="late"),
+        algorithm="lightgbm",
+        split=Split(test=timedelta(hours=6)),
+        params={"num_leaves": 3, "min_data_in_leaf": 5},
+        rounds=3,
+        gate=Gate(metric="auc", floor=0.0, tolerance=1.0),
+    ),
+]
+"""
+CARRIERS = ("AA", "UA", "日本")
+
+
+def write_repo(repo: Path) -> Path:
+    """Write the project as of ``NOW``; one of ten events was written 20 minutes after it happened."""
+    (repo / "data").mkdir(parents=True)
+    texts = {"feature_store.yaml": CONFIG, "definitions.py": DEFINITIONS, "models.py": MODELS}
+    texts["skewless.yaml"] = f"clock: file:{repo}/clock\nthreads: 1\n"
+    for name, text in texts.items():
+        (repo / name).write_text(text)
+    OffsetClock(repo / "clock").set(NOW)
+    n = 600
+    landed = [NOW - DAY + i * 144 * SECOND for i in range(n)]
+    delays = [20 * MINUTE if i % 10 == 0 else SECOND for i in range(n)]
+    _write(
+        repo / "data/landings.parquet",
+        carrier=[CARRIERS[i % 3] for i in range(n)],
+        arr_delay=[0.5 * (i % 41) - 5 for i in range(n)],
+        landed_at=_stamps(landed),
+        written=_stamps([at + delay for at, delay in zip(landed, delays, strict=True)]),
+    )
+    long_ago = _stamps([NOW - 9 * DAY] * 3)
+    _write(
+        repo / "data/facts.parquet", carrier=CARRIERS, fleet=[950.0, 880.5, 3.0], event_time=long_ago, created=long_ago
+    )
+    asked = [NOW - DAY + i * 96 * SECOND for i in range(900)]
+    _write(
+        repo / "data/labels.parquet",
+        carrier=[CARRIERS[i % 3] for i in range(900)],
+        asked_at=_stamps(asked),
+        known_at=_stamps(asked),
+        late=[float(i % 41 > 20) for i in range(900)],
+    )
+    return repo
+
+
+def _stamps(moments: list[int]) -> pa.Array:
+    return pa.array(moments, pa.int64()).cast(STAMP)
+
+
+def _write(path: Path, **columns: object) -> None:
+    pq.write_table(pa.table(columns), path)

@@ -1,0 +1,61 @@
+"""What the tests of event logs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from infra.log.event_log import EventLog
+
+PARTITION = "events/arrivals/ab12cd/0"
+
+
+class Clock:
+    """Real time that a test moves on; later than all files that it makes."""
+
+    def __init__(self) -> None:
+        self.now = 4e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opened(tmp_path: Path, clock: Clock) -> EventLog:
+    return EventLog(tmp_path, PARTITION, clock=clock)
+
+
+def folder_of(root: Path) -> Path:
+    return root / PARTITION
+
+
+def rows(*values: int) -> pa.Table:
+    return pa.table({"x": pa.array(values, pa.int64())})
+
+
+def fill(log: EventLog, *sizes: int) -> None:
+    for size in sizes:
+        start = log.next_seq()
+        log.append(rows(*range(start, start + size)))
+
+
+def read(log: EventLog, first: int = 0, last: int | None = None, columns: Sequence[str] | None = None) -> list[Any]:
+    return [row for part in log.read(first, last, columns) for row in part.to_pylist()]
+
+
+def values(log: EventLog) -> list[int]:
+    return [row["x"] for row in read(log, columns=["x"])]
+
+
+def bounds(log: EventLog, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
+    return [(span.first, span.last) for span in log.spans(first, last)]
+
+
+def names(root: Path, pattern: str = "[!.]*") -> list[str]:
+    return sorted(path.name for path in folder_of(root).glob(pattern))
+
+
+def fill_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")

@@ -1,0 +1,80 @@
+"""Events over HTTP for a source that is a Kafka topic: sent there, and read from there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.events import Events, EventsConfig
+from skewless.errors import DefinitionError
+from tests.feast.windows.world import World, some
+from tests.integration.serving.conftest import serving
+from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
+
+PUSH = "landings = PushSource(\n"
+KAFKA = """from feast import KafkaSource
+from feast.data_format import JsonFormat
+
+landings = KafkaSource(
+    timestamp_field="landed_at", topic="%s", kafka_bootstrap_servers="%s",
+    message_format=JsonFormat(schema_json=""),
+"""
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    named = named_broker()
+    if named:
+        yield named
+        return
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as started:
+        yield started
+
+
+@pytest.fixture
+def topic(world: World, broker: KafkaBroker) -> str:
+    """The project's source, made a topic."""
+    name = world.project.applied.plan.project
+    broker.make(name, 1)
+    path = world.repo / "definitions.py"
+    text = path.read_text()
+    assert PUSH in text
+    path.write_text(text.replace(PUSH, KAFKA % (name, broker.bootstrap)))
+    world.project.apply()
+    world.build()
+    return name
+
+
+@pytest.mark.usefixtures("topic")
+def test_events_go_to_the_topic(world: World) -> None:
+    rows = some(5, world.now_us())
+    with serving(world, world.project.redis_url) as front:
+        status, _, text = front.post("/events/landings", json.dumps({"events": rows}).encode())
+    assert (status, json.loads(text)) == (202, {"accepted_for": 5, "source": "landings"})
+    world.work(5)
+    assert world.worker.tally.accepted == 5
+
+
+@pytest.mark.usefixtures("topic")
+def test_without_the_client_the_reason_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("infra.streams.kafka")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with serving(world, world.project.redis_url) as front:
+        status, _, text = front.post("/events/landings", b'{"a": 1}')
+    assert (status, json.loads(text)["error"]["fix"]) == (500, "pip install 'skewless[kafka]'")
+
+
+@pytest.mark.usefixtures("topic")
+def test_settings_of_the_client_that_cannot_be_read_are_said(world: World) -> None:
+    events = Events(_config(world.project.state))
+    with pytest.raises(DefinitionError, match="setting 'kafka': is not a JSON object"):
+        events._open(events.source("landings"))
+
+
+def _config(state: Path) -> EventsConfig:
+    return EventsConfig(state=state, redis_url="redis://x", stream_partitions=1, event_bytes=1, kafka="[]")

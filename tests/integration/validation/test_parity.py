@@ -1,0 +1,299 @@
+"""Parity of windowed views: clean states, every kind of damage, the repair, and a worker that goes on meanwhile."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from infra.last_parity import last_parity
+from infra.online.private_server import PrivateServer
+from skewless.errors import RequestError
+from skewless.windows.hops import SECOND
+from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, World, busy_hour
+from tests.window_log import signed
+from validation.parity_report import Fault, ParityReport
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = PrivateServer(tmp_path_factory.mktemp("redis"), grace_s=0.5)
+    yield server.ensure()
+    server.stop()
+
+
+@pytest.fixture
+def world(url: str, tmp_path: Path) -> Iterator[World]:
+    world = World(root=tmp_path, url=url)
+    world.redis.flushdb()
+    world.accept(busy_hour(), apply=False)
+    world.accept([("UA", NOW - 2 * MINUTE, 4.0, 3), ("only here", NOW - MINUTE, 1.0, 1)], "t/1", apply=False)
+    world.bootstrap()
+    yield world
+    world.close()
+
+
+def only(report: ParityReport, cause: Fault) -> None:
+    """The one mismatch there is has this cause."""
+    assert {item.cause for view in report.views for item in view.mismatches} == {cause}, report.lines()
+    assert not report.ok
+
+
+def test_clean_states_are_equal_while_time_goes_by_and_events_come(world: World) -> None:
+    report = world.compare()
+    facts, windows = report.views
+    assert (windows.view, windows.compared, windows.unavailable) == ("carrier_now", 4 + 3, 0)
+    assert (facts.view, facts.compared, facts.unavailable) == ("facts", 0, 3)
+    assert report.ok
+    for step in range(1, 6):
+        world.clock.set(NOW + step * 7 * MINUTE)
+        late = NOW - 30 * MINUTE
+        world.accept([("AA", NOW + step * MINUTE, 0.1 * step, step), ("UA", late, None, 9)], f"t/{step % 2}")
+        assert world.compare("carrier_now").ok
+    world.tiles.roll(world.means, _names(world, "AA", "UA"), world.clock.now_us() - 2 * SECOND)
+    assert world.compare("carrier_now").views[0].mismatches == []
+
+
+def test_an_event_that_is_logged_and_not_applied_is_no_mismatch(world: World) -> None:
+    world.accept([("AA", NOW - 1, 5.0, 5), ("new", NOW - 1, 5.0, 5)], apply=False)
+    assert world.compare().ok
+
+
+def test_which_entities_are_compared_follows_from_the_seed(world: World) -> None:
+    world.accept([(f"c{i}", NOW - MINUTE, 1.0, 1) for i in range(200)])
+    first, again, other = (world.parity.checker(VIEW).sample(20, seed).to_pylist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(first) == 20 + 3
+    assert {"carrier": "AA"} in first  # most events
+    assert sum(item["carrier"].startswith("nobody") for item in first) == 3
+
+
+@pytest.mark.parametrize("bit", [0, 5, 62])
+def test_a_flipped_bit_of_a_value_is_found_and_repaired(world: World, bit: int) -> None:
+    _flip(world, bit)
+    report = world.compare()
+    only(report, Fault.VALUE)
+    (item,) = report.views[1].mismatches
+    assert (item.entity, item.feature, item.log) == ({"carrier": "AA"}, "n_1h", 36.0)
+    assert item.positions == {"events/landings/t/0": 59}
+    assert "--repair" in report.lines()[-2]
+    _repairs(world)
+
+
+def test_a_deleted_state_is_absent(world: World) -> None:
+    world.redis.delete(world.key("UA"))
+    only(world.compare(), Fault.ABSENT)
+    _repairs(world)
+
+
+def test_an_older_state_has_lost_events(world: World) -> None:
+    old = world.stored(world.key("AA"))
+    world.accept([("AA", NOW - MINUTE, 77.0, 2)])
+    assert world.compare().ok
+    world.redis.set(world.key("AA"), old)
+    report = world.compare()
+    only(report, Fault.LOST)
+    assert "events/landings/t/0 up to 60" in report.views[1].mismatches[0].line()
+    _repairs(world)
+
+
+def test_a_made_up_record_is_a_value(world: World) -> None:
+    key = world.key("UA")
+    state = world.stored(key)
+    begin = 24 + 16 * struct.unpack_from("<I", state, 8)[0]
+    world.redis.append(key, state[begin : begin + world.means.codec._record * 8])
+    only(world.compare(), Fault.VALUE)
+    _repairs(world)
+
+
+def test_positions_that_the_log_does_not_have_are_ahead(world: World) -> None:
+    key = world.key("UA")
+    state = bytearray(world.stored(key))
+    place = 24 + 16 * [word for word, _ in struct.iter_unpack("<qq", state[24:56])].index(signed("events/landings/t/0"))
+    struct.pack_into("<q", state, place + 8, 10_000)
+    world.redis.set(key, bytes(state))
+    only(world.compare(), Fault.AHEAD)
+    struct.pack_into("<q", state, place, 12345)  # a partition that nobody has
+    world.redis.set(key, bytes(state))
+    only(world.compare(), Fault.AHEAD)
+    _repairs(world)
+
+
+def test_a_store_that_was_filled_from_another_log_is_not_repaired(world: World) -> None:
+    world.redis.set(world.marker(), b"10000")
+    state = bytearray(world.stored(world.key("only here")))
+    struct.pack_into("<q", state, 32, 10_000)
+    world.redis.set(world.key("only here"), bytes(state))
+    report = world.compare(repair=True)
+    only(report, Fault.AHEAD)
+    assert report.as_dict()["left"] == 1
+    assert "a repair would not help" in report.lines()[-2]
+    assert world.stored(world.key("only here")) == bytes(state)
+
+
+@pytest.mark.parametrize("state", [b"", b"x", b"\0" * 24, b"?" * 200])
+def test_what_cannot_be_read_is_damaged(world: World, state: bytes) -> None:
+    world.redis.set(world.key("UA"), state)
+    only(world.compare(), Fault.DAMAGED)
+    _repairs(world)
+
+
+def test_a_state_cut_short_and_one_from_the_future_are_damaged(world: World) -> None:
+    key = world.key("UA")
+    state = world.stored(key)
+    world.redis.set(key, state[:-3])
+    only(world.compare(), Fault.DAMAGED)
+    world.redis.set(key, state[:16] + struct.pack("<q", NOW + HOUR) + state[24:])
+    only(world.compare(), Fault.DAMAGED)
+    _repairs(world)
+
+
+def test_a_state_that_is_a_little_ahead_of_this_clock_is_unavailable_as_for_predictions(world: World) -> None:
+    key = world.key("UA")
+    state = world.stored(key)
+    world.redis.set(key, state[:16] + struct.pack("<q", NOW + SECOND) + state[24:])
+    report = world.compare("carrier_now")
+    assert (report.ok, report.views[0].compared, report.views[0].unavailable) == (True, 6, 1)
+    world.clock.set(NOW + 2 * SECOND)
+    assert world.compare("carrier_now").views[0].compared == 7
+
+
+def test_any_flipped_byte_is_found_or_changes_nothing(world: World) -> None:
+    """No damage makes parity itself fail."""
+    chance = np.random.default_rng(7)
+    key, state = world.key("AA"), world.stored(world.key("AA"))
+    for place in chance.integers(0, len(state), 15).tolist():
+        damaged = bytearray(state)
+        damaged[place] ^= 1 << int(chance.integers(8))
+        world.redis.set(key, bytes(damaged))
+        assert len(world.compare("carrier_now").views[0].mismatches) <= 1
+    world.compare(repair=True)
+    assert world.compare().ok
+
+
+def test_without_a_marker_nothing_is_compared_and_nothing_is_a_mismatch(world: World) -> None:
+    world.redis.delete(world.marker())
+    report = world.compare("carrier_now")
+    assert (report.views[0].compared, report.views[0].unavailable, report.ok) == (0, 7, True)
+    assert "UNAVAILABLE" in report.lines()[0]
+    world.redis.flushdb()
+    assert world.compare("carrier_now").views[0].unavailable == 7
+
+
+def test_a_marker_that_went_back_is_unavailable_too(world: World) -> None:
+    world.accept([("AA", NOW - 1, 1.0, 1)])
+    world.redis.set(world.marker(), b"3")
+    assert world.compare("carrier_now").views[0].unavailable == 7
+
+
+def test_a_state_of_an_entity_that_has_no_event_is_emptied(world: World) -> None:
+    stranger = world.parity.checker(VIEW).sample(100, 5).to_pylist()
+    name = next(item["carrier"] for item in stranger if item["carrier"].startswith("nobody"))
+    world.redis.set(world.key(name), world.stored(world.key("AA")))
+    report = world.compare("carrier_now", repair=True, seed=5)
+    only_cause = [item.cause for item in report.views[0].mismatches]
+    assert only_cause == [Fault.VALUE]
+    assert report.views[0].left == []
+    world.accept([(name, NOW - 1, 2.0, 2)])
+    assert world.compare("carrier_now", seed=5).ok
+
+
+def test_a_repair_leaves_alone_what_a_worker_changes_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _flip(world, 3)
+    replaces: list[int] = []
+    whole = type(world.tiles).replace
+
+    def meddled(self: object, *arguments: object) -> int:
+        if not replaces:
+            world.accept([("AA", NOW - MINUTE, 6.0, 6)])
+        replaces.append(whole(self, *arguments))  # type: ignore[arg-type]
+        return replaces[-1]
+
+    monkeypatch.setattr(type(world.tiles), "replace", meddled)
+    report = world.compare(repair=True)
+    assert replaces == [0, 1]
+    assert report.as_dict()["repaired"] == 1
+    assert world.compare().ok
+
+
+def test_beside_a_worker_that_goes_on_nothing_differs(world: World) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        i = 0
+        while not stop.is_set():
+            i += 1
+            now = world.clock.now_us()
+            world.accept([("AA", now - 2 * SECOND + i, 0.1 * i, i), (f"n{i % 9}", now - HOUR, 1.0, i)])
+            world.clock.set(now + SECOND)  # so that states are rolled up
+
+    worker = threading.Thread(target=work)
+    other = World(root=world.root, url=world.url, clock=world.clock)
+    worker.start()
+    try:
+        for turn in range(8):
+            report = other.compare("carrier_now", repair=True)
+            assert report.as_dict()["mismatches"] == 0, report.lines()
+            if turn in {2, 5}:
+                other.log().compact(keep=2)
+                other.bootstrap()
+    finally:
+        stop.set()
+        worker.join()
+        other.close()
+    assert world.generation == 3
+    assert world.log().next_seq() > 60 + 10
+
+
+def test_the_verdict_is_kept_by_view(world: World) -> None:
+    world.redis.delete(world.key("UA"))
+    world.compare()
+    world.compare("facts")
+    kept = last_parity(world.state)
+    assert (kept["carrier_now"].mismatches, kept["carrier_now"].by_cause) == (1, {"absent": 1})
+    assert (kept["carrier_now"].hash, kept["facts"].unavailable) == (VIEW.hash, 3)
+    world.compare(repair=True)
+    assert last_parity(world.state)["carrier_now"].mismatches == 0
+    (world.state / "parity.json").write_text("{")
+    assert last_parity(world.state) == {}
+
+
+def test_the_report_is_plain_values(world: World) -> None:
+    world.redis.delete(world.key("日本"))
+    body = json.loads(json.dumps(world.compare().as_dict()))
+    assert (body["compared"], body["mismatches"], body["by_cause"]) == (7, 1, {"absent": 1})
+    assert body["views"]["carrier_now"]["mismatches"] == 1
+    assert body["examples"][0]["entity"] == {"carrier": "日本"}
+
+
+def test_a_view_that_is_not_there_is_refused(world: World) -> None:
+    with pytest.raises(RequestError, match="use one of: facts, carrier_now"):
+        world.compare("nothing")
+
+
+def _names(world: World, *carriers: str) -> pa.Array:
+    return pa.array([world.key(carrier) for carrier in carriers], pa.large_binary())
+
+
+def _flip(world: World, bit: int) -> None:
+    """Flip a bit of the first word of the first record of a state: a count."""
+    key = world.key("AA")
+    state = bytearray(world.stored(key))
+    (slots,) = struct.unpack_from("<I", state, 8)
+    state[24 + 16 * slots + 8 + bit // 8] ^= 1 << bit % 8
+    world.redis.set(key, bytes(state))
+
+
+def _repairs(world: World) -> None:
+    """A repair makes it equal, now and later."""
+    report = world.compare(repair=True)
+    assert (report.as_dict()["repaired"], report.as_dict()["left"], report.ok) == (1, 0, True)
+    assert world.compare().ok
+    world.accept([("UA", NOW - SECOND, 8.0, 1), ("AA", NOW - SECOND, 8.0, 1)])
+    assert world.compare().ok

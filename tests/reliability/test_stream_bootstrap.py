@@ -1,0 +1,281 @@
+"""SEMANTICS 4.6: states are built anew beside those that are read, while events come; the switch is one step."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infra.log.accepted import REJECT, SEQ
+from infra.log.partitions import source_folder
+from infra.online.guard import Guard
+from infra.online.redis_store import BlockingReader
+from infra.online.tile_store import StateView, TileStore
+from infra.online.window_states import lease_key
+from infra.streams.generations import Generations, applying
+from infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.errors import ConflictError, StoreError
+from skewless.keys import generation_key
+from skewless.windows.hops import SECOND
+from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, read_online
+from tests.servers.node import Node, running, until
+from tests.servers.programs import program
+
+PARTITIONS = 3
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as one:
+        yield one
+
+
+@pytest.fixture
+def world(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> StreamWorld:
+    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.005)
+    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.05)
+    monkeypatch.setattr("skewless.windows.codec._ROLL_RECORDS", 6)
+    node.ask("FLUSHALL")
+    return StreamWorld(root=tmp_path / "p", url=node.url)
+
+
+@pytest.fixture
+def store(world: StreamWorld) -> Iterator[TileStore]:
+    with world.store() as one:
+        yield one
+
+
+def feed(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, n: int = 30) -> None:
+    world.clock.set(world.clock.now_us() + SECOND)
+    for key, message in traffic.make(n, world.clock.now_us()):
+        broker.append(key % PARTITIONS, message)
+
+
+def build(world: StreamWorld) -> int:
+    with world.store() as store, world.bootstrapper(store) as bootstrapper:
+        return bootstrapper.build(world.views[0]).generation
+
+
+def test_states_are_built_again_and_again_while_events_come_and_readers_read(
+    world: StreamWorld, store: TileStore
+) -> None:
+    world.ensure()
+    broker, traffic, stop = MemoryBroker(PARTITIONS), Traffic(0), threading.Event()
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    reads: list[tuple[int, Online]] = []
+    built: list[int] = []
+
+    def read() -> None:
+        reader, guard = BlockingReader(world.url), Guard()
+        while not stop.wait(0.01):
+            # As much later as events are older, so that states rolled up meanwhile can answer.
+            t = world.clock.now_us() + 2 * SECOND
+            reads.append((t, read_online(world, reader, t, guard, VIEW)))
+        reader.close()
+
+    def rebuild() -> None:
+        while not stop.wait(0.05):
+            built.append(build(world))
+
+    threads = [threading.Thread(target=target) for target in (read, rebuild)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        feed(world, traffic, broker)
+        for _ in range(4):
+            worker.step()
+    drain(worker)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    drain(worker)
+    world.check()
+    traffic.check(world)
+    assert worker.tally.trouble is None
+    assert len(built) >= 3
+    rows = world.logged()
+    assert len({online.generation for _, online in reads}) >= 3
+    step = max(1, len(reads) // 50)
+    for t, online in reads[::step]:
+        assert online.answered
+        events = [
+            event_of(name, row)
+            for i, name in enumerate(online.partitions)
+            for row in rows[name]
+            if row[REJECT] is None and row[SEQ] <= online.applied[row["id"], i]
+        ]
+        assert online.bits == brute(VIEW, events, t)
+
+
+def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gone(
+    world: StreamWorld, store: TileStore, node: Node
+) -> None:
+    world.ensure()
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    assert build(world) == 2
+    keeper, lease = world.housekeeper(store), lease_key(world.root.name, VIEW, 1)
+    feed(world, traffic, broker)
+    drain(worker)
+    stages = {item.number: item.stage for item in world.generations.of(VIEW)}
+    assert stages == {1: "draining", 2: "live"}
+    both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
+    names = [states.keys.encode_columns({"id": range(10)}) for states in both]
+    slots = [
+        states.codec.unpack(store.read([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
+    ]
+    assert slots[0].seq.tolist() == slots[1].seq.tolist()
+    node.ask("SET", lease.decode(), "1")
+    world.clock.set(world.clock.now_us() + 59 * SECOND)
+    assert keeper.retire(VIEW) == 0
+    world.clock.set(world.clock.now_us() + 2 * SECOND)
+    assert keeper.retire(VIEW) == 0
+    node.ask("DEL", lease.decode())
+    assert keeper.retire(VIEW) == 1
+    assert [item.number for item in world.generations.of(VIEW)] == [2]
+    assert node.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
+    feed(world, traffic, broker)
+    drain(worker)
+    assert worker.tally.trouble is None
+    assert node.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
+    world.check()
+
+
+def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, store: TileStore) -> None:
+    world.ensure()
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    worker.close()
+    changed = replace(VIEW, name="w", scales={"x": 2})
+    both = StreamWorld(root=world.root, url=world.url, clock=world.clock, views=(VIEW, changed))
+    both.ensure()
+    worker = both.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    both.check()
+    traffic.check(both)
+
+
+def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
+    world: StreamWorld, store: TileStore
+) -> None:
+    world.ensure()
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    with world.bootstrapper(store) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
+        bootstrapper.build(VIEW, lambda _view, _done: _begin_too(world))
+    feed(world, traffic, broker)
+    drain(worker)
+    world.check()
+    assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [
+        (1, "live"),
+        (2, "given up"),
+        (3, "building"),
+    ]
+    assert build(world) == 4
+    world.clock.set(world.clock.now_us() + 61 * SECOND)
+    assert world.housekeeper(store).retire(VIEW) == 3
+    assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [(4, "live")]
+
+
+def _begin_too(world: StreamWorld) -> None:
+    if len(world.generations.of(VIEW)) < 3:
+        world.generations.begin(VIEW, [], world.clock.now_us())
+
+
+def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
+    world: StreamWorld, store: TileStore, node: Node
+) -> None:
+    world.ensure()
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    live = world.generations.live(VIEW)
+    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
+        bootstrapper.build(VIEW, lambda _view, _done: node.ask("FLUSHALL"))
+    assert world.generations.live(VIEW) == live
+    assert not world.online(world.clock.now_us()).answered
+    world.ensure()
+    drain(worker)
+    world.check()
+
+
+def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: TileStore, node: Node) -> None:
+    """A view that was built from an empty log is no exception from the rule that a lost store is no zero."""
+    world.ensure()
+    assert json.loads(node.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    told = json.loads(node.ask("GET", generation_key("p", VIEW).decode()))
+    assert told["partitions"] == sorted(world.logged())
+    broker.recreate()
+    traffic.forget()
+    feed(world, traffic, broker)
+    drain(worker)
+    assert json.loads(node.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == sorted(world.logged())
+    world.check()
+
+
+def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -> None:
+    folder, stop = source_folder(tmp_path, "s"), threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            with applying(folder):
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=busy) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    alone: list[bool] = []
+
+    def enter() -> None:
+        for _ in range(5):
+            with applying(folder, alone=True):
+                alone.append(True)
+
+    switch = threading.Thread(target=enter)
+    switch.start()
+    until(lambda: len(alone) == 5, 20)
+    stop.set()
+    for thread in (*threads, switch):
+        thread.join()
+
+
+def test_generations_tell_their_stages(tmp_path: Path) -> None:
+    one = Generations(tmp_path)
+    assert one.live(VIEW) is None
+    assert one.version(VIEW) == (0, 0)
+    first = one.begin(VIEW, ["b", "a"], 1)
+    assert (first.number, first.stage, first.partitions) == (1, "building", ("a", "b"))
+    assert one.written(VIEW) == ()
+    version = one.version(VIEW)
+    one.switch(VIEW, 1, 2)
+    assert one.version(VIEW) != version
+    with pytest.raises(ConflictError):
+        one.switch(VIEW, 1, 3)
+    with pytest.raises(ConflictError):
+        one.switch(VIEW, 7, 3)
+    assert one.add_partitions(VIEW, ["c"])
+    assert not one.add_partitions(VIEW, ["c", "a"])
+    assert [item.pointer for item in one.of(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
+    one.switch(VIEW, one.begin(VIEW, [], 4).number, 5)
+    assert [(item.number, item.stage, item.since_us) for item in one.of(VIEW)] == [(1, "draining", 5), (2, "live", 5)]
+    one.retire(VIEW, 1)
+    assert one.begin(VIEW, [], 6).number == 3
+    assert [item.number for item in Generations(tmp_path).written(VIEW)] == [2]

@@ -1,0 +1,145 @@
+"""SEMANTICS 4: a stream worker that is killed before or after any durable step loses nothing and doubles nothing."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import infra.online.servers
+from infra.log.event_log import EventLog
+from skewless.windows.hops import SECOND
+from tests.reliability.kills import Side
+from tests.reliability.stream_kills import Victims, open_stream, send, victims
+from tests.reliability.stream_world import StreamWorld, Traffic, drain
+from tests.servers.node import Node, running
+from tests.servers.programs import program
+
+SIDES: tuple[Side, ...] = ("before", "after")
+KINDS = {
+    "append",
+    "commit",
+    "link-batch",
+    "marker",
+    "replace-manifest",
+    "replace-windows",
+    "retire",
+    "swap",
+    "sync-draft-of-log",
+    "sync-draft-of-windows",
+    "sync-folder-of-log",
+    "sync-folder-of-windows",
+    "unlink-draft",
+    "write-ends",
+}
+EVENTS = 20
+Hits = Counter[tuple[str, Side]]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamWorld]:
+    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.windows.codec._ROLL_RECORDS", 6)
+    monkeypatch.setattr(infra.online.servers.slices, "__defaults__", (3, 0))
+    with running(Node(program("valkey"), tmp_path / "node")) as node:
+        yield StreamWorld(root=tmp_path / "p", url=node.url)
+
+
+def kill_at(world: StreamWorld, traffic: Traffic, dying: Victims, cases: Sequence[tuple[str, Side]]) -> Hits:
+    """Kill one worker per case and let the next make it good; return which kinds of steps were hit, and how often."""
+    hit: Hits = Counter()
+    for point, side in cases:
+        world.clock.set(world.clock.now_us() + 61 * SECOND)
+        send(world.root, traffic.make(EVENTS, world.clock.now_us()))
+        if dying.killed(world.root, world.url, world.clock.now_us(), point, side):
+            hit[point.partition("#")[0], side] += 1
+        known = known_at(world)
+        world.ensure()
+        with world.store() as store:
+            worker = world.worker(store, open_stream(world.root))
+            drain(worker)
+            worker.close()
+        world.check()
+        after = known_at(world)
+        # When a position was known is said once, whoever makes good what.
+        assert {at: after[at] for at in known} == known, f"after a kill {side} {point}"
+        assert None not in after.values(), f"after a kill {side} {point}"
+    traffic.check(world)
+    return hit
+
+
+def known_at(world: StreamWorld) -> dict[tuple[str, int], int]:
+    """Return when the applying of each position ended, where that was recorded."""
+    return {
+        (name, seq): known
+        for name in world.logged()
+        for rows in EventLog(world.log_root, name).read(columns=["__seq", "__known_at"])
+        for seq, known in zip(rows["__seq"].to_pylist(), rows["__known_at"].to_pylist(), strict=True)
+        if known is not None
+    }
+
+
+def begin(world: StreamWorld, traffic: Traffic, dying: Victims) -> list[str]:
+    """Return the points of a whole run on a project that exists."""
+    for _ in range(2):
+        world.ensure()
+        world.clock.set(world.clock.now_us() + 61 * SECOND)
+        send(world.root, traffic.make(EVENTS, world.clock.now_us()))
+        found = dying.points(world.root, world.url, world.clock.now_us())
+    assert {point.partition("#")[0] for point in found} >= KINDS
+    return found
+
+
+def some_of_each(found: Sequence[str], times: int, chance: random.Random) -> list[tuple[str, Side]]:
+    """Return for each kind of step, before and after, some points where it happens."""
+    kinds: dict[str, list[str]] = {}
+    for point in found:
+        kinds.setdefault(point.partition("#")[0], []).append(point)
+    cases = [(chance.choice(points), side) for points in kinds.values() for side in SIDES for _ in range(times)]
+    chance.shuffle(cases)
+    return cases
+
+
+def test_4_2_workers_are_killed_around_the_log_the_states_and_the_markers(world: StreamWorld) -> None:
+    traffic = Traffic(0)
+    cases: list[tuple[str, Side]] = [
+        ("sync-draft-of-log#1", "before"),
+        ("link-batch#2", "before"),
+        ("append#2", "before"),
+        ("swap#1", "before"),
+        ("marker#4", "before"),
+        ("write-ends#2", "before"),
+        ("commit#1", "before"),
+        ("replace-manifest#1", "after"),
+        ("replace-windows#2", "before"),
+        ("replace-windows#2", "after"),
+    ]
+    with victims() as dying:
+        begin(world, traffic, dying)
+        hit = kill_at(world, traffic, dying, cases)
+    assert sum(hit.values()) >= len(cases) - 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("seed", range(3))
+def test_soak_200_workers_are_killed_before_and_after_every_durable_step(
+    world: StreamWorld, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traffic, chance, began = Traffic(seed), random.Random(seed), time.monotonic()
+    with victims() as dying:
+        found = begin(world, traffic, dying)
+        cases = some_of_each(found, 5, chance)
+        cases += [(chance.choice(found), chance.choice(SIDES)) for _ in range(215 - len(cases))]
+        hit = kill_at(world, traffic, dying, cases)
+    took = time.monotonic() - began
+    with capsys.disabled():
+        sys.stdout.write(f"\nseed {seed}: {sum(hit.values())} kills in {len(cases)} runs, {took:.0f} s\n")
+        sys.stdout.writelines(f"  {name:24} {side:7} {times:3}\n" for (name, side), times in sorted(hit.items()))
+    assert sum(hit.values()) >= 200, f"seed {seed}"
+    assert min(hit[point.partition("#")[0], side] for point, side in cases) >= 3, f"seed {seed}"

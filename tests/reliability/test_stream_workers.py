@@ -1,0 +1,330 @@
+"""SEMANTICS 4.2, 4.4: workers that are not alone, that lack a broker or room on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.streams.crew import Crew
+from infra.streams.kafka_sender import KafkaSender
+from infra.streams.kafka_stream import KafkaStream
+from infra.streams.memory_stream import MemoryBroker, MemoryStream
+from infra.streams.port import EventStream, Owner
+from infra.streams.redis_sender import RedisSender
+from infra.streams.redis_stream import RedisStream
+from infra.streams.worker import Worker
+from skewless.errors import StoreError
+from skewless.windows.hops import SECOND
+from tests.reliability.losses import DURABLE
+from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, look
+from tests.servers.kafka import kafka_broker
+from tests.servers.node import Node, running, until
+from tests.servers.programs import program
+
+PARTITIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.005)
+    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.1)
+
+
+@pytest.fixture(scope="module")
+def store_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as node:
+        yield node
+
+
+@pytest.fixture
+def world(tmp_path: Path, store_node: Node) -> StreamWorld:
+    store_node.ask("FLUSHALL")
+    one = StreamWorld(root=tmp_path / "p", url=store_node.url)
+    one.ensure()
+    return one
+
+
+def opening(broker: MemoryBroker) -> Callable[[Owner], EventStream]:
+    return lambda owner: MemoryStream(broker, owner)
+
+
+def feed(world: StreamWorld, traffic: Traffic, *brokers: MemoryBroker, n: int = 40) -> None:
+    world.clock.set(world.clock.now_us() + 7 * SECOND)
+    for key, message in traffic.make(n, world.clock.now_us()):
+        for broker in brokers:
+            broker.append(key % PARTITIONS, message)
+
+
+def step_until(worker: Worker, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, worker.tally
+        worker.step()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_4_2_of_two_workers_that_both_believe_they_own_a_partition_one_loses(world: StreamWorld, seed: int) -> None:
+    """Two brokers with the same messages, each of which assigns everything to its only member."""
+    chance, traffic = random.Random(seed), Traffic(seed)
+    brokers = MemoryBroker(PARTITIONS), MemoryBroker(PARTITIONS)
+    with world.store() as one, world.store() as two:
+        workers = [world.worker(store, opening(broker)) for store, broker in zip((one, two), brokers, strict=True)]
+        for worker in workers:
+            worker.step()  # both have looked at the logs while these were empty
+        lost = 0
+        for _ in range(6):
+            feed(world, traffic, *brokers)
+            for _ in range(8):
+                worker = chance.choice(workers)
+                worker.step()
+                lost += "another process" in str(worker.tally.trouble)
+        drain(*workers)
+        world.check()
+        traffic.check(world)
+        assert lost > 0
+        assert sum(worker.tally.accepted for worker in workers) == len(traffic.good)
+
+
+class Refusing(MemoryStream):
+    """Refuses for good when it is closed."""
+
+    def close(self) -> None:
+        super().close()
+        raise StoreError("broker", "says no", fix="ask again")
+
+
+def test_a_stream_that_cannot_be_closed_is_left_behind(world: StreamWorld) -> None:
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    with world.store() as store:
+        worker = world.worker(store, lambda owner: Refusing(broker, owner))
+        worker.step()
+        worker.close()
+        assert not worker._lanes
+        feed(world, traffic, broker)
+        drain(worker)
+        worker.run(lambda: False)
+    world.check()
+    traffic.check(world)
+
+
+def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    with world.store() as store:
+        worker = world.worker(store, opening(broker))
+        feed(world, traffic, broker)
+        worker.step()
+        broker.away = True
+        for _ in range(3):
+            worker.step()
+        assert "away" in str(worker.tally.trouble)
+        broker.away = False
+        feed(world, traffic, broker)
+        drain(worker)
+        assert worker.tally.trouble is None
+    world.check()
+    traffic.check(world)
+
+
+def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[Owner], EventStream]:
+    return lambda owner: RedisStream(
+        url, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
+    )
+
+
+def test_the_redis_of_a_stream_is_killed_and_comes_back(world: StreamWorld, tmp_path: Path) -> None:
+    options = {**DURABLE, "appendfsync": "always"}
+    with running(Node(program("valkey"), tmp_path / "stream", options)) as node, world.store() as store:
+        traffic, sender = Traffic(0), RedisSender(node.url, project="p", source="s", n_partitions=PARTITIONS)
+        worker = world.worker(store, redis_stream(node.url))
+        for _ in range(2):
+            world.clock.set(world.clock.now_us() + 7 * SECOND)
+            pairs = traffic.make(60, world.clock.now_us())
+            sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
+            worker.step()
+            node.kill()
+            for _ in range(3):
+                worker.step()
+            assert "did not answer" in str(worker.tally.trouble)
+            node.start()
+            drain(worker, more=lambda: worker.tally.trouble is not None)
+        worker.close()
+        sender.close()
+    world.check()
+    traffic.check(world)
+
+
+def test_a_kafka_broker_is_stopped_and_comes_back(world: StreamWorld, tmp_path: Path) -> None:
+    quick = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 200}
+    with kafka_broker(tmp_path / "kafka") as broker, world.store() as store:
+        broker.make("arrivals", PARTITIONS)
+        traffic, sender = Traffic(0), KafkaSender(broker.bootstrap, "arrivals", timeout_s=5.0)
+        worker = world.worker(
+            store, lambda owner: KafkaStream(broker.bootstrap, "arrivals", owner=owner, group="g", settings=quick)
+        )
+        for turn in range(2):
+            world.clock.set(world.clock.now_us() + 7 * SECOND)
+            pairs = traffic.make(60, world.clock.now_us())
+            sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
+            step_until(worker, lambda: worker.tally.read)
+            if turn == 0:
+                broker.stop()
+                step_until(worker, lambda: worker.tally.trouble)
+                broker.start()
+        drain(worker, more=lambda: len(worker._lanes) < PARTITIONS or worker.tally.read < 120)
+        worker.close()
+        sender.close()
+    world.check()
+    traffic.check(world)
+
+
+@pytest.mark.parametrize("where", ["open", "fsync", "link", "folder", "pwrite"])
+def test_a_full_disk_is_waited_for(world: StreamWorld, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    with world.store() as store:
+        worker = world.worker(store, opening(broker))
+        feed(world, traffic, broker)
+        drain(worker)
+        with monkeypatch.context() as patch:
+            _fill(patch, where)
+            feed(world, traffic, broker)
+            troubles = []
+            for _ in range(12):
+                worker.step()
+                time.sleep(0.01)
+                troubles.append(str(worker.tally.trouble))
+            told = "another process" if where == "folder" else "No space left"
+            assert any(told in trouble for trouble in troubles), troubles
+            if where in {"open", "fsync", "link"}:
+                assert all(told in trouble for trouble in troubles[-5:]), troubles
+        drain(worker)
+        worker.step()
+        assert worker.tally.trouble is None
+    world.check()
+    traffic.check(world)
+
+
+def test_a_log_that_cannot_be_written_keeps_no_other_from_going_on(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, traffic, real = MemoryBroker(PARTITIONS), Traffic(0), os.link
+
+    def link(source: Path, target: Path) -> None:
+        if "/m0/0/" in str(target):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        real(source, target)
+
+    with world.store() as store:
+        worker = world.worker(store, opening(broker))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", link)
+            feed(world, traffic, broker)
+            step_until(worker, lambda: worker.tally.batches == PARTITIONS - 1)
+            feed(world, traffic, broker)
+            step_until(worker, lambda: worker.tally.batches == 2 * (PARTITIONS - 1))
+            assert "Permission denied" in str(worker.tally.trouble)
+        drain(worker)
+        worker.step()
+        assert worker.tally.trouble is None
+    world.check()
+    traffic.check(world)
+
+
+def _fill(patch: pytest.MonkeyPatch, where: str) -> None:
+    """Let the disk have no room for one kind of step."""
+    real_sync, real_open = os.fsync, Path.open
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full_sync(descriptor: int) -> None:
+        is_folder = Path(f"/proc/self/fd/{descriptor}").readlink().is_dir()
+        full() if is_folder == (where == "folder") else real_sync(descriptor)
+
+    def full_open(path: Path, mode: str = "r", **more: Any) -> Any:  # noqa: ANN401 - as Path.open
+        return full() if mode == "xb" else real_open(path, mode, **more)
+
+    if where == "open":
+        patch.setattr(Path, "open", full_open)
+    elif where in {"fsync", "folder"}:
+        patch.setattr(os, "fsync", full_sync)
+    else:
+        patch.setattr(os, where, full)
+
+
+def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: StreamWorld, tmp_path: Path) -> None:
+    n = 6
+    with running(Node(program("valkey"), tmp_path / "stream")) as node, ExitStack() as stack:
+        traffic = Traffic(0)
+        sender = RedisSender(node.url, project="p", source="s", n_partitions=n)
+        crew: list[tuple[Worker, threading.Event, threading.Thread]] = []
+        done: list[Worker] = []
+
+        def join() -> None:
+            store = stack.enter_context(world.store())
+            worker, stop = world.worker(store, redis_stream(node.url, n), max_rows=50), threading.Event()
+            thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
+            crew.append((worker, stop, thread))
+            thread.start()
+
+        def leave() -> None:
+            worker, stop, thread = crew.pop(0)
+            stop.set()
+            thread.join()
+            done.append(worker)
+
+        for change in (join, join, join, leave, leave, join, leave):
+            change()
+            for _ in range(4):
+                world.clock.set(world.clock.now_us() + SECOND)
+                pairs = traffic.make(60, world.clock.now_us())
+                sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
+                time.sleep(0.03)
+        while len(crew) > 1:
+            leave()
+        until(lambda: not busy(crew[0][0]) and len(crew[0][0]._lanes) == n, 20)
+        leave()
+        sender.close()
+    traffic.check(world)
+    world.check()
+    assert sum(worker.tally.accepted for worker in done) == len(traffic.good)
+    assert sum(worker.tally.accepted > 0 for worker in done) >= 3
+
+
+def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamWorld) -> None:
+    broker = MemoryBroker(PARTITIONS)
+
+    def broken(owner: Owner) -> EventStream:
+        raise ZeroDivisionError(str(owner))
+
+    with world.store() as one, world.store() as two:
+        workers = [world.worker(one, opening(broker)), world.worker(two, broken)]
+        crew = Crew(streams=None, workers=workers, stores=[], tidy=lambda: None)  # type: ignore[arg-type]
+        crew.start()
+        until(lambda: any(task.done() for task in crew._tasks))
+        with pytest.raises(ZeroDivisionError):
+            crew.check()
+        crew.close()
+        assert all(task.done() for task in crew._tasks)
+
+
+def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, store_node: Node) -> None:
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    with world.store() as store:
+        worker = world.worker(store, opening(broker))
+        feed(world, traffic, broker)
+        drain(worker)
+        assert worker.tally.rereads == 0
+        store_node.ask("FLUSHALL")
+        look(worker)
+        world.check()
+        assert worker.tally.rereads == worker.tally.accepted + worker.tally.rejected

@@ -1,0 +1,117 @@
+"""One partition at work: duplicates through restarts, counts, and a log that somebody else wrote to."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.log.accepted import REJECT
+from infra.log.event_log import EventLog
+from infra.streams.decode import Decoder
+from infra.streams.lane import Lane
+from infra.streams.port import Messages, Partition
+from infra.streams.tally import Tally
+from skewless.errors import ConflictError
+from skewless.windows.hops import SECOND
+from tests.reliability.stream_world import BASE, SOURCE, VIEW
+
+HORIZON = 10
+PART = Partition(name="0", epoch="e")
+BRIEF = replace(SOURCE, dedupe_us=HORIZON)
+BATCHES = st.lists(
+    st.tuples(
+        st.integers(0, HORIZON + 1),  # time since the last batch
+        st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=4),  # ids, and whether good
+        st.booleans(),  # whether the worker is started again before
+        st.booleans(),  # whether the log is compacted before
+    ),
+    max_size=8,
+)
+
+
+def opened(root: Path, now_us: int) -> Lane:
+    return Lane(
+        source=BRIEF,
+        partition=PART,
+        log=EventLog(root, "events/s/e/0"),
+        decoder=Decoder(BRIEF, [VIEW], 1_000),
+        now_us=now_us,
+    )
+
+
+def message(name: str | None, *, good: bool = True, ts: int = BASE) -> bytes:
+    return json.dumps({"event": name, "id": 1 if good else "x", "ts": ts}).encode()
+
+
+def took(lane: Lane, payloads: list[bytes | None], first: int, now_us: int, tally: Tally) -> None:
+    positions = range(first, first + len(payloads))
+    lane.take(Messages(partition=PART, positions=positions, payloads=payloads))
+    lane.accept(now_us, tally)
+
+
+@given(BATCHES)
+def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
+    batches: list[tuple[int, list[tuple[str, bool]], bool, bool]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        now, position, tally = BASE, 0, Tally(source="s")
+        lane = opened(Path(folder), now)
+        expected: list[tuple[str, bool]] = []
+        seen: dict[str, int] = {}
+        for wait, events, again, compact in batches:
+            now += wait
+            if compact:
+                lane.log.compact(keep=1)
+            if again:
+                lane = opened(Path(folder), now)
+            took(lane, [message(name, good=good) for name, good in events], position, now, tally)
+            position += len(events)
+            for name, good in events:
+                if not good or now - seen.get(name, now - HORIZON - 1) > HORIZON:
+                    expected.append((name, good))
+                if good and now - seen.get(name, now - HORIZON - 1) > HORIZON:
+                    seen[name] = now
+        columns = ["event", REJECT]
+        rows = [row for part in lane.log.read(columns=columns) for row in part.to_pylist()]
+        assert [(row["event"], row[REJECT] is None) for row in rows] == expected
+        accepted = sum(good for _, good in expected)
+        assert (tally.read, tally.accepted, tally.rejected) == (position, accepted, len(expected) - accepted)
+        assert tally.duplicates == position - len(expected)
+
+
+def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:
+    lane, tally = opened(tmp_path, BASE), Tally(source="s")
+    took(lane, [message(None), message(None)], 0, BASE, tally)
+    assert (tally.accepted, tally.duplicates) == (2, 0)
+
+
+def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) -> None:
+    lane, tally = opened(tmp_path, BASE), Tally(source="s")
+    took(lane, [message("a")], 5, BASE, tally)
+    took(lane, [message("a"), message("a")], 6, BASE, tally)
+    assert (lane.next_position, lane.log.next_seq(), tally.batches, tally.duplicates) == (8, 1, 1, 2)
+    assert opened(tmp_path, BASE).next_position == 6
+
+
+def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> None:
+    one, other, tally = opened(tmp_path, BASE), opened(tmp_path, BASE), Tally(source="s")
+    took(one, [message("a")], 0, BASE, tally)
+    with pytest.raises(ConflictError):
+        took(other, [message("a")], 0, BASE, tally)
+    assert one.log.next_seq() == 1
+    assert (tally.read, tally.accepted) == (1, 1)
+
+
+def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
+    lane, tally = opened(tmp_path, BASE), Tally(source="s")
+    moments = [0, -SECOND, 5 * SECOND, 2 * SECOND, 3 * SECOND]
+    took(lane, [message(None, ts=BASE + each) for each in moments], 0, BASE, tally)
+    assert (tally.late, tally.watermark_us) == (1, BASE + 5 * SECOND)
+    took(lane, [message(None, ts=BASE)], 5, BASE, tally)
+    assert (tally.late, tally.watermark_us) == (2, BASE + 5 * SECOND)

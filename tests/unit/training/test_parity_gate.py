@@ -1,0 +1,53 @@
+"""A model whose views are online not what the log says is not promoted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infra.last_parity import LastParity, save_parity
+from infra.packages.aliases import Aliases
+from skewless.spec import Gate
+from tests.plans import make_plan, make_view
+from tests.unit.training.test_promotion import make_spec
+from training.promotion import CHAMPION, promote, skewed
+
+VIEW = make_view()
+PLAN = make_plan(["v.x"], views=[VIEW])
+
+
+def verdict(mismatches: int, *, view: str = "v", hash_: str = VIEW.hash) -> LastParity:
+    return LastParity(view=view, hash=hash_, at_us=1, compared=9, mismatches=mismatches)
+
+
+@pytest.mark.parametrize(
+    ("kept", "promoted"),
+    [
+        ([], True),
+        ([verdict(0)], True),
+        ([verdict(2)], False),
+        ([verdict(2, hash_="of before")], True),
+        ([verdict(2, view="other")], True),
+        ([verdict(2), verdict(0)], True),  # the last one counts
+    ],
+)
+def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastParity], *, promoted: bool) -> None:
+    for each in kept:
+        save_parity(tmp_path, [each])
+    packages = tmp_path / "packages"
+    (packages / "m/000001").mkdir(parents=True)
+    trained: Any = SimpleNamespace(metrics={"auc": 0.7}, package=SimpleNamespace(version="000001"))
+    dataset: Any = SimpleNamespace(plan=PLAN)
+    decision = promote(dataset, make_spec(Gate()), trained, packages, 7, state=tmp_path)
+    assert decision.promote is promoted
+    assert Aliases(packages).get("m", CHAMPION) == ("000001" if promoted else None)
+    if not promoted:
+        assert decision.reason == "parity found 2 mismatches in view 'v'; auc 0.7000, no champion to compare with"
+
+
+def test_a_verdict_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "parity.json").write_text('{"views": [{"view": "v"}]}')
+    assert skewed(PLAN, tmp_path) == ""

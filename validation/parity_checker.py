@@ -1,0 +1,91 @@
+"""What parity asks of a kind of view, and what both kinds have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from infra.online.redis_store import RedisWriter
+from skewless.errors import StoreError
+from skewless.status import BoolArray
+from validation.parity_report import Mismatch
+
+BATCH_KEYS = 500  # entities that are read at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What came of comparing some entities with the log.
+
+    Args:
+        keys: their key columns, whole and distinct.
+        names: under which they are stored; empty where nothing could be read.
+        stored: what was found there.
+        available: for which of them the store could answer.
+        faults: by row, why it is not what the log says.
+        at_us: when they were read.
+    """
+
+    keys: pa.Table
+    names: Sequence[bytes]
+    stored: Sequence[bytes | None]
+    available: BoolArray
+    faults: Mapping[int, Mismatch]
+    at_us: int
+
+    @property
+    def repairable(self) -> list[int]:
+        """Return the rows that a repair may help."""
+        return [row for row, fault in self.faults.items() if fault.repairable]
+
+    def entity(self, row: int) -> dict[str, Any]:
+        """Return the key of a row."""
+        return entity_of(self.keys, row)
+
+
+class Checker(Protocol):
+    """Compares one view; it may do so beside writers that go on."""
+
+    def sample(self, n: int, seed: int) -> pa.Table:
+        """Return the keys of entities that the log knows, at most n, and of a few that it does not."""
+        ...
+
+    def check(self, keys: pa.Table) -> Checked:
+        """Compare what is online with the log.
+
+        Raises:
+            StoreError: the store is away, or a log file is damaged.
+        """
+        ...
+
+    def repair(self, checked: Checked, store: RedisWriter) -> None:
+        """Put what the log says in the place of what can be repaired and has not changed since it was read."""
+        ...
+
+
+def entity_of(keys: pa.Table, row: int) -> dict[str, Any]:
+    """Return one row of key columns."""
+    return {name: keys[name][row].as_py() for name in keys.column_names}
+
+
+def readable(stored: Sequence[bytes | None], unpack: Callable[[Sequence[bytes | None]], object]) -> BoolArray:
+    """Return which of some packed things can be unpacked.
+
+    Args:
+        unpack: raises StoreError if one of those that it is given cannot.
+    """
+    if _unpacks(stored, unpack):
+        return np.ones(len(stored), dtype=np.bool_)
+    return np.fromiter((_unpacks([item], unpack) for item in stored), dtype=np.bool_, count=len(stored))
+
+
+def _unpacks(stored: Sequence[bytes | None], unpack: Callable[[Sequence[bytes | None]], object]) -> bool:
+    try:
+        unpack(stored)
+    except StoreError:
+        return False
+    return True
