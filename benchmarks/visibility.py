@@ -1,0 +1,153 @@
+"""The contestant of visibility: sends events at a rate, and watches when marked ones are seen."""
+
+# ruff: noqa: PLC0415 - a contestant loads its own libraries, and nobody else's
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from benchmarks.contestant import ContestantError
+from benchmarks.ingests import KEYS
+from benchmarks.meter import Meter
+
+RATE = 2_000
+_TICK_S = 0.01
+_MARKED_EVERY = 5  # ticks
+_LOST_S = 10.0
+
+
+def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
+    """Send through a Redis stream to a worker in another process; time from the send to the read that sees it."""
+    from benchmarks.window_events import ALL, plan_of, view
+    from infra.offline.engine import connect
+    from infra.online.features import FeatureReader
+    from infra.online.redis_store import BlockingReader, RedisWriter
+    from infra.streams.streams import Streams
+    from skewless.clock import SystemClock
+    from skewless.settings import Settings
+
+    views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
+    with connect(Path(folder) / "spill") as connection:
+        streams = Streams(
+            plan=plan_of(views, list(KEYS)),
+            state=Path(folder) / f"{time.time_ns()}",
+            settings=Settings(),
+            url=lambda: url,
+            connection=connection,
+            clock=SystemClock(),
+        )
+        store = RedisWriter(url)
+        streams.bootstrapper(store.tiles()).ensure(views)
+        store.close()
+        with _working(streams):
+            reader = FeatureReader(streams.plan, BlockingReader(url))
+            waits = _sent(streams, reader, seconds, meter)
+    meter.note("p50", float(np.percentile(waits, 50)) * 1e3)
+    meter.note("p99", float(np.percentile(waits, 99)) * 1e3)
+    return "seen"
+
+
+def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:  # noqa: ANN401 - loaded by contestants
+    rng, sender = np.random.default_rng(1), streams.sender(streams.sources()[0])
+    waiting: dict[int, float] = {}
+    waits: list[float] = []
+    _warm(sender, reader, rng)
+    count, ticks, begin = 0, int(seconds / _TICK_S), time.perf_counter()
+    for tick in range(ticks):
+        due = begin + tick * _TICK_S
+        while time.perf_counter() < due or (tick == ticks - 1 and waiting):
+            _look(reader, waiting, waits)
+            if time.perf_counter() - due > _LOST_S:
+                raise ContestantError(f"{len(waiting)} events were never seen")
+            time.sleep(0.001)
+        events = [_event(rng) for _ in range(int(RATE * _TICK_S))]
+        if tick % _MARKED_EVERY == 0 and tick < ticks - 1:
+            key = 10_000_000 + tick
+            events[-1]["device"] = key
+            waiting[key] = time.perf_counter()
+        sender.send([orjson.dumps(event) for event in events])
+        count += len(events)
+    meter.note("rate", count / (time.perf_counter() - begin))
+    sender.close()
+    return waits
+
+
+def _warm(sender: Any, reader: Any, rng: np.random.Generator) -> None:  # noqa: ANN401 - loaded by contestants alone
+    """Wait until the worker is there."""
+    first = {**_event(rng), "device": 9_999_999}
+    sender.send([orjson.dumps(first)])
+    waiting, since = {9_999_999: time.perf_counter()}, time.perf_counter()
+    while waiting:
+        _look(reader, waiting, [])
+        if time.perf_counter() - since > 2 * _LOST_S:
+            raise ContestantError("the worker did not start")
+        time.sleep(0.01)
+
+
+def _look(reader: Any, waiting: dict[int, float], waits: list[float]) -> None:  # noqa: ANN401 - as above
+    from skewless.request import Ask
+
+    if not waiting:
+        return
+    keys = list(waiting)
+    ask = Ask(keys={name: keys if name == "device" else [0] * len(keys) for name in KEYS}, fields={})
+    seen = reader.read(ask, time.time_ns() // 1_000_000 * 1_000).reads["device_live"]
+    now = time.perf_counter()
+    for key, count in zip(keys, seen.values["count_1h"].tolist(), strict=True):
+        if count == 1.0:
+            waits.append(now - waiting.pop(key))
+
+
+def _event(rng: np.random.Generator) -> dict[str, Any]:
+    keys = {name: int(rng.integers(0, count)) for name, count in KEYS.items()}
+    return {**keys, "amount": round(float(rng.gamma(2.0, 40.0)), 2), "ts": time.time_ns() // 1_000}
+
+
+def _working(streams: Any) -> Any:  # noqa: ANN401 - a context manager
+    """Return a context in which a worker works in another process."""
+    import multiprocessing
+    from contextlib import contextmanager
+
+    @contextmanager
+    def working() -> Any:  # noqa: ANN401 - an iterator
+        context = multiprocessing.get_context("spawn")
+        stop = context.Event()
+        place = {"plan": streams.plan.as_dict(), "state": str(streams.state), "url": streams.redis_url}
+        process = context.Process(target=_worker, args=(place, stop))
+        process.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            process.join(20)
+
+    return working()
+
+
+def _worker(place: dict[str, Any], stop: threading.Event) -> None:
+    from infra.offline.engine import connect
+    from infra.online.redis_store import RedisWriter
+    from infra.streams.streams import Streams
+    from skewless.clock import SystemClock
+    from skewless.plan import FeaturePlan
+    from skewless.settings import Settings
+
+    state = Path(place["state"])
+    with connect(state / "spill-of-worker") as connection:
+        streams = Streams(
+            plan=FeaturePlan.from_dict(place["plan"]),
+            state=state,
+            settings=Settings(),
+            url=lambda: str(place["url"]),
+            connection=connection,
+            clock=SystemClock(),
+        )
+        store = RedisWriter(place["url"])
+        streams.worker(streams.sources()[0], store.tiles()).run(lambda: not stop.is_set())
+        store.close()
