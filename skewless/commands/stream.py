@@ -58,6 +58,9 @@ def stream(
             from infra.streams.metrics import serve_metrics
 
             serve_metrics(crew.tallies, metrics_port)
+        if not as_json:
+            names = ", ".join(tally.source for tally in crew.tallies)
+            typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
         with _told() as stop:
             _work(crew, output, stop, until_idle=until_idle)
         rows = [tuple(tally.as_dict().values()) for tally in crew.tallies]
