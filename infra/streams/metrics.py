@@ -65,10 +65,10 @@ def serve_metrics(tallies: Sequence[Tally], port: int, host: str = "127.0.0.1") 
     Raises:
         PlaceError: the port is not free.
     """
-    registry = CollectorRegistry()
-    registry.register(TallyCollector(tallies))
+    collectors = CollectorRegistry()
+    collectors.register(TallyCollector(tallies))
     try:
-        server, _ = start_http_server(port, addr=host, registry=registry)
+        server, _ = start_http_server(port, addr=host, registry=collectors)
     except OSError as error:
         raise PlaceError(
             f"port {port}", f"cannot be used: {error.strerror}", fix="choose another --metrics-port"
