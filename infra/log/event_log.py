@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra.durable import refused, sync_folder, write_durable
@@ -162,21 +161,6 @@ class EventLog:
         stands = baked(self._chain.manifest.read())
         merged = first_cover(np.concatenate([stands, records]))
         return as_table(merged[~np.isin(merged["first"], stands["first"])])
-
-    def end_of(self, first: int, last: int) -> int | None:
-        """Return when the applying of the last of some positions ended, microseconds; None: some have no record.
-
-        Raises:
-            StoreError: a file is missing or damaged.
-        """
-        expected, latest = last - first + 1, None
-        for rows in self.read(first, last, [KNOWN_AT]):
-            if rows[KNOWN_AT].null_count:
-                return None
-            expected -= rows.num_rows
-            newest = pc.max(rows[KNOWN_AT]).as_py()
-            latest = newest if latest is None else max(latest, newest)
-        return None if expected else latest
 
     def compact(self, *, keep: int = 60, target_rows: int = 1_000_000) -> CompactReport:
         """Merge batch files and small compacted files into bigger ones; what they replace stays for the grace time.

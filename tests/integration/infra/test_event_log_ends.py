@@ -44,7 +44,6 @@ def test_2_6_a_row_is_known_when_its_first_apply_ended(log: EventLog, tmp_path: 
     assert [tuple(row.values()) for row in log.ends().to_pylist()] == ranges
     expected = [10, 10, 40, 40, 30, 30, None, None]
     assert [row[KNOWN_AT] for row in read(log, columns=[KNOWN_AT])] == expected
-    assert [log.end_of(*span) for span in ((0, 1), (0, 5), (4, 5), (5, 6), (7, 9))] == [10, 40, 30, None, None]
     log.compact(keep=1, target_rows=4)
     other = opened(tmp_path, clock)
     assert read(other, columns=[KNOWN_AT, "x"]) == [{KNOWN_AT: at, "x": i} for i, at in enumerate(expected)]
