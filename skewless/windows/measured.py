@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skewless.errors import SourceError
 from skewless.status import BoolArray, Int64Array
 from skewless.windows.fixed_point import SQUARE_LIMIT, SUM_LIMIT, Floats, quantise
 from skewless.windows.sketch import hash_numbers, hash_texts
@@ -50,6 +51,10 @@ def measure(view: WindowView, columns: Mapping[str, pa.Array | npt.NDArray[Any]]
     Args:
         columns: the columns that the aggregates read: Arrow as in the log, or numpy as a transform returns them
             (None or NaN for null).
+
+    Raises:
+        SourceError: a value is too large to be summed exactly: the view is younger than the events, which are judged
+            by the views of their time.
     """
     return {
         name: _measure(view, name, columns[name]) for name in dict.fromkeys(item.column for item in view.aggregates)
@@ -83,9 +88,20 @@ def _measure(view: WindowView, name: str, column: pa.Array | npt.NDArray[Any]) -
     most = limit(view, name)
     fixed = np.empty(0, dtype=np.int64)
     if most is not None:
-        fixed = quantise(np.where(null, 0, numbers), view.scales.get(name, 0), most)[0]
+        fixed, out = quantise(np.where(null, 0, numbers), view.scales.get(name, 0), most)
+        if out.any():
+            raise _too_large(view, name, numbers[out][0])
     hashes = hash_numbers(np.where(null, 0, numbers)) if hashed else np.empty(0, dtype=np.uint64)
     return Measured(null=null, value=value, fixed=fixed, hashes=hashes)
+
+
+def _too_large(view: WindowView, name: str, value: object) -> SourceError:
+    return SourceError(
+        f"view {view.name!r} column {name!r}",
+        "is too large in an accepted event to be summed exactly",
+        value=str(value),
+        fix=f"give it fewer digits by the tag skewless.scale.{name}, or leave such events out by skewless.where",
+    )
 
 
 def _numbers(column: pa.Array | npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
