@@ -229,6 +229,7 @@ def _watched() -> dict[str, float]:
             spent[PARTS[3]] += passed
             spent[PARTS[2]] -= passed
 
+    # In this process alone, which ends with its round: the parts have no clock of their own.
     letters = TileStore._letters  # noqa: SLF001 - where the server is waited for
     TileStore._letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]

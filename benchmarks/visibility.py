@@ -15,6 +15,7 @@ import orjson
 from benchmarks.contestant import ContestantError
 from benchmarks.ingests import KEYS
 from benchmarks.meter import Meter
+from benchmarks.server import empty
 
 RATE = 2_000
 _TICK_S = 0.01
@@ -32,6 +33,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     from skewless.clock import SystemClock
     from skewless.settings import Settings
 
+    empty(url)  # the states of the round before would be seen at once
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
     with connect(Path(folder) / "spill") as connection:
         streams = Streams(
@@ -69,6 +71,8 @@ def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:
         events = [_event(rng) for _ in range(int(RATE * _TICK_S))]
         if tick % _MARKED_EVERY == 0 and tick < ticks - 1:
             key = 10_000_000 + tick
+            if _count(reader, key):
+                raise ContestantError(f"event {key} was seen before it was sent")
             events[-1]["device"] = key
             waiting[key] = time.perf_counter()
         sender.send([orjson.dumps(event) for event in events])
@@ -76,6 +80,14 @@ def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:
     meter.note("rate", count / (time.perf_counter() - begin))
     sender.close()
     return waits
+
+
+def _count(reader: Any, key: int) -> float:  # noqa: ANN401 - loaded by contestants alone
+    from skewless.request import Ask
+
+    ask = Ask(keys={name: [key if name == "device" else 0] for name in KEYS}, fields={})
+    read = reader.read(ask, time.time_ns() // 1_000_000 * 1_000).reads["device_live"]
+    return float(read.values["count_1h"][0])
 
 
 def _warm(sender: Any, reader: Any, rng: np.random.Generator) -> None:  # noqa: ANN401 - loaded by contestants alone
