@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CLIENTS ?= $(VENV)-clients
 WORKERS ?= 2
 ARGS ?=
 ONLY ?=
@@ -16,6 +17,10 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 COMPILE := uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
 USER_STAMP := $(VENV)/.requirements.stamp
 DEV_STAMP := $(VENV)/.requirements-dev.stamp
+CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
+# What the foreign clients ask for and never import here.
+UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist httptools multidict \
+	pillow propcache pyasn1 pycparser pyjwt python-dotenv uvloop websockets yarl
 
 # Refuses an unfit Python, and one that is not the Python of the environment that is already there.
 define CHECK
@@ -37,7 +42,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo test lint types layers tests coverage soak bench lock format clean setup setup-dev python
+.PHONY: help demo test lint types layers tests coverage soak bench lock format clean setup setup-dev setup-clients python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,7 +65,7 @@ layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
 
 # The table of uncovered lines is `make coverage`: the closing line of pytest stays in sight.
-tests: setup-dev  ## pytest alone; ARGS="-k rows" narrows it
+tests: setup-dev setup-clients  ## pytest alone; ARGS="-k rows" narrows it
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -84,14 +89,16 @@ lock:  ## pin all requirements again (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not installed. Fix: $(PYTHON) -m pip install uv" >&2; exit 1; }
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build -o requirements.txt
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 setup: python $(USER_STAMP)
 setup-dev: python $(DEV_STAMP)
+setup-clients: python $(CLIENTS_STAMP)
 
 python:
 	@$(PYTHON) -c "$$CHECK" "$(PYTHON)" "$(VENV)" "$(firstword $(MAKECMDGOALS) help)"
@@ -112,3 +119,10 @@ $(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(USER_STAMP) $@
+
+# Clients of others, which the tests let talk to the server.
+$(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/pip
+	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
+	@touch $@

@@ -25,14 +25,21 @@ def exclusive(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def write_durable(path: Path, data: bytes) -> None:
+def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a new file and wait until the disk has it.
+
+    Args:
+        path: where no file stands.
+        data: what the file will hold.
+        mode: who may open it; None: as the umask says.
 
     Raises:
         StoreError: the disk refused; nothing is left behind.
     """
     try:
         with path.open("xb") as handle:
+            if mode is not None:
+                os.fchmod(handle.fileno(), mode)
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -57,15 +64,20 @@ def refused(path: Path, error: OSError) -> StoreError:
     )
 
 
-def replace_durable(path: Path, data: bytes) -> None:
+def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     """Put a file in the place of another, or of none, and wait until the disk has it; readers see one or the other.
+
+    Args:
+        path: its place; the folder is made.
+        data: what the file will hold.
+        mode: who may open it; None: as the umask says.
 
     Raises:
         StoreError: the disk refused; the file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    write_durable(temporary, data)
+    write_durable(temporary, data, mode)
     try:
         temporary.replace(path)
         sync_folder(path.parent)

@@ -1,4 +1,4 @@
-"""What must not be shown: the user and password of a URL, wherever it stands in a text."""
+"""What must not be shown: passwords of URLs, API keys, and what a header says to prove who asks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ import re
 
 # Up to the last @ of a word: a password may hold one.
 _PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+# The name stays: it is no secret, and says whose key it was. A part of a key is masked as well.
+_API_KEY = re.compile(r"\b(sk_[a-z0-9-]+_)[\w-]{8,}")
+_PROOF = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
+_HEADER = re.compile(
+    r"""\b((?:proxy-)?authorization|x-api-key)(["']?\s*[:=,]\s*(?:b?["'])?)(?:(?:bearer|basic)\s+)?[^\s"',)}\]]+""",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str) -> str:
-    """Return a text with the user and password of every URL in it masked.
+    """Return a text with every secret in it masked.
 
     >>> redact("Redis at redis://user:p@ss@host:6379/0 is away")
     'Redis at redis://***@host:6379/0 is away'
+    >>> redact("sk_web_0123456789abcdef")
+    'sk_web_***'
+    >>> redact("{'authorization': 'Bearer eyJhbGciOiJI'}")
+    "{'authorization': '***'}"
     """
-    return _PASSWORD.sub(r"\1***@", text)
+    text = _PASSWORD.sub(r"\1***@", text)
+    text = _API_KEY.sub(r"\1***", text)
+    text = _PROOF.sub(r"\1 ***", text)
+    return _HEADER.sub(r"\1\2***", text)

@@ -5,30 +5,35 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from infra.online.service_vectors import VectorReader
 from infra.online.window_states import WindowStates
 from infra.packages.package import Package, open_package
+from infra.predictions.origin import Origin
 from infra.runtimes.certification import Certificate, certify
 from infra.runtimes.load import open_runtime
 from infra.runtimes.port import Runtime
 from skewless.errors import PackageError
-from skewless.keys import KeyCodec
 from skewless.plan import FeaturePlan
-from skewless.rows import RowCodec
+from skewless.request import RowParser
+from skewless.status import Int64Array
 from skewless.vector import Assembler
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ServedModel:
     """A loaded, certified version of a model.
 
     Args:
         plan: the part of the plan that the model pins.
-        keys: per view, names of its rows in Redis.
-        rows: per view, the codec of its rows.
         windows: what reads its windowed views.
+        reader: what reads its vectors.
+        parser: what parses the rows of its requests.
     """
 
     package: Package
@@ -36,9 +41,9 @@ class ServedModel:
     assembler: Assembler
     runtime: Runtime
     certificate: Certificate
-    keys: Mapping[str, KeyCodec]
-    rows: Mapping[str, RowCodec]
     windows: WindowStates
+    reader: VectorReader
+    parser: RowParser
 
     @property
     def name(self) -> str:
@@ -49,6 +54,25 @@ class ServedModel:
     def version(self) -> str:
         """Return the package's version."""
         return self.package.version
+
+    @cached_property
+    def freshness_us(self) -> Int64Array:
+        """Return the freshness limit of each view (``plan.all_views``), shape ``(n_views,)``; 0: no limit."""
+        return np.array([view.freshness_us for view in self.plan.all_views], dtype=np.int64)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Return what the prediction log says of all its predictions."""
+        return Origin(
+            model=self.name,
+            version=self.version,
+            runtime_id=self.runtime.runtime_id,
+            tolerance=0.0 if self.certificate.bit_equal else self.package.spec.tolerance,
+            plan_hash=self.plan.hash,
+            transform_hashes=tuple(item.hash for item in self.plan.transforms),
+            missing=self.package.spec.missing,
+            views=tuple((view.name, view.hash) for view in self.plan.all_views),
+        )
 
 
 def pin(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,15 +115,16 @@ def load_model(packages: Path, name: str, version: str) -> ServedModel:
     except PackageError:
         runtime.close()
         raise
+    windows = WindowStates(plan)
     model = ServedModel(
         package=package,
         plan=plan,
         assembler=assembler,
         runtime=runtime,
         certificate=certificate,
-        keys={view.name: KeyCodec(plan.project, view) for view in plan.views},
-        rows={view.name: RowCodec(view) for view in plan.views},
-        windows=WindowStates(plan),
+        windows=windows,
+        reader=VectorReader(assembler, windows),
+        parser=RowParser(plan),
     )
     # A replaced version is freed when the last request that uses it lets go.
     weakref.finalize(model, runtime.close)

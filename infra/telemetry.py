@@ -1,4 +1,4 @@
-"""Logs: configured in one place, lines for people or JSON on stderr, never a password."""
+"""Logs: configured in one place, lines for people or JSON on stderr, never a secret."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ def configure_logging() -> None:
 
 
 def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return an event whose texts hold no password; the processor that every line passes."""
+    """Return an event whose texts hold no secret; the processor that every line passes."""
     return {name: _redacted(value) for name, value in event.items()}
 
 
 def _redacted(value: object) -> object:
     if isinstance(value, str):
         return redact(value)
+    if isinstance(value, bytes):
+        return redact(value.decode("latin-1"))
     if isinstance(value, Mapping):
         return {name: _redacted(item) for name, item in value.items()}
     return [_redacted(item) for item in value] if isinstance(value, list | tuple) else value

@@ -19,9 +19,10 @@ from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
+from serving.answer import Answer
 from serving.models import ModelTable
-from serving.predictor import Predictions, Predictor
-from serving.server import ServerConfig
+from serving.predictor import Limits, Predictor
+from serving.server_config import ServerConfig
 from skewless.clock import to_us
 from skewless.dtypes import DType
 from skewless.errors import PlaceError, SourceError, StoreError
@@ -65,7 +66,7 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
     async with _open(config, name) as (predictor, model):
         answer = await predictor.predict(model, rows)
-        features = {label: answer.vectors.matrix[:, i] for i, label in enumerate(model.assembler.labels)}
+        features = {label: answer.matrix[:, i] for i, label in enumerate(model.assembler.labels)}
         return pa.table({**_result(answer), **features})
 
 
@@ -113,10 +114,11 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             online=online,
             clock=config.clock,
             log=log,
-            max_batch=config.settings.max_batch,
+            limits=Limits.of(config.settings),
             guard=Guard.of_runs(config.state, [model.plan]),
         )
         yield predictor, model
+        await predictor.close()
     finally:
         log.close()
         await online.close()
@@ -180,7 +182,7 @@ def _chunks(source: Path) -> Iterator[pa.Table]:
         raise SourceError(f"file {source}", f"cannot be read: {error}", fix="give a Parquet or CSV file") from error
 
 
-def _result(answer: Predictions) -> dict[str, Any]:
+def _result(answer: Answer) -> dict[str, Any]:
     n = len(answer.ids)
     return {
         "id": list(answer.ids),

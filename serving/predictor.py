@@ -1,81 +1,61 @@
-"""The transport-free core: entity ids in, scores and their reasons out."""
+"""The transport-free core: questions in, answers out, in batches that form while the last one is under way."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
 
 from infra.online.guard import Guard
 from infra.online.port import OnlineReader
-from infra.online.window_states import Applied, WindowReads
-from infra.predictions.record import Record
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
+from serving.admission import Admission
+from serving.answer import Answer
+from serving.batch_queue import BatchQueue
+from serving.breaker import Breaker
+from serving.evaluator import Evaluator
+from serving.feature_cache import FeatureCache
+from serving.feature_reads import FeatureReads
+from serving.metrics import Metrics
+from serving.prediction_cache import PredictionCache
+from serving.question import Options, Question
+from serving.scoring import Scoring
+from serving.ticket import Done, Ticket
 from skewless.clock import Clock
-from skewless.errors import StoreError
-from skewless.keys import marker_key
-from skewless.request import Ask, parse_rows
-from skewless.rows import ViewRead, missing
-from skewless.spec import LogPolicy
-from skewless.status import BoolArray
-from skewless.vector import Vectors
+from skewless.errors import SkewlessError
+from skewless.request import check_count
+from skewless.settings import Settings
 
-_MILLISECOND = 1_000
+_CACHED_VALUES = 1_000_000
+_ROWS_EACH = 4  # rows in flight, in requests of the largest size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reads:
-    """What the views of both kinds answered for one request."""
+class Limits:
+    """How much a predictor takes on; see the settings of the same names."""
 
-    views: Mapping[str, ViewRead]
-    applied: Mapping[str, Applied]
+    max_batch: int = 10_000
+    max_in_flight: int = 512
+    breaker_failures: int = 5
+    breaker_seconds: float = 1.0
+    feature_cache_ms: float = 0.0
+    prediction_cache: int = 0
 
     @classmethod
-    def of(cls, rows: Mapping[str, ViewRead], windows: WindowReads) -> Reads:
-        """Return reads of rows and of windows together."""
-        return cls(views={**rows, **windows.reads}, applied=windows.applied)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """The answer to one request of n rows.
-
-    Args:
-        t: the one time at which everything was evaluated, microseconds.
-        scores: float64, shape ``(n,)``.
-        reads: per view, what was read.
-        applied: per windowed view, up to where its states had been applied.
-        log: whether the log row is durable (``required``) or on its way (``best_effort``).
-        degraded: the store did not answer and nulls were scored.
-    """
-
-    model: ServedModel
-    ids: Sequence[str]
-    t: int
-    scores: npt.NDArray[np.float64]
-    vectors: Vectors
-    reads: Mapping[str, ViewRead]
-    applied: Mapping[str, Applied]
-    log: LogPolicy
-    degraded: bool
-
-    def stale(self, view: str) -> BoolArray:
-        """Return where a view's row was older than its freshness limit; the value was kept."""
-        limit = {item.name: item.freshness_us for item in self.model.plan.all_views}[view]
-        ages = self.t - self.reads[view].versions.event_ts
-        return (ages > limit) & self.reads[view].found if limit else np.zeros(len(self.ids), dtype=np.bool_)
+    def of(cls, settings: Settings) -> Limits:
+        """Return what the settings say."""
+        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
 
 class Predictor:
-    """Predicts with any loaded model from one store."""
+    """Predicts with any loaded model from one store. All methods belong to one event loop.
+
+    Args:
+        log: where predictions are kept; None: nowhere.
+        guard: knows how far the views were; a view that has gone back is UNAVAILABLE.
+    """
 
     def __init__(
         self,
@@ -83,114 +63,104 @@ class Predictor:
         online: OnlineReader,
         clock: Clock,
         log: PredictionWriter | None,
-        max_batch: int,
+        limits: Limits | None = None,
         guard: Guard | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._online = online
-        self._guard = guard or Guard()
-        self._clock = clock
-        self._log = log
-        self._max_batch = max_batch
-        self._prefix = os.urandom(6).hex()
-        self._counter = itertools.count()
-        self.skew_us = 0
+        self.limits = limits or Limits()
+        self._metrics = metrics or Metrics()
+        breaker = self._breaker()
+        reads = FeatureReads(
+            online=online, clock=clock, guard=guard or Guard(), breaker=breaker, cache=self._feature_cache()
+        )
+        self._scoring = Scoring(self._prediction_cache())
+        self._evaluator = Evaluator(reads=reads, scoring=self._scoring, clock=clock, log=log, metrics=self._metrics)
+        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.look_up, self.limits.max_batch)
+        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.take_vectors, self.limits.max_batch)
+        self.admission = Admission(
+            requests=self.limits.max_in_flight, rows=self.limits.max_batch * _ROWS_EACH, metrics=self._metrics
+        )
+        self._metrics.in_flight.watch(lambda: self.admission.under_way)
+        self._metrics.queue_depth.watch(lambda: len(self._entities) + len(self._vectors))
 
-    async def predict(self, model: ServedModel, rows: Sequence[object]) -> Predictions:
+    @property
+    def skew_us(self) -> int:
+        """Measured distance between the clocks of store and server, which the log records."""
+        return self._evaluator.skew_us
+
+    @skew_us.setter
+    def skew_us(self, skew_us: int) -> None:
+        self._evaluator.skew_us = skew_us
+
+    def ask(self, question: Question, done: Done) -> None:
+        """Take a question; ``done`` is told its answer, or why there is none, from the event loop.
+
+        Raises:
+            BusyError: as much is under way as may be; nothing was begun.
+        """
+        n = question.n
+        self.admission.enter(n)
+        ticket = Ticket(question, partial(self._settled, n, done))
+        deadline = question.options.deadline
+        if deadline is not None:
+            ticket.alarm(asyncio.get_running_loop().call_at(deadline, self._evaluator.late, ticket))
+        (self._entities if question.vectors is None else self._vectors).put(ticket)
+
+    async def answer(self, question: Question) -> Answer:
+        """Return the answer to a question.
+
+        Raises:
+            SkewlessError: there is none; it says why.
+        """
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer | SkewlessError) -> None:
+            if waiting.done():
+                return  # nobody waits any more
+            if isinstance(answer, SkewlessError):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+
+        self.ask(question, done)
+        return await waiting
+
+    async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> Answer:
         """Return predictions for JSON rows of entity keys and request fields.
 
         Raises:
             RequestError: a row is not as the plan says.
             StoreError: the store is away and the model refuses nulls, or a required log is full.
         """
-        ask = parse_rows(model.plan, rows, self._max_batch)
-        n = len(rows)
-        t = self._clock.now_us() // _MILLISECOND * _MILLISECOND
-        reads, degraded = await self._read(model, ask, n, t)
-        read_end = self._clock.now_us()
-        vectors = model.assembler.assemble(np.full(n, t, dtype=np.int64), reads.views, ask.fields)
-        scores = model.runtime.score(vectors.matrix)
-        answer = Predictions(
-            model=model,
-            ids=[f"{self._prefix}-{next(self._counter):x}" for _ in range(n)],
-            t=t,
-            scores=scores,
-            vectors=vectors,
-            reads=reads.views,
-            applied=reads.applied,
-            log=model.package.spec.log,
-            degraded=degraded,
+        check_count(len(rows), self.limits.max_batch)
+        columns = model.parser.rows(rows)
+        return await self.answer(
+            Question(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )
-        await self._record(answer, read_end, rows)
-        return answer
 
-    async def _read(self, model: ServedModel, ask: Ask, n: int, t: int) -> tuple[Reads, bool]:
-        names = {view: codec.encode_columns(ask.keys) for view, codec in model.keys.items()}
-        windows = model.windows.names(ask.keys, n)
-        wanted = list(dict.fromkeys(key for keys in (*names.values(), windows) for key in keys if key is not None))
-        marks = [marker_key(model.plan.project, view) for view in model.plan.views]
-        try:
-            rows, markers = await self._online.get_marked(wanted, [*marks, *model.windows.markers])
-        except StoreError:
-            if model.package.spec.missing == "refuse":
-                raise
-            nothing = {view.name: missing(view, n, available=False) for view in model.plan.views}
-            return Reads.of(nothing, model.windows.unavailable(n)), True
-        lost = self._guard.lost([*marks, *model.windows.markers], markers)
-        if lost and model.package.spec.missing == "refuse":
-            raise _incomplete(model, lost)
-        stored = dict(zip(wanted, rows, strict=True))
-        reads = {
-            view.name: missing(view, n, available=False)
-            if mark in lost
-            else model.rows[view.name].decode([None if key is None else stored[key] for key in names[view.name]])
-            for view, mark in zip(model.plan.views, marks, strict=True)
-        }
-        states = [None if key is None else stored[key] for key in windows]
-        return Reads.of(reads, model.windows.read(windows, states, lost, t)), bool(lost)
+    async def close(self) -> None:
+        """Answer what was taken, then stop."""
+        await self._entities.drained()
+        await self._vectors.drained()
+        await self._evaluator.close()
+        self._scoring.close()
 
-    async def _record(self, answer: Predictions, read_end: int, rows: Sequence[object]) -> None:
-        if self._log is None:
-            return
-        record = _record(answer, read_end, rows, self.skew_us)
-        if answer.log == "required":
-            await asyncio.wrap_future(self._log.require(record))
-        else:
-            self._log.offer(record)
+    def _settled(self, n: int, done: Done, answer: Answer | SkewlessError) -> None:
+        self.admission.leave(n)
+        done(answer)
 
+    def _breaker(self) -> Breaker:
+        breaker = Breaker(
+            failures=self.limits.breaker_failures,
+            seconds=self.limits.breaker_seconds,
+            on_trip=self._metrics.trips.inc,
+        )
+        self._metrics.breaker.watch(lambda: float(breaker.state))
+        return breaker
 
-def _incomplete(model: ServedModel, lost: set[str]) -> StoreError:
-    views = [view.name for view in model.plan.views if marker_key(model.plan.project, view) in lost]
-    what = "`skewless materialize`" if views else "`skewless stream`"
-    views += [view.name for view in model.plan.windows]
-    return StoreError(
-        f"view {views[0]!r}",
-        "is not whole in this Redis: it has lost writes",
-        fix=f"run {what}, which puts them again",
-    )
+    def _feature_cache(self) -> FeatureCache | None:
+        age_us = int(self.limits.feature_cache_ms * 1_000)
+        return FeatureCache(max_age_us=age_us, entries=_CACHED_VALUES, metrics=self._metrics) if age_us else None
 
-
-def _record(answer: Predictions, read_end: int, rows: Sequence[object], skew_us: int) -> Record:
-    model = answer.model
-    constants: dict[str, Any] = {
-        "model": model.name,
-        "version": model.version,
-        "runtime_id": model.runtime.runtime_id,
-        "tolerance": 0.0 if model.certificate.bit_equal else model.package.spec.tolerance,
-        "plan_hash": model.plan.hash,
-        "transform_hashes": [item.hash for item in model.plan.transforms],
-        "missing": model.package.spec.missing,
-        "skew_us": skew_us,
-    }
-    return Record(
-        ids=answer.ids,
-        t=answer.t,
-        read_end=read_end,
-        inputs=[json.dumps(row, separators=(",", ":")) for row in rows],
-        versions={view: read.versions for view, read in answer.reads.items()},
-        applied=answer.applied,
-        status=answer.vectors.status,
-        hashes={view.name: view.hash for view in model.plan.all_views},
-        matrix=answer.vectors.matrix,
-        scores=answer.scores,
-        constants=constants,
-    )
+    def _prediction_cache(self) -> PredictionCache | None:
+        return PredictionCache(self.limits.prediction_cache, self._metrics) if self.limits.prediction_cache else None

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
+from serving.answer import Answer
 from serving.event_bodies import TooLongError
 from serving.events import SOURCE
-from serving.predictor import Predictions
 from skewless.clock import from_us
-from skewless.errors import RequestError, SkewlessError, StoreError
+from skewless.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
 from skewless.status import Status
 
-_HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503}
+_HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
+_HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}
+_ONE_SENTENCE = "/v2/"  # the Open Inference Protocol
 _ABSENT = frozenset({"field 'model'", SOURCE})
 
 
-def predictions_json(answer: Predictions, *, features: bool) -> dict[str, Any]:
+def predictions_json(answer: Answer, *, features: bool) -> dict[str, Any]:
     """Return the reply to a prediction request; features and their reasons where asked for."""
-    items: list[dict[str, Any]] = [
-        {"id": name, "score": float(score)} for name, score in zip(answer.ids, answer.scores, strict=True)
-    ]
+    items = _outcomes(answer)
+    decisions = answer.decisions
+    if decisions is not None:
+        for item, decision in zip(items, decisions, strict=True):
+            item["decision"] = decision
     if features:
-        items = [item | _explained(answer, i) for i, item in enumerate(items)]
+        for item, more in zip(items, _explained(answer), strict=True):
+            item.update(more)
+    if answer.contributions is not None:
+        for item, row in zip(items, answer.contributions.tolist(), strict=True):
+            item["contributions"] = _named(answer, row)
     return {
         "model": answer.model.name,
         "version": answer.model.version,
-        "t": from_us(answer.t).isoformat(),
+        "t": _iso(answer.t),
         "t_us": answer.t,
         "log": answer.log,
         "degraded": answer.degraded,
@@ -34,26 +44,78 @@ def predictions_json(answer: Predictions, *, features: bool) -> dict[str, Any]:
     }
 
 
-def _explained(answer: Predictions, i: int) -> dict[str, Any]:
-    row = answer.vectors.matrix[i].tolist()
-    views = {}
-    for view, read in answer.reads.items():
-        found = bool(read.found[i])
-        views[view] = {
-            "status": Status(answer.vectors.status[view][i]).name,
-            "age_s": (answer.t - int(read.versions.event_ts[i])) / 1e6 if found else None,
-            "stale": bool(answer.stale(view)[i]),
+def plain_reply(answer: Answer) -> bytes | None:
+    """Return the JSON of the reply where nothing but scores was asked for; None: use ``predictions_json``.
+
+    A float is written as the shortest text that reads back as the same bits.
+    """
+    scored = answer.scored
+    if scored.scores.ndim != 1 or scored.contributions is not None or scored.model.package.spec.decisions:
+        return None
+    shown = [
+        f'{{"id":"{scored.ids[i]}","score":{score!r}}}'
+        for i, score in enumerate(answer.scores.tolist(), answer.start)
+        if math.isfinite(score)
+    ]
+    if len(shown) < answer.n:
+        return None
+    head = (
+        f'{{"model":"{scored.model.name}","version":"{scored.model.version}","t":"{_iso(scored.t)}","t_us":{scored.t},'
+        f'"log":"{answer.log}","degraded":{"true" if scored.degraded else "false"},"predictions":['
+    )
+    return f"{head}{','.join(shown)}]}}".encode()
+
+
+@lru_cache(maxsize=16)  # of a batch, all are the same
+def _iso(t: int) -> str:
+    return from_us(t).isoformat()
+
+
+def _outcomes(answer: Answer) -> list[dict[str, Any]]:
+    """Return id and score of each row: of several outputs all are given, and the greatest is the score."""
+    scores = answer.scores
+    if scores.ndim == 1:
+        return [{"id": name, "score": score} for name, score in zip(answer.ids, scores.tolist(), strict=True)]
+    return [
+        {"id": name, "score": max(row), "scores": row} for name, row in zip(answer.ids, scores.tolist(), strict=True)
+    ]
+
+
+def _explained(answer: Answer) -> Iterator[dict[str, Any]]:
+    labels = answer.model.assembler.labels
+    views = [view.name for view in answer.model.plan.all_views] if answer.status.shape[1] else []
+    rows = zip(
+        answer.matrix.tolist(), answer.status.tolist(), answer.ages_s.tolist(), answer.stale.tolist(), strict=True
+    )
+    for values, status, ages, stale in rows:
+        yield {
+            # NaN is not JSON: what the model saw as missing is null here.
+            "features": {name: _finite(value) for name, value in zip(labels, values, strict=True)},
+            "views": {
+                view: {"status": Status(code).name, "age_s": _finite(age), "stale": late}
+                for view, code, age, late in zip(views, status, ages, stale, strict=True)
+            },
         }
-    # NaN is not JSON: what the model saw as missing is null here.
-    values = {
-        label: None if math.isnan(value) else value
-        for label, value in zip(answer.model.assembler.labels, row, strict=True)
-    }
-    return {"features": values, "views": views}
 
 
-def error_json(error: SkewlessError) -> dict[str, Any]:
-    """Return an error in the one shape that all routes use."""
+def _named(answer: Answer, row: list[Any]) -> dict[str, Any]:
+    """Return contributions by feature; of several outputs a list for each."""
+    columns = zip(*row, strict=True) if isinstance(row[0], list) else row
+    return dict(zip((*answer.model.assembler.labels, "bias"), columns, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
+    """Return an error in the shape of a path's routes: in parts, or one sentence where a protocol says so.
+
+    >>> error_json(RequestError("input 'x'", "is missing", fix="send it"), "/v2/models/fraud/infer")
+    {'error': "input 'x': is missing. Fix: send it"}
+    """
+    if f"{path}/".startswith(_ONE_SENTENCE):
+        return {"error": error.sentence()}
     return {"error": {"message": error.sentence(), **error.as_dict()}}
 
 
@@ -67,5 +129,9 @@ def http_status(error: SkewlessError) -> int:
 
 
 def retry_after(error: SkewlessError) -> dict[str, str]:
-    """Return the header that tells a client when to try again."""
-    return {"Retry-After": "1"} if isinstance(error, StoreError) else {}
+    """Return the header that tells a client when to try again, or with what."""
+    if error.kind == "access":
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, RateError):
+        return {"Retry-After": str(error.wait_s)}
+    return {"Retry-After": "1"} if isinstance(error, StoreError | BusyError) else {}

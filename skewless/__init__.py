@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skewless.version import __version__
+
 if TYPE_CHECKING:
     from skewless.project import Project
 
-__version__ = "0.1.0"
 __all__ = ["Project", "__version__"]
 
 

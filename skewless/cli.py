@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from skewless import __version__
 from skewless.commands.bootstrap import bootstrap
@@ -17,12 +18,14 @@ from skewless.commands.doctor import doctor
 from skewless.commands.get import get
 from skewless.commands.import_events import import_events
 from skewless.commands.init import init
+from skewless.commands.keys import add_key, list_keys, revoke_key
 from skewless.commands.materialize import materialize
 from skewless.commands.parity import parity
 from skewless.commands.predict import predict
 from skewless.commands.replay import replay
 from skewless.commands.scheduler import scheduler
 from skewless.commands.serve import serve
+from skewless.commands.settings_help import SettingsCommand
 from skewless.commands.status import status
 from skewless.commands.stream import stream
 from skewless.commands.train import train
@@ -31,16 +34,22 @@ from skewless.commands.validate import validate
 
 @dataclass(frozen=True)
 class Verb:
-    """One command, with what its help shows under "Example"."""
+    """One command, with what its help shows under "Example".
+
+    Args:
+        called: what is typed, where it is not the function's name: a word, or a group and a word.
+        kind: how its help is written.
+    """
 
     run: Callable[..., None]
     short: str
     examples: tuple[str, ...]
     called: str = ""
+    kind: type[TyperCommand] = TyperCommand
 
     @property
     def name(self) -> str:
-        """Return what is typed: the function's name, unless Python keeps that word for itself."""
+        """Return what is typed."""
         return self.called or self.run.__name__
 
     @property
@@ -52,6 +61,7 @@ class Verb:
 _ROW = (
     """--row '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'"""
 )
+GROUPS = {"keys": "Say who may ask the prediction server."}
 VERBS = (
     Verb(init, "Write a small working project.", ("skewless init my-project", "skewless init my-project --dry-run")),
     Verb(plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --json")),
@@ -99,7 +109,19 @@ VERBS = (
         serve,
         "Answer predictions over HTTP.",
         ("skewless serve --repo my-project --port 8080", "skewless serve --port 0 --json"),
+        kind=SettingsCommand,
     ),
+    Verb(
+        add_key,
+        "Make an API key; it is shown once.",
+        (
+            "skewless keys add web --repo my-project --scope predict",
+            "skewless keys add shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+        ),
+        called="keys add",
+    ),
+    Verb(list_keys, "List the API keys.", ("skewless keys list --repo my-project",), called="keys list"),
+    Verb(revoke_key, "Forget an API key.", ("skewless keys revoke web --repo my-project",), called="keys revoke"),
     Verb(
         predict,
         "Predict rows, or a file to a file.",
@@ -136,20 +158,31 @@ VERBS = (
 
 def create_app() -> typer.Typer:
     """Return the command line with every verb."""
+    app = _group(
+        "skewless", "Real-time tree models on a feature store, with offline and online values equal bit for bit."
+    )
+    groups = {name: _group(name, text) for name, text in GROUPS.items()}
+    app.callback(epilog="Each verb has its own --help with an example. Start with: skewless init my-project")(_options)
+    for group in groups.values():
+        app.add_typer(group)
+    for verb in VERBS:
+        above, _, word = verb.name.rpartition(" ")
+        place = groups[above] if above else app
+        place.command(word, cls=verb.kind, short_help=verb.short, epilog=verb.epilog)(verb.run)
+    return app
+
+
+def _group(name: str, text: str) -> typer.Typer:
     # Without rich markup, help is plain text: it costs no import of rich.
-    app = typer.Typer(
-        name="skewless",
-        help="Real-time tree models on a feature store, with offline and online values equal bit for bit.",
+    return typer.Typer(
+        name=name,
+        help=text,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(epilog="Each verb has its own --help with an example. Start with: skewless init my-project")(_options)
-    for verb in VERBS:
-        app.command(verb.name, short_help=verb.short, epilog=verb.epilog)(verb.run)
-    return app
 
 
 def main() -> None:

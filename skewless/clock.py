@@ -63,12 +63,16 @@ class OffsetClock:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_OFFSET.pack(0))
+        self._path = path
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _OFFSET.size)
 
     def now_us(self) -> int:
         """Return the present moment, moved by the offset."""
         return time.time_ns() // 1_000 + int(_OFFSET.unpack_from(self._map)[0])
+
+    def __reduce__(self) -> tuple[type[OffsetClock], tuple[Path]]:
+        return OffsetClock, (self._path,)
 
     def set(self, now_us: int) -> None:
         """Move the clock to a moment, for every process that reads the file."""

@@ -8,10 +8,15 @@
     ├── SourceError            4   a source file is missing, broken or has another shape
     ├── GateError              5   a validation or promotion gate said no
     ├── RequestError           6   a prediction request that cannot be answered
+    │   └── AccessError            no API key, or none that is known
+    │       ├── ScopeError         the key does not allow this
+    │       └── RateError          the key has asked too often
     ├── StoreError             7   Redis or the disk refused or is away
     ├── PackageError           8   a model package is missing, altered or not certified
     ├── ConflictError          9   somebody else moved the thing first
-    └── PlaceError            10   a port, socket or folder of this machine is not usable
+    ├── PlaceError            10   a port, socket or folder of this machine is not usable
+    ├── BusyError             11   the server has as much to do as it can
+    └── DeadlineError         12   the time that a caller gave was not enough
 
 An error names the thing, the problem, the value and the fix; it is shown as one sentence each.
 """
@@ -94,6 +99,32 @@ class RequestError(SkewlessError):
     kind = "request"
 
 
+class AccessError(RequestError):
+    """No API key was sent, or none that is valid."""
+
+    kind = "access"
+
+
+class ScopeError(AccessError):
+    """The API key is valid, but does not allow this."""
+
+    kind = "scope"
+
+
+class RateError(AccessError):
+    """The API key has asked more often than it may.
+
+    Args:
+        wait_s: whole seconds after which one more request is answered.
+    """
+
+    kind = "rate"
+
+    def __init__(self, thing: str, problem: str, *, fix: str, value: object = None, wait_s: int = 1) -> None:
+        super().__init__(thing, problem, fix=fix, value=value)
+        self.wait_s = wait_s
+
+
 class StoreError(SkewlessError):
     """Redis or the disk refused, or is away."""
 
@@ -120,3 +151,17 @@ class PlaceError(SkewlessError):
 
     exit_code = 10
     kind = "place"
+
+
+class BusyError(SkewlessError):
+    """The server has as much to do as it can; the request was not begun."""
+
+    exit_code = 11
+    kind = "busy"
+
+
+class DeadlineError(SkewlessError):
+    """The time that a caller gave was not enough."""
+
+    exit_code = 12
+    kind = "deadline"

@@ -6,33 +6,39 @@ for each: of a small request, the steps are the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from skewless.few_number_rows import FewNumberRows
+from skewless.packed_reads import PackedReads
 from skewless.plan import FeaturePlan
 from skewless.row_layout import Bytes, RowLayout
-from skewless.rows import RowCodec
+from skewless.rows import RowCodec, Versions
 from skewless.status import Int64Array, Status, StatusArray, row_status
 from skewless.vector import Matrix
 
 _PRESENT = np.uint8(Status.PRESENT)
+_FEW = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class NumberVectors:
+class NumberVectors(NamedTuple):
     """What the model sees for n rows.
 
     Args:
         matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
         status: of the row read, shape ``(n, n_views)``.
+        event_ts: of the row read, microseconds, shape ``(n, n_views)``; meaningless where none was found.
+        versions: per view, where the rows come from; cut out when they are asked for.
     """
 
     matrix: Matrix
     status: StatusArray
+    event_ts: Int64Array
+    versions: Mapping[str, Versions]
 
 
 class NumberRows:
@@ -48,8 +54,10 @@ class NumberRows:
         self._blanks = [codec.blank for codec in codecs]
         self._sizes = [layout.size for layout in layouts]
         self._starts = [sum(self._sizes[:i]) for i in range(len(layouts))]
+        names = [view.name for view in plan.views]
         self._size = sum(self._sizes)
         self._layouts = layouts
+        self._places = {name: (layout, start) for name, layout, start in zip(names, layouts, self._starts, strict=True)}
         self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
         # The bytes that say whose a row is, of all views; then those that say whether it is one.
         self._tag = np.concatenate([self._bytes("view", "format"), self._bytes("flags")])
@@ -59,6 +67,8 @@ class NumberRows:
         self._event = self._bytes("event")
         self._nulls = self._bytes("nulls")
         self._place(plan)
+        order = None if self._order is None else self._order.tolist()
+        self._few = FewNumberRows(layouts, self._blanks, self._ttl.tolist(), order)
 
     @staticmethod
     def fits(plan: FeaturePlan) -> bool:
@@ -83,20 +93,30 @@ class NumberRows:
         packed = b"".join(filled)
         if len(packed) != n * self._size:
             return None
+        if 0 < n <= _FEW:
+            return self._of_few(packed, n, t)
         # A row of another length moves those behind it, whose tags are then not where they are looked for.
         raw = np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size)
         same = raw.take(self._tag, axis=1) == self._expected
         if not same[:, : self._n_tag].all():
             return None
         found = same[:, self._n_tag :]
-        status = row_status(found, self._moments(raw), t, self._ttl)
+        event_ts = self._moments(raw)
+        status = row_status(found, event_ts, t, self._ttl)
         nulls = np.unpackbits(raw.take(self._nulls, axis=1), axis=1, bitorder="little").take(self._bit, axis=1)
         absent = status != _PRESENT
         if absent.any():
             nulls |= absent.take(self._view, axis=1)
         matrix = self._numbers(raw)
         matrix[nulls.view(np.bool_)] = np.nan
-        return NumberVectors(matrix=matrix, status=status)
+        return NumberVectors(matrix=matrix, status=status, event_ts=event_ts, versions=PackedReads(self._places, raw))
+
+    def _of_few(self, packed: bytes, n: int, t: int) -> NumberVectors | None:
+        few = self._few.vectors(packed, t)
+        if few is None:
+            return None
+        versions = PackedReads(self._places, np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size))
+        return NumberVectors(matrix=few.matrix, status=few.status, event_ts=few.event_ts, versions=versions)
 
     def _numbers(self, raw: Bytes) -> Matrix:
         block = np.empty((len(raw), self._width), dtype=np.float64)

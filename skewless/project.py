@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from infra.planning import Planner, PlanReport
     from infra.run_report import OnStep, Pending, ViewReport
     from infra.streams.streams import Streams
-    from serving.server import ServerConfig
+    from serving.server_config import ServerConfig
     from skewless.spec import ModelSpec
     from skewless.vector import Vocabularies
     from training.dataset import Dataset
@@ -285,9 +285,11 @@ class Project:
             state=self.state, connection=self.connection, views=self.views, packages=self.packages, model=model
         )
 
-    def server_config(self, *, host: str | None = None, port: int | None = None) -> ServerConfig:
+    def server_config(
+        self, *, host: str | None = None, port: int | None = None, workers: int | None = None
+    ) -> ServerConfig:
         """Return what ``serving.server.run_server`` needs."""
-        from serving.server import ServerConfig
+        from serving.server_config import ServerConfig
 
         settings = self.settings
         return ServerConfig(
@@ -297,6 +299,7 @@ class Project:
             clock=self.clock,
             host=settings.host if host is None else host,
             port=settings.port if port is None else port,
+            workers=settings.workers if workers is None else workers,
             settings=settings,
         )
 

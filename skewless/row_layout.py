@@ -138,6 +138,11 @@ class RowLayout:
         return len(self._features)
 
     @property
+    def dtypes(self) -> list[DType]:
+        """Return the types of the features."""
+        return [column.dtype for column in self._features]
+
+    @property
     def _quiet(self) -> AbstractContextManager[object]:
         """Numpy warns of a signalling NaN that is widened to a quiet one."""
         return np.errstate(invalid="ignore") if self._narrow else nullcontext()

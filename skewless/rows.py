@@ -17,7 +17,7 @@ in Python and as unsigned words in Lua (SEMANTICS 2.1, 2.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -80,6 +80,14 @@ class Versions:
             run_id=np.full(n, -1, dtype=np.int64),
             tombstone=np.zeros(n, dtype=np.bool_),
         )
+
+    @staticmethod
+    def joined(parts: Sequence[Versions]) -> Versions:
+        """Return the entries of all parts, one after the other."""
+        if set(map(type, parts)) == {PackedVersions}:
+            return PackedVersions.joined(parts)
+        names = [field.name for field in fields(Versions)]
+        return Versions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +208,7 @@ class RowCodec:
         return ViewRead(
             found=found,
             available=True,
-            versions=_PackedVersions(layout, raw),
+            versions=PackedVersions(layout, raw),
             values=_Columns(places, value),
             nulls=_Columns(places, lambda name: nulls[:, places[name]]),
             mask=nulls,
@@ -243,11 +251,17 @@ class RowCodec:
         return row.tobytes()
 
 
-class _PackedVersions(Versions):
+class PackedVersions(Versions):
     """The versions of packed rows, cut out when they are asked for."""
 
     def __init__(self, layout: RowLayout, raw: Bytes) -> None:
         self.__dict__.update(_layout=layout, _raw=raw)
+
+    @staticmethod
+    def joined(parts: Sequence[Versions]) -> Versions:
+        """Return rows of one layout, one after the other; they stay packed."""
+        raw = np.concatenate([part.__dict__["_raw"] for part in parts])
+        return PackedVersions(parts[0].__dict__["_layout"], raw)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
         layout, raw = self.__dict__["_layout"], self.__dict__["_raw"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from skewless.errors import DefinitionError
@@ -17,7 +17,7 @@ SETTINGS_FILE = "skewless.yaml"
 class Settings(BaseSettings):
     """All settings, with their defaults; environment variables win over the file."""
 
-    model_config = SettingsConfigDict(env_prefix="SKEWLESS_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SKEWLESS_", extra="forbid", frozen=True, allow_inf_nan=False)
 
     redis_url: str | None = Field(None, description="Redis or Valkey URL; none: a private server is started")
     state: str = Field(".skewless", description="folder for plan, log, packages and runs, relative to the repo")
@@ -29,7 +29,25 @@ class Settings(BaseSettings):
     log_flush_seconds: float = Field(1.0, gt=0, description="longest time a prediction waits for its log file")
     log_capacity: int = Field(100_000, gt=0, description="predictions held for the log before they are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="how often the server looks for a moved alias")
+    workers: int = Field(1, ge=1, description="server processes on the one port")
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto", description="API keys: 'required', 'off', or 'auto': required beyond loopback"
+    )
+    tls_cert: str | None = Field(None, description="PEM file of the server's certificate; none: plain HTTP")
+    tls_key: str | None = Field(None, description="PEM file of the certificate's private key")
+    tls_ca: str | None = Field(None, description="PEM file of the authority whose client certificates are asked for")
     max_batch: int = Field(10_000, gt=0, description="most entity rows in one request")
+    body_bytes: int = Field(8_388_608, gt=0, description="longest request body, unpacked")
+    header_bytes: int = Field(65_536, ge=1_024, description="longest request line and headers in all")
+    max_in_flight: int = Field(512, gt=0, description="requests under way in one worker before more are refused")
+    feature_timeout_ms: float = Field(500.0, gt=0, description="longest wait for the online store")
+    deadline_ms: float = Field(0.0, ge=0, description="longest time for a request that names none; 0: no limit")
+    feature_cache_ms: float = Field(0.0, ge=0, description="longest age of a row kept in the server; 0: none is kept")
+    prediction_cache: int = Field(0, ge=0, description="scores kept by model version and vector; 0: none")
+    keep_versions: int = Field(2, ge=1, description="versions of a model that stay loaded, the newest first")
+    drain_seconds: float = Field(0.0, ge=0, description="time between unready and the end of listening, on SIGTERM")
+    breaker_failures: int = Field(5, ge=1, description="failures of the online store in a row that open the breaker")
+    breaker_seconds: float = Field(1.0, gt=0, description="time that an open breaker waits before it tries again")
     skew_limit_ms: float = Field(100.0, gt=0, description="clock offset to Redis above which readiness complains")
     stream_partitions: int = Field(1, gt=0, le=1024, description="partitions of each push source's stream in Redis")
     stream_batch_rows: int = Field(20_000, gt=0, description="most events that a stream worker takes at once")
@@ -40,6 +58,11 @@ class Settings(BaseSettings):
     kafka: str = Field("{}", description="settings of the Kafka client (librdkafka) as a JSON object")
     materialize_cron: str = Field("*/5 * * * *", description="when the scheduler materialises")
     validate_cron: str = Field("0 * * * *", description="when the scheduler checks all sources")
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML reads a bare off as false
 
 
 def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - values are checked by Settings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -9,8 +11,10 @@ from typing import Any, Literal
 
 from skewless.errors import DefinitionError
 
-Algorithm = Literal["lightgbm", "xgboost"]
-Task = Literal["binary", "regression"]
+ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
+TASKS = ("binary", "regression", "multiclass", "ranking")
+Algorithm = str
+Task = Literal["binary", "regression", "multiclass", "ranking"]
 TimeMode = Literal["knowledge", "event_time"]
 LogPolicy = Literal["best_effort", "required"]
 MissingPolicy = Literal["null", "refuse"]
@@ -79,6 +83,8 @@ class Gate:
 
 
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "rmse", "mae"})
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_FEWEST_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +95,12 @@ class ModelSpec:
         name: the model's name in URLs and packages.
         service: the Feast FeatureService with its features, in order.
         labels: where labels, keys and request fields come from.
-        algorithm: the library that trains it.
+        algorithm: the library that trains it: one of ``ALGORITHMS``, or what an installed package
+            registers in the entry point groups ``skewless.trainers`` and ``skewless.runtimes``.
         task: what it predicts.
+        classes: names of the labels 0, 1, ... of a multiclass model.
+        group: of a ranking model the key or request field whose equal values form one query.
+        decisions: name -> lowest score that means it; the last one reached holds. Kept in rising order.
         horizon: how long before ``labels.event_time`` the prediction is asked.
         split: the split by time.
         params: parameters of the library, passed on as they are.
@@ -111,6 +121,9 @@ class ModelSpec:
     algorithm: Algorithm
     split: Split
     task: Task = "binary"
+    classes: tuple[str, ...] = ()
+    group: str | None = None
+    decisions: Mapping[str, float] = field(default_factory=dict)
     horizon: timedelta = timedelta(0)
     params: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 200
@@ -126,12 +139,14 @@ class ModelSpec:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained or named; parameters become what JSON keeps of them."""
         object.__setattr__(self, "params", _plain(self.params))
+        object.__setattr__(self, "classes", tuple(self.classes))
         if not self.name.replace("-", "_").isidentifier():
             raise DefinitionError(
                 "ModelSpec.name", "is not a name", value=self.name, fix="use letters, digits, '-' and '_'"
             )
-        _choice(self.name, "algorithm", self.algorithm, ("lightgbm", "xgboost"))
-        _choice(self.name, "task", self.task, ("binary", "regression"))
+        if not _NAME.fullmatch(self.algorithm):
+            raise self._refusal("algorithm", "is not a name", self.algorithm, f"use one of {', '.join(ALGORITHMS)}")
+        _choice(self.name, "task", self.task, TASKS)
         _choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
         _choice(self.name, "missing", self.missing, ("null", "refuse"))
         _choice(self.name, "log", self.log, ("best_effort", "required"))
@@ -144,6 +159,42 @@ class ModelSpec:
                 value=str(self.horizon),
                 fix="give a length of 0 or more",
             )
+        self._check_classes()
+        self._check_group()
+        self._check_decisions()
+        object.__setattr__(self, "decisions", dict(sorted(self.decisions.items(), key=lambda item: item[1])))
+
+    def _check_classes(self) -> None:
+        if self.task != "multiclass":
+            if self.classes:
+                raise self._refusal("classes", f"belong to no {self.task} model", self.classes, "leave them out")
+            return
+        named = all(_is_text(name) for name in self.classes)
+        if not named or len(set(self.classes)) != len(self.classes) or len(self.classes) < _FEWEST_CLASSES:
+            raise self._refusal(
+                "classes", "are not at least two different names", self.classes, "name the labels 0, 1, ... in order"
+            )
+
+    def _check_group(self) -> None:
+        if (self.group is not None) != (self.task == "ranking"):
+            fix = "name the key or request field that tells queries apart" if self.task == "ranking" else "leave it out"
+            raise self._refusal("group", f"does not fit a {self.task} model", self.group, fix)
+
+    def _check_decisions(self) -> None:
+        if self.decisions and self.task == "multiclass":
+            raise self._refusal(
+                "decisions", "belong to no multiclass model", None, "its decision is its likeliest class"
+            )
+        for name, lowest in self.decisions.items():
+            if not (_is_text(name) and _is_number(lowest)):
+                raise self._refusal("decisions", "are not names with a finite number", {name: lowest}, "correct it")
+        if len(set(self.decisions.values())) != len(self.decisions):
+            raise self._refusal(
+                "decisions", "have equal lowest scores", dict(self.decisions), "give each its own number"
+            )
+
+    def _refusal(self, name: str, problem: str, value: object, fix: str) -> DefinitionError:
+        return DefinitionError(f"model {self.name!r} {name}", problem, value=value, fix=fix)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON values; times are microseconds."""
@@ -158,6 +209,14 @@ class ModelSpec:
         values["gate"] = Gate(**values["gate"])
         values["horizon"] = timedelta(microseconds=values["horizon"])
         return cls(**values)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain(value: object) -> object:

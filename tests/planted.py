@@ -54,12 +54,16 @@ class RuntimeBefore:
         self._change = change
         self.runtime_id = inner.runtime_id
         self.n_features = inner.n_features
+        self.n_outputs = inner.n_outputs
 
     def margin(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return self._inner.margin(self._change(matrix))
 
     def score(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return self._inner.score(self._change(matrix))
+
+    def contributions(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return self._inner.contributions(self._change(matrix))
 
     def close(self) -> None:
         self._inner.close()

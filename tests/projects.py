@@ -19,11 +19,14 @@ import redis
 import skewless
 from infra.online.port import OnlineReader
 from infra.online.redis_store import RedisReader
+from infra.online.service_vectors import ServiceVectors
 from infra.predictions.writer import PredictionWriter
 from infra.sample import write_sample
 from infra.served_model import ServedModel, load_model
-from serving.predictor import Predictions, Predictor
+from serving.answer import Answer
+from serving.predictor import Predictor
 from skewless.clock import OffsetClock
+from skewless.keys import KeyCodec
 from skewless.plan import View
 from skewless.project import Project
 from skewless.rows import RowCodec
@@ -97,15 +100,15 @@ class Place:
 
     def predict(
         self, rows: Sequence[Row], *, model: ServedModel | None = None, online: OnlineReader | None = None
-    ) -> Predictions:
+    ) -> Answer:
         """Predict as the server does; the log is durable on return."""
         return asyncio.run(self._predict(rows, model or self.model, online))
 
-    async def _predict(self, rows: Sequence[Row], model: ServedModel, online: OnlineReader | None) -> Predictions:
+    async def _predict(self, rows: Sequence[Row], model: ServedModel, online: OnlineReader | None) -> Answer:
         reader = online or RedisReader(self.project.redis_url)
         log = self.log()
         try:
-            predictor = Predictor(online=reader, clock=self.project.clock, log=log, max_batch=10_000)
+            predictor = Predictor(online=reader, clock=self.project.clock, log=log)
             return await predictor.predict(model, rows)
         finally:
             log.close()
@@ -134,7 +137,7 @@ class Place:
         temporary.replace(path)
 
     def key(self, view: str, *values: Any) -> bytes:  # noqa: ANN401 - a key of any type
-        name = self.model.keys[view].encode(values)
+        name = KeyCodec(self.model.plan.project, self.model.plan.view(view)).encode(values)
         assert name is not None
         return name
 
@@ -159,6 +162,13 @@ class Place:
             close()
         self.project.close()
         self.project.private.stop()
+
+
+def looked_up(answer: Answer) -> ServiceVectors:
+    """Return what the views answered to all that were scored together."""
+    found = answer.scored.looked_up
+    assert found is not None
+    return found
 
 
 def newest_rows(place: Place) -> pa.Table:

@@ -41,6 +41,7 @@ class Dataset:
         status: per view, rows by status.
         fingerprint: digest of everything above.
         gap: how the time modes differ on the test rows; None without windowed views.
+        groups: which rows are of one query, numbered as they first appear; None unless ranking.
     """
 
     plan: FeaturePlan
@@ -59,6 +60,7 @@ class Dataset:
     reads: Mapping[str, ViewRead] = field(repr=False)
     request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
     gap: ModeGap | None = None
+    groups: Int64Array | None = None
 
     def matrix_for(self, assembler: Assembler) -> Matrix | None:
         """Return the same rows as another model sees them; None if it needs views that are not here."""
@@ -73,7 +75,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """Return the identity of the data: rows, labels, times and values, to the last bit."""
         total = hashlib.sha256(json.dumps(list(self.names)).encode())
-        for array in (self.labels, self.weights, self.t, self.known, self.matrix):
+        groups = [] if self.groups is None else [self.groups]
+        for array in (self.labels, self.weights, self.t, self.known, self.matrix, *groups):
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
 
@@ -154,7 +157,14 @@ def _assemble(
         status={name: count_statuses(status) for name, status in vectors.status.items()},
         reads=reads,
         request=request,
+        groups=None if spec.group is None else _numbered(rows[spec.group]),
     )
+
+
+def _numbered(column: pa.ChunkedArray) -> Int64Array:
+    """Return which value each row has, null too, numbered as they first appear."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def split_rows(

@@ -1,4 +1,4 @@
-"""How good a model is on rows that it never saw, beside the constant base-rate prediction."""
+"""How good a model is on rows that it never saw, beside a constant prediction."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Vector
+from infra.runtimes.port import Scores, Vector
 from skewless.errors import DefinitionError, SourceError
 from skewless.spec import ModelSpec, Task
+from training.auc import auc
+from training.metrics import Metrics
+from training.multiclass import multiclass_metrics
+from training.ranking import Groups, ranking_metrics
 
-Metrics = dict[str, float | None]
 Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
 
 _EPSILON = 1e-15
@@ -22,22 +25,25 @@ _HALF = 0.5
 
 def evaluate(
     labels: Vector,
-    scores: Vector,
+    scores: Scores,
     weights: Vector | None = None,
     *,
     task: Task = "binary",
     base_rate: float | None = None,
+    groups: Groups | None = None,
 ) -> Metrics:
     """Return the metrics of scores against labels; ``baseline_*`` are those of the constant prediction.
 
+    The constant is the base rate; of a multiclass model the share of each class, of a ranking model any number.
     A metric that does not exist (AUC of one class, precision without positives) is None, never NaN.
 
     Args:
-        labels: ``(n,)`` float64; 0 or 1 for a binary task.
-        scores: ``(n,)`` float64 predictions: probabilities, or values.
+        labels: ``(n,)`` float64; 0 or 1 for a binary task, see TrainingSet.
+        scores: float64 predictions: ``(n,)`` probabilities or values, or ``(n, k)`` probabilities of k classes.
         weights: ``(n,)`` sample weights, all 1 if None.
         task: what was predicted.
         base_rate: the constant prediction; the labels' weighted mean if None.
+        groups: ``(n,)`` int64, which rows are of one query, for ranking; all of them if None.
 
     Raises:
         SourceError: no rows, no weight, or lengths that differ.
@@ -46,14 +52,19 @@ def evaluate(
     1.0
     """
     weight = np.ones_like(labels) if weights is None else weights
-    if not (labels.shape == scores.shape == weight.shape) or not weight.sum() > 0:
+    if not (labels.shape == scores.shape[:1] == weight.shape) or not weight.sum() > 0:
         raise SourceError("evaluation", "has no rows, or unequal parts", value=labels.size, fix="widen Split.test")
+    if task == "multiclass":
+        return _sized(labels, *multiclass_metrics(labels, scores, weight))
     base = float(np.average(labels, weights=weight)) if base_rate is None else base_rate
-    measure = _binary if task == "binary" else _regression
-    found = measure(labels, scores, weight, base)
-    constant = measure(labels, np.full_like(scores, base), weight, base)
-    sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
-    return sizes | found | {f"baseline_{name}": value for name, value in constant.items()}
+    constant = np.full_like(scores, base)
+    if task == "ranking":
+        query = np.zeros(labels.size, dtype=np.int64) if groups is None else groups
+        found, baseline = (ranking_metrics(labels, given, weight, query) for given in (scores, constant))
+    else:
+        measure = _binary if task == "binary" else _regression
+        found, baseline = (measure(labels, given, weight, base) for given in (scores, constant))
+    return _sized(labels, base, found, baseline)
 
 
 def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float | None:
@@ -72,23 +83,6 @@ def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float |
     return metrics[spec.gate.metric]
 
 
-def auc(labels: Vector, scores: Vector, weights: Vector | None = None) -> float | None:
-    """Return the chance that a positive scores above a negative, ties counting one half; None for one class.
-
-    >>> auc(np.array([0.0, 1.0, 1.0]), np.array([0.5, 0.5, 0.7]))
-    0.75
-    """
-    weight = np.ones_like(labels) if weights is None else weights
-    _, group = np.unique(scores, return_inverse=True)
-    positive = np.bincount(group, weights=weight * (labels == 1.0))
-    negative = np.bincount(group, weights=weight * (labels != 1.0))
-    pairs = positive.sum() * negative.sum()
-    if pairs == 0:
-        return None
-    below = np.cumsum(negative) - negative
-    return float((positive * (below + negative / 2)).sum() / pairs)
-
-
 def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> list[Row]:
     """Return mean score against mean label in bins of equal count; equal scores share a bin."""
     weight = np.ones_like(labels) if weights is None else weights
@@ -102,6 +96,11 @@ def calibration_error(labels: Vector, scores: Vector, weights: Vector | None = N
     rows = calibration_table(labels, scores, weights, bins)
     total = sum(row["weight"] for row in rows)
     return float(sum(row["weight"] * abs(row["score"] - row["label"]) for row in rows) / total) if total else 0.0
+
+
+def _sized(labels: Vector, base: float, found: Metrics, baseline: Metrics) -> Metrics:
+    sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
+    return sizes | found | {f"baseline_{name}": value for name, value in baseline.items()}
 
 
 def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metrics:

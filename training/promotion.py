@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from infra.last_parity import last_parity
@@ -17,8 +16,8 @@ from skewless.errors import PackageError
 from skewless.plan import FeaturePlan
 from skewless.spec import LOWER_IS_BETTER, Gate, ModelSpec
 from training.dataset import Dataset
-from training.evaluation import evaluate, gate_metric
-from training.train import Trained
+from training.evaluation import gate_metric
+from training.train import Trained, measure
 
 CHAMPION = "champion"
 _ROUNDING = 1 + 1e-9
@@ -119,13 +118,15 @@ def _yardstick(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) 
 
 
 def champion_metrics(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:
-    """Return the champion's quality on the dataset's test rows; None where it needs other views."""
+    """Return the champion's quality on the dataset's test rows; None where it needs other views or has another task."""
     champion = load_model(packages, spec.name, version)
     try:
+        if (champion.package.spec.task, champion.package.spec.classes) != (spec.task, spec.classes):
+            return None
         matrix = dataset.matrix_for(champion.assembler)
         if matrix is None:
             return None
-        scores: npt.NDArray[np.float64] = champion.runtime.score(np.ascontiguousarray(matrix[dataset.test]))
+        scores = champion.runtime.score(np.ascontiguousarray(matrix[dataset.test]))
     finally:
         champion.runtime.close()
-    return evaluate(dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task)
+    return measure(dataset, spec, scores)

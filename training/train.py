@@ -11,6 +11,7 @@ import numpy as np
 
 from infra.packages.package import Package, PackageContents
 from infra.packages.writer import write_package
+from infra.runtimes.port import Scores
 from infra.runtimes.reference import Reference, reference_rows
 from infra.served_model import load_model, pin
 from skewless.clock import from_us
@@ -18,6 +19,7 @@ from skewless.spec import ModelSpec
 from skewless.status import BoolArray
 from training.dataset import Dataset
 from training.evaluation import evaluate, gate_metric
+from training.metrics import Metrics
 from training.profile import profile
 from training.trainers.choice import trainer_for
 from training.trainers.port import TrainedModel, TrainingSet
@@ -40,12 +42,18 @@ def train(dataset: Dataset, spec: ModelSpec, packages: Path, *, threads: int, no
     """
     validation = _rows(dataset, dataset.validation) if dataset.validation.any() else None
     model = trainer_for(spec.algorithm, threads).train(_rows(dataset, dataset.train), spec, validation)
-    scores = model.score(dataset.matrix[dataset.test])
-    metrics = evaluate(dataset.labels[dataset.test], scores, dataset.weights[dataset.test], task=spec.task)
+    metrics = measure(dataset, spec, model.score(dataset.matrix[dataset.test]))
     gate_metric(spec, metrics)
     package = write_package(packages, spec.name, _contents(dataset, spec, model, metrics, now_us))
     load_model(packages, spec.name, package.version).runtime.close()
     return Trained(package=package, metrics=metrics)
+
+
+def measure(dataset: Dataset, spec: ModelSpec, scores: Scores) -> Metrics:
+    """Return the quality of scores of the dataset's test rows."""
+    test = dataset.test
+    groups = None if dataset.groups is None else dataset.groups[test]
+    return evaluate(dataset.labels[test], scores, dataset.weights[test], task=spec.task, groups=groups)
 
 
 def _rows(dataset: Dataset, chosen: BoolArray) -> TrainingSet:
@@ -56,6 +64,7 @@ def _rows(dataset: Dataset, chosen: BoolArray) -> TrainingSet:
         feature_names=dataset.names,
         categorical=categorical,
         weights=dataset.weights[chosen],
+        groups=None if dataset.groups is None else dataset.groups[chosen],
     )
 
 

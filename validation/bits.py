@@ -5,36 +5,37 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from infra.predictions.checksums import checksums, checksums_of_first_format
 from infra.predictions.reader import Logged
-from infra.predictions.record import checksums
+from infra.predictions.record import best_output
 from infra.served_model import ServedModel
-from skewless.status import BoolArray
+from skewless.status import BoolArray, Int64Array
 from skewless.vector import Matrix
 from validation.findings import Cause, Findings
-from validation.rebuilt import Rebuilt
+from validation.rebuilt import Recomputed
 
 _Floats = npt.NDArray[np.float64]
 _Rows = npt.NDArray[np.intp]
 
 
-def compare_bits(model: ServedModel, logged: Logged, rebuilt: Rebuilt, findings: Findings) -> None:
+def compare_bits(model: ServedModel, logged: Logged, again: Recomputed, findings: Findings) -> None:
     """Find every prediction whose vector or score has other bits than the recomputed one."""
     _compare_plans(model, logged, findings)
-    different = ~equal_bits(logged.vectors, rebuilt.vectors.matrix)
-    wrong_score = ~_equal_scores(logged, rebuilt)
-    altered = checksums(logged.vectors, logged.scores) != logged.checksums
+    different = ~equal_bits(logged.vectors, again.matrix)
+    wrong_score = ~_equal_scores(logged, again)
+    altered = _checksums(logged) != logged.checksums
     for i in np.flatnonzero(different.any(axis=1)).tolist():
         for column in np.flatnonzero(different[i]).tolist():
-            cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, different[i], column)
-            detail = f"{logged.vectors[i, column]!r} logged, {rebuilt.vectors.matrix[i, column]!r} recomputed"
+            cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, logged, different[i], column)
+            detail = f"{logged.vectors[i, column]!r} logged, {again.matrix[i, column]!r} recomputed"
             findings.add(logged.ids[i], cause, model.assembler.labels[column], detail)
     alone = ~different.any(axis=1)
     for i in np.flatnonzero(altered & alone).tolist():
-        detail = f"{logged.scores[i]!r} logged, {rebuilt.scores[i]!r} recomputed"
+        detail = f"{logged.scores[i].tolist()} logged, {again.scores[i].tolist()} recomputed"
         findings.add(logged.ids[i], Cause.LOGGED_VALUE, "score" if wrong_score[i] else "checksum", detail)
     odd = np.flatnonzero(wrong_score & alone & ~altered)
     if odd.size:
-        _name_scores(model, logged, rebuilt, odd, findings)
+        _name_scores(model, logged, again, odd, findings)
 
 
 def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
@@ -47,29 +48,50 @@ def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
     return np.asarray(same | (np.isnan(left) & np.isnan(right)), dtype=np.bool_)
 
 
-def _equal_scores(logged: Logged, rebuilt: Rebuilt) -> BoolArray:
-    exact = equal_bits(logged.scores, rebuilt.scores)
+def _checksums(logged: Logged) -> Int64Array:
+    """Return what the checksums of logged rows must be; each format has its own."""
+    outputs = () if logged.scores.ndim == 1 else (logged.scores,)
+    sums = checksums(logged.vectors, logged.score, *outputs)
+    first = np.flatnonzero(logged.formats == 1)
+    if len(first):
+        sums[first] = checksums_of_first_format(logged.vectors[first], logged.score[first])
+    return sums
+
+
+def _equal_scores(logged: Logged, again: Recomputed) -> BoolArray:
+    if logged.scores.shape != again.scores.shape:
+        return np.zeros(len(logged.ids), dtype=np.bool_)
+    outputs = np.column_stack([logged.score, logged.scores])
+    expected = np.column_stack([best_output(again.scores), again.scores])
+    tolerance = logged.tolerance[:, None]
     # A runtime that is not bit-equal was accepted within a tolerance, and is replayed within it.
-    near = np.abs(logged.scores - rebuilt.scores) <= logged.tolerance
-    return np.asarray(exact | (near & (logged.tolerance > 0)), dtype=np.bool_)
+    near = (np.abs(outputs - expected) <= tolerance) & (tolerance > 0)
+    return np.asarray((equal_bits(outputs, expected) | near).all(axis=1), dtype=np.bool_)
 
 
-def _value_cause(model: ServedModel, different: BoolArray, column: int) -> Cause:
+def _same_outputs(left: _Floats, right: _Floats) -> BoolArray:
+    if left.shape != right.shape:
+        return np.zeros(len(left), dtype=np.bool_)
+    return np.asarray(equal_bits(left, right).reshape(len(left), -1).all(axis=1), dtype=np.bool_)
+
+
+def _value_cause(model: ServedModel, logged: Logged, different: BoolArray, column: int) -> Cause:
     """Return who is to blame for a column: a transform is not, where one of its own inputs differs."""
     refs = model.assembler.refs
-    for transform in model.plan.transforms:
+    for transform in model.plan.transforms if logged.source == "entities" else ():
         if transform.name == refs[column].group:
             inputs = [i for i, ref in enumerate(refs) if ref in transform.inputs]
             return Cause.VALUE if different[inputs].any() else Cause.TRANSFORM
     return Cause.VALUE
 
 
-def _name_scores(model: ServedModel, logged: Logged, rebuilt: Rebuilt, rows: _Rows, findings: Findings) -> None:
-    narrow: Matrix = rebuilt.vectors.matrix[rows].astype(np.float32).astype(np.float64)
-    through_float32 = equal_bits(logged.scores[rows], model.runtime.score(np.ascontiguousarray(narrow)))
+def _name_scores(model: ServedModel, logged: Logged, again: Recomputed, rows: _Rows, findings: Findings) -> None:
+    narrow: Matrix = again.matrix[rows].astype(np.float32).astype(np.float64)
+    rounded_scores = model.runtime.score(np.ascontiguousarray(narrow))
+    through_float32 = _same_outputs(logged.scores[rows], rounded_scores)
     for i, rounded in zip(rows, through_float32, strict=True):
         cause = Cause.FLOAT32_SCORE if rounded else Cause.SCORE
-        detail = f"{logged.scores[i]!r} logged, {rebuilt.scores[i]!r} recomputed"
+        detail = f"{logged.scores[i].tolist()} logged, {again.scores[i].tolist()} recomputed"
         findings.add(logged.ids[i], cause, model.name, detail)
 
 

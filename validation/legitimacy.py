@@ -1,8 +1,9 @@
 """Whether the version of a row that a prediction read may have been there (SEMANTICS 2.7).
 
-A read at t that ended at ``read_end`` may find, for each key, anything between::
+A read that began at ``read_start`` (with a feature cache: when the oldest state used was read) and ended at
+``read_end`` may find, for each key, anything between::
 
-    oldest: the winner among rows of runs that ended before t - skew
+    oldest: the winner among rows of runs that ended before read_start - skew
     newest: the winner among rows of runs that began by read_end + skew (times are whole
             microseconds: of two equal ones either may have been first)
 """
@@ -50,7 +51,7 @@ def check_versions(view: View, views: OfflineViews, logged: Logged, rebuilt: Reb
     answered = named.status != Status.UNAVAILABLE
     # Server and publisher each measured their distance to the store's clock; they may err to opposite sides.
     skew = logged.skew_us + max((run.skew_us for run in views.ledger.runs()), default=0)
-    oldest = _standing(view, views, rebuilt, logged.t - skew - 1, "finished")
+    oldest = _standing(view, views, rebuilt, logged.read_start - skew - 1, "finished")
     newest = _standing(view, views, rebuilt, logged.read_end + skew, "started")
     read = _ranks(named.versions)
     too_old, too_new = answered & _less(read, oldest), answered & _less(newest, read)
@@ -93,7 +94,7 @@ def _name_old(view: View, rebuilt: Rebuilt, logged: Logged, rows: npt.NDArray[np
     for i in rows:
         now = tuple(read[i].tolist())
         ends, ranks = best[keys[i]]
-        before = bisect_left(ends, int(logged.t[i])) - 1
+        before = bisect_left(ends, int(logged.read_start[i])) - 1
         stale = now[-1] >= 0 and before >= 0 and ranks[before] > now
         cause = Cause.STALE_WRITE if stale else Cause.LOST_WRITE
         findings.add(logged.ids[i], cause, view.name, f"key {keys[i]} read {now if now[-1] >= 0 else 'nothing'}")

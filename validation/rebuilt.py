@@ -11,6 +11,7 @@ import numpy as np
 from infra.offline.views import OfflineViews
 from infra.predictions.reader import Logged, LoggedRead
 from infra.served_model import ServedModel
+from skewless.errors import StoreError
 from skewless.plan import View
 from skewless.request import Ask, parse_rows
 from skewless.rows import ViewRead
@@ -22,20 +23,29 @@ from validation.window_proof import rebuilt_windows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt:
-    """The predictions of one piece, computed again.
+class Recomputed:
+    """Vectors and scores of the predictions of one piece, computed again.
+
+    Args:
+        matrix: float64, shape ``(n, n_features)``.
+        scores: float64, shape ``(n,)`` or ``(n, k)``.
+    """
+
+    matrix: Matrix
+    scores: Matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt(Recomputed):
+    """Predictions whose features had been looked up.
 
     Args:
         ask: the parsed inputs.
         reads: per view, the log rows named.
-        vectors: what the assembler makes of them.
-        scores: what the runtime makes of those.
     """
 
     ask: Ask
     reads: Mapping[str, ViewRead]
-    vectors: Vectors
-    scores: Matrix
 
 
 def rebuild(model: ServedModel, views: OfflineViews, logged: Logged, findings: Findings) -> Rebuilt:
@@ -46,7 +56,23 @@ def rebuild(model: ServedModel, views: OfflineViews, logged: Logged, findings: F
     reads |= {view.name: rebuilt_windows(view, views, logged, ask, findings) for view in model.plan.windows}
     vectors = model.assembler.assemble(logged.t, reads, ask.fields)
     _check_status(logged, vectors, findings)
-    return Rebuilt(ask=ask, reads=reads, vectors=vectors, scores=model.runtime.score(vectors.matrix))
+    return Rebuilt(ask=ask, reads=reads, matrix=vectors.matrix, scores=model.runtime.score(vectors.matrix))
+
+
+def rescore(model: ServedModel, logged: Logged) -> Recomputed:
+    """Return predictions whose vectors had been sent, scored again.
+
+    Raises:
+        StoreError: an input is no vector of the model.
+    """
+    rows = [json.loads(text) for text in logged.inputs]
+    if any(not isinstance(row, list) or len(row) != model.runtime.n_features for row in rows):
+        raise StoreError("prediction log", "holds inputs that are no vectors of the model", fix="restore the file")
+    sent = np.array(rows, dtype=np.float64)
+    # JSON has neither NaN nor infinities: null stands for them, and the vector says which it was.
+    odd = np.isnan(sent) & ~np.isfinite(logged.vectors)
+    matrix = np.where(odd, logged.vectors, sent)
+    return Recomputed(matrix=matrix, scores=model.runtime.score(matrix))
 
 
 def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> ViewRead:

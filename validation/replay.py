@@ -17,7 +17,7 @@ from skewless.status import BoolArray, Status, count_statuses
 from validation.bits import compare_bits
 from validation.entities import key_rows
 from validation.legitimacy import check_versions
-from validation.rebuilt import Rebuilt, rebuild
+from validation.rebuilt import Rebuilt, rebuild, rescore
 from validation.replay_report import ReplayReport
 from validation.training_gap import add_gap
 from validation.window_proof import check_states
@@ -54,9 +54,13 @@ def replay(
 def _replay_piece(
     report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[Run]
 ) -> None:
+    report.compared += len(logged.ids)
+    if logged.source == "vectors":
+        report.given += len(logged.ids)
+        compare_bits(model, logged, rescore(model, logged), report.findings)
+        return
     rebuilt = rebuild(model, views, logged, report.findings)
     compare_bits(model, logged, rebuilt, report.findings)
-    report.compared += len(logged.ids)
     report.inside_run += int(_inside(logged, runs).sum())
     _count_status(report, model, logged, rebuilt)
     _check_views(report, model, views, logged, rebuilt)
@@ -90,5 +94,5 @@ def _inside(logged: Logged, runs: Sequence[Run]) -> BoolArray:
     for run in reversed(runs):
         # A run that crashed is in flight until the next one that ends, which covers it.
         ended = ended if run.ended_us is None else run.ended_us
-        inside |= (logged.read_end >= run.started_us) & (logged.t <= ended)
+        inside |= (logged.read_end >= run.started_us) & (logged.read_start <= ended)
     return inside

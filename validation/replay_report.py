@@ -17,6 +17,7 @@ class ReplayReport:
 
     Args:
         compared: predictions recomputed.
+        given: those among them whose full vectors had been sent: nothing was read for them.
         findings: every difference; none is the promise.
         status: per view, reads by status.
         absent: per view, the keys that read NOT_FOUND.
@@ -26,6 +27,7 @@ class ReplayReport:
     """
 
     compared: int = 0
+    given: int = 0
     findings: Findings = field(default_factory=Findings)
     status: dict[str, Counter[str]] = field(default_factory=dict)
     absent: dict[str, set[object]] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class ReplayReport:
         """Return plain values, ready for JSON."""
         return {
             "compared": self.compared,
+            "given": self.given,
             "different": self.different,
             "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
             "examples": [asdict(item) for item in self.findings.examples],
@@ -84,6 +87,8 @@ class ReplayReport:
         text += [
             f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
         ]
+        if self.given:
+            text.append(f"  of {self.given:,} the vectors had been sent: they are scored again, nothing was read")
         text += [f"  {line}" for line in self._status_lines()]
         text.append(
             f"{self.inside_run:,} were read while a run was writing; of reads whose key it changed,"

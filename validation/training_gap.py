@@ -18,7 +18,8 @@ from validation.entities import entity_table
 from validation.rebuilt import Rebuilt
 
 Mode = Literal["knowledge", "event_time"]
-Reason = Literal["in_flight", "late", "corrected"]
+_MILLISECOND = 1_000
+Reason = Literal["in_flight", "cached", "late", "corrected"]
 
 
 @dataclass(kw_only=True)
@@ -26,10 +27,11 @@ class TrainingGap:
     """How training in one time mode would differ from what was served.
 
     Args:
-        rows: predictions compared.
+        rows: predictions compared: all but those that were asked as of another time.
         different: predictions whose vector differs.
-        reasons: reads that differ, by view and reason: ``in_flight`` (the run had not ended at t),
-            ``late`` (training uses a row that came later), ``corrected`` (the same with equal event time).
+        reasons: reads that differ, by view and reason: ``in_flight`` (the run had not ended at t), ``cached`` (a
+            feature cache held what stood before), ``late`` (training uses a row that came later), ``corrected``
+            (the same with equal event time).
     """
 
     rows: int = 0
@@ -67,22 +69,27 @@ def add_gap(
         for view in model.plan.windows
     }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
-    gap.rows += len(logged.ids)
-    gap.different += int((~equal_bits(trained, rebuilt.vectors.matrix)).any(axis=1).sum())
+    asked_now = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
+    gap.rows += int(asked_now.sum())
+    gap.different += int((asked_now & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
     for view, read in reads.items():
         reasons = gap.reasons.setdefault(view, Counter())
-        for reason, rows in _reasons(read, rebuilt.reads[view], mode).items():
-            if rows.any():
-                reasons[reason] += int(rows.sum())
+        for reason, rows in _reasons(read, rebuilt.reads[view], mode, logged.read_start < logged.t).items():
+            if (rows & asked_now).any():
+                reasons[reason] += int((rows & asked_now).sum())
 
 
-def _reasons(trained: ViewRead, served: ViewRead, mode: Mode) -> dict[Reason, BoolArray]:
+def _reasons(trained: ViewRead, served: ViewRead, mode: Mode, cached: BoolArray) -> dict[Reason, BoolArray]:
     if trained.block is not None and served.block is not None:
         # Windows come from many rows: any event that one side knows and the other does not.
-        changed = (~equal_bits(trained.block, served.block)).any(axis=1)
-        return {"in_flight" if mode == "knowledge" else "late": np.asarray(changed, dtype=np.bool_)}
+        changed = np.asarray((~equal_bits(trained.block, served.block)).any(axis=1), dtype=np.bool_)
+        return _not_known(changed, cached) if mode == "knowledge" else {"late": changed}
     other = trained.versions.seq != served.versions.seq
     if mode == "knowledge":
-        return {"in_flight": other}
+        return _not_known(other, cached)
     same_event = other & (trained.versions.event_ts == served.versions.event_ts)
     return {"corrected": same_event, "late": np.asarray(other & ~same_event, dtype=np.bool_)}
+
+
+def _not_known(other: BoolArray, cached: BoolArray) -> dict[Reason, BoolArray]:
+    return {"in_flight": other & ~cached, "cached": other & cached}

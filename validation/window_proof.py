@@ -1,10 +1,10 @@
 """Windowed views in logged predictions: computed again from the log, and whether the states may have been so (2.7).
 
 A prediction names, for each entity and log partition, the last position that had been applied to the state which it
-read. From the rows up to there the windows follow. A state read at t, by a read that ended at ``read_end``, lies
+read. From the rows up to there the windows follow. A state that was read between ``read_start`` and ``read_end`` lies
 between two lines::
 
-    applied by then       no event of the entity in a batch whose applying had ended before t - skew is missing
+    applied by then       no event of the entity in a batch whose applying had ended before read_start - skew is missing
     not from the future   no event in a batch that was taken after read_end + skew is there
 """
 
@@ -68,7 +68,7 @@ def check_states(view: WindowView, views: OfflineViews, logged: Logged, ask: Ask
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
         batches = Batches.of(views.connection, part)
-        surely = batches.surely(logged.t - logged.skew_us - 1)
+        surely = batches.surely(logged.read_start - logged.skew_us - 1)
         possibly = batches.possibly(logged.read_end + logged.skew_us)
         position = applied[:, number]
         for i in answered[(position > possibly)[answered]].tolist():

@@ -16,9 +16,10 @@ from infra.compiler.services import check_inputs, compile_request, compile_servi
 from infra.compiler.views import compile_view
 from infra.compiler.windows import compile_windows
 from infra.cron import cron_trigger
+from infra.plugins import is_registered
 from skewless.errors import DefinitionError
 from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
+from skewless.spec import ALGORITHMS, ModelSpec
 from skewless.transforms import TransformRunner
 
 
@@ -53,11 +54,14 @@ def compile_repo(repo: Path) -> Compiled:
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
-    """Check that a model's service exists and holds nothing that a tree model cannot see, and its cron.
+    """Check that a model's service exists and holds nothing that a tree model cannot see, and its names.
 
     Raises:
-        DefinitionError: the service is unknown, one of its features is bytes, or the cron cannot be read.
+        DefinitionError: the service is unknown, one of its features is bytes, the cron cannot be read, nothing
+            trains the algorithm, or the group of a ranking model is neither a key nor a request field.
     """
+    _check_algorithm(spec)
+    _check_group(plan, spec)
     if spec.retrain is not None:
         cron_trigger(f"retrain {spec.name}", spec.retrain)
     for ref in plan.service(spec.service).features:
@@ -67,6 +71,28 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
                 "is of type bytes, which no model can see",
                 fix="leave it out of the feature service",
             )
+
+
+def _check_algorithm(spec: ModelSpec) -> None:
+    if spec.algorithm not in ALGORITHMS and not is_registered("skewless.trainers", spec.algorithm):
+        raise DefinitionError(
+            f"model {spec.name!r} algorithm",
+            "is unknown",
+            value=spec.algorithm,
+            fix=f"use one of {', '.join(ALGORITHMS)}, or install what registers it in skewless.trainers",
+        )
+
+
+def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
+    part = plan.only(spec.service)
+    names = [column.name for column in (*part.join_keys, *part.request)]
+    if spec.group is not None and spec.group not in names:
+        raise DefinitionError(
+            f"model {spec.name!r} group",
+            "is neither a key nor a request field of its service",
+            value=spec.group,
+            fix=f"use one of {', '.join(names)}",
+        )
 
 
 def _project_name(repo: Path) -> str:

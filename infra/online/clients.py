@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 import redis.asyncio
-from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
-from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
@@ -44,16 +43,21 @@ def open_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN401 - re
 
 
 def open_async_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN401 - as above
-    """Return an asynchronous client; it connects when it is used."""
-    options = _timed(timeout_s)
+    """Return an asynchronous client of one server, or of the master that sentinels name; it connects when it is used.
+
+    It does not try again what has failed: whoever uses it knows better when.
+    """
+    options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     if address.kind == "server":
         return redis.asyncio.Redis.from_url(address.url, **options)
-    if address.kind == "cluster":
-        nodes = [AsyncClusterNode(host, port) for host, port in address.hosts]
-        return AsyncRedisCluster(startup_nodes=nodes, **_data_options(address), **options)
-    options["retry"] = AsyncRetry(NoBackoff(), _ONCE_MORE)
     sentinel = AsyncSentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
     return sentinel.master_for(address.service, **_data_options(address), **options)
+
+
+def open_async_node(address: Address, host: str, port: int, timeout_s: float) -> Any:  # noqa: ANN401 - as above
+    """Return an asynchronous client of one node of a cluster, which tries nothing again either."""
+    options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    return redis.asyncio.Redis(host=host, port=port, **_data_options(address), **options)
 
 
 def close_client(client: Any) -> None:  # noqa: ANN401 - as above
@@ -68,6 +72,26 @@ async def close_async_client(client: Any) -> None:  # noqa: ANN401 - as above
     await client.aclose()
     for sentinel in _sentinels(client):
         await sentinel.aclose()
+
+
+async def dial(client: Any, protocol: asyncio.Protocol) -> asyncio.StreamWriter:  # noqa: ANN401 - as above
+    """Open a connection of an asynchronous client, made known as its address says, and hand it to a protocol.
+
+    From then on the client knows nothing of it. That the writer lives keeps it open.
+
+    Raises:
+        RedisError: it cannot be opened, or the server refuses user, password or database.
+    """
+    connection = client.connection_pool.make_connection()
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    writer: asyncio.StreamWriter = connection._writer  # noqa: SLF001 - it has no public name
+    connection._reader = connection._writer = None  # noqa: SLF001 - as above
+    writer.transport.set_protocol(protocol)
+    return writer
 
 
 @contextmanager

@@ -1,87 +1,221 @@
-"""Reading many keys of a cluster at once, also while slots move from node to node."""
+"""Reading many keys of a cluster at once, over one shared connection to each node, also while slots move."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
-from redis.exceptions import AskError, RedisError, ResponseError
+from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
+from infra.online.address import Address
+from infra.online.clients import dial, open_async_node
 from infra.online.cluster_servers import key_slot
-from infra.online.markers import TAG_SLOTS, marker_key_of
-from infra.online.resp import command
+from infra.online.failures import store_error
+from infra.online.gathering import Gathering, Value
+from infra.online.link import Link, settle
+from infra.online.markers import marker_keys, split
+from infra.online.port import Marked
+from infra.online.resp import command, mget
+from infra.online.slot_map import Node, SlotMap
+from skewless.errors import StoreError
 
-Reply = bytes | None | Exception
+_HOPS = 5
+_MOVING = (AskError, TryAgainError)  # MOVED is an ASK too
+_ASKING = command(b"ASKING")
+_SLOTS = command(b"CLUSTER", b"SLOTS")
 
 
 class ClusterReader:
-    """Reads through the connections of redis-py's asynchronous client, which renews its map of slots."""
+    """Holds the map of slots, and one link to each node, made when it is needed.
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
-        self._client = client
+    Args:
+        address: of a cluster.
+        timeout_s: how long a node may take for a reply.
+    """
 
-    async def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the value of each key, in order, from one round trip to every node; None: no value.
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._slots = SlotMap(Node(*host) for host in address.hosts)
+        self._links: dict[Node, Link] = {}
+        self._renewing: asyncio.Task[None] | None = None
+        self._following: set[asyncio.Task[None]] = set()
 
-        The keys of a slot that is on its way to another node are asked for again, each by itself.
+    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        """Have ``done`` called with the row of each key and the marker of each name, from one round trip to each node.
+
+        Where slots move, the request follows them, at the price of more round trips.
+        """
+        if not len(keys) + len(names):
+            done(([], []))
+            return
+        if self._slots.stale:
+            self._follow(keys, names, done)
+            return
+        marks = [self._slots.marker_keys(name) for name in names]
+
+        def finished(values: list[Value], failed: bool) -> None:  # noqa: FBT001 - called by position
+            if failed:
+                self._follow_or_fail(values, keys, names, done)
+            else:
+                done(split(values, len(keys), marks))  # type: ignore[arg-type]  # none is an error
+
+        try:
+            self._send([*keys, *chain.from_iterable(marks)], finished)
+        except RedisClusterException as error:
+            done(self._noted(error))
+
+    def linger(self) -> None:
+        """Do nothing: one node's reply would be awaited at the cost of the others'."""
+
+    def marker_keys(self, name: str) -> list[bytes]:
+        """Return the keys of a marker, as many as there may ever be masters with rows."""
+        return marker_keys(name, spread=True)
+
+    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Leave a sign under each key that stands for so long.
 
         Raises:
-            RedisError: a node stays away.
+            RedisError, RedisClusterException: a node is away.
         """
-        await self._client.initialize()
-        places: defaultdict[Any, list[int]] = defaultdict(list)
+        await self._renewed()
+        for key in keys:
+            await self._led(command(b"SET", key, b"1", b"EX", b"%d" % seconds), key_slot(key))
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        for link in self._links.values():
+            await link.close()
+        tasks = {*self._following, *filter(None, [self._renewing])}
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _send(self, keys: Sequence[bytes], finished: Callable[[list[Value], bool], None]) -> None:
+        """Ask every node for its keys, those of one slot by one command."""
+        by_slot: defaultdict[int, list[int]] = defaultdict(list)
         for i, key in enumerate(keys):
-            places[self._node(key_slot(key))].append(i)
-        asked = [_exchange(node, [command(b"GET", keys[i]) for i in mine]) for node, mine in places.items()]
-        found: list[bytes | None] = [None] * len(keys)
-        for mine, replies in zip(places.values(), await asyncio.gather(*asked), strict=True):
-            for i, reply in zip(mine, replies, strict=True):
-                found[i] = await self._settled(keys[i], reply) if isinstance(reply, Exception) else reply
+            by_slot[key_slot(key)].append(i)
+        by_node: defaultdict[Node, list[list[int]]] = defaultdict(list)
+        for slot, places in by_slot.items():
+            by_node[self._slots.owner(slot)].append(places)
+        gathering = Gathering(len(keys), len(by_slot), finished)
+        for node, parts in by_node.items():
+            calls = [mget([keys[i] for i in places]) for places in parts]
+            self._live(node).ask_all(b"".join(calls), [partial(gathering.take, places) for places in parts])
+
+    def _follow_or_fail(
+        self,
+        values: Sequence[Value],
+        keys: Sequence[bytes],
+        names: Sequence[str],
+        done: Callable[[Marked | StoreError], None],
+    ) -> None:
+        errors = [value for value in values if isinstance(value, Exception)]
+        failure = next((error for error in errors if not isinstance(error, _MOVING)), None)
+        if failure is not None:
+            done(self._noted(failure))
+            return
+        self._slots.stale = True
+        self._follow(keys, names, done)
+
+    def _follow(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        async def follow() -> None:
+            try:
+                answer: Marked | StoreError = await self._followed(keys, names)
+            except (RedisError, RedisClusterException) as error:
+                answer = self._noted(error)
+            done(answer)
+
+        task = asyncio.get_running_loop().create_task(follow())
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _followed(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+        """Ask for everything, with a new map as long as nodes say that slots have moved; then for what is moving."""
+        moved: dict[int, Node] = {}
+        for _ in range(_HOPS):
+            await self._renewed()
+            for slot, node in moved.items():
+                self._slots.move(slot, node)
+            marks = [self._slots.marker_keys(name) for name in names]
+            wanted = [*keys, *chain.from_iterable(marks)]
+            values = await self._sent(wanted)
+            news = {value.slot_id: Node(value.host, value.port) for value in values if isinstance(value, MovedError)}
+            if not news:
+                break
+            moved |= news
+            self._slots.stale = True
+        found = [await self._settled(key, value) for key, value in zip(wanted, values, strict=True)]
+        return split(found, len(keys), marks)
+
+    async def _sent(self, keys: Sequence[bytes]) -> list[Value]:
+        future: asyncio.Future[list[Value]] = asyncio.get_running_loop().create_future()
+        self._send(keys, lambda values, _: settle(future, values))
+        return await future
+
+    async def _settled(self, key: bytes, value: Value) -> bytes | None:
+        if not isinstance(value, Exception):
+            return value
+        if not isinstance(value, _MOVING):
+            raise value
+        found: bytes | None = await self._led(command(b"GET", key), key_slot(key))
         return found
 
-    async def marker_keys(self, names: Sequence[str]) -> list[list[bytes]]:
-        """Return, for each name, the keys of one marker on each master: it vouches for all rows of its server."""
-        await self._client.initialize()
-        parts = {self._node(slot).name: part for part, slot in enumerate(TAG_SLOTS)}.values()
-        return [[marker_key_of(name, part) for part in parts] for name in names]
+    async def _led(self, message: bytes, slot: int) -> Any:  # noqa: ANN401 - replies have any type
+        """Return the reply to a command of one key, sent where the map says and then wherever nodes say."""
+        node, asking, refusal = self._slots.owner(slot), False, None
+        for _ in range(_HOPS):
+            try:
+                return await self._exchanged(node, message, asking=asking)
+            except AskError as error:
+                node, asking, refusal = Node(error.host, error.port), not isinstance(error, MovedError), error
+        raise RedisClusterException(f"the nodes do not agree on slot {slot}") from refusal  # type: ignore[no-untyped-call]
 
-    def _node(self, slot: int) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-        return self._client.nodes_manager.get_node_from_slot(slot)
+    async def _exchanged(self, node: Node, message: bytes, *, asking: bool) -> Any:  # noqa: ANN401 - as above
+        link = self._live(node)
+        if not asking:
+            return await link.call(message)
+        # What ASKING allows is the next command of the same connection.
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        link.ask_all(_ASKING + message, [lambda _: None, partial(settle, future)])
+        return await future
 
-    async def _settled(self, key: bytes, error: Exception) -> bytes | None:
-        if isinstance(error, AskError):
-            # On one connection: redis-py itself asks leave on one and may read on another.
-            node = self._client.get_node(host=error.host, port=error.port)
-            _, reply = await _exchange(node, [command(b"ASKING"), command(b"GET", key)])
+    async def _renewed(self) -> None:
+        """Renew a map that is stale; those who want it at the same time share the work."""
+        if not self._slots.stale:
+            return
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        await asyncio.shield(self._renewing)
+
+    async def _renew(self) -> None:
+        """Take the map of the node that answers first."""
+        self._links = {node: link for node, link in self._links.items() if not link.broken}
+        nodes = self._slots.nodes()
+        replies: asyncio.Queue[tuple[Node, Any]] = asyncio.Queue()
+        for node in nodes:
+            self._live(node).ask(_SLOTS, partial(_tell, replies, node))
+        for _ in nodes:
+            node, reply = await replies.get()
             if not isinstance(reply, Exception):
-                return reply
-        value: bytes | None = await self._client.get(key)
-        return value
+                self._slots.learn(reply, node)
+                return
+        raise reply
+
+    def _live(self, node: Node) -> Link:
+        link = self._links.get(node)
+        if link is None or link.broken:
+            client = open_async_node(self._address, *node, self._timeout_s)
+            link = self._links[node] = Link(partial(dial, client), self._timeout_s)
+        return link
+
+    def _noted(self, error: Exception) -> StoreError:
+        self._slots.stale = True
+        return store_error(self._address.url, error)
 
 
-async def _exchange(node: Any, calls: Sequence[bytes]) -> list[Reply]:  # noqa: ANN401 - redis-py's clients are untyped
-    """Send calls to a node at once; return the reply to each, or the error that came for it."""
-    connection = node.acquire_connection()
-    try:
-        await node.disconnect_if_needed(connection)
-        await connection.send_packed_command(b"".join(calls), check_health=False)
-        return [await _reply(connection) for _ in calls]
-    except (RedisError, OSError) as error:
-        await connection.disconnect(nowait=True)
-        return [error] * len(calls)
-    except BaseException:
-        # Cancelled: replies may be outstanding.
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        node.release(connection)
-
-
-async def _reply(connection: Any) -> Reply:  # noqa: ANN401 - redis-py's clients are untyped
-    try:
-        value: bytes | None = await connection.read_response()
-    except ResponseError as error:
-        return error
-    return value
+def _tell(replies: asyncio.Queue[tuple[Node, Any]], node: Node, reply: Any) -> None:  # noqa: ANN401 - as above
+    replies.put_nowait((node, reply))

@@ -26,8 +26,15 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        problem, fix = _explained(error)
-        raise StoreError(f"Redis at {display_url(url)}", problem, fix=fix) from error
+        raise store_error(url, error) from error
+
+
+def store_error(url: str, error: Exception) -> StoreError:
+    """Return what a failure of a store at ``url`` means to its users."""
+    problem, fix = _explained(error)
+    translation = StoreError(f"Redis at {display_url(url)}", problem, fix=fix)
+    translation.__cause__ = error
+    return translation
 
 
 def _explained(error: Exception) -> tuple[str, str]:

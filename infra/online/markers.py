@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.online.cluster_servers import key_slot
+from infra.online.port import Marked
 from infra.online.servers import Servers
 from skewless.errors import StoreError
 
@@ -133,13 +134,36 @@ def least(values: Sequence[bytes | None], layout: str | None = None) -> int | No
     >>> least([b"7", b"5"]), least([b"7", None]), least([b"7", b"-2"]), least([b"7 a", b"7 b"], "a")
     (5, None, None, None)
     """
-    positions = []
-    for value in values:
-        position, _, kept = (value or b"").partition(b" ")
-        if not position or (layout is not None and kept.decode() != layout):
-            return None
-        positions.append(int(position))
-    return None if min(positions) <= LOST else min(positions)
+    if layout is not None and any(_layout(value) != layout for value in values):
+        return None
+    found = [number for value in values if (number := position(value)) is not None]
+    return min(found) if len(found) == len(values) else None
+
+
+def position(value: bytes | None) -> int | None:
+    """Return a stored position; None if there is none, or it says ``LOST``.
+
+    >>> position(b"7"), position(b"7 a"), position(b"-2"), position(None)
+    (7, 7, None, None)
+    """
+    if not value:
+        return None
+    number = int(value.partition(b" ")[0])
+    return None if number <= LOST else number
+
+
+def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:
+    """Return the n rows that come first, and the least of the stored positions of each marker.
+
+    >>> split([b"row", b"7", b"5"], 1, [[b"m:{1}", b"m:{2}"]])
+    ([b'row'], [5])
+    """
+    found = iter(values[n:])
+    return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
+
+
+def _layout(value: bytes | None) -> str:
+    return (value or b"").partition(b" ")[2].decode()
 
 
 def _tags() -> list[int]:

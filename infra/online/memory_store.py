@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from infra.online.port import Binaries
+from infra.online.port import Binaries, Marked
+from skewless.errors import StoreError
 from skewless.rows import RANK_BYTES
 
 
@@ -57,9 +58,15 @@ class MemoryReader:
         """Return the row of each key, in order."""
         return [self._store.rows.get(key) for key in keys]
 
-    async def get_marked(
-        self, keys: Sequence[bytes], names: Sequence[str]
-    ) -> tuple[list[bytes | None], list[int | None]]:
+    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        """Call ``done`` at once with the row of each key and the marker of each name."""
+        rows, markers = self._store.rows, self._store.markers
+        done(([rows.get(key) for key in keys], [markers.get(name) for name in names]))
+
+    def linger(self) -> None:
+        """Do nothing: replies do not keep anybody waiting."""
+
+    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return the row of each key and the marker of each name, in order."""
         return await self.get(keys), [self._store.markers.get(name) for name in names]
 

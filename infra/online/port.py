@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
+from skewless.errors import StoreError
+
 Binaries: TypeAlias = Sequence[bytes] | pa.LargeBinaryArray  # an Arrow array must not hold nulls
+Marked: TypeAlias = tuple[list[bytes | None], list[int | None]]  # rows, and markers
 
 
 class OnlineWriter(Protocol):
@@ -51,9 +54,21 @@ class OnlineReader(Protocol):
         """Return the row of each key, in order, from one round trip; None: no row."""
         ...
 
-    async def get_marked(
-        self, keys: Sequence[bytes], names: Sequence[str]
-    ) -> tuple[list[bytes | None], list[int | None]]:
+    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        """Have ``done`` called, once, with what ``get_marked`` returns or raises; no task, nothing to await.
+
+        It is called from the loop's thread, perhaps before this returns, and must not raise.
+        """
+        ...
+
+    def linger(self) -> None:
+        """Stay awake for a moment, for a reply that comes sooner than one could be woken; holds up the event loop.
+
+        For those who asked for little and have nothing else to do.
+        """
+        ...
+
+    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return the row of each key and the marker of each name, in order, from the same round trip.
 
         A marker is as the servers have it that were asked for the rows: after a loss it is an older one, or None.

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from infra.online.address import Address, display_url
-from infra.online.clients import close_async_client, open_async_client, open_client
+from infra.online.clients import open_client
 from infra.online.cluster_reader import ClusterReader
 from infra.online.cluster_servers import ClusterServers
 from infra.online.failures import translated
-from infra.online.markers import Markers, least, marker_keys
-from infra.online.port import Binaries
+from infra.online.link import settle
+from infra.online.markers import Markers, least, marker_keys, split
+from infra.online.port import Binaries, Marked
 from infra.online.scan import delete_keys
+from infra.online.server_reader import ServerReader
 from infra.online.servers import OneServer, Servers
 from infra.online.tile_store import TileStore
 from skewless.errors import StoreError
@@ -106,12 +109,12 @@ class BlockingReader:
         with translated(self._url):
             return self._servers.read(keys)
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> tuple[list[bytes | None], list[int | None]]:
+    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
         marks = [marker_keys(name, spread=self._spread) for name in names]
         with translated(self._url):
             values = self._servers.read(keys, [mark for each in marks for mark in each])
-        return _split(values, len(keys), marks)
+        return split(values, len(keys), marks)
 
     def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
@@ -123,43 +126,49 @@ class BlockingReader:
 
 
 class RedisReader:
-    """The asynchronous side: the server reads through it."""
+    """The asynchronous side: the server reads through it, over one connection to each server.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: the store's address.
+        timeout_s: how long the store may take for a reply.
+    """
+
+    def __init__(self, url: str, timeout_s: float = _READ_S) -> None:
         self._url = url
         address = Address.parse(url)
-        self._client: Any = open_async_client(address, _READ_S)
-        self._cluster = ClusterReader(self._client) if address.kind == "cluster" else None
-        self._mget = self._cluster.mget if self._cluster else self._client.mget
+        kind = ClusterReader if address.kind == "cluster" else ServerReader
+        self._reader: ClusterReader | ServerReader = kind(address, timeout_s)
+
+    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        """Have ``done`` called with what ``get_marked`` returns or raises."""
+        self._reader.ask(keys, names, done)
+
+    def linger(self) -> None:
+        """Stay awake for a moment, for a reply that comes sooner than one could be woken."""
+        self._reader.linger()
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip."""
-        if not keys:
-            return []
-        with translated(self._url):
-            return list(await self._mget(keys))
+        return (await self.get_marked(keys, ()))[0]
 
-    async def get_marked(
-        self, keys: Sequence[bytes], names: Sequence[str]
-    ) -> tuple[list[bytes | None], list[int | None]]:
+    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
-        with translated(self._url):
-            marks = await self._cluster.marker_keys(names) if self._cluster else [[name.encode()] for name in names]
-        return _split(await self.get([*keys, *chain.from_iterable(marks)]), len(keys), marks)
+        future: asyncio.Future[Marked] = asyncio.get_running_loop().create_future()
+        self.ask(keys, names, partial(settle, future))
+        return await future
 
     async def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
-        return least(await self.get(marker_keys(name, spread=self._cluster is not None)))
+        return least(await self.get(self._reader.marker_keys(name)))
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Leave a sign under each key that stands for so long."""
         with translated(self._url):
-            for key in keys:
-                await self._client.set(key, b"1", ex=seconds)
+            await self._reader.hold(keys, seconds)
 
     async def close(self) -> None:
         """Give the connections back."""
-        await close_async_client(self._client)
+        await self._reader.close()
 
 
 def _open(url: str) -> Servers:
@@ -167,14 +176,6 @@ def _open(url: str) -> Servers:
     with translated(url):
         client = open_client(address, _WRITE_S)
     return ClusterServers(client) if address.kind == "cluster" else OneServer(client)
-
-
-def _split(
-    values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]
-) -> tuple[list[bytes | None], list[int | None]]:
-    """Return the n rows that come first, and the least of the stored positions of each marker."""
-    found = iter(values[n:])
-    return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
 
 
 def _offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped

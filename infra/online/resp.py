@@ -68,26 +68,30 @@ def command(*parts: bytes, more: int = 0) -> bytes:
     return b"*%d\r\n" % (len(parts) + more) + _bulks(parts)
 
 
-def mget(keys: Binaries, more: Sequence[bytes] = ()) -> Message:
+def mget(keys: Binaries, more: Sequence[bytes] = ()) -> bytes:
     """Return the command that reads many keys, and some more."""
+    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(more))
     if isinstance(keys, pa.Array):
-        body: bytes | memoryview = Bulks(keys).cut(0, len(keys))
-    else:
-        body = keys.bulks() if isinstance(keys, IntegerKeys) else _bulks(keys)
-    return command(b"MGET", more=len(keys) + len(more)), body, _bulks(more)
+        return b"".join((head, Bulks(keys).cut(0, len(keys)), _bulks(more)))
+    if isinstance(keys, IntegerKeys):
+        return b"".join((head, keys.bulks(), _bulks(more)))
+    return head + _bulks([*keys, *more] if more else keys)
 
 
 def _bulks(values: Sequence[bytes]) -> bytes:
-    heads = map(_HEADS.__getitem__, map(len, values))
-    # The line end of each value stands before the next one's head.
-    return b"".join(chain.from_iterable(zip(heads, values, strict=True)))[2:] + b"\r\n" * bool(values)
+    lines: list[bytes] = []
+    for value in values:
+        lines.append(_HEADS[len(value)])
+        lines.append(value)
+    lines.append(b"")
+    return b"\r\n".join(lines)
 
 
 class _Heads(dict[int, bytes]):
-    """What stands before a value of some length."""
+    """The line that stands before a value of some length."""
 
     def __missing__(self, length: int) -> bytes:
-        head = self[length] = b"\r\n$%d\r\n" % length
+        head = self[length] = b"$%d" % length
         return head
 
 

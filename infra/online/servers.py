@@ -108,7 +108,7 @@ class OneServer:
         """Return the value of each key, and of some more, in order, from one round trip; None: no value."""
         if not len(keys) + len(more):
             return []
-        message = b"".join(mget(keys, more))
+        message = mget(keys, more)
         values = self._lanes.read(message)
         if values is None:
             with lent(self.client) as connection:

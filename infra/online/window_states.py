@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
 
@@ -77,6 +78,10 @@ class WindowStates:
         """Return the markers to be read with the states: of each view and partition."""
         return list(chain.from_iterable(means.markers for means in self._means.values()))
 
+    def owner(self, marker: str) -> str:
+        """Return the view that a marker vouches for."""
+        return next(name for name, means in self._means.items() if marker in means.markers)
+
     def names(self, columns: Mapping[str, Sequence[KeyValue | None]], n: int) -> list[bytes | None]:
         """Return the keys of the states of n entity rows: those of the first view, then of the second, and so on."""
         found: list[bytes | None] = []
@@ -88,7 +93,7 @@ class WindowStates:
         self,
         names: Sequence[bytes | None],
         states: Sequence[bytes | None],
-        lost: set[str],
+        lost: AbstractSet[str],
         t: int,
     ) -> WindowReads:
         """Return the features at time ``t``, a whole millisecond, from the states under ``names``.
@@ -103,7 +108,7 @@ class WindowStates:
         applied: dict[str, Applied] = {}
         n = len(names) // max(len(self._means), 1)
         for i, (name, means) in enumerate(self._means.items()):
-            if means.keys is None or lost.intersection(means.markers):
+            if means.keys is None or not lost.isdisjoint(means.markers):
                 reads[name] = missing(means.view, n, available=False)
                 applied[name] = Applied(generation=0, slots=Slots.none())
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,8 +55,12 @@ class Aliases:
 
     def history(self, model: str, alias: str) -> list[Move]:
         """Return every move, oldest first."""
+        return list(self.backwards(model, alias))[::-1]
+
+    def backwards(self, model: str, alias: str) -> Iterator[Move]:
+        """Yield every move, newest first; what is not asked for is not read."""
         folder = alias_folder(self._root, model, alias)
-        return [_read(path) for path in _entries(folder)]
+        return (_read(folder / f"{number(entry)}.json") for entry in reversed(_entries(folder)))
 
     def names(self, model: str) -> list[str]:
         """Return the aliases of a model that ever moved, sorted."""
@@ -96,8 +101,7 @@ class Aliases:
         return move
 
     def _last(self, model: str, alias: str) -> Move | None:
-        entries = _entries(alias_folder(self._root, model, alias))
-        return _read(entries[-1]) if entries else None
+        return next(self.backwards(model, alias), None)
 
     def _conflict(self, model: str, alias: str, expect: str | None) -> ConflictError:
         holder = self.get(model, alias)
@@ -123,12 +127,14 @@ def _append(folder: Path, move: Move) -> None:
         sync_folder(place)
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Return the moves' files, oldest first."""
-    if not folder.is_dir():
+def _entries(folder: Path) -> list[int]:
+    """Return the numbers of the moves, oldest first."""
+    try:
+        with os.scandir(folder) as entries:
+            stems = (entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))
+            return sorted(int(stem) for stem in stems if stem.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [path for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdigit()]
-    return sorted(found, key=lambda path: int(path.stem))
 
 
 def _read(path: Path) -> Move:

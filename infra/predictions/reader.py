@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.predictions.record import READ
+from infra.predictions.record import Source
+from infra.predictions.schema import READ
 from skewless.errors import StoreError
 from skewless.rows import Versions
 from skewless.status import Int64Array, StatusArray
@@ -20,6 +21,26 @@ from skewless.vector import Matrix
 from skewless.windows.tiles import Slots
 
 _PIECE_ROWS = 50_000
+# What files of the first format lack, and what it was then.
+_ROWS = """
+    SELECT * REPLACE (
+        coalesce(asked_at, t) AS asked_at,
+        coalesce(read_start, t) AS read_start,
+        coalesce(source, 'entities') AS source,
+        coalesce(format, 1) AS format
+    )
+    FROM (
+        SELECT * FROM read_parquet(?, union_by_name = true)
+        UNION ALL BY NAME
+        SELECT
+            NULL::BIGINT AS asked_at,
+            NULL::BIGINT AS read_start,
+            NULL::VARCHAR AS source,
+            NULL::DOUBLE[] AS scores,
+            NULL::UTINYINT AS format
+        WHERE false
+    )
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +67,21 @@ class LoggedRead:
 
 @dataclass(frozen=True, kw_only=True)
 class Logged:
-    """Predictions of one model version as arrays of n entries, in the order of their times."""
+    """Predictions of one model version as arrays of n entries, in the order of their times.
 
+    Args:
+        inputs: JSON text of what each caller sent.
+        score: shape ``(n,)``: the largest of the outputs.
+        scores: shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
+        formats: of the files that they stand in.
+        reads: per view; none of full vectors.
+    """
+
+    source: Source
     ids: Sequence[str]
     t: Int64Array
+    asked_at: Int64Array
+    read_start: Int64Array
     read_end: Int64Array
     skew_us: Int64Array
     inputs: Sequence[str]
@@ -57,7 +89,9 @@ class Logged:
     transform_hashes: Sequence[Sequence[str]]
     tolerance: npt.NDArray[np.float64]
     vectors: Matrix
+    score: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
+    formats: npt.NDArray[np.uint8]
     checksums: Int64Array
     reads: dict[str, LoggedRead]
 
@@ -73,16 +107,18 @@ class PredictionLog:
         """Return which model versions answered, in order."""
         if not self._files:
             return []
-        query = "SELECT DISTINCT model, version FROM read_parquet(?) ORDER BY ALL"
+        query = f"SELECT DISTINCT model, version FROM ({_ROWS}) ORDER BY ALL"
         return [ModelVersion(model=model, version=version) for model, version in self._rows(query, [])]
 
     def pieces(self, of: ModelVersion) -> Iterator[Logged]:
-        """Yield the predictions of one model version in pieces of bounded size."""
-        condition = "FROM read_parquet(?) WHERE model = ? AND version = ?"
-        total = self._rows(f"SELECT count(*) {condition}", [of.model, of.version])[0][0]
-        query = f"SELECT * {condition} ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?"
-        for offset in range(0, total, _PIECE_ROWS):
-            yield _logged(self._relation(query, [of.model, of.version, offset]).to_arrow_table())
+        """Yield the predictions of one model version in pieces of bounded size, each from one source."""
+        condition = f"FROM ({_ROWS}) WHERE model = ? AND version = ? AND source = ?"
+        for source in get_args(Source):
+            parameters = [of.model, of.version, source]
+            total = self._rows(f"SELECT count(*) {condition}", parameters)[0][0]
+            query = f"SELECT * {condition} ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?"
+            for offset in range(0, total, _PIECE_ROWS):
+                yield _logged(source, self._relation(query, [*parameters, offset]).to_arrow_table())
 
     def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
         return self._relation(query, parameters).fetchall()
@@ -96,28 +132,40 @@ class PredictionLog:
             ) from error
 
 
-def _logged(table: pa.Table) -> Logged:
-    vectors = table["vector"].combine_chunks()
+def _logged(source: Source, table: pa.Table) -> Logged:
     n = table.num_rows
+    score = table["score"].to_numpy()
     return Logged(
+        source=source,
         ids=table["id"].to_pylist(),
         t=table["t"].to_numpy(),
+        asked_at=table["asked_at"].to_numpy(),
+        read_start=table["read_start"].to_numpy(),
         read_end=table["read_end"].to_numpy(),
         skew_us=table["skew_us"].to_numpy(),
         inputs=table["inputs"].to_pylist(),
         plan_hash=table["plan_hash"].to_pylist(),
         transform_hashes=table["transform_hashes"].to_pylist(),
         tolerance=table["tolerance"].to_numpy(),
-        vectors=_flat(vectors).to_numpy(zero_copy_only=False).reshape(n, -1).copy(),
-        scores=table["score"].to_numpy(),
+        vectors=_matrix(table["vector"]),
+        score=score,
+        scores=score if table["scores"].null_count == n else _matrix(table["scores"]),
+        formats=table["format"].to_numpy(),
         checksums=table["checksum"].to_numpy(),
-        reads=_reads(_flat(table["reads"].combine_chunks()), n),
+        reads=_reads(_flat(table["reads"]), n),
     )
 
 
-def _flat(lists: Any) -> Any:  # noqa: ANN401 - Arrow's array types
-    array = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    return array.flatten()
+def _matrix(lists: pa.ChunkedArray) -> Matrix:
+    flat: Matrix = _flat(lists).to_numpy(zero_copy_only=False)
+    if len(flat) % len(lists):
+        raise StoreError("prediction log", "holds vectors of unequal length", fix="restore the altered file")
+    return flat.reshape(len(lists), -1).copy()
+
+
+def _flat(lists: pa.ChunkedArray) -> Any:  # noqa: ANN401 - Arrow's array types
+    array = lists.combine_chunks()
+    return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array).flatten()
 
 
 def _reads(flat: pa.StructArray, n: int) -> dict[str, LoggedRead]:

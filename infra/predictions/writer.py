@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
-from infra.predictions.record import Record, to_table
+from infra.predictions.batches import to_batch
+from infra.predictions.constants import Constants
+from infra.predictions.record import Record
+from infra.predictions.schema import SCHEMA
+from infra.priority import give_way
 from skewless.errors import StoreError
 
 _MOST_ROWS = 20_000
+_log = structlog.get_logger()
+# Making Arrow of this many rows and records holds the interpreter for about a millisecond; then others have a turn.
+_PIECE_ROWS, _PIECE_RECORDS = 1_024, 512
+_PAUSE_SECONDS = 0.0005
+# What is the same in many rows. Of other columns a dictionary would only be tried, and given up.
+_REPEATED = (
+    *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing"),
+    *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
+    *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
+)
+_Ring = defaultdict[tuple[int, str], deque[Record]]
 
 
 class PredictionWriter:
@@ -36,11 +53,11 @@ class PredictionWriter:
         self._capacity = capacity
         self._flush_seconds = flush_seconds
         self._on_drop = on_drop
-        self._ring: deque[tuple[Record, Future[None] | None]] = deque()
+        self._ring: _Ring = defaultdict(deque)
+        self._waiting: list[Future[None]] = []
         self._held = 0
         self._wake = threading.Condition()
         self._closed = False
-        self._urgent = False
         self._name = uuid.uuid4().hex[:12]
         self._files = 0
         self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
@@ -73,43 +90,45 @@ class PredictionWriter:
         with self._wake:
             room = not self._closed and self._held + n <= self._capacity
             if room:
-                self._ring.append((record, done))
+                self._ring[id(record.origin), record.source].append(record)
                 self._held += n
-                self._urgent |= done is not None
-                if self._urgent or self._held >= _MOST_ROWS:
+                if done is not None:
+                    self._waiting.append(done)
+                if self._waiting or self._held >= _MOST_ROWS:
                     self._wake.notify()
         if not room:
             self._on_drop(n, "full")
         return room
 
     def _work(self) -> None:
+        give_way()
         while True:
             with self._wake:
-                if not (self._closed or self._urgent):
+                if not (self._closed or self._waiting):
                     self._wake.wait(self._flush_seconds)
-                batch, closed = list(self._ring), self._closed
-                self._ring.clear()
-                self._urgent = False
-            if batch:
-                self._write(batch)
+                ring, waiting, closed = self._ring, self._waiting, self._closed
+                self._ring, self._waiting = defaultdict(deque), []
+            if ring:
+                self._write(ring, waiting)
             elif closed:
                 return
 
-    def _write(self, batch: list[tuple[Record, Future[None] | None]]) -> None:
-        records = [record for record, _ in batch]
+    def _write(self, ring: _Ring, waiting: list[Future[None]]) -> None:
+        rows = sum(len(record.ids) for records in ring.values() for record in records)
         error: StoreError | None = None
         try:
-            self._store(to_table(records))
+            self._store(pa.Table.from_batches(list(_batches(ring)), schema=SCHEMA))
         except (OSError, pa.ArrowException) as cause:
             error = StoreError(f"prediction log {self._folder}", f"cannot be written: {cause}", fix="free disk space")
-        rows = sum(len(record.ids) for record in records)
+            self._on_drop(rows, "disk")
+        except Exception as cause:  # noqa: BLE001 - a defect must not end the thread: later records would wait for ever
+            _log.exception("prediction_log_failed", rows=rows)
+            error = StoreError("prediction log", f"cannot hold these predictions: {cause}", fix="see the server's log")
+            self._on_drop(rows, "defect")
         with self._wake:
             self._held -= rows
-        if error is not None:
-            self._on_drop(rows, "disk")
-        for _, done in batch:
-            if done is not None:
-                done.set_exception(error) if error else done.set_result(None)
+        for done in waiting:
+            done.set_exception(error) if error else done.set_result(None)
 
     def _store(self, table: pa.Table) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -117,10 +136,38 @@ class PredictionWriter:
         path = self._folder / f"{first:020d}-{self._name}-{self._files:06d}.parquet"
         temporary = path.with_suffix(".tmp")
         try:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(
+                table,
+                temporary,
+                compression="zstd",
+                use_dictionary=list(_REPEATED),
+                column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
+                write_statistics=["t", "model", "version"],
+            )
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         self._files += 1
+
+
+def _batches(ring: _Ring) -> Iterator[pa.RecordBatch]:
+    """Empty the ring, piece by piece: to free all records at once would hold the interpreter as well."""
+    begun = False
+    for records in ring.values():
+        constants = Constants(records[0].origin, records[0].source)
+        while records:
+            if begun:
+                time.sleep(_PAUSE_SECONDS)
+            begun = True
+            yield to_batch(_piece(records), constants)
+
+
+def _piece(records: deque[Record]) -> list[Record]:
+    piece: list[Record] = []
+    rows = 0
+    while records and rows < _PIECE_ROWS and len(piece) < _PIECE_RECORDS:
+        piece.append(records.popleft())
+        rows += len(piece[-1].ids)
+    return piece

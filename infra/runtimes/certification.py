@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Matrix, Runtime, Vector
+from infra.runtimes.port import Matrix, Runtime, Scores
 from infra.runtimes.reference import Reference
 from skewless.errors import PackageError
 
@@ -41,27 +41,22 @@ def certify(runtime: Runtime, reference: Reference, *, tolerance: float = 0.0) -
         PackageError: margins differ by more than the tolerance (0: in any bit), or margins are equal and
             scores differ by more than one rounding of the link function.
     """
-    if reference.rows.shape[1] != runtime.n_features:
-        raise PackageError(
-            f"runtime {runtime.runtime_id!r}",
-            f"expects {runtime.n_features} features, not those of the reference rows",
-            value=reference.rows.shape[1],
-            fix="train and package the model again",
-        )
+    _check_size(runtime, runtime.n_features, "features", reference.rows.shape[1])
+    _check_size(runtime, runtime.n_outputs, "outputs", reference.n_outputs)
     differs, largest = _compare_margins(runtime, reference)
     if differs and not (tolerance > 0.0 and largest <= tolerance):
-        raise _refusal(runtime, f"differs from the library on {differs} of {reference.margins.size} rows", largest)
+        raise _refusal(runtime, f"differs from the library on {differs} of {len(reference.rows)} rows", largest)
     if not differs:
         _check_scores(runtime, reference)
     return Certificate(
         runtime_id=runtime.runtime_id,
-        rows=reference.margins.size,
+        rows=len(reference.rows),
         bit_equal=differs == 0,
         largest_difference=largest,
     )
 
 
-def same_bits(left: Vector, right: Vector) -> NDArray[np.bool_]:
+def same_bits(left: Scores, right: Scores) -> NDArray[np.bool_]:
     """Compare float64 values as they lie in memory: -0.0 is not 0.0, a NaN is itself.
 
     >>> same_bits(np.array([0.0, np.nan]), np.array([-0.0, np.nan])).tolist()
@@ -71,21 +66,36 @@ def same_bits(left: Vector, right: Vector) -> NDArray[np.bool_]:
     return equal
 
 
+def _check_size(runtime: Runtime, expects: int, what: str, found: int) -> None:
+    if found != expects:
+        raise PackageError(
+            f"runtime {runtime.runtime_id!r}",
+            f"expects {expects} {what}, not those of the reference rows",
+            value=found,
+            fix="train and package the model again",
+        )
+
+
 def _compare_margins(runtime: Runtime, reference: Reference) -> tuple[int, float]:
     """Return the number of rows that differ, batched or alone, and the largest difference."""
     expected = reference.margins
     batched = runtime.margin(reference.rows)
     alone = _one_by_one(runtime, reference.rows)
-    equal = same_bits(batched, expected) & same_bits(alone, expected)
+    equal = _by_row(same_bits(batched, expected) & same_bits(alone, expected))
     gaps = np.maximum(_gap(batched, expected), _gap(alone, expected))
     return int((~equal).sum()), float(gaps.max())
 
 
-def _one_by_one(runtime: Runtime, rows: Matrix) -> Vector:
+def _by_row(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which rows are equal in every output."""
+    return np.asarray(equal.reshape(len(equal), -1).all(axis=1), dtype=np.bool_)
+
+
+def _one_by_one(runtime: Runtime, rows: Matrix) -> Scores:
     return np.array([runtime.margin(rows[index : index + 1])[0] for index in range(rows.shape[0])])
 
 
-def _gap(left: Vector, right: Vector) -> Vector:
+def _gap(left: Scores, right: Scores) -> Scores:
     """Return absolute differences; equal bits are 0, a difference with NaN is infinite."""
     with np.errstate(invalid="ignore"):
         gap = np.abs(left - right)
@@ -100,9 +110,9 @@ def _check_scores(runtime: Runtime, reference: Reference) -> None:
     narrow = expected.astype(np.float32)
     is_float32 = np.array_equal(narrow.astype(np.float64), expected, equal_nan=True)
     ulp = np.spacing(np.abs(narrow)).astype(np.float64) if is_float32 else np.spacing(np.abs(expected))
-    off = _gap(scores, expected) > ulp
+    off = ~_by_row(_gap(scores, expected) <= ulp)
     if off.any():
-        problem = f"has the same margins but other scores on {int(off.sum())} of {expected.size} rows"
+        problem = f"has the same margins but other scores on {int(off.sum())} of {len(expected)} rows"
         raise _refusal(runtime, problem, float(_gap(scores, expected).max()))
 
 

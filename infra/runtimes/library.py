@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,8 +39,9 @@ class NativeLibrary:
         return PackageError(thing, f"the library says: {message[0]}", fix="train and package the model again")
 
 
+@cache
 def open_library(package: str, stem: str, version_file: str, last_error: str) -> NativeLibrary:
-    """Load ``<package>/lib/<stem>.so`` (macOS: ``.dylib``).
+    """Load ``<package>/lib/<stem>.so`` (macOS: ``.dylib``), once: each time would leave garbage behind.
 
     Args:
         package: name of the installed Python package, which is not imported.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from infra.plugins import find_plugin
 from infra.runtimes.lightgbm_capi import LightGBMRuntime
 from infra.runtimes.port import Runtime
+from infra.runtimes.tree_arrays import TreeArraysRuntime
 from infra.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.errors import PackageError
 
@@ -13,13 +16,30 @@ from skewless.errors import PackageError
 def open_runtime(algorithm: str, model_file: Path) -> Runtime:
     """Return the loaded model, not yet certified; the caller closes it.
 
+    An algorithm that is not ours is opened by what a package registers for it in the entry point group
+    ``skewless.runtimes``: a function from the model file to a Runtime.
+
     Raises:
         PackageError: no runtime serves this algorithm, or the file is missing or not a model.
     """
     if not model_file.is_file():
         raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
-    if algorithm == "lightgbm":
-        return LightGBMRuntime.from_file(model_file)
-    if algorithm == "xgboost":
-        return XGBoostRuntime.from_file(model_file)
-    raise PackageError("runtime", "serves no such algorithm", value=algorithm, fix="use one of lightgbm, xgboost")
+    return _opener(algorithm)(model_file)
+
+
+def _opener(algorithm: str) -> Callable[[Path], Runtime]:
+    ours: dict[str, Callable[[Path], Runtime]] = {
+        "lightgbm": LightGBMRuntime.from_file,
+        "xgboost": XGBoostRuntime.from_file,
+        "sklearn": TreeArraysRuntime.from_file,
+    }
+    found = ours.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
+    if found is None:
+        raise PackageError(
+            "runtime",
+            "serves no such algorithm",
+            value=algorithm,
+            fix=f"use one of {', '.join(ours)}, or install what registers it in skewless.runtimes",
+        )
+    opener: Callable[[Path], Runtime] = found
+    return opener

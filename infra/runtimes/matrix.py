@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.runtimes.port import Matrix
+from infra.runtimes.port import Matrix, Scores
 from skewless.errors import RequestError
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 def check_matrix(matrix: Matrix, n_features: int) -> int:
@@ -14,14 +16,26 @@ def check_matrix(matrix: Matrix, n_features: int) -> int:
     Raises:
         RequestError: not float64, not C-contiguous, or another width.
     """
-    if matrix.shape[1:] != (n_features,):
+    shape = matrix.shape
+    if shape[1:] != (n_features,):
         raise RequestError(
-            "matrix", "has another shape than the model", value=str(matrix.shape), fix=f"give (n, {n_features})"
+            "matrix", "has another shape than the model", value=str(shape), fix=f"give (n, {n_features})"
         )
-    if matrix.dtype != np.float64:
+    if matrix.dtype != _FLOAT64:
         raise RequestError("matrix", "is not float64", value=str(matrix.dtype), fix="keep values float64 end to end")
-    if not (matrix.flags.c_contiguous and matrix.flags.aligned):
+    flags = matrix.flags
+    if not (flags.c_contiguous and flags.aligned):
         raise RequestError(
             "matrix", "is not C-contiguous", value=str(matrix.strides), fix="build it row by row, or copy it once"
         )
-    return int(matrix.shape[0])
+    rows: int = shape[0]
+    return rows
+
+
+def by_output(values: Scores, rows: int, n_outputs: int, *rest: int) -> Scores:
+    """Return a library's flat answer as ``(rows, ...)``, of several outputs as ``(rows, n_outputs, ...)``.
+
+    >>> by_output(np.zeros(6), 2, 3).shape, by_output(np.zeros(2), 2, 1).shape, by_output(np.zeros(8), 2, 1, 4).shape
+    ((2, 3), (2,), (2, 4))
+    """
+    return values.reshape((rows, *rest) if n_outputs == 1 else (rows, n_outputs, *rest))

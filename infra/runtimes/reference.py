@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.runtimes.matrix import check_matrix
-from infra.runtimes.port import Matrix, Vector
+from infra.runtimes.port import Matrix, Scores
 from skewless.errors import PackageError
 
 _RANDOM_ROWS = 192
 _EDGE_ROWS = 256
 _EDGE_SHARE = 0.5
 _HUGE = 1e100
+_MATRIX = 2
 _DENORMAL = 5e-324
 # LightGBM reads |x| <= 1e-35 (as float32) as zero: both sides of that bound are edge values.
 _SPECIAL = (0.0, -0.0, np.inf, -np.inf, _DENORMAL, -_DENORMAL, 1e-35, -1e-35, 1.1e-35, 1e-30, 1.7e308, -1.7e308, 3.5e38)
@@ -27,23 +28,29 @@ class Reference:
 
     Args:
         rows: ``(n, n_features)`` float64, NaN where missing.
-        margins: ``(n,)`` float64 raw margins.
-        scores: ``(n,)`` float64 predictions.
+        margins: ``(n,)`` float64 raw margins; of k outputs ``(n, k)``.
+        scores: float64 predictions of the same shape.
     """
 
     rows: Matrix
-    margins: Vector
-    scores: Vector
+    margins: Scores
+    scores: Scores
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together, or hold nothing."""
         rows = check_matrix(self.rows, self.rows.shape[-1])
         for name, values in (("margins", self.margins), ("scores", self.scores)):
-            if rows == 0 or values.shape != (rows,) or values.dtype != np.float64:
+            fits = values.shape[:1] == (rows,) and values.ndim <= _MATRIX and values.shape == self.margins.shape
+            if rows == 0 or not fits or values.dtype != np.float64:
                 found = f"{values.dtype} {values.shape} for {rows} rows"
                 raise PackageError(
                     f"reference {name}", "do not fit the rows", value=found, fix="package the model again"
                 )
+
+    @property
+    def n_outputs(self) -> int:
+        """Return the numbers per row."""
+        return 1 if self.margins.ndim == 1 else self.margins.shape[1]
 
 
 def reference_rows(thresholds: Sequence[tuple[int, float]], n_features: int, seed: int) -> Matrix:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from infra.runtimes.library import NativeLibrary, open_library
-from infra.runtimes.matrix import check_matrix
-from infra.runtimes.port import Matrix, Vector
+from infra.runtimes.matrix import by_output, check_matrix
+from infra.runtimes.port import Matrix, Scores, Vector
+from infra.runtimes.xgboost_cells import Cells, array_interface
 from skewless.errors import PackageError
 
 _VALUE = 0
 _MARGIN = 1
+_CONTRIBUTIONS = 2
+_LARGEST = float(np.finfo(np.float32).max)
+_NEW_MATRIX = b'{"missing":NaN,"nthread":1}'
 
 
 def load_library() -> NativeLibrary:
@@ -28,7 +33,7 @@ def load_library() -> NativeLibrary:
 
 
 class XGBoostRuntime:
-    """An XGBoost model of one output; see Runtime for the contract.
+    """An XGBoost model; see Runtime for the contract.
 
     The matrix is read in place as float64; XGBoost itself compares and adds in float32, so results are
     float32 numbers, widened. Its result buffer belongs to the calling thread and is copied at once.
@@ -38,7 +43,7 @@ class XGBoostRuntime:
         name: what errors call it.
 
     Raises:
-        PackageError: XGBoost is missing, the bytes are not a model, or it has several outputs.
+        PackageError: XGBoost is missing, or the bytes are not a model.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
@@ -46,6 +51,7 @@ class XGBoostRuntime:
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()
+        self._idle: list[Cells] = []
         if not model:  # XGBoost 3.2 aborts the process on an empty buffer
             raise PackageError(name, "is empty", fix="train and package the model again")
         self._call("XGBoosterCreate", None, 0, ctypes.byref(self._booster))
@@ -54,7 +60,7 @@ class XGBoostRuntime:
             self._call("XGBoosterLoadModelFromBuffer", self._booster, model, len(model))
             self._call("XGBoosterSetParam", self._booster, b"nthread", b"1")
             self._n_features = self._count()
-            self._require_one_output()
+            self._n_outputs = self._outputs()
         except PackageError:
             self.close()
             raise
@@ -74,62 +80,92 @@ class XGBoostRuntime:
         """Return the width of the matrix."""
         return self._n_features
 
-    def margin(self, matrix: Matrix) -> Vector:
-        """Return what ``Booster.inplace_predict(matrix, predict_type="margin")`` returns, widened."""
-        return self._predict(matrix, _MARGIN)
+    @property
+    def n_outputs(self) -> int:
+        """Return the numbers per row."""
+        return self._n_outputs
 
-    def score(self, matrix: Matrix) -> Vector:
+    def margin(self, matrix: Matrix) -> Scores:
+        """Return what ``Booster.inplace_predict(matrix, predict_type="margin")`` returns, widened."""
+        return self._predict(matrix, _CONFIG[_MARGIN])
+
+    def score(self, matrix: Matrix) -> Scores:
         """Return what ``Booster.inplace_predict(matrix)`` returns, widened."""
-        return self._predict(matrix, _VALUE)
+        return self._predict(matrix, _CONFIG[_VALUE])
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        """Return what ``Booster.predict(DMatrix(matrix), pred_contribs=True)`` returns, widened; see Runtime.
+
+        A DMatrix refuses what float32 cannot hold, infinities too: such a value counts as float32's largest.
+        """
+        rows = check_matrix(matrix, self._n_features)
+        self._require_open()
+        width = self._n_features + 1
+        if not rows:
+            return by_output(np.empty(0), 0, self._n_outputs, width)
+        found = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self._n_outputs * width)
+        return by_output(found, rows, self._n_outputs, width)
 
     def close(self) -> None:
         """Free the model."""
+        while self._idle:
+            self._idle.pop().free()
         if self._booster.value is not None:
             self._call("XGBoosterFree", self._booster)
             self._booster = ctypes.c_void_p()
 
-    def _predict(self, matrix: Matrix, kind: int) -> Vector:
+    def _predict(self, matrix: Matrix, config: bytes) -> Scores:
         rows = check_matrix(matrix, self._n_features)
+        self._require_open()
+        if rows == 0:
+            return by_output(np.empty(0), 0, self._n_outputs)
+        with self._cells() as cells:
+            self._ask(matrix, rows, config, cells)
+            return by_output(cells.take(rows * self._n_outputs), rows, self._n_outputs)
+
+    def _ask(self, matrix: Matrix, rows: int, config: bytes, cells: Cells) -> None:
+        given = cells.give(matrix, rows)
+        self._call("XGBoosterPredictFromDense", self._booster, given, config, cells.proxy, *cells.answer)
+
+    def _explain(self, matrix: Matrix, size: int) -> Vector:
+        made = ctypes.c_void_p()
+        self._call("XGDMatrixCreateFromDense", array_interface(matrix), _NEW_MATRIX, ctypes.byref(made))
+        try:
+            with self._cells() as cells:
+                config = _CONFIG[_CONTRIBUTIONS]
+                self._call("XGBoosterPredictFromDMatrix", self._booster, made, config, *cells.answer)
+                return cells.take(size)
+        finally:
+            self._call("XGDMatrixFree", made)
+
+    @contextmanager
+    def _cells(self) -> Iterator[Cells]:
+        """Lend cells that no other thread uses; there are as many as calls were ever in flight."""
+        try:
+            cells = self._idle.pop()
+        except IndexError:
+            cells = Cells(self._library, self._name, self._n_features)
+        try:
+            yield cells
+        finally:
+            self._idle.append(cells)
+
+    def _require_open(self) -> None:
         if self._booster.value is None:
             raise PackageError(self._name, "is closed", fix="open it again")
-        if rows == 0:
-            return np.empty(0, dtype=np.float64)
-        return self._read(matrix, kind).astype(np.float64)
-
-    def _read(self, matrix: Matrix, kind: int) -> NDArray[np.float32]:
-        """Return XGBoost's own buffer, which stands until the next call of this thread."""
-        shape, result = ctypes.POINTER(ctypes.c_uint64)(), ctypes.POINTER(ctypes.c_float)()
-        dimensions = ctypes.c_uint64()
-        self._call(
-            "XGBoosterPredictFromDense",
-            self._booster,
-            _array_interface(matrix),
-            _config(kind),
-            None,
-            ctypes.byref(shape),
-            ctypes.byref(dimensions),
-            ctypes.byref(result),
-        )
-        return np.ctypeslib.as_array(result, shape=tuple(shape[: dimensions.value]))
 
     def _count(self) -> int:
         out = ctypes.c_uint64()
         self._call("XGBoosterGetNumFeature", self._booster, ctypes.byref(out))
         return out.value
 
-    def _require_one_output(self) -> None:
-        probe = self._read(np.full((1, self._n_features), np.nan), _MARGIN)
-        if probe.shape != (1,):
-            raise PackageError(self._name, "has several outputs", value=probe.size, fix="train binary or regression")
+    def _outputs(self) -> int:
+        with self._cells() as cells:
+            self._ask(np.full((1, self._n_features), np.nan), 1, _CONFIG[_MARGIN], cells)
+            return math.prod(cells.shape())
 
     def _call(self, function: str, *args: object) -> None:
         self._library.call(self._name, function, *args)
-
-
-def _array_interface(matrix: Matrix) -> bytes:
-    rows, columns = matrix.shape
-    text = f'{{"data":[{matrix.ctypes.data},true],"shape":[{rows},{columns}],"typestr":"<f8","version":3}}'
-    return text.encode()
 
 
 def _config(kind: int) -> bytes:
@@ -137,6 +173,9 @@ def _config(kind: int) -> bytes:
         b'{"type":%d,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
         b'"cache_id":0,"missing":NaN}' % kind
     )
+
+
+_CONFIG = {kind: _config(kind) for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)}
 
 
 def _declare(library: ctypes.CDLL) -> None:
@@ -149,6 +188,10 @@ def _declare(library: ctypes.CDLL) -> None:
         "XGBoosterLoadModelFromBuffer": [pointer, text, ctypes.c_uint64],
         "XGBoosterGetNumFeature": [pointer, pointer],
         "XGBoosterPredictFromDense": [pointer, text, text, pointer, pointer, pointer, pointer],
+        "XGBoosterPredictFromDMatrix": [pointer, pointer, text, pointer, pointer, pointer],
+        "XGDMatrixCreateFromDense": [text, text, pointer],
+        "XGProxyDMatrixCreate": [pointer],
+        "XGDMatrixFree": [pointer],
     }
     for name, types in signatures.items():
         getattr(library, name).argtypes = types

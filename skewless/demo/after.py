@@ -17,7 +17,7 @@ _NOWHERE = "redis://127.0.0.1:1"
 def retrain(walk: Walk, client: Client) -> None:
     """Let the scheduler do all its jobs once, and watch the running server take the new versions up."""
     with walk.stage("Scheduler round: materialise, validate, retrain, promote") as say:
-        before = {item["model"]: item["version"] for item in client.models()["models"]}
+        before = {model.name: model.version for model in client.models()}
         for job in run_once(walk, "scheduler", "--once")["jobs"]:
             reason = (
                 job["detail"].get("reason")
@@ -29,7 +29,7 @@ def retrain(walk: Walk, client: Client) -> None:
         for model, version in after.items():
             reply = client.predict(walk.asked[-RACE_ROWS:], model=model)
             moved = f"went from {before[model]} to" if version != before[model] else "stays with"
-            say(f"{model}: the running server {moved} {version}; it answered {RACE_ROWS} rows with {reply['version']}")
+            say(f"{model}: the running server {moved} {version}; it answered {RACE_ROWS} rows with {reply.version}")
         walk.facts["versions"] = after
 
 
@@ -70,7 +70,7 @@ def _wait_for_versions(walk: Walk, client: Client) -> dict[str, str]:
     wanted = {spec.name: aliases.get(spec.name, "champion") for spec in walk.project.models}
     deadline = time.monotonic() + START_SECONDS
     while True:
-        served = {item["model"]: item["version"] for item in client.models()["models"]}
+        served = {model.name: model.version for model in client.models()}
         if served == wanted or time.monotonic() > deadline:
             return served
         time.sleep(0.05)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from infra.offline.as_of import TIME
 from infra.offline.labels import KNOWN, LABEL
-from skewless.client import Client
+from skewless.client import Client, ViewRead
 from skewless.clock import from_us
 from skewless.demo.feed import Feed
 from skewless.demo.gains import Scored, gains
@@ -98,7 +97,7 @@ class Hours:
             self._move(hour, self._recent(due) if racing else [])
         for spec in walk.project.models:
             reply = self.client.predict(due, model=spec.name)
-            walk.scores.setdefault(spec.name, []).extend(item["score"] for item in reply["predictions"])
+            walk.scores.setdefault(spec.name, []).extend(reply.scores)
         walk.asked.extend(due)
 
     def _publish(self) -> None:
@@ -185,14 +184,14 @@ def _live_quality(walk: Walk, rows: pa.Table, say: Say) -> None:
 def _sample(walk: Walk, client: Client, due: list[Row]) -> None:
     reply = client.predict(due[:_SHOWN], model=walk.project.models[0].name, features=True)
     keys = [column.name for column in walk.project.applied.plan.join_keys]
-    for row, item in zip(due, reply["predictions"], strict=False):
-        ages = ", ".join(f"{view} {_age(read)}" for view, read in item["views"].items())
+    for row, item in zip(due, reply, strict=False):
+        ages = ", ".join(f"{view} {_age(read)}" for view, read in item.views.items())
         key = " ".join(str(row[name]) for name in keys if name in row)
-        walk.sample.append(f"{from_us(reply['t_us']):%m-%d %H:%M} {key}: {item['score']:.3f}  ({ages})")
+        walk.sample.append(f"{from_us(reply.t_us):%m-%d %H:%M} {key}: {item.score:.3f}  ({ages})")
 
 
-def _age(read: dict[str, Any]) -> str:
-    if read["status"] != "PRESENT" or read.get("age_s") is None:
-        return str(read["status"])
-    hours = read["age_s"] / 3600
+def _age(read: ViewRead) -> str:
+    if read.status != "PRESENT" or read.age_s is None:
+        return read.status
+    hours = read.age_s / 3600
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} d"  # noqa: PLR2004 - two days

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from skewless.demo.after import compare_store, replay, retrain, where_next
 from skewless.demo.before import prepare
+from skewless.demo.faces import ask_every_face
 from skewless.demo.feed import Feed
 from skewless.demo.hours import Hours
 from skewless.demo.processes import StreamWorker, serving
@@ -54,6 +55,7 @@ def _live(walk: Walk, rows: pa.Table) -> None:
         with serving(walk) as client:
             with ThreadPoolExecutor(2) as pool:
                 Hours(walk=walk, client=client, feed=feed, worker=worker, rows=rows, pool=pool).live()
+            ask_every_face(walk, client)
             retrain(walk, client)
             compare_store(walk)
     finally:

@@ -39,13 +39,18 @@ def test_the_server_loads_no_offline_library() -> None:
 
 def test_the_package_loads_the_standard_library_alone() -> None:
     modules = loaded_by("skewless")
-    assert {name for name in modules if name.startswith("skewless.")} == set()
+    assert {name for name in modules if name.startswith("skewless.")} == {"skewless.version"}
     assert packages(modules) - OUR_PACKAGES - sys.stdlib_module_names == set()
 
 
 def test_the_command_line_loads_no_data_library() -> None:
     heavy = OFFLINE | {"duckdb", "fastapi", "numpy", "pyarrow", "uvicorn"}
     assert packages(loaded_by("skewless.cli")) & heavy == set()
+
+
+def test_the_client_of_threads_loads_little() -> None:
+    heavy = OFFLINE | {"asyncio", "fastapi", "numpy", "pyarrow", "pydantic", "ssl", "uvicorn"}
+    assert packages(loaded_by("skewless.client")) & heavy == set()
 
 
 @pytest.mark.parametrize("module", ["skewless.errors", "skewless.dtypes", "skewless.spec", "skewless.plan"])

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.online.memory_store import MemoryReader, MemoryStore
-from infra.online.port import OnlineReader, OnlineWriter
+from infra.online.port import Marked, OnlineReader, OnlineWriter
 from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
+from skewless.errors import StoreError
+from tests.servers.node import until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +51,19 @@ class Store:
         finally:
             writer.close()
 
-    def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> tuple[list[bytes | None], list[int | None]]:
-        """Return rows and markers as the server of predictions reads them."""
+    def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+        """Return rows and markers as the server of predictions reads them; a callback must be told the same."""
 
-        async def read() -> tuple[list[bytes | None], list[int | None]]:
+        async def read() -> Marked:
             reader = self._reader()
+            told: list[Marked | StoreError] = []
             try:
-                return await reader.get_marked(keys, names)
+                reader.ask(keys, names, told.append)
+                found = await reader.get_marked(keys, names)
+                # A cluster's answer may take another way than the one asked for later.
+                await asyncio.to_thread(until, lambda: told)
+                assert told == [found]
+                return found
             finally:
                 await reader.close()
 

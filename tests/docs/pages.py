@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +15,14 @@ _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
 
 
+@dataclass(frozen=True)
+class Step:
+    """A command of a session, and what the page shows of its output."""
+
+    command: str
+    shown: str
+
+
 def page(name: str) -> str:
     """Return a page of docs/."""
     return (DOCS / name).read_text(encoding="utf-8")
@@ -22,6 +31,12 @@ def page(name: str) -> str:
 def blocks(text: str, language: str) -> list[str]:
     """Return the fenced blocks of a language, in order."""
     return [body for found, body in _FENCE.findall(text) if found == language]
+
+
+def steps(text: str) -> list[Step]:
+    """Return the commands of the console blocks, each with the lines up to the next one."""
+    found = [part for block in blocks(text, "console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    return [Step(*part.split("\n", 1)) for part in found]
 
 
 def prose(text: str) -> str:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
-from prometheus_client import Counter
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
 
 from infra.compiler.aggregates import ALIASES
 from infra.compiler.event_sources import SOURCE_TAGS
 from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE
 from infra.compiler.windows import VIEW_TAGS
 from infra.packages.package import PackageContents
-from infra.predictions.record import SCHEMA
+from infra.predictions.schema import SCHEMA
 from infra.runtimes.reference import Reference
 from infra.streams.metrics import TallyCollector
 from infra.streams.tally import Tally
-from serving.app import PredictRequest, Serving, create_app
+from serving.app import Serving, create_app
 from serving.metrics import Metrics
 from serving.models import ModelTable
+from serving.predict_route import PredictRequest
 from serving.predictor import Predictor
 from serving.reply import http_status
 from skewless.errors import SkewlessError
 from skewless.settings import Settings
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.spec import Gate, LabelSource, ModelSpec, Split, Task
 from skewless.status import Status
 from skewless.windows.view import Function
+from tests.docs.error_kinds import tree_of
 from tests.docs.pages import names, page, section, table
 from training.evaluation import evaluate
 from validation.findings import GLOSS
@@ -52,8 +53,11 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
 def test_every_metric_is_documented_with_type_and_labels() -> None:
     rows = table(page("metrics.md"), "metric", "type", "labels", "meaning")
     found = {names(row["metric"])[0]: (row["type"], names(row["labels"])) for row in rows}
-    series = [item for item in vars(Metrics()).values() if isinstance(item, MetricWrapperBase)]
-    assert found == {exposed_name(item): (item._type, list(item._labelnames)) for item in series}
+    metrics = Metrics()
+    labels = {family.name: list(family.labels) for family in metrics.families}
+    shown = text_string_to_metric_families(metrics.render().decode())
+    types = {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in shown}
+    assert found == {name: (kind, labels.get(name, [])) for name, kind in types.items()}
 
 
 def test_every_metric_of_the_stream_is_documented() -> None:
@@ -63,13 +67,8 @@ def test_every_metric_of_the_stream_is_documented() -> None:
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
-def exposed_name(item: MetricWrapperBase) -> str:
-    """Return a metric's name as Prometheus sees it."""
-    return f"{item._name}_total" if isinstance(item, Counter) else item._name
-
-
 def test_every_route_is_documented() -> None:
-    rows = table(section(page("serving.md"), "Routes"), "route", "answers")
+    pages = [table(section(page(name), "Routes"), "route", "answers") for name in ("serving.md", "oip.md")]
     app = create_app(
         Serving(
             models=cast("ModelTable", None),
@@ -78,9 +77,12 @@ def test_every_route_is_documented() -> None:
             reload_seconds=1.0,
         )
     )
-    routes: list[Any] = list(app.routes)
-    exist = {f"{method} {route.path}" for route in routes for method in route.methods - {"HEAD"}}
-    assert set(only([row["route"] for row in rows])) == exist - {"GET /docs/oauth2-redirect"}
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    exist = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    exist |= {"GET /openapi.json", "GET /docs", "GET /redoc"}
+    found = [set(only([row["route"] for row in rows])) for rows in pages]
+    assert found[0] | found[1] == exist
+    assert found[1] == {route for route in exist if "/v2" in route}
 
 
 def test_every_field_of_a_request_is_documented() -> None:
@@ -102,7 +104,7 @@ def test_every_cause_is_documented_with_its_gloss_and_a_remedy() -> None:
 def test_every_exit_code_and_http_status_is_documented() -> None:
     rows = table(page("errors.md"), "kind", "exit code", "HTTP status", "what it means")
     found = {names(row["kind"])[0]: (int(row["exit code"]), int(row["HTTP status"])) for row in rows}
-    kinds: list[type[SkewlessError]] = [SkewlessError, *SkewlessError.__subclasses__()]
+    kinds = [kind for kind in tree_of(SkewlessError) if "kind" in vars(kind)]
     assert found == {kind.kind: (kind.exit_code, http_status(kind("x", "y", fix="z"))) for kind in kinds}
 
 
@@ -151,9 +153,10 @@ def test_every_metric_of_the_evaluation_is_documented() -> None:
     rows = table(section(page("training.md"), "Evaluation"), "metric", "task", "meaning")
     found = {name: row["task"] for row in rows for name in names(row["metric"])}
     one = np.array([0.0, 1.0])
-    for task in ("binary", "regression"):
-        measured = [name for name in evaluate(one, one, task=task) if not name.startswith("baseline_")]
-        assert [name for name, of in found.items() if of in {task, "both"}] == measured
+    for task in get_args(Task):
+        scores = np.eye(2) if task == "multiclass" else one
+        measured = [name for name in evaluate(one, scores, task=task) if not name.startswith("baseline_")]
+        assert [name for name, of in found.items() if of == "all" or task in of.split(", ")] == measured
 
 
 def test_every_file_of_a_package_is_documented() -> None:
@@ -178,4 +181,4 @@ def test_every_file_of_a_package_is_documented() -> None:
         extra={"t.py": ""},
     )
     exist = {path if not path.startswith("extra/") else "extra/" for path in contents.files()}
-    assert set(only([row["file"] for row in rows])) == exist | {"manifest.json", "model.json"}
+    assert set(only([row["file"] for row in rows])) == exist | {"manifest.json", "model.json", "model.npz"}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from infra.online.private_server import PrivateServer
-from tests.docs.pages import ROOT, blocks, page, section
+from tests.docs.pages import ROOT, Step, blocks, page, section, steps
 
 PORT = "8080"
 PROJECT = "my-project"
@@ -32,14 +32,6 @@ SHAPES = (
     (r"\s*\n\s*", "\n"),
 )
 pytestmark = pytest.mark.timeout(300)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command of the tour, and what the README shows of its output."""
-
-    command: str
-    shown: str
 
 
 @dataclass(frozen=True)
@@ -64,12 +56,6 @@ class Tour:
     def here(self, text: str) -> str:
         """Return a text of the README with the port of this run."""
         return text.replace(f":{PORT}", f":{self.port}")
-
-
-def steps(text: str) -> list[Step]:
-    """Return the commands of the console blocks, each with the lines up to the next one."""
-    found = [part for block in blocks(text, "console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    return [Step(*part.split("\n", 1)) for part in found]
 
 
 def shape(text: str) -> str:
@@ -155,8 +141,8 @@ def test_one_row_has_one_score_on_the_command_line_and_over_http(tour: Tour) -> 
 
 
 def test_the_page_on_python_runs_as_it_stands(tour: Tour) -> None:
-    client = section(page("serving.md"), "A small client")
-    code = "\n".join((*blocks(page("python.md"), "python"), *blocks(client, "python"), "print(reply['model'])"))
+    clients = blocks(page("client.md"), "python") + blocks(section(page("serving.md"), "A small client"), "python")
+    code = "\n".join((*blocks(page("python.md"), "python"), *clients, "print(reply.model)"))
     said = tour.run(sys.executable, "-c", tour.here(code))
     assert "every one equal, bit for bit" in said
     assert said.splitlines()[-1] == "fraud"

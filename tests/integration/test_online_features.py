@@ -42,9 +42,9 @@ def test_the_matrix_is_what_a_served_model_sees(place: Place) -> None:
     online = place.project.online_features(SERVICE, columns, vocabularies=vocabularies(place))
     served = place.predict(rows)
     assert online.labels == place.model.assembler.labels
-    assert online.matrix.tobytes() == served.vectors.matrix.tobytes()
-    for view, status in served.vectors.status.items():
-        assert online.status[view].tolist() == status.tolist()
+    assert online.matrix.tobytes() == served.matrix.tobytes()
+    for i, view in enumerate(place.model.plan.all_views):
+        assert online.status[view.name].tolist() == served.status[:, i].tolist()
 
 
 def test_each_row_has_a_status_and_an_age(place: Place) -> None:

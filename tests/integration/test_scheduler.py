@@ -19,8 +19,9 @@ import pytest
 
 from infra.online.redis_store import RedisReader
 from infra.packages.aliases import Aliases
+from serving.answer import Answer
 from serving.models import ModelTable
-from serving.predictor import Predictions, Predictor
+from serving.predictor import Predictor
 from skewless.errors import DefinitionError, StoreError
 from skewless.spec import Gate, ModelSpec
 from tests.projects import MODEL, Place, ask, copy_project, later_rows, make_project, opened
@@ -218,19 +219,19 @@ def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: P
     assert set(versions) == {"000001", "000002"}
     loaded = {version: place.load(version) for version in set(versions)}
     for answer in answers:
-        expected = loaded[answer.model.version].runtime.score(answer.vectors.matrix)
+        expected = loaded[answer.model.version].runtime.score(answer.matrix)
         np.testing.assert_array_equal(answer.scores, expected)
     report = place.project.replay()
     assert (report.ok, report.compared) == (True, sum(len(answer.ids) for answer in answers))
 
 
-async def _serve_across_a_promotion(place: Place) -> list[Predictions]:
+async def _serve_across_a_promotion(place: Place) -> list[Answer]:
     """Predict without a pause while another thread trains and promotes; stop some time after the swap."""
     reader, log = RedisReader(place.project.redis_url), place.log()
     models = ModelTable(repo=place.repo, state=place.state, online=reader)
     await models.load()
-    predictor = Predictor(online=reader, clock=place.project.clock, log=log, max_batch=100)
-    answers: list[Predictions] = []
+    predictor = Predictor(online=reader, clock=place.project.clock, log=log)
+    answers: list[Answer] = []
 
     async def client(first: int) -> None:
         while sum(answer.model.version == "000002" for answer in answers) < 30:

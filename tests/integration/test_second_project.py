@@ -215,9 +215,9 @@ def test_the_server_answers_as_the_command_line_does(repo: Path) -> None:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
     for model, reply in replies.items():
-        served = [(item["score"], item["features"]) for item in reply["predictions"]]
+        served = [(item.score, item.features) for item in reply]
         assert served == [(item["score"], item["features"]) for item in predict(repo, model, rows)]
-    assert replies["yield-xgb"]["log"] == "required"
+    assert replies["yield-xgb"].log == "required"
 
 
 def test_what_was_served_is_proven(repo: Path) -> None:

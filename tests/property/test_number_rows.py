@@ -56,7 +56,7 @@ def test_6_2_all_views_at_once_give_the_bits_of_each_alone(plan: FeaturePlan, da
     assert fits == bool(plan.services[0].features)
     if not fits:
         return
-    n = data.draw(st.integers(0, 4))
+    n = data.draw(st.integers(0, 5))
     rows: list[bytes | None] = []
     for _ in range(n):
         for view in plan.views:

@@ -10,13 +10,14 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
-from infra.runtimes.port import Matrix, Vector
+from infra.runtimes.port import Matrix, Scores
 from skewless.errors import DefinitionError
 from skewless.spec import ModelSpec
 from training.trainers.port import TrainedModel, TrainingSet
+from training.trainers.queries import Queries
 from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
-_OBJECTIVE = {"binary": "binary", "regression": "regression"}
+_OBJECTIVE = {"binary": "binary", "regression": "regression", "multiclass": "multiclass", "ranking": "lambdarank"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class LightGBMTrainer:
         return {
             "objective": _OBJECTIVE[spec.task],
             **given.values,
+            **({"num_class": len(spec.classes)} if spec.classes else {}),
             "deterministic": True,
             "force_row_wise": True,
             "seed": spec.seed,
@@ -65,12 +67,15 @@ class LightGBMTrainer:
 def _dataset(
     rows: TrainingSet, spec: ModelSpec, options: Mapping[str, Any], reference: lgb.Dataset | None
 ) -> lgb.Dataset:
+    queries = Queries.of(rows) if spec.task == "ranking" else None
+    given = rows if queries is None else queries.rows
     return lgb.Dataset(
-        rows.matrix,
-        label=rows.labels,
-        weight=row_weights(rows, spec),
+        given.matrix,
+        label=given.labels,
+        weight=row_weights(given, spec),
+        group=None if queries is None else queries.sizes,
         reference=reference,
-        categorical_feature=list(rows.categorical),
+        categorical_feature=list(given.categorical),
         params=dict(options),
     )
 
@@ -96,7 +101,7 @@ def _text(booster: lgb.Booster) -> bytes:
     return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 1]", booster.model_to_string()).encode()
 
 
-def _predict(booster: lgb.Booster, matrix: Matrix, *, raw: bool) -> Vector:
+def _predict(booster: lgb.Booster, matrix: Matrix, *, raw: bool) -> Scores:
     return np.asarray(booster.predict(matrix, raw_score=raw), dtype=np.float64)
 
 

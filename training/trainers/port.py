@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from infra.runtimes.port import Matrix, Vector
+from infra.runtimes.port import Matrix, Scores, Vector
 from skewless.errors import SourceError
 from skewless.spec import Algorithm, ModelSpec
 
@@ -19,10 +20,12 @@ class TrainingSet:
 
     Args:
         matrix: ``(n, n_features)`` float64, C-contiguous, NaN is missing.
-        labels: ``(n,)`` float64, finite; 0 or 1 for a binary task.
+        labels: ``(n,)`` float64, finite; 0 or 1 for a binary task, 0, 1, ... for a multiclass task, how much
+            a row is worth (whole, 0 or more) for ranking.
         feature_names: names of the columns, in order.
         categorical: indices of columns that hold category codes.
         weights: ``(n,)`` float64 sample weights, at least 0, if any.
+        groups: ``(n,)`` int64, equal for rows of one query, for ranking.
     """
 
     matrix: Matrix
@@ -30,6 +33,7 @@ class TrainingSet:
     feature_names: tuple[str, ...]
     categorical: tuple[int, ...] = ()
     weights: Vector | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -41,6 +45,8 @@ class TrainingSet:
             raise SourceError("training labels", "are missing or not finite", fix="leave out rows without a label")
         if self.weights is not None and (self.weights.shape != (rows,) or not (self.weights >= 0).all()):
             raise SourceError("training weights", "are missing or below 0", fix="give one number of 0 or more per row")
+        if self.groups is not None and self.groups.shape != (rows,):
+            raise SourceError("training groups", "do not fit the rows", fix="give one number per row")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +56,10 @@ class TrainedModel:
     Args:
         algorithm: the library.
         library: the library and its version, for example ``lightgbm 4.7.0``.
-        model: bytes of the model file (text or JSON).
+        model: bytes of the model file, in a format without code (no pickle).
         file_name: name of the model file.
         rounds: trees in the model: those up to the best round, where early stopping was asked for.
-        raw_margin: raw margins by the library itself, ``(n, n_features)`` to ``(n,)`` float64.
+        raw_margin: raw margins by the library itself, ``(n, n_features)`` to ``(n,)`` or ``(n, k)`` float64.
         score: predictions by the library itself.
         thresholds: (feature index, split threshold or category), unique, sorted, capped per feature.
         importance: total gain per feature name, in the order of the columns.
@@ -64,8 +70,8 @@ class TrainedModel:
     model: bytes
     file_name: str
     rounds: int
-    raw_margin: Callable[[Matrix], Vector]
-    score: Callable[[Matrix], Vector]
+    raw_margin: Callable[[Matrix], Scores]
+    score: Callable[[Matrix], Scores]
     thresholds: tuple[tuple[int, float], ...]
     importance: Mapping[str, float]
 
@@ -82,7 +88,8 @@ class Trainer(Protocol):
         """Train ``spec.rounds`` rounds, or fewer if ``early_stopping_rounds`` is among its parameters.
 
         Raises:
-            SourceError: binary labels that are not 0 and 1, or only one of them.
-            DefinitionError: parameters that belong elsewhere in the spec, or that the library refuses.
+            SourceError: labels that do not fit the task, or rows of one class only.
+            DefinitionError: parameters that belong elsewhere in the spec, or that the library refuses, or a
+                task that it cannot do.
         """
         ...

@@ -1,8 +1,8 @@
-"""What both trainers read out of a ModelSpec."""
+"""What trainers read out of a ModelSpec."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from infra.runtimes.port import Vector
 from skewless.errors import DefinitionError, SourceError
-from skewless.spec import ModelSpec
+from skewless.spec import ModelSpec, Task
 from training.trainers.port import TrainingSet
 
 _THRESHOLDS_PER_FEATURE = 40
+_LARGEST_GAIN = 30
 _EARLY_STOPPING = "early_stopping_rounds"
 _ELSEWHERE = {
     "num_iterations": "rounds",
@@ -23,12 +24,14 @@ _ELSEWHERE = {
     "num_round": "rounds",
     "num_rounds": "rounds",
     "n_iter": "rounds",
+    "max_iter": "rounds",
     "seed": "seed",
     "random_state": "seed",
     "random_seed": "seed",
     "scale_pos_weight": "class_weight",
     "is_unbalance": "class_weight",
-    "num_class": "task",
+    "num_class": "classes",
+    "class_weight": "class_weight",
 }
 
 
@@ -67,18 +70,43 @@ def row_weights(rows: TrainingSet, spec: ModelSpec) -> Vector | None:
     return by_class if rows.weights is None else by_class * rows.weights
 
 
-def check_labels(rows: TrainingSet, spec: ModelSpec) -> None:
-    """Refuse binary labels other than 0 and 1, or of one class only."""
-    if spec.task != "binary":
-        return
-    found = np.unique(rows.labels)
-    if not np.array_equal(found, [0.0, 1.0]):
-        raise SourceError(
-            f"labels of model {spec.name!r}",
-            "are not both 0 and 1",
-            value=str(found[:5].tolist()),
-            fix="check its label",
+def refuse_task(spec: ModelSpec, possible: Sequence[Task]) -> None:
+    """Refuse a task that a library cannot do.
+
+    Raises:
+        DefinitionError: the spec's task is not among the possible ones.
+    """
+    if spec.task not in possible:
+        raise DefinitionError(
+            f"model {spec.name!r} task",
+            f"cannot be trained by {spec.algorithm}",
+            value=spec.task,
+            fix=f"use one of {', '.join(possible)}, or another algorithm",
         )
+
+
+def check_labels(rows: TrainingSet, spec: ModelSpec) -> None:
+    """Refuse labels that the task cannot have.
+
+    Raises:
+        SourceError: binary labels other than 0 and 1, or of one class only; multiclass labels that are not
+            numbers of classes, or of one class only; ranking labels that are not whole numbers of 0 to 30.
+    """
+    found = np.unique(rows.labels)
+    if spec.task == "binary" and not np.array_equal(found, [0.0, 1.0]):
+        raise _wrong_labels(spec, "are not both 0 and 1", found)
+    if spec.task == "multiclass" and not (_whole(found, len(spec.classes) - 1) and found.size > 1):
+        raise _wrong_labels(spec, f"are not several of 0 to {len(spec.classes) - 1}", found)
+    if spec.task == "ranking" and not _whole(found, _LARGEST_GAIN):
+        raise _wrong_labels(spec, f"are not whole numbers of 0 to {_LARGEST_GAIN}", found)
+
+
+def _whole(values: Vector, largest: int) -> bool:
+    return bool(((values == np.floor(values)) & (values >= 0) & (values <= largest)).all())
+
+
+def _wrong_labels(spec: ModelSpec, problem: str, found: Vector) -> SourceError:
+    return SourceError(f"labels of model {spec.name!r}", problem, value=str(found[:5].tolist()), fix="check its label")
 
 
 def capped(found: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:

@@ -10,18 +10,24 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 
-from infra.runtimes.port import Matrix, Vector
+from infra.runtimes.port import Matrix, Scores
 from skewless.errors import DefinitionError
 from skewless.spec import ModelSpec
 from training.trainers.port import TrainedModel, TrainingSet
+from training.trainers.queries import Queries
 from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
-_OBJECTIVE = {"binary": "binary:logistic", "regression": "reg:squarederror"}
+_OBJECTIVE = {
+    "binary": "binary:logistic",
+    "regression": "reg:squarederror",
+    "multiclass": "multi:softprob",
+    "ranking": "rank:ndcg",
+}
 
 
 @dataclass(frozen=True)
 class XGBoostTrainer:
-    """A Trainer over XGBoost's ``hist``; category codes stay numbers to it.
+    """A Trainer over XGBoost's ``hist``; category codes are given to it as categories.
 
     Args:
         threads: cores to train with.
@@ -59,6 +65,7 @@ class XGBoostTrainer:
         return {
             "objective": _OBJECTIVE[spec.task],
             **given.values,
+            **({"num_class": len(spec.classes)} if spec.classes else {}),
             "tree_method": "hist",
             "seed": spec.seed,
             "nthread": self.threads,
@@ -66,7 +73,18 @@ class XGBoostTrainer:
         }
 
     def _matrix(self, rows: TrainingSet, spec: ModelSpec) -> xgb.DMatrix:
-        return xgb.DMatrix(rows.matrix, label=rows.labels, weight=row_weights(rows, spec), nthread=self.threads)
+        queries = Queries.of(rows) if spec.task == "ranking" else None
+        given = rows if queries is None else queries.rows
+        types = ["c" if index in rows.categorical else "q" for index in range(len(rows.feature_names))]
+        return xgb.DMatrix(
+            given.matrix,
+            label=given.labels,
+            weight=row_weights(given, spec) if queries is None else queries.weights(),
+            qid=given.groups if queries else None,
+            feature_types=types if rows.categorical else None,
+            enable_categorical=bool(rows.categorical),
+            nthread=self.threads,
+        )
 
 
 def _trained(booster: xgb.Booster, names: tuple[str, ...]) -> TrainedModel:
@@ -85,7 +103,7 @@ def _trained(booster: xgb.Booster, names: tuple[str, ...]) -> TrainedModel:
     )
 
 
-def _predict(booster: xgb.Booster, matrix: Matrix, kind: str) -> Vector:
+def _predict(booster: xgb.Booster, matrix: Matrix, kind: str) -> Scores:
     # Not through a DMatrix, which refuses the infinities among the reference rows.
     return np.asarray(booster.inplace_predict(matrix, predict_type=kind, missing=np.nan)).astype(np.float64)
 
@@ -95,8 +113,15 @@ def _number(value: float | list[float]) -> float:
 
 
 def split_thresholds(model: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
-    """Yield (feature, threshold) of every split of a model in XGBoost's JSON."""
+    """Yield (feature, threshold) of every split of a model in XGBoost's JSON; of categories each one."""
     booster = model["learner"]["gradient_booster"]
     for tree in booster.get("gbtree", booster)["model"]["trees"]:
-        nodes = zip(tree["split_indices"], tree["split_conditions"], tree["left_children"], strict=True)
-        yield from ((feature, float(np.float32(at))) for feature, at, left in nodes if left != -1)
+        nodes = zip(
+            tree["split_indices"], tree["split_conditions"], tree["left_children"], tree["split_type"], strict=True
+        )
+        yield from ((feature, float(np.float32(at))) for feature, at, left, kind in nodes if left != -1 and not kind)
+        for node, start, size in zip(
+            tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
+        ):
+            feature = tree["split_indices"][node]
+            yield from ((feature, float(code)) for code in tree["categories"][start : start + size])

@@ -93,7 +93,7 @@ def _degraded(scene: Scene, said: Said) -> None:
     assert {read["status"] for read in item["views"].values()} == {"UNAVAILABLE"}
     assert {item["features"][name] for name in ("card_days__payments_7d", "shop_risk__refund_share")} == {None}
     assert scene.server is not None
-    assert 'skewless_requests_total{model="fraud",outcome="degraded"} 1.0' in scene.server.get("/metrics")
+    assert 'model="fraud",version="000001",outcome="degraded"} 1.0' in scene.server.get("/metrics")
     _held(scene, said)
 
 

@@ -222,6 +222,25 @@ def test_a_model_of_an_unknown_service_is_refused(repo: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"lightgbm"', '"forest"', r"algorithm: is unknown .got 'forest'.*lightgbm, xgboost, sklearn"),
+        ('"lightgbm"', '"xgboost", task="ranking", group="fraud"', r"group: is neither a key .*'fraud'.*card_id"),
+    ],
+)
+def test_an_algorithm_or_a_group_that_does_not_exist_is_refused(repo: Path, old: str, new: str, message: str) -> None:
+    edit(repo, old, new, file="models.py")
+    with pytest.raises(DefinitionError, match=message):
+        compile_repo(repo)
+
+
+@pytest.mark.parametrize("group", ["shop_id", "amount"])
+def test_a_group_may_be_a_key_or_a_request_field(repo: Path, group: str) -> None:
+    edit(repo, '"lightgbm"', f'"lightgbm", task="ranking", group="{group}"', file="models.py")
+    assert compile_repo(repo).models[0].group == group
+
+
+@pytest.mark.parametrize(
     ("file", "line", "text", "message"),
     [
         ("definitions.py", 3, "def broken(:", "invalid syntax"),

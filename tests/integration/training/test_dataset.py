@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,130 +16,12 @@ import pytest
 
 from infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
 from infra.log.known import known_ranges
-from infra.materialize import Materializer
-from infra.offline.engine import connect
 from infra.offline.views import OfflineViews
-from infra.online.memory_store import MemoryStore
-from skewless.clock import ManualClock
 from skewless.dtypes import DType
 from skewless.errors import SourceError
-from skewless.spec import LabelSource, ModelSpec, Split, TimeMode
-from tests.plans import make_plan, make_transform, make_view
-from training.dataset import Dataset, build_dataset
-
-DAY = 86_400_000_000
-HORIZON = 7_200_000_000
-END = 40 * DAY
-VIEW = make_view(features={"x": DType.FLOAT64, "s": DType.STRING}, ttl_us=10 * DAY, tombstone="gone")
-SLOW = make_view("slow", path="slow.parquet", created=None, features={"n": DType.INT64}, delay_us=DAY)
-RATIO = make_transform(
-    "import numpy as np\ndef f(inputs):\n"
-    "    with np.errstate(all='ignore'):\n        return {'out': inputs['x'] / inputs['n'] + inputs['amount']}\n",
-    ["v.x", "slow.n", "request.amount"],
-)
-PLAN = make_plan(
-    ["v.x", "v.s", "slow.n", "made.out"], views=[VIEW, SLOW], request={"amount": DType.FLOAT64}, transforms=[RATIO]
-)
-SPEC = ModelSpec(
-    name="m",
-    service="s",
-    labels=LabelSource(path="labels.parquet", event_time="at", known_time="known", label="y", columns={"id": "who"}),
-    algorithm="lightgbm",
-    split=Split(test=timedelta(days=8), embargo=timedelta(days=2)),
-    horizon=timedelta(hours=2),
-)
-
-
-def times(values: Sequence[int] | npt.NDArray[np.int64]) -> pa.Array:
-    return pa.array(values, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shop:
-    """A project of its own, filled by one run every ten days."""
-
-    root: Path
-    connection: duckdb.DuckDBPyConnection
-
-    @property
-    def state(self) -> Path:
-        return self.root / "state"
-
-    def materialize(self, *moments: int) -> None:
-        for moment in moments:
-            Materializer(
-                project="p",
-                repo=self.root,
-                state=self.state,
-                connection=self.connection,
-                online=MemoryStore(),
-                ledger=OfflineViews(self.state, self.connection).ledger,
-                clock=ManualClock(moment),
-            ).run(PLAN.views)
-
-    def dataset(self, spec: ModelSpec = SPEC, now_us: int = END) -> Dataset:
-        return build_dataset(
-            connection=self.connection,
-            repo=self.root,
-            plan=PLAN,
-            spec=spec,
-            views=OfflineViews(self.state, self.connection),
-            now_us=now_us,
-        )
-
-    def write(self, name: str, table: pa.Table) -> None:
-        pq.write_table(table, self.root / name)
-
-    def read(self, name: str) -> pa.Table:
-        return pq.read_table(self.root / name)
-
-
-def view_table(rng: np.random.Generator, n: int) -> pa.Table:
-    """Return rows with late ones, corrections of a few moments, nulls and deletions."""
-    event = rng.integers(0, 40, n) * DAY
-    return pa.table(
-        {
-            "id": rng.integers(0, 8, n),
-            "event": times(event),
-            "created": times(event + rng.integers(0, 3 * DAY, n)),
-            "x": pa.array(rng.normal(size=n), mask=rng.random(n) < 0.1),
-            "s": pa.array(rng.choice(["a", "b", "c"], n)),
-            "gone": rng.random(n) < 0.05,
-        }
-    )
-
-
-def label_table(rng: np.random.Generator, n: int) -> pa.Table:
-    at = np.sort(rng.integers(HORIZON, END, n))
-    return pa.table(
-        {
-            "who": pa.array(rng.integers(0, 9, n), mask=rng.random(n) < 0.05),
-            "at": times(at),
-            "known": pa.array(at + rng.integers(0, 3 * DAY, n), mask=rng.random(n) < 0.05).cast(
-                pa.timestamp("us", tz="UTC")
-            ),
-            "y": pa.array(rng.integers(0, 2, n), mask=rng.random(n) < 0.1),
-            "amount": rng.normal(size=n),
-        }
-    )
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    rng = np.random.default_rng(3)
-    with connect(tmp_path / "spill", threads=1) as connection:
-        one = Shop(root=tmp_path / "shop", connection=connection)
-        one.root.mkdir()
-        one.write("v.parquet", view_table(rng, 400))
-        slow = {
-            "id": rng.integers(0, 8, 60),
-            "event": times(rng.integers(0, 40, 60) * DAY),
-            "n": rng.integers(0, 9, 60),
-        }
-        one.write("slow.parquet", pa.table(slow))
-        one.write("labels.parquet", label_table(rng, 500))
-        one.materialize(*(day * DAY for day in (10, 20, 30, 40)))
-        yield one
+from skewless.spec import ModelSpec, Split, TimeMode
+from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
+from training.dataset import build_dataset
 
 
 def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
@@ -310,6 +190,20 @@ def test_the_same_data_has_the_same_fingerprint_and_other_data_another(shop: Sho
     assert shop.dataset().fingerprint == first.fingerprint
     shop.write("labels.parquet", labels.slice(1))
     assert shop.dataset().fingerprint != first.fingerprint
+
+
+def test_rows_of_one_group_have_one_number(shop: Shop) -> None:
+    """The group is a key here, null in some rows: those are a group of their own."""
+    assert shop.dataset().groups is None
+    dataset = shop.dataset(replace(SPEC, task="ranking", group="id"))
+    by_amount = {row["amount"]: row["who"] for row in shop.read("labels.parquet").to_pylist()}
+    who = [by_amount[amount] for amount in dataset.request["amount"].tolist()]
+    assert dataset.groups is not None
+    pairs = set(zip(who, dataset.groups.tolist(), strict=True))
+    assert None in who
+    assert len(pairs) == len(set(who)) == dataset.groups.max() + 1
+    assert dataset.groups[0] == 0
+    assert dataset.fingerprint != shop.dataset().fingerprint
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_a_project_on_a_cluster(place: Place, trained: Path, tmp_path: Path, mon
             assert [report.written for report in other.project.materialize(check=False)] == [300, 40]
             other.wait(60)
             assert all(finding.verdict == "ok" for finding in check_redis(nodes.url, 1_000.0))
-            np.testing.assert_array_equal(other.predict(ask(60)).vectors.matrix, expected.vectors.matrix)
+            np.testing.assert_array_equal(other.predict(ask(60)).matrix, expected.matrix)
             assert not other.project.replay().findings.predictions
 
 
@@ -38,7 +38,7 @@ def test_a_project_through_a_failover(trained: Path, tmp_path: Path, monkeypatch
             nodes.master().ask("WAIT", 2, 10_000)
             nodes.fail_over()
             until(lambda: not other.predict(ask(60)).degraded)
-            np.testing.assert_array_equal(other.predict(ask(60)).vectors.matrix, before.vectors.matrix)
+            np.testing.assert_array_equal(other.predict(ask(60)).matrix, before.matrix)
             other.publish(later_rows(other, 20))
             until(lambda: _accepted(other) == 0)
             other.wait(60)

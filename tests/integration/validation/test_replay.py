@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.online.redis_store import RedisReader
+from infra.online.service_vectors import VectorReader
 from infra.predictions import reader
 from skewless.errors import PackageError
 from skewless.vector import Assembler
 from tests.planted import RuntimeBefore, alter, alter_predictions, flipped, named
-from tests.projects import FIRST_CARD, MODEL, NOW, Place, ask, later_rows
+from tests.projects import FIRST_CARD, MODEL, NOW, Place, ask, later_rows, looked_up
 from validation.findings import Cause
 
 MEAN, RATIO, HOUR = "card_days__mean_amount_7d", "payment_time__amount_ratio", "payment_time__hour"
@@ -50,11 +51,11 @@ def test_the_vectors_that_were_proven_are_those_of_the_source(place: Place) -> N
     source = pd.read_parquet(place.repo / "data/card_days.parquet").sort_values("event_time")
     expected = source.groupby("card_id").last(min_count=-1)
     newest = source.drop_duplicates("card_id", keep="last").set_index("card_id").loc[expected.index]
-    got = dict(zip(place.model.assembler.labels, answer.vectors.matrix.T, strict=True))
+    got = dict(zip(place.model.assembler.labels, answer.matrix.T, strict=True))
     np.testing.assert_array_equal(got["card_days__payments_7d"], newest["payments_7d"].to_numpy(float))
     np.testing.assert_array_equal(got[MEAN], newest["mean_amount_7d"].to_numpy(float))
     booster = lgb.Booster(model_file=place.model.package.model_file)
-    np.testing.assert_array_equal(answer.scores, np.asarray(booster.predict(answer.vectors.matrix)))
+    np.testing.assert_array_equal(answer.scores, np.asarray(booster.predict(answer.matrix)))
 
 
 def test_the_log_is_read_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,9 @@ def test_another_transform_text_than_the_package_has(place: Place) -> None:
     (transform,) = plan.transforms
     source = transform.source.replace("amount / mean", "amount / (mean + 1)")
     other = replace(plan, transforms=(replace(transform, source=source),))
-    served = replace(place.model, plan=other, assembler=Assembler(other, place.model.package.plan["vocabularies"]))
+    assembler = Assembler(other, place.model.package.plan["vocabularies"])
+    reader = VectorReader(assembler, place.model.windows)
+    served = replace(place.model, plan=other, assembler=assembler, reader=reader)
     place.predict(ask(20), model=served)
     report = place.project.replay()
     assert {(Cause.TRANSFORM, "payment_time"), (Cause.TRANSFORM, RATIO), (Cause.PLAN, "plan")} == named(report)
@@ -155,7 +158,7 @@ def test_an_older_row_over_a_newer_one(place: Place, cause: Cause, *, read_befor
 def test_a_row_that_no_run_had_written_yet(place: Place) -> None:
     place.predict(ask(5))
     hour = 3_600_000_000
-    for column in ("t", "read_end"):
+    for column in ("t", "asked_at", "read_start", "read_end"):
         alter_predictions(place, column, lambda t: t - hour, rows=range(5))
     report = place.project.replay()
     assert named(report) >= {(Cause.UNKNOWN_VERSION, "card_days"), (Cause.UNKNOWN_VERSION, "shop_risk")}
@@ -165,11 +168,11 @@ def test_a_row_that_no_run_had_written_yet(place: Place) -> None:
 def test_a_model_scored_through_float32(place: Place) -> None:
     booster = lgb.Booster(model_file=place.model.package.model_file)
     ratio = place.model.assembler.labels.index(RATIO)
-    means = place.predict(ask(1)).vectors.matrix[0]
+    means = place.predict(ask(1)).matrix[0]
     mean = means[place.model.assembler.labels.index(MEAN)]
     rows = [ask(1)[0] | {"amount": at * mean} for at in _near(booster, ratio)]
     runtime = RuntimeBefore(place.model.runtime, lambda matrix: matrix.astype(np.float32).astype(np.float64))
-    matrix = place.predict(rows, model=replace(place.model, runtime=runtime)).vectors.matrix
+    matrix = place.predict(rows, model=replace(place.model, runtime=runtime)).matrix
     narrow = np.asarray(booster.predict(matrix.astype(np.float32).astype(np.float64)))
     expected = int((np.asarray(booster.predict(matrix)) != narrow).sum())
     report = place.project.replay()
@@ -189,7 +192,7 @@ def test_a_score_that_the_model_does_not_give(place: Place) -> None:
     runtime = RuntimeBefore(place.model.runtime, lambda matrix: matrix[:, ::-1].copy())
     answer = place.predict(ask(20), model=replace(place.model, runtime=runtime))
     report = place.project.replay()
-    honest = place.model.runtime.score(answer.vectors.matrix)
+    honest = place.model.runtime.score(answer.matrix)
     assert named(report) == {(Cause.SCORE, MODEL)}
     assert report.different == int((honest != answer.scores).sum()) > 0
 
@@ -215,7 +218,7 @@ def test_a_flipped_bit_in_a_stored_value(place: Place, bit: int) -> None:
 )
 def test_an_altered_log_row(place: Place, column: str, change: Callable[[Any], Any], found: tuple[Cause, str]) -> None:
     answer = place.predict(ask(10))
-    seq = int(answer.reads["shop_risk"].versions.seq[4])
+    seq = int(looked_up(answer).versions["shop_risk"].seq[4])
     (path,) = place.project.views.log(place.view("shop_risk")).files()
     alter(Path(path), column, {seq: change})
     report = place.project.replay()
@@ -247,7 +250,7 @@ def test_a_store_that_was_away_is_replayed_as_away(place: Place) -> None:
     answer = place.predict(ask(30), online=RedisReader("redis://127.0.0.1:1"))
     place.predict(ask(30))
     assert answer.degraded
-    assert math.isnan(answer.vectors.matrix[0, place.model.assembler.labels.index(MEAN)])
+    assert math.isnan(answer.matrix[0, place.model.assembler.labels.index(MEAN)])
     report = place.project.replay()
     assert (report.ok, report.compared) == (True, 60)
     assert report.status["card_days"] == {"PRESENT": 30, "UNAVAILABLE": 30}

@@ -23,7 +23,7 @@ from skewless.clock import ManualClock
 from skewless.request import parse_rows
 from skewless.status import Status
 from tests.planted import HalfWriter, Killed, named, written_through
-from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, newest_rows, open_project
+from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, looked_up, newest_rows, open_project
 from validation.entities import entity_table
 from validation.findings import Cause
 
@@ -140,7 +140,7 @@ def _materialize(repo: Path, url: str, served: _Batches, runs: int) -> None:
 
 async def _predict_while(thread: threading.Thread, place: Place, served: _Batches) -> None:
     log, reader = place.log(), RedisReader(place.project.redis_url)
-    predictor = Predictor(online=reader, clock=place.project.clock, log=log, max_batch=1_000)
+    predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     while thread.is_alive():
         await predictor.predict(place.model, ask(50))
         served.add()
@@ -160,9 +160,9 @@ def _inside(place: Place) -> int:
         tuple(json.loads((runs / f"{path.name[:10]}.{what}.json").read_text())[key] for what, key in _ENDS)
         for path in runs.glob("*.end.json")
     ]
-    times = _predictions(place).select(["t", "read_end"]).to_pydict()
-    pairs = zip(times["t"], times["read_end"], strict=True)
-    return sum(any(end >= start and t <= stop for start, stop in spans) for t, end in pairs)
+    times = _predictions(place).select(["read_start", "read_end"]).to_pydict()
+    pairs = zip(times["read_start"], times["read_end"], strict=True)
+    return sum(any(end >= start and begin <= stop for start, stop in spans) for begin, end in pairs)
 
 
 _ENDS = (("start", "started_us"), ("end", "ended_us"))
@@ -185,7 +185,7 @@ def test_a_run_that_was_killed_is_in_flight_until_another_covers_it(place: Place
     report = place.project.replay()
     assert report.ok, report.lines()
     assert (report.inside_run, report.changing, report.saw_old, report.saw_new) == (300, 300, 150, 150)
-    assert set(answer.reads["card_days"].versions.run_id.tolist()) == {1, 3}
+    assert set(looked_up(answer).versions["card_days"].run_id.tolist()) == {1, 3}
 
     place.project.materialize(check=False)
     place.wait(1)
@@ -207,12 +207,12 @@ def test_a_flushed_store_is_unavailable_not_empty(place: Place) -> None:
     lost = place.predict(ask(40))
     assert lost.degraded
     assert not before.degraded
-    assert {status for each in lost.vectors.status.values() for status in each.tolist()} == {Status.UNAVAILABLE}
+    assert set(lost.status.ravel().tolist()) == {Status.UNAVAILABLE}
     assert not place.project.replay().findings.predictions
     place.project.materialize(check=False)
     after = place.predict(ask(40))
     assert not after.degraded
-    np.testing.assert_array_equal(after.vectors.matrix, before.vectors.matrix)
+    np.testing.assert_array_equal(after.matrix, before.matrix)
 
 
 def test_lost_rows_are_found_and_their_rebuild_changes_no_history(place: Place) -> None:
@@ -237,7 +237,7 @@ def test_lost_rows_are_found_and_their_rebuild_changes_no_history(place: Place) 
     assert _known(place) == known
     place.wait(1)
     after = place.predict(ask(40))
-    np.testing.assert_array_equal(after.vectors.matrix, before.vectors.matrix)
+    np.testing.assert_array_equal(after.matrix, before.matrix)
     report = place.project.replay()
     assert report.findings.predictions == set(lost.ids)
     # What training sees at any time is what it saw before; only the reads of the empty store differ from it.

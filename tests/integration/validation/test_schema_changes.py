@@ -98,7 +98,7 @@ def test_a_changed_column(place: Place, change: SchemaChange) -> None:
     assert place.view("card_days").hash != old.hash
     assert (new.view, new.accepted > 0, new.written > 0) == ("card_days", True, True)
     # The rows of the old plan are where they were, for whoever still reads by it ...
-    np.testing.assert_array_equal(place.predict(ask(30)).vectors.matrix, before.vectors.matrix)
+    np.testing.assert_array_equal(place.predict(ask(30)).matrix, before.matrix)
     assert not place.predict(ask(30)).degraded
     # ... but what nobody keeps fresh is not served anew, and the refusal names the columns.
     with pytest.raises(StalePlanError, match=rf"model 'fraud' 000001: .*'card_days' differs in {change.names}"):
@@ -108,6 +108,6 @@ def test_a_changed_column(place: Place, change: SchemaChange) -> None:
     place.train()
     asyncio.run(_load(place))
     after = place.predict(ask(30), model=place.load("000002"))
-    found = after.reads["card_days"]
-    assert found.found.all()
-    assert set(found.values) == {column.name for column in place.view("card_days").features}
+    views = [view.name for view in after.model.plan.all_views]
+    assert after.scored.found[:, views.index("card_days")].all()
+    assert after.model.plan.view("card_days").features == place.view("card_days").features

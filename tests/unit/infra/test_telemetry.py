@@ -60,6 +60,42 @@ def test_people_get_the_event_and_its_fields(
     assert "n=3" in said
 
 
+KEY = "sk_web-shop_" + "aB3_-" * 8 + "xyz"  # the same in every process that collects these tests
+BITS = KEY.removeprefix("sk_web-shop_")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (KEY, "sk_web-shop_***"),
+        (f"key {KEY}, or a part of it: {KEY[:24]}.", "key sk_web-shop_***, or a part of it: sk_web-shop_***."),
+        (f"Authorization: Bearer {KEY}", "Authorization: ***"),
+        (f"(b'authorization', b'Bearer {KEY}')", "(b'authorization', b'***')"),
+        (f"bearer {BITS}", "bearer ***"),
+        ("authorization: Basic dXNlcjpwYXNz", "authorization: ***"),
+        ('{"X-API-Key": "foreign-token"}', '{"X-API-Key": "***"}'),
+        ("x-api-key=foreign;", "x-api-key=***"),
+        ("authorization is required; the bearer of a key asks", "authorization is required; the bearer of a key asks"),
+        ("sk:project:hash:applied", "sk:project:hash:applied"),
+    ],
+)
+def test_a_key_is_masked_wherever_it_stands(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_headers_that_are_logged_show_no_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for style in ("json", ""):
+        monkeypatch.setenv("SKEWLESS_LOG", style)
+        configure_logging()
+        headers = [(b"authorization", f"Bearer {KEY}".encode()), (b"x-api-key", KEY.encode())]
+        structlog.get_logger().error("refused", headers=headers, secret=KEY.encode(), by={"x-api-key": KEY})
+        said = capsys.readouterr().err
+        assert "sk_web-shop_***" in said
+        assert BITS[:8] not in said
+
+
 @given(user=st.text("ab:@/", max_size=5), word=st.text("xyz@:/?#%", min_size=1, max_size=12))
 def test_a_url_loses_user_and_password_whatever_they_are(user: str, word: str) -> None:
     assert redact(f"at redis://{user}:{word}@host:1/0 now") == "at redis://***@host:1/0 now"

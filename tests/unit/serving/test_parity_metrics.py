@@ -13,10 +13,10 @@ def test_the_last_verdict_of_each_view_is_shown_whenever_metrics_are_read() -> N
     ]
     metrics = Metrics(lambda: kept)
     text = metrics.render().decode()
-    assert 'skewless_parity_mismatches{cause="value",view="a"} 2.0' in text
-    assert 'skewless_parity_mismatches{cause="lost",view="a"} 1.0' in text
+    assert 'skewless_parity_mismatches{view="a",cause="value"} 2.0' in text
+    assert 'skewless_parity_mismatches{view="a",cause="lost"} 1.0' in text
     assert 'skewless_parity_compared{view="b"} 4.0' in text
     kept[0] = LastParity(view="a", hash="h", at_us=2, compared=5, mismatches=0)
     text = metrics.render().decode()
-    assert 'skewless_parity_mismatches{cause="value",view="a"} 0.0' in text
+    assert 'skewless_parity_mismatches{view="a",cause="value"} 0.0' in text
     assert 'skewless_parity_compared{view="a"} 5.0' in text

@@ -50,6 +50,20 @@ def test_the_callers_word_wins_over_the_environment_and_that_over_the_file(
         ("port: many", "setting 'port'.*integer.*'many'"),
         ("log_flush_seconds: 0", "setting 'log_flush_seconds'.*greater than 0"),
         ("threads: -1", "setting 'threads'"),
+        ("workers: 0", "setting 'workers'.*greater than or equal to 1"),
+        ("auth: on", "setting 'auth'.*'auto', 'required' or 'off'"),
+        ("auth: maybe", "setting 'auth'.*'maybe'"),
+        ("body_bytes: 0", "setting 'body_bytes'.*greater than 0"),
+        ("header_bytes: 1023", "setting 'header_bytes'.*greater than or equal to 1024"),
+        ("max_in_flight: 0", "setting 'max_in_flight'.*greater than 0"),
+        ("feature_timeout_ms: 0", "setting 'feature_timeout_ms'.*greater than 0"),
+        ("deadline_ms: -1", "setting 'deadline_ms'.*greater than or equal to 0"),
+        ("feature_cache_ms: -0.1", "setting 'feature_cache_ms'.*greater than or equal to 0"),
+        ("prediction_cache: -1", "setting 'prediction_cache'.*greater than or equal to 0"),
+        ("keep_versions: 0", "setting 'keep_versions'.*greater than or equal to 1"),
+        ("drain_seconds: -1", "setting 'drain_seconds'.*greater than or equal to 0"),
+        ("breaker_failures: 0", "setting 'breaker_failures'.*greater than or equal to 1"),
+        ("breaker_seconds: 0", "setting 'breaker_seconds'.*greater than 0"),
         ("- port", "file .*skewless.yaml: is not a table of settings"),
         ("port", "file .*skewless.yaml: is not a table of settings"),
         ("a: [", "file .*skewless.yaml: is not YAML"),
@@ -57,6 +71,17 @@ def test_the_callers_word_wins_over_the_environment_and_that_over_the_file(
 )
 def test_a_setting_that_cannot_be_right_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
+        load_settings(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["auth: off", "auth: 'off'", 'auth: "off"'])
+def test_a_bare_off_is_the_word_and_not_a_truth_value(tmp_path: Path, text: str) -> None:
+    assert load_settings(write(tmp_path, text)).auth == "off"
+
+
+@pytest.mark.parametrize("text", ["feature_timeout_ms: .inf", "deadline_ms: .inf", "drain_seconds: .inf"])
+def test_a_time_is_finite(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DefinitionError, match=r"setting '\w+'.*finite"):
         load_settings(write(tmp_path, text))
 
 

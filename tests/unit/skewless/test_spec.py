@@ -25,10 +25,29 @@ SPEC = ModelSpec(
     gate=Gate(metric="rmse", floor=1.5, tolerance=0.1),
     retrain="0 4 * * *",
 )
+MULTICLASS = replace(SPEC, task="multiclass", classes=("cat", "dog"))
+RANKING = replace(SPEC, task="ranking", group="query", decisions={"top": 1, "good": 0.5, "poor": -2.5})
 
 
-def test_a_spec_survives_json() -> None:
-    assert ModelSpec.from_dict(json.loads(json.dumps(SPEC.as_dict()))) == SPEC
+@pytest.mark.parametrize("spec", [SPEC, MULTICLASS, RANKING])
+def test_a_spec_survives_json(spec: ModelSpec) -> None:
+    text = json.dumps(spec.as_dict(), sort_keys=True)
+    again = ModelSpec.from_dict(json.loads(text))
+    assert again == spec
+    assert list(again.decisions) == list(spec.decisions)
+
+
+def test_decisions_rise() -> None:
+    assert list(RANKING.decisions.items()) == [("poor", -2.5), ("good", 0.5), ("top", 1)]
+
+
+def test_a_spec_of_before_has_none_of_the_new_fields() -> None:
+    data = {key: value for key, value in SPEC.as_dict().items() if key not in {"classes", "group", "decisions"}}
+    assert ModelSpec.from_dict(data) == SPEC
+
+
+def test_an_algorithm_of_another_package_may_be_named() -> None:
+    assert replace(SPEC, algorithm="my-forest").algorithm == "my-forest"
 
 
 def test_lengths_are_microseconds_in_json() -> None:
@@ -52,7 +71,21 @@ def test_label_columns_may_have_other_names() -> None:
         (lambda: replace(SPEC, name="a/b"), "ModelSpec.name: is not a name.*'a/b'"),
         (lambda: replace(SPEC, name=""), "ModelSpec.name: is not a name"),
         (lambda: replace(SPEC, name=".."), "ModelSpec.name: is not a name"),
-        (lambda: replace(SPEC, algorithm="forest"), "algorithm: is unknown.*'forest'.*lightgbm, xgboost"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, algorithm="a b"), "algorithm: is not a name.*'a b'.*lightgbm, xgboost, sklearn"),
+        (lambda: replace(SPEC, classes=("a", "b")), "classes: belong to no regression model"),
+        (lambda: replace(SPEC, task="multiclass"), "classes: are not at least two different names"),
+        (lambda: replace(SPEC, task="multiclass", classes=("a",)), "at least two"),
+        (lambda: replace(SPEC, task="multiclass", classes=("a", "a")), "different names"),
+        (lambda: replace(SPEC, task="multiclass", classes=("a", "")), "different names"),
+        (lambda: replace(SPEC, task="multiclass", classes=(0, 1)), "different names"),  # type: ignore[arg-type]
+        (lambda: replace(SPEC, group="store"), "group: does not fit a regression model.*'store'"),
+        (lambda: replace(SPEC, task="ranking"), "group: does not fit a ranking model.*key or request field"),
+        (lambda: replace(MULTICLASS, decisions={"a": 0.5}), "decisions: belong to no multiclass model"),
+        (lambda: replace(SPEC, decisions={"a": float("nan")}), "not names with a finite number"),
+        (lambda: replace(SPEC, decisions={"a": True}), "not names with a finite number"),
+        (lambda: replace(SPEC, decisions={"a": "0.5"}), "not names with a finite number"),  # type: ignore[dict-item]
+        (lambda: replace(SPEC, decisions={"": 0.5}), "not names with a finite number"),
+        (lambda: replace(SPEC, decisions={"a": 0.5, "b": 0.5}), "decisions: have equal lowest scores"),
         (lambda: replace(SPEC, task="rank"), "task: is unknown"),  # type: ignore[arg-type]
         (lambda: replace(SPEC, time_mode="now"), "time_mode: is unknown"),  # type: ignore[arg-type]
         (lambda: replace(SPEC, missing="zero"), "missing: is unknown"),  # type: ignore[arg-type]

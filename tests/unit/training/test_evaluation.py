@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, log_loss, ndcg_score, roc_auc_score
 
 from infra.runtimes.port import Vector
 from skewless.errors import SourceError
 from skewless.spec import LOWER_IS_BETTER
-from training.evaluation import auc, calibration_error, calibration_table, evaluate
+from training.auc import auc
+from training.evaluation import calibration_error, calibration_table, evaluate
+from training.quality import quality_lines
+from training.ranking import ndcg
 
 
 def pairwise_auc(labels: list[float], scores: list[float], weights: list[float]) -> float | None:
@@ -112,6 +116,71 @@ def test_regression_metrics_equal_those_by_hand() -> None:
     assert found["mae"] == pytest.approx(5 / 3)
     assert found["baseline_mae"] == pytest.approx(2.0)
     assert found["base_rate"] == pytest.approx(3.0)
+
+
+def test_multiclass_metrics_equal_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.choice([0.0, 1.0, 2.0], 400, p=[0.5, 0.3, 0.2])
+    weights = rng.integers(1, 4, 400).astype(float)
+    scores = rng.dirichlet([1.0, 1.0, 1.0], 400)
+    scores[np.arange(400), labels.astype(int)] += 0.5
+    scores /= scores.sum(axis=1, keepdims=True)
+    found = evaluate(labels, scores, weights, task="multiclass")
+    assert found["log_loss"] == pytest.approx(log_loss(labels, scores, sample_weight=weights))
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, scores.argmax(axis=1), sample_weight=weights))
+    single = [roc_auc_score(labels == at, scores[:, at], sample_weight=weights) for at in range(3)]
+    assert found["auc_macro"] == pytest.approx(np.mean(single))
+    shares = np.array([weights[labels == at].sum() for at in range(3)]) / weights.sum()
+    assert found["base_rate"] == found["baseline_accuracy"] == pytest.approx(shares.max())
+    assert found["baseline_log_loss"] == pytest.approx(-(shares * np.log(shares)).sum())
+    assert found["baseline_auc_macro"] == 0.5
+
+
+def test_multiclass_metrics_of_one_class_and_of_certain_errors_exist() -> None:
+    found = evaluate(np.zeros(3), np.array([[0.0, 1.0]] * 3), task="multiclass")
+    assert found["auc_macro"] is None
+    assert found["log_loss"] == pytest.approx(-math.log(1e-15))
+    assert found["accuracy"] == 0.0
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("at", [None, 5])
+def test_the_gain_of_an_order_equals_that_of_scikit_learn(at: int | None) -> None:
+    rng = np.random.default_rng(6)
+    groups = rng.integers(0, 30, 400)
+    labels = rng.integers(0, 4, 400).astype(float)
+    scores = rng.normal(size=400).round(1)  # with ties
+    parts = [groups == group for group in np.unique(groups)]
+    single = [ndcg_score([2 ** labels[part] - 1], [scores[part]], k=at) for part in parts]
+    assert ndcg(labels, scores, groups, at=at) == pytest.approx(np.mean(single))
+    weights = np.where(groups < 10, 3.0, 1.0)
+    heavy = [weights[part][0] for part in parts]
+    assert ndcg(labels, scores, groups, at=at, weights=weights) == pytest.approx(np.average(single, weights=heavy))
+
+
+def test_a_ranking_evaluation_counts_groups_with_something_to_find() -> None:
+    labels, groups = np.array([0.0, 0.0, 0.0, 2.0, 1.0]), np.array([7, 7, 3, 3, 3])
+    found = evaluate(labels, np.array([1.0, 2.0, 0.0, 5.0, 4.0]), task="ranking", groups=groups)
+    assert (found["ndcg"], found["ndcg_at_5"], found["rows"]) == (1.0, 1.0, 5.0)
+    worst = evaluate(labels, np.array([1.0, 2.0, 9.0, 4.0, 5.0]), task="ranking", groups=groups)
+    baseline = found["baseline_ndcg"]
+    assert worst["ndcg"] is not None
+    assert baseline is not None
+    assert worst["ndcg"] < baseline < 1.0
+    nothing = evaluate(np.zeros(2), np.zeros(2), task="ranking", groups=np.zeros(2, dtype=np.int64))
+    assert nothing["ndcg"] is None
+    assert ndcg(labels, labels, groups, weights=np.where(groups == 7, 1.0, 0.0)) is None
+
+
+def test_quality_is_told_for_every_task() -> None:
+    assert quality_lines(evaluate(np.array([1.0, 2.0]), np.array([1.0, 4.0]), task="regression")) == [
+        "rmse 1.4142 (base 0.5000)",
+        "mae 1.0000 (base 0.5000)",
+    ]
+    order = evaluate(np.array([0.0]), np.array([1.0]), task="ranking")
+    assert quality_lines(order) == [f"{name} undefined (base undefined)" for name in ("ndcg", "ndcg_at_5")]
+    classes = quality_lines(evaluate(np.array([0.0, 1.0]), np.array([[1.0, 0.0], [0.0, 1.0]]), task="multiclass"))
+    assert classes[1:] == ["accuracy 1.0000 (base 0.5000)", "auc_macro 1.0000 (base 0.5000)"]
 
 
 def test_calibration_bins_hold_equal_counts_and_every_row() -> None:

@@ -14,7 +14,7 @@ import pytest
 import xgboost as xgb
 
 from infra.runtimes.load import open_runtime
-from infra.runtimes.port import Matrix, Runtime, Vector
+from infra.runtimes.port import Matrix, Runtime, Scores, Vector
 from training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
 from training.trainers.xgboost import split_thresholds as xgboost_thresholds
 
@@ -27,8 +27,9 @@ class Case:
     """A model in our runtime, beside the library that trained it."""
 
     runtime: Runtime
-    raw: Callable[[Matrix], Vector]
-    score: Callable[[Matrix], Vector]
+    raw: Callable[[Matrix], Scores]
+    score: Callable[[Matrix], Scores]
+    contributions: Callable[[Matrix], Scores]
     thresholds: list[tuple[int, float]]
     model_file: Path
 
@@ -42,10 +43,23 @@ def training_rows() -> tuple[Matrix, Vector]:
     return rows, target + rng.normal(size=3000)
 
 
+def labels_of(objective: str, target: Vector) -> Vector:
+    if objective.startswith("reg"):
+        return target
+    if objective.startswith(("multi", "lambdarank", "rank")):
+        return np.digitize(target, [-1.0, 0.0, 2.0]).astype(float)
+    return (target > 0).astype(float)
+
+
 def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = False, stop: bool = False) -> Case:
     rows, target = training_rows()
-    label = target if params["objective"] == "regression" else (target > 0).astype(float)
-    data = lgb.Dataset(rows[:2000], label[:2000], categorical_feature=[CATEGORY] if categorical else [])
+    label = labels_of(params["objective"], target)
+    data = lgb.Dataset(
+        rows[:2000],
+        label[:2000],
+        categorical_feature=[CATEGORY] if categorical else [],
+        group=np.full(200, 10) if params["objective"] == "lambdarank" else None,
+    )
     held_out = lgb.Dataset(rows[2000:], label[2000:], reference=data)
     booster = lgb.train(
         {"verbosity": -1, "num_threads": 1, "learning_rate": 0.3, **params},
@@ -61,15 +75,22 @@ def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = F
         runtime=open_runtime("lightgbm", path),
         raw=lambda matrix: np.asarray(booster.predict(matrix, raw_score=True)),
         score=lambda matrix: np.asarray(booster.predict(matrix)),
+        contributions=lambda matrix: np.asarray(booster.predict(matrix, pred_contrib=True)),
         thresholds=list(lightgbm_thresholds(booster.dump_model())),
         model_file=path,
     )
 
 
-def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json") -> Case:
+def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, categorical: bool = False) -> Case:
     rows, target = training_rows()
-    label = target if params["objective"].startswith("reg") else (target > 0).astype(float)
-    booster = xgb.train({"nthread": 1, "verbosity": 0, **params}, xgb.DMatrix(rows, label), 60)
+    label = labels_of(params["objective"], target)
+    types = ["c" if categorical and index == CATEGORY else "q" for index in range(FEATURES)]
+
+    def matrix_of(matrix: Matrix, **more: Any) -> xgb.DMatrix:  # noqa: ANN401 - what DMatrix takes
+        return xgb.DMatrix(matrix, feature_types=types, enable_categorical=categorical, **more)
+
+    group = {"group": np.full(300, 10)} if params["objective"].startswith("rank") else {}
+    booster = xgb.train({"nthread": 1, "verbosity": 0, **params}, matrix_of(rows, label=label, **group), 60)
     path = folder / f"model.{suffix}"
     booster.save_model(path)
     text = folder / "dump.json"
@@ -78,6 +99,7 @@ def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json") -> 
         runtime=open_runtime("xgboost", path),
         raw=lambda matrix: booster.inplace_predict(matrix, predict_type="margin").astype(np.float64),
         score=lambda matrix: booster.inplace_predict(matrix).astype(np.float64),
+        contributions=lambda matrix: booster.predict(matrix_of(matrix), pred_contribs=True).astype(np.float64),
         thresholds=list(xgboost_thresholds(json.loads(text.read_bytes()))),
         model_file=path,
     )
@@ -92,9 +114,21 @@ MAKERS: dict[str, Callable[[Path], Case]] = {
     "lightgbm best iteration": lambda folder: lightgbm_case(folder, {"objective": "binary"}, stop=True),
     "lightgbm dart": lambda folder: lightgbm_case(folder, {"objective": "binary", "boosting": "dart"}),
     "lightgbm zero as missing": lambda folder: lightgbm_case(folder, {"objective": "binary", "zero_as_missing": True}),
+    "lightgbm multiclass": lambda folder: lightgbm_case(
+        folder, {"objective": "multiclass", "num_class": 4, "min_data_per_group": 5}, categorical=True
+    ),
+    "lightgbm ranking": lambda folder: lightgbm_case(folder, {"objective": "lambdarank"}, categorical=True),
     "xgboost binary": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}),
     "xgboost ubj": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}, "ubj"),
     "xgboost regression": lambda folder: xgboost_case(folder, {"objective": "reg:squarederror"}),
+    "xgboost categorical": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}, categorical=True),
+    "xgboost one category a split": lambda folder: xgboost_case(
+        folder, {"objective": "binary:logistic", "max_cat_to_onehot": 100}, categorical=True
+    ),
+    "xgboost multiclass": lambda folder: xgboost_case(
+        folder, {"objective": "multi:softprob", "num_class": 4}, categorical=True
+    ),
+    "xgboost ranking": lambda folder: xgboost_case(folder, {"objective": "rank:ndcg"}, categorical=True),
     "xgboost dart": lambda folder: xgboost_case(folder, {"objective": "binary:logistic", "booster": "dart"}),
 }
 

@@ -7,13 +7,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infra.runtimes.certification import certify
-from infra.runtimes.port import Matrix, Runtime, Vector
+from infra.runtimes.port import Matrix, Runtime, Scores
 from infra.runtimes.reference import Reference, reference_rows
 from skewless.errors import PackageError, RequestError
 
 FEATURES = 8
+CATEGORY = 7
 
 
 class Case(Protocol):
@@ -23,12 +26,14 @@ class Case(Protocol):
     def runtime(self) -> Runtime: ...
     @property
     def thresholds(self) -> list[tuple[int, float]]: ...
-    def raw(self, matrix: Matrix, /) -> Vector: ...
-    def score(self, matrix: Matrix, /) -> Vector: ...
+    def raw(self, matrix: Matrix, /) -> Scores: ...
+    def score(self, matrix: Matrix, /) -> Scores: ...
+    def contributions(self, matrix: Matrix, /) -> Scores: ...
 
 
-def same(left: Vector, right: Vector) -> bool:
-    return left.dtype == right.dtype == np.float64 and np.array_equal(left.view(np.int64), right.view(np.int64))
+def same(left: Scores, right: Scores) -> bool:
+    plain = left.dtype == right.dtype == np.float64 and left.flags.c_contiguous
+    return plain and np.array_equal(left.view(np.int64), np.ascontiguousarray(right).view(np.int64))
 
 
 def edge_rows(case: Case) -> Matrix:
@@ -47,7 +52,16 @@ def special_rows() -> Matrix:
     return rng.choice(special, (300, FEATURES))
 
 
-@pytest.mark.parametrize("count", [1, 2, 100])
+def unseen_categories() -> Matrix:
+    """Return codes that no training row had, and numbers that are no codes."""
+    rng = np.random.default_rng(8)
+    odd = [40, 41, 63, 64, 65, 1000, 2**24 - 1, 2**24, 2**31 + 1, -1, -0.5, 0.5, 2.999999999, 3, 31, 32, 33, np.nan]
+    rows = rng.normal(size=(400, FEATURES))
+    rows[:, CATEGORY] = rng.choice(np.array(odd, dtype=float), 400)
+    return rows
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 100])
 def test_random_rows_have_the_library_s_bits(case: Case, count: int) -> None:
     rows = np.random.default_rng(count).normal(scale=3, size=(count, FEATURES))
     assert same(case.runtime.margin(rows), case.raw(rows))
@@ -67,6 +81,26 @@ def test_special_values_have_the_library_s_bits(case: Case) -> None:
     assert same(case.runtime.score(rows), case.score(rows))
 
 
+def test_unseen_categories_have_the_library_s_bits(case: Case) -> None:
+    rows = unseen_categories()
+    assert same(case.runtime.margin(rows), case.raw(rows))
+    assert same(case.runtime.score(rows), case.score(rows))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_row_has_the_library_s_bits(case: Case, data: st.DataObject) -> None:
+    """Features are any float64, or a threshold of the model and its neighbours."""
+    edges = sorted({value for _, value in case.thresholds})
+    near = st.sampled_from(edges).flatmap(
+        lambda at: st.sampled_from([at, np.nextafter(at, -np.inf), np.nextafter(at, np.inf), float(np.float32(at))])
+    )
+    row = st.lists(st.floats() | near, min_size=FEATURES, max_size=FEATURES)
+    rows = np.array(data.draw(st.lists(row, min_size=1, max_size=12)), dtype=np.float64)
+    assert same(case.runtime.margin(rows), case.raw(rows))
+    assert same(case.runtime.score(rows), case.score(rows))
+
+
 def test_a_row_alone_equals_the_row_in_a_batch(case: Case) -> None:
     rows = np.concatenate([special_rows(), edge_rows(case)[:300]])
     alone = np.array([case.runtime.margin(rows[index : index + 1])[0] for index in range(len(rows))])
@@ -77,7 +111,40 @@ def test_a_row_alone_equals_the_row_in_a_batch(case: Case) -> None:
 
 def test_no_rows_give_no_scores(case: Case) -> None:
     rows = np.empty((0, FEATURES))
-    assert case.runtime.margin(rows).shape == case.runtime.score(rows).shape == (0,)
+    outputs = case.raw(np.zeros((1, FEATURES))).shape[1:]
+    assert case.runtime.n_outputs == (outputs or (1,))[0]
+    assert case.runtime.margin(rows).shape == case.runtime.score(rows).shape == (0, *outputs)
+    assert case.runtime.contributions(rows).shape == (0, *outputs, FEATURES + 1)
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_contributions_have_the_library_s_bits_and_sum_up_to_the_margin(case: Case, count: int) -> None:
+    rows = np.concatenate([edge_rows(case)[:count], unseen_categories()[:count]])
+    rows[np.random.default_rng(count).random(rows.shape) < 0.2] = np.nan
+    found = case.runtime.contributions(rows)
+    margins = case.raw(rows)
+    assert same(found, case.contributions(rows).reshape(found.shape))
+    assert found.shape == (*margins.shape, FEATURES + 1)
+    assert np.allclose(found.sum(axis=-1), margins, rtol=1e-4, atol=1e-4)
+
+
+def test_contributions_of_infinite_values_sum_up_to_the_margin_too(case: Case) -> None:
+    rows = special_rows()
+    found = case.runtime.contributions(rows)
+    assert np.allclose(found.sum(axis=-1), case.raw(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_contributions_beside_scores_from_several_threads(case: Case) -> None:
+    rows = np.random.default_rng(4).normal(size=(8, FEATURES))
+    scores, parts = case.raw(rows), case.runtime.contributions(rows)
+
+    def work(index: int) -> bool:
+        if index % 3 == 0:
+            return same(case.runtime.contributions(rows), parts)
+        return same(case.runtime.margin(rows[: index % 8 + 1]), scores[: index % 8 + 1])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(120)))
 
 
 def test_the_matrix_is_read_and_not_changed(case: Case) -> None:
@@ -133,12 +200,16 @@ class CastingRuntime:
         self._inner = inner
         self.runtime_id = "casting-1"
         self.n_features = inner.n_features
+        self.n_outputs = inner.n_outputs
 
-    def margin(self, matrix: Matrix) -> Vector:
+    def margin(self, matrix: Matrix) -> Scores:
         return self._inner.margin(narrowed(matrix))
 
-    def score(self, matrix: Matrix) -> Vector:
+    def score(self, matrix: Matrix) -> Scores:
         return self._inner.score(narrowed(matrix))
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        return self._inner.contributions(narrowed(matrix))
 
     def close(self) -> None:
         self._inner.close()

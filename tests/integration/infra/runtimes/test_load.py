@@ -78,9 +78,11 @@ def test_a_closed_runtime_is_refused_and_closing_twice_is_fine(
     runtime.close()
     with pytest.raises(PackageError, match="is closed"):
         runtime.score(np.zeros((1, 4)))
+    with pytest.raises(PackageError, match="is closed"):
+        runtime.contributions(np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn"])
 @pytest.mark.parametrize("content", [b"", b"no model", b'{"learner": 1}', b"tree\nversion=v4\n"])
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, algorithm: str, content: bytes) -> None:
     path = tmp_path / "model.txt"
@@ -96,18 +98,6 @@ def test_a_missing_file_and_an_unknown_algorithm_are_refused(
         open_runtime("lightgbm", tmp_path / "none.txt")
     with pytest.raises(PackageError, match="catboost"):
         open_runtime("catboost", models[0])
-
-
-def test_several_outputs_are_refused(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    rows, label = rng.normal(size=(300, 3)), rng.integers(0, 3, 300)
-    one = lgb.train({"objective": "multiclass", "num_class": 3, "verbosity": -1}, lgb.Dataset(rows, label), 3)
-    two = xgb.train({"objective": "multi:softprob", "num_class": 3, "verbosity": 0}, xgb.DMatrix(rows, label), 3)
-    (tmp_path / "m.txt").write_text(one.model_to_string())
-    two.save_model(tmp_path / "m.json")
-    for algorithm, name in (("lightgbm", "m.txt"), ("xgboost", "m.json")):
-        with pytest.raises(PackageError, match="several outputs"):
-            open_runtime(algorithm, tmp_path / name)
 
 
 def test_a_library_that_is_not_installed_is_named() -> None:

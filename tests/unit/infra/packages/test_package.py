@@ -52,6 +52,28 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, contents: PackageCont
         assert found.shape == expected.shape
 
 
+def test_scores_of_several_outputs_come_back(tmp_path: Path, contents: PackageContents) -> None:
+    many = np.arange(6.0).reshape(2, 3)
+    written = write_package(
+        tmp_path, "late", replace(contents, reference=replace(contents.reference, margins=many, scores=many / 15))
+    )
+    found = open_package(tmp_path, "late", written.version).reference
+    assert (found.n_outputs, found.margins.tolist(), found.scores.tolist()) == (3, many.tolist(), (many / 15).tolist())
+
+
+def test_a_package_of_a_spec_without_the_newer_fields_opens(tmp_path: Path, contents: PackageContents) -> None:
+    path = write_package(tmp_path, "late", contents).path
+    files = tree(path)
+    del files["manifest.json"]
+    old = json.loads(files["spec.json"])
+    for name in ("classes", "group", "decisions"):
+        del old[name]
+    files["spec.json"] = json.dumps(old).encode()
+    (path / "spec.json").write_bytes(files["spec.json"])
+    (path / "manifest.json").write_bytes(encode_manifest("late", "000001", "model.txt", files))
+    assert open_package(tmp_path, "late", "000001").spec == contents.spec
+
+
 def test_the_folder_holds_these_files_and_no_pickle(tmp_path: Path, contents: PackageContents) -> None:
     package = write_package(tmp_path, "late", contents)
     assert set(tree(package.path)) == FILES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from infra.runtimes.certification import certify
-from infra.runtimes.port import Matrix, Runtime, Vector
+from infra.runtimes.port import Matrix, Runtime, Scores, Vector
 from infra.runtimes.reference import Reference
 from skewless.errors import PackageError
 
@@ -30,16 +30,23 @@ class FakeRuntime:
     n_features = 2
 
     def __init__(
-        self, margin: Callable[[Matrix], Vector] = first_column, score: Callable[[Matrix], Vector] = squashed
+        self,
+        margin: Callable[[Matrix], Scores] = first_column,
+        score: Callable[[Matrix], Scores] = squashed,
+        n_outputs: int = 1,
     ) -> None:
         self._margin = margin
         self._score = score
+        self.n_outputs = n_outputs
 
-    def margin(self, matrix: Matrix) -> Vector:
+    def margin(self, matrix: Matrix) -> Scores:
         return self._margin(matrix)
 
-    def score(self, matrix: Matrix) -> Vector:
+    def score(self, matrix: Matrix) -> Scores:
         return self._score(matrix)
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        return np.zeros((len(matrix), 3))
 
     def close(self) -> None:
         pass
@@ -107,3 +114,30 @@ def test_another_width_is_refused() -> None:
     narrow = Reference(np.zeros((2, 1)), np.zeros(2), np.zeros(2))
     with pytest.raises(PackageError, match="expects 2 features"):
         certify(FakeRuntime(), narrow)
+
+
+def two_columns(matrix: Matrix) -> Scores:
+    return np.stack([first_column(matrix), first_column(matrix) + 1], axis=1)
+
+
+TWO = Reference(ROWS, two_columns(ROWS), two_columns(ROWS))
+
+
+def test_several_outputs_are_certified_row_by_row_and_together() -> None:
+    certificate = certify(FakeRuntime(two_columns, two_columns, 2), TWO)
+    assert (certificate.rows, certificate.bit_equal) == (3, True)
+
+    def one_off(matrix: Matrix) -> Scores:
+        found = two_columns(matrix)
+        found[matrix[:, 0] == 2.0, 1] += 0.5
+        return found
+
+    with pytest.raises(PackageError, match=r"differs from the library on 1 of 3 rows, by up to 0\.5"):
+        certify(FakeRuntime(one_off, two_columns, 2), TWO)
+    with pytest.raises(PackageError, match="other scores on 1 of 3 rows"):
+        certify(FakeRuntime(two_columns, one_off, 2), TWO)
+
+
+def test_another_number_of_outputs_is_refused() -> None:
+    with pytest.raises(PackageError, match=r"expects 1 outputs.*got 2"):
+        certify(FakeRuntime(), TWO)

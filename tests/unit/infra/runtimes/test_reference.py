@@ -64,5 +64,14 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         Reference(np.zeros((2, 3)), np.zeros(3), np.zeros(2))
     with pytest.raises(PackageError, match="scores"):
         Reference(np.zeros((2, 3)), np.zeros(2), np.zeros(2, dtype=np.float32))
+    with pytest.raises(PackageError, match="scores"):
+        Reference(np.zeros((2, 3)), np.zeros((2, 4)), np.zeros((2, 3)))
+    with pytest.raises(PackageError, match="margins"):
+        Reference(np.zeros((2, 3)), np.zeros((2, 4, 1)), np.zeros((2, 4, 1)))
     with pytest.raises(PackageError, match="do not fit"):
         Reference(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+
+
+def test_a_reference_counts_its_outputs() -> None:
+    assert Reference(np.zeros((2, 3)), np.zeros(2), np.zeros(2)).n_outputs == 1
+    assert Reference(np.zeros((2, 3)), np.zeros((2, 4)), np.zeros((2, 4))).n_outputs == 4

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from skewless.errors import DefinitionError, SourceError
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.spec import LabelSource, ModelSpec, Split, Task
 from training.trainers.choice import trainer_for
 from training.trainers.port import TrainingSet
-from training.trainers.settings import capped, check_labels, parameters, row_weights
+from training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
 
 SPEC = ModelSpec(
     name="late",
@@ -22,6 +22,10 @@ SPEC = ModelSpec(
     algorithm="lightgbm",
     split=Split(test=timedelta(days=1)),
 )
+SPECS: dict[Task, ModelSpec] = {
+    "multiclass": replace(SPEC, task="multiclass", classes=("a", "b", "c")),
+    "ranking": replace(SPEC, task="ranking", group="query"),
+}
 ROWS = TrainingSet(matrix=np.zeros((3, 2)), labels=np.array([0.0, 1.0, 1.0]), feature_names=("a", "b"))
 
 
@@ -67,6 +71,31 @@ def test_binary_labels_are_both_0_and_1(labels: list[float]) -> None:
     check_labels(ROWS, SPEC)
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "problem"),
+    [
+        ("multiclass", [0.0, 1.0, 3.0], "not several of 0 to 2"),
+        ("multiclass", [0.0, 0.5, 1.0], "not several of 0 to 2"),
+        ("multiclass", [-1.0, 0.0, 1.0], "not several of 0 to 2"),
+        ("multiclass", [1.0, 1.0, 1.0], "not several of 0 to 2"),
+        ("ranking", [0.0, 0.5, 1.0], "not whole numbers of 0 to 30"),
+        ("ranking", [0.0, 31.0, 1.0], "not whole numbers of 0 to 30"),
+        ("ranking", [-1.0, 0.0, 1.0], "not whole numbers of 0 to 30"),
+    ],
+)
+def test_labels_fit_the_task(task: Task, labels: list[float], problem: str) -> None:
+    spec = SPECS[task]
+    with pytest.raises(SourceError, match=problem):
+        check_labels(replace(ROWS, labels=np.array(labels)), spec)
+    check_labels(ROWS, spec)
+
+
+def test_a_task_that_a_library_cannot_do_is_named() -> None:
+    with pytest.raises(DefinitionError, match=r"cannot be trained by lightgbm.*'ranking'.*binary, regression"):
+        refuse_task(SPECS["ranking"], ("binary", "regression"))
+    refuse_task(SPEC, ("binary", "regression"))
+
+
 def test_thresholds_are_thinned_evenly_and_keep_their_ends() -> None:
     found = capped([(1, float(value)) for value in range(1000)] + [(0, 0.5)])
     assert found[0] == (0, 0.5)
@@ -83,12 +112,14 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         ({"labels": np.zeros(2)}, "labels"),
         ({"weights": np.array([1.0, -1.0, 1.0])}, "weights"),
         ({"weights": np.array([1.0, np.nan, 1.0])}, "weights"),
+        ({"groups": np.array([1, 2])}, "groups"),
     ):
         with pytest.raises(SourceError, match=problem):
             replace(ROWS, **wrong)
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "training.trainers.xgboost", None)
-    with pytest.raises(DefinitionError, match="not installed"):
-        trainer_for("xgboost")
+    for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn")):
+        monkeypatch.setitem(sys.modules, f"training.trainers.{algorithm}", None)
+        with pytest.raises(DefinitionError, match=f"not installed.*extra '{extra}'"):
+            trainer_for(algorithm)

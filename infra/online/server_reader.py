@@ -1,0 +1,89 @@
+"""Reading one server, known by its address or as the master that sentinels name, over one shared connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import MasterDownError, ReadOnlyError
+
+from infra.online.address import Address
+from infra.online.clients import close_async_client, dial, open_async_client
+from infra.online.failures import store_error
+from infra.online.link import Link
+from infra.online.markers import position
+from infra.online.port import Marked
+from infra.online.resp import command, mget
+from skewless.errors import StoreError
+
+_NO_MASTER = (ReadOnlyError, MasterDownError)
+
+
+class ServerReader:
+    """Holds one link, made when it is needed; whoever asks while it opens waits for the same one.
+
+    Args:
+        address: of a server, or of sentinels.
+        timeout_s: how long the server may take for a reply.
+    """
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._url = address.url
+        self._timeout_s = timeout_s
+        self._client = open_async_client(address, timeout_s)
+        self._link: Link | None = None
+
+    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        """Have ``done`` called with the row of each key and the marker of each name."""
+        n = len(keys)
+        marks = [name.encode() for name in names]
+        if not n and not marks:
+            done(([], []))
+            return
+
+        def answered(reply: Any) -> None:  # noqa: ANN401 - replies have any type
+            if isinstance(reply, Exception):
+                done(store_error(self._url, self._checked(reply)))
+            else:
+                done((reply[:n], [position(value) for value in reply[n:]]))
+
+        self._live().ask(mget(keys, marks), answered)
+
+    def linger(self) -> None:
+        """Stay awake for a moment, for a reply that comes sooner than one could be woken."""
+        if self._link is not None:
+            self._link.linger()
+
+    def marker_keys(self, name: str) -> list[bytes]:
+        """Return the key of a marker."""
+        return [name.encode()]
+
+    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Leave a sign under each key that stands for so long.
+
+        Raises:
+            RedisError: the server is away, or is no master.
+        """
+        for key in keys:
+            try:
+                await self._live().call(command(b"SET", key, b"1", b"EX", b"%d" % seconds))
+            except _NO_MASTER as error:
+                raise self._checked(error) from None
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._link is not None:
+            await self._link.close()
+        await close_async_client(self._client)
+
+    def _live(self) -> Link:
+        if self._link is None or self._link.broken:
+            self._link = Link(partial(dial, self._client), self._timeout_s)
+        return self._link
+
+    def _checked(self, error: Exception) -> Exception:
+        """Give the link up where the server is no master any more: the next one looks for the master anew."""
+        if isinstance(error, _NO_MASTER) and self._link is not None:
+            self._link.break_off(error)
+        return error

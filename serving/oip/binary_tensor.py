@@ -1,0 +1,113 @@
+"""Tensors whose data is binary: little-endian, row by row, nothing between the elements."""
+
+from __future__ import annotations
+
+import reprlib
+from math import isnan, prod
+from struct import Struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.oip.datatypes import BOOL, BYTES, Datatype
+from skewless.errors import RequestError
+
+_LENGTH = Struct("<I")
+
+
+class BinaryTensor(NamedTuple):
+    """A tensor of a request, its data as it stood behind the JSON.
+
+    Args:
+        data: as long as the shape says; the elements of BYTES are not looked at yet.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    data: memoryview
+
+    @classmethod
+    def of(cls, name: str, datatype: Datatype, shape: tuple[int, ...], data: memoryview) -> BinaryTensor:
+        """Return a tensor from its part of the body.
+
+        Raises:
+            RequestError: it is longer or shorter than the shape says.
+        """
+        expected = prod(shape) * datatype.size
+        if datatype.size and len(data) != expected:
+            raise RequestError(
+                f"input {name!r}",
+                f"has {len(data)} bytes of binary data, its shape says {expected}",
+                value=reprlib.repr(shape),
+                fix="send all elements, and their length as binary_data_size",
+            )
+        return cls(name, datatype, shape, data)
+
+    def values(self) -> list[Any]:
+        """Return the elements as Python values: numbers, truth values or text; NaN is None.
+
+        Raises:
+            RequestError: BYTES are cut short or not UTF-8, or a BOOL is neither 0 nor 1.
+        """
+        if self.datatype is BYTES:
+            return [self._text(i, element) for i, element in enumerate(self._elements())]
+        values = self.array().ravel().tolist()
+        if self.datatype.kind != "float":
+            return values
+        return [None if isnan(value) else value for value in values]
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return the tensor in its numpy type and shape, the caller's own; BYTES are objects (bytes).
+
+        Raises:
+            RequestError: BYTES are cut short, or a BOOL is neither 0 nor 1.
+        """
+        if self.datatype is BYTES:
+            return np.array(self._elements(), dtype=object).reshape(self.shape)
+        if self.datatype is BOOL and max(self.data, default=0) > 1:
+            raise self._wrong("holds a BOOL that is neither 0 nor 1", fix="send one byte, 0 or 1")
+        return np.frombuffer(self.data, dtype=self.datatype.numpy).reshape(self.shape).copy()  # aligned
+
+    def _elements(self) -> list[bytes]:
+        data, end, at = self.data, len(self.data), 0
+        elements: list[bytes] = []
+        for _ in range(prod(self.shape)):
+            start = at + _LENGTH.size
+            if start > end:
+                raise self._cut(len(elements))
+            at = start + _LENGTH.unpack_from(data, at)[0]
+            if at > end:
+                raise self._cut(len(elements))
+            elements.append(bytes(data[start:at]))
+        if at != end:
+            raise self._wrong("has more bytes than elements", fix="send as many elements as the shape says")
+        return elements
+
+    def _cut(self, at: int) -> RequestError:
+        return self._wrong(f"is cut short in element {at}", fix="send each as 4 bytes of length, then its bytes")
+
+    def _text(self, at: int, element: bytes) -> str:
+        try:
+            return element.decode()
+        except UnicodeDecodeError:
+            raise self._wrong(f"element {at} is not UTF-8: {reprlib.repr(element)}", fix="send UTF-8") from None
+
+    def _wrong(self, problem: str, fix: str) -> RequestError:
+        return RequestError(f"input {self.name!r}", problem, fix=fix)
+
+
+def binary_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
+    r"""Return the data of a tensor in binary; missing BYTES are empty.
+
+    >>> binary_data(BYTES, np.array([b"ab", None], dtype=object))
+    b'\x02\x00\x00\x00ab\x00\x00\x00\x00'
+
+    Args:
+        array: of the datatype; BYTES: objects, bytes or None.
+    """
+    if datatype is not BYTES:
+        return array.astype(datatype.numpy, copy=False).tobytes()
+    elements = [value or b"" for value in array.ravel().tolist()]
+    return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))

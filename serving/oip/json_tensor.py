@@ -1,0 +1,166 @@
+"""Tensors whose data is JSON."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sequence
+from itertools import chain
+from math import isnan, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from serving.oip.datatypes import BYTES, FP64, Datatype, Kind
+from skewless.errors import RequestError
+
+_TYPES: dict[Kind, tuple[frozenset[type], str]] = {
+    "boolean": (frozenset({bool}), "send true or false"),
+    "integer": (frozenset({int}), "send an integer"),
+    "float": (frozenset({float, int, type(None)}), "send a number, or null if it is missing"),
+    "bytes": (frozenset({str, type(None)}), "send a string; bytes that are not UTF-8 go as binary data"),
+}
+
+
+class JsonTensor(NamedTuple):
+    """A tensor of a request, its data as it stood in the JSON.
+
+    Args:
+        elements: one list, row by row, as long as the shape says; their types are not checked yet.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    elements: Sequence[Any]
+
+    @classmethod
+    def of(cls, name: str, datatype: Datatype, shape: tuple[int, ...], data: Sequence[Any]) -> JsonTensor:
+        """Return a tensor from JSON data: one flat list, or lists nested as the shape says.
+
+        >>> from serving.oip.datatypes import INT64
+        >>> JsonTensor.of("x", INT64, (2, 2), [[1, 2], [3, 4]]).elements
+        [1, 2, 3, 4]
+
+        Raises:
+            RequestError: there are more or fewer elements than the shape says, or it is nested otherwise.
+        """
+        if len(shape) > 1 and data and type(data[0]) is list:
+            data = _flat(name, data, shape)
+        if len(data) != prod(shape):
+            raise RequestError(
+                f"input {name!r}",
+                f"has {len(data)} elements, not those of its shape",
+                value=reprlib.repr(shape),
+                fix="send them all",
+            )
+        return cls(name, datatype, shape, data)
+
+    def values(self) -> list[Any]:
+        """Return the elements as Python values: numbers, truth values or text; missing is None, NaN too.
+
+        Raises:
+            RequestError: an element is not of the datatype.
+        """
+        elements = self._checked()
+        if self.datatype.kind != "float":
+            return list(elements)
+        if self.datatype is not FP64:
+            elements = self._floats(elements).tolist()
+        return [None if value is None or isnan(value) else value for value in elements]
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return the tensor in its numpy type and shape; a missing float is NaN, BYTES are objects (bytes or None).
+
+        Raises:
+            RequestError: an element is not of the datatype.
+        """
+        elements = self._checked()
+        if self.datatype.kind == "float":
+            return self._floats(elements).reshape(self.shape)
+        if self.datatype is BYTES:
+            elements = [None if text is None else text.encode() for text in elements]
+        return np.array(elements, dtype=self.datatype.numpy).reshape(self.shape)
+
+    def _checked(self) -> Sequence[Any]:
+        allowed, fix = _TYPES[self.datatype.kind]
+        elements = self.elements
+        if not allowed.issuperset(map(type, elements)):
+            raise self._wrong(next(i for i, value in enumerate(elements) if type(value) not in allowed), fix)
+        if self.datatype.kind == "integer" and elements:
+            self._check_range(elements)
+        elif self.datatype is BYTES:
+            self._check_text(elements)
+        return elements
+
+    def _check_range(self, elements: Sequence[int]) -> None:
+        lowest, greatest = self.datatype.lowest, self.datatype.greatest
+        if min(elements) < lowest or max(elements) > greatest:
+            at = next(i for i, value in enumerate(elements) if not lowest <= value <= greatest)
+            raise self._wrong(at, f"send an integer from {lowest} to {greatest}")
+
+    def _check_text(self, elements: Sequence[str | None]) -> None:
+        for i, text in enumerate(elements):
+            if text is not None and not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise self._wrong(i, "send well-formed text") from None
+
+    def _floats(self, elements: Sequence[Any]) -> npt.NDArray[Any]:
+        try:
+            wide = np.array(elements, dtype=np.float64)
+        except OverflowError:
+            raise self._wrong(_first_infinite(elements), "send a number in the range of float64") from None
+        if self.datatype.size == wide.itemsize:
+            return wide
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(self.datatype.numpy)
+        beyond = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
+        if len(beyond):
+            raise self._wrong(int(beyond[0]), f"send a number in the range of {self.datatype.name}")
+        return narrow
+
+    def _wrong(self, at: int, fix: str) -> RequestError:
+        problem = f"element {at} is not a valid {self.datatype.name}"
+        return RequestError(f"input {self.name!r}", problem, value=reprlib.repr(self.elements[at]), fix=fix)
+
+
+def json_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
+    """Return the data of a tensor as one flat JSON list; NaN and infinities are null.
+
+    >>> from serving.oip.datatypes import FP64
+    >>> json_data(FP64, np.array([[0.5, np.nan]]))
+    b'[0.5,null]'
+
+    Args:
+        array: of the datatype; BYTES: objects, bytes or None.
+
+    Raises:
+        RequestError: bytes are not UTF-8.
+    """
+    if datatype is not BYTES:
+        return orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps([None if value is None else value.decode() for value in array.ravel().tolist()])
+    except UnicodeDecodeError:
+        raise RequestError("output", "holds bytes that are not UTF-8", fix="ask for it as binary data") from None
+
+
+def _flat(name: str, data: Sequence[Any], shape: tuple[int, ...]) -> Sequence[Any]:
+    for length in shape[1:]:
+        if any(type(item) is not list or len(item) != length for item in data):
+            raise RequestError(
+                f"input {name!r}",
+                "is not nested as its shape says",
+                value=reprlib.repr(shape),
+                fix="nest it so, or send a flat list",
+            )
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _first_infinite(elements: Sequence[Any]) -> int:
+    greatest = np.finfo(np.float64).max
+    return next(i for i, value in enumerate(elements) if type(value) is int and abs(value) > greatest)

@@ -1,0 +1,89 @@
+"""What the protocol tells of a model before it is asked: metadata, configuration, index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from infra.served_model import ServedModel
+from serving.models import ModelTable
+from serving.oip.schemas import (
+    ConfigParameter,
+    ConfigTensor,
+    IndexEntry,
+    ModelConfig,
+    ModelMetadata,
+    TensorMetadata,
+    VectorMetadata,
+)
+from serving.oip.signature import Signature, TensorType
+
+_TRITON = {"BYTES": "TYPE_STRING"}
+
+
+def metadata_of(model: ServedModel, signature: Signature, versions: list[str]) -> ModelMetadata:
+    """Return a model's metadata.
+
+    Args:
+        versions: those that may be asked for.
+    """
+    return ModelMetadata(
+        name=model.name,
+        versions=versions,
+        platform=model.package.spec.algorithm,
+        inputs=[_tensor(item) for item in signature.inputs],
+        outputs=[_tensor(item) for item in signature.outputs.values()],
+        parameters=VectorMetadata(
+            vectors=_tensor(signature.vectors),
+            features=list(signature.labels),
+            views=list(signature.views),
+            classes=list(signature.classes),
+            plan_hash=model.plan.hash,
+        ),
+    )
+
+
+def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
+    """Return a model's configuration in the words of Triton."""
+    package = model.package
+    shown = {
+        "version": model.version,
+        "digest": package.digest,
+        "plan_hash": model.plan.hash,
+        "task": package.spec.task,
+        "runtime": model.certificate.runtime_id,
+        "log": package.spec.log,
+    }
+    return ModelConfig(
+        name=model.name,
+        platform=package.spec.algorithm,
+        max_batch_size=0,
+        input=[_config(item) for item in signature.inputs],
+        output=[_config(item) for item in signature.outputs.values()],
+        parameters={name: ConfigParameter(string_value=value) for name, value in shown.items()},
+    )
+
+
+def index_of(models: ModelTable) -> Iterator[IndexEntry]:
+    """Yield every version of every model, and why it does not answer, if it does not."""
+    for name in models.names():
+        ready = models.open_versions(name)
+        for version in models.known_versions(name):
+            state = "READY" if version in ready else "UNAVAILABLE"
+            yield IndexEntry(name=name, version=version, state=state, reason=_reason(models, name, version, state))
+
+
+def _reason(models: ModelTable, name: str, version: str, state: str) -> str:
+    if state == "READY":
+        return ""
+    newest = version == models.known_versions(name)[-1]
+    problem = models.problems.get(f"{name} {version}") or (models.problems.get(name) if newest else None)
+    return problem or "not loaded"
+
+
+def _tensor(item: TensorType) -> TensorMetadata:
+    return TensorMetadata(name=item.name, datatype=item.datatype.name, shape=list(item.shape))
+
+
+def _config(item: TensorType) -> ConfigTensor:
+    kind = item.datatype.name
+    return ConfigTensor(name=item.name, data_type=_TRITON.get(kind, f"TYPE_{kind}"), dims=list(item.shape))

@@ -1,0 +1,71 @@
+"""From an answer to the tensors that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.answer import Answer
+from serving.oip.reply import Output
+from serving.oip.request import InferRequest
+from serving.oip.signature import Signature
+from skewless.errors import RequestError
+from skewless.status import Status
+
+_STATUS = np.array([status.name.encode() for status in Status], dtype=object)
+
+
+def asked_outputs(signature: Signature, request: InferRequest) -> Mapping[str, bool]:
+    """Return per output that is wanted whether it goes as binary data.
+
+    Raises:
+        RequestError: the model has no such output.
+    """
+    if not request.outputs:
+        return dict.fromkeys(signature.usual, request.binary)
+    for name in request.outputs:
+        if name not in signature.outputs:
+            raise RequestError(f"output {name!r}", "is unknown", fix=f"ask for {', '.join(signature.outputs)}")
+    return request.outputs
+
+
+def outputs_of(signature: Signature, answer: Answer, asked: Mapping[str, bool]) -> list[Output]:
+    """Return the tensors of a reply, in the order in which they were asked for."""
+    return [
+        Output(name, signature.outputs[name].datatype, _ARRAYS[name](answer), binary) for name, binary in asked.items()
+    ]
+
+
+def _decisions(answer: Answer) -> npt.NDArray[Any]:
+    found = answer.decisions
+    if found is None:
+        raise TypeError(answer)  # the signature of such a model has no such output
+    return _bytes(found)
+
+
+def _contributions(answer: Answer) -> npt.NDArray[np.float64]:
+    found = answer.contributions
+    if found is None:
+        raise TypeError(answer)  # they are asked for with the question
+    return found
+
+
+def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
+    array = np.empty(len(texts), dtype=object)
+    array[:] = [None if text is None else text.encode() for text in texts]
+    return array
+
+
+_ARRAYS: Mapping[str, Callable[[Answer], npt.NDArray[Any]]] = {
+    "score": lambda answer: answer.scores,
+    "decision": _decisions,
+    "prediction_id": lambda answer: _bytes(answer.ids),
+    "feature_values": lambda answer: answer.matrix,
+    "feature_age_s": lambda answer: answer.ages_s,
+    "feature_status": lambda answer: _STATUS[answer.status],
+    "feature_stale": lambda answer: answer.stale,
+    "contributions": _contributions,
+}

@@ -1,0 +1,79 @@
+"""The protocol's routes that show all versions and say which of them answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from serving.metrics import Metrics
+from serving.model_routes import tell_siblings
+from serving.models import ModelTable
+from serving.oip.metadata import index_of
+from serving.oip.request import parse_json
+from serving.oip.routes import PREFIX, reply
+from serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady, body_of
+from serving.siblings import Siblings
+from skewless.errors import RequestError
+
+_MODEL = "/models/{name}"
+
+
+def repository_router(*, models: ModelTable, metrics: Metrics, siblings: Siblings | None) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        siblings: other workers, which are told when something was loaded; None: there are none.
+    """
+    router = APIRouter(prefix=f"{PREFIX}/repository", tags=["Open Inference Protocol"], responses=dict(ERRORS))
+
+    @router.post(
+        "/index",
+        summary="List all versions",
+        response_model=list[IndexEntry],
+        openapi_extra=body_of(IndexRequest, required=False),
+    )
+    async def index(request: Request) -> Response:
+        only_ready = bool(_object(await request.body()).get("ready"))
+        return reply([entry for entry in index_of(models) if entry.state == "READY" or not only_ready])
+
+    @router.post(
+        f"{_MODEL}/load",
+        summary="Serve a model, or one more version of it",
+        response_model=LoadReply,
+        openapi_extra=body_of(LoadRequest, required=False),
+    )
+    async def load(name: str, request: Request) -> Response:
+        model = await models.want(name, _version(_object(await request.body())))
+        metrics.reloads(name).inc()
+        await tell_siblings(siblings)
+        return reply(LoadReply(name=model.name, version=model.version))
+
+    @router.post(f"{_MODEL}/unload", summary="Stop serving a model", response_model=ModelReady)
+    async def unload(name: str) -> Response:
+        await models.unwant(name)
+        await tell_siblings(siblings)
+        return reply(ModelReady(name=name, ready=False))
+
+    return router
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    found = parse_json(body) if body else {}
+    if not isinstance(found, dict):
+        raise RequestError("request body", "is not a JSON object", fix="send an object, or nothing")
+    return found
+
+
+def _version(body: Mapping[str, Any]) -> str | None:
+    parameters = body.get("parameters") or {}
+    unknown = parameters.keys() - {"version"} if isinstance(parameters, dict) else {"parameters"}
+    if unknown:
+        raise RequestError(
+            f"parameter {min(unknown)!r}", "is not supported: packages are made by training", fix="send a version"
+        )
+    version = parameters.get("version")
+    if version is not None and not (isinstance(version, str) and version.isdecimal()):
+        raise RequestError("parameter 'version'", "is no version", value=str(version), fix='send "1" or "000001"')
+    return version

@@ -1,0 +1,244 @@
+"""The protocol's JSON objects, as the OpenAPI document describes them; requests are parsed by our own code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+Parameters = dict[str, Any]
+Scalar = bool | int | float | str
+
+
+class OipError(BaseModel):
+    """Every error of the protocol's routes."""
+
+    error: str = Field(description="what is wrong, with which value, and what to do about it")
+
+
+class ServerLive(BaseModel):
+    """Whether the server answers."""
+
+    live: bool
+
+
+class ServerReady(BaseModel):
+    """Said when the server answers predictions; else the status is 503 and ``error`` says why."""
+
+    live: bool
+    ready: bool
+
+
+class ServerMetadata(BaseModel):
+    """What the server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ModelReady(BaseModel):
+    """Whether a model answers."""
+
+    name: str
+    ready: bool
+
+
+class ModelVersions(BaseModel):
+    """The versions of a model that may be asked for."""
+
+    name: str
+    versions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """A tensor that a model takes or gives; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class VectorMetadata(BaseModel):
+    """What the numbers of tensors are, and the other way to ask."""
+
+    vectors: TensorMetadata = Field(description="the one input that may stand in place of all others")
+    features: list[str] = Field(description="columns of `features`, `feature_values` and, but for the last, others")
+    views: list[str] = Field(description="columns of `feature_age_s`, `feature_status` and `feature_stale`")
+    classes: list[str] = Field(description="columns of the scores of a multiclass model")
+    plan_hash: str
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: VectorMetadata
+
+
+class InferenceInput(BaseModel):
+    """A tensor of a request."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[Any] | None = Field(None, description="flat or nested; none where binary data follows the JSON")
+
+
+class InferenceOutput(BaseModel):
+    """An output that is asked for."""
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class InferenceRequest(BaseModel):
+    """What ``infer`` takes."""
+
+    id: str | None = None
+    parameters: Parameters | None = Field(None, description="as_of, max_feature_age_s, timeout, binary_data_output")
+    inputs: list[InferenceInput]
+    outputs: list[InferenceOutput] | None = None
+
+
+class OutputTensor(BaseModel):
+    """A tensor of a reply."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: Parameters | None = None
+    data: list[Any] | None = None
+
+
+class InferenceReply(BaseModel):
+    """What ``infer`` answers."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: dict[str, Scalar] = Field(description="model_version, plan_hash, log, t_us, degraded")
+    outputs: list[OutputTensor]
+
+
+class IndexRequest(BaseModel):
+    """What ``index`` takes; no body asks for all."""
+
+    ready: bool = Field(default=False, description="list only the versions that answer")
+
+
+class LoadParameters(BaseModel):
+    """Parameters of ``load``."""
+
+    version: str | None = Field(None, description="one more version, besides the champion")
+
+
+class LoadRequest(BaseModel):
+    """What ``load`` takes; no body asks for the champion."""
+
+    parameters: LoadParameters | None = None
+
+
+class IndexEntry(BaseModel):
+    """A version in the repository."""
+
+    name: str
+    version: str
+    state: str = Field(description="`READY` or `UNAVAILABLE`")
+    reason: str
+
+
+class LoadReply(BaseModel):
+    """What was loaded."""
+
+    name: str
+    version: str
+
+
+class Duration(BaseModel):
+    """How often, and for how long in all."""
+
+    count: int
+    ns: int
+
+
+class InferenceStatistics(BaseModel):
+    """Durations; only ``success`` and ``fail`` are measured by model, the others are in ``/metrics``."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+    cache_hit: Duration
+
+
+class ModelStatistics(BaseModel):
+    """What a worker has answered by the protocol since it started."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since the epoch; 0: none yet")
+    inference_count: int = Field(description="rows")
+    execution_count: int = Field(description="times that the model was called")
+    inference_stats: InferenceStatistics
+    batch_stats: list[Any]
+
+
+class Statistics(BaseModel):
+    """The statistics of some versions."""
+
+    model_stats: list[ModelStatistics]
+
+
+class ConfigTensor(BaseModel):
+    """A tensor in a model's configuration."""
+
+    name: str
+    data_type: str
+    dims: list[int]
+
+
+class ConfigParameter(BaseModel):
+    """A parameter in a model's configuration."""
+
+    string_value: str
+
+
+class ModelConfig(BaseModel):
+    """A model's configuration, in the words of Triton."""
+
+    name: str
+    platform: str
+    max_batch_size: int = Field(description="0: shapes hold the number of rows")
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+    parameters: dict[str, ConfigParameter]
+
+
+ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": OipError, "description": "why not"}}
+
+
+def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
+    """Return what a route adds to the OpenAPI document for a body that our own code parses."""
+    schema = model.model_json_schema()
+    plain = _inlined(schema, schema.get("$defs", {}))
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": plain}}}}
+
+
+def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return a schema with its parts where they are referred to: the document knows those of FastAPI only."""
+    if isinstance(node, list):
+        return [_inlined(item, parts) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _inlined(parts[node["$ref"].rpartition("/")[2]], parts)
+    return {key: _inlined(value, parts) for key, value in node.items() if key != "$defs"}

@@ -1,0 +1,86 @@
+"""What tensors a model takes and gives, and what of its replies is always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from infra.served_model import ServedModel
+from serving.oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
+from skewless.columns import Column
+from skewless.dtypes import DType
+
+FEATURES = "features"
+_ANY = -1
+_OF_COLUMN: Mapping[DType, Datatype] = {
+    DType.INT32: INT32,
+    DType.INT64: INT64,
+    DType.FLOAT32: FP32,
+    DType.FLOAT64: FP64,
+    DType.BOOL: BOOL,
+    DType.STRING: BYTES,
+    DType.BYTES: BYTES,
+    DType.TIMESTAMP: INT64,
+}
+
+
+class TensorType(NamedTuple):
+    """What the metadata say of a tensor; -1 is any length."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the protocol shows it."""
+        return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}
+
+
+class Signature:
+    """The tensors of one model version.
+
+    Args:
+        model: not kept.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        plan, spec = model.plan, model.package.spec
+        self.columns: Mapping[str, Column] = {column.name: column for column in (*plan.join_keys, *plan.request)}
+        self.labels = model.assembler.labels
+        self.classes = spec.classes
+        self.views = tuple(view.name for view in plan.all_views)
+        self.inputs = [TensorType(name, _OF_COLUMN[column.dtype], (_ANY,)) for name, column in self.columns.items()]
+        self.vectors = TensorType(FEATURES, FP64, (_ANY, len(self.labels)))
+        self.outputs = self._outputs(model.runtime.n_outputs, decides=bool(spec.decisions or spec.classes))
+        self.usual = ("score", "decision") if "decision" in self.outputs else ("score",)
+        names = orjson.dumps({"model_name": model.name, "model_version": model.version})
+        lineage = orjson.dumps({"model_version": model.version, "plan_hash": plan.hash, "log": spec.log})
+        self._head = names[:-1]
+        self._lineage = b',"parameters":%b' % lineage[:-1]
+
+    def head(self, request_id: str | None, t: int, *, degraded: bool) -> bytes:
+        """Return a reply up to its outputs.
+
+        Args:
+            t: microseconds.
+        """
+        name = b"" if request_id is None else b',"id":' + orjson.dumps(request_id)
+        flag = b"true" if degraded else b"false"
+        return b'%b%b%b,"t_us":%d,"degraded":%b},' % (self._head, name, self._lineage, t, flag)
+
+    def _outputs(self, n_scores: int, *, decides: bool) -> dict[str, TensorType]:
+        wide = () if n_scores == 1 else (n_scores,)
+        n_features, n_views = len(self.labels), len(self.views)
+        found: Sequence[TensorType] = (
+            TensorType("score", FP64, (_ANY, *wide)),
+            TensorType("decision", BYTES, (_ANY,)),
+            TensorType("prediction_id", BYTES, (_ANY,)),
+            TensorType("feature_values", FP64, (_ANY, n_features)),
+            TensorType("feature_age_s", FP64, (_ANY, n_views)),
+            TensorType("feature_status", BYTES, (_ANY, n_views)),
+            TensorType("feature_stale", BOOL, (_ANY, n_views)),
+            TensorType("contributions", FP64, (_ANY, *wide, n_features + 1)),
+        )
+        return {tensor.name: tensor for tensor in found if decides or tensor.name != "decision"}

@@ -1,0 +1,201 @@
+"""One serving process: everything opened, the application run, everything closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import uvicorn
+
+from infra.key_file import KeyFile
+from infra.last_parity import last_parity
+from infra.online.guard import Guard
+from infra.online.redis_store import RedisReader, RedisWriter
+from infra.predictions.writer import PredictionWriter
+from serving.access import OpenAccess, open_access
+from serving.access_rules import is_loopback
+from serving.app import Serving, create_app, hot_routes
+from serving.events import Events, EventsConfig
+from serving.fast_lane import WireLimits, fast_lane
+from serving.http_server import Entrance, run_http
+from serving.listening import listen_privately
+from serving.metrics import Metrics
+from serving.models import ModelTable
+from serving.predictor import Limits, Predictor
+from serving.server_config import ServerConfig
+from serving.shutdown import Shutdown
+from serving.siblings import Siblings, socket_of
+from serving.tls import TlsOptions, tls_options
+from skewless.settings import Settings
+
+_KEEP_ALIVE_SECONDS = 75
+_YOUNG_OBJECTS = 20_000  # a batch makes thousands, which go by themselves
+_SWITCH_S = 1e-3
+_LAST_SECONDS = 30  # for requests under way, once the server no longer listens
+
+
+async def serve(
+    config: ServerConfig,
+    link: socket.socket,
+    shutdown: Shutdown,
+    on_ready: Callable[[], None],
+    *,
+    metrics: Metrics,
+    siblings: Siblings | None = None,
+) -> None:
+    """Answer requests until the shutdown, then write the log.
+
+    Args:
+        link: bound; it listens once everything is ready.
+        siblings: the other workers; None: there are none.
+
+    Raises:
+        PackageError, StalePlanError, StoreError: no champion can be served.
+    """
+    async with AsyncExitStack() as stack:
+        settings = config.settings
+        online = RedisReader(config.redis_url, timeout_s=settings.feature_timeout_ms / 1_000)
+        stack.push_async_callback(online.close)
+        writer = PredictionWriter(
+            config.state / "predictions",
+            capacity=config.settings.log_capacity,
+            flush_seconds=config.settings.log_flush_seconds,
+            on_drop=_counting_drops(metrics),
+        )
+        stack.callback(writer.close)
+        models = ModelTable(
+            repo=config.repo, state=config.state, online=online, metrics=metrics, keep=settings.keep_versions
+        )
+        await models.load()
+        predictor = _predictor(config, online, writer, models, metrics)
+        stack.push_async_callback(predictor.close)
+        events = Events(_events(config))
+        stack.push_async_callback(events.close)
+        serving = Serving(
+            models=models,
+            predictor=predictor,
+            metrics=metrics,
+            clock=config.clock,
+            reload_seconds=settings.reload_seconds,
+            deadline_s=settings.deadline_ms / 1_000,
+            body_bytes=settings.body_bytes,
+            ready=lambda: _reasons(shutdown, predictor.skew_us, config.settings.skew_limit_ms),
+            events=events,
+            siblings=siblings,
+            access=open_access(
+                settings, config.host, KeyFile(config.state), config.clock.now_us, share=1 / config.workers
+            ),
+            local=is_loopback(config.host),
+        )
+        entrances = _entrances(serving, link, _wire_limits(settings, events), tls_options(settings, config.repo))
+        _settle_down()
+        await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
+
+
+def _settle_down() -> None:
+    """Take what stands now out of the garbage collector's sight, and let threads give way to the loop sooner."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    sys.setswitchinterval(_SWITCH_S)
+
+
+def metrics_of(config: ServerConfig) -> Metrics:
+    """Return the metrics of one process, which also show what parity last found."""
+    return Metrics(lambda: last_parity(config.state).values())
+
+
+def _predictor(
+    config: ServerConfig, online: RedisReader, writer: PredictionWriter, models: ModelTable, metrics: Metrics
+) -> Predictor:
+    predictor = Predictor(
+        online=online,
+        clock=config.clock,
+        log=writer,
+        limits=Limits.of(config.settings),
+        guard=Guard.of_runs(config.state, [model.plan for model in models.all()]),
+        metrics=metrics,
+    )
+    predictor.skew_us = _skew_us(config.redis_url)
+    metrics.skew.set(predictor.skew_us / 1e6)
+    return predictor
+
+
+def _counting_drops(metrics: Metrics) -> Callable[[int, str], None]:
+    """Return what the log's thread may call: series belong to the loop."""
+    loop = asyncio.get_running_loop()
+
+    def count(n: int, reason: str) -> None:
+        loop.call_soon_threadsafe(lambda: metrics.dropped(reason).inc(n))
+
+    return count
+
+
+def _events(config: ServerConfig) -> EventsConfig:
+    return EventsConfig(
+        state=config.state,
+        redis_url=config.redis_url,
+        stream_partitions=config.settings.stream_partitions,
+        event_bytes=config.settings.event_bytes,
+        kafka=config.settings.kafka,
+    )
+
+
+def _wire_limits(settings: Settings, events: Events) -> WireLimits:
+    longer = tuple((path, events.most_bytes) for path in ("/events/", "/push"))
+    return WireLimits(
+        body_bytes=settings.body_bytes,
+        header_bytes=settings.header_bytes,
+        keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+        longer=longer,
+    )
+
+
+def _entrances(serving: Serving, link: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Entrance]:
+    """Return the way in for clients and, for a worker, the one for its siblings, who get answers of it alone."""
+    public = Entrance(link=link, options=_options(serving, limits, **tls))
+    if serving.siblings is None:
+        return [public]
+    place = socket_of(serving.siblings.folder, serving.siblings.number)
+    alone = replace(serving, siblings=None, access=OpenAccess(), local=True)
+    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, lifespan="off"))]
+
+
+def _options(serving: Serving, limits: WireLimits, **more: Any) -> uvicorn.Config:  # noqa: ANN401 - of uvicorn
+    routes = hot_routes(serving)
+    return uvicorn.Config(
+        create_app(serving, routes),
+        log_config=None,
+        log_level="error",  # what is wrong with a request is told to who sent it
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        http=fast_lane(routes, limits),
+        **more,
+    )
+
+
+def _skew_us(redis_url: str) -> int:
+    probe = RedisWriter(redis_url)
+    try:
+        return abs(probe.clock_offset_us())
+    finally:
+        probe.close()
+
+
+def _reasons(shutdown: Shutdown, skew_us: int, limit_ms: float) -> dict[str, str]:
+    if shutdown.asked:
+        return {"server": "it is going down"}
+    if skew_us <= limit_ms * 1_000:
+        return {}
+    return {
+        "clock": f"Redis and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
+    }

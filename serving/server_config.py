@@ -1,0 +1,30 @@
+"""What a server needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skewless.clock import Clock
+from skewless.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """What is not in the settings, or was chosen against them, stands by itself. Workers get it pickled."""
+
+    repo: Path
+    state: Path
+    redis_url: str
+    clock: Clock
+    host: str
+    port: int
+    workers: int = 1
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        """Where the server is, once its port is known."""
+        scheme = "http" if self.settings.tls_cert is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"

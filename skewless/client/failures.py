@@ -1,0 +1,95 @@
+"""What goes wrong between a client and its servers, as errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import orjson
+
+from skewless.client.addresses import Address
+from skewless.client.wire import Response
+from skewless.errors import BusyError, DeadlineError, RequestError, SkewlessError, StoreError
+
+_KINDS: dict[object, type[SkewlessError]] = {kind.kind: kind for kind in (BusyError, DeadlineError)}
+_BAD_REQUEST = 400
+_INTERNAL_SERVER_ERROR = 500
+
+
+class Stage(Enum):
+    """How far an attempt came that brought no reply."""
+
+    QUEUE = auto()
+    """No connection was free; nothing was sent."""
+    CONNECT = auto()
+    """There is no connection; nothing was sent."""
+    REPLY = auto()
+    """The connection broke, or what came is no reply; the server may have done what was asked."""
+    TIME = auto()
+    """No reply in time; the server may have done what was asked."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An attempt that brought no reply.
+
+    Args:
+        stage: how far it came.
+        detail: what the machine says about it.
+    """
+
+    stage: Stage
+    detail: str
+
+    @classmethod
+    def of(cls, stage: Stage, error: OSError | ValueError) -> Failure:
+        """Return the failure that an exception of a connection means."""
+        late = isinstance(error, TimeoutError) and stage is Stage.REPLY
+        return cls(Stage.TIME if late else stage, str(error) or type(error).__name__)
+
+
+def failure_error(address: Address, failure: Failure) -> SkewlessError:
+    """Return what is raised when no attempt brought a reply."""
+    thing = f"server at {address.url}"
+    if failure.stage is Stage.TIME:
+        return DeadlineError(thing, "did not answer in time", fix="give more time, or see what keeps the server")
+    if failure.stage is Stage.QUEUE:
+        return BusyError("client", "has all its connections in use", fix="ask less at a time, or raise 'connections'")
+    return StoreError(thing, f"did not answer: {failure.detail}", fix="start `skewless serve`, or see what is between")
+
+
+def response_error(address: Address, response: Response) -> SkewlessError:
+    """Return what a reply of status 300 or above means: the server's own words where there are any."""
+    said = error_of(response)
+    kind = RequestError if _BAD_REQUEST <= response.status < _INTERNAL_SERVER_ERROR else StoreError
+    if not said:
+        return kind(
+            f"server at {address.url}", "refused without a reason of its own", value=response.status, fix="see its log"
+        )
+    return _KINDS.get(said.get("kind"), kind)(
+        str(said.get("thing", "request")),
+        str(said.get("problem", "was refused")),
+        value=said.get("value"),
+        fix=str(said.get("fix", "see the log of the server")),
+    )
+
+
+def error_of(response: Response) -> dict[str, Any]:
+    """Return the error object of a reply; empty: it has none."""
+    try:
+        data = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        return {}
+    said = data.get("error") if isinstance(data, dict) else None
+    return said if isinstance(said, dict) else {}
+
+
+def strange_reply(address: Address, response: Response) -> StoreError:
+    """Return what is raised when a reply is not what the API answers."""
+    return StoreError(
+        f"server at {address.url}",
+        "answered something else than the API does",
+        value=response.status,
+        fix="check that the address is that of `skewless serve`, of a version like this client's",
+    )

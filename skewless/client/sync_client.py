@@ -1,0 +1,162 @@
+"""The client for programs of threads."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+
+from skewless.client.attempts import Attempt, Core
+from skewless.client.calls import (
+    Call,
+    PredictOptions,
+    Row,
+    events_call,
+    live_call,
+    model_call,
+    models_call,
+    predict_call,
+    ready_call,
+)
+from skewless.client.connection import Connection
+from skewless.client.failures import Failure, Stage
+from skewless.client.limits import Limits
+from skewless.client.pool import Pool
+from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
+from skewless.client.retries import Retries
+from skewless.client.wire import Response, WireError
+
+if TYPE_CHECKING:
+    import ssl
+
+T = TypeVar("T")
+
+
+class Client:
+    """Asks a server. One client serves several threads; each call has a connection of its own while it lasts.
+
+    Every method raises these, and only these:
+
+    - ``RequestError``: the server refuses the request; the words are the server's. Or the client is closed.
+    - ``StoreError``: there is no server, or it cannot answer now.
+    - ``BusyError``: the server has as much to do as it can.
+    - ``DeadlineError``: there was no answer in time.
+
+    Args:
+        url: base URL, for example ``http://127.0.0.1:8080``.
+        others: base URLs of more servers that answer alike; the next one is taken when one cannot be reached.
+        key: API key; None: the one in the variable ``SKEWLESS_API_KEY``, if any; empty: none.
+        limits: how long to wait.
+        retries: when to repeat.
+        tls: how ``https`` is spoken, for example with a client certificate; None: as Python does by itself.
+        clock: seconds, monotonic.
+        sleep: waits for some seconds.
+        chance: even in ``[0, 1)``.
+
+    Raises:
+        RequestError: a URL or the key cannot be right.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *others: str,
+        key: str | None = None,
+        limits: Limits | None = None,
+        retries: Retries | None = None,
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._core = Core((url, *others), key, limits or Limits(), retries or Retries(), tls, clock, chance)
+        self._pool: Pool[Connection] = Pool(self._core.limits.idle_s, clock)
+        self._sleep = sleep
+
+    def predict(self, rows: Sequence[Row], **options: Unpack[PredictOptions]) -> Reply:
+        """Return the predictions of one or many rows.
+
+        Args:
+            rows: objects with every entity key and request field of the model. NaN is sent as null.
+            **options: those of ``PredictOptions``.
+        """
+        return self._run(predict_call(rows, **options))
+
+    def predict_one(self, row: Row, **options: Unpack[PredictOptions]) -> Prediction:
+        """Return the prediction of one row; the options are those of ``predict``."""
+        reply = self.predict([row], **options)
+        return reply.predictions[0]
+
+    def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
+        """Put events into the stream of an event source; return how many, once the stream has them.
+
+        They are judged afterwards, by the worker: one that does not fit goes to quarantine. After a ``StoreError`` or
+        a ``DeadlineError`` some of them may be in the stream.
+
+        Args:
+            source: name of the event source.
+            events: objects with its columns.
+            event_id: the column by which the source knows an event again. Where every event has a value in it, the call
+                is repeated as a prediction is; otherwise only when nothing can have been taken.
+        """
+        return self._run(events_call(source, events, event_id))
+
+    def models(self) -> Models:
+        """Return the models that are served, and why newer versions are not."""
+        return self._run(models_call())
+
+    def model(self, name: str) -> Model:
+        """Return one model that is served: its inputs, features and quality."""
+        return self._run(model_call(name))
+
+    def ready(self) -> Readiness:
+        """Return whether predictions are answered, or why not; a server that is not there is not ready."""
+        return self._run(ready_call())
+
+    def live(self) -> bool:
+        """Return whether a server answers."""
+        return self._run(live_call())
+
+    def close(self) -> None:
+        """Close the connections; calls under way end first, each by itself."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: Call[T]) -> T:
+        self._pool.check_open()
+        attempts = self._core.attempts(call)
+        while True:
+            outcome = self._attempt(attempts.next())
+            pause = attempts.pause(outcome)
+            if pause is None:
+                return attempts.result(outcome)
+            self._sleep(pause)
+
+    def _attempt(self, attempt: Attempt) -> Response | Failure:
+        clock = self._core.clock
+        until = clock() + attempt.seconds
+        try:
+            connection = self._connection(attempt)
+        except (OSError, UnicodeError) as error:
+            return Failure.of(Stage.CONNECT, error)
+        response = None
+        try:
+            response = connection.ask(attempt.data, lambda: until - clock())
+        except (OSError, WireError) as error:
+            return Failure.of(Stage.REPLY, error)
+        finally:
+            self._pool.give_back(attempt.address, connection, keep=response is not None and response.keep)
+        return response
+
+    def _connection(self, attempt: Attempt) -> Connection:
+        kept = None if attempt.fresh else self._pool.take(attempt.address)
+        return kept or Connection(attempt.address, self._core.tls, attempt.connect_s)

@@ -1,0 +1,72 @@
+"""Other people's clients work unchanged: the sessions of docs/oip.md, some odd ones, and what OpenAPI promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import blocks, page, section
+from tests.integration.errors.server import Server
+
+HERE = Path(__file__).parent
+ADDRESS = "127.0.0.1:8080"
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+PATIENCE_S = 100
+
+
+def run(python: str, *words: str, cwd: Path) -> str:
+    """Run a program of the clients' environment; return what it said."""
+    environment = {name: value for name, value in os.environ.items() if name.isupper() and "PYTHON" not in name}
+    done = subprocess.run(
+        [python, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def play(session: str, python: str, server: Server, tmp_path: Path) -> None:
+    """Let every line of a session answer as it is written."""
+    script = tmp_path / "session.txt"
+    script.write_text(session.replace(ADDRESS, server.url.removeprefix("http://")), encoding="utf-8")
+    run(python, "-m", "doctest", "-o", "ELLIPSIS", str(script), cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("title", "lines"), [("With tritonclient", 40), ("With KServe's client", 20)])
+def test_the_sessions_of_the_docs(title: str, lines: int, foreign: str, server: Server, tmp_path: Path) -> None:
+    session = "\n".join(blocks(section(page("oip.md"), title), "pycon"))
+    assert session.count(">>>") + session.count("...") > lines
+    play(session, foreign, server, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.pycon")))
+def test_odd_sessions(name: str, foreign: str, server: Server, tmp_path: Path) -> None:
+    play((HERE / name).read_text(encoding="utf-8"), foreign, server, tmp_path)
+
+
+def test_every_route_answers_as_the_openapi_document_says(foreign: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text('[parameters]\n"path.name" = "fraud"\n"path.version" = "1"\n')
+    options = [
+        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
+        *("--max-examples", "10", "--seed", "1", "--generation-database", "none"),
+        *("--exclude-path", "/v2/repository/models/{name}/unload"),
+    ]
+    said = run(
+        foreign,
+        *("-m", "schemathesis.cli", "--no-color", "run", f"{server.url}/openapi.json", *options),
+        cwd=tmp_path,
+    )
+    assert "/v2/models/{name}/infer" in server.get("/openapi.json")["paths"]
+    passed = re.search(r"(\d+) generated, (\d+) passed", said)
+    assert passed is not None, said
+    assert passed[1] == passed[2]
+    assert int(passed[1]) > 300

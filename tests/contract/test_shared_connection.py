@@ -1,0 +1,288 @@
+"""The server's reader shares one connection among all callers, and gets over whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+import pytest
+import redis
+import uvloop
+
+from infra.online.port import Marked
+from infra.online.redis_store import RedisReader
+from skewless.errors import StoreError
+from tests.servers.cluster import Cluster
+from tests.servers.node import Node, running, until
+from tests.servers.programs import program
+
+N = 500
+KEYS = [b"k%d" % i for i in range(N)]
+VALUES = [b"v%d;" % i * (i % 40) for i in range(N)]
+STORED = dict(zip(KEYS, VALUES, strict=True))
+BRIEF_S = 0.4
+
+Conversation: TypeAlias = Callable[[RedisReader], Coroutine[Any, Any, None]]
+Run: TypeAlias = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(Node(program("redis"), tmp_path_factory.mktemp("shared"))) as one:
+        fill(one)
+        yield one
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest, node: Node) -> Run:
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def held(conversation: Conversation, timeout_s: float = 20.0, url: str = node.url) -> None:
+        async def hold() -> None:
+            reader = RedisReader(url, timeout_s)
+            try:
+                await conversation(reader)
+            finally:
+                await reader.close()
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(hold())
+
+    return held
+
+
+def fill(node: Node) -> None:
+    with node.client() as client:
+        client.mset(STORED)
+        client.mset({"m": b"7", "n": b"9"})
+
+
+def clients(node: Node) -> set[str]:
+    """Return the numbers of a server's connections, but for the one that asks."""
+    with node.client() as client:
+        listed = cast("list[dict[str, str]]", client.client_list())
+        return {each["id"] for each in listed} - {str(client.client_id())}
+
+
+def some_keys(chance: random.Random) -> list[bytes]:
+    """Return keys of which some are asked for twice and some stand for nothing."""
+    return [chance.choice((*KEYS, b"none")) for _ in range(chance.randrange(40))]
+
+
+async def right(reader: RedisReader, seed: int) -> bool:
+    chance = random.Random(seed)
+    keys, names = some_keys(chance), chance.choice((["m", "other", "n"], ["n"], []))
+    await asyncio.sleep(chance.random() / 50)
+    rows, markers = await reader.get_marked(keys, names)
+    return rows == [STORED.get(key) for key in keys] and markers == [{"m": 7, "n": 9}.get(name) for name in names]
+
+
+async def refused(read: Awaitable[object]) -> str:
+    with pytest.raises(StoreError, match="did not answer") as caught:
+        await read
+    return str(caught.value)
+
+
+async def eventually(reader: RedisReader, keys: Sequence[bytes]) -> list[bytes | None]:
+    """Read until the store answers, which it may refuse for a while."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return await reader.get(keys)
+        except StoreError:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+
+
+def test_a_thousand_requests_at_once_get_their_own_rows_over_one_connection(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        found = await asyncio.gather(*(right(reader, seed) for seed in range(1_000)))
+        assert found == [True] * 1_000
+        assert len(clients(node) - before) == 1
+
+    before = clients(node)
+    run(conversation)
+    until(lambda: clients(node) == before)
+
+
+def test_callers_who_are_cancelled_leave_the_connection_to_the_others(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        assert await reader.get(KEYS[:1]) == VALUES[:1]
+        mine = clients(node)
+        for seed in range(200):
+            chance = random.Random(seed)
+            tasks = [asyncio.ensure_future(right(reader, chance.randrange(10_000))) for _ in range(10)]
+            await asyncio.sleep(chance.random() / 100)
+            victims = chance.sample(tasks, 4)
+            for victim in victims:
+                victim.cancel()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(each is True or task in victims for each, task in zip(found, tasks, strict=True))
+        assert clients(node) == mine
+
+    run(conversation)
+
+
+def test_who_gives_up_early_does_not_take_the_others_replies_along(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        assert await reader.get(KEYS[:1]) == VALUES[:1]
+        node.freeze()
+        try:
+            patient = [asyncio.ensure_future(reader.get([key])) for key in KEYS[:20]]
+            for key in KEYS[20:40]:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(reader.get([key]), 0.01)
+        finally:
+            node.thaw()
+        assert await asyncio.gather(*patient) == [[value] for value in VALUES[:20]]
+        assert await reader.get(KEYS) == VALUES
+
+    run(conversation)
+
+
+def test_a_server_that_hangs_is_given_up_and_its_late_replies_are_nobodys(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        assert await reader.get(KEYS[:1]) == VALUES[:1]
+        node.freeze()
+        try:
+            begun = time.monotonic()
+            reads = [refused(reader.get([key])) for key in KEYS[:30]]
+            assert all("took too long" in why for why in await asyncio.gather(*reads))
+            assert BRIEF_S / 2 < time.monotonic() - begun < 20 * BRIEF_S
+            await refused(reader.get(KEYS[:3]))
+        finally:
+            node.thaw()
+        assert await eventually(reader, KEYS[7:9]) == VALUES[7:9]
+        found = await asyncio.gather(*(right(reader, seed) for seed in range(50)))
+        assert found == [True] * 50
+
+    run(conversation, BRIEF_S)
+
+
+def test_a_server_that_is_killed_and_started_again_is_found_again(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        assert await reader.get(KEYS[:1]) == VALUES[:1]
+        node.freeze()
+        waiting = [asyncio.ensure_future(refused(reader.get([key]))) for key in KEYS[:10]]
+        await asyncio.sleep(0.05)
+        node.kill()
+        await asyncio.gather(*waiting)
+        await asyncio.gather(*(refused(reader.get([key])) for key in KEYS[:10]))
+        node.start()
+        assert await reader.get(KEYS[:2]) == [None, None]
+        fill(node)
+        assert await reader.get(KEYS) == VALUES
+
+    run(conversation)
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        for _ in range(3):
+            assert await reader.get(KEYS[:2]) == VALUES[:2]
+            node.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(0.05)
+
+    run(conversation)
+
+
+def test_all_who_come_first_wait_for_the_same_connection(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        found = await asyncio.gather(*(reader.get([key]) for key in KEYS))
+        assert found == [[value] for value in VALUES]
+        assert node.info("stats")["total_connections_received"] <= before + 2
+
+    before = node.info("stats")["total_connections_received"]
+    run(conversation)
+
+
+def test_a_callback_is_called_once_with_rows_or_with_the_error(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        answers: list[Marked | StoreError] = []
+        reader.ask([], [], answers.append)
+        assert answers == [([], [])]
+        for key in KEYS[:20]:
+            reader.ask([key], ["m"], answers.append)
+        assert await reader.get(KEYS[:1]) == VALUES[:1]
+        assert answers[1:] == [([value], [7]) for value in VALUES[:20]]
+        answers.clear()
+        node.ask("ACL", "SETUSER", "default", "-mget")
+        try:
+            reader.ask(KEYS[:1], [], answers.append)
+            with pytest.raises(StoreError, match="no permissions"):
+                await reader.get(KEYS[:1])
+        finally:
+            node.ask("ACL", "SETUSER", "default", "+mget")
+        assert [type(answer) for answer in answers] == [StoreError]
+        assert await reader.get(KEYS[:1]) == VALUES[:1]
+
+    run(conversation)
+
+
+def test_user_password_and_database_are_as_the_address_says(run: Run, node: Node) -> None:
+    async def found(reader: RedisReader) -> None:
+        assert await reader.get([b"k", b"k1"]) == [b"of database 3", None]
+
+    async def forbidden(reader: RedisReader) -> None:
+        await refused(reader.get([b"k"]))
+        await refused(reader.get([b"k"]))
+
+    node.ask("ACL", "SETUSER", "reader", "on", ">s3cret", "~*", "+@read", "+select")
+    with redis.Redis(port=node.port, db=3) as client:
+        client.set("k", "of database 3")
+    run(found, url=f"redis://reader:s3cret@127.0.0.1:{node.port}/3")
+    run(forbidden, url=f"redis://reader:other@127.0.0.1:{node.port}/3")
+
+
+def test_signs_are_held_for_a_time(run: Run, node: Node) -> None:
+    async def conversation(reader: RedisReader) -> None:
+        await reader.hold([b"sign1", b"sign2"], 100)
+        assert await reader.get([b"sign1", b"sign2"]) == [b"1", b"1"]
+        await reader.hold([], 100)
+
+    run(conversation)
+    with node.client() as client:
+        assert all(0 < int(str(client.ttl(key))) <= 100 for key in ("sign1", "sign2"))
+
+
+def test_a_thousand_requests_at_once_to_a_cluster(run: Run, cluster_emptied: Callable[[], str]) -> None:
+    url = cluster_emptied()
+    with redis.RedisCluster.from_url(url.replace("redis+cluster", "redis").split(",")[0]) as client:
+        for key, value in STORED.items():
+            client.set(key, value)
+
+    async def conversation(reader: RedisReader) -> None:
+        async def one(seed: int) -> bool:
+            chance = random.Random(seed)
+            keys = some_keys(chance)
+            await asyncio.sleep(chance.random() / 50)
+            rows, markers = await reader.get_marked(keys, ["m"])
+            return rows == [STORED.get(key) for key in keys] and markers == [None]
+
+        assert await asyncio.gather(*map(one, range(1_000))) == [True] * 1_000
+
+    run(conversation, url=url)
+
+
+def test_a_node_of_a_cluster_that_hangs_or_goes_takes_only_its_own_rows_along(
+    run: Run, three_nodes: Cluster, cluster_emptied: Callable[[], str]
+) -> None:
+    url = cluster_emptied()
+
+    async def conversation(reader: RedisReader) -> None:
+        by_owner = {three_nodes.owner(key): key for key in KEYS}
+        (lost, its), *others = by_owner.items()
+        assert await reader.get(KEYS) == [None] * N
+        lost.freeze()
+        try:
+            assert "took too long" in await refused(reader.get([its, *dict(others).values()]))
+            for _, key in others:
+                assert await reader.get([key]) == [None]
+        finally:
+            lost.thaw()
+        assert await eventually(reader, KEYS) == [None] * N
+
+    run(conversation, BRIEF_S, url)

@@ -1,0 +1,40 @@
+"""docs/oip.md lists exactly the outputs, parameters, datatypes and extensions that exist."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from serving.oip.datatypes import DATATYPES
+from serving.oip.outputs import outputs_of
+from serving.oip.reply import encode_reply
+from serving.oip.signature import Signature
+from skewless.dtypes import DType
+from tests.docs.pages import names, page, table
+from tests.unit.serving.oip.standing_in import answer, model
+
+PAGE = page("oip.md")
+DECIDING = model(spec={"decisions": {"approve": 0.0}})
+
+
+def test_every_output_is_documented_with_its_datatype() -> None:
+    rows = table(PAGE, "output", "datatype", "shape", "meaning")
+    found = {names(row["output"])[0]: (*names(row["datatype"]), names(row["shape"])[0].count(",")) for row in rows}
+    outputs = Signature(DECIDING).outputs
+    assert found == {name: (item.datatype.name, len(item.shape) - 1) for name, item in outputs.items()}
+
+
+def test_every_parameter_of_a_reply_is_documented() -> None:
+    signature = Signature(DECIDING)
+    given = answer(DECIDING, np.zeros(1))
+    body, _ = encode_reply(signature.head(None, 1, degraded=False), outputs_of(signature, given, {"score": False}))
+    rows = table(PAGE, "reply parameter", "meaning")
+    assert [names(row["reply parameter"])[0] for row in rows] == list(json.loads(body)["parameters"])
+
+
+def test_every_type_of_a_field_and_every_datatype_is_documented() -> None:
+    rows = table(PAGE, "field", "datatypes", "meaning")
+    assert {name for row in rows for name in names(row["field"])} == set(DType)
+    told = {name for row in rows for name in names(row["datatypes"])}
+    assert all(any(name == item or name.startswith(item) for item in told) for name in DATATYPES)

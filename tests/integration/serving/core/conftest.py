@@ -1,0 +1,47 @@
+"""A trained project with several versions and a second model; tests read one copy of it, or change their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infra.packages.aliases import Aliases
+from tests.projects import MODEL, Place, copy_project, make_project, opened
+from training.train import train
+
+SECOND = "second"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1 (champion), 2 and 3 of the model, and another that refuses what is missing; only ever copied."""
+    repo = tmp_path_factory.mktemp("core") / "p"
+    make_project(repo)
+    with opened(repo) as place:
+        spec, packages = place.project.applied.model(MODEL), place.project.packages
+        dataset = place.project.dataset(MODEL)
+        specs = [replace(spec, rounds=7), replace(spec, rounds=3)]
+        specs.append(replace(spec, name=SECOND, rounds=9, missing="refuse", log="required"))
+        for one in specs:
+            train(dataset, one, packages, threads=1, now_us=place.now_us())
+        Aliases(packages).move(SECOND, "champion", expect=None, to="000001", reason="first", now_us=1)
+    return repo
+
+
+@pytest.fixture(scope="module")
+def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A copy that no test changes, but for its prediction log."""
+    with opened(copy_project(trained, tmp_path_factory.mktemp("shared") / "p")) as place:
+        place.project.materialize(check=False)
+        yield place
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
+    """A copy of the test's own."""
+    with opened(copy_project(trained, tmp_path / "p")) as place:
+        place.project.materialize(check=False)
+        yield place

@@ -1,0 +1,191 @@
+"""A predictor over a real store, with what a test may put between the two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.online.port import Marked, OnlineReader
+from infra.online.redis_store import RedisReader
+from infra.predictions.record import Record
+from infra.served_model import ServedModel
+from serving.answer import Answer
+from serving.metrics import Metrics
+from serving.predictor import Limits, Predictor
+from serving.question import Options, Question
+from skewless.clock import ManualClock
+from skewless.errors import SkewlessError, StoreError
+from skewless.vector import Matrix
+from tests.projects import Place, Row
+
+
+@dataclass
+class Store:
+    """The real store, which may be away, be slow until a test lets it go on, or hold other rows."""
+
+    inner: OnlineReader
+    asked: list[list[bytes]] = field(default_factory=list)
+    away: bool = False
+    defect: bool = False
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    rows: dict[bytes, bytes | None] = field(default_factory=dict)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+        if self.defect:
+            raise ZeroDivisionError
+        task = asyncio.get_running_loop().create_task(self._answer(keys, names, done))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def linger(self) -> None:
+        """Wait for nobody."""
+
+    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+        self.asked.append(list(keys))
+        await self.open.wait()
+        if self.away:
+            raise StoreError("the store", "is away", fix="wait")
+        rows, markers = await self.inner.get_marked(keys, names)
+        return [self.rows.get(key, row) for key, row in zip(keys, rows, strict=True)], markers
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return (await self.get_marked(keys, []))[0]
+
+    async def marker(self, name: str) -> int | None:
+        return await self.inner.marker(name)
+
+    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        await self.inner.hold(keys, seconds)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def _answer(
+        self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]
+    ) -> None:
+        try:
+            found: Marked | StoreError = await self.get_marked(keys, names)
+        except StoreError as error:
+            found = error
+        done(found)
+
+
+@dataclass
+class Log:
+    """A prediction log in memory; what is required is durable when the test says so."""
+
+    offered: list[Record] = field(default_factory=list)
+    required: list[tuple[Record, Future[None]]] = field(default_factory=list)
+    full: bool = False
+
+    def offer(self, record: Record) -> bool:
+        self.offered.append(record)
+        return True
+
+    def require(self, record: Record) -> Future[None]:
+        if self.full:
+            raise StoreError("prediction log", "is full", fix="wait")
+        self.required.append((record, Future()))
+        return self.required[-1][1]
+
+
+@dataclass
+class Desk:
+    """A predictor and all around it; its clock stands still."""
+
+    place: Place
+    predictor: Predictor
+    store: Store
+    clock: ManualClock
+    metrics: Metrics
+    log: Log
+
+    @property
+    def loop_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def question(self, rows: Sequence[Row], model: ServedModel | None = None, **options: Any) -> Question:  # noqa: ANN401
+        model = model or self.place.model
+        columns = model.parser.rows(rows)
+        return Question(model=model, n=len(rows), rows=rows, columns=columns, options=Options(**options))
+
+    def vectors(self, matrix: Matrix, model: ServedModel | None = None, **options: Any) -> Question:  # noqa: ANN401
+        return Question(
+            model=model or self.place.model,
+            n=len(matrix),
+            rows=matrix.tolist(),
+            vectors=matrix,
+            options=Options(**options),
+        )
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer | SkewlessError]:
+        """Ask all at once."""
+        found = await asyncio.gather(*map(self.predictor.answer, questions), return_exceptions=True)
+        assert all(isinstance(item, Answer | SkewlessError) for item in found), found
+        return found  # type: ignore[return-value]
+
+    async def answer(self, question: Question) -> Answer | SkewlessError:
+        return (await self.answers([question]))[0]
+
+    def refused(self, reason: str) -> int:
+        return self.metrics.refused(reason).value
+
+    def outcomes(self, outcome: str, model: ServedModel | None = None) -> int:
+        model = model or self.place.model
+        return self.metrics.requests(model.name, model.version, outcome).value
+
+
+@asynccontextmanager
+async def _desk(place: Place, limits: Limits | None) -> AsyncIterator[Desk]:
+    store = Store(RedisReader(place.project.redis_url))
+    clock, metrics, log = ManualClock(place.now_us()), Metrics(), Log()
+    predictor = Predictor(online=store, clock=clock, log=log, limits=limits, metrics=metrics)  # type: ignore[arg-type]
+    try:
+        yield Desk(place, predictor, store, clock, metrics, log)
+        await predictor.close()
+    finally:
+        await store.close()
+
+
+def at_a_desk(place: Place, steps: Callable[[Desk], Coroutine[Any, Any, None]], limits: Limits | None = None) -> None:
+    """Run some steps; at the end nothing may be under way."""
+
+    async def main() -> None:
+        async with _desk(place, limits) as desk:
+            await steps(desk)
+        lines = dict(line.rsplit(" ", 1) for line in desk.metrics.render().decode().splitlines())
+        assert float(lines["skewless_requests_in_flight"]) == 0
+
+    asyncio.run(main())
+
+
+def strict(model: ServedModel, **changes: Any) -> ServedModel:  # noqa: ANN401 - of a spec
+    """Return a model that refuses what is missing, on the same runtime; or one changed otherwise."""
+    spec = replace(model.package.spec, **(changes or {"missing": "refuse"}))
+    return replace(model, package=replace(model.package, spec=spec))
+
+
+def contents(answer: Answer | SkewlessError) -> tuple[Any, ...]:
+    """Return all that an answer says but for its ids, bit by bit."""
+    if not isinstance(answer, Answer):
+        return type(answer), answer.sentence()
+    arrays: list[npt.NDArray[Any]] = [answer.scores, answer.matrix, answer.status, answer.ages_s, answer.stale]
+    arrays += [] if answer.contributions is None else [answer.contributions]
+    bits = tuple((array.shape, str(array.dtype), np.ascontiguousarray(array).tobytes()) for array in arrays)
+    return answer.model.name, answer.model.version, answer.t, answer.degraded, answer.decisions, bits
+
+
+def good(answer: Answer | SkewlessError) -> Answer:
+    assert isinstance(answer, Answer), answer
+    return answer

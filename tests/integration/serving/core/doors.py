@@ -1,0 +1,132 @@
+"""One server with two ways in: the fast lane, and uvicorn's own protocol, behind which all is the application's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from typing import Any
+
+import uvicorn
+
+from infra.api_keys import ApiKey, Scope, digest_of, new_secret
+from infra.key_file import KeyFile
+from infra.online.redis_store import RedisReader
+from serving.access import KeyAccess
+from serving.app import Serving, create_app, hot_routes
+from serving.fast_lane import WireLimits, fast_lane
+from serving.metrics import Metrics
+from serving.models import ModelTable
+from serving.predictor import Predictor
+from skewless.clock import ManualClock
+from tests.projects import Place
+
+SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, but for what differs each time."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Door:
+    """One way in, for who has all scopes unless another key is named."""
+
+    port: int
+    keys: Mapping[str, str]
+
+    def ask(self, method: str, path: str, body: bytes | None = None, *, key: str | None = ALL, **headers: str) -> Reply:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key is not None:
+            sent["X-API-Key"] = self.keys.get(key, key)
+        try:
+            connection.request(method, path, body, sent)
+            found = connection.getresponse()
+            told = {name.lower(): value for name, value in found.getheaders() if name.lower() != "date"}
+            return Reply(found.status, told, found.read())
+        finally:
+            connection.close()
+
+
+@dataclass
+class Doors:
+    """Both ways in; the clock stands still."""
+
+    place: Place
+    clock: ManualClock
+    keys: Mapping[str, str]
+    links: list[socket.socket]
+    servers: list[uvicorn.Server] = field(default_factory=list)
+
+    @property
+    def fast(self) -> Door:
+        return Door(self.links[0].getsockname()[1], self.keys)
+
+    @property
+    def slow(self) -> Door:
+        return Door(self.links[1].getsockname()[1], self.keys)
+
+    async def serve(self, file: KeyFile) -> None:
+        place, reader, metrics = self.place, RedisReader(self.place.project.redis_url), Metrics()
+        models = ModelTable(repo=place.repo, state=place.state, online=reader, metrics=metrics)
+        await models.load()
+        log = place.log()
+        predictor = Predictor(online=reader, clock=self.clock, log=log, metrics=metrics)
+        serving = Serving(
+            models=models,
+            predictor=predictor,
+            metrics=metrics,
+            clock=self.clock,
+            reload_seconds=3_600,
+            access=KeyAccess(file, self.clock.now_us),
+            body_bytes=100_000,
+        )
+        routes = hot_routes(serving)
+        protocols: list[Any] = [fast_lane(routes, WireLimits(body_bytes=100_000)), "httptools"]
+        for protocol in protocols:
+            app = create_app(serving, routes)
+            self.servers.append(uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", log_config=None)))
+        await asyncio.gather(
+            *(server.serve(sockets=[link]) for server, link in zip(self.servers, self.links, strict=True))
+        )
+        await predictor.close()
+        log.close()
+        await reader.close()
+
+
+@contextmanager
+def opened_doors(place: Place) -> Iterator[Doors]:
+    """Serve a project for a while, to who has a key for one scope each, or for all."""
+    file, keys = KeyFile(place.state), {}
+    for held, scopes in (*((scope, {scope}) for scope in SCOPES), (ALL, set(SCOPES))):
+        name = held.replace("_", "-")
+        keys[held] = new_secret(name)
+        digest = digest_of(keys[held].encode())
+        file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=None, created_us=1))
+    with ExitStack() as stack:
+        links = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        doors = Doors(place, ManualClock(place.now_us()), keys, links)
+        thread = threading.Thread(target=lambda: asyncio.run(doors.serve(file)))
+        thread.start()
+        deadline = time.monotonic() + 30
+        while len(doors.servers) < len(links) or not all(server.started for server in doors.servers):
+            assert time.monotonic() < deadline
+            assert thread.is_alive()
+            time.sleep(0.005)
+        yield doors
+        for server in doors.servers:
+            server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()

@@ -1,0 +1,335 @@
+"""Versions that are swapped, kept, pinned, unloaded, rolled back and refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.online.redis_store import RedisReader
+from infra.packages.aliases import Aliases
+from serving.metrics import Metrics
+from serving.models import CHAMPION, ModelTable
+from serving.predictor import Predictor
+from serving.wanted import FILE
+from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError
+from tests.integration.serving.core.conftest import SECOND
+from tests.projects import MODEL, Place, ask
+
+ONE, TWO, THREE = "000001", "000002", "000003"
+Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
+
+
+def tables(place: Place, *runs: Steps, keep: int = 2, metrics: Metrics | None = None) -> None:
+    """Run steps, each run on a table of its own that was just loaded, as after a restart."""
+
+    async def main() -> None:
+        for steps in runs:
+            reader = RedisReader(place.project.redis_url)
+            table = ModelTable(repo=place.repo, state=place.state, online=reader, keep=keep, metrics=metrics)
+            try:
+                await table.load()
+                await steps(table)
+            finally:
+                await reader.close()
+
+    asyncio.run(main())
+
+
+def move(place: Place, to: str, name: str = MODEL) -> None:
+    """Make a version champion, as training would."""
+    aliases = Aliases(place.project.packages)
+    expect = aliases.get(name, CHAMPION)
+    aliases.move(name, CHAMPION, expect=expect, to=to, reason="test", now_us=place.now_us())
+
+
+def history(place: Place) -> list[str]:
+    return [item.to for item in Aliases(place.project.packages).history(MODEL, CHAMPION)]
+
+
+def damage(place: Place, version: str) -> None:
+    path = place.project.packages / MODEL / version / "metrics.json"
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def test_champions_are_served_and_named(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        assert sorted((model.name, model.version) for model in table.all()) == [(MODEL, ONE), (SECOND, ONE)]
+        assert table.names() == [MODEL, SECOND]
+        assert (table.known_versions(MODEL), table.open_versions(MODEL)) == ([ONE, TWO, THREE], [ONE])
+        for version in (None, "1", "01", ONE):
+            assert table.get(MODEL, version).version == ONE
+        for name, version in ((None, None), ("none", None), (MODEL, "2"), (MODEL, "x"), ("", None), (None, "1")):
+            with pytest.raises(RequestError, match="model"):
+                table.get(name, version)
+        assert table.problems == {}
+
+    tables(place, steps)
+
+
+def test_the_only_model_needs_no_name(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        await table.unwant(SECOND)
+        assert (table.get(None).name, table.get(None, "1").version) == (MODEL, ONE)
+        await table.unwant(MODEL)
+        with pytest.raises(RequestError, match="model"):
+            table.get(None)
+
+    tables(place, steps)
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [THREE]), (2, [TWO, THREE]), (3, [ONE, TWO, THREE])])
+def test_so_many_champions_stay_open(place: Place, keep: int, left: list[str]) -> None:
+    async def steps(table: ModelTable) -> None:
+        for version in (TWO, THREE):
+            move(place, version)
+            assert await table.refresh() == [MODEL]
+            assert table.get(MODEL).version == version
+            assert await table.refresh() == []
+        assert table.open_versions(MODEL) == left
+        for version in {ONE, TWO, THREE} - set(left):
+            with pytest.raises(RequestError, match="no such version open"):
+                table.get(MODEL, version)
+
+    tables(place, steps, keep=keep)
+
+
+def test_a_champion_that_comes_back_is_not_opened_again(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        first = table.get(MODEL)
+        for version in (TWO, ONE, TWO, ONE):
+            move(place, version)
+            assert await table.refresh() == [MODEL]
+        assert table.get(MODEL) is first
+        assert table.open_versions(MODEL) == [ONE, TWO]
+
+    tables(place, steps)
+
+
+def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Place) -> None:
+    async def wish(table: ModelTable) -> None:
+        assert (await table.want(MODEL, "3")).version == THREE
+        assert (await table.want(MODEL, "1")).version == ONE
+        assert table.get(MODEL).version == ONE
+
+    async def after(table: ModelTable) -> None:
+        assert (table.get(MODEL).version, table.get(MODEL, "3").version) == (ONE, THREE)
+        move(place, TWO)
+        await table.refresh()
+        move(place, THREE)
+        await table.refresh()
+        move(place, TWO)
+        await table.refresh()
+        # 1 was wanted too, while it was champion.
+        assert table.open_versions(MODEL) == [ONE, TWO, THREE]
+
+    tables(place, wish, after, keep=1)
+
+
+def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Place) -> None:
+    async def unload(table: ModelTable) -> None:
+        await table.want(SECOND, "1")
+        await table.unwant(SECOND)
+
+    async def after(table: ModelTable) -> None:
+        for _ in range(2):
+            assert [model.name for model in table.all()] == [MODEL]
+            assert (table.open_versions(SECOND), table.names()) == ([], [MODEL, SECOND])
+            await table.refresh()
+        with pytest.raises(RequestError):
+            await table.unwant(SECOND)
+
+    async def load(table: ModelTable) -> None:
+        await table.want(SECOND)
+        assert table.get(SECOND).version == ONE
+
+    async def there(table: ModelTable) -> None:
+        assert table.get(SECOND).version == ONE
+
+    tables(place, unload, after, load, there)
+
+
+def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        reader = RedisReader(place.project.redis_url)
+        sibling = ModelTable(repo=place.repo, state=place.state, online=reader)
+        await sibling.load()
+        await sibling.want(MODEL, "2")
+        await sibling.unwant(SECOND)
+        assert await table.refresh() == []
+        assert (table.open_versions(MODEL), [model.name for model in table.all()]) == ([ONE, TWO], [MODEL])
+        await sibling.want(SECOND)
+        assert await table.refresh() == [SECOND]
+        await reader.close()
+
+    tables(place, steps)
+
+
+def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        await table.unwant(MODEL)
+        assert (await table.want(MODEL, "2")).version == TWO
+        assert (table.get(MODEL).version, table.open_versions(MODEL)) == (ONE, [ONE, TWO])
+
+    tables(place, steps)
+
+
+@pytest.mark.parametrize(("name", "version"), [("none", None), (MODEL, "7"), (MODEL, "x"), ("../x", None), ("", "1")])
+def test_what_does_not_exist_cannot_be_wanted(place: Place, name: str, version: str | None) -> None:
+    async def steps(table: ModelTable) -> None:
+        with pytest.raises(RequestError, match="model"):
+            await table.want(name, version)
+        assert not (place.state / FILE).exists()
+
+    tables(place, steps)
+
+
+def test_a_rollback_goes_back_and_another_goes_forth_again(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        with pytest.raises(ConflictError, match="never had another"):
+            await table.roll_back(MODEL, reason="x", now_us=1)
+        move(place, TWO)
+        move(place, THREE)
+        await table.refresh()
+        for version in (TWO, THREE, TWO):
+            model = await table.roll_back(MODEL, reason="x", now_us=place.now_us())
+            assert (model.version, table.get(MODEL).version) == (version, version)
+            assert await table.refresh() == []
+        with pytest.raises(RequestError):
+            await table.roll_back("none", reason="x", now_us=1)
+
+    tables(place, steps)
+    assert history(place) == [ONE, TWO, THREE, TWO, THREE, TWO]
+
+
+def test_a_rollback_to_what_cannot_be_opened_changes_nothing(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        damage(place, ONE)
+        with pytest.raises(PackageError, match=r"metrics\.json"):
+            await table.roll_back(MODEL, reason="x", now_us=1)
+        assert table.get(MODEL).version == TWO
+
+    move(place, TWO)
+    tables(place, steps)
+    assert history(place) == [ONE, TWO]
+
+
+def test_a_broken_version_is_refused_and_the_old_one_stays(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        damage(place, TWO)
+        move(place, TWO)
+        for _ in range(3):
+            assert await table.refresh() == []
+            assert table.get(MODEL).version == ONE
+            assert "metrics.json" in table.problems[MODEL]
+        with pytest.raises(PackageError, match=r"metrics\.json"):
+            await table.want(MODEL, "2")
+        assert not (place.state / FILE).exists()
+        move(place, THREE)
+        assert await table.refresh() == [MODEL]
+        assert (table.get(MODEL).version, table.problems) == (THREE, {})
+
+    tables(place, steps)
+
+
+def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(place: Place) -> None:
+    async def wish(table: ModelTable) -> None:
+        await table.want(MODEL, "2")
+        damage(place, TWO)
+
+    async def after(table: ModelTable) -> None:
+        assert table.open_versions(MODEL) == [ONE]
+        assert "metrics.json" in table.problems[f"{MODEL} {TWO}"]
+
+    tables(place, wish, after)
+
+
+def test_a_damaged_file_of_wishes_is_told_and_what_was_wanted_stays(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        await table.want(MODEL, "2")
+        whole = (place.state / FILE).read_bytes()
+        (place.state / FILE).write_bytes(b"{")
+        move(place, THREE)
+        assert await table.refresh() == [MODEL]
+        assert FILE in table.problems[FILE]
+        assert table.open_versions(MODEL) == [ONE, TWO, THREE]
+        (place.state / FILE).write_bytes(whole)
+        await table.refresh()
+        assert table.problems == {}
+
+    tables(place, steps)
+
+
+def test_a_server_does_not_start_on_a_damaged_file_of_wishes(place: Place) -> None:
+    async def never(_: ModelTable) -> None:
+        raise AssertionError
+
+    (place.state / FILE).write_bytes(b"{")
+    with pytest.raises(PackageError, match=FILE):
+        tables(place, never)
+
+
+def test_the_series_of_a_dropped_version_go_with_it(place: Place) -> None:
+    metrics = Metrics()
+
+    async def steps(table: ModelTable) -> None:
+        for version in (TWO, THREE):
+            move(place, version)
+            await table.refresh()
+        await table.unwant(SECOND)
+
+    tables(place, steps, keep=1, metrics=metrics)
+    shown = [line for line in metrics.render().decode().splitlines() if line.startswith("skewless_certified_rows{")]
+    assert len(shown) == 1
+    assert f'version="{THREE}"' in shown[0]
+
+
+def test_changes_at_the_same_time_come_one_after_the_other(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        for version in (TWO, THREE):
+            move(place, version)
+            found = await asyncio.gather(
+                table.refresh(), table.want(MODEL, "1"), table.want(MODEL, "2"), table.refresh(), table.want(SECOND)
+            )
+            assert sorted([*found[0], *found[3]]) in ([MODEL], [])
+        assert table.get(MODEL).version == THREE
+        assert table.open_versions(MODEL) == [ONE, TWO, THREE]
+
+    tables(place, steps)
+
+
+def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        reader = RedisReader(place.project.redis_url)
+        predictor = Predictor(online=reader, clock=place.project.clock, log=None)
+        waiting = []
+        for version in (ONE, TWO, THREE):
+            if version != ONE:
+                move(place, version)
+            await table.refresh()
+            waiting.append(asyncio.ensure_future(predictor.predict(table.get(MODEL), ask(3))))
+        await table.unwant(MODEL)
+        answers = await asyncio.gather(*waiting)
+        assert [answer.model.version for answer in answers] == [ONE, TWO, THREE]
+        for answer in answers:
+            model = place.load(answer.model.version)
+            np.testing.assert_array_equal(answer.scores, model.runtime.score(answer.matrix))
+        assert len({answer.scores.tobytes() for answer in answers}) == 3
+        await predictor.close()
+        await reader.close()
+
+    tables(place, steps, keep=1)
+
+
+def test_a_view_that_this_store_does_not_hold_is_no_model(place: Place) -> None:
+    for key in place.redis.scan_iter():
+        place.redis.delete(key)
+
+    async def never(_: ModelTable) -> None:
+        raise AssertionError
+
+    with pytest.raises(SkewlessError, match="needs a view that this Redis does not hold"):
+        tables(place, never)

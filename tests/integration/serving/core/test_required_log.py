@@ -1,0 +1,116 @@
+"""A reply that waits for its log row."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pyarrow.parquet as pq
+import pytest
+
+from infra.online.redis_store import RedisReader
+from infra.predictions.writer import PredictionWriter
+from serving.predictor import Predictor
+from skewless.errors import DeadlineError, StoreError
+from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
+from tests.projects import Place, ask
+
+SOON_S = 0.02
+
+
+def test_a_reply_comes_once_its_row_is_durable(shared: Place) -> None:
+    model = strict(shared.model, log="required")
+
+    async def steps(desk: Desk) -> None:
+        waiting = asyncio.ensure_future(desk.answers([desk.question(ask(2, i), model) for i in range(3)]))
+        others = await desk.answers([desk.question(ask(1)), desk.question(ask(1))])
+        assert all(good(answer).log == "best_effort" for answer in others)
+        assert not waiting.done()
+        ((record, durable),) = desk.log.required
+        durable.set_result(None)
+        answers = [good(answer) for answer in await waiting]
+        assert [name for answer in answers for name in answer.ids] == list(record.ids)
+        assert {answer.log for answer in answers} == {"required"}
+
+    at_a_desk(shared, steps)
+
+
+def test_a_row_that_cannot_be_kept_is_no_answer(shared: Place) -> None:
+    model = strict(shared.model, log="required")
+
+    async def steps(desk: Desk) -> None:
+        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(2), model)))
+        while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
+            await asyncio.sleep(0.001)
+        desk.log.required[0][1].set_exception(StoreError("the log", "cannot be written", fix="free disk space"))
+        error = await waiting
+        assert isinstance(error, StoreError)
+        assert error.thing == "the log"
+        desk.log.full = True
+        assert isinstance(await desk.answer(desk.question(ask(2), model)), StoreError)
+        assert desk.outcomes("ok", model) == 0
+
+    at_a_desk(shared, steps)
+
+
+def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(shared: Place) -> None:
+    model = strict(shared.model, log="required")
+
+    async def steps(desk: Desk) -> None:
+        late = desk.question(ask(2), model, deadline=desk.loop_s + SOON_S)
+        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(1), model)))
+        assert isinstance(await desk.answer(late), DeadlineError)
+        ((record, durable),) = desk.log.required
+        assert len(record.ids) == 3
+        durable.set_result(None)
+        assert good(await waiting).n == 1
+        assert len(desk.log.required) == 1
+
+    at_a_desk(shared, steps)
+
+
+def test_a_degraded_answer_is_durable_as_well(shared: Place) -> None:
+    model = strict(shared.model, log="required")
+
+    async def steps(desk: Desk) -> None:
+        desk.store.open.clear()
+        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(2), model, deadline=desk.loop_s + SOON_S)))
+        while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
+            await asyncio.sleep(0.001)
+        desk.store.open.set()
+        await desk.answer(desk.question(ask(1)))
+        assert not waiting.done()
+        desk.log.required[0][1].set_result(None)
+        assert good(await waiting).degraded
+        assert len(desk.log.required) == 1
+
+    at_a_desk(shared, steps)
+
+
+def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Place) -> None:
+    model = strict(place.model, log="required")
+
+    dropped: list[tuple[int, str]] = []
+
+    def drop(n: int, why: str) -> None:
+        dropped.append((n, why))
+
+    async def steps() -> None:
+        reader = RedisReader(place.project.redis_url)
+        log = PredictionWriter(place.state / "predictions", capacity=100, flush_seconds=1_000, on_drop=drop)
+        predictor = Predictor(online=reader, clock=place.project.clock, log=log)
+        for _ in range(3):
+            answer = await predictor.predict(model, ask(4))
+            files = place.log_files()
+            assert set(answer.ids) <= {name for path in files for name in pq.read_table(path)["id"].to_pylist()}
+        for path in place.log_files():
+            path.unlink()
+        (place.state / "predictions").rmdir()
+        (place.state / "predictions").write_bytes(b"")  # no folder can be made here
+        with pytest.raises(StoreError, match="cannot be written"):
+            await predictor.predict(model, ask(4))
+        assert dropped == [(4, "disk")]
+        await predictor.close()
+        log.close()
+        await reader.close()
+
+    asyncio.run(steps())

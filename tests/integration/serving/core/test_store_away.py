@@ -1,0 +1,181 @@
+"""A store that is slow or away: deadlines, the breaker, and answers without features."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from infra.served_model import ServedModel
+from serving.predictor import Limits
+from skewless.errors import DeadlineError, StoreError
+from skewless.status import Status
+from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
+from tests.planted import RuntimeBefore
+from tests.projects import Place, ask
+
+SOON_S = 0.02
+BREAKER = Limits(breaker_failures=3, breaker_seconds=0.2)
+
+
+async def passed(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def test_late_features_are_nulls_where_the_model_may_score_them(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.store.open.clear()
+        answer = good(await desk.answer(desk.question(ask(3), deadline=desk.loop_s + SOON_S)))
+        assert answer.degraded
+        assert set(answer.status.ravel().tolist()) == {int(Status.UNAVAILABLE)}
+        np.testing.assert_array_equal(answer.scores, shared.model.runtime.score(answer.matrix))
+        assert (desk.refused("deadline"), desk.outcomes("degraded"), desk.outcomes("ok")) == (1, 1, 0)
+        desk.store.open.set()
+
+    at_a_desk(shared, steps)
+
+
+def test_late_features_are_a_refusal_where_it_may_not(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.store.open.clear()
+        question = desk.question(ask(3), strict(shared.model), deadline=desk.loop_s + SOON_S)
+        assert isinstance(await desk.answer(question), DeadlineError)
+        desk.store.open.set()
+
+    at_a_desk(shared, steps)
+
+
+def test_late_contributions_are_a_refusal(shared: Place) -> None:
+    """They would only be later."""
+
+    async def steps(desk: Desk) -> None:
+        desk.store.open.clear()
+        question = desk.question(ask(1), deadline=desk.loop_s + SOON_S, contributions=True)
+        assert isinstance(await desk.answer(question), DeadlineError)
+        desk.store.open.set()
+
+    at_a_desk(shared, steps)
+
+
+def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shared: Place) -> None:
+    """Of one batch some have a deadline; each row is logged once."""
+
+    async def steps(desk: Desk) -> None:
+        desk.store.open.clear()
+        early = [desk.question(ask(2, i), deadline=desk.loop_s + SOON_S) for i in range(3)]
+        refused = desk.question(ask(2), strict(shared.model), deadline=desk.loop_s + SOON_S)
+        patient = [desk.question(ask(2, i), deadline=desk.loop_s + 1_000) for i in range(3)]
+        patient.append(desk.question(ask(2)))
+        waiting = asyncio.ensure_future(desk.answers(patient))
+        first = await desk.answers([*early, refused])
+        assert [good(answer).degraded for answer in first[:3]] == [True] * 3
+        assert isinstance(first[3], DeadlineError)
+        assert not waiting.done()
+        desk.store.open.set()
+        last = [good(answer) for answer in await waiting]
+        assert [answer.degraded for answer in last] == [False] * 4
+        logged = [name for record in desk.log.offered for name in record.ids]
+        assert sorted(logged) == sorted(name for answer in [*map(good, first[:3]), *last] for name in answer.ids)
+        assert (desk.outcomes("degraded"), desk.outcomes("ok")) == (3, 4)
+
+    at_a_desk(shared, steps)
+
+
+def test_a_deadline_that_is_met_changes_nothing(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        plain = await desk.answer(desk.question(ask(3)))
+        timed = await desk.answer(desk.question(ask(3), deadline=desk.loop_s + SOON_S))
+        await passed(2 * SOON_S)
+        assert contents(plain) == contents(timed)
+        assert desk.refused("deadline") == 0
+        assert len(desk.log.offered) == 2
+
+    at_a_desk(shared, steps)
+
+
+class Slow(RuntimeBefore):
+    """A runtime that says of itself that it is slow."""
+
+
+def slow(model: ServedModel) -> ServedModel:
+    return replace(model, runtime=Slow(model.runtime, lambda matrix: matrix))
+
+
+def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
+    shared: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = slow(shared.model)
+    scored: list[int] = []
+    go_on = asyncio.Event()
+
+    async def score_beside(of: ServedModel, matrix: object, *, contributions: bool) -> tuple[object, None]:
+        assert not contributions
+        scored.append(1)
+        await go_on.wait()
+        return of.runtime.score(matrix), None  # type: ignore[arg-type]
+
+    async def steps(desk: Desk) -> None:
+        scoring = desk.predictor._scoring
+        monkeypatch.setattr(scoring, "is_quick", lambda of, _: of is not model)
+        monkeypatch.setattr(scoring, "score_beside", score_beside)
+        timed = desk.question(ask(1), model, deadline=desk.loop_s + SOON_S)
+        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(2), model)))
+        assert isinstance(await desk.answer(timed), DeadlineError)
+        go_on.set()
+        assert good(await waiting).n == 2
+        assert scored == [1]
+        assert desk.outcomes("ok", model) == 1
+
+    at_a_desk(shared, steps)
+
+
+def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        before = await desk.answer(desk.question(ask(2)))
+        desk.store.away = True
+        for _ in range(3):
+            assert good(await desk.answer(desk.question(ask(2)))).degraded
+        assert (desk.metrics.trips.value, len(desk.store.asked)) == (1, 4)
+        for _ in range(5):
+            assert good(await desk.answer(desk.question(ask(2)))).degraded
+            refusal = await desk.answer(desk.question(ask(2), strict(shared.model)))
+            assert isinstance(refusal, StoreError)
+            assert "left alone" in refusal.problem
+        assert len(desk.store.asked) == 4  # it was not asked again
+        await passed(0.25)
+        assert good(await desk.answer(desk.question(ask(2)))).degraded  # the attempt
+        assert (desk.metrics.trips.value, len(desk.store.asked)) == (2, 5)
+        desk.store.away = False
+        await passed(0.25)
+        for _ in range(5):
+            assert contents(await desk.answer(desk.question(ask(2)))) == contents(before)
+        assert len(desk.store.asked) == 10
+
+    at_a_desk(shared, steps, BREAKER)
+
+
+def test_vectors_need_no_store(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.store.away = True
+        matrix = np.ones((2, shared.model.runtime.n_features))
+        for _ in range(5):
+            await desk.answer(desk.question(ask(1)))
+        answer = good(await desk.answer(desk.vectors(matrix)))
+        assert (answer.degraded, answer.status.shape) == (False, (2, 0))
+        np.testing.assert_array_equal(answer.scores, shared.model.runtime.score(matrix))
+
+    at_a_desk(shared, steps, BREAKER)
+
+
+def test_a_store_that_is_away_costs_the_strict_an_error_and_others_their_features(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.store.away = True
+        lenient, strict_one = await desk.answers([desk.question(ask(1)), desk.question(ask(1), strict(shared.model))])
+        assert good(lenient).degraded
+        assert isinstance(strict_one, StoreError)
+        assert strict_one.thing == "the store"
+        assert len(desk.store.asked) == 1
+
+    at_a_desk(shared, steps)

@@ -1,0 +1,81 @@
+"""The sessions of docs/serving.md, typed as they stand there, against a server with two versions of a model."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import page, steps
+from tests.integration.errors.server import Server
+from tests.projects import make_project, opened
+
+SHOWN = "http://127.0.0.1:8080"
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    repo = tmp_path_factory.mktemp("page") / "p"
+    make_project(repo)
+    with opened(repo) as place:
+        place.train()
+        yield repo
+
+
+@contextmanager
+def served(repo: Path) -> Iterator[Server]:
+    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+    yield server
+    server.stop()
+
+
+def load(server: Server, body: bytes = b"") -> None:
+    assert server.ask("POST", "/v2/repository/models/fraud/load", body)[0] == 200
+
+
+def open_versions(server: Server) -> list[list[str]]:
+    """Return the versions that answer, of each model."""
+    return [model["versions"] for model in server.get("/models")["models"]]
+
+
+def test_every_step_answers_as_it_is_shown(repo: Path) -> None:
+    session = steps(page("serving.md"))
+    assert len(session) > 5
+    with served(repo) as server:
+        for step in session:
+            words = shlex.split(step.command.replace(SHOWN, server.url))
+            said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout
+            assert re.fullmatch(".*".join(map(re.escape, step.shown.strip().split("..."))), said), (step, said)
+
+
+def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: Path) -> None:
+    with served(repo) as server:
+        load(server)
+        server.ask("POST", "/models/fraud/rollback")
+        server.ask("POST", "/models/fraud/rollback")
+        assert open_versions(server) == [["000001", "000002"]]
+    with served(repo) as server:
+        assert open_versions(server) == [["000002"]]
+        load(server, b'{"parameters": {"version": "1"}}')
+    with served(repo) as server:
+        assert open_versions(server) == [["000001", "000002"]]
+        assert server.ask("POST", "/v2/repository/models/fraud/unload")[0] == 200
+    with served(repo) as server:
+        assert open_versions(server) == []
+        status, _, text = server.ask("POST", "/predict", b'{"rows": [{}]}')
+        assert (status, "load one: none is served now" in text) == (404, True)
+        load(server)
+
+
+def test_what_nobody_trained_cannot_be_loaded(repo: Path) -> None:
+    with served(repo) as server:
+        for path, known in (("nobody", "fraud"), ("fraud", "000001, 000002")):
+            status, _, text = server.ask(
+                "POST", f"/v2/repository/models/{path}/load", b'{"parameters": {"version": "9"}}'
+            )
+            assert (status, text.endswith(f'Fix: use one of: {known}"}}')) == (404, True), text

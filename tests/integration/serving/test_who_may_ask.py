@@ -1,0 +1,125 @@
+"""Keys over a real socket: the fast lane and the application refuse alike, and let in while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import uvicorn
+
+from infra.api_keys import ApiKey, digest_of, new_secret
+from infra.key_file import KeyFile
+from infra.online.port import OnlineReader
+from serving.access import KeyAccess
+from serving.app import Serving, create_app, hot_routes
+from serving.fast_lane import WireLimits, fast_lane
+from serving.metrics import Metrics
+from serving.models import ModelTable
+from serving.predictor import Predictor
+from skewless.clock import SystemClock
+
+PREDICTIONS = ["/predict", "/v2/models/fraud/infer"]
+
+
+@dataclass(frozen=True)
+class Front:
+    """A server that has keys, and no models: who is let in is told that the body is wrong."""
+
+    port: int
+    file: KeyFile
+
+    def add(self, name: str, scope: str, rate: float | None = None) -> str:
+        secret = new_secret(name)
+        digest = digest_of(secret.encode())
+        self.file.add(ApiKey(name=name, digest=digest, scopes=frozenset({scope}), rate=rate, created_us=1))
+        return secret
+
+    def ask(self, method: str, path: str, key: str | None = None) -> tuple[int, dict[str, str], Any]:
+        """Return status, headers and body of a reply."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        try:
+            connection.request(method, path, "{" if method == "POST" else None, headers)
+            reply = connection.getresponse()
+            return reply.status, {name.lower(): value for name, value in reply.getheaders()}, json.loads(reply.read())
+        finally:
+            connection.close()
+
+
+async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Server]) -> None:
+    serving = Serving(
+        models=cast("ModelTable", None),
+        predictor=Predictor(online=cast("OnlineReader", None), clock=SystemClock(), log=None),
+        metrics=Metrics(),
+        reload_seconds=3_600,
+        access=KeyAccess(file, lambda: 2),
+        local=False,
+    )
+    routes = hot_routes(serving)
+    lane = fast_lane(routes, WireLimits(body_bytes=1_000))
+    servers.append(uvicorn.Server(uvicorn.Config(create_app(serving, routes), http=lane, log_config=None)))
+    await servers[0].serve(sockets=[link])
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    file, servers = KeyFile(tmp_path), cast("list[uvicorn.Server]", [])
+    link = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(file, link, servers)))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not (servers and servers[0].started):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    yield Front(link.getsockname()[1], file)
+    servers[0].should_exit = True
+    thread.join(20)
+    link.close()
+
+
+def wait_until_known(front: Front, key: str) -> None:
+    deadline = time.monotonic() + 20
+    while front.ask("GET", "/nowhere", key)[0] == 401:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in PREDICTIONS), ("GET", "/metrics")])
+def test_without_a_key_nobody_gets_in_but_health_is_told(front: Front, method: str, path: str) -> None:
+    for key in (None, new_secret("web")):
+        status, headers, body = front.ask(method, path, key)
+        assert (status, headers["www-authenticate"]) == (401, "Bearer")
+        assert "API key: is " in (body["error"] if path.startswith("/v2") else body["error"]["message"])
+    assert front.ask("GET", "/health/live")[0] == 200
+
+
+def test_keys_let_in_and_are_taken_back_while_the_server_runs(front: Front) -> None:
+    key = front.add("web", "predict")
+    wait_until_known(front, key)
+    assert front.ask("POST", "/predict", key)[0] == 400
+    assert front.ask("POST", "/models/refresh", key)[0] == 403
+    other = front.add("other", "feedback")
+    front.file.revoke("web")
+    wait_until_known(front, other)
+    assert front.ask("POST", "/predict", key)[0] == 401
+    status, _, body = front.ask("POST", "/predict", other)
+    assert (status, body["error"]["kind"]) == (403, "scope")
+    assert "'predict'" in body["error"]["problem"]
+
+
+def test_the_rate_of_a_key_counts_for_both_lanes_together(front: Front) -> None:
+    wait_until_known(front, front.add("first", "predict"))
+    slow = front.add("slow", "predict", rate=1e-3)
+    wait_until_known(front, slow)  # takes the one request that it has
+    for method, path in (("POST", "/predict"), ("GET", "/nowhere")):
+        status, headers, body = front.ask(method, path, slow)
+        assert (status, headers["retry-after"], body["error"]["kind"]) == (429, "1000", "rate")

@@ -1,0 +1,223 @@
+"""``skewless serve --workers``: real processes, killed and stopped while clients ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+import pytest
+
+from skewless.project import Project
+from tests.integration.errors.server import Server, eventually, refused_start
+from tests.projects import ask, copy_project, make_project
+
+BODY = json.dumps({"rows": ask(2)}).encode()
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A trained project, whose private server stays for all tests."""
+    repo = tmp_path_factory.mktemp("workers") / "p"
+    make_project(repo)
+    with Project(repo) as project:
+        assert project.redis_url
+        yield repo
+        project.private.stop()
+
+
+@pytest.fixture
+def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project on the same store."""
+    with Project(repo) as project:
+        monkeypatch.setenv("SKEWLESS_REDIS_URL", project.redis_url)
+    return copy_project(repo, tmp_path / "p")
+
+
+@contextmanager
+def running(repo: Path, **settings: str) -> Iterator[Server]:
+    """Start a server of two workers; what is left of it ends with the block."""
+    clock = f"file:{repo}/.skewless/clock"
+    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_WORKERS="2", SKEWLESS_CLOCK=clock, **settings)
+    with server.process:
+        try:
+            yield server
+        finally:
+            server.process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(repo: Path) -> Iterator[Server]:
+    """A server that tests may ask, and kill workers of."""
+    with running(repo) as server:
+        yield server
+
+
+@dataclass
+class Client(threading.Thread):
+    """Asks for predictions, one connection each, until told to stop; counts what it got."""
+
+    url: str
+    replies: Counter[int] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    refused: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            connection = HTTPConnection(urlsplit(self.url).netloc, timeout=20)
+            try:
+                connection.connect()
+            except OSError:
+                self.refused += 1
+                time.sleep(0.01)
+                continue
+            try:
+                connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+                reply = connection.getresponse()
+                reply.read()
+                self.replies[reply.status] += 1
+            except (OSError, HTTPException) as error:
+                self.lost.append(repr(error))
+            finally:
+                connection.close()
+
+
+@contextmanager
+def load(url: str, n: int) -> Iterator[list[Client]]:
+    """Let clients ask meanwhile; they have all had replies before it begins."""
+    clients = [Client(url) for _ in range(n)]
+    for client in clients:
+        client.start()
+    eventually(lambda: all(client.replies[200] > 5 for client in clients))
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.done.set()
+        for client in clients:
+            client.join(30)
+
+
+def workers_of(server: Server) -> list[int]:
+    said = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(server.process.pid)],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [int(line.split()[0]) for line in said.stdout.splitlines() if "serving.worker" in line]
+
+
+def value(text: str, name: str) -> float:
+    """Return the sum of all series of one name; there are none before the first count."""
+    return sum(map(float, re.findall(rf"^{re.escape(name)}(?:{{[^\n]*}})? (\S+)$", text, re.MULTILINE)))
+
+
+def logged(repo: Path) -> int:
+    files = (repo / ".skewless" / "predictions").glob("*.parquet")
+    return sum(pq.read_metadata(path).num_rows for path in files)
+
+
+def test_a_worker_that_is_killed_comes_back_while_the_other_answers(server: Server) -> None:
+    before = workers_of(server)
+    assert len(before) == 2
+    with load(server.url, 2) as clients:
+        os.kill(before[0], signal.SIGKILL)
+        at_the_kill = [client.replies[200] for client in clients]
+        after = eventually(lambda: workers_of(server), lambda pids: len(pids) == 2 and before[0] not in pids)
+        metrics = eventually(
+            lambda: str(server.get("/metrics")), lambda text: value(text, "skewless_worker_restarts_total") == 1
+        )
+    assert before[1] in after
+    for client, then in zip(clients, at_the_kill, strict=True):
+        assert client.replies[200] > then
+        assert len(client.lost) <= 2  # those that the killed worker had taken
+        assert (set(client.replies), client.refused) == ({200}, 0)
+    assert re.findall(r'skewless_queue_depth{worker="(\d)"}', metrics) == ["0", "1"]
+
+
+def test_any_worker_tells_the_metrics_of_all(server: Server) -> None:
+    names = ("skewless_predictions_total", "skewless_request_seconds_count", "skewless_workers_unanswered_total")
+    before = [value(str(server.get("/metrics")), name) for name in names]
+    with load(server.url, 3) as clients:
+        pass
+    asked = sum(client.replies[200] for client in clients)
+    for _ in range(6):  # whichever worker answers
+        found = [value(str(server.get("/metrics")), name) for name in names]
+        assert [now - then for now, then in zip(found, before, strict=True)] == [2 * asked, asked, 0]
+
+
+def test_server_json_says_where_the_server_is(server: Server, repo: Path) -> None:
+    noted = json.loads((repo / ".skewless/server.json").read_text())
+    assert noted == {"url": server.url, "pid": server.process.pid, "workers": 2}
+
+
+def test_sigterm_loses_no_request_and_no_log_row(own: Path) -> None:
+    before = logged(own)
+    with running(own) as server:
+        with load(server.url, 4) as clients:
+            server.stop()
+        assert [client.lost for client in clients] == [[]] * 4
+        assert {status for client in clients for status in client.replies} == {200}
+        assert logged(own) - before == 2 * sum(client.replies[200] for client in clients)
+        assert not (own / ".skewless/server.json").exists()
+
+
+def test_while_it_drains_it_answers_and_is_not_ready(own: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{uuid4().hex}")
+        manager.settimeout(20)
+        name = f"@{manager.getsockname()[1:].decode()}"
+        with running(own, SKEWLESS_DRAIN_SECONDS="60", NOTIFY_SOCKET=name) as server:
+            assert manager.recv(100) == b"READY=1"
+            server.process.send_signal(signal.SIGTERM)
+            assert manager.recv(100) == b"STOPPING=1"
+            eventually(lambda: server.ask("GET", "/health/ready"), lambda said: said[0] == 503)
+            status, headers, _ = server.ask("POST", "/predict", BODY)
+            assert (status, headers["connection"]) == (200, "close")
+            server.stop()  # the second signal
+
+
+def test_workers_end_with_their_supervisor(own: Path) -> None:
+    with running(own) as server:
+        pids = workers_of(server)
+        server.process.kill()
+        server.process.wait()
+        eventually(lambda: [pid for pid in pids if Path(f"/proc/{pid}").exists()], lambda left: not left)
+
+
+def test_a_server_that_cannot_start_says_why_and_is_gone(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_WORKERS", "2")
+    monkeypatch.setenv("SKEWLESS_PORT", "0")
+    (own / ".skewless/packages").rename(own / "elsewhere")
+    code, said = refused_start(own)
+    assert (code, json.loads(said)["error"]["problem"]) == (8, "has no champion to serve")
+
+
+def test_a_port_in_use_is_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_WORKERS", "2")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("SKEWLESS_PORT", str(port))
+        code, said = refused_start(own)
+    assert (code, json.loads(said)["error"]["thing"]) == (10, f"address 127.0.0.1:{port}")

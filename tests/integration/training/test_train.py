@@ -1,0 +1,72 @@
+"""Models of every kind from label rows to a champion: trained, packaged, certified, measured, promoted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.packages.aliases import Aliases
+from infra.served_model import load_model
+from skewless.spec import Gate, ModelSpec
+from tests.integration.training.shop import END, SPEC, Shop, open_shop
+from training.promotion import CHAMPION, champion_metrics, promote
+from training.train import train
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "binary": {"gate": Gate(metric="auc")},
+    "regression": {"task": "regression", "gate": Gate(metric="rmse")},
+    "multiclass": {"task": "multiclass", "classes": ("ham", "spam"), "gate": Gate(metric="auc_macro", tolerance=0.1)},
+    "ranking": {"task": "ranking", "group": "id", "gate": Gate(metric="ndcg_at_5")},
+}
+KINDS = [
+    *((algorithm, task) for algorithm in ("lightgbm", "xgboost") for task in FIELDS),
+    ("sklearn", "binary"),
+    ("sklearn", "regression"),
+]
+
+
+@pytest.fixture(scope="module")
+def finite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop whose ratio never divides by 0: XGBoost and scikit-learn train on no infinity."""
+    with open_shop(tmp_path_factory.mktemp("finite"), fewest=1) as shop:
+        yield shop
+
+
+def spec_of(algorithm: str, task: str) -> ModelSpec:
+    return replace(SPEC, algorithm=algorithm, rounds=10, **FIELDS[task])
+
+
+@pytest.mark.parametrize(("algorithm", "task"), KINDS)
+def test_a_model_of_every_kind_becomes_champion(finite: Shop, tmp_path: Path, algorithm: str, task: str) -> None:
+    spec = spec_of(algorithm, task)
+    dataset = finite.dataset(spec)
+    trained = train(dataset, spec, tmp_path, threads=1, now_us=END)
+    assert promote(dataset, spec, trained, tmp_path, END).promote
+    assert Aliases(tmp_path).get("m", CHAMPION) == "000001"
+    metrics = json.loads((trained.package.path / "metrics.json").read_text())
+    assert metrics == trained.metrics
+    assert metrics[spec.gate.metric] is not None
+    model = load_model(tmp_path, "m", "000001")
+    scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
+    assert scores.shape == ((len(scores), 2) if task == "multiclass" else (len(scores),))
+    assert model.certificate.bit_equal
+    model.runtime.close()
+    assert champion_metrics(dataset, spec, tmp_path, "000001") == trained.metrics
+
+
+def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path) -> None:
+    binary, classes = spec_of("lightgbm", "binary"), spec_of("lightgbm", "multiclass")
+    dataset = finite.dataset(binary)
+    trained = train(dataset, binary, tmp_path, threads=1, now_us=END)
+    assert promote(dataset, binary, trained, tmp_path, END).champion is None
+    assert champion_metrics(dataset, classes, tmp_path, "000001") is None
+    again = train(dataset, classes, tmp_path, threads=1, now_us=END)
+    decision = promote(dataset, classes, again, tmp_path, END)
+    assert (decision.promote, decision.champion) == (True, None)
+    assert Aliases(tmp_path).get("m", CHAMPION) == "000002"

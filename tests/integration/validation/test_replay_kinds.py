@@ -1,0 +1,269 @@
+"""Replay of all that a server may be asked: full vectors, other times, cached features, several outputs (2.7, 7.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.online.redis_store import RedisReader
+from infra.predictions.schema import SCHEMA
+from infra.served_model import ServedModel, load_model
+from serving.answer import Answer
+from serving.predictor import Limits, Predictor
+from serving.question import Options, Question
+from skewless.errors import StoreError
+from skewless.status import Status
+from skewless.vector import Matrix
+from tests.planted import RuntimeBefore, alter_predictions, flipped, named
+from tests.projects import MODEL, SECOND, Place, ask, later_rows
+from validation.findings import Cause
+
+HOUR = 3_600
+MEAN = "card_days__mean_amount_7d"
+Step = Callable[[], Any]
+
+
+def answers(place: Place, questions: Sequence[Question | Step], limits: Limits | None = None) -> list[Answer]:
+    """Ask one predictor one question after the other, with steps between; the log is durable on return."""
+    return asyncio.run(_answers(place, questions, limits))
+
+
+async def _answers(place: Place, questions: Sequence[Question | Step], limits: Limits | None) -> list[Answer]:
+    reader, log = RedisReader(place.project.redis_url), place.log()
+    predictor = Predictor(online=reader, clock=place.project.clock, log=log, limits=limits)
+    found = []
+    for question in questions:
+        if isinstance(question, Question):
+            found.append(await predictor.answer(question))
+        else:
+            question()
+    await predictor.close()
+    log.close()
+    await reader.close()
+    return found
+
+
+def entities(place: Place, n: int, as_of: int | None = None) -> Question:
+    rows = ask(n)
+    columns = place.model.parser.rows(rows)
+    return Question(model=place.model, n=n, rows=rows, columns=columns, options=Options(as_of=as_of))
+
+
+def vectors(model: ServedModel, matrix: Matrix) -> Question:
+    return Question(model=model, n=len(matrix), rows=matrix.tolist(), vectors=matrix)
+
+
+def some_vectors(place: Place, n: int) -> Matrix:
+    """Return vectors as a caller would send them, odd numbers among them."""
+    matrix = np.random.default_rng(5).normal(50, 30, (n, place.model.runtime.n_features))
+    matrix[1] = np.nan
+    matrix[2, :4] = [np.inf, -np.inf, -0.0, 5e-324]
+    return matrix
+
+
+def test_sent_vectors_are_scored_again(place: Place) -> None:
+    place.predict(ask(5))
+    (answer,) = answers(place, [vectors(place.model, some_vectors(place, 20))])
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert (report.compared, report.given) == (25, 20)
+    assert report.status["card_days"] == {"PRESENT": 5}
+    assert report.training["knowledge"].rows == 5
+    assert any("of 20 the vectors had been sent" in line for line in report.lines())
+    np.testing.assert_array_equal(answer.scores, place.model.runtime.score(some_vectors(place, 20)))
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 3), (1, 0), (2, 0), (2, 2)])
+def test_an_altered_vector_that_was_sent(place: Place, row: int, column: int) -> None:
+    answers(place, [vectors(place.model, some_vectors(place, 5))])
+
+    def change(vector: list[float]) -> list[float]:
+        other = 1.5 if np.isnan(vector[column]) else flipped(vector[column], 63)
+        return [*vector[:column], other, *vector[column + 1 :]]
+
+    alter_predictions(place, "vector", change, rows=[row])
+    report = place.project.replay()
+    assert set(report.findings.by_cause) == {Cause.LOGGED_VALUE}
+    assert report.different == 1
+
+
+def test_a_vector_that_is_not_the_one_sent(place: Place) -> None:
+    sent = some_vectors(place, 5)
+    other = np.where(np.isfinite(sent), sent + 1, sent)
+    answers(place, [Question(model=place.model, n=len(sent), rows=sent.tolist(), vectors=other)])
+    report = place.project.replay()
+    assert set(report.findings.by_cause) == {Cause.VALUE}
+    assert report.different == 4
+
+
+def test_a_score_that_a_sent_vector_does_not_give(place: Place) -> None:
+    runtime = RuntimeBefore(place.model.runtime, lambda matrix: matrix[:, ::-1].copy())
+    model = replace(place.model, runtime=runtime)
+    (answer,) = answers(place, [vectors(model, some_vectors(place, 20))])
+    honest = place.model.runtime.score(some_vectors(place, 20))
+    report = place.project.replay()
+    assert named(report) == {(Cause.SCORE, MODEL)}
+    assert report.different == int((honest != answer.scores).sum()) > 0
+
+
+@pytest.mark.parametrize("inputs", ["[1.0]", '{"card_id": 1}', "7"])
+def test_inputs_that_are_no_vector(place: Place, inputs: str) -> None:
+    answers(place, [vectors(place.model, some_vectors(place, 5))])
+    alter_predictions(place, "inputs", lambda _: inputs)
+    with pytest.raises(StoreError, match="no vectors of the model"):
+        place.project.replay()
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [(-30 * 24, {Status.FUTURE}), (-1, {Status.PRESENT, Status.FUTURE}), (30 * 24, {Status.EXPIRED})],
+)
+def test_as_of_is_judged_by_the_clock_and_evaluated_at_its_time(
+    place: Place, hours: int, expected: set[Status]
+) -> None:
+    place.publish(later_rows(place, 10))
+    place.project.materialize(check=False)
+    place.wait(2)
+    now = place.now_us()
+    t = now + hours * HOUR * SECOND + 123_456
+    answer, _ = answers(place, [entities(place, 20, as_of=t), entities(place, 7)])
+    assert answer.t == t
+    assert set(answer.scored.status[:, 0].tolist()) == expected
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    assert (report.compared, report.inside_run) == (27, 0)
+    assert report.training["knowledge"].as_dict() == {"rows": 7, "different": 0, "reasons": {}}
+    (path,) = place.log_files()
+    logged = pq.read_table(path).to_pydict()
+    assert all(now <= asked <= logged["read_start"][i] for i, asked in enumerate(logged["asked_at"]))
+
+
+CACHED = Limits(feature_cache_ms=60_000)
+
+
+def test_what_a_cache_held_is_legitimate(place: Place) -> None:
+    """The second answer stands on what was read before the run; the third was read anew."""
+
+    def change() -> None:
+        place.publish(later_rows(place, 10))
+        place.project.materialize(check=False)
+        place.wait(30)
+
+    asked: list[Question | Step] = [entities(place, 20), change, entities(place, 20), entities(place, 40)]
+    first, second, third = answers(place, asked, CACHED)
+    column = place.model.assembler.labels.index(MEAN)
+    np.testing.assert_array_equal(first.matrix[:, column], second.matrix[:, column])
+    np.testing.assert_array_equal(first.matrix[:, column], third.matrix[:20, column])
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    # All reads of the two later ones began before the run; for 10 keys it came in between.
+    assert (report.compared, report.inside_run) == (80, 60)
+    assert (report.changing, report.saw_old, report.saw_new) == (20, 20, 0)
+    assert report.training["knowledge"].reasons["card_days"] == {"cached": 20}
+
+
+def test_older_state_than_the_cache_could_hold_is_a_lost_write(place: Place) -> None:
+    place.publish(later_rows(place, 10))
+    key = place.key("card_days", ask(1)[0]["card_id"])
+    older = place.stored(key)
+    place.project.materialize(check=False)
+    place.wait(30)
+    place.redis.set(key, older)
+    answers(place, [entities(place, 5), lambda: place.wait(20), entities(place, 5)], CACHED)
+    report = place.project.replay()
+    assert (named(report), report.different) == ({(Cause.LOST_WRITE, "card_days")}, 2)
+
+
+def test_a_read_start_before_the_run_would_excuse_it(place: Place) -> None:
+    """The same log rows, but the cache is said to have read before the run."""
+    before = place.now_us()
+    test_older_state_than_the_cache_could_hold_is_a_lost_write(place)
+    alter_predictions(place, "read_start", lambda _: before, rows=range(10))
+    assert place.project.replay().ok
+
+
+class ThreeOutputs(RuntimeBefore):
+    """A runtime with three outputs."""
+
+    def score(self, matrix: Matrix) -> Matrix:
+        one = super().score(matrix)
+        return np.column_stack([one, 1 - one, one * 0.5])
+
+
+@pytest.fixture
+def three(place: Place, monkeypatch: pytest.MonkeyPatch) -> ServedModel:
+    """The model, as if it had three outputs, for server and replay."""
+    opened = []
+
+    def load(packages: Path, name: str, version: str) -> ServedModel:
+        opened.append(load_model(packages, name, version))  # whose runtime is closed when it is let go
+        return replace(opened[-1], runtime=ThreeOutputs(opened[-1].runtime, lambda matrix: matrix))
+
+    monkeypatch.setattr("validation.replay.load_model", load)
+    return replace(place.model, runtime=ThreeOutputs(place.model.runtime, lambda matrix: matrix))
+
+
+def test_several_outputs_are_proven(place: Place, three: ServedModel) -> None:
+    answer = place.predict(ask(30), model=three)
+    report = place.project.replay()
+    assert report.ok, report.lines()
+    (path,) = place.log_files()
+    logged = pq.read_table(path)
+    assert logged["scores"].to_pylist() == answer.scores.tolist()
+    assert logged["score"].to_pylist() == answer.scores.max(axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ("scores", lambda scores: [scores[0], scores[1], flipped(scores[2], 0)]),
+        ("scores", lambda scores: [scores[1], scores[0], scores[2]]),
+        ("score", lambda score: flipped(score, 1)),
+    ],
+)
+def test_an_altered_output(place: Place, three: ServedModel, column: str, change: Callable[[Any], Any]) -> None:
+    place.predict(ask(10), model=three)
+    alter_predictions(place, column, change, rows=[4])
+    report = place.project.replay()
+    assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 1)
+
+
+def test_outputs_that_the_model_does_not_give(place: Place, three: ServedModel) -> None:
+    runtime = ThreeOutputs(place.model.runtime, lambda matrix: matrix[:, ::-1].copy())
+    place.predict(ask(20), model=replace(three, runtime=runtime))
+    report = place.project.replay()
+    assert named(report) == {(Cause.SCORE, MODEL)}
+    assert report.different > 0
+
+
+def test_a_log_of_the_first_format_is_proven(place: Place) -> None:
+    place.predict(ask(20))
+    as_first_format(place)
+    report = place.project.replay()
+    assert (report.ok, report.compared) == (True, 20), report.lines()
+    alter_predictions(place, "score", lambda score: flipped(score, 3))
+    report = place.project.replay()
+    assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 1)
+
+
+def as_first_format(place: Place) -> None:
+    """Rewrite the log as the version before wrote it."""
+    (path,) = place.log_files()
+    table = pq.read_table(path)
+    sums = []
+    for vector, score in zip(table["vector"].to_pylist(), table["score"].to_pylist(), strict=True):
+        numbers = np.array([*vector, score])
+        numbers[np.isnan(numbers)] = np.nan
+        sums.append(int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True))
+    table = table.drop_columns(["asked_at", "read_start", "source", "scores", "format"])
+    place_of = table.column_names.index("checksum")
+    pq.write_table(table.set_column(place_of, "checksum", pa.array(sums, SCHEMA.field("checksum").type)), path)

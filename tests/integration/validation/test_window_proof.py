@@ -1,0 +1,102 @@
+"""Which states of windowed views a prediction may have read (SEMANTICS 2.7).
+
+The log of the tests::
+
+    batch      0             1             2
+    taken      0 s           100 s         200 s
+    applied    1 s           101 s         201 s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.predictions.reader import Logged, LoggedRead
+from skewless.request import Ask
+from skewless.rows import Versions
+from skewless.status import Int64Array, Status
+from skewless.windows.hops import SECOND
+from skewless.windows.state_layout import partition_number
+from skewless.windows.tiles import Slots
+from tests.integration.validation.parity_world import HOUR, NOW, VIEW, World, event_rows
+from validation.findings import Cause, Findings
+from validation.window_proof import check_states
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(root=tmp_path, url="redis://127.0.0.1:1")
+    log = world.log()
+    for seconds in (0, 100, 200):
+        taken = NOW + seconds * SECOND
+        span = log.append(event_rows([("AA", taken - SECOND, 1.0, 1)], taken))
+        log.ended(span.first, span.last, taken + SECOND)
+    yield world
+    world.close()
+
+
+def found(world: World, applied: int, *, start: int, end: int, t: int | None = None, skew_us: int = 0) -> set[Cause]:
+    """Return what is found of one read of AA's state, which lay at a position; times are seconds."""
+    slots = Slots.none()
+    if applied >= 0:
+        number = partition_number(world.log().partition)
+        seq = np.array([applied])
+        slots = Slots(entity=np.array([0]), partition=np.array([number]), first=seq, seq=seq)
+    read = LoggedRead(
+        hashes=[VIEW.hash], status=np.array([Status.PRESENT], np.uint8), versions=Versions.empty(1), applied=slots
+    )
+    one = np.array([1.0])
+
+    def at(seconds: int) -> Int64Array:
+        return np.array([NOW + seconds * SECOND])
+
+    logged = Logged(
+        source="entities",
+        ids=["p"],
+        t=at(start if t is None else t),
+        asked_at=at(end),
+        read_start=at(start),
+        read_end=at(end),
+        skew_us=np.array([skew_us]),
+        inputs=["{}"],
+        plan_hash=[""],
+        transform_hashes=[[]],
+        tolerance=one,
+        vectors=one[:, None],
+        score=one,
+        scores=one,
+        formats=np.array([2], np.uint8),
+        checksums=np.array([0]),
+        reads={VIEW.name: read},
+    )
+    findings = Findings()
+    check_states(VIEW, world.views, logged, Ask(keys={"carrier": ["AA"]}, fields={}), findings)
+    return set(findings.by_cause)
+
+
+@pytest.mark.parametrize(("applied", "expected"), [(0, {Cause.LOST_WRITE}), (1, set()), (2, {Cause.UNKNOWN_VERSION})])
+def test_a_state_that_was_read_at_once(world: World, applied: int, expected: set[Cause]) -> None:
+    assert found(world, applied, start=150, end=150) == expected
+
+
+@pytest.mark.parametrize(
+    ("applied", "expected"), [(-1, {Cause.LOST_WRITE}), (0, set()), (1, set()), (2, {Cause.UNKNOWN_VERSION})]
+)
+def test_a_state_from_a_cache_may_be_as_old_as_its_read(world: World, applied: int, expected: set[Cause]) -> None:
+    assert found(world, applied, start=50, end=150, t=150) == expected
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+@pytest.mark.parametrize(("applied", "lost"), [(0, True), (1, False)])
+def test_as_of_does_not_move_what_could_be_read(world: World, hours: int, applied: int, *, lost: bool) -> None:
+    t = 150 + hours * HOUR // SECOND
+    assert found(world, applied, start=150, end=150, t=t) == ({Cause.LOST_WRITE} if lost else set())
+
+
+@pytest.mark.parametrize(("skew", "lost"), [(48, True), (50, False)])
+def test_clocks_apart_widen_it(world: World, skew: int, *, lost: bool) -> None:
+    assert (Cause.LOST_WRITE in found(world, 0, start=150, end=150, skew_us=skew * SECOND)) == lost

@@ -1,0 +1,131 @@
+"""The log is read back as it was written, files of the first format too."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.predictions.checksums import checksums, checksums_of_first_format
+from infra.predictions.reader import Logged, ModelVersion, PredictionLog
+from infra.predictions.record import Record
+from infra.predictions.schema import SCHEMA
+from infra.predictions.writer import PredictionWriter
+from skewless.errors import StoreError
+from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
+
+ADDED = ("asked_at", "read_start", "source", "scores", "format")
+FIRST = ModelVersion(model="fraud", version="000001")
+
+
+def write(folder: Path, *records: Record) -> None:
+    log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
+    assert all(log.offer(each) for each in records)
+    log.close()
+
+
+def write_first_format(folder: Path, given: Record) -> None:
+    """Write a file as the version before did."""
+    rows: list[dict[str, Any]] = rows_of(given)
+    for i, row in enumerate(rows):
+        row["vector"] = given.matrix[i].tolist()
+        numbers = np.append(given.matrix[i], given.scores[i])
+        numbers[np.isnan(numbers)] = np.nan
+        row["checksum"] = int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True)
+    schema = pa.schema([field for field in SCHEMA if field.name not in ADDED])
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0-first.parquet", compression="zstd")
+
+
+def read(folder: Path, of: ModelVersion = FIRST) -> list[Logged]:
+    with duckdb.connect() as connection:
+        return list(PredictionLog(folder, connection).pieces(of))
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    given = record(origin(), 6, 1)
+    write(tmp_path, given, record(origin("000002"), 2, 2))
+    (logged,) = read(tmp_path)
+    assert (logged.source, list(logged.ids)) == ("entities", list(given.ids))
+    times = [logged.t, logged.asked_at, logged.read_start, logged.read_end, logged.skew_us]
+    assert [set(each.tolist()) for each in times] == [{each} for each in given[2:7]]
+    np.testing.assert_array_equal(logged.vectors, given.matrix)
+    np.testing.assert_array_equal(logged.scores, given.scores)
+    assert [text.encode() for text in logged.inputs] == given.inputs
+    assert logged.checksums.tolist() == checksums(given.matrix, given.scores).tolist()
+    for place, (name, digest) in enumerate(given.origin.views):
+        found = logged.reads[name]
+        assert set(found.hashes) == {digest}
+        assert found.status.tolist() == given.status[:, place].tolist()
+        for field in FIELDS:
+            assert getattr(found.versions, field).tolist() == getattr(given.versions[name], field).tolist()
+
+
+def test_vectors_come_apart_from_entities(tmp_path: Path) -> None:
+    write(tmp_path, record(origin(), 2, 1), vector_record(origin(), 3, 2), record(origin(), 1, 3))
+    entities, vectors = read(tmp_path)
+    assert (entities.source, len(entities.ids), set(entities.reads)) == ("entities", 3, {"card", "shop"})
+    assert (vectors.source, len(vectors.ids), vectors.reads) == ("vectors", 3, {})
+
+
+def test_several_outputs_come_back(tmp_path: Path) -> None:
+    given = record(origin(), 4, 1, outputs=3)
+    write(tmp_path, given)
+    (logged,) = read(tmp_path)
+    np.testing.assert_array_equal(logged.scores, given.scores)
+    np.testing.assert_array_equal(logged.score, given.scores.max(axis=1))
+
+
+def test_applied_positions_come_back(tmp_path: Path) -> None:
+    given = record(origin(views=("card", "spend")), 4, 1, windowed=("spend",))
+    write(tmp_path, given)
+    (logged,) = read(tmp_path)
+    slots, found = given.applied["spend"].slots, logged.reads["spend"].applied
+    assert logged.reads["card"].applied is None
+    assert found is not None
+    assert [found.entity.tolist(), found.partition.tolist(), found.seq.tolist()] == [
+        slots.entity.tolist(),
+        slots.partition.tolist(),
+        slots.seq.tolist(),
+    ]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_files_of_the_first_format(tmp_path: Path, alone: bool) -> None:  # noqa: FBT001 - a parameter
+    old, new = record(origin(), 3, 1), record(origin(), 2, 2)
+    write_first_format(tmp_path, old)
+    if not alone:
+        write(tmp_path, new)
+    (logged,) = read(tmp_path)
+    assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [2, 2])
+    assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
+    np.testing.assert_array_equal(logged.vectors[:3], old.matrix)
+    assert logged.checksums[:3].tolist() == checksums_of_first_format(old.matrix, old.scores).tolist()
+    assert logged.reads["shop"].versions.seq[:3].tolist() == old.versions["shop"].seq.tolist()
+
+
+def test_which_versions_answered(tmp_path: Path) -> None:
+    with duckdb.connect() as connection:
+        assert PredictionLog(tmp_path, connection).versions() == []
+    write(tmp_path, record(origin("000002"), 1, 1), record(origin(), 1, 2), vector_record(origin(), 1, 3))
+    with duckdb.connect() as connection:
+        found = PredictionLog(tmp_path, connection).versions()
+    assert [each.version for each in found] == ["000001", "000002"]
+
+
+def test_vectors_of_unequal_length_are_damage(tmp_path: Path) -> None:
+    write(tmp_path, record(origin(), 3, 1))
+    (path,) = tmp_path.glob("*")
+    table = pq.read_table(path)
+    vectors = table["vector"].to_pylist()
+    vectors[1] = vectors[1][:-1]
+    column = pa.array(vectors, SCHEMA.field("vector").type)
+    pq.write_table(table.set_column(table.column_names.index("vector"), "vector", column), path)
+    with pytest.raises(StoreError, match="unequal length"):
+        read(tmp_path)

@@ -1,0 +1,175 @@
+"""What the log's files hold is what was recorded, whoever reads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.predictions import writer as module
+from infra.predictions.record import Record
+from infra.predictions.schema import SCHEMA
+from infra.predictions.writer import PredictionWriter
+from skewless.errors import StoreError
+from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
+
+ROOT = Path(__file__).parents[4]
+
+
+def no_drop(n: int, why: str) -> None:
+    raise AssertionError((n, why))
+
+
+def written(folder: Path, *records: Record) -> list[dict[str, Any]]:
+    """Write records at once; return the rows of the files."""
+    log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=no_drop)
+    assert all(log.offer(each) for each in records)
+    log.close()
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*")):
+        table = pq.read_table(path)
+        assert table.schema.equals(SCHEMA)
+        rows += table.to_pylist()
+    for row in rows:
+        row["vector"] = [repr(value) for value in row["vector"]]
+        assert isinstance(row.pop("checksum"), int)
+    return sorted(rows, key=lambda row: str(row["id"]))
+
+
+def expected(*records: Record) -> list[dict[str, Any]]:
+    return sorted((row for each in records for row in rows_of(each)), key=lambda row: str(row["id"]))
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1_000])
+def test_records_become_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(module, "_PIECE_ROWS", piece)
+    one, other = origin(), origin("000002", views=("card",))
+    records = [record(one, 1, 1), record(other, 4, 2), record(one, 3, 3), vector_record(one, 2, 4), record(one, 1, 5)]
+    assert written(tmp_path, *records) == expected(*records)
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_windowed_views_keep_generation_and_applied_positions(tmp_path: Path) -> None:
+    of = origin(views=("card", "spend", "shop", "visits"))
+    records = [record(of, n, n, windowed=("spend", "visits")) for n in (3, 1, 4)]
+    assert written(tmp_path, *records) == expected(*records)
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    records = [record(origin(), n, n, outputs=3) for n in (1, 2)]
+    rows = written(tmp_path, *records)
+    assert rows == expected(*records)
+    assert all(len(row["scores"]) == 3 for row in rows)
+
+
+def test_a_model_without_views_and_transforms(tmp_path: Path) -> None:
+    of = origin(views=())
+    bare = replace(of, transform_hashes=())
+    records = [record(bare, 2, 1)]
+    assert written(tmp_path, *records) == expected(*records)
+
+
+def test_duckdb_reads_the_same(tmp_path: Path) -> None:
+    given = record(origin(views=("card", "spend")), 5, 1, windowed=("spend",))
+    written(tmp_path, given)
+    query = "SELECT id, reads[2].applied, reads[1].status, vector[1], model FROM read_parquet(?) ORDER BY id"
+    files = [str(path) for path in tmp_path.glob("*.parquet")]
+    found = duckdb.execute(query, [files]).fetchall()
+    want = [
+        (row["id"], row["reads"][1]["applied"], row["reads"][0]["status"], float(row["vector"][0]), "fraud")
+        for row in rows_of(given)
+    ]
+    assert repr(found) == repr(want)
+
+
+def test_a_file_is_named_by_its_first_time(tmp_path: Path) -> None:
+    written(tmp_path, record(origin(), 2, 3))
+    (path,) = tmp_path.glob("*")
+    assert path.name.startswith(f"{T + 3_000:020d}-")
+
+
+def test_a_full_ring_drops_whole_records_and_counts_them(tmp_path: Path) -> None:
+    drops: list[tuple[int, str]] = []
+    log = PredictionWriter(tmp_path, capacity=5, flush_seconds=60, on_drop=lambda n, why: drops.append((n, why)))
+    assert [log.offer(record(origin(), n, n)) for n in (3, 3, 2)] == [True, False, True]
+    with pytest.raises(StoreError):
+        log.require(record(origin(), 1, 9))
+    log.close()
+    assert not log.offer(record(origin(), 1, 10))
+    assert drops == [(3, "full"), (1, "full"), (1, "full")]
+    assert sum(pq.read_table(path).num_rows for path in tmp_path.glob("*")) == 5
+
+
+def test_what_is_required_is_durable_when_its_future_is_done(tmp_path: Path) -> None:
+    log = PredictionWriter(tmp_path, capacity=100, flush_seconds=60, on_drop=no_drop)
+    log.offer(record(origin(), 1, 1))
+    log.require(record(origin(), 2, 2)).result(timeout=30)
+    (path,) = tmp_path.glob("*.parquet")
+    assert pq.read_table(path)["id"].to_pylist() == ["1-0", "2-0", "2-1"]
+    log.close()
+
+
+def test_a_record_that_cannot_be_written_is_told_and_the_next_one_is_written(tmp_path: Path) -> None:
+    drops: list[tuple[int, str]] = []
+    log = PredictionWriter(tmp_path, capacity=100, flush_seconds=60, on_drop=lambda n, why: drops.append((n, why)))
+    broken = record(origin(), 2, 1)._replace(inputs=[b"one row too few"])
+    with pytest.raises(StoreError, match="cannot hold these predictions"):
+        log.require(broken).result(5)
+    log.require(record(origin(), 1, 2)).result(5)
+    log.close()
+    assert drops == [(2, "defect")]
+    assert [pq.read_metadata(path).num_rows for path in tmp_path.glob("*.parquet")] == [1]
+
+
+def test_a_disk_that_refuses_is_told_and_counted(tmp_path: Path) -> None:
+    drops: list[tuple[int, str]] = []
+    (tmp_path / "file").write_bytes(b"")
+    log = PredictionWriter(
+        tmp_path / "file", capacity=9, flush_seconds=60, on_drop=lambda n, why: drops.append((n, why))
+    )
+    with pytest.raises(StoreError):
+        log.require(record(origin(), 2, 1)).result(timeout=30)
+    log.close()
+    assert drops == [(2, "disk")]
+
+
+ALTERED: list[tuple[str, Callable[[Record], Record]]] = [
+    ("vector", lambda given: given._replace(matrix=np.nextafter(given.matrix, 2))),
+    ("score", lambda given: given._replace(scores=np.nextafter(given.scores, 2))),
+]
+
+
+@pytest.mark.parametrize("change", [change for _, change in ALTERED], ids=[name for name, _ in ALTERED])
+def test_checksums_follow_vector_and_scores(tmp_path: Path, change: Callable[[Record], Record]) -> None:
+    given = record(origin(), 4, 1, outputs=2)
+    sums = []
+    for folder, each in (("a", given), ("b", change(given)), ("c", given)):
+        written(tmp_path / folder, each)
+        (path,) = (tmp_path / folder).glob("*")
+        sums.append(pq.read_table(path)["checksum"].to_numpy())
+    assert (sums[0] != sums[1]).all()
+    assert (sums[0] == sums[2]).all()
+
+
+def test_the_log_brings_no_pandas_into_the_server(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from tests.unit.infra.predictions import test_writer as t;"
+        "before = set(sys.modules);"
+        "made = [t.record(t.origin(views=('card', 'spend')), n, n, windowed=('spend',)) for n in (1, 2)];"
+        "log = t.PredictionWriter(pathlib.Path(sys.argv[1]), capacity=9, flush_seconds=60, on_drop=t.no_drop);"
+        "[log.offer(each) for each in made]; log.close();"
+        "print('pandas' in before, 'pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "False"]
+    assert pa.concat_tables([pq.read_table(path) for path in tmp_path.glob("*.parquet")]).num_rows == 3

@@ -1,0 +1,80 @@
+"""Trainers and runtimes of other packages are found by their entry points, and imported only then."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.plugins import Group, find_plugin, is_registered
+from infra.runtimes.load import open_runtime
+from skewless.errors import DefinitionError, PackageError
+from training.trainers.choice import trainer_for
+
+MODULE = "another_package_of_trees"
+SOURCE = """
+class Trainer:
+    def __init__(self, threads):
+        self.threads = threads
+
+class Runtime:
+    def __init__(self, path):
+        self.text = path.read_text()
+"""
+ENTRY_POINTS = f"""
+[skewless.trainers]
+another-forest = {MODULE}:Trainer
+broken = {MODULE}_that_is_not_there:Trainer
+[skewless.runtimes]
+another-forest = {MODULE}:Runtime
+nameless = {MODULE}:Nothing
+"""
+
+
+@pytest.fixture(autouse=True)
+def _another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / f"{MODULE}.py").write_text(SOURCE)
+    folder = tmp_path / "another_package-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: another-package\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop(MODULE, None)
+
+
+def test_a_name_is_looked_up_without_an_import() -> None:
+    assert is_registered("skewless.trainers", "another-forest")
+    assert not is_registered("skewless.trainers", "nameless")
+    assert MODULE not in sys.modules
+
+
+def test_what_is_registered_is_imported_and_returned() -> None:
+    made: Any = find_plugin("skewless.trainers", "another-forest")
+    assert made(3).threads == 3
+    assert find_plugin("skewless.trainers", "nobody") is None
+
+
+@pytest.mark.parametrize(("group", "name"), [("skewless.trainers", "broken"), ("skewless.runtimes", "nameless")])
+def test_what_cannot_be_imported_is_named(group: Group, name: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"'{name}' of {group}: cannot be imported"):
+        find_plugin(group, name)
+
+
+def test_a_trainer_and_a_runtime_are_found_by_the_algorithm(tmp_path: Path) -> None:
+    trainer: Any = trainer_for("another-forest", threads=2)
+    assert trainer.threads == 2
+    (tmp_path / "model.txt").write_text("trees")
+    runtime: Any = open_runtime("another-forest", tmp_path / "model.txt")
+    assert runtime.text == "trees"
+
+
+def test_an_algorithm_that_nothing_trains_or_serves_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"'nobody': is unknown.*lightgbm, xgboost, sklearn"):
+        trainer_for("nobody")
+    (tmp_path / "model.txt").write_text("trees")
+    with pytest.raises(PackageError, match=r"serves no such algorithm.*'nobody'"):
+        open_runtime("nobody", tmp_path / "model.txt")

@@ -1,0 +1,119 @@
+"""A model and a predictor that stand in for real ones: what the protocol's code looks at, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.online.service_vectors import ServiceVectors
+from infra.served_model import ServedModel
+from serving.admission import Admission
+from serving.answer import Answer, Scored
+from serving.metrics import Metrics
+from serving.question import Question
+from serving.ticket import Done
+from skewless.dtypes import DType
+from skewless.errors import SkewlessError
+from skewless.plan import FeaturePlan
+from skewless.request import RowParser
+from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.status import Int64Array
+from tests.plans import make_plan, make_view
+
+REQUEST = {"amount": DType.FLOAT64, "small": DType.FLOAT32, "on": DType.BOOL, "at": DType.TIMESTAMP}
+PLAN = make_plan(
+    ["v.x", "w.x", "request.amount"], views=[make_view("v"), make_view("w", freshness_us=5)], request=REQUEST
+)
+
+
+@dataclass(eq=False, kw_only=True)
+class Model:
+    """What the protocol looks at of a model."""
+
+    plan: FeaturePlan = PLAN
+    n_outputs: int = 1
+    spec: dict[str, Any] = field(default_factory=dict)
+    name: str = "m"
+    version: str = "000001"
+
+    @cached_property
+    def package(self) -> SimpleNamespace:
+        labels = LabelSource(path="p", event_time="e", known_time="k", label="l")
+        split = Split(test=timedelta(days=1))
+        spec = ModelSpec(name="m", service="s", labels=labels, algorithm="lightgbm", split=split, **self.spec)
+        return SimpleNamespace(spec=spec)
+
+    @property
+    def runtime(self) -> SimpleNamespace:
+        return SimpleNamespace(n_outputs=self.n_outputs)
+
+    @property
+    def assembler(self) -> SimpleNamespace:
+        return SimpleNamespace(labels=tuple(ref.label for ref in self.plan.services[0].features))
+
+    @cached_property
+    def parser(self) -> RowParser:
+        return RowParser(self.plan)
+
+    @property
+    def freshness_us(self) -> Int64Array:
+        return np.array([view.freshness_us for view in self.plan.all_views])
+
+
+def model(**parts: Any) -> ServedModel:  # noqa: ANN401 - of Model
+    return cast("ServedModel", Model(**parts))
+
+
+def answer(
+    of: ServedModel,
+    scores: npt.NDArray[np.float64],
+    *,
+    status: Sequence[Sequence[int]] | None = None,
+    event_ts: Sequence[Sequence[int]] | None = None,
+    contributions: npt.NDArray[np.float64] | None = None,
+    max_age_us: int | None = None,
+) -> Answer:
+    """Return an answer at t = 10; without statuses, to vectors."""
+    n = len(scores)
+    matrix = np.arange(3.0 * n).reshape(n, 3)
+    found = None
+    if status is not None:
+        found = ServiceVectors(
+            matrix=matrix, status=np.array(status, np.uint8), event_ts=np.array(event_ts), versions={}, applied={}
+        )
+    scored = Scored(
+        model=of,
+        ids=[f"p-{i}" for i in range(n)],
+        t=10,
+        scores=scores,
+        matrix=matrix,
+        looked_up=found,
+        degraded=False,
+        contributions=contributions,
+    )
+    return Answer(scored, 0, n, max_age_us)
+
+
+@dataclass(kw_only=True)
+class Predictor:
+    """Answers every question at once with 0.5, or with an error."""
+
+    error: SkewlessError | None = None
+    admission: Admission = field(default_factory=lambda: Admission(requests=1, rows=10, metrics=Metrics()))
+    asked: list[Question] = field(default_factory=list)
+    limits: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(max_batch=10))
+
+    def ask(self, question: Question, done: Done) -> None:
+        self.asked.append(question)
+        if self.error is not None:
+            done(self.error)
+            return
+        contributions = np.zeros((question.n, 4)) if question.options.contributions else None
+        done(answer(question.model, np.full(question.n, 0.5), contributions=contributions))

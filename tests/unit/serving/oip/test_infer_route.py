@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from serving.access import Access, Headers
+from serving.exchange import Exchange, Header
+from serving.metrics import Metrics
+from serving.models import ModelTable
+from serving.oip.infer_route import InferRoute
+from serving.oip.models import OipModels
+from serving.predictor import Predictor as RealPredictor
+from skewless.clock import SystemClock
+from skewless.errors import AccessError, DeadlineError, RequestError, ScopeError, SkewlessError, StoreError
+from tests.unit.serving.oip.standing_in import Predictor, model
+
+MODEL = model()
+VECTORS = {"name": "features", "shape": [1, 3], "datatype": "FP64", "data": [1.0, 2.0, 3.0]}
+
+
+@dataclass
+class Scopes:
+    """Lets those pass who name their scopes in a header."""
+
+    asked: list[str | None] = field(default_factory=list)
+
+    def allow(self, headers: Headers, scope: str | None) -> str:
+        self.asked.append(scope)
+        scopes = dict(headers).get(b"scopes", b"predict").decode()
+        if scope not in scopes.split():
+            raise ScopeError("key 'k'", f"has not the scope {scope!r}", fix="ask for it")
+        return "k"
+
+    check = allow
+
+
+class Table:
+    def get(self, name: str | None, version: str | None = None) -> Any:  # noqa: ANN401 - a model
+        if name != "m" or version not in {None, "1"}:
+            raise RequestError("field 'model'", "names no model that is served", value=name, fix="use m")
+        return MODEL
+
+
+@dataclass
+class Desk:
+    """A route, what it counts, and what it replied."""
+
+    predictor: Predictor = field(default_factory=Predictor)
+    access: Scopes = field(default_factory=Scopes)
+    metrics: Metrics = field(default_factory=Metrics)
+    shown: OipModels = field(default_factory=OipModels)
+    deadline_s: float = 0.0
+
+    def ask(self, body: object, path: str = "/v2/models/m/infer", **headers: str) -> tuple[int, Any, dict[str, str]]:
+        """Return status, JSON and headers of the reply."""
+        replies: list[tuple[int, bytes, Sequence[Header]]] = []
+        exchange = Exchange(
+            method="POST",
+            path=path,
+            query=b"",
+            headers=[(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+            body=json.dumps(body).encode(),
+            send=lambda *reply: replies.append(reply),
+        )
+        asyncio.run(self._handle(exchange))
+        ((status, text, told),) = replies
+        return status, json.loads(text), {name.decode(): value.decode() for name, value in told}
+
+    async def _handle(self, exchange: Exchange) -> None:
+        route = InferRoute(
+            models=cast("ModelTable", Table()),
+            shown=self.shown,
+            predictor=cast("RealPredictor", self.predictor),
+            access=cast("Access", self.access),
+            metrics=self.metrics,
+            clock=SystemClock(),
+            body_bytes=10_000,
+            deadline_s=self.deadline_s,
+        )
+        handler = route.find(exchange.path)
+        assert handler is not None
+        handler(exchange)
+
+
+def test_a_request_is_answered_and_counted() -> None:
+    desk = Desk()
+    status, reply, headers = desk.ask({"id": "7", "inputs": [VECTORS]})
+    assert (status, reply["id"], reply["outputs"][0]["data"]) == (200, "7", [0.5])
+    assert headers == {"content-type": "application/json"}
+    tally = desk.shown.of(MODEL).tally
+    assert (tally.rows, tally.executions, tally.answered, tally.refused, tally.last_us) == (1, 1, 1, 0, 10)
+    shown = tally.statistics(MODEL)
+    assert (shown.inference_count, shown.inference_stats.success.count, shown.inference_stats.fail.count) == (1, 1, 0)
+    assert shown.inference_stats.success.ns > 0
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/models/m", "/v2/models/m/x/infer", "/v2/models/infer", "/models/m/infer", "/v2/models/a/b/c/d/infer"]
+)
+def test_other_paths_are_others(path: str) -> None:
+    with pytest.raises(AssertionError):
+        Desk().ask({}, path)
+
+
+def test_a_version_may_be_named() -> None:
+    assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/1/infer")[0] == 200
+    assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/2/infer")[0] == 404
+
+
+def test_who_asks_is_looked_at_before_what_is_asked() -> None:
+    desk = Desk()
+    status, reply, _ = desk.ask("nonsense", scopes="feedback")
+    assert (status, reply) == (403, {"error": "key 'k': has not the scope 'predict'. Fix: ask for it"})
+    assert desk.access.asked == ["predict"]
+    assert not desk.predictor.asked
+
+
+def test_another_time_needs_another_scope() -> None:
+    body = {"inputs": [VECTORS], "parameters": {"as_of": "2026-01-01T00:00:00.0009Z"}}
+    assert Desk().ask(body)[0] == 403
+    desk = Desk()
+    assert desk.ask(body, scopes="predict as_of")[0] == 200
+    assert desk.predictor.asked[0].options.as_of == 1_767_225_600_000_000
+
+
+def test_time_limits_are_on_the_loops_clock() -> None:
+    cases: list[tuple[dict[str, int], float, float | None]] = [
+        ({}, 0.0, None),
+        ({"timeout": 0}, 0.0, None),
+        ({"timeout": 2_000_000}, 0.0, 2.0),
+        ({"timeout": 2_000_000}, 5.0, 2.0),
+        ({"timeout": 0}, 5.0, 5.0),
+        ({}, 5.0, 5.0),
+    ]
+    for parameters, default, expected in cases:
+        desk = Desk(deadline_s=default)
+        began = time.monotonic()
+        desk.ask({"inputs": [VECTORS], "parameters": parameters})
+        deadline = desk.predictor.asked[0].options.deadline
+        assert (deadline is None) == (expected is None)
+        if deadline is not None and expected is not None:
+            assert expected <= deadline - began < expected + 60
+
+
+def test_contributions_are_asked_for_only_if_they_are_wanted() -> None:
+    desk = Desk()
+    desk.ask({"inputs": [VECTORS]})
+    _, reply, _ = desk.ask({"inputs": [VECTORS], "outputs": [{"name": "contributions"}]})
+    desk.ask({"inputs": [VECTORS], "parameters": {"contributions": True}})
+    assert [question.options.contributions for question in desk.predictor.asked] == [False, True, False]
+    assert reply["outputs"][0]["shape"] == [1, 4]
+
+
+def test_a_server_that_has_enough_to_do_does_not_read_any_further() -> None:
+    desk = Desk()
+    desk.predictor.admission.under_way = 1
+    status, reply, headers = desk.ask("nonsense")
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert reply["error"].startswith("the server: has as many requests under way as it takes")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers"),
+    [
+        (StoreError("Redis", "is away", fix="wait"), 503, {"retry-after": "1"}),
+        (DeadlineError("model 'm'", "was too slow", fix="give more time"), 504, {}),
+        (RequestError("model 'm'", "has no contributions", fix="do not ask"), 400, {}),
+        (AccessError("the request", "has no key", fix="send one"), 401, {"www-authenticate": "Bearer"}),
+    ],
+)
+def test_what_goes_wrong_later_is_said_in_the_protocols_shape(
+    error: SkewlessError, status: int, headers: dict[str, str]
+) -> None:
+    desk = Desk(predictor=Predictor(error=error))
+    found = desk.ask({"inputs": [VECTORS]})
+    assert found == (status, {"error": error.sentence()}, {"content-type": "application/json", **headers})
+    assert desk.metrics.requests("m", "000001", error.kind).value == 1
+    assert (desk.shown.of(MODEL).tally.refused, desk.shown.of(MODEL).tally.rows) == (1, 0)

@@ -1,0 +1,132 @@
+"""Training with scikit-learn's histogram gradient boosting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
+
+from infra.runtimes.port import Matrix, Vector
+from infra.runtimes.trees import Trees
+from skewless.errors import DefinitionError, SourceError
+from skewless.spec import ModelSpec
+from training.trainers.port import TrainedModel, TrainingSet
+from training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
+from training.trainers.sklearn_trees import Model, exported
+
+_IDENTITY = frozenset({"log_loss", "squared_error", "absolute_error", "quantile"})
+
+
+@dataclass(frozen=True)
+class SklearnTrainer:
+    """A Trainer over HistGradientBoosting, binary and regression; category codes are categories to it.
+
+    Args:
+        threads: cores to train with; the model does not depend on it.
+    """
+
+    threads: int = 1
+
+    def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
+        """Train a model; see Trainer. scikit-learn holds at most 255 categories a feature.
+
+        Raises:
+            SourceError: a feature value is infinite, too.
+        """
+        refuse_task(spec, ("binary", "regression"))
+        check_labels(rows, spec)
+        if np.isinf(rows.matrix).any():
+            raise SourceError(
+                "training matrix",
+                "holds an infinite value, which scikit-learn cannot bin",
+                fix="leave infinite values out of the features, or use lightgbm",
+            )
+        try:
+            with threadpool_limits(self.threads, user_api="openmp"):
+                model = _fit(rows, spec, validation)
+        except (TypeError, ValueError) as error:
+            message = str(error).splitlines()[0]
+            raise DefinitionError(
+                f"model {spec.name!r}", f"scikit-learn says: {message}", fix="check its params"
+            ) from error
+        return _trained(model, rows)
+
+
+def _fit(rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> Model:
+    given = parameters(spec, validation)
+    if given.values.get("loss", "log_loss") not in _IDENTITY:
+        raise DefinitionError(
+            f"model {spec.name!r} params",
+            "has a loss whose link the runtime does not know",
+            value=given.values["loss"],
+            fix="use squared_error, absolute_error or quantile",
+        )
+    kind = HistGradientBoostingClassifier if spec.task == "binary" else HistGradientBoostingRegressor
+    options: dict[str, Any] = {
+        **given.values,
+        "max_iter": spec.rounds,
+        "random_state": spec.seed,
+        "categorical_features": list(rows.categorical) or None,
+        "early_stopping": given.early_stopping is not None,
+    }
+    watched: dict[str, Any] = {}
+    if given.early_stopping is not None and validation is not None:
+        options["n_iter_no_change"] = given.early_stopping
+        watched = {
+            "X_val": validation.matrix,
+            "y_val": validation.labels,
+            "sample_weight_val": row_weights(validation, spec),
+        }
+    model = kind(**options).fit(rows.matrix, rows.labels, sample_weight=row_weights(rows, spec), **watched)
+    if given.early_stopping is not None:
+        _keep_best(model)
+    return model
+
+
+def _keep_best(model: Model) -> None:
+    """Drop the rounds after the best, as the other libraries do; the first score is that of no round."""
+    del model._predictors[max(int(np.argmax(model.validation_score_)), 1) :]  # noqa: SLF001 - nothing public does it
+
+
+def _trained(model: Model, rows: TrainingSet) -> TrainedModel:
+    trees, gains = exported(model, rows.matrix.shape[1])
+    return TrainedModel(
+        algorithm="sklearn",
+        library=f"scikit-learn {sklearn.__version__}",
+        model=trees.to_bytes(),
+        file_name="model.npz",
+        rounds=len(trees.roots),
+        raw_margin=lambda matrix: _margin(model, _askable(matrix, trees)),
+        score=lambda matrix: _score(model, _askable(matrix, trees)),
+        thresholds=capped(_thresholds(trees)),
+        importance=dict(zip(rows.feature_names, gains.tolist(), strict=True)),
+    )
+
+
+def _askable(matrix: Matrix, trees: Trees) -> Matrix:
+    """Return rows without infinite category codes, which scikit-learn refuses; they are missing."""
+    return np.where(np.isinf(matrix) & trees.categorical, np.nan, matrix)
+
+
+def _margin(model: Model, matrix: Matrix) -> Vector:
+    if isinstance(model, HistGradientBoostingRegressor):
+        return np.asarray(model.predict(matrix), dtype=np.float64)
+    return np.asarray(model.decision_function(matrix), dtype=np.float64)
+
+
+def _score(model: Model, matrix: Matrix) -> Vector:
+    if isinstance(model, HistGradientBoostingRegressor):
+        return np.asarray(model.predict(matrix), dtype=np.float64)
+    return np.ascontiguousarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+
+def _thresholds(trees: Trees) -> Iterator[tuple[int, float]]:
+    """Yield (feature, threshold) of every split of numbers, and every category that was trained."""
+    splits = (trees.left != np.arange(len(trees.left))) & (trees.category_row < 0)
+    yield from zip(trees.feature[splits].tolist(), trees.threshold[splits].tolist(), strict=True)
+    yield from ((feature, float(code)) for feature, code in np.argwhere(trees.known).tolist())
