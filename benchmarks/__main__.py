@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import growth
 from benchmarks.contestant import ContestantError
 from benchmarks.page import FOLDER, WORKS, write
 from benchmarks.programs import ProgramError
@@ -50,8 +49,9 @@ def _runs(name: str, out: Path | None) -> bool:
 
 def _save(name: str, results: Sequence[Result], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    if name == "growth":
-        (out / "growth.svg").write_text(growth.plot(results), encoding="utf-8")
+    plot = getattr(importlib.import_module(f"benchmarks.{name}"), "plot", None)
+    if plot is not None:
+        (out / f"{name}.svg").write_text(plot(results), encoding="utf-8")
     write(results, out)
 
 

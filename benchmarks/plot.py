@@ -16,12 +16,14 @@ class Panel:
 
     Args:
         lines: legend -> one value per position of ``x``.
+        ticks: what stands below each position; none: the position itself.
     """
 
     title: str
     x: Sequence[float]
     x_title: str
     lines: Mapping[str, Sequence[float]]
+    ticks: Sequence[str] = ()
 
 
 def draw(panels: Sequence[Panel], columns: int = 2) -> str:
@@ -56,7 +58,10 @@ def _panel(panel: Panel) -> str:
         f'<path d="M{left},{_TOP}V{bottom}H{at(right, 0)[0]}" fill="none" stroke="#444"/>',
         _text(_LEFT + width / 2, _HEIGHT - 8, panel.x_title, "text-anchor='middle'"),
     ]
-    parts += [_text(at(x, 0)[0], bottom + 14, f"{x:g}", "text-anchor='middle'") for x in panel.x]
+    ticks = panel.ticks or [f"{x:g}" for x in panel.x]
+    parts += [
+        _text(at(x, 0)[0], bottom + 14, tick, "text-anchor='middle'") for x, tick in zip(panel.x, ticks, strict=True)
+    ]
     parts += [_text(left - 6, at(0, y)[1] + 4, f"{y:.3g}", "text-anchor='end'") for y in (0, top / 2, top)]
     for place, (name, values) in enumerate(panel.lines.items()):
         color = _COLORS[place % len(_COLORS)]

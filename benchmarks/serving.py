@@ -1,101 +1,87 @@
-"""A full prediction from entity ids over HTTP against an empty FastAPI + pydantic endpoint; one connection each."""
+"""``POST /predict`` of one pair of entities: ours against an empty endpoint, the bare path, and what users write."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from benchmarks.result import Result, in_turn
-from infra.sample import write_sample
-from skewless import Project
+from benchmarks.contestant import Race
+from benchmarks.programs import run_feast
+from benchmarks.repo import LOCAL, feast_redis
+from benchmarks.result import Result
+from benchmarks.scale import rounds, scaled
+from benchmarks.served import peer_server
+from benchmarks.serving_asks import plain_scores, predict_request
+from benchmarks.serving_project import COMPARED, ServedProject, pair_contender, served_project
+from benchmarks.serving_race import Contender, cost_row, latency_row, load_row, race_servers, rate_row, seconds
+from benchmarks.serving_repo import Shape, write_project
+from benchmarks.stored import plan_of
+from skewless.keys import KeyCodec
 
-REQUESTS = 300
-_EMPTY = """
-import sys, uvicorn
-from fastapi import FastAPI
-from pydantic import BaseModel
-class Ask(BaseModel):
-    card_id: int
-    shop_id: str
-    amount: float
-    paid_at: int
-app = FastAPI()
-@app.post("/predict")
-async def predict(ask: Ask) -> dict[str, float]:
-    return {"score": 0.5}
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False, timeout_keep_alive=600)
-"""
-_SERVE = """
-import sys
-from skewless import Project
-from serving.server import run_server
-run_server(Project(sys.argv[1], port=0).server_config(), lambda url: print(url, flush=True))
-"""
+OWN, EMPTY, BARE = "skewless", "an empty FastAPI + pydantic endpoint", "the bare path"
+FEAST, FEAST_ONE = "FastAPI + `get_online_features` + `Booster.predict`", "the same, `num_threads=1`"
+CONCURRENCIES = (1, 16, 64)
+_OVER_EMPTY = {1: 0.8, 16: 2.5, 64: 3.0}
+_USERS = 16
 
 
 def run() -> list[Result]:
-    """Ask 300 times for one row of the sample project."""
-    with tempfile.TemporaryDirectory() as folder:
-        project, row = _project(Path(folder) / "payments")
-        ours = subprocess.Popen([sys.executable, "-c", _SERVE, str(project.repo)], stdout=subprocess.PIPE, text=True)
-        port = _free_port()
-        empty = subprocess.Popen([sys.executable, "-c", _EMPTY, str(port)])
-        try:
-            assert ours.stdout is not None
-            own = http.client.HTTPConnection(ours.stdout.readline().strip().removeprefix("http://"))
-            peer = http.client.HTTPConnection("127.0.0.1", port)
-            _wait(port)
-            first = _ask(own, {"rows": [row]})["predictions"][0]["score"]
-            assert first == project.predict(None, [row])["score"][0].as_py()
-            seconds, ratio = in_turn(
-                lambda: [_ask(own, {"rows": [row]}) for _ in range(REQUESTS)],
-                lambda: [_ask(peer, row) for _ in range(REQUESTS)],
+    """Race all servers on one project of 100,000 cards and 10,000 shops."""
+    shape = Shape(n_cards=scaled(100_000), n_shops=scaled(10_000), rounds=scaled(200, least=10))
+    with served_project(shape) as project:
+        theirs = write_project(project.folder / "theirs", shape, feast_redis(project.url) + LOCAL)
+        run_feast(theirs, "apply")
+        run_feast(theirs, "materialize", "2024-01-01T00:00:00", "2026-01-01T00:00:00")
+        contenders = _contenders(project, theirs)
+        done = race_servers(contenders, CONCURRENCIES, project.where, rounds=rounds(3), load_s=seconds(2))
+    return [row for concurrency in CONCURRENCIES for row in _rows(done, concurrency)]
+
+
+def _contenders(project: ServedProject, theirs: Path) -> list[Contender]:
+    pairs = project.pairs()
+    asked = [predict_request(pair[None]) for pair in pairs]
+    expected = project.scores(project.shape.vectors(pairs[:COMPARED]))
+    bare = peer_server("bare", *_bare(project), name=BARE, first=asked[0])
+    feast = [str(theirs), str(project.model)]
+    return [
+        pair_contender(project),
+        Contender(server=peer_server("empty", name=EMPTY, first=asked[0]), requests=asked),
+        Contender(server=bare, requests=asked, expected=expected, scores=plain_scores),
+        *(
+            Contender(
+                server=peer_server("feast_fastapi", *feast, threads, name=name, first=asked[0]),
+                requests=asked,
+                expected=expected,
+                scores=plain_scores,
             )
-        finally:
-            for process in (ours, empty):
-                process.terminate()
-                process.wait(20)
-            project.close()
-    name = "serving: one prediction over HTTP, concurrency 1"
-    return [Result(name=name, value=seconds / REQUESTS * 1e3, unit="ms", against="empty FastAPI endpoint", ratio=ratio)]
+            for name, threads in ((FEAST, "0"), (FEAST_ONE, "1"))
+        ),
+    ]
 
 
-def _project(repo: Path) -> tuple[Project, dict[str, object]]:
-    shutil.copytree(Path(__file__).parents[1] / "skewless" / "template", repo)
-    write_sample(repo / "data", time.time_ns() // 1_000)
-    project = Project(repo)
-    project.apply()
-    project.materialize()
-    project.train("fraud")
-    row = {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": 1_700_000_000_000_000}
-    return project, row
+def _bare(project: ServedProject) -> list[str]:
+    """Return the arguments of the bare path: where Redis is, the model, and each view's prefix and width."""
+    plan = plan_of(project.repo)
+    views = {view.keys[0].name: view for view in plan.views}
+    parts = [
+        (KeyCodec(plan.project, view).prefix.decode(), str(len(view.features)))
+        for view in (views["card_id"], views["shop_id"])
+    ]
+    return [str(urlsplit(project.url).port), str(project.model), *(word for part in parts for word in part)]
 
 
-def _ask(connection: http.client.HTTPConnection, body: object) -> dict[str, list[dict[str, float]]]:
-    connection.request("POST", "/predict", json.dumps(body), {"Content-Type": "application/json"})
-    answer: dict[str, list[dict[str, float]]] = json.loads(connection.getresponse().read())
-    return answer
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    msg = "the empty endpoint did not start"
-    raise TimeoutError(msg)
+def _rows(done: Race, concurrency: int) -> list[Result]:
+    what = f"serving: `/predict`, one pair, 2 views, 40 features, 200 trees, concurrency {concurrency}"
+    users = concurrency == _USERS
+    return [
+        rate_row(done, what, OWN, EMPTY, concurrency, _OVER_EMPTY[concurrency]),
+        rate_row(done, what, OWN, BARE, concurrency, 1.0),
+        *(rate_row(done, what, OWN, peer, concurrency, 30 if users else None) for peer in (FEAST, FEAST_ONE)),
+        latency_row(done, what, OWN, BARE, concurrency, "p50"),
+        *(
+            latency_row(done, what, OWN, peer, concurrency, "p99", 1 / 20 if users else None)
+            for peer in (FEAST, FEAST_ONE)
+        ),
+        cost_row(done, what, OWN, BARE, concurrency),
+        load_row(done, what, OWN, concurrency),
+    ]

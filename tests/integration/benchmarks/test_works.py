@@ -22,7 +22,8 @@ from benchmarks.result import Result
 from benchmarks.server import own_server
 from benchmarks.stored import stored_digest
 
-SLOW = {"serving"}  # starts two servers and trains a model
+SLOW = {work for work in WORKS if work.startswith("serving")}  # they train models and start servers
+FOREIGN = {"serving_peers"}  # installs other servers
 KEYS = {"name", "value", "unit", "against", "ratio", "target", "met"}
 
 
@@ -31,7 +32,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_SCALE", "0.001")
 
 
-@pytest.mark.parametrize("work", [pytest.param(work, marks=[pytest.mark.soak] * (work in SLOW)) for work in WORKS])
+def tier(work: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of a work: none of those that are fast."""
+    return [pytest.mark.bench] if work in FOREIGN else [pytest.mark.soak] * (work in SLOW)
+
+
+@pytest.mark.parametrize("work", [pytest.param(work, marks=tier(work)) for work in WORKS])
 def test_a_work_runs_and_its_contestants_agree(work: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.integration.benchmarks.one_process", work, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -68,7 +74,8 @@ def test_a_work_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
     for work in WORKS:
         row = Result(name=f"{work}: a", value=1.0, unit="s", against="-", ratio=None)
         monkeypatch.setattr(f"benchmarks.{work}.run", lambda row=row: [row])
-    monkeypatch.setattr("benchmarks.growth.plot", lambda _: "")
+    for work in ("growth", "serving_growth"):
+        monkeypatch.setattr(f"benchmarks.{work}.plot", lambda _: "")
     monkeypatch.setattr("benchmarks.join.run", broken)
     with pytest.raises(SystemExit, match="failed: join"):
         bench.main(["--out", str(tmp_path)])

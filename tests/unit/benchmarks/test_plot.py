@@ -25,7 +25,15 @@ def test_points_lie_where_their_values_say() -> None:
     assert abs(steps[1][1] - 2 * steps[0][1]) < 0.3
     assert len({y for _, y in flat}) == 1
     assert flat[0][1] == up[1][1]
-    assert "a < b" in {text.text for text in root.iter(f"{SVG}text")}
+    texts = {text.text for text in root.iter(f"{SVG}text")}
+    assert {"a < b", "1", "2", "4"} <= texts
+
+
+def test_ticks_stand_for_positions_where_they_are_given() -> None:
+    panel = Panel(title="t", x=range(2), x_title="x", lines={"a": [5, 7]}, ticks=["10", "1,000"])
+    texts = {text.text for text in ET.fromstring(draw([panel])).iter(f"{SVG}text")}  # noqa: S314 - our own text
+    assert {"10", "1,000"} <= texts
+    assert "1" not in texts
 
 
 def test_growth_is_drawn_over_history_and_entities() -> None:

@@ -1,0 +1,36 @@
+"""Environments of peers are made once for each lock file; one that cannot be made is told."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import environments
+from benchmarks.contestant import ContestantError
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the lock file of a peer named ``own``."""
+    monkeypatch.setattr(environments, "_LOCKS", tmp_path)
+    return tmp_path / "requirements-own.txt"
+
+
+def test_an_environment_is_made_once_and_is_not_ours(lock: Path, tmp_path: Path) -> None:
+    lock.write_text("# nothing\n")
+    python = environments.python_of("own", tmp_path / "cache")
+    made = Path(python).stat().st_ctime_ns
+    code = "import importlib.util as u, sys; print(sys.prefix, u.find_spec('feast'))"
+    told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == [str(Path(python).parents[1]), "None"]
+    assert environments.python_of("own", tmp_path / "cache") == python
+    assert Path(python).stat().st_ctime_ns == made
+
+
+def test_a_requirement_without_a_hash_is_refused(lock: Path, tmp_path: Path) -> None:
+    lock.write_text("numpy==2.0.0\n")
+    with pytest.raises(ContestantError, match=r"own cannot be installed here.*\n.*[Hh]ash"):
+        environments.python_of("own", tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*/made"))
