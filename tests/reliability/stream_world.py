@@ -308,6 +308,10 @@ class Traffic:
         self._sent.append((key, json.dumps(body).encode()))
         return self._sent[-1]
 
+    def arrived(self, world: StreamWorld) -> bool:
+        """Say whether each good event stands in the log by now."""
+        return self.good <= {row["event"] for rows in world.logged().values() for row in rows}
+
     def check(self, world: StreamWorld) -> None:
         """Assert that each good event stands in the log once, and nothing else is accepted."""
         names = [row["event"] for rows in world.logged().values() for row in rows if row[REJECT] is None]
