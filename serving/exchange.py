@@ -38,13 +38,6 @@ class Exchange:
         self.body = body
         self._send = send
 
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first value of a header; None: it was not sent."""
-        for other, value in self.headers:
-            if other == name:
-                return value
-        return None
-
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
         """Send the reply."""
         self._send(status, body, headers)

@@ -35,7 +35,8 @@ def test_what_a_handler_sees() -> None:
     wire = on_a_wire(lambda wire: wire.send(request("/named/m%C3%BCller?q=%20&r", b"{}", "X-Some: Thing", "x-some: 2")))
     (exchange,) = wire.exchanges
     assert (exchange.method, exchange.path, exchange.query) == ("POST", "/named/müller", b"q=%20&r")
-    assert (exchange.body, exchange.header(b"x-some"), exchange.header(b"none")) == (b"{}", b"Thing", None)
+    assert exchange.body == b"{}"
+    assert (b"x-some", b"Thing") in exchange.headers
     assert [name for name, _ in exchange.headers] == [b"host", b"x-some", b"x-some", b"content-length"]
 
 
