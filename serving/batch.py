@@ -19,9 +19,9 @@ from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader
 from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
-from serving.answer import Answer
-from serving.models import ModelTable
-from serving.predictor import Limits, Predictor
+from serving.models.table import ModelTable
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Limits, Predictor
 from serving.server_config import ServerConfig
 from skewless.clock import to_us
 from skewless.dtypes import DType

@@ -18,20 +18,20 @@ from infra.last_parity import last_parity
 from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader, RedisWriter
 from infra.predictions.writer import PredictionWriter
-from serving.access import OpenAccess, open_access
-from serving.access_rules import is_loopback
-from serving.app import Serving, create_app, hot_routes
-from serving.events import Events, EventsConfig
-from serving.fast_lane import WireLimits, fast_lane
-from serving.http_server import Entrance, run_http
-from serving.listening import listen_privately
-from serving.metrics import Metrics
-from serving.models import ModelTable
-from serving.predictor import Limits, Predictor
+from serving.access.gate import OpenAccess, open_access
+from serving.access.rules import is_loopback
+from serving.events.sending import Events, EventsConfig
+from serving.http.app import Serving, create_app, hot_routes
+from serving.http.fast_lane import WireLimits, fast_lane
+from serving.http.http_server import Entrance, run_http
+from serving.http.listening import listen_privately
+from serving.http.tls import TlsOptions, tls_options
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
+from serving.prediction.predictor import Limits, Predictor
 from serving.server_config import ServerConfig
-from serving.shutdown import Shutdown
-from serving.siblings import Siblings, socket_of
-from serving.tls import TlsOptions, tls_options
+from serving.workers.shutdown import Shutdown
+from serving.workers.siblings import Siblings, socket_of
 from skewless.settings import Settings
 
 _KEEP_ALIVE_SECONDS = 75

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import uvloop
 
-from serving.announcement import announcing
-from serving.listening import bind
+from serving.http.listening import bind
 from serving.process import metrics_of, serve
 from serving.server_config import ServerConfig
-from serving.shutdown import Shutdown, on_signals
+from serving.workers.announcement import announcing
+from serving.workers.shutdown import Shutdown, on_signals
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -23,8 +23,8 @@ from infra.online.service_vectors import ServiceVectors
 from infra.predictions.writer import PredictionWriter
 from infra.sample import write_sample
 from infra.served_model import ServedModel, load_model
-from serving.answer import Answer
-from serving.predictor import Predictor
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Predictor
 from skewless.clock import OffsetClock
 from skewless.keys import KeyCodec
 from skewless.plan import View

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from serving.event_bodies import TooLongError
+from serving.events.bodies import TooLongError
 from skewless.errors import RequestError
 
 # Window bits that make zlib read and write each encoding.

@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from infra.served_model import ServedModel
-from serving.access import Access
-from serving.answer import Answer
-from serving.exchange import JSON, Exchange, Handler, Header
-from serving.hot_routes import handled
-from serving.metrics import Metrics
-from serving.models import ModelTable
+from serving.access.gate import Access
+from serving.http.exchange import JSON, Exchange, Handler, Header
+from serving.http.hot_routes import handled
+from serving.http.request_options import read_options
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
 from serving.oip.compression import deflated, inflated
 from serving.oip.inputs import question_of
 from serving.oip.models import OipModel, OipModels
 from serving.oip.outputs import asked_outputs, outputs_of
 from serving.oip.reply import encode_reply
 from serving.oip.request import InferRequest, parse_request
-from serving.predictor import Predictor
-from serving.question import Options
-from serving.request_options import read_options
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Predictor
+from serving.prediction.question import Options
 from skewless.clock import Clock
 from skewless.errors import RequestError, SkewlessError
 

@@ -12,7 +12,7 @@ from infra.served_model import ServedModel
 from serving.oip.datatypes import FP64, Datatype
 from serving.oip.request import Tensor
 from serving.oip.signature import FEATURES, Signature
-from serving.question import Options, Question
+from serving.prediction.question import Options, Question
 from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import RequestError

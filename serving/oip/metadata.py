@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from infra.served_model import ServedModel
-from serving.models import ModelTable
+from serving.models.table import ModelTable
 from serving.oip.schemas import (
     ConfigParameter,
     ConfigTensor,

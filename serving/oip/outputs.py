@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.answer import Answer
 from serving.oip.reply import Output
 from serving.oip.request import InferRequest
 from serving.oip.signature import Signature
+from serving.prediction.answer import Answer
 from skewless.errors import RequestError
 from skewless.status import Status
 

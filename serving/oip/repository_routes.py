@@ -7,14 +7,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from serving.metrics import Metrics
-from serving.model_routes import tell_siblings
-from serving.models import ModelTable
+from serving.http.model_routes import tell_siblings
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
 from serving.oip.metadata import index_of
 from serving.oip.request import parse_json
 from serving.oip.routes import PREFIX, reply
 from serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady, body_of
-from serving.siblings import Siblings
+from serving.workers.siblings import Siblings
 from skewless.errors import RequestError
 
 _MODEL = "/models/{name}"

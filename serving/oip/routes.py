@@ -8,8 +8,8 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from serving.hot_routes import HotRoutes, answer
-from serving.models import MODEL_FIELD, ModelTable
+from serving.http.hot_routes import HotRoutes, answer
+from serving.models.table import MODEL_FIELD, ModelTable
 from serving.oip.metadata import config_of, metadata_of
 from serving.oip.models import OipModels
 from serving.oip.schemas import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from infra.served_model import ServedModel
-from serving.answer import Answer
 from serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
+from serving.prediction.answer import Answer
 
 _NS = 1_000_000_000
 _MILLISECOND_US = 1_000

@@ -48,14 +48,14 @@ def serve(
 
             run_server(config, on_ready)
         else:  # the process that looks after the workers does without what they need
-            from serving.workers import run_workers
+            from serving.workers.supervisor import run_workers
 
             run_workers(config, on_ready)
 
 
 def _hint(config: ServerConfig, url: str) -> str:
     """Say how to begin: a browser sends no API key, which the pages need where others can ask."""
-    from serving.access_rules import is_loopback
+    from serving.access.rules import is_loopback
 
     if is_loopback(config.host) or config.settings.auth == "off":
         return f"try {url}/docs"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serving.tls import tls_options
+from serving.http.tls import tls_options
 from skewless.errors import DefinitionError
 from skewless.settings import Settings
 

@@ -19,12 +19,12 @@ from infra.predictions.schema import SCHEMA
 from infra.runtimes.reference import Reference
 from infra.streams.metrics import TallyCollector
 from infra.streams.tally import Tally
-from serving.app import Serving, create_app
-from serving.metrics import Metrics
-from serving.models import ModelTable
-from serving.predict_route import PredictRequest
-from serving.predictor import Predictor
-from serving.reply import http_status
+from serving.http.app import Serving, create_app
+from serving.http.predict_route import PredictRequest
+from serving.http.reply import http_status
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
+from serving.prediction.predictor import Predictor
 from skewless.errors import SkewlessError
 from skewless.settings import Settings
 from skewless.spec import Gate, LabelSource, ModelSpec, Split, Task

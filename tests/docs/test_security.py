@@ -6,14 +6,14 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from infra.api_keys import SCOPES
-from serving.access_rules import scope_of
-from serving.app import Serving, create_app
-from serving.metrics import Metrics
+from serving.access.rules import scope_of
+from serving.http.app import Serving, create_app
+from serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table
 
 if TYPE_CHECKING:
-    from serving.models import ModelTable
-    from serving.predictor import Predictor
+    from serving.models.table import ModelTable
+    from serving.prediction.predictor import Predictor
 
 NEEDS = {
     "nothing": "nothing",

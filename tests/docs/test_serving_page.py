@@ -9,9 +9,9 @@ import orjson
 import pytest
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from serving.event_bodies import TooLongError
-from serving.predict_route import Prediction, PredictReply, PredictRequest, parse_body
-from serving.reply import http_status
+from serving.events.bodies import TooLongError
+from serving.http.predict_route import Prediction, PredictReply, PredictRequest, parse_body
+from serving.http.reply import http_status
 from skewless.errors import RequestError, SkewlessError
 from skewless.settings import Settings
 from tests.docs.error_kinds import tree_of

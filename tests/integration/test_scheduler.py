@@ -19,9 +19,9 @@ import pytest
 
 from infra.online.redis_store import RedisReader
 from infra.packages.aliases import Aliases
-from serving.answer import Answer
-from serving.models import ModelTable
-from serving.predictor import Predictor
+from serving.models.table import ModelTable
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Predictor
 from skewless.errors import DefinitionError, StoreError
 from skewless.spec import Gate, ModelSpec
 from tests.projects import MODEL, Place, ask, copy_project, later_rows, make_project, opened

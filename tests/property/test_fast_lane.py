@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.serving.wire import Wire, on_a_wire, request
+from tests.unit.serving.http.wire import Wire, on_a_wire, request
 
 PATHS = st.sampled_from(["/now", "/n%6fw", "/now?a=b", "/named/x", "/cold", "/cold?now"])
 REQUESTS = st.lists(st.tuples(PATHS, st.binary(max_size=100), st.booleans()), min_size=1, max_size=6)

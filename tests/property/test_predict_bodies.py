@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.predict_route import parse_body
-from serving.question import Options
-from serving.request_options import read_options
+from serving.http.predict_route import parse_body
+from serving.http.request_options import read_options
+from serving.prediction.question import Options
 from skewless.errors import RequestError
 
 NOW = 1_768_478_400_123_456

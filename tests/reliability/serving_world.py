@@ -77,7 +77,7 @@ class Served:
             text=True,
             check=False,
         )
-        return [int(line.split()[0]) for line in said.stdout.splitlines() if "serving.worker" in line] or [pid]
+        return [int(line.split()[0]) for line in said.stdout.splitlines() if "serving.workers.worker" in line] or [pid]
 
     def rss_mib(self) -> float:
         """Return the resident memory of all that answer."""

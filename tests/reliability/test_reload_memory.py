@@ -20,11 +20,11 @@ import pytest
 
 from infra.online.redis_store import RedisReader
 from infra.packages.aliases import Aliases
-from serving.metrics import Metrics
-from serving.models import CHAMPION, ModelTable
+from serving.metrics.metrics import Metrics
+from serving.models.table import CHAMPION, ModelTable
 from serving.oip.models import OipModels
-from serving.predictor import Limits, Predictor
-from serving.question import Options
+from serving.prediction.predictor import Limits, Predictor
+from serving.prediction.question import Options
 from tests.integration.errors.server import ROOT
 from tests.projects import MODEL, Place, ask, make_project, opened
 from training.train import train

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.key_file import KeyFile
-from serving.access import KeyAccess
+from serving.access.gate import KeyAccess
 from skewless.errors import AccessError
 from tests.command_line import done, fingerprint, run
 

@@ -17,11 +17,11 @@ from uuid import uuid4
 import pytest
 import uvicorn
 
-from serving.app import Serving, create_app
-from serving.events import Events, EventsConfig
-from serving.metrics import Metrics
-from serving.models import ModelTable
-from serving.predictor import Predictor
+from serving.events.sending import Events, EventsConfig
+from serving.http.app import Serving, create_app
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
+from serving.prediction.predictor import Predictor
 from skewless.clock import OffsetClock
 from skewless.project import Project
 from tests.feast.windows.world import NOW, World, write_repo

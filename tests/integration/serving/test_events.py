@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.event_bodies import parse_events, parse_push
+from serving.events.bodies import parse_events, parse_push
 from skewless.client import Client
 from skewless.errors import RequestError, StoreError
 from tests.feast.windows.world import World, columns, landing, some

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.events import Events, EventsConfig
+from serving.events.sending import Events, EventsConfig
 from skewless.errors import DefinitionError
 from tests.feast.windows.world import World, some
 from tests.integration.serving.conftest import serving

@@ -19,12 +19,12 @@ import uvicorn
 from infra.api_keys import ApiKey, digest_of, new_secret
 from infra.key_file import KeyFile
 from infra.online.port import OnlineReader
-from serving.access import KeyAccess
-from serving.app import Serving, create_app, hot_routes
-from serving.fast_lane import WireLimits, fast_lane
-from serving.metrics import Metrics
-from serving.models import ModelTable
-from serving.predictor import Predictor
+from serving.access.gate import KeyAccess
+from serving.http.app import Serving, create_app, hot_routes
+from serving.http.fast_lane import WireLimits, fast_lane
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
+from serving.prediction.predictor import Predictor
 from skewless.clock import SystemClock
 
 PREDICTIONS = ["/predict", "/v2/models/fraud/infer"]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serving.exchange import Exchange
-from serving.fast_lane import WireLimits, fast_lane
-from serving.hot_routes import HotRoutes
+from serving.http.exchange import Exchange
+from serving.http.fast_lane import WireLimits, fast_lane
+from serving.http.hot_routes import HotRoutes
 
 LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
 HOT, COLD = b"/hot", b"/cold"

@@ -17,9 +17,9 @@ import pytest
 from infra.online.redis_store import RedisReader
 from infra.predictions.schema import SCHEMA
 from infra.served_model import ServedModel, load_model
-from serving.answer import Answer
-from serving.predictor import Limits, Predictor
-from serving.question import Options, Question
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Limits, Predictor
+from serving.prediction.question import Options, Question
 from skewless.errors import StoreError
 from skewless.status import Status
 from skewless.vector import Matrix

@@ -18,7 +18,7 @@ import pytest
 
 from infra.log.known import known_ranges
 from infra.online.redis_store import RedisReader, RedisWriter
-from serving.predictor import Predictor
+from serving.prediction.predictor import Predictor
 from skewless.clock import ManualClock
 from skewless.request import parse_rows
 from skewless.status import Status

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.online.redis_store import RedisReader
-from serving.models import ModelTable
+from serving.models.table import ModelTable
 from skewless.errors import StalePlanError
 from tests.projects import Place, ask
 

@@ -16,10 +16,10 @@ from infra.online.port import Marked, OnlineReader
 from infra.online.redis_store import RedisReader
 from infra.predictions.record import Record
 from infra.served_model import ServedModel
-from serving.answer import Answer
-from serving.metrics import Metrics
-from serving.predictor import Limits, Predictor
-from serving.question import Options, Question
+from serving.metrics.metrics import Metrics
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Limits, Predictor
+from serving.prediction.question import Options, Question
 from skewless.clock import ManualClock
 from skewless.errors import SkewlessError, StoreError
 from skewless.vector import Matrix

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from infra.served_model import ServedModel
-from serving.answer import Answer
-from serving.predictor import Limits
-from serving.question import Question
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Limits
+from serving.prediction.question import Question
 from skewless.errors import BusyError, RequestError, SkewlessError, StoreError
 from skewless.status import Status
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict

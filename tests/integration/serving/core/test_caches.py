@@ -8,8 +8,8 @@ import threading
 import numpy as np
 
 from infra.online.redis_store import RedisReader
-from serving.answer import Answer
-from serving.predictor import Limits, Predictor
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Limits, Predictor
 from skewless.status import Status
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.projects import SECOND, Place, ask, later_rows

@@ -9,7 +9,7 @@ import pytest
 
 from infra.online.redis_store import RedisReader
 from infra.predictions.writer import PredictionWriter
-from serving.predictor import Predictor
+from serving.prediction.predictor import Predictor
 from skewless.errors import DeadlineError, StoreError
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.projects import Place, ask

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from infra.served_model import ServedModel
-from serving.predictor import Limits
+from serving.prediction.predictor import Limits
 from skewless.errors import DeadlineError, StoreError
 from skewless.status import Status
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict

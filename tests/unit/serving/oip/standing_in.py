@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from infra.online.service_vectors import ServiceVectors
 from infra.served_model import ServedModel
-from serving.admission import Admission
-from serving.answer import Answer, Scored
-from serving.metrics import Metrics
-from serving.question import Question
-from serving.ticket import Done
+from serving.metrics.metrics import Metrics
+from serving.prediction.admission import Admission
+from serving.prediction.answer import Answer, Scored
+from serving.prediction.question import Question
+from serving.prediction.ticket import Done
 from skewless.dtypes import DType
 from skewless.errors import SkewlessError
 from skewless.plan import FeaturePlan

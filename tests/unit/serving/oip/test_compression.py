@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from serving.event_bodies import TooLongError
+from serving.events.bodies import TooLongError
 from serving.oip.compression import deflated, inflated
 from skewless.errors import RequestError
 

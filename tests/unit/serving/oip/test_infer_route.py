@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from serving.access import Access, Headers
-from serving.exchange import Exchange, Header
-from serving.metrics import Metrics
-from serving.models import ModelTable
+from serving.access.gate import Access, Headers
+from serving.http.exchange import Exchange, Header
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
 from serving.oip.infer_route import InferRoute
 from serving.oip.models import OipModels
-from serving.predictor import Predictor as RealPredictor
+from serving.prediction.predictor import Predictor as RealPredictor
 from skewless.clock import SystemClock
 from skewless.errors import AccessError, DeadlineError, RequestError, ScopeError, SkewlessError, StoreError
 from tests.unit.serving.oip.standing_in import Predictor, model

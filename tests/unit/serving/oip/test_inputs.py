@@ -9,7 +9,7 @@ import pytest
 from serving.oip.inputs import question_of
 from serving.oip.request import parse_request
 from serving.oip.signature import Signature
-from serving.question import Options, Question
+from serving.prediction.question import Options, Question
 from skewless.errors import RequestError
 from tests.unit.serving.oip.standing_in import model
 

@@ -1,0 +1,105 @@
+"""The routes that take events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
+
+from serving.events.bodies import TooLongError, parse_events, parse_push
+from serving.events.sending import SOURCE, Events
+from skewless.errors import RequestError
+
+_LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
+_EVENTS = {
+    "requestBody": {
+        "content": {
+            "application/json": {"examples": {"one": {"value": {"id": "a1"}}, "many": {"value": {"events": []}}}},
+            "application/x-ndjson": {},
+        }
+    }
+}
+_T = TypeVar("_T")
+
+
+class PushRequest(BaseModel):
+    """What ``POST /push`` takes, as Feast's feature server does."""
+
+    push_source_name: str
+    df: dict[str, list[object]] = Field(description="columns of equal lengths")
+    to: str = Field("online", description="`online`, `offline` or `online_and_offline`: all go to the stream")
+
+
+class Taken(BaseModel):
+    """What the routes of events answer."""
+
+    accepted_for: int = Field(description="how many events the stream has now; the worker judges them")
+    source: str
+
+
+def add_events(app: FastAPI, events: Events | None) -> None:
+    """Add the routes.
+
+    Args:
+        events: takes them; None: every source is unknown.
+    """
+
+    @app.post(
+        "/events/{source}",
+        summary="Put events into a source's stream",
+        openapi_extra=_EVENTS,
+        status_code=202,
+        response_model=Taken,
+    )
+    async def take(source: str, request: Request) -> Response:
+        taking = _taking(events, source)
+        found = taking.source(source)
+        body = await _body(request, taking.most_bytes)
+        kind = request.headers.get("content-type", "")
+        payloads = await _parsed(body, lambda: parse_events(body, kind))
+        await taking.send(found, payloads)
+        return _taken(source, len(payloads))
+
+    schema = {"requestBody": {"content": {"application/json": {"schema": PushRequest.model_json_schema()}}}}
+
+    @app.post(
+        "/push",
+        summary="Put events into a source's stream, in the shape of Feast's feature server",
+        openapi_extra=schema,
+        status_code=202,
+        response_model=Taken,
+    )
+    async def push(request: Request) -> Response:
+        taking = _taking(events, None)
+        body = await _body(request, taking.most_bytes)
+        source, payloads = await _parsed(body, lambda: parse_push(body))
+        await taking.send(taking.source(source), payloads)
+        return _taken(source, len(payloads))
+
+
+def _taking(events: Events | None, source: str | None) -> Events:
+    if events is None:
+        raise RequestError(SOURCE, "is unknown: this server takes no events", value=source, fix="use `skewless serve`")
+    return events
+
+
+async def _body(request: Request, most: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise TooLongError("request body", f"has more than {most} bytes", fix="send fewer events at once")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _parsed(body: bytes, parse: Callable[[], _T]) -> _T:
+    return parse() if len(body) < _LARGE else await asyncio.to_thread(parse)
+
+
+def _taken(source: str, n: int) -> Response:
+    return Response(orjson.dumps({"accepted_for": n, "source": source}), 202, media_type="application/json")

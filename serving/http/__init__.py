@@ -1,0 +1,1 @@
+"""The HTTP face: routes, replies, and the lane past the framework."""

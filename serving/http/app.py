@@ -1,0 +1,170 @@
+"""The HTTP face of the server: it only translates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+
+from serving.access.gate import Access, OpenAccess
+from serving.access.middleware import AccessMiddleware
+from serving.events.routes import add_events
+from serving.events.sending import Events
+from serving.http.error_schema import ERRORS
+from serving.http.hot_routes import HotRoutes, answer
+from serving.http.model_routes import add_models
+from serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
+from serving.http.reply import error_json, http_status, retry_after
+from serving.metrics.exposition import whole_server
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
+from serving.oip.infer_route import InferRoute
+from serving.oip.models import OipModels
+from serving.oip.repository_routes import repository_router
+from serving.oip.routes import oip_router
+from serving.prediction.predictor import Predictor
+from serving.workers.siblings import Siblings
+from skewless.clock import Clock, SystemClock
+from skewless.errors import RequestError, SkewlessError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What the routes work with; the application owns none of it.
+
+    Args:
+        reload_seconds: how often aliases are looked at.
+        deadline_s: time limit of requests that set none, seconds; 0: none.
+        ready: returns the reasons for not being ready; none: ready.
+        events: takes events; None: they are refused.
+        siblings: the other workers; None: there are none, or this is the way in that they use.
+        access: who may ask.
+        local: whether only this machine can reach the server.
+        body_bytes: longest body, also after it is unpacked.
+        shown: the models as the Open Inference Protocol shows them.
+    """
+
+    models: ModelTable
+    predictor: Predictor
+    metrics: Metrics
+    clock: Clock = field(default_factory=SystemClock)
+    reload_seconds: float
+    deadline_s: float = 0.0
+    ready: Callable[[], dict[str, str]] = field(default=dict)
+    events: Events | None = None
+    siblings: Siblings | None = None
+    access: Access = field(default_factory=OpenAccess)
+    local: bool = True
+    body_bytes: int = 8_388_608
+    shown: OipModels = field(default_factory=OipModels)
+
+
+def hot_routes(serving: Serving) -> HotRoutes:
+    """Return what is answered without the application."""
+    predict = PredictRoute(
+        models=serving.models,
+        predictor=serving.predictor,
+        access=serving.access,
+        metrics=serving.metrics,
+        clock=serving.clock,
+        deadline_s=serving.deadline_s,
+    )
+    infer = InferRoute(
+        models=serving.models,
+        shown=serving.shown,
+        predictor=serving.predictor,
+        access=serving.access,
+        metrics=serving.metrics,
+        clock=serving.clock,
+        body_bytes=serving.body_bytes,
+        deadline_s=serving.deadline_s,
+    )
+    return HotRoutes({"/predict": predict.handle}, [infer.find])
+
+
+def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
+    """Return the application; its lifespan watches the aliases."""
+    routes = routes or hot_routes(serving)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watcher = asyncio.create_task(_watch(serving))
+        yield
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+
+    app = FastAPI(title="skewless", lifespan=lifespan, responses=dict(ERRORS))
+    _add_predict(app, routes)
+    _add_health(app, serving)
+    add_models(
+        app,
+        models=serving.models,
+        siblings=serving.siblings,
+        metrics=serving.metrics,
+        clock=serving.clock,
+    )
+    app.include_router(oip_router(routes=routes, models=serving.models, shown=serving.shown, ready=serving.ready))
+    app.include_router(repository_router(models=serving.models, metrics=serving.metrics, siblings=serving.siblings))
+    add_events(app, serving.events)
+    app.add_exception_handler(SkewlessError, _on_error)
+    app.add_exception_handler(HTTPException, _on_refused)
+    app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
+    return app
+
+
+async def _watch(serving: Serving) -> None:
+    while True:
+        await asyncio.sleep(serving.reload_seconds)
+        for name in await serving.models.refresh():
+            serving.metrics.reloads(name).inc()
+
+
+def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
+    schema = {"requestBody": {"content": {"application/json": {"schema": PredictRequest.model_json_schema()}}}}
+    replies: dict[int | str, dict[str, Any]] = {200: {"model": PredictReply}}
+
+    @app.post("/predict", summary="Predict from entity ids", openapi_extra=schema, responses=replies)
+    async def predict(request: Request) -> Response:
+        return await answer(routes.at("/predict"), request)
+
+
+def _add_health(app: FastAPI, serving: Serving) -> None:
+    @app.get("/health/live", summary="Say whether the process answers")
+    async def live() -> Response:
+        return _json({"live": True})
+
+    @app.get("/health/ready", summary="Say whether predictions are answered, or why not")
+    async def ready() -> Response:
+        reasons = serving.ready()
+        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        text = await whole_server(serving.metrics, serving.siblings)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    route = f"{request.method} {request.url.path}"
+    refusal = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
+    return _json(error_json(refusal, request.url.path), error.status_code, dict(error.headers or {}))
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, SkewlessError):
+        raise error
+    return _json(error_json(error, request.url.path), http_status(error), retry_after(error))

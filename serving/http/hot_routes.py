@@ -1,0 +1,81 @@
+"""The routes that are answered before any framework is asked, and the way to them from a framework."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+from fastapi import Request, Response
+
+from serving.http.exchange import Exchange, Handler, Header
+from skewless.errors import SkewlessError
+
+Find = Callable[[str], Handler | None]
+_log = structlog.get_logger()
+
+
+class HotRoutes:
+    """Finds the handler of a path; all hot routes are POST.
+
+    Args:
+        fixed: handlers by path.
+        others: finds those whose path holds a name.
+    """
+
+    def __init__(self, fixed: dict[str, Handler], others: Sequence[Find] = ()) -> None:
+        self._fixed = fixed
+        self._others = others
+
+    def at(self, path: str) -> Handler:
+        """Return the handler of a hot route."""
+        return self._fixed[path]
+
+    def find(self, path: str) -> Handler | None:
+        """Return what handles a POST to a path; None: it is no hot route."""
+        handler = self._fixed.get(path)
+        if handler is not None:
+            return handler
+        for find in self._others:
+            handler = find(path)
+            if handler is not None:
+                return handler
+        return None
+
+
+def handled(handler: Handler, exchange: Exchange) -> None:
+    """Let a handler deal with a request; a defect in it is logged, and answered as one."""
+    try:
+        handler(exchange)
+    except Exception as error:  # noqa: BLE001 - the connection waits for a reply, whatever went wrong
+        failed(exchange, error)
+
+
+def failed(exchange: Exchange, error: Exception) -> None:
+    """Reply with an error; what is no error of ours is logged, it is a defect."""
+    if not isinstance(error, SkewlessError):
+        _log.error("request_failed", path=exchange.path, exc_info=error)
+        error = SkewlessError("the server", "failed on this request", fix="see its log")
+    exchange.refuse(error)
+
+
+async def answer(handler: Handler, request: Request) -> Response:
+    """Return what a handler replies to a request that came through the framework."""
+    waiting: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def send(status: int, body: bytes, headers: Sequence[Header]) -> None:
+        if not waiting.done():
+            response = Response(body, status)
+            response.raw_headers.extend(headers)
+            waiting.set_result(response)
+
+    exchange = Exchange(
+        method=request.method,
+        path=request.url.path,
+        query=request.scope["query_string"],
+        headers=request.scope["headers"],
+        body=await request.body(),
+        send=send,
+    )
+    handled(handler, exchange)
+    return await waiting

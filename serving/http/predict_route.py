@@ -1,0 +1,203 @@
+"""``POST /predict``: our own short way to ask, for one row or many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.access.gate import Access
+from serving.http.exchange import JSON, Exchange
+from serving.http.hot_routes import failed
+from serving.http.reply import plain_reply, predictions_json
+from serving.http.request_options import read_options
+from serving.metrics.metrics import Metrics
+from serving.models.table import ModelTable
+from serving.prediction.answer import Answer
+from serving.prediction.predictor import Predictor
+from serving.prediction.question import NO_OPTIONS, Options, Question
+from skewless.clock import Clock
+from skewless.errors import RequestError, SkewlessError
+from skewless.request import check_count
+
+
+class PredictRequest(BaseModel):
+    """What ``POST /predict`` takes."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"rows": [{"card_id": 7}]}]})
+
+    model: str | None = Field(None, description="name of the model; may be left out where one is served")
+    version: str | None = Field(None, description="a version that is loaded; by default the champion")
+    rows: list[dict[str, Any]] = Field(description="one or many objects of entity keys and request fields")
+    features: bool = Field(default=False, description="also return feature values, their status and age")
+    contributions: bool = Field(default=False, description="also return what each feature added to the margin")
+    as_of: int | str | None = Field(None, description="evaluate at this time: microseconds, or ISO 8601 with a zone")
+    max_feature_age_s: float | None = Field(None, description="older rows are stale, whatever their view says")
+    timeout_us: int | None = Field(None, description="microseconds after which the answer is of no use")
+
+
+class Prediction(BaseModel):
+    """One row of a reply; what was not asked for is left out."""
+
+    id: str
+    score: float
+    scores: list[float] | None = Field(None, description="of a model with several outputs: all of them")
+    decision: str | None = Field(None, description="of a model with decisions: the one that the score leads to")
+    features: dict[str, float | None] | None = None
+    views: dict[str, dict[str, Any]] | None = None
+    contributions: dict[str, float | list[float]] | None = Field(None, description="by feature, and the bias")
+
+
+class PredictReply(BaseModel):
+    """What ``POST /predict`` answers."""
+
+    model: str
+    version: str
+    t: str = Field(description="the one time at which everything was evaluated, ISO 8601, UTC")
+    t_us: int = Field(description="the same in microseconds since the epoch")
+    log: str = Field(description="`required`: the log row is durable; `best_effort`: it is on its way")
+    degraded: bool = Field(description="the online store did not answer and nulls were scored")
+    predictions: list[Prediction]
+
+
+_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "model": ((str,), "the name of a model"),
+    "version": ((str,), "a version as text"),
+    "rows": ((list,), "a list of objects"),
+    "features": ((bool,), "true or false"),
+    "contributions": ((bool,), "true or false"),
+    "as_of": ((int, str), "microseconds, or an ISO 8601 time"),
+    "max_feature_age_s": ((int, float), "a number of seconds"),
+    "timeout_us": ((int,), "a whole number of microseconds"),
+}
+_PLAIN = frozenset({"model", "rows"})
+
+
+class PredictRoute:
+    """Handles the route.
+
+    Args:
+        deadline_s: time limit of requests that set none, seconds; 0: none.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: ModelTable,
+        predictor: Predictor,
+        access: Access,
+        metrics: Metrics,
+        clock: Clock,
+        deadline_s: float = 0.0,
+    ) -> None:
+        self._models = models
+        self._predictor = predictor
+        self._access = access
+        self._metrics = metrics
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, now or later."""
+        began = time.perf_counter()
+        name, version = "unknown", ""
+        try:
+            self._access.allow(exchange.headers, "predict")
+            self._predictor.admission.check()
+            body = parse_body(exchange.body)
+            model = self._models.get(body.get("model"), body.get("version"))
+            name, version = model.name, model.version
+            rows = body["rows"]
+            check_count(len(rows), self._predictor.limits.max_batch)
+            question = Question(
+                model=model,
+                n=len(rows),
+                rows=rows,
+                columns=model.parser.rows(rows),
+                options=self._options(body),
+            )
+            if question.options.as_of is not None:
+                self._access.check(exchange.headers, "as_of")
+            self._parse.observe(time.perf_counter() - began)
+            self._predictor.ask(
+                question, partial(self._answered, exchange, began, bool(body.get("features")), (name, version))
+            )
+        except SkewlessError as error:
+            self._refuse(exchange, error, (name, version))
+
+    def _answered(
+        self,
+        exchange: Exchange,
+        began: float,
+        features: bool,  # noqa: FBT001 - given by partial
+        model: tuple[str, str],
+        answer: Answer | SkewlessError,
+    ) -> None:
+        if isinstance(answer, SkewlessError):
+            self._refuse(exchange, answer, model)
+            return
+        try:
+            self._reply(exchange, answer, began, features=features)
+        except Exception as error:  # noqa: BLE001 - as in handled
+            failed(exchange, error)
+
+    def _options(self, body: Mapping[str, object]) -> Options:
+        if not self._deadline_s and body.keys() <= _PLAIN:
+            return NO_OPTIONS
+        return read_options(body, now_us=self._clock.now_us(), loop_s=self._now(), deadline_s=self._deadline_s)
+
+    def _reply(self, exchange: Exchange, answer: Answer, began: float, *, features: bool) -> None:
+        start = time.perf_counter()
+        body = None if features else plain_reply(answer)
+        exchange.reply(200, body or orjson.dumps(predictions_json(answer, features=features)), JSON)
+        now = time.perf_counter()
+        self._encode.observe(now - start)
+        self._metrics.seconds.observe(now - began)
+
+    def _refuse(self, exchange: Exchange, error: SkewlessError, model: tuple[str, str]) -> None:
+        self._metrics.requests(*model, error.kind).inc()
+        exchange.refuse(error)
+
+    def _now(self) -> float:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """Return the fields of a request.
+
+    >>> parse_body(b'{"rows": [{"id": 7}]}')
+    {'rows': [{'id': 7}]}
+
+    Raises:
+        RequestError: it is not JSON, has no rows, or a field that is unknown or of the wrong type.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(
+            "request body", f"is not JSON: {error}", fix="send valid JSON; NaN and Infinity are not, send null"
+        ) from error
+    if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
+        raise RequestError("request body", "has no list 'rows'", fix='send {"rows": [{...}]}')
+    if data.keys() - _PLAIN or not isinstance(data.get("model", ""), str):
+        _check_fields(data)
+    return data
+
+
+def _check_fields(data: Mapping[str, object]) -> None:
+    unknown = data.keys() - _FIELDS.keys()
+    if unknown:
+        raise RequestError("request body", "has an unknown field", value=min(unknown), fix=f"send {', '.join(_FIELDS)}")
+    for name, (kinds, wanted) in _FIELDS.items():
+        value = data.get(name)
+        if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise RequestError(f"request field {name!r}", "has the wrong type", value=value, fix=f"send {wanted}")

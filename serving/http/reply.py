@@ -1,0 +1,137 @@
+"""Replies and errors in the shape that clients see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from serving.events.bodies import TooLongError
+from serving.events.sending import SOURCE
+from serving.prediction.answer import Answer
+from skewless.clock import from_us
+from skewless.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
+from skewless.status import Status
+
+_HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
+_HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}
+_ONE_SENTENCE = "/v2/"  # the Open Inference Protocol
+_ABSENT = frozenset({"field 'model'", SOURCE})
+
+
+def predictions_json(answer: Answer, *, features: bool) -> dict[str, Any]:
+    """Return the reply to a prediction request; features and their reasons where asked for."""
+    items = _outcomes(answer)
+    decisions = answer.decisions
+    if decisions is not None:
+        for item, decision in zip(items, decisions, strict=True):
+            item["decision"] = decision
+    if features:
+        for item, more in zip(items, _explained(answer), strict=True):
+            item.update(more)
+    if answer.contributions is not None:
+        for item, row in zip(items, answer.contributions.tolist(), strict=True):
+            item["contributions"] = _named(answer, row)
+    return {
+        "model": answer.model.name,
+        "version": answer.model.version,
+        "t": _iso(answer.t),
+        "t_us": answer.t,
+        "log": answer.log,
+        "degraded": answer.degraded,
+        "predictions": items,
+    }
+
+
+def plain_reply(answer: Answer) -> bytes | None:
+    """Return the JSON of the reply where nothing but scores was asked for; None: use ``predictions_json``.
+
+    A float is written as the shortest text that reads back as the same bits.
+    """
+    scored = answer.scored
+    if scored.scores.ndim != 1 or scored.contributions is not None or scored.model.package.spec.decisions:
+        return None
+    shown = [
+        f'{{"id":"{scored.ids[i]}","score":{score!r}}}'
+        for i, score in enumerate(answer.scores.tolist(), answer.start)
+        if math.isfinite(score)
+    ]
+    if len(shown) < answer.n:
+        return None
+    head = (
+        f'{{"model":"{scored.model.name}","version":"{scored.model.version}","t":"{_iso(scored.t)}","t_us":{scored.t},'
+        f'"log":"{answer.log}","degraded":{"true" if scored.degraded else "false"},"predictions":['
+    )
+    return f"{head}{','.join(shown)}]}}".encode()
+
+
+@lru_cache(maxsize=16)  # of a batch, all are the same
+def _iso(t: int) -> str:
+    return from_us(t).isoformat()
+
+
+def _outcomes(answer: Answer) -> list[dict[str, Any]]:
+    """Return id and score of each row: of several outputs all are given, and the greatest is the score."""
+    scores = answer.scores
+    if scores.ndim == 1:
+        return [{"id": name, "score": score} for name, score in zip(answer.ids, scores.tolist(), strict=True)]
+    return [
+        {"id": name, "score": max(row), "scores": row} for name, row in zip(answer.ids, scores.tolist(), strict=True)
+    ]
+
+
+def _explained(answer: Answer) -> Iterator[dict[str, Any]]:
+    labels = answer.model.assembler.labels
+    views = [view.name for view in answer.model.plan.all_views] if answer.status.shape[1] else []
+    rows = zip(
+        answer.matrix.tolist(), answer.status.tolist(), answer.ages_s.tolist(), answer.stale.tolist(), strict=True
+    )
+    for values, status, ages, stale in rows:
+        yield {
+            # NaN is not JSON: what the model saw as missing is null here.
+            "features": {name: _finite(value) for name, value in zip(labels, values, strict=True)},
+            "views": {
+                view: {"status": Status(code).name, "age_s": _finite(age), "stale": late}
+                for view, code, age, late in zip(views, status, ages, stale, strict=True)
+            },
+        }
+
+
+def _named(answer: Answer, row: list[Any]) -> dict[str, Any]:
+    """Return contributions by feature; of several outputs a list for each."""
+    columns = zip(*row, strict=True) if isinstance(row[0], list) else row
+    return dict(zip((*answer.model.assembler.labels, "bias"), columns, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
+    """Return an error in the shape of a path's routes: in parts, or one sentence where a protocol says so.
+
+    >>> error_json(RequestError("input 'x'", "is missing", fix="send it"), "/v2/models/fraud/infer")
+    {'error': "input 'x': is missing. Fix: send it"}
+    """
+    if f"{path}/".startswith(_ONE_SENTENCE):
+        return {"error": error.sentence()}
+    return {"error": {"message": error.sentence(), **error.as_dict()}}
+
+
+def http_status(error: SkewlessError) -> int:
+    """Return the HTTP status of an error: the caller's fault is 4xx, ours 5xx."""
+    if isinstance(error, RequestError) and error.thing in _ABSENT:
+        return 404
+    if isinstance(error, TooLongError):
+        return 413
+    return _HTTP_STATUS.get(error.kind, 500)
+
+
+def retry_after(error: SkewlessError) -> dict[str, str]:
+    """Return the header that tells a client when to try again, or with what."""
+    if error.kind == "access":
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, RateError):
+        return {"Retry-After": str(error.wait_s)}
+    return {"Retry-After": "1"} if isinstance(error, StoreError | BusyError) else {}

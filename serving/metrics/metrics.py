@@ -1,0 +1,134 @@
+"""Prometheus metrics of the server; each is described in docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from infra.last_parity import LastParity
+from infra.runtimes.certification import Certificate
+from serving.metrics.family import Family, Series
+from serving.metrics.series import Buckets, Count, Gauge
+
+_STAGE_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+_SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1_024, 4_096, 16_384)
+_AGES = (0.1, 1, 10, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
+
+
+class Metrics:
+    """All that one server measures. A series is called with its labels; one without labels is there at once.
+
+    Args:
+        parity: returns the last verdict of parity on each view, asked for whenever the metrics are read.
+    """
+
+    def __init__(self, parity: Callable[[], Iterable[LastParity]] = tuple) -> None:
+        self._parity = parity
+        self._causes: set[tuple[str, str]] = set()  # shown as 0 once they are gone
+        self._families: list[Family[Series]] = []
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        self._add_requests()
+        self._add_batches()
+        self._add_features()
+        self._add_models()
+        self._add_server()
+
+    @property
+    def families(self) -> Sequence[Family[Series]]:
+        """All families; those of the process come from prometheus_client."""
+        return tuple(self._families)
+
+    def certified(self, model: str, version: str, certificate: Certificate) -> None:
+        """Show what a model's runtime was certified for."""
+        labels = (model, version, certificate.runtime_id)
+        self.certified_rows(*labels).set(certificate.rows)
+        self.certified_bit_equal(*labels).set(certificate.bit_equal)
+        self.certified_difference(*labels).set(certificate.largest_difference)
+
+    def forget(self, model: str, version: str) -> None:
+        """Let go of all series of a version that was unloaded, so that reloads do not add up."""
+        for family in self._families:
+            family.forget(model=model, version=version)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        self._show_parity()
+        lines = [line for family in self._families for line in family.lines()]
+        return "\n".join([*lines, ""]).encode() + generate_latest(self._process)
+
+    def _add_requests(self) -> None:
+        self.requests = self._counter(
+            "skewless_requests", "Prediction requests, by outcome", "model", "version", "outcome"
+        )
+        self.refused = self._counter("skewless_refused_requests", "Requests refused before any work", "reason")
+        self.seconds = self._histogram("skewless_request_seconds", "Time to answer a request", _SECONDS)()
+        self.stage = self._histogram(
+            "skewless_stage_seconds", "Time of one stage of a request", _STAGE_SECONDS, "stage"
+        )
+        self.in_flight = self._gauge("skewless_requests_in_flight", "Requests taken and not yet answered")()
+        self.rows = self._counter("skewless_predictions", "Predicted rows", "model", "version")
+
+    def _add_batches(self) -> None:
+        self.batch_requests = self._histogram("skewless_batch_requests", "Requests read and scored at once", _SIZES)()
+        self.batch_rows = self._histogram("skewless_batch_rows", "Rows read and scored at once", _SIZES)()
+        self.queue_depth = self._gauge("skewless_queue_depth", "Requests that wait for the next batch")()
+        self.hits = self._counter("skewless_cache_hits", "Rows answered from a cache", "cache")
+        self.misses = self._counter("skewless_cache_misses", "Rows that a cache did not hold", "cache")
+
+    def _add_features(self) -> None:
+        self.reads = self._counter("skewless_feature_reads", "Rows read, by view and status", "view", "status")
+        self.ages = self._histogram("skewless_feature_age_seconds", "Age of the rows found", _AGES, "view")
+        self.stale = self._counter("skewless_stale_reads", "Rows older than the view's freshness limit", "view")
+        self.breaker = self._gauge("skewless_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open")()
+        self.trips = self._counter("skewless_breaker_trips", "Times that the circuit breaker opened")()
+        self.skew = self._gauge("skewless_clock_skew_seconds", "Clock of Redis minus clock of this server")()
+        self.mismatches = self._gauge(
+            "skewless_parity_mismatches",
+            "Entities that were not what the log says when parity last looked",
+            "view",
+            "cause",
+        )
+        self.compared = self._gauge("skewless_parity_compared", "Entities that parity last compared", "view")
+
+    def _add_models(self) -> None:
+        labels = ("model", "version", "runtime")
+        self.certified_rows = self._gauge("skewless_certified_rows", "Reference rows compared at load", *labels)
+        self.certified_bit_equal = self._gauge(
+            "skewless_certified_bit_equal", "1 where all margins had the same bits", *labels
+        )
+        self.certified_difference = self._gauge(
+            "skewless_certified_difference", "Largest difference of a margin", *labels
+        )
+        self.reloads = self._counter("skewless_model_reloads", "Models swapped in", "model")
+
+    def _add_server(self) -> None:
+        self.dropped = self._counter("skewless_log_dropped", "Predictions that the log could not keep", "reason")
+        self.restarts = self._counter("skewless_worker_restarts", "Workers that died and were started again")()
+        self.unanswered = self._counter("skewless_workers_unanswered", "Times that a worker did not tell another")()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Family[Count]:
+        family = Family("counter", name, text, labels, Count)
+        self._families.append(family)
+        return family
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Family[Gauge]:
+        family = Family("gauge", name, text, labels, Gauge)
+        self._families.append(family)
+        return family
+
+    def _histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> Family[Buckets]:
+        family = Family("histogram", name, text, labels, lambda: Buckets(bounds))
+        self._families.append(family)
+        return family
+
+    def _show_parity(self) -> None:
+        verdicts = list(self._parity())
+        found = {(verdict.view, cause): n for verdict in verdicts for cause, n in verdict.by_cause.items()}
+        self._causes |= found.keys()
+        for view, cause in self._causes:
+            self.mismatches(view, cause).set(found.get((view, cause), 0))
+        for verdict in verdicts:
+            self.compared(verdict.view).set(verdict.compared)

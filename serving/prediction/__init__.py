@@ -1,0 +1,1 @@
+"""The transport-free core: questions in, answers out."""

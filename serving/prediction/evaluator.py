@@ -1,0 +1,298 @@
+"""From batches of questions to answers: read, assemble, score, reply, and then count and log."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from infra.online.service_vectors import ServiceVectors
+from infra.predictions.writer import PredictionWriter
+from infra.served_model import ServedModel
+from serving.metrics.metrics import Metrics
+from serving.metrics.model_counts import ModelCounts
+from serving.prediction.answer import Answer, Scored
+from serving.prediction.feature_reads import FeatureReads, Stored
+from serving.prediction.record import Times, record_of
+from serving.prediction.scoring import Scoring, Values
+from serving.prediction.ticket import Group, Ticket, grouped
+from skewless.clock import Clock
+from skewless.errors import DeadlineError, SkewlessError, StoreError
+
+_MILLISECOND = 1_000
+_log = structlog.get_logger()
+
+
+class Evaluator:
+    """Answers batches of tickets; no batch raises.
+
+    Args:
+        log: where predictions are kept; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        reads: FeatureReads,
+        scoring: Scoring,
+        clock: Clock,
+        log: PredictionWriter | None,
+        metrics: Metrics,
+    ) -> None:
+        self.skew_us = 0
+        self._reads = reads
+        self._scoring = scoring
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._counts: WeakKeyDictionary[ServedModel, ModelCounts] = WeakKeyDictionary()
+        self._beside: set[asyncio.Task[None]] = set()
+        self._prefix = os.urandom(6).hex()
+        self._counter = itertools.count()
+        self._queue, self._redis, self._assemble, self._predict = (
+            metrics.stage(name) for name in ("queue", "redis", "assemble", "predict")
+        )
+
+    async def look_up(self, tickets: Sequence[Ticket]) -> None:
+        """Answer questions about entities, from one read."""
+        now_us = self._begin(tickets)
+        groups = [group for group in grouped(tickets, _floor(now_us)) if self._guarded(group, lambda g: g.names)]
+        began = time.perf_counter()
+        try:
+            stored = await self._read(groups, now_us)
+        except StoreError as error:
+            for group in groups:
+                self._guarded(group, lambda g, error=error: self._without_store(g, now_us, error))  # type: ignore[misc]
+            return
+        except Exception as error:  # noqa: BLE001 - as in _guarded
+            for group in groups:
+                _fail(group, error)
+            return
+        self._redis.observe(time.perf_counter() - began)
+        for group in groups:
+            self._guarded(group, lambda g: self._with_store(g, stored, now_us))
+
+    async def take_vectors(self, tickets: Sequence[Ticket]) -> None:
+        """Answer questions that came with their vectors."""
+        now_us = self._begin(tickets)
+        times = Times(asked_at=now_us, read_start=now_us, read_end=now_us)
+        for group in grouped(tickets, _floor(now_us)):
+            self._guarded(group, lambda g: self._score(g, None, g.vectors, times))
+
+    def late(self, ticket: Ticket) -> None:
+        """Answer a ticket whose time is over: without features, if its model may and it is not too late for that."""
+        if not ticket.open:
+            return
+        self._metrics.refused("deadline").inc()
+        question = ticket.question
+        error = DeadlineError(
+            f"model {question.model.name!r}",
+            "could not answer in the time that was given",
+            fix="give more time, or let the model score without features: missing='null'",
+        )
+        now_us = self._clock.now_us()
+        if not ticket.waits or question.vectors is not None or question.options.contributions:
+            ticket.settle(error)
+            return
+        for group in grouped([ticket], _floor(now_us)):
+            self._guarded(group, lambda g: self._without_store(g, now_us, error))
+
+    async def close(self) -> None:
+        """Return when all that goes on beside the event loop is done."""
+        while self._beside:
+            await asyncio.wait(self._beside)
+
+    def _begin(self, tickets: Sequence[Ticket]) -> int:
+        now = time.perf_counter()
+        for ticket in tickets:
+            self._queue.observe(now - ticket.began)
+        self._metrics.batch_requests.observe(len(tickets))
+        self._metrics.batch_rows.observe(sum(ticket.n for ticket in tickets))
+        return self._clock.now_us()
+
+    async def _read(self, groups: Sequence[Group], now_us: int) -> Stored:
+        keys = dict.fromkeys(itertools.chain.from_iterable(group.names for group in groups))
+        keys.pop(None, None)
+        markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
+        return await self._reads.read([key for key in keys if key is not None], list(markers), now_us)
+
+    def _with_store(self, group: Group, stored: Stored, now_us: int) -> None:
+        group, reader = group.waiting, group.model.reader
+        if not group.tickets:
+            return
+        lost = stored.lost.intersection(reader.markers) if stored.lost else stored.lost
+        if lost and group.model.package.spec.missing == "refuse":
+            raise _incomplete(group.model, lost)
+        values = stored.values
+
+        def vectors_of(group: Group) -> ServiceVectors:
+            rows = [None if name is None else values[name] for name in group.names]
+            return reader.vectors(group.names, rows, lost, group.t, group.ask)
+
+        times = Times(asked_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
+        self._evaluate(group, vectors_of, times, degraded=bool(lost))
+
+    def _without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
+        group = group.waiting
+        if group.model.package.spec.missing == "refuse":
+            raise error
+        if group.tickets:
+            times = Times(asked_at=now_us, read_start=now_us, read_end=self._clock.now_us())
+            self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.ask), times, degraded=True)
+
+    def _evaluate(
+        self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: Times, *, degraded: bool
+    ) -> None:
+        """Assemble and score; where that fails, for each caller alone: what is wrong with one must not fail others."""
+        began = time.perf_counter()
+        try:
+            vectors = vectors_of(group)
+        except Exception:
+            if len(group.tickets) == 1:
+                raise
+            for alone in group.apart:
+                self._guarded(alone, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
+            return
+        self._assemble.observe(time.perf_counter() - began)
+        self._score(group, vectors, vectors.matrix, times, degraded=degraded)
+
+    def _score(
+        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool = False
+    ) -> None:
+        if group.contributions or not self._scoring.is_quick(group.model, group.n):
+            group.take()
+            self._start(self._score_beside(group, vectors, matrix, times, degraded=degraded))
+            return
+        began = time.perf_counter()
+        scores = self._scoring.score(group.model, matrix)
+        self._predict.observe(time.perf_counter() - began)
+        self._finish(group, self._scored(group, vectors, matrix, scores, degraded=degraded), times)
+
+    async def _score_beside(
+        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool
+    ) -> None:
+        began = time.perf_counter()
+        try:
+            scores, contributions = await self._scoring.score_beside(
+                group.model, matrix, contributions=group.contributions
+            )
+        except Exception as error:  # noqa: BLE001 - as in _guarded
+            _fail(group, error)
+            return
+        self._predict.observe(time.perf_counter() - began)
+        scored = self._scored(group, vectors, matrix, scores, degraded=degraded, contributions=contributions)
+        self._guarded(group, lambda g: self._finish(g, scored, times))
+
+    def _scored(
+        self,
+        group: Group,
+        vectors: ServiceVectors | None,
+        matrix: Values,
+        scores: Values,
+        *,
+        degraded: bool,
+        contributions: Values | None = None,
+    ) -> Scored:
+        return Scored(
+            model=group.model,
+            ids=[f"{self._prefix}-{next(self._counter):x}" for _ in range(group.n)],
+            t=group.t,
+            scores=scores,
+            matrix=matrix,
+            looked_up=vectors,
+            degraded=degraded,
+            contributions=contributions,
+        )
+
+    def _finish(self, group: Group, scored: Scored, times: Times) -> None:
+        """Reply, then log; or where the log is required, the other way round."""
+        if self._log is None:
+            self._reply(group, scored)
+            return
+        if scored.model.package.spec.log == "required":
+            record = record_of(scored, group.rows, times, self.skew_us)
+            group.take()
+            written = asyncio.wrap_future(self._log.require(record))
+            self._start(self._reply_when(written, group, scored))
+            return
+        self._reply(group, scored)
+        self._log.offer(record_of(scored, group.rows, times, self.skew_us))
+
+    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: Scored) -> None:
+        try:
+            await written
+        except StoreError as error:
+            _settle(group, error)
+            return
+        self._guarded(group, lambda g: self._reply(g, scored))
+
+    def _reply(self, group: Group, scored: Scored) -> None:
+        start = answered = 0
+        for ticket in group.tickets:
+            stop = start + ticket.n
+            answer = Answer(scored, start, stop, ticket.question.options.max_age_us)
+            refusal = None if answer.max_age_us is None else _too_old(answer)
+            answered += ticket.settle(refusal or answer) and refusal is None
+            start = stop
+        counts = self._counts.get(scored.model)
+        if counts is None:
+            counts = self._counts[scored.model] = ModelCounts(self._metrics, scored.model)
+        counts.count(scored, answered)
+
+    def _guarded(self, group: Group, work: Callable[[Group], Any]) -> bool:
+        """Do something for a group; what goes wrong is told to its tickets. Return whether nothing did."""
+        try:
+            work(group)
+        except Exception as error:  # noqa: BLE001 - a defect: those who wait must hear of it, and other groups must not
+            _fail(group, error)
+            return False
+        return True
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+def _floor(now_us: int) -> int:
+    return now_us // _MILLISECOND * _MILLISECOND
+
+
+def _fail(group: Group, error: Exception) -> None:
+    """Tell all who wait why there is no answer; what is no error of ours is logged, it is a defect."""
+    if not isinstance(error, SkewlessError):
+        _log.error("prediction_failed", model=group.model.name, exc_info=error)
+        error = SkewlessError("the server", "failed on this request", fix="see its log")
+    _settle(group, error)
+
+
+def _settle(group: Group, error: SkewlessError) -> None:
+    for ticket in group.tickets:
+        ticket.settle(error)
+
+
+def _too_old(answer: Answer) -> SkewlessError | None:
+    """Return why rows are too old for a caller who set a limit, if the model refuses to score what is missing."""
+    stale = answer.stale
+    if answer.max_age_us is None or answer.model.package.spec.missing != "refuse" or not stale.any():
+        return None
+    view = answer.model.plan.all_views[int(stale.any(axis=0).argmax())].name
+    return StoreError(
+        f"view {view!r}",
+        "holds a row that is older than the request accepts",
+        value=f"max_feature_age_s {answer.max_age_us / 1e6:g}",
+        fix="accept older rows, or publish newer ones",
+    )
+
+
+def _incomplete(model: ServedModel, lost: frozenset[str]) -> StoreError:
+    name, verb = model.reader.owner(min(lost))
+    return StoreError(
+        f"view {name!r}", "is not whole in this Redis: it has lost writes", fix=f"run {verb}, which puts them again"
+    )

@@ -1,0 +1,91 @@
+"""What batches read from the online store: behind a circuit breaker, watched for losses, perhaps from a cache."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from infra.online.guard import Guard
+from infra.online.link import settle
+from infra.online.port import Marked, OnlineReader
+from serving.prediction.breaker import Breaker
+from serving.prediction.feature_cache import FeatureCache
+from skewless.clock import Clock
+from skewless.errors import StoreError
+
+_FEW = 8  # keys, of one request
+_NOTHING: frozenset[str] = frozenset()
+
+
+class Stored(NamedTuple):
+    """What stood in the store.
+
+    Args:
+        values: by key; None: nothing.
+        lost: markers that are gone or have gone back: what their views hold is not to be believed.
+        read_start: the clock when the oldest value was read, microseconds.
+        read_end: the clock when all were there.
+    """
+
+    values: Mapping[bytes, bytes | None]
+    lost: frozenset[str]
+    read_start: int
+    read_end: int
+
+
+class FeatureReads:
+    """Reads values and the markers that vouch for them, in one round trip.
+
+    Args:
+        guard: knows how far the markers were.
+        cache: None: every value is read when it is asked for.
+    """
+
+    def __init__(
+        self, *, online: OnlineReader, clock: Clock, guard: Guard, breaker: Breaker, cache: FeatureCache | None = None
+    ) -> None:
+        self._online = online
+        self._clock = clock
+        self._guard = guard
+        self._breaker = breaker
+        self._cache = cache
+
+    async def read(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> Stored:
+        """Return the values of distinct keys.
+
+        Raises:
+            StoreError: the store did not answer, or has not answered for a while and is not asked.
+        """
+        if self._cache is None:
+            return await self._fetch(keys, markers, now_us)
+        held, oldest = self._cache.get(keys, now_us)
+        if len(held) == len(keys):
+            return Stored(values=held, lost=_NOTHING, read_start=oldest, read_end=now_us)
+        fetched = await self._fetch([key for key in keys if key not in held], markers, now_us)
+        if not fetched.lost:
+            self._cache.put(fetched.values, now_us)
+        return Stored(
+            values={**held, **fetched.values}, lost=fetched.lost, read_start=oldest, read_end=fetched.read_end
+        )
+
+    async def _fetch(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> Stored:
+        if not self._breaker.allows():
+            raise StoreError("the online store", "did not answer lately and is left alone for a moment", fix="wait")
+        reply: asyncio.Future[Marked] = asyncio.get_running_loop().create_future()
+        self._online.ask(keys, markers, partial(settle, reply))
+        if len(keys) <= _FEW:
+            self._online.linger()
+        try:
+            rows, found = await reply
+        except StoreError:
+            self._breaker.failed()
+            raise
+        self._breaker.succeeded()
+        return Stored(
+            values=dict(zip(keys, rows, strict=True)),
+            lost=frozenset(self._guard.lost(markers, found)),
+            read_start=now_us,
+            read_end=self._clock.now_us(),
+        )

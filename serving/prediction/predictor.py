@@ -1,0 +1,166 @@
+"""The transport-free core: questions in, answers out, in batches that form while the last one is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from infra.online.guard import Guard
+from infra.online.port import OnlineReader
+from infra.predictions.writer import PredictionWriter
+from infra.served_model import ServedModel
+from serving.metrics.metrics import Metrics
+from serving.prediction.admission import Admission
+from serving.prediction.answer import Answer
+from serving.prediction.batch_queue import BatchQueue
+from serving.prediction.breaker import Breaker
+from serving.prediction.evaluator import Evaluator
+from serving.prediction.feature_cache import FeatureCache
+from serving.prediction.feature_reads import FeatureReads
+from serving.prediction.prediction_cache import PredictionCache
+from serving.prediction.question import Options, Question
+from serving.prediction.scoring import Scoring
+from serving.prediction.ticket import Done, Ticket
+from skewless.clock import Clock
+from skewless.errors import SkewlessError
+from skewless.request import check_count
+from skewless.settings import Settings
+
+_CACHED_VALUES = 1_000_000
+_ROWS_EACH = 4  # rows in flight, in requests of the largest size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much a predictor takes on; see the settings of the same names."""
+
+    max_batch: int = 10_000
+    max_in_flight: int = 512
+    breaker_failures: int = 5
+    breaker_seconds: float = 1.0
+    feature_cache_ms: float = 0.0
+    prediction_cache: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Return what the settings say."""
+        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
+
+
+class Predictor:
+    """Predicts with any loaded model from one store. All methods belong to one event loop.
+
+    Args:
+        log: where predictions are kept; None: nowhere.
+        guard: knows how far the views were; a view that has gone back is UNAVAILABLE.
+    """
+
+    def __init__(
+        self,
+        *,
+        online: OnlineReader,
+        clock: Clock,
+        log: PredictionWriter | None,
+        limits: Limits | None = None,
+        guard: Guard | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._metrics = metrics or Metrics()
+        breaker = self._breaker()
+        reads = FeatureReads(
+            online=online, clock=clock, guard=guard or Guard(), breaker=breaker, cache=self._feature_cache()
+        )
+        self._scoring = Scoring(self._prediction_cache())
+        self._evaluator = Evaluator(reads=reads, scoring=self._scoring, clock=clock, log=log, metrics=self._metrics)
+        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.look_up, self.limits.max_batch)
+        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.take_vectors, self.limits.max_batch)
+        self.admission = Admission(
+            requests=self.limits.max_in_flight, rows=self.limits.max_batch * _ROWS_EACH, metrics=self._metrics
+        )
+        self._metrics.in_flight.watch(lambda: self.admission.under_way)
+        self._metrics.queue_depth.watch(lambda: len(self._entities) + len(self._vectors))
+
+    @property
+    def skew_us(self) -> int:
+        """Measured distance between the clocks of store and server, which the log records."""
+        return self._evaluator.skew_us
+
+    @skew_us.setter
+    def skew_us(self, skew_us: int) -> None:
+        self._evaluator.skew_us = skew_us
+
+    def ask(self, question: Question, done: Done) -> None:
+        """Take a question; ``done`` is told its answer, or why there is none, from the event loop.
+
+        Raises:
+            BusyError: as much is under way as may be; nothing was begun.
+        """
+        n = question.n
+        self.admission.enter(n)
+        ticket = Ticket(question, partial(self._settled, n, done))
+        deadline = question.options.deadline
+        if deadline is not None:
+            ticket.alarm(asyncio.get_running_loop().call_at(deadline, self._evaluator.late, ticket))
+        (self._entities if question.vectors is None else self._vectors).put(ticket)
+
+    async def answer(self, question: Question) -> Answer:
+        """Return the answer to a question.
+
+        Raises:
+            SkewlessError: there is none; it says why.
+        """
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer | SkewlessError) -> None:
+            if waiting.done():
+                return  # nobody waits any more
+            if isinstance(answer, SkewlessError):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+
+        self.ask(question, done)
+        return await waiting
+
+    async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> Answer:
+        """Return predictions for JSON rows of entity keys and request fields.
+
+        Raises:
+            RequestError: a row is not as the plan says.
+            StoreError: the store is away and the model refuses nulls, or a required log is full.
+        """
+        check_count(len(rows), self.limits.max_batch)
+        columns = model.parser.rows(rows)
+        return await self.answer(
+            Question(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
+        )
+
+    async def close(self) -> None:
+        """Answer what was taken, then stop."""
+        await self._entities.drained()
+        await self._vectors.drained()
+        await self._evaluator.close()
+        self._scoring.close()
+
+    def _settled(self, n: int, done: Done, answer: Answer | SkewlessError) -> None:
+        self.admission.leave(n)
+        done(answer)
+
+    def _breaker(self) -> Breaker:
+        breaker = Breaker(
+            failures=self.limits.breaker_failures,
+            seconds=self.limits.breaker_seconds,
+            on_trip=self._metrics.trips.inc,
+        )
+        self._metrics.breaker.watch(lambda: float(breaker.state))
+        return breaker
+
+    def _feature_cache(self) -> FeatureCache | None:
+        age_us = int(self.limits.feature_cache_ms * 1_000)
+        return FeatureCache(max_age_us=age_us, entries=_CACHED_VALUES, metrics=self._metrics) if age_us else None
+
+    def _prediction_cache(self) -> PredictionCache | None:
+        return PredictionCache(self.limits.prediction_cache, self._metrics) if self.limits.prediction_cache else None

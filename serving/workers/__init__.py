@@ -1,0 +1,1 @@
+"""Several processes that are one server, and the way out of each."""

@@ -1,0 +1,297 @@
+"""Who may ask: keys, scopes, rates, and a file that changes while the server runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from infra.api_keys import SECRET_CHARS, ApiKey, digest_of, new_secret
+from infra.key_file import KeyFile
+from serving.access.gate import Access, KeyAccess, OpenAccess, open_access
+from serving.http.reply import http_status, retry_after
+from skewless.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
+from skewless.settings import Settings
+
+START_US = 1_000_000
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - no socket is opened
+
+
+@dataclass
+class World:
+    """A file of keys and the two clocks."""
+
+    file: KeyFile
+    seconds: float = 100.0
+    now_us: int = START_US
+    secrets: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, name: str, *scopes: str, **parts: Any) -> bytes:  # noqa: ANN401 - of an ApiKey
+        secret = new_secret(name).encode()
+        self.file.add(
+            ApiKey(
+                name=name,
+                digest=digest_of(secret),
+                scopes=frozenset(scopes or ("predict",)),
+                created_us=START_US,
+                **parts,
+            )
+        )
+        return secret
+
+    def access(self, share: float = 1.0) -> KeyAccess:
+        return KeyAccess(self.file, lambda: self.now_us, clock=lambda: self.seconds, share=share)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(KeyFile(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+
+
+def bearer(secret: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"host", b"x"), (b"authorization", b"Bearer " + secret), (b"accept", b"*/*")]
+
+
+def refusal(call: Callable[[], object]) -> tuple[int, str, dict[str, str]]:
+    """Return status, sentence and headers of a call that must be refused."""
+    with pytest.raises(AccessError) as caught:
+        call()
+    return http_status(caught.value), caught.value.sentence(), retry_after(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        (b"authorization", b"Bearer "),
+        (b"authorization", b"bearer "),
+        (b"authorization", b"BEARER "),
+        (b"x-api-key", b""),
+    ],
+)
+def test_a_key_says_who_asks_in_either_header(world: World, name: bytes, before: bytes) -> None:
+    world.add("shop")
+    secret = world.add("web")
+    assert world.access().allow([(b"host", b"x"), (name, before + secret)], "predict") == "web"
+
+
+def test_a_header_for_somebody_else_does_not_count(world: World) -> None:
+    secret, access = world.add("web"), world.access()
+    gateway = (b"authorization", b"Basic dXNlcjpwYXNz")
+    assert access.allow([gateway, (b"x-api-key", secret)], None) == "web"
+    assert refusal(lambda: access.allow([gateway], None))[:1] == (401,)
+
+
+def test_without_a_key_it_is_said_how_to_send_one(world: World) -> None:
+    world.add("web")
+    status, sentence, headers = refusal(lambda: world.access().allow([(b"host", b"x")], "predict"))
+    assert (status, headers) == (401, {"WWW-Authenticate": "Bearer"})
+    assert sentence.startswith("API key: is missing. Fix: send a valid one in the header `Authorization: Bearer`")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda secret: secret[:-1] + (b"A" if secret[-1:] != b"A" else b"B"),
+        lambda secret: secret + b"A",
+        lambda secret: secret[:-1],
+        lambda secret: secret + b" ",
+        lambda secret: secret.upper(),
+        lambda secret: secret.replace(b"sk_web", b"sk_shop"),
+        lambda secret: secret.replace(b"sk_web", b"sk_nobody"),
+        lambda secret: secret[-SECRET_CHARS:],
+        lambda secret: digest_of(secret).hex().encode(),
+        lambda secret: bytes(len(secret)),
+        lambda _: b"",
+        lambda _: b"sk_web",
+        lambda _: b"sk_web_",
+        lambda _: b"\xff" * 60_000,
+    ],
+)
+def test_any_other_key_is_unknown_and_is_not_repeated(world: World, change: Callable[[bytes], bytes]) -> None:
+    world.add("shop")
+    secret = world.add("web")
+    wrong = change(secret)
+    status, sentence, headers = refusal(lambda: world.access().allow(bearer(wrong), "predict"))
+    assert (status, headers) == (401, {"WWW-Authenticate": "Bearer"})
+    assert sentence.startswith("API key: is not known. Fix:")
+    assert secret[-SECRET_CHARS:-1].decode() not in sentence
+
+
+def test_a_known_name_and_an_unknown_one_are_refused_alike(world: World) -> None:
+    world.add("web")
+    access = world.access()
+    known, unknown = bearer(new_secret("web").encode()), bearer(new_secret("nobody").encode())
+    assert refusal(lambda: access.allow(known, None)) == refusal(lambda: access.allow(unknown, None))
+
+
+def test_a_scope_that_is_missing_is_named(world: World) -> None:
+    secret = world.add("web", "predict", "feedback")
+    access = world.access()
+    assert [access.allow(bearer(secret), scope) for scope in ("predict", "feedback", None)] == ["web"] * 3
+    for call in (access.allow, access.check):
+        with pytest.raises(ScopeError, match=r"'web': lacks the scope 'admin'.*--scope admin") as caught:
+            call(bearer(secret), "admin")
+        assert http_status(caught.value) == 403
+
+
+def test_a_key_that_expires_is_refused_from_that_moment_on(world: World) -> None:
+    secret = world.add("web", expires_us=START_US + 10)
+    access = world.access()
+    world.now_us = START_US + 9
+    assert (access.allow(bearer(secret), None), access.any_valid()) == ("web", True)
+    world.now_us = START_US + 10
+    assert refusal(lambda: access.allow(bearer(secret), None))[1].startswith("API key: has expired")
+    assert not access.any_valid()
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(world: World) -> None:
+    slow, free = world.add("slow", rate=0.25), world.add("free")
+    access = world.access()
+    access.allow(bearer(slow), "predict")
+    world.seconds += 1.5
+    with pytest.raises(RateError, match=r"'slow': has asked more than 0\.25 times a second") as caught:
+        access.allow(bearer(slow), "predict")
+    assert (http_status(caught.value), retry_after(caught.value)) == (429, {"Retry-After": "3"})
+    assert access.allow(bearer(free), "predict") == "free"
+    world.seconds += 3
+    assert access.allow(bearer(slow), "predict") == "slow"
+
+
+def test_only_what_passes_is_counted(world: World) -> None:
+    secret = world.add("web", "predict", rate=1.0)
+    access = world.access()
+    for _ in range(5):
+        with pytest.raises(ScopeError):
+            access.allow(bearer(secret), "admin")
+        with pytest.raises(AccessError, match="not known"):
+            access.allow(bearer(secret[:-1] + b"!"), "predict")
+        access.check(bearer(secret), "predict")
+    assert access.allow(bearer(secret), "predict") == "web"
+    with pytest.raises(RateError):
+        access.allow(bearer(secret), "predict")
+
+
+def test_a_worker_gives_its_share_of_a_rate(world: World) -> None:
+    secret = world.add("web", rate=40.0)
+    passed = 0
+    workers = [world.access(share=1 / 4) for _ in range(4)]
+    for worker in workers:
+        for _ in range(50):
+            try:
+                worker.allow(bearer(secret), None)
+            except RateError:
+                continue
+            passed += 1
+    assert passed == 40
+
+
+def test_keys_come_and_go_while_it_runs_but_the_file_is_looked_at_once_a_second(world: World) -> None:
+    old = world.add("old")
+    access = world.access()
+    world.seconds += 5
+    assert access.allow(bearer(old), None) == "old"  # looked now
+    new = world.add("new")
+    world.file.revoke("old")
+    world.seconds += 0.99
+    assert access.allow(bearer(old), None) == "old"
+    with pytest.raises(AccessError, match="not known"):
+        access.allow(bearer(new), None)
+    world.seconds += 0.02
+    assert access.allow(bearer(new), None) == "new"
+    with pytest.raises(AccessError, match="not known"):
+        access.allow(bearer(old), None)
+
+
+def test_a_change_of_the_file_fills_no_bucket_but_a_new_rate_counts(world: World) -> None:
+    secret = world.add("web", rate=0.001)
+    access = world.access()
+    access.allow(bearer(secret), None)
+    world.add("other")
+    world.seconds += 2
+    with pytest.raises(RateError):
+        access.allow(bearer(secret), None)
+    world.file.revoke("web")
+    key = ApiKey(name="web", digest=digest_of(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
+    world.file.add(key)
+    world.seconds += 2
+    assert access.allow(bearer(secret), "admin") == "web"
+
+
+def test_a_broken_file_leaves_the_keys_as_they_were_and_is_logged_once(world: World) -> None:
+    secret = world.add("web")
+    access, whole = world.access(), world.file.path.read_bytes()
+    world.file.path.write_bytes(b"{")
+    with capture_logs() as logs:
+        for _ in range(3):
+            world.seconds += 2
+            assert access.allow(bearer(secret), None) == "web"
+    assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
+    assert "does not hold API keys" in logs[0]["error"]
+    body = json.loads(whole)
+    body["keys"] = []
+    world.file.path.write_text(json.dumps(body))
+    world.seconds += 2
+    with pytest.raises(AccessError, match="not known"):
+        access.allow(bearer(secret), None)
+
+
+def test_a_file_that_is_gone_leaves_no_key(world: World) -> None:
+    secret = world.add("web")
+    access = world.access()
+    world.file.path.unlink()
+    world.seconds += 2
+    with pytest.raises(AccessError, match="not known"):
+        access.allow(bearer(secret), None)
+
+
+def test_a_broken_file_at_the_start_is_an_error(world: World) -> None:
+    world.file.path.write_bytes(b"{")
+    with pytest.raises(PlaceError, match="does not hold API keys"):
+        world.access()
+
+
+def opened(world: World, auth: str, host: str) -> Access:
+    return open_access(Settings(auth=auth), host, world.file, lambda: world.now_us)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_nobody_needs_a_key_unless_it_is_wanted(world: World, host: str) -> None:
+    with capture_logs() as logs:
+        assert [type(opened(world, auth, host)) for auth in ("auto", "off")] == [OpenAccess, OpenAccess]
+    assert logs == []
+    assert opened(world, "auto", host).allow([], "admin") == "anyone"
+    world.add("web")
+    assert isinstance(opened(world, "required", host), KeyAccess)
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "example.org"])
+def test_beyond_loopback_a_server_without_a_valid_key_does_not_start(world: World, host: str) -> None:
+    with pytest.raises(DefinitionError, match=r"setting 'host': asks for API keys.*skewless keys add"):
+        opened(world, "auto", host)
+    world.add("web", expires_us=START_US + 1)
+    world.now_us = START_US + 1
+    with pytest.raises(DefinitionError, match=r"setting 'auth': asks for API keys.*'required'"):
+        opened(world, "required", host)
+    world.add("shop")
+    assert isinstance(opened(world, "auto", host), KeyAccess)
+
+
+def test_beyond_loopback_off_is_a_warning(world: World) -> None:
+    with capture_logs() as logs:
+        assert isinstance(opened(world, "off", EVERYWHERE), OpenAccess)
+    assert [(line["event"], line["log_level"], line["host"]) for line in logs] == [
+        ("auth_is_off", "warning", EVERYWHERE)
+    ]

@@ -1,0 +1,60 @@
+"""An address belongs to one server, and may be shared by its workers only."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from serving.http.listening import allow_sharing, bind, bind_shared, listen_privately
+from skewless.errors import PlaceError
+
+HOST = "127.0.0.1"
+
+
+def test_workers_share_the_address_of_their_server() -> None:
+    with bind(HOST, 0) as link:
+        port = link.getsockname()[1]
+        allow_sharing(link)
+        with bind_shared(HOST, port) as one, bind_shared(HOST, port) as other:
+            one.listen()
+            other.listen()
+            with socket.create_connection((HOST, port)):
+                pass
+
+
+def test_another_server_does_not_get_into_a_shared_address() -> None:
+    with bind(HOST, 0) as link:
+        port = link.getsockname()[1]
+        allow_sharing(link)
+        with bind_shared(HOST, port) as worker:
+            worker.listen()
+            with pytest.raises(PlaceError, match=f"address 127.0.0.1:{port}: cannot be used"):
+                bind(HOST, port)
+
+
+def test_no_worker_gets_into_the_address_of_a_single_process() -> None:
+    with bind(HOST, 0) as link:
+        link.listen()
+        with pytest.raises(PlaceError, match="cannot be used"):
+            bind_shared(HOST, link.getsockname()[1])
+
+
+def test_nothing_is_accepted_before_the_server_listens() -> None:
+    with bind(HOST, 0) as link, pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, link.getsockname()[1])).close()
+
+
+def test_a_socket_file_that_was_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Path("0.sock")
+    listen_privately(place).close()
+    assert place.is_socket()
+    with listen_privately(place), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(place))
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(PlaceError, match=r"cannot be made: .*too long.*TMPDIR"):
+        listen_privately(tmp_path / ("x" * 120))

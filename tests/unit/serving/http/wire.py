@@ -1,0 +1,171 @@
+"""A connection of the fast lane without a socket: what is sent to it, what it says, and when it hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from serving.http.exchange import Exchange, Handler
+from serving.http.fast_lane import FastLane, WireLimits, fast_lane
+from serving.http.hot_routes import HotRoutes
+from skewless.errors import BusyError
+
+LIMITS = WireLimits(body_bytes=100, header_bytes=300, request_seconds=30.0, keep_alive_seconds=75.0, linger_seconds=0.0)
+_TURNS = 30
+_HEAD = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n(.*?\r\n)\r\n", re.DOTALL)
+
+
+@dataclass
+class Transport:
+    """Remembers what is written until somebody hangs up."""
+
+    written: list[bytes] = field(default_factory=list)
+    closed: bool = False
+    aborted: bool = False
+    unread: int = 0
+    reading: bool = True
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed, data
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def get_extra_info(self, _: str, default: object = None) -> object:
+        return default
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One reply, as a client reads it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Wire:
+    """One connection; hot are ``/now``, ``/later``, ``/busy``, ``/broken`` and all below ``/named/``."""
+
+    limits: WireLimits = LIMITS
+    transport: Transport = field(default_factory=Transport)
+    exchanges: list[Exchange] = field(default_factory=list)
+    state: ServerState = field(default_factory=ServerState)
+    protocol: FastLane = field(init=False)
+
+    def __post_init__(self) -> None:
+        routes: dict[str, Handler] = {
+            "/now": self._now,
+            "/later": self._later,
+            "/busy": self._busy,
+            "/broken": self._broken,
+        }
+        lane = fast_lane(HotRoutes(routes, [self._named]), self.limits)
+        config = uvicorn.Config(_application, log_config=None, ws="none")
+        self.protocol = lane(config=config, server_state=self.state, app_state={})
+        self.protocol.connection_made(self.transport)
+
+    @property
+    def now(self) -> float:
+        """The loop's clock."""
+        return self.protocol.loop.time()
+
+    async def send(self, *parts: bytes) -> None:
+        """Hand over parts, and let whatever can happen happen."""
+        for part in parts:
+            self.protocol.data_received(part)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+
+    async def settle(self, n: int = 0) -> None:
+        """Answer the exchange that waits at a place with its number of bytes."""
+        exchange = self.exchanges[n]
+        exchange.reply(200, b"later %d" % len(exchange.body))
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
+    def replies(self) -> list[Reply]:
+        """Return all replies until now; nothing may be left over."""
+        data, found = b"".join(self.transport.written), []
+        while data:
+            match = _HEAD.match(data)
+            assert match, data
+            lines = [line.split(b": ", 1) for line in match[2].splitlines()]
+            headers = {name.decode().lower(): value.decode() for name, value in lines}
+            assert len(headers) == len(lines), lines
+            end = match.end() + int(headers["content-length"])
+            assert end <= len(data), data
+            found.append(Reply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
+            data = data[end:]
+        return found
+
+    def bodies(self) -> list[bytes]:
+        return [reply.body for reply in self.replies()]
+
+    def _now(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        exchange.reply(200, b"now %d" % len(exchange.body))
+
+    def _later(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+
+    def _busy(self, exchange: Exchange) -> None:
+        raise BusyError("the server", "is busy", fix="wait", value=len(exchange.body))
+
+    def _broken(self, exchange: Exchange) -> None:
+        raise ZeroDivisionError(exchange.path)
+
+    def _named(self, path: str) -> Handler | None:
+        return self._now if path.startswith("/named/") else None
+
+
+def on_a_wire(steps: Callable[[Wire], Awaitable[None]], limits: WireLimits = LIMITS) -> Wire:
+    """Return a connection after some steps."""
+
+    async def main() -> Wire:
+        wire = Wire(limits)
+        await steps(wire)
+        return wire
+
+    return asyncio.run(main())
+
+
+def request(path: str, body: bytes = b"", *headers: str, method: str = "POST", version: str = "1.1") -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "host: x", *headers, f"content-length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def _application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+    size = 0
+    while True:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    body = f"cold {scope['method']} {scope['path']} {size}".encode()
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

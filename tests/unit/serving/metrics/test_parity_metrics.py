@@ -1,0 +1,22 @@
+"""The metrics show what parity last found."""
+
+from __future__ import annotations
+
+from infra.last_parity import LastParity
+from serving.metrics.metrics import Metrics
+
+
+def test_the_last_verdict_of_each_view_is_shown_whenever_metrics_are_read() -> None:
+    kept = [
+        LastParity(view="a", hash="h", at_us=1, compared=9, mismatches=3, by_cause={"value": 2, "lost": 1}),
+        LastParity(view="b", hash="h", at_us=1, compared=4, mismatches=0),
+    ]
+    metrics = Metrics(lambda: kept)
+    text = metrics.render().decode()
+    assert 'skewless_parity_mismatches{view="a",cause="value"} 2.0' in text
+    assert 'skewless_parity_mismatches{view="a",cause="lost"} 1.0' in text
+    assert 'skewless_parity_compared{view="b"} 4.0' in text
+    kept[0] = LastParity(view="a", hash="h", at_us=2, compared=5, mismatches=0)
+    text = metrics.render().decode()
+    assert 'skewless_parity_mismatches{view="a",cause="value"} 0.0' in text
+    assert 'skewless_parity_compared{view="a"} 5.0' in text

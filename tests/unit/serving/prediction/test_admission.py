@@ -1,0 +1,116 @@
+"""Room for requests: all of it while the loop keeps up, less while it does not, and all of it again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from serving.metrics.metrics import Metrics
+from serving.prediction.admission import Admission
+from skewless.errors import BusyError
+
+HELD_UP_S = 0.03  # far over what is late
+
+
+def run(steps: Callable[[Admission], Awaitable[None]], requests: int = 512, rows: int = 1_000_000) -> Metrics:
+    metrics = Metrics()
+
+    async def main() -> None:
+        await steps(Admission(requests=requests, rows=rows, metrics=metrics))
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    return metrics
+
+
+def room(admission: Admission) -> int:
+    """Return how many requests are taken, and let go of them."""
+    taken = 0
+    while True:
+        try:
+            admission.enter(1)
+        except BusyError:
+            break
+        taken += 1
+    for _ in range(taken):
+        admission.leave(1)
+    return taken
+
+
+async def hold_up(turns: int) -> None:
+    for _ in range(turns):
+        time.sleep(HELD_UP_S)  # noqa: ASYNC251 - the loop is to be held up
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("requests", [1, 3, 64, 512])
+def test_there_is_room_for_so_many(requests: int) -> None:
+    async def steps(admission: Admission) -> None:
+        for _ in range(3):
+            assert room(admission) == requests
+        for n in range(requests):
+            admission.check()
+            admission.enter(1)
+            assert admission.under_way == n + 1
+        with pytest.raises(BusyError, match="as many requests under way as it takes"):
+            admission.check()
+        with pytest.raises(BusyError):
+            admission.enter(1)
+        admission.leave(1)
+        admission.enter(1)
+
+    metrics = run(steps, requests)
+    assert b'skewless_refused_requests_total{reason="overload"} 5' in metrics.render()
+
+
+def test_rows_count_too_but_for_a_request_by_itself() -> None:
+    async def steps(admission: Admission) -> None:
+        admission.enter(150)
+        with pytest.raises(BusyError):
+            admission.enter(1)
+        admission.leave(150)
+        admission.enter(60)
+        admission.enter(40)
+        with pytest.raises(BusyError):
+            admission.enter(1)
+        admission.leave(40)
+        admission.enter(1)
+        assert admission.under_way == 2
+
+    run(steps, rows=100)
+
+
+def test_a_loop_that_does_not_keep_up_gets_less_and_less_but_never_too_little() -> None:
+    async def steps(admission: Admission) -> None:
+        admission.enter(1)
+        found = []
+        for _ in range(12):
+            await hold_up(1)
+            found.append(room(admission))
+        assert found == sorted(found, reverse=True)
+        assert (found[0] < 511, found[-1]) == (True, 64 - 1)  # one is under way
+
+    run(steps)
+
+
+def test_little_room_stays_as_it_is() -> None:
+    async def steps(admission: Admission) -> None:
+        admission.enter(1)
+        await hold_up(5)
+        assert room(admission) == 9
+
+    run(steps, requests=10)
+
+
+def test_a_loop_that_keeps_up_again_gets_all_the_room_back_even_with_nothing_under_way() -> None:
+    async def steps(admission: Admission) -> None:
+        admission.enter(1)
+        await hold_up(8)
+        admission.leave(1)
+        assert room(admission) < 512
+        while room(admission) < 512:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+    run(steps)

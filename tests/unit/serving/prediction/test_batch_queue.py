@@ -1,0 +1,204 @@
+"""What comes in one turn is one batch; what comes while a batch is under way is the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from serving.prediction.batch_queue import BatchQueue
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    n: int = 1
+
+
+@dataclass
+class Work:
+    """Deals with batches; each takes as many turns of the loop as are set."""
+
+    turns: int = 0
+    begun: list[list[str]] = field(default_factory=list)
+    ended: int = 0
+
+    async def __call__(self, batch: list[Item]) -> None:
+        assert self.ended == len(self.begun), "two batches at once"
+        self.begun.append([item.name for item in batch])
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        self.ended += 1
+
+
+def run(work: Work, steps: Callable[[BatchQueue[Item]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
+    """Return the batches that some steps lead to."""
+
+    async def main() -> None:
+        queue = BatchQueue(work, most)
+        await steps(queue)
+        await queue.drained()
+        assert len(queue) == 0
+
+    asyncio.run(main())
+    assert work.ended == len(work.begun)
+    return work.begun
+
+
+async def taken(queue: BatchQueue[Item]) -> None:
+    """Wait until a batch has been made of what waits."""
+    while len(queue):  # noqa: ASYNC110 - a queue tells nobody
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_what_comes_in_one_turn_is_one_batch(turns: int) -> None:
+    async def steps(queue: BatchQueue[Item]) -> None:
+        for name in "abc":
+            queue.put(Item(name))
+        assert len(queue) == 3
+
+    assert run(Work(turns), steps) == [["a", "b", "c"]]
+
+
+def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
+    async def steps(queue: BatchQueue[Item]) -> None:
+        queue.put(Item("a"))
+        await asyncio.sleep(0)
+        for name in "bcd":
+            queue.put(Item(name))
+            await asyncio.sleep(0)
+
+    assert run(Work(20), steps) == [["a"], ["b", "c", "d"]]
+
+
+def test_what_comes_after_the_last_batch_begins_another() -> None:
+    async def steps(queue: BatchQueue[Item]) -> None:
+        for name in "ab":
+            queue.put(Item(name))
+            await queue.drained()
+
+    assert run(Work(3), steps) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ([1, 1, 1, 1, 1], [["0", "1", "2"], ["3", "4"]]),
+        ([3, 1], [["0"], ["1"]]),
+        ([2, 2, 2], [["0", "1"], ["2"]]),
+        ([9, 9], [["0"], ["1"]]),
+        ([0, 0, 3, 0], [["0", "1", "2"], ["3"]]),
+    ],
+)
+def test_a_batch_takes_items_until_it_has_rows_enough(sizes: list[int], batches: list[list[str]]) -> None:
+    async def steps(queue: BatchQueue[Item]) -> None:
+        for i, n in enumerate(sizes):
+            queue.put(Item(str(i), n))
+
+    assert run(Work(1), steps, most=3) == batches
+
+
+def test_items_may_be_put_by_the_work_itself() -> None:
+    async def main() -> list[str]:
+        seen: list[str] = []
+
+        async def work(batch: list[Item]) -> None:
+            for item in batch:
+                seen.append(item.name)
+                if len(seen) < 4:
+                    queue.put(Item(item.name + "'"))
+
+        queue: BatchQueue[Item] = BatchQueue(work, 10)
+        queue.put(Item("a"))
+        await queue.drained()
+        return seen
+
+    assert asyncio.run(main()) == ["a", "a'", "a''", "a'''"]
+
+
+def test_drained_waits_for_work_that_suspends() -> None:
+    async def main() -> list[str]:
+        said: list[str] = []
+        gate = asyncio.Event()
+
+        async def work(batch: list[Item]) -> None:
+            await gate.wait()
+            said.extend(item.name for item in batch)
+
+        queue: BatchQueue[Item] = BatchQueue(work, 10)
+        queue.put(Item("a"))
+        waiting = asyncio.create_task(queue.drained())
+        await asyncio.sleep(0)
+        queue.put(Item("b"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        await waiting
+        return said
+
+    assert asyncio.run(main()) == ["a", "b"]
+
+
+def test_an_idle_queue_is_drained() -> None:
+    async def main() -> None:
+        await asyncio.wait_for(BatchQueue[Item](Work(), 10).drained(), 20)
+
+    asyncio.run(main())
+
+
+def test_behind_a_batch_that_hangs_others_go_on() -> None:
+    async def main() -> tuple[list[list[str]], int]:
+        begun: list[list[str]] = []
+        under_way = most = 0
+        gate = asyncio.Event()
+
+        async def work(batch: list[Item]) -> None:
+            nonlocal under_way, most
+            begun.append([item.name for item in batch])
+            under_way += 1
+            most = max(most, under_way)
+            if batch[0].name in "ab":
+                await gate.wait()
+            await asyncio.sleep(0)
+            under_way -= 1
+
+        queue: BatchQueue[Item] = BatchQueue(work, 2)
+        for name in "abc":
+            queue.put(Item(name))
+            await taken(queue)
+        assert begun == [["a"], ["b"], ["c"]]
+        for name in "defg":
+            queue.put(Item(name))
+        await taken(queue)
+        assert (begun[3:], most) == ([["d", "e"], ["f", "g"]], 3)
+        gate.set()
+        await queue.drained()
+        most = 0
+        for name in "hijk":
+            queue.put(Item(name))
+        await queue.drained()
+        return begun[5:], most
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == ([["h", "i"], ["j", "k"]], 1)
+
+
+def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
+    async def main() -> None:
+        dealt: asyncio.Future[None] | None = None
+
+        async def work(_: list[Item]) -> None:
+            assert dealt is not None
+            dealt.set_result(None)
+
+        queue: BatchQueue[Item] = BatchQueue(work, 10)
+        for _ in range(100):
+            dealt = asyncio.get_running_loop().create_future()
+            queue.put(Item("a"))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert dealt.done()
+
+    asyncio.run(main())

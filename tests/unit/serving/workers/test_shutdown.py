@@ -1,0 +1,72 @@
+"""The way out: asked once, asked twice, asked by signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.workers.shutdown import Shutdown, on_signals
+
+
+def test_draining_takes_its_time_unless_asked_again() -> None:
+    async def drain(*, again: bool) -> float:
+        shutdown = Shutdown()
+        shutdown.ask()
+        if again:
+            asyncio.get_running_loop().call_later(0.01, shutdown.ask)
+        begun = time.monotonic()
+        await shutdown.drained(5.0 if again else 0.05)
+        return time.monotonic() - begun
+
+    assert asyncio.run(drain(again=False)) >= 0.05
+    assert asyncio.run(drain(again=True)) < 5.0
+
+
+def test_to_begin_twice_is_not_to_hurry() -> None:
+    async def hurried() -> bool:
+        shutdown = Shutdown()
+        shutdown.begin()
+        shutdown.begin()
+        waiting = asyncio.create_task(shutdown.at_once())
+        await asyncio.sleep(0)
+        done = waiting.done()
+        waiting.cancel()
+        return done
+
+    assert asyncio.run(hurried()) is False
+
+
+def test_within_says_whether_the_shutdown_came() -> None:
+    async def ask() -> tuple[bool, bool]:
+        shutdown = Shutdown()
+        before = await shutdown.within(0.01)
+        asyncio.get_running_loop().call_later(0.01, shutdown.begin)
+        return before, await shutdown.within(5.0)
+
+    assert asyncio.run(ask()) == (False, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_and_tells_the_service_manager(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", "n")
+
+    async def until_asked() -> None:
+        shutdown = Shutdown()
+        with on_signals(shutdown):
+            os.kill(os.getpid(), number)
+            await asyncio.wait_for(shutdown.begun(), 5)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("n")
+        manager.settimeout(5)
+        asyncio.run(until_asked())
+        assert manager.recv(100) == b"STOPPING=1"
