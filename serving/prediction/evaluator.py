@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from infra.predictions.writer import PredictionWriter
 from infra.served_model import ServedModel
 from serving.metrics.metrics import Metrics
 from serving.metrics.model_counts import ModelCounts
+from serving.prediction.afterwards import Afterwards
 from serving.prediction.answer import Answer, Scored
 from serving.prediction.feature_reads import FeatureReads, Stored
 from serving.prediction.record import Times, record_of
@@ -53,6 +55,7 @@ class Evaluator:
         self._metrics = metrics
         self._counts: WeakKeyDictionary[ServedModel, ModelCounts] = WeakKeyDictionary()
         self._beside: set[asyncio.Task[None]] = set()
+        self._afterwards = Afterwards()
         self._prefix = os.urandom(6).hex()
         self._counter = itertools.count()
         self._queue, self._redis, self._assemble, self._predict = (
@@ -107,6 +110,7 @@ class Evaluator:
         """Return when all that goes on beside the event loop is done."""
         while self._beside:
             await asyncio.wait(self._beside)
+        self._afterwards.run()
 
     def _begin(self, tickets: Sequence[Ticket]) -> int:
         now = time.perf_counter()
@@ -222,7 +226,10 @@ class Evaluator:
             self._start(self._reply_when(written, group, scored))
             return
         self._reply(group, scored)
-        self._log.offer(record_of(scored, group.rows, times, self.skew_us))
+        self._later(group, partial(self._offer, self._log, group, scored, times))
+
+    def _offer(self, log: PredictionWriter, group: Group, scored: Scored, times: Times) -> None:
+        log.offer(record_of(scored, group.rows, times, self.skew_us))
 
     async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: Scored) -> None:
         try:
@@ -240,10 +247,20 @@ class Evaluator:
             refusal = None if answer.max_age_us is None else _too_old(answer)
             answered += ticket.settle(refusal or answer) and refusal is None
             start = stop
+        self._later(group, partial(self._count, scored, answered))
+
+    def _count(self, scored: Scored, answered: int) -> None:
         counts = self._counts.get(scored.model)
         if counts is None:
             counts = self._counts[scored.model] = ModelCounts(self._metrics, scored.model)
         counts.count(scored, answered)
+
+    def _later(self, group: Group, work: Callable[[], None]) -> None:
+        """Do what no caller waits for: after a lone request at once, its caller is busy with the reply."""
+        if len(group.tickets) > 1:
+            self._afterwards.put(work)
+        else:
+            work()
 
     def _guarded(self, group: Group, work: Callable[[Group], Any]) -> bool:
         """Do something for a group; what goes wrong is told to its tickets. Return whether nothing did."""

@@ -74,6 +74,26 @@ def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
     assert run(Work(20), steps) == [["a"], ["b", "c", "d"]]
 
 
+def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
+    begun: list[list[str]] = []
+
+    async def main() -> None:
+        async def work(batch: list[Item]) -> None:
+            begun.append([item.name for item in batch])
+            if len(begun) == 1:
+                await asyncio.sleep(0)
+                asyncio.get_running_loop().call_soon(queue.put, Item("a again"))
+
+        queue: BatchQueue[Item] = BatchQueue(work, 1_000)
+        queue.put(Item("a"))
+        await asyncio.sleep(0)
+        queue.put(Item("b"))
+        await queue.drained()
+
+    asyncio.run(main())
+    assert begun == [["a"], ["b", "a again"]]
+
+
 def test_what_comes_after_the_last_batch_begins_another() -> None:
     async def steps(queue: BatchQueue[Item]) -> None:
         for name in "ab":
