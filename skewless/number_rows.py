@@ -23,6 +23,7 @@ from skewless.vector import Matrix
 
 _PRESENT = np.uint8(Status.PRESENT)
 _FEW = 4
+_NO_LIMIT = np.iinfo(np.int64).max
 
 
 class NumberVectors(NamedTuple):
@@ -59,6 +60,7 @@ class NumberRows:
         self._layouts = layouts
         self._places = {name: (layout, start) for name, layout, start in zip(names, layouts, self._starts, strict=True)}
         self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
+        self._shortest_ttl = min((view.ttl_us for view in plan.views if view.ttl_us), default=_NO_LIMIT)
         # The bytes that say whose a row is, of all views; then those that say whether it is one.
         self._tag = np.concatenate([self._bytes("view", "format"), self._bytes("flags")])
         self._n_tag = len(self._tag) - len(layouts)
@@ -100,13 +102,13 @@ class NumberRows:
         same = raw.take(self._tag, axis=1) == self._expected
         if not same[:, : self._n_tag].all():
             return None
-        found = same[:, self._n_tag :]
         event_ts = self._moments(raw)
-        status = row_status(found, event_ts, t, self._ttl)
         nulls = np.unpackbits(raw.take(self._nulls, axis=1), axis=1, bitorder="little").take(self._bit, axis=1)
-        absent = status != _PRESENT
-        if absent.any():
-            nulls |= absent.take(self._view, axis=1)
+        if n and same.all() and event_ts.max() <= t and t - event_ts.min() <= self._shortest_ttl:
+            status = np.zeros(event_ts.shape, dtype=np.uint8)  # all are PRESENT, as they nearly always are
+        else:
+            status = row_status(same[:, self._n_tag :], event_ts, t, self._ttl)
+            nulls |= (status != _PRESENT).take(self._view, axis=1)
         matrix = self._numbers(raw)
         matrix[nulls.view(np.bool_)] = np.nan
         return NumberVectors(matrix=matrix, status=status, event_ts=event_ts, versions=PackedReads(self._places, raw))

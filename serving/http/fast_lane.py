@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,13 +17,13 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.http.exchange import Exchange, Handler, Header
+from serving.http.exchange import JSON, Exchange, Handler, Header
 from serving.http.hot_routes import HotRoutes, handled
 from serving.http.reply import error_json
 from skewless.errors import RequestError
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LENGTH = b"content-length: %d\r\n"
+_LENGTH = b"content-length: "
 _KNOWN = 1_000  # hot paths remembered as they came
 _CLOSE = b"connection: close\r\n"
 
@@ -78,6 +78,25 @@ class _HotCycle:
         self.disconnected = False
 
 
+class _UsualHead:
+    """The head of nearly all replies."""
+
+    def __init__(self) -> None:
+        self._default: Sequence[Header] = ()
+        self._head = b""
+
+    def after(self, default: Sequence[Header]) -> bytes:
+        """Return it with the server's own headers, which are new ones each second, for the date."""
+        if default is not self._default:
+            self._default, self._head = default, _head(http.HTTPStatus.OK, (*default, *JSON))
+        return self._head
+
+
+def _head(status: int, headers: Iterable[Header]) -> bytes:
+    """Return the first line of a reply, and its headers but for those about its length."""
+    return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 class FastLane(HttpToolsProtocol):
     """One connection.
 
@@ -87,6 +106,7 @@ class FastLane(HttpToolsProtocol):
     routes: HotRoutes
     limits: WireLimits
     known: dict[bytes, tuple[Handler, str]]
+    usual: _UsualHead
 
     cycle: Any
     _in_application: Any = None
@@ -270,20 +290,15 @@ class FastLane(HttpToolsProtocol):
             self._idle_since = self.loop.time()
 
     def _write(self, status: int, body: bytes, headers: Sequence[Header], *, close: bool) -> None:
-        parts = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        if close:
-            parts.append(_CLOSE)
-        parts += (_LENGTH % len(body), b"\r\n", body)
-        self.transport.write(b"".join(parts))
+        default = self.server_state.default_headers
+        usual = headers is JSON and status == http.HTTPStatus.OK
+        head = self.usual.after(default) if usual else _head(status, (*default, *headers))
+        self.transport.write(b"%b%b%b%d\r\n\r\n%b" % (head, _CLOSE if close else b"", _LENGTH, len(body), body))
 
 
 def fast_lane(routes: HotRoutes, limits: WireLimits) -> type[FastLane]:
     """Return the protocol class for uvicorn's ``http`` option."""
-    return type("FastLane", (FastLane,), {"routes": routes, "limits": limits, "known": {}})
+    return type("FastLane", (FastLane,), {"routes": routes, "limits": limits, "known": {}, "usual": _UsualHead()})
 
 
 def reap(connections: set[Any], now: float) -> int:

@@ -149,7 +149,7 @@ class PredictRoute:
             failed(exchange, error)
 
     def _options(self, body: Mapping[str, object]) -> Options:
-        if not self._deadline_s and body.keys() <= _PLAIN:
+        if not self._deadline_s and (len(body) == 1 or body.keys() <= _PLAIN):
             return NO_OPTIONS
         return read_options(body, now_us=self._clock.now_us(), loop_s=self._now(), deadline_s=self._deadline_s)
 
@@ -188,7 +188,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise RequestError("request body", "has no list 'rows'", fix='send {"rows": [{...}]}')
-    if data.keys() - _PLAIN or not isinstance(data.get("model", ""), str):
+    if len(data) > 1 and (data.keys() - _PLAIN or not isinstance(data.get("model", ""), str)):
         _check_fields(data)
     return data
 
