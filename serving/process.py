@@ -13,14 +13,18 @@ from typing import Any
 
 import uvicorn
 
+from infra.alerts import open_alerts
 from infra.key_file import KeyFile
+from infra.last_freshness import last_freshness
 from infra.last_parity import last_parity
 from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader, RedisWriter
+from infra.outcomes.writer import OutcomeWriter
 from infra.predictions.writer import PredictionWriter
 from serving.access.gate import OpenAccess, open_access
 from serving.access.rules import is_loopback
 from serving.events.sending import Events, EventsConfig
+from serving.feedback.taking import Feedback
 from serving.http.app import Serving, create_app, hot_routes
 from serving.http.fast_lane import WireLimits, fast_lane
 from serving.http.http_server import Entrance, run_http
@@ -28,6 +32,7 @@ from serving.http.listening import listen_privately
 from serving.http.tls import TlsOptions, tls_options
 from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
+from serving.models.vitals_file import VitalsFile
 from serving.prediction.predictor import Limits, Predictor
 from serving.server_config import ServerConfig
 from serving.workers.shutdown import Shutdown
@@ -75,6 +80,9 @@ async def serve(
         await models.load()
         predictor = _predictor(config, online, writer, models, metrics)
         stack.push_async_callback(predictor.close)
+        vitals = VitalsFile(config.state, models.routes, config.clock)
+        vitals.start()
+        stack.push_async_callback(vitals.close)
         events = Events(_events(config))
         stack.push_async_callback(events.close)
         serving = Serving(
@@ -87,6 +95,7 @@ async def serve(
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, config.settings.skew_limit_ms),
             events=events,
+            feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, most=settings.max_batch),
             siblings=siblings,
             access=open_access(
                 settings, config.host, KeyFile(config.state), config.clock.now_us, share=1 / config.workers
@@ -107,8 +116,13 @@ def _settle_down() -> None:
 
 
 def metrics_of(config: ServerConfig) -> Metrics:
-    """Return the metrics of one process, which also show what parity last found."""
-    return Metrics(lambda: last_parity(config.state).values())
+    """Return the metrics of one process, which also show what is kept of checks: parity, freshness, open alerts."""
+    state = config.state
+    return Metrics(
+        parity=lambda: last_parity(state).values(),
+        alerts=lambda: open_alerts(state),
+        freshness=lambda: last_freshness(state).values(),
+    )
 
 
 def _predictor(

@@ -10,26 +10,42 @@ import typer
 from typer.core import TyperCommand
 
 from skewless import __version__
+from skewless.commands.alerts import alerts
 from skewless.commands.bootstrap import bootstrap
 from skewless.commands.dataset import dataset
 from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo
 from skewless.commands.doctor import doctor
+from skewless.commands.drift import drift
+from skewless.commands.feedback import feedback
+from skewless.commands.freshness import freshness
 from skewless.commands.get import get
+from skewless.commands.housekeeping import housekeeping
 from skewless.commands.import_events import import_events
+from skewless.commands.importance import importance
 from skewless.commands.init import init
 from skewless.commands.keys import add_key, list_keys, revoke_key
 from skewless.commands.materialize import materialize
 from skewless.commands.parity import parity
 from skewless.commands.predict import predict
+from skewless.commands.promote import promote
+from skewless.commands.quality import quality
 from skewless.commands.replay import replay
+from skewless.commands.report import report
+from skewless.commands.rollback import rollback
+from skewless.commands.rollout import rollout
+from skewless.commands.runs import cancel_run, list_runs, retry_run, show_run, start_run
 from skewless.commands.scheduler import scheduler
 from skewless.commands.serve import serve
 from skewless.commands.settings_help import SettingsCommand
 from skewless.commands.status import status
 from skewless.commands.stream import stream
+from skewless.commands.track import track
 from skewless.commands.train import train
+from skewless.commands.triggers import triggers
 from skewless.commands.validate import validate
+from skewless.commands.versions import versions
+from skewless.commands.why import why
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class Verb:
 _ROW = (
     """--row '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'"""
 )
-GROUPS = {"keys": "Say who may ask the prediction server."}
+GROUPS = {"keys": "Say who may ask the prediction server.", "runs": "See and ask what the scheduler does."}
 VERBS = (
     Verb(init, "Write a small working project.", ("skewless init my-project", "skewless init my-project --dry-run")),
     Verb(plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --json")),
@@ -75,6 +91,21 @@ VERBS = (
         train,
         "Train models; promote what passes its gate.",
         ("skewless train --repo my-project", "skewless train fraud --json"),
+    ),
+    Verb(
+        track,
+        "Publish trained versions to MLflow.",
+        ("skewless track --repo my-project", "skewless track fraud --dry-run --json"),
+    ),
+    Verb(
+        promote,
+        "Compare a version; put it in its place.",
+        ("skewless promote fraud 000003 --dry-run", "skewless promote fraud --repo my-project --json"),
+    ),
+    Verb(
+        versions,
+        "List a model's versions and moves.",
+        ("skewless versions fraud --repo my-project", "skewless versions fraud --json"),
     ),
     Verb(
         dataset,
@@ -136,7 +167,32 @@ VERBS = (
         ),
     ),
     Verb(
-        replay, "Prove every logged prediction.", ("skewless replay --repo my-project", "skewless replay fraud --json")
+        feedback,
+        "Append outcomes of predictions.",
+        ("skewless feedback outcomes.parquet --dry-run", "skewless feedback payments.csv --model fraud"),
+    ),
+    Verb(
+        quality,
+        "Show live quality by version.",
+        ("skewless quality fraud --repo my-project", "skewless quality fraud --since 60d --window 7d --json"),
+    ),
+    Verb(
+        replay, "Prove every logged prediction.", ("skewless replay --repo my-project", "skewless replay --new --json")
+    ),
+    Verb(
+        report,
+        "Write all that is known as one HTML page.",
+        ("skewless report --repo my-project", "skewless report fraud --out fraud.html --json"),
+    ),
+    Verb(
+        why,
+        "Take one logged prediction apart.",
+        ("skewless why 5c0d81-1f --repo my-project", "skewless why 5c0d81-1f --no-proof --json"),
+    ),
+    Verb(
+        importance,
+        "Show what moved a model's answers over time.",
+        ("skewless importance fraud --repo my-project", "skewless importance --window 6h --windows 28 --json"),
     ),
     Verb(
         parity,
@@ -144,15 +200,56 @@ VERBS = (
         ("skewless parity --repo my-project", "skewless parity carrier_now --sample 5000 --repair --json"),
     ),
     Verb(
-        scheduler,
-        "Materialise, check and retrain on cron.",
-        ("skewless scheduler --repo my-project", "skewless scheduler --once"),
+        drift,
+        "Compare what is asked with training.",
+        ("skewless drift --repo my-project", "skewless drift fraud --window 12h --check --json"),
     ),
+    Verb(
+        freshness,
+        "Show how old the newest data is.",
+        ("skewless freshness --repo my-project", "skewless freshness card_days --check --json"),
+    ),
+    Verb(alerts, "Show what is wrong.", ("skewless alerts --repo my-project", "skewless alerts --all --json")),
+    Verb(
+        rollout,
+        "Show and move rollouts of new versions.",
+        ("skewless rollout --repo my-project", "skewless rollout fraud --begin 000002 --dry-run"),
+    ),
+    Verb(
+        rollback,
+        "Give the champion everything again.",
+        ("skewless rollback fraud --repo my-project", 'skewless rollback fraud --reason "scores look wrong"'),
+    ),
+    Verb(
+        scheduler,
+        "Do all that a project does by itself.",
+        ("skewless scheduler --repo my-project", "skewless scheduler --once", "skewless scheduler --only retrain"),
+    ),
+    Verb(list_runs, "List the scheduler's runs.", ("skewless runs list 'retrain fraud' --json",), called="runs list"),
+    Verb(show_run, "Show a run.", ("skewless runs show retrain:fraud@20260115T040000Z",), called="runs show"),
+    Verb(
+        start_run,
+        "Ask for a run now.",
+        ("skewless runs start 'retrain fraud' --cause 'new prices'",),
+        called="runs start",
+    ),
+    Verb(retry_run, "Ask for a run again.", ("skewless runs retry materialize@20260115T120000Z",), called="runs retry"),
+    Verb(cancel_run, "End a run.", ("skewless runs cancel retrain:fraud@20260115T040000Z",), called="runs cancel"),
+    Verb(
+        triggers,
+        "Show what asks for a retraining.",
+        ("skewless triggers fraud --repo my-project", "skewless triggers fraud --start --json"),
+    ),
+    Verb(housekeeping, "Remove what need not be kept.", ("skewless housekeeping --repo my-project",)),
     Verb(status, "Show where the project stands.", ("skewless status --repo my-project", "skewless status --json")),
     Verb(
         doctor, "Check the machine; say what to fix.", ("skewless doctor", "skewless doctor --repo my-project --json")
     ),
-    Verb(demo, "Walk through everything once.", ("skewless demo --repo feature_repo",)),
+    Verb(
+        demo,
+        "Walk through everything once.",
+        ("skewless demo --repo feature_repo", "skewless demo --drift --repo feature_repo"),
+    ),
 )
 
 

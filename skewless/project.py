@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -147,9 +146,15 @@ class Project:
         self.refresh()
         return report
 
-    def validate(self, names: Sequence[str] = ()) -> list[GateReport]:
-        """Check what is published now against the suites; nothing is changed."""
-        return self.checks.all(self.applied.plan.views, self.applied.models, names)
+    def validate(
+        self, names: Sequence[str] = (), *, everything: bool = False, remember: bool = False
+    ) -> list[GateReport]:
+        """Check what is published now against the suites: of labels what is new since they passed, or everything.
+
+        Nothing is changed, unless labels that pass are to be remembered.
+        """
+        views, models = self.applied.plan.views, self.applied.models
+        return self.checks.all(views, models, names, everything=everything, remember=remember)
 
     def pending(self) -> list[Pending]:
         """Return what ``materialize`` would accept now, by view; opens no online store."""
@@ -192,37 +197,21 @@ class Project:
         return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
 
     def train(self, model: str) -> TrainReport:
-        """Check the labels, train a new version, and promote it if its gate allows."""
+        """Check the labels, train a new version, and promote it if its gate allows.
+
+        Of a model with a rollout only the decision says so: ``skewless.operations.promotion.train`` begins it.
+        """
         from training.promotion import TrainReport, promote
         from training.train import train
 
         spec = self.applied.model(model)
         self.checks.labels(spec).raise_if_failed()
         dataset = self.dataset(model)
-        now_us = self.clock.now_us()
-        trained = train(
-            dataset, spec, self.packages, threads=self.settings.threads or os.cpu_count() or 1, now_us=now_us
-        )
+        now_us, threads = self.clock.now_us(), self.settings.threads or os.cpu_count() or 1
+        bounds = self.checks.bounds(dataset.plan, spec)
+        trained = train(dataset, spec, self.packages, threads=threads, now_us=now_us, bounds=bounds)
         decision = promote(dataset, spec, trained, self.packages, now_us, state=self.state)
         return TrainReport(trained=trained, decision=decision, dataset=dataset)
-
-    def run_materialize(self) -> dict[str, Any]:
-        """Materialise for the scheduler; return the totals."""
-        from infra.run_report import totals
-
-        return dict(totals(self.materialize()))
-
-    def run_validate(self) -> dict[str, Any]:
-        """Check all sources for the scheduler; raise where a suite does not hold."""
-        reports = self.validate()
-        for report in reports:
-            report.raise_if_failed()
-        return {report.name: report.n_rows for report in reports}
-
-    def run_retrain(self, model: str) -> dict[str, Any]:
-        """Train for the scheduler; return version and decision."""
-        report = self.train(model)
-        return {"version": report.trained.package.version, **asdict(report.decision)}
 
     def refresh(self) -> None:
         """Take up a plan that was applied meanwhile."""
@@ -318,11 +307,6 @@ class Project:
     def models(self) -> tuple[ModelSpec, ...]:
         """The models of the plan in force."""
         return self.applied.models
-
-    @property
-    def crons(self) -> dict[str, str]:
-        """When the scheduler materialises and validates."""
-        return {"materialize": self.settings.materialize_cron, "validate": self.settings.validate_cron}
 
     def _planner(self) -> Planner:
         from infra.planning import Planner

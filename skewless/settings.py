@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from skewless.errors import DefinitionError
 
 SETTINGS_FILE = "skewless.yaml"
+_SECRET = {"redis_url", "kafka", "alert_webhook", "tracking_uri"}  # they may hold a password
 
 
 class Settings(BaseSettings):
@@ -56,8 +57,26 @@ class Settings(BaseSettings):
     )
     event_bytes: int = Field(1_048_576, gt=0, description="longest event; a longer one goes to quarantine")
     kafka: str = Field("{}", description="settings of the Kafka client (librdkafka) as a JSON object")
+    tracking_uri: str | None = Field(
+        None, description="MLflow store that trainings are published to: sqlite:///FILE or a server's URL; none: none"
+    )
     materialize_cron: str = Field("*/5 * * * *", description="when the scheduler materialises")
     validate_cron: str = Field("0 * * * *", description="when the scheduler checks all sources")
+    parity_cron: str = Field("30 2 * * *", description="when the scheduler compares the online store with the log")
+    replay_cron: str = Field("0 3 * * *", description="when the scheduler proves the logged predictions")
+    freshness_cron: str = Field("*/5 * * * *", description="when the scheduler compares views with their freshness")
+    drift_cron: str = Field("10 * * * *", description="when the scheduler looks for drift of each model")
+    quality_cron: str = Field("20 * * * *", description="when the scheduler measures the live quality of each model")
+    triggers_cron: str = Field("30 * * * *", description="when the scheduler asks whether a model must be retrained")
+    housekeeping_cron: str = Field("45 1 * * *", description="when the scheduler removes what need not be kept")
+    rollout_seconds: float = Field(5.0, gt=0, description="time between two looks at a rollout under way")
+    job_seconds: float = Field(7_200.0, gt=0, description="a job of the scheduler that takes longer is ended")
+    scheduler_lease_seconds: float = Field(5.0, ge=0.5, description="a scheduler that is silent so long is replaced")
+    scheduler_metrics_port: int = Field(0, ge=0, le=65535, description="loopback port of its metrics; 0: none")
+    keep_runs_days: int = Field(90, ge=0, description="age at which finished runs leave the ledger; 0: never")
+    keep_predictions_days: int = Field(0, ge=0, description="age at which the prediction log is removed; 0: never")
+    keep_quarantine_days: int = Field(0, ge=0, description="age at which refused batches are removed; 0: never")
+    alert_webhook: str | None = Field(None, description="URL that each alert is sent to as JSON; none: only logged")
 
     @field_validator("auth", mode="before")
     @classmethod
@@ -82,7 +101,7 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
         raise DefinitionError(
             f"setting {name!r}",
             first["msg"].lower(),
-            value=None if name in {"redis_url", "kafka"} else first.get("input"),  # it may hold a password
+            value=None if name in _SECRET else first.get("input"),
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
         ) from error
 

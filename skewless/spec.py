@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from skewless.errors import DefinitionError
+from skewless.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, rebuilt, rollout_from
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
 TASKS = ("binary", "regression", "multiclass", "ranking")
@@ -31,6 +32,8 @@ class LabelSource:
         label: column with the label; rows without one are counted and left out.
         weight: column with a sample weight, if any.
         columns: name in the plan (join key or request field) -> column here, where they differ.
+        tolerance: how far a logged prediction may be from the moment it should have been asked at (event time less
+            horizon) to be the one that a label, or feedback by entity, is about.
     """
 
     path: str
@@ -39,6 +42,7 @@ class LabelSource:
     label: str
     weight: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    tolerance: timedelta = timedelta(minutes=5)
 
     def column(self, name: str) -> str:
         """Return the column that holds a join key or request field."""
@@ -75,11 +79,25 @@ class Gate:
             ``LOWER_IS_BETTER``.
         floor: the metric must be at least this (at most, where lower is better), if given.
         tolerance: how much worse than the champion, on the same rows, is still accepted.
+        confidence: of the bootstrap interval of the gain, whose lower end then counts; None: the gain itself.
+        slice_tolerance: how much worse than the champion is still accepted in a value of ``ModelSpec.slices``.
     """
 
     metric: str = "auc"
     floor: float | None = None
     tolerance: float = 0.0
+    confidence: float | None = None
+    slice_tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse a confidence that is none, and tolerances below zero."""
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise DefinitionError(
+                "Gate.confidence", "is not between 0 and 1", value=self.confidence, fix="give 0.95, or None"
+            )
+        for name in ("tolerance", "slice_tolerance"):
+            if getattr(self, name) < 0:
+                raise DefinitionError(f"Gate.{name}", "is below zero", value=getattr(self, name), fix="give 0 or more")
 
 
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "rmse", "mae"})
@@ -112,6 +130,12 @@ class ModelSpec:
         log: whether a reply waits for its prediction log row (SEMANTICS 7.4).
         tolerance: largest margin difference at which a runtime is still accepted; 0: bit-equal.
         retrain: cron expression for the scheduler, if any.
+        slices: join keys or request fields; in no value of one may a new version lose what it wins elsewhere.
+        bounds: what the server does with values outside the bounds that the suites of training data declare.
+        rollout: how a version that passed its gate takes over; None: at once.
+        watch: what is compared with the training data.
+        triggers: what else retrains the model.
+        search: a search for better parameters before training, if any.
         seed: seed of everything random.
     """
 
@@ -134,12 +158,19 @@ class ModelSpec:
     log: LogPolicy = "best_effort"
     tolerance: float = 0.0
     retrain: str | None = None
+    slices: tuple[str, ...] = ()
+    bounds: BoundsPolicy = "flag"
+    rollout: Rollout | None = None
+    watch: Watch = field(default_factory=Watch)
+    triggers: Triggers = field(default_factory=Triggers)
+    search: Search | None = None
     seed: int = 7
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained or named; parameters become what JSON keeps of them."""
         object.__setattr__(self, "params", _plain(self.params))
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "slices", tuple(self.slices))
         if not self.name.replace("-", "_").isidentifier():
             raise DefinitionError(
                 "ModelSpec.name", "is not a name", value=self.name, fix="use letters, digits, '-' and '_'"
@@ -150,6 +181,7 @@ class ModelSpec:
         _choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
         _choice(self.name, "missing", self.missing, ("null", "refuse"))
         _choice(self.name, "log", self.log, ("best_effort", "required"))
+        _choice(self.name, "bounds", self.bounds, ("off", "flag", "refuse"))
         if self.rounds < 1:
             raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")
         if self.horizon < timedelta(0):
@@ -204,10 +236,14 @@ class ModelSpec:
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
         """Build a spec from what ``as_dict`` returned."""
         values = dict(data)
-        values["labels"] = LabelSource(**values["labels"])
+        values["labels"] = rebuilt(LabelSource, values["labels"], ("tolerance",))
         values["split"] = Split(**{key: timedelta(microseconds=us) for key, us in values["split"].items()})
         values["gate"] = Gate(**values["gate"])
         values["horizon"] = timedelta(microseconds=values["horizon"])
+        values["rollout"] = rollout_from(values.get("rollout"))
+        values["watch"] = rebuilt(Watch, values.get("watch"), ("window",)) or Watch()
+        values["triggers"] = rebuilt(Triggers, values.get("triggers"), ("age", "cooldown")) or Triggers()
+        values["search"] = rebuilt(Search, values.get("search"))
         return cls(**values)
 
 

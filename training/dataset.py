@@ -13,17 +13,19 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.offline.as_of import TIME
 from infra.offline.labels import KNOWN, LABEL, WEIGHT, askable, entity_rows, known_by, read_labels, request_arrays
 from infra.offline.views import OfflineViews
-from skewless.errors import SourceError
+from skewless.errors import DefinitionError, SourceError
 from skewless.plan import FeaturePlan
 from skewless.rows import ViewRead
 from skewless.spec import ModelSpec
 from skewless.status import BoolArray, Int64Array, count_statuses
 from skewless.vector import Assembler, Matrix, Vocabularies
 from training.mode_gap import ModeGap, mode_gap
+from training.slices import SliceColumn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Dataset:
         fingerprint: digest of everything above.
         gap: how the time modes differ on the test rows; None without windowed views.
         groups: which rows are of one query, numbered as they first appear; None unless ranking.
+        slices: the columns of ``ModelSpec.slices``.
     """
 
     plan: FeaturePlan
@@ -61,6 +64,7 @@ class Dataset:
     request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
     gap: ModeGap | None = None
     groups: Int64Array | None = None
+    slices: Mapping[str, SliceColumn] = field(default_factory=dict)
 
     def matrix_for(self, assembler: Assembler) -> Matrix | None:
         """Return the same rows as another model sees them; None if it needs views that are not here."""
@@ -101,6 +105,7 @@ def build_dataset(
 
     Raises:
         SourceError: no label row is usable, or one side of the split is empty.
+        DefinitionError: the spec's group or slices name no key or request field.
     """
     pinned = plan.only(spec.service)
     everything = read_labels(connection, repo, pinned, spec)
@@ -112,6 +117,7 @@ def build_dataset(
         "not_yet_known": int((~known).sum()) - everything[LABEL].null_count,
         "not_askable": int((known & ~served).sum()),
         "used": rows.num_rows,
+        "contradicting": _contradicting(rows),
     }
     if not rows.num_rows:
         raise SourceError(
@@ -157,14 +163,29 @@ def _assemble(
         status={name: count_statuses(status) for name, status in vectors.status.items()},
         reads=reads,
         request=request,
-        groups=None if spec.group is None else _numbered(rows[spec.group]),
+        groups=None if spec.group is None else _slice(spec, "group", spec.group, rows).codes,
+        slices={name: _slice(spec, "slices", name, rows) for name in spec.slices},
     )
 
 
-def _numbered(column: pa.ChunkedArray) -> Int64Array:
-    """Return which value each row has, null too, numbered as they first appear."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+def _contradicting(rows: pa.Table) -> int:
+    """Return how many rows have the keys, request fields and time of another, and not its label."""
+    same = [name for name in rows.column_names if name not in {LABEL, KNOWN, WEIGHT}]
+    groups = rows.group_by(same).aggregate([(LABEL, "min"), (LABEL, "max"), (LABEL, "count")])
+    different = pc.not_equal(groups[f"{LABEL}_min"], groups[f"{LABEL}_max"])
+    return int(pc.sum(groups.filter(different)[f"{LABEL}_count"]).as_py() or 0)
+
+
+def _slice(spec: ModelSpec, what: str, name: str, rows: pa.Table) -> SliceColumn:
+    known = [column for column in rows.column_names if not column.startswith("__")]
+    if name not in known:
+        raise DefinitionError(
+            f"model {spec.name!r} {what}",
+            "names no key or request field of its service",
+            value=name,
+            fix=f"use one of {', '.join(known)}",
+        )
+    return SliceColumn.of(rows[name])
 
 
 def split_rows(

@@ -29,7 +29,7 @@ def profile(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
     """
     return {
         "rows": int(matrix.shape[0]),
-        "features": {name: _feature(matrix[:, index]) for index, name in enumerate(names)},
+        "features": {name: column_profile(matrix[:, index]) for index, name in enumerate(names)},
     }
 
 
@@ -58,7 +58,8 @@ def bin_counts(values: Vector, edges: Vector) -> list[int]:
     return counts
 
 
-def _feature(values: Vector) -> dict[str, Any]:
+def column_profile(values: Vector) -> dict[str, Any]:
+    """Return histogram and summary of one column, shape ``(n,)``; see ``profile``."""
     edges = bin_edges(values)
     finite = values[np.isfinite(values)]
     nulls = int(np.isnan(values).sum())

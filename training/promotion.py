@@ -4,39 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import structlog
 
 from infra.last_parity import last_parity
 from infra.packages.aliases import Aliases
-from infra.served_model import load_model
+from infra.packages.decisions import Decisions
+from infra.runtimes.port import Scores
 from skewless.errors import PackageError
 from skewless.plan import FeaturePlan
-from skewless.spec import LOWER_IS_BETTER, Gate, ModelSpec
+from skewless.spec import ModelSpec
 from training.dataset import Dataset
-from training.evaluation import gate_metric
-from training.train import Trained, measure
+from training.decision import Decision, decide
+from training.measure import measure
+from training.slices import DEFAULT_CONFIDENCE, slice_gains
+from training.train import Trained
+from training.version_scores import version_scores
+from validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
+from validation.evaluation.evaluation import gate_metric
 
 CHAMPION = "champion"
-_ROUNDING = 1 + 1e-9
+_DRAWS = 200_000_000  # rows that all resamples together draw: seconds
+_FEWEST_RESAMPLES = 200
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """Whether a version becomes champion, and why.
-
-    Args:
-        candidate: the gate's metric of the new version.
-        champion: the same of the champion on the same rows; None without a comparable champion.
-    """
-
-    promote: bool
-    reason: str
-    candidate: float | None
-    champion: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,33 +38,12 @@ class TrainReport:
     dataset: Dataset
 
 
-def decide(gate: Gate, candidate: float | None, champion: float | None) -> Decision:
-    """Return the gate's decision.
-
-    >>> decide(Gate(metric="auc", floor=0.6), 0.7, 0.69).promote
-    True
-    """
-
-    def verdict(reason: str, *, promote: bool) -> Decision:
-        return Decision(promote=promote, reason=reason, candidate=candidate, champion=champion)
-
-    if candidate is None:
-        return verdict(f"{gate.metric} does not exist on the test rows", promote=False)
-    sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
-    if gate.floor is not None and sign * candidate < sign * gate.floor:
-        return verdict(f"{gate.metric} {candidate:.4f} misses the floor {gate.floor:.4f}", promote=False)
-    if champion is None:
-        return verdict(f"{gate.metric} {candidate:.4f}, no champion to compare with", promote=True)
-    gain = sign * (candidate - champion)
-    text = f"{gate.metric} {candidate:.4f} against the champion's {champion:.4f} on the same rows"
-    # 0.69 - 0.70 is a little less than -0.01 in floating point.
-    return verdict(text, promote=gain >= -gate.tolerance * _ROUNDING)
-
-
 def promote(
     dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path, now_us: int, *, state: Path | None = None
 ) -> Decision:
-    """Compare a new version with the champion and move the alias if the gate allows.
+    """Compare a new version with the champion, keep the decision, and move the alias if the gate allows.
+
+    Where the spec has a rollout, a version that passed takes over by it, not here: the decision says so.
 
     Args:
         state: the project's state folder, with the last verdict of parity: a model whose views are online not what
@@ -83,18 +52,55 @@ def promote(
     Raises:
         ConflictError: the alias moved meanwhile.
     """
-    aliases = Aliases(packages)
-    holder = aliases.get(spec.name, CHAMPION)
-    measured = _yardstick(dataset, spec, packages, holder) if holder else None
-    candidate = gate_metric(spec, trained.metrics)
-    decision = decide(spec.gate, candidate, gate_metric(spec, measured) if measured else None)
+    holder = Aliases(packages).get(spec.name, CHAMPION)
+    decision = judge(dataset, spec, trained.scores, packages, against=holder, state=state)
+    settle(spec, trained.package.version, decision, packages, now_us, expect=holder)
+    return decision
+
+
+def judge(
+    dataset: Dataset,
+    spec: ModelSpec,
+    scores: Scores,
+    packages: Path,
+    *,
+    against: str | None,
+    state: Path | None = None,
+) -> Decision:
+    """Return the gate's decision about a version; nothing is changed.
+
+    Args:
+        scores: the version's, of the dataset's test rows.
+        against: the champion's version, if there is one.
+        state: as of ``promote``.
+    """
+    candidate = gate_metric(spec, measure(dataset, spec, scores))
+    champion = _champion_scores(dataset, spec, packages, against) if against else None
+    decision = decide(spec.gate, candidate, None)
+    if champion is not None:
+        decision = _compared(dataset, spec, candidate, _test_rows(dataset, spec, scores, champion))
     skew = "" if state is None else skewed(dataset.plan, state)
     if skew:
         decision = replace(decision, promote=False, reason=f"{skew}; {decision.reason}")
-    if decision.promote:
-        version = trained.package.version
-        aliases.move(spec.name, CHAMPION, expect=holder, to=version, reason=decision.reason, now_us=now_us)
-    return decision
+    by_rollout = against is not None and spec.rollout is not None and spec.rollout.kind != "at_once"
+    return replace(decision, by_rollout=by_rollout)
+
+
+def settle(
+    spec: ModelSpec, version: str, decision: Decision, packages: Path, now_us: int, *, expect: str | None
+) -> None:
+    """Keep a decision, and move the alias if it allows and no rollout is to do so.
+
+    Args:
+        expect: the version that must still be champion, None if there was none.
+
+    Raises:
+        ConflictError: the alias moved meanwhile; the decision is kept all the same.
+    """
+    Decisions(packages).add(spec.name, version, {"against": expect, **decision.as_dict()}, now_us)
+    if decision.promote and not decision.by_rollout:
+        reason = decision.reason
+        Aliases(packages).move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
 
 
 def skewed(plan: FeaturePlan, state: Path) -> str:
@@ -108,25 +114,32 @@ def skewed(plan: FeaturePlan, state: Path) -> str:
     return "; ".join(found)
 
 
-def _yardstick(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:
+def _compared(dataset: Dataset, spec: ModelSpec, candidate: float | None, pair: Pair) -> Decision:
+    gate = spec.gate
+    resamples = min(RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // pair.labels.size))
+    confidence = DEFAULT_CONFIDENCE if gate.confidence is None else gate.confidence
+    gain = paired_gain(pair, gate.metric, confidence=confidence, resamples=resamples, seed=spec.seed)
+    columns = {name: each.only(dataset.test) for name, each in dataset.slices.items()}
+    champion = gate_metric(spec, measure(dataset, spec, pair.champion))
+    return decide(gate, candidate, champion, gain, slice_gains(pair, columns, gate, spec.seed))
+
+
+def _test_rows(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> Pair:
+    test = dataset.test
+    return Pair(
+        labels=dataset.labels[test],
+        candidate=candidate,
+        champion=champion,
+        weights=dataset.weights[test],
+        task=spec.task,
+        groups=None if dataset.groups is None else dataset.groups[test],
+    )
+
+
+def _champion_scores(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> Scores | None:
     try:
-        return champion_metrics(dataset, spec, packages, version)
+        return version_scores(dataset, spec, packages, version)
     except PackageError as error:
         # An altered champion measures nothing; a new version is the remedy that its own error names.
         _log.warning("champion_unreadable", model=spec.name, version=version, error=str(error))
         return None
-
-
-def champion_metrics(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> dict[str, Any] | None:
-    """Return the champion's quality on the dataset's test rows; None where it needs other views or has another task."""
-    champion = load_model(packages, spec.name, version)
-    try:
-        if (champion.package.spec.task, champion.package.spec.classes) != (spec.task, spec.classes):
-            return None
-        matrix = dataset.matrix_for(champion.assembler)
-        if matrix is None:
-            return None
-        scores = champion.runtime.score(np.ascontiguousarray(matrix[dataset.test]))
-    finally:
-        champion.runtime.close()
-    return measure(dataset, spec, scores)

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from infra.log.accepted import EVENT, INGEST, REJECT, RUN, SEQ
+from infra.log.accepted import EVENT, REJECT
 from infra.offline.changes import Window, judged_rows
-from infra.offline.labels import find_labels, own_columns
-from infra.offline.sources import check_columns, view_columns, view_table
-from infra.offline.sql import quote
+from infra.offline.sources import Table, check_columns, view_columns, view_table
+from infra.offline.sql import quote, text
+from skewless.bounds import Bounds
 from skewless.clock import Clock
 from skewless.errors import DefinitionError
-from skewless.plan import View
+from skewless.plan import FeaturePlan, View
 from skewless.spec import ModelSpec
+from validation.bounds import compile_bounds
 from validation.gate_report import GateReport
-from validation.gates import Gate
-from validation.suites import load_suites
+from validation.gates import ROW, Gate
+from validation.label_gate import LabelGate
+from validation.quarantine import quarantine
+from validation.suites import LABELS, load_suites
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
-LABELS = "labels"
 EXPECTATIONS_FILE = "expectations.py"
 
 
@@ -68,7 +66,7 @@ class SourceChecks:
         return suites
 
     def new_rows(self, view: View, rows: Path) -> None:
-        """Check rows that are about to be accepted; a batch that fails goes to quarantine.
+        """Check rows that are about to be accepted; a batch that fails goes to quarantine, bad rows with reasons.
 
         Args:
             rows: a Parquet file; its rows that have a reason in ``__reject`` are left out.
@@ -79,43 +77,61 @@ class SourceChecks:
         suite = self.suites.get(view.name)
         if not suite:
             return
-        self.connection.read_parquet(str(rows)).create_view("new_rows")
-        try:
-            good = f"(SELECT * FROM new_rows WHERE {REJECT} IS NULL)"
-            report = self.gate.check(view.name, _as_declared(view, good), self.connection, suite)
-        finally:
-            self.connection.execute("DROP VIEW IF EXISTS new_rows")
+        report = self.gate.check(view.name, _as_declared(view, _good(rows)), self.connection, suite)
         if not report.success:
-            self._quarantine(view, rows)
+            numbered = _as_declared(view, _good(rows, f", {ROW} = true"))
+            reasons = self.gate.failed_rows(report, numbered, self.connection, suite)
+            quarantine(rows, self.state / "quarantine" / view.name, reasons)
         report.raise_if_failed()
 
     def source(self, view: View) -> GateReport:
         """Check every published row of a view's source that could be accepted; nothing is changed."""
+        table, query = self.published(view)
+        suite = self.suites.get(view.name, ())
+        with table.opened(self.connection):
+            return self.gate.check(view.name, query, self.connection, suite, table.parameters)
+
+    def published(self, view: View) -> tuple[Table, str]:
+        """Return the table behind a view, and SQL for its published rows that could be accepted, as suites see them.
+
+        Bind the table's parameters to it, while the table is opened.
+        """
         table = view_table(self.repo, view)
         types = table.column_types(self.connection)
         check_columns(table, types, view_columns(view))
         window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
         rows = f"(SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
-        query = _as_declared(view, rows)
-        suite = self.suites.get(view.name, ())
-        with table.opened(self.connection):
-            return self.gate.check(view.name, query, self.connection, suite, table.parameters)
+        return table, _as_declared(view, rows)
 
-    def labels(self, spec: ModelSpec) -> GateReport:
-        """Check what a model's label table said by now; the suite's key is ``labels``."""
-        table = find_labels(self.repo, spec)
-        check_columns(table, table.column_types(self.connection), own_columns(spec))
-        labels = spec.labels
-        published = f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
-        now = f"make_timestamptz(CAST({self.clock.now_us()} AS BIGINT))"
-        query = f"SELECT * FROM {table.relation} WHERE {published} <= {now}"
-        name = f"{LABELS}:{spec.name}"
-        suite = self.suites.get(name) or self.suites.get(LABELS, ())
-        with table.opened(self.connection):
-            return self.gate.check(name, query, self.connection, suite, table.parameters)
+    def labels(self, spec: ModelSpec, *, everything: bool = False, remember: bool = True) -> GateReport:
+        """Check what a model's label table said by now; the suite's key is ``labels``, or ``labels:MODEL``.
 
-    def all(self, views: Sequence[View], models: Sequence[ModelSpec], names: Sequence[str] = ()) -> list[GateReport]:
+        Args:
+            everything: judge every row again, not only what is new since the last check that passed.
+            remember: if it passes, the next check judges only what is new since.
+        """
+        suite = self.suites.get(f"{LABELS}:{spec.name}") or self.suites.get(LABELS, ())
+        gate = LabelGate(repo=self.repo, state=self.state, connection=self.connection, gate=self.gate)
+        return gate.check(spec, suite, self.clock.now_us(), everything=everything, remember=remember)
+
+    def bounds(self, plan: FeaturePlan, spec: ModelSpec) -> Bounds:
+        """Return what the suites demand of every value of a model's features and requests; ``plan``: what it pins."""
+        return compile_bounds(plan, spec, self.suites)
+
+    def all(
+        self,
+        views: Sequence[View],
+        models: Sequence[ModelSpec],
+        names: Sequence[str] = (),
+        *,
+        everything: bool = False,
+        remember: bool = False,
+    ) -> list[GateReport]:
         """Check the sources of views and the label tables of models, or those that are named.
+
+        Args:
+            everything: judge labels that passed before again.
+            remember: which labels pass; else nothing is changed.
 
         Raises:
             DefinitionError: a name is neither a view nor a model.
@@ -125,30 +141,13 @@ class SourceChecks:
                 known = ", ".join(sorted(self.known))
                 raise DefinitionError("name", "is neither a view nor a model", value=name, fix=f"use one of {known}")
         reports = [self.source(view) for view in views if not names or view.name in names]
-        return reports + [self.labels(spec) for spec in models if not names or spec.name in names]
-
-    def _quarantine(self, view: View, rows: Path) -> None:
-        folder = self.state / "quarantine" / view.name
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            _copy_good(rows, temporary)
-            # Named by its content, so that a batch refused on every tick is kept once.
-            with temporary.open("rb") as file:
-                name = file_digest(file, "sha256").hexdigest()[:16]
-            temporary.replace(folder / f"{name}.parquet")
-        finally:
-            temporary.unlink(missing_ok=True)
+        chosen = [spec for spec in models if not names or spec.name in names]
+        return reports + [self.labels(spec, everything=everything, remember=remember) for spec in chosen]
 
 
-def _copy_good(rows: Path, target: Path) -> None:
-    """Copy what a gate has judged, without what a run adds: the same rows give the same bytes."""
-    with pq.ParquetFile(rows, pre_buffer=False) as file:
-        columns = [name for name in file.schema_arrow.names if name not in {SEQ, INGEST, RUN}]
-        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
-        with pq.ParquetWriter(target, schema) as writer:
-            for batch in file.iter_batches(columns=columns):
-                writer.write_batch(batch.filter(batch[REJECT].is_null()))
+def _good(rows: Path, option: str = "") -> str:
+    """Return SQL for the rows of a draft that can be accepted, read with an option."""
+    return f"(SELECT * FROM read_parquet({text(str(rows))}{option}) WHERE {REJECT} IS NULL)"
 
 
 def _as_declared(view: View, rows: str) -> str:

@@ -100,6 +100,26 @@ class Evaluator:
             )
         return _in_order(configurations, results)
 
+    def queries(self, suite: Sequence[Expectation], row: str) -> list[str | None]:
+        """Return SQL for the rows that break each expectation, their column ``row`` first; None: it is not of rows.
+
+        Args:
+            suite: expectations that do not hold.
+            row: a column that tells rows apart.
+        """
+        configurations = [expectation.configuration for expectation in suite]
+        wanted = {
+            "result_format": "BOOLEAN_ONLY",
+            "unexpected_index_column_names": [row],
+            "return_unexpected_index_query": True,
+        }
+        with _quiet():
+            results = self._validator.graph_validate(
+                configurations=configurations, runtime_configuration={"result_format": wanted}
+            )
+        found = [result.result.get("unexpected_index_query") for result in _in_order(configurations, results)]
+        return [None if query is None else query.rstrip().removesuffix(";") for query in found]
+
     def close(self) -> None:
         """Let go of the connection, which stays open."""
         self._engine.close()

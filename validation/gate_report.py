@@ -47,6 +47,13 @@ class ExpectationResult:
         """Say whether this result closes the gate."""
         return not self.success and self.severity == "critical"
 
+    @property
+    def expected(self) -> str:
+        """Return what was expected, in words."""
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items() if key not in COLUMN_KEYS)
+        about = "" if self.column is None else f" on column {self.column!r}"
+        return f"{self.expectation}({arguments}){about}"
+
     def sentence(self) -> str:
         """Return what was expected and what was seen, on one line.
 
@@ -54,9 +61,7 @@ class ExpectationResult:
         ...     kwargs={"column": "x", "max_value": 1.0}, observed=7.5).sentence()
         "expect_column_mean_to_be_between(max_value=1.0) on column 'x': observed 7.5"
         """
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items() if key not in COLUMN_KEYS)
-        about = "" if self.column is None else f" on column {self.column!r}"
-        return f"{self.expectation}({arguments}){about}: {self._seen()}"
+        return f"{self.expected}: {self._seen()}"
 
     def _seen(self) -> str:
         if self.error is not None:
@@ -78,12 +83,15 @@ class GateReport:
         n_rows: rows in the batch.
         seconds: what the check took.
         results: one for each expectation, in the order of the suite.
+        since_us: rows that were known by then had passed before, and were not judged one by one again; what is
+            said of the whole table was. None: all rows were judged.
     """
 
     name: str
     n_rows: int
     seconds: float
     results: tuple[ExpectationResult, ...] = ()
+    since_us: int | None = None
 
     @property
     def success(self) -> bool:

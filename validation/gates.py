@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 
+ROW = "file_row_number"
+FailedRows = dict[int, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """Runs suites on rows that DuckDB can see; the rows never leave DuckDB, samples excepted.
@@ -62,6 +66,41 @@ class Gate:
             results = _evaluate(connection, table, suite, self.sample) if suite else ()
             results = results if n_rows else tuple(map(_vacuous, results))
         return GateReport(name=name, n_rows=n_rows, seconds=time.perf_counter() - start, results=results)
+
+    def failed_rows(
+        self, report: GateReport, query: str, connection: duckdb.DuckDBPyConnection, suite: Sequence[Expectation]
+    ) -> FailedRows:
+        """Return which rows of a batch broke expectations that speak of single rows, and closed the gate.
+
+        Args:
+            report: of the same query and suite.
+            query: its rows have the whole number ``ROW`` to tell them apart.
+        """
+        from validation.duckdb_engine import Evaluator  # noqa: PLC0415 - as in _evaluate
+
+        broken_by = [
+            (item, result.expected)
+            for item, result in zip(suite, report.results, strict=True)
+            if result.closes and result.error is None
+        ]
+        found: dict[int, list[str]] = {}
+        with _relation(report.name, query, connection, ()) as (table, _):
+            with closing(Evaluator(connection, table)) as evaluator:
+                queries = evaluator.queries([item for item, _ in broken_by], ROW)
+            for (_, reason), broken in zip(broken_by, queries, strict=True):
+                for row in _numbers(connection, broken):
+                    found.setdefault(row, []).append(reason)
+        return {row: "; ".join(reasons) for row, reasons in sorted(found.items())}
+
+
+def _numbers(connection: duckdb.DuckDBPyConnection, query: str | None) -> list[int]:
+    """Return the numbers of the rows that a query of Great Expectations finds; some of its queries are no SQL."""
+    if query is None:
+        return []
+    try:
+        return [number for (number,) in connection.execute(f"SELECT DISTINCT {ROW} FROM ({query})").fetchall()]
+    except duckdb.BinderException:
+        return []
 
 
 @contextmanager

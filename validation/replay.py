@@ -37,23 +37,33 @@ def replay(
         PackageError: a package that answered was altered or is gone.
         StoreError: a log file is damaged.
     """
-    report = ReplayReport()
     log = PredictionLog(state / "predictions", connection)
+    return replay_log(log, views=views, packages=packages, model=model)
+
+
+def replay_log(log: PredictionLog, *, views: OfflineViews, packages: Path, model: str | None = None) -> ReplayReport:
+    """Recompute the predictions of a log; see ``replay``."""
+    report = ReplayReport()
     runs = views.ledger.runs()
     for version in log.versions():
         if model in {None, version.model}:
             served = load_model(packages, version.model, version.version)
             try:
                 for logged in log.pieces(version):
-                    _replay_piece(report, served, views, logged, runs)
+                    replay_piece(report, served, views, logged, runs)
             finally:
                 served.runtime.close()
     return report
 
 
-def _replay_piece(
+def replay_piece(
     report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[Run]
 ) -> None:
+    """Add to a report what comes of some predictions of one model version.
+
+    Args:
+        runs: of the project, in the order of their ids.
+    """
     report.compared += len(logged.ids)
     if logged.source == "vectors":
         report.given += len(logged.ids)

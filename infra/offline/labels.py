@@ -46,13 +46,36 @@ def find_labels(repo: Path, spec: ModelSpec, plan: FeaturePlan | None = None) ->
     return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}", declared)
 
 
-def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec) -> pa.Table:
-    """Return every row of a model's label table, ordered by prediction time.
+def read_labels(
+    connection: duckdb.DuckDBPyConnection,
+    repo: Path,
+    plan: FeaturePlan,
+    spec: ModelSpec,
+    *,
+    between: tuple[int, int] | None = None,
+) -> pa.Table:
+    """Return the rows of a model's label table, ordered by prediction time.
+
+    Args:
+        between: earliest and latest ``__t`` of the rows that are read; None: all rows are.
 
     Returns:
         Key and request columns in the plan's types (times as int64 microseconds), ``__t``
         (event time minus horizon, floored to the millisecond as serving does), ``__label``,
         ``__known_us`` (null: never known) and ``__weight``.
+
+    Raises:
+        SourceError: the table is missing, broken, or lacks a column.
+    """
+    order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request))])
+    times = "" if between is None else f" WHERE {TIME} BETWEEN {between[0]:d} AND {between[1]:d}"
+    return ask_labels(connection, repo, plan, spec, f"SELECT * FROM labels{times} ORDER BY {order}")
+
+
+def ask_labels(
+    connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec, question: str
+) -> pa.Table:
+    """Return what SQL says of ``labels``, whose columns are those of ``read_labels``.
 
     Raises:
         SourceError: the table is missing, broken, or lacks a column.
@@ -77,11 +100,9 @@ def read_labels(connection: duckdb.DuckDBPyConnection, repo: Path, plan: Feature
         f" {to_microseconds(quote(labels.known_time))} AS {KNOWN}, CAST({weight} AS DOUBLE) AS {WEIGHT}"
         f" FROM {table.relation}"
     )
-    order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request))])
     try:
-        ordered = f"SELECT * FROM ({query}) ORDER BY {order}"
         with table.opened(connection):
-            return connection.sql(ordered, params=table.parameters).to_arrow_table()
+            return connection.sql(f"WITH labels AS ({query}) {question}", params=table.parameters).to_arrow_table()
     except duckdb.Error as error:
         raise broken(table.name, error) from error
 

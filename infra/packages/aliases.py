@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from infra.durable import exclusive, refused, sync_folder, write_durable
-from infra.packages.names import alias_folder, model_folder, number, version_folder
-from skewless.errors import ConflictError, PackageError
-
-_LEFTOVER = ".move-"
+from infra.packages.names import alias_folder, model_folder, version_folder
+from infra.packages.numbered import Numbered
+from skewless.errors import ConflictError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +34,7 @@ class Move:
 class Aliases:
     """The aliases below one packages folder.
 
-    A move is a numbered file that is linked into place whole or not at all; the newest one is the
-    value. So a move is atomic, the history costs nothing, and a kill at any point loses nothing.
+    A move is a numbered file; the newest one is the value.
 
     Args:
         root: folder of all models' packages.
@@ -59,15 +54,16 @@ class Aliases:
 
     def backwards(self, model: str, alias: str) -> Iterator[Move]:
         """Yield every move, newest first; what is not asked for is not read."""
-        folder = alias_folder(self._root, model, alias)
-        return (_read(folder / f"{number(entry)}.json") for entry in reversed(_entries(folder)))
+        files = self._files(model, alias)
+        return (_move(files, number, data) for number, data in files.backwards())
 
     def names(self, model: str) -> list[str]:
         """Return the aliases of a model that ever moved, sorted."""
         folder = model_folder(self._root, model) / "aliases"
         if not folder.is_dir():
             return []
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and _entries(path))
+        names = (path.name for path in folder.iterdir() if path.is_dir())
+        return sorted(name for name in names if self._files(model, name).numbers())
 
     def move(self, model: str, alias: str, *, expect: str | None, to: str, reason: str, now_us: int) -> Move:
         """Move the alias from the version that is expected to hold it.
@@ -86,19 +82,19 @@ class Aliases:
             StoreError: the disk refused; nothing moved.
         """
         version_folder(self._root, model, to)
-        folder = alias_folder(self._root, model, alias)
         last = self._last(model, alias)
         if (last.to if last else None) != expect:
             raise self._conflict(model, alias, expect)
         move = Move(number=last.number + 1 if last else 1, expect=expect, to=to, reason=reason, at_us=now_us)
         try:
-            with exclusive(model_folder(self._root, model) / ".aliases.lock"):
-                _append(folder, move)
+            self._files(model, alias).append(move.number, asdict(move))
         except FileExistsError as error:
             raise self._conflict(model, alias, expect) from error
-        except OSError as error:
-            raise refused(folder, error) from error
         return move
+
+    def _files(self, model: str, alias: str) -> Numbered:
+        lock = model_folder(self._root, model) / ".aliases.lock"
+        return Numbered(alias_folder(self._root, model, alias), lock, "alias entry")
 
     def _last(self, model: str, alias: str) -> Move | None:
         return next(self.backwards(model, alias), None)
@@ -112,34 +108,8 @@ class Aliases:
         )
 
 
-def _append(folder: Path, move: Move) -> None:
-    """Link the move's file under its number; FileExistsError if somebody else has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{_LEFTOVER}*"):
-        leftover.unlink(missing_ok=True)
-    staging = folder / f"{_LEFTOVER}{secrets.token_hex(8)}"
-    write_durable(staging, (json.dumps(asdict(move), sort_keys=True) + "\n").encode())
+def _move(files: Numbered, number: int, data: Any) -> Move:  # noqa: ANN401 - any JSON value
     try:
-        os.link(staging, folder / f"{number(move.number)}.json")
-    finally:
-        staging.unlink(missing_ok=True)
-    for place in (folder, folder.parent, folder.parent.parent):
-        sync_folder(place)
-
-
-def _entries(folder: Path) -> list[int]:
-    """Return the numbers of the moves, oldest first."""
-    try:
-        with os.scandir(folder) as entries:
-            stems = (entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))
-            return sorted(int(stem) for stem in stems if stem.isdigit())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _read(path: Path) -> Move:
-    try:
-        return Move(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        thing = f"alias entry '{path.parent.name}/{path.name}'"
-        raise PackageError(thing, "is not a move", fix="restore the file, or move it out of the folder") from error
+        return Move(**data)
+    except TypeError as error:
+        raise files.damaged(number) from error

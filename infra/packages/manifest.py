@@ -47,6 +47,15 @@ def verify_folder(folder: Path, name: str, version: str) -> tuple[str, dict[str,
     return model_file, files
 
 
+def manifest_digest(folder: Path) -> str:
+    """Return the identity of a package, so of everything in it, without reading more than its manifest.
+
+    Raises:
+        PackageError: there is no manifest.
+    """
+    return hashlib.sha256(_read(folder / MANIFEST, f"package folder {folder.name!r}", MANIFEST)).hexdigest()
+
+
 def _read_manifest(folder: Path, thing: str) -> tuple[bytes, dict[str, str], str]:
     """Return the manifest's bytes, its hash per file, and the name of the model file."""
     data = _read(folder / MANIFEST, thing, MANIFEST)

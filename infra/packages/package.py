@@ -23,6 +23,7 @@ Json = Mapping[str, Any]
 
 _EXTRA = "extra/"
 _DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
+_LATER = ("bounds", "curves")  # documents that older packages lack
 _ARRAYS = ("rows", "margins", "scores")
 
 
@@ -40,6 +41,8 @@ class PackageContents:
         metrics: the evaluation.
         fingerprint: identity of the data that it was trained on.
         about: whatever else is needed to train it again (code hash, library versions, times).
+        bounds: what must hold of its features and request fields (``skewless.bounds``).
+        curves: of the evaluation and the training, and how much each feature matters.
         extra: text files by name, for example the source of the transforms.
     """
 
@@ -52,6 +55,8 @@ class PackageContents:
     metrics: Json
     fingerprint: Json
     about: Json = field(default_factory=dict)
+    bounds: Json = field(default_factory=dict)
+    curves: Json = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
@@ -60,7 +65,7 @@ class PackageContents:
         Raises:
             PackageError: a name is taken twice or could leave the folder, or a value is not JSON.
         """
-        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in _DOCUMENTS}
+        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in (*_DOCUMENTS, *_LATER)}
         files["spec.json"] = _to_json("spec", self.spec.as_dict())
         files |= {f"reference_{name}.npy": _to_npy(getattr(self.reference, name)) for name in _ARRAYS}
         files |= {_EXTRA + check_file_name(name): text.encode() for name, text in self.extra.items()}
@@ -95,6 +100,8 @@ class Package:
     metrics: Json
     fingerprint: Json
     about: Json
+    bounds: Json
+    curves: Json
     extra: Mapping[str, str]
 
 
@@ -112,6 +119,7 @@ def open_package(root: Path, name: str, version: str) -> Package:
     folder = version_folder(root, name, version)
     model_file, files = verify_folder(folder, name, version)
     documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
+    documents |= {part: json.loads(files.get(f"{part}.json", b"{}")) for part in _LATER}
     return Package(
         path=folder,
         name=name,

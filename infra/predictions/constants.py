@@ -12,7 +12,7 @@ from infra.predictions.origin import Origin
 from infra.predictions.record import Source
 from infra.predictions.schema import FORMAT
 
-_WORDS = ("model", "version", "runtime_id", "plan_hash", "missing")
+_WORDS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
 
 
 class Constants:
@@ -47,6 +47,7 @@ class Constants:
             self._columns = {
                 **{name: cycled([getattr(origin, name)], n) for name in _WORDS},
                 "source": cycled([self._source], n),
+                "policy": _policies(origin.policy, n),
                 "tolerance": numbers(np.full(n, origin.tolerance)),
                 "transform_hashes": equal_lists(n, len(hashes), cycled(hashes, n)),
                 "format": numbers(np.full(n, FORMAT, dtype=np.uint8)),
@@ -55,3 +56,7 @@ class Constants:
                 "view": cycled([name for name, _ in self.views], n),
                 "hash": cycled([digest for _, digest in self.views], n),
             }
+
+
+def _policies(policy: int | None, n: int) -> pa.Array:
+    return pa.nulls(n, pa.int64()) if policy is None else numbers(np.full(n, policy, dtype=np.int64))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,16 +18,18 @@ from infra.predictions.schema import READ
 from skewless.errors import StoreError
 from skewless.rows import Versions
 from skewless.status import Int64Array, StatusArray
+from skewless.traffic import Role
 from skewless.vector import Matrix
 from skewless.windows.tiles import Slots
 
 _PIECE_ROWS = 50_000
-# What files of the first format lack, and what it was then.
+# What files of older formats lack, and what it was then.
 _ROWS = """
     SELECT * REPLACE (
         coalesce(asked_at, t) AS asked_at,
         coalesce(read_start, t) AS read_start,
         coalesce(source, 'entities') AS source,
+        coalesce(role, 'champion') AS role,
         coalesce(format, 1) AS format
     )
     FROM (
@@ -37,7 +40,9 @@ _ROWS = """
             NULL::BIGINT AS read_start,
             NULL::VARCHAR AS source,
             NULL::DOUBLE[] AS scores,
-            NULL::UTINYINT AS format
+            NULL::UTINYINT AS format,
+            NULL::VARCHAR AS role,
+            NULL::BIGINT AS policy
         WHERE false
     )
 """
@@ -74,6 +79,7 @@ class Logged:
         score: shape ``(n,)``: the largest of the outputs.
         scores: shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
         formats: of the files that they stand in.
+        roles: in which the version answered, or was scored besides.
         reads: per view; none of full vectors.
     """
 
@@ -92,44 +98,141 @@ class Logged:
     score: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
     formats: npt.NDArray[np.uint8]
+    roles: Sequence[Role]
     checksums: Int64Array
     reads: dict[str, LoggedRead]
 
 
-class PredictionLog:
-    """The prediction log of one project."""
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One prediction of the log.
 
-    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
-        self._files = [str(path) for path in sorted(folder.glob("*.parquet"))]
+    Args:
+        logged: its arrays, of one entry each.
+        facts: what the log says of it in one text or number, by column (``runtime_id``, ``missing``, ...).
+    """
+
+    of: ModelVersion
+    logged: Logged
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """How many predictions of one kind a file holds."""
+
+    file: str
+    of: ModelVersion
+    source: Source
+    role: Role
+    rows: int
+
+
+class PredictionLog:
+    """The prediction log of one project, as it is when this is made.
+
+    Args:
+        folder: with its files.
+        without: names of files that are left out.
+    """
+
+    def __init__(
+        self, folder: Path, connection: duckdb.DuckDBPyConnection, *, without: Collection[str] = frozenset()
+    ) -> None:
+        self._files = [str(path) for path in sorted(folder.glob("*.parquet")) if path.name not in without]
         self._connection = connection
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the files, in order."""
+        return [Path(file).name for file in self._files]
 
     def versions(self) -> list[ModelVersion]:
         """Return which model versions answered, in order."""
+        return sorted({share.of for share in self._shares}, key=lambda of: (of.model, of.version))
+
+    def pieces(self, of: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[Logged]:
+        """Yield the predictions of one model version in pieces of bounded size, each from one source.
+
+        A piece is in the order of times; so are the pieces where files do not overlap.
+
+        Args:
+            roles: those that are wanted; a shadow's predictions have the ids of what was answered.
+        """
+        query = f"""
+            SELECT * FROM ({_ROWS}) WHERE model = ? AND version = ? AND list_contains(?, role) AND source = ?
+            ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?
+        """
+        for source in get_args(Source):
+            chosen = [item for item in self._shares if item.of == of and item.source == source and item.role in roles]
+            for files, total in _grouped(chosen):
+                for offset in range(0, total, _PIECE_ROWS):
+                    parameters = [of.model, of.version, list(roles), source, offset]
+                    yield _logged(source, self._relation(query, parameters, files).to_arrow_table())
+
+    @cached_property
+    def _shares(self) -> list[_Share]:
+        """What each file holds, in the order of the files."""
         if not self._files:
             return []
-        query = f"SELECT DISTINCT model, version FROM ({_ROWS}) ORDER BY ALL"
-        return [ModelVersion(model=model, version=version) for model, version in self._rows(query, [])]
+        named = _ROWS.replace("union_by_name = true", "union_by_name = true, filename = true")
+        query = f"SELECT filename, model, version, source, role, count(*) FROM ({named}) GROUP BY ALL ORDER BY ALL"
+        return [
+            _Share(file=file, of=ModelVersion(model=model, version=version), source=source, role=role, rows=rows)
+            for file, model, version, source, role, rows in self._rows(query, [])
+        ]
 
-    def pieces(self, of: ModelVersion) -> Iterator[Logged]:
-        """Yield the predictions of one model version in pieces of bounded size, each from one source."""
-        condition = f"FROM ({_ROWS}) WHERE model = ? AND version = ? AND source = ?"
-        for source in get_args(Source):
-            parameters = [of.model, of.version, source]
-            total = self._rows(f"SELECT count(*) {condition}", parameters)[0][0]
-            query = f"SELECT * {condition} ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?"
-            for offset in range(0, total, _PIECE_ROWS):
-                yield _logged(source, self._relation(query, [*parameters, offset]).to_arrow_table())
+    def find(self, prediction: str) -> Entry | None:
+        """Return one prediction by its id, as it was answered; None if the log does not hold it.
+
+        Of all files the ids are read, and everything of those that have it: a shadow's may be another.
+        """
+        if not self._files:
+            return None
+        place = "SELECT DISTINCT filename FROM read_parquet(?, filename = true) WHERE id = ?"
+        files = [name for (name,) in self._rows(place, [prediction])]
+        if not files:
+            return None
+        table = self._relation(
+            f"SELECT * FROM ({_ROWS}) WHERE id = ? ORDER BY role = 'shadow' LIMIT 1", [prediction], files
+        ).to_arrow_table()
+        facts = {
+            name: table[name][0].as_py() for name in table.column_names if not pa.types.is_nested(table[name].type)
+        }
+        of = ModelVersion(model=facts["model"], version=facts["version"])
+        return Entry(of=of, logged=_logged(facts["source"], table), facts=facts)
 
     def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
         return self._relation(query, parameters).fetchall()
 
-    def _relation(self, query: str, parameters: list[Any]) -> duckdb.DuckDBPyRelation:
+    def _relation(self, query: str, parameters: list[Any], files: list[str] | None = None) -> duckdb.DuckDBPyRelation:
         try:
-            return self._connection.sql(query, params=[self._files, *parameters])
+            return self._connection.sql(query, params=[files or self._files, *parameters])
         except duckdb.Error as error:
             raise StoreError(
                 "prediction log", f"cannot be read: {error}", fix="remove or restore the damaged file"
             ) from error
+
+
+def _grouped(shares: Sequence[_Share]) -> Iterator[tuple[list[str], int]]:
+    """Yield neighbouring files that hold a piece together at most, or one that holds more, with their rows."""
+    group: list[str] = []
+    total = 0
+    for file, rows in _by_file(shares).items():
+        if group and total + rows > _PIECE_ROWS:
+            yield group, total
+            group, total = [], 0
+        group.append(file)
+        total += rows
+    if group:
+        yield group, total
+
+
+def _by_file(shares: Sequence[_Share]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for share in shares:
+        rows[share.file] = rows.get(share.file, 0) + share.rows
+    return rows
 
 
 def _logged(source: Source, table: pa.Table) -> Logged:
@@ -151,6 +254,7 @@ def _logged(source: Source, table: pa.Table) -> Logged:
         score=score,
         scores=score if table["scores"].null_count == n else _matrix(table["scores"]),
         formats=table["format"].to_numpy(),
+        roles=table["role"].to_pylist(),
         checksums=table["checksum"].to_numpy(),
         reads=_reads(_flat(table["reads"]), n),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 2  # files without the column are of the first format
+FORMAT = 3  # files without the column are of the first format; those of the second lack role and policy
 APPLIED = pa.struct([("partition", pa.int64()), ("seq", pa.int64())])
 READ = pa.struct(
     [
@@ -42,5 +42,7 @@ SCHEMA = pa.schema(
         ("scores", pa.list_(pa.float64())),
         ("format", pa.uint8()),
         ("checksum", pa.int64()),
+        ("role", pa.string()),
+        ("policy", pa.int64()),
     ]
 )

@@ -29,7 +29,7 @@ _PIECE_ROWS, _PIECE_RECORDS = 1_024, 512
 _PAUSE_SECONDS = 0.0005
 # What is the same in many rows. Of other columns a dictionary would only be tried, and given up.
 _REPEATED = (
-    *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing"),
+    *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
 )

@@ -17,6 +17,8 @@ from serving.access.gate import Access, OpenAccess
 from serving.access.middleware import AccessMiddleware
 from serving.events.routes import add_events
 from serving.events.sending import Events
+from serving.feedback.routes import add_feedback
+from serving.feedback.taking import Feedback
 from serving.http.error_schema import ERRORS
 from serving.http.hot_routes import HotRoutes, answer
 from serving.http.model_routes import add_models
@@ -44,6 +46,7 @@ class Serving:
         deadline_s: time limit of requests that set none, seconds; 0: none.
         ready: returns the reasons for not being ready; none: ready.
         events: takes events; None: they are refused.
+        feedback: takes outcomes of predictions; None: they are refused.
         siblings: the other workers; None: there are none, or this is the way in that they use.
         access: who may ask.
         local: whether only this machine can reach the server.
@@ -59,6 +62,7 @@ class Serving:
     deadline_s: float = 0.0
     ready: Callable[[], dict[str, str]] = field(default=dict)
     events: Events | None = None
+    feedback: Feedback | None = None
     siblings: Siblings | None = None
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
@@ -114,6 +118,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     app.include_router(oip_router(routes=routes, models=serving.models, shown=serving.shown, ready=serving.ready))
     app.include_router(repository_router(models=serving.models, metrics=serving.metrics, siblings=serving.siblings))
     add_events(app, serving.events)
+    add_feedback(app, serving.feedback)
     app.add_exception_handler(SkewlessError, _on_error)
     app.add_exception_handler(HTTPException, _on_refused)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)

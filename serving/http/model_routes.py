@@ -39,7 +39,10 @@ def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, m
         await tell_siblings(siblings)
         return _json({"swapped": swapped})
 
-    @app.post("/models/{name}/rollback", summary="Make the champion before this one champion again")
+    @app.post(
+        "/models/{name}/rollback",
+        summary="End a rollout under way, or make the champion before this one champion again",
+    )
     async def roll_back(name: str) -> Response:
         model = await models.roll_back(name, reason="rolled back over HTTP", now_us=clock.now_us())
         metrics.reloads(name).inc()
@@ -56,10 +59,12 @@ async def tell_siblings(siblings: Siblings | None) -> None:
 def describe(model: ServedModel, models: ModelTable) -> dict[str, Any]:
     """Return what clients may know of a model, as plain values."""
     plan, package = model.plan, model.package
+    routing = models.routing(model.name)
     return {
         "model": model.name,
         "version": model.version,
         "versions": models.open_versions(model.name),
+        "traffic": None if routing is None else routing.policy.as_dict(),
         "digest": package.digest,
         "algorithm": package.spec.algorithm,
         "task": package.spec.task,

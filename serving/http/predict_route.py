@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.access.gate import Access
 from serving.http.exchange import JSON, Exchange
 from serving.http.hot_routes import failed
-from serving.http.reply import plain_reply, predictions_json
+from serving.http.reply import mixed_json, plain_reply, predictions_json
 from serving.http.request_options import read_options
 from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
 from serving.prediction.answer import Answer
+from serving.prediction.joint import MixedAnswer
 from serving.prediction.predictor import Predictor
 from serving.prediction.question import NO_OPTIONS, Options, Question
 from skewless.clock import Clock
@@ -46,8 +47,11 @@ class Prediction(BaseModel):
 
     id: str
     score: float
+    version: str | None = Field(None, description="what answered the row, where several versions answer one request")
+    t_us: int | None = Field(None, description="the time of the row, where it is another than the request's")
     scores: list[float] | None = Field(None, description="of a model with several outputs: all of them")
     decision: str | None = Field(None, description="of a model with decisions: the one that the score leads to")
+    out_of_bounds: list[str] | None = Field(None, description="features and fields outside the model's bounds, if any")
     features: dict[str, float | None] | None = None
     views: dict[str, dict[str, Any]] | None = None
     contributions: dict[str, float | list[float]] | None = Field(None, description="by feature, and the bias")
@@ -57,7 +61,7 @@ class PredictReply(BaseModel):
     """What ``POST /predict`` answers."""
 
     model: str
-    version: str
+    version: str | None = Field(description="what answered; null: several versions did, and each row names its own")
     t: str = Field(description="the one time at which everything was evaluated, ISO 8601, UTC")
     t_us: int = Field(description="the same in microseconds since the epoch")
     log: str = Field(description="`required`: the log row is durable; `best_effort`: it is on its way")
@@ -122,6 +126,7 @@ class PredictRoute:
                 rows=rows,
                 columns=model.parser.rows(rows),
                 options=self._options(body),
+                routing=None if body.get("version") else self._models.routing(name),
             )
             if question.options.as_of is not None:
                 self._access.check(exchange.headers, "as_of")
@@ -138,7 +143,7 @@ class PredictRoute:
         began: float,
         features: bool,  # noqa: FBT001 - given by partial
         model: tuple[str, str],
-        answer: Answer | SkewlessError,
+        answer: Answer | MixedAnswer | SkewlessError,
     ) -> None:
         if isinstance(answer, SkewlessError):
             self._refuse(exchange, answer, model)
@@ -153,10 +158,14 @@ class PredictRoute:
             return NO_OPTIONS
         return read_options(body, now_us=self._clock.now_us(), loop_s=self._now(), deadline_s=self._deadline_s)
 
-    def _reply(self, exchange: Exchange, answer: Answer, began: float, *, features: bool) -> None:
+    def _reply(self, exchange: Exchange, answer: Answer | MixedAnswer, began: float, *, features: bool) -> None:
         start = time.perf_counter()
-        body = None if features else plain_reply(answer)
-        exchange.reply(200, body or orjson.dumps(predictions_json(answer, features=features)), JSON)
+        if isinstance(answer, MixedAnswer):
+            body = orjson.dumps(mixed_json(answer, features=features))
+        else:
+            plain = None if features else plain_reply(answer)
+            body = plain or orjson.dumps(predictions_json(answer, features=features))
+        exchange.reply(200, body, JSON)
         now = time.perf_counter()
         self._encode.observe(now - start)
         self._metrics.seconds.observe(now - began)

@@ -10,6 +10,7 @@ from typing import Any
 from serving.events.bodies import TooLongError
 from serving.events.sending import SOURCE
 from serving.prediction.answer import Answer
+from serving.prediction.joint import MixedAnswer
 from skewless.clock import from_us
 from skewless.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
 from skewless.status import Status
@@ -27,6 +28,11 @@ def predictions_json(answer: Answer, *, features: bool) -> dict[str, Any]:
     if decisions is not None:
         for item, decision in zip(items, decisions, strict=True):
             item["decision"] = decision
+    outside = answer.out_of_bounds
+    if outside is not None:
+        for item, names in zip(items, outside, strict=True):
+            if names:
+                item["out_of_bounds"] = names
     if features:
         for item, more in zip(items, _explained(answer), strict=True):
             item.update(more)
@@ -44,13 +50,34 @@ def predictions_json(answer: Answer, *, features: bool) -> dict[str, Any]:
     }
 
 
+def mixed_json(mixed: MixedAnswer, *, features: bool) -> dict[str, Any]:
+    """Return the reply where several versions answered: each row names its own, and its time where they differ."""
+    items: list[dict[str, Any]] = [{}] * mixed.n
+    for answer, rows in zip(mixed.parts, mixed.rows, strict=True):
+        more = {"version": answer.model.version} | ({"t_us": answer.t} if answer.t != mixed.t else {})
+        for item, row in zip(predictions_json(answer, features=features)["predictions"], rows, strict=True):
+            items[row] = item | more
+    first = mixed.parts[0]
+    return {
+        "model": first.model.name,
+        "version": None,
+        "t": _iso(mixed.t),
+        "t_us": mixed.t,
+        "log": "required" if all(part.log == "required" for part in mixed.parts) else "best_effort",
+        "degraded": mixed.degraded,
+        "predictions": items,
+    }
+
+
 def plain_reply(answer: Answer) -> bytes | None:
     """Return the JSON of the reply where nothing but scores was asked for; None: use ``predictions_json``.
 
     A float is written as the shortest text that reads back as the same bits.
     """
     scored = answer.scored
-    if scored.scores.ndim != 1 or scored.contributions is not None or scored.model.package.spec.decisions:
+    if scored.scores.ndim != 1 or scored.contributions is not None or scored.outside is not None:
+        return None
+    if scored.model.package.spec.decisions:
         return None
     shown = [
         f'{{"id":"{scored.ids[i]}","score":{score!r}}}'

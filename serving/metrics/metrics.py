@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from infra.alerts import Alert
+from infra.last_freshness import Freshness
 from infra.last_parity import LastParity
 from infra.runtimes.certification import Certificate
 from serving.metrics.family import Family, Series
@@ -14,6 +16,7 @@ from serving.metrics.series import Buckets, Count, Gauge
 _STAGE_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1_024, 4_096, 16_384)
+_DISTANCES = (1e-6, 1e-4, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 10, 100)
 _AGES = (0.1, 1, 10, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
 
 
@@ -21,12 +24,20 @@ class Metrics:
     """All that one server measures. A series is called with its labels; one without labels is there at once.
 
     Args:
-        parity: returns the last verdict of parity on each view, asked for whenever the metrics are read.
+        parity: returns the last verdict of parity on each view; like the others, asked whenever the metrics are read.
+        alerts: returns the open alerts.
+        freshness: returns how new the data of each view was when it was last looked at.
     """
 
-    def __init__(self, parity: Callable[[], Iterable[LastParity]] = tuple) -> None:
-        self._parity = parity
+    def __init__(
+        self,
+        parity: Callable[[], Iterable[LastParity]] = tuple,
+        alerts: Callable[[], Iterable[Alert]] = tuple,
+        freshness: Callable[[], Iterable[Freshness]] = tuple,
+    ) -> None:
+        self._parity, self._alerts, self._freshness = parity, alerts, freshness
         self._causes: set[tuple[str, str]] = set()  # shown as 0 once they are gone
+        self._alerted: set[tuple[str, str, str]] = set()  # as above
         self._families: list[Family[Series]] = []
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -34,6 +45,7 @@ class Metrics:
         self._add_batches()
         self._add_features()
         self._add_models()
+        self._add_traffic()
         self._add_server()
 
     @property
@@ -56,6 +68,7 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         self._show_parity()
+        self._show_alerts()
         lines = [line for family in self._families for line in family.lines()]
         return "\n".join([*lines, ""]).encode() + generate_latest(self._process)
 
@@ -70,6 +83,9 @@ class Metrics:
         )
         self.in_flight = self._gauge("skewless_requests_in_flight", "Requests taken and not yet answered")()
         self.rows = self._counter("skewless_predictions", "Predicted rows", "model", "version")
+        self.out_of_bounds = self._counter(
+            "skewless_out_of_bounds", "Values outside the model's bounds", "model", "version", "feature"
+        )
 
     def _add_batches(self) -> None:
         self.batch_requests = self._histogram("skewless_batch_requests", "Requests read and scored at once", _SIZES)()
@@ -92,6 +108,9 @@ class Metrics:
             "cause",
         )
         self.compared = self._gauge("skewless_parity_compared", "Entities that parity last compared", "view")
+        self.newest_event = self._gauge(
+            "skewless_view_newest_event_seconds", "Time of a view's newest event when it was last looked at", "view"
+        )
 
     def _add_models(self) -> None:
         labels = ("model", "version", "runtime")
@@ -104,7 +123,25 @@ class Metrics:
         )
         self.reloads = self._counter("skewless_model_reloads", "Models swapped in", "model")
 
+    def _add_traffic(self) -> None:
+        arm = ("model", "version", "role")
+        self.arm_requests = self._counter("skewless_arm_requests", "Requests under a traffic policy, by role", *arm)
+        self.arm_failures = self._counter("skewless_arm_failures", "Those that the server failed on", *arm)
+        self.shadow_skipped = self._counter(
+            "skewless_shadow_skipped", "Rows that a shadow did not score", "model", "version", "reason"
+        )
+        self.shadow_difference = self._histogram(
+            "skewless_shadow_difference", "Size of a shadow's distance from the answer", _DISTANCES, "model", "version"
+        )
+        self.traffic_policy = self._gauge("skewless_traffic_policy", "Number of the policy in force; 0: none", "model")
+        self.traffic_share = self._gauge("skewless_traffic_share", "Share that the challenger answers", "model")
+        self.traffic_refused = self._gauge(
+            "skewless_traffic_refused", "1 where the newest policy cannot come into force", "model"
+        )
+
     def _add_server(self) -> None:
+        self.alert = self._gauge("skewless_alert", "1 while an alert is open", "name", "severity", "subject")
+        self.feedback = self._counter("skewless_feedback", "Outcomes taken to the outcome log", "by", "kind")
         self.dropped = self._counter("skewless_log_dropped", "Predictions that the log could not keep", "reason")
         self.restarts = self._counter("skewless_worker_restarts", "Workers that died and were started again")()
         self.unanswered = self._counter("skewless_workers_unanswered", "Times that a worker did not tell another")()
@@ -132,3 +169,12 @@ class Metrics:
             self.mismatches(view, cause).set(found.get((view, cause), 0))
         for verdict in verdicts:
             self.compared(verdict.view).set(verdict.compared)
+
+    def _show_alerts(self) -> None:
+        found = {(alert.name, alert.severity, alert.subject) for alert in self._alerts()}
+        self._alerted |= found
+        for labels in self._alerted:
+            self.alert(*labels).set(labels in found)
+        for item in self._freshness():
+            if item.newest_us is not None:
+                self.newest_event(item.view).set(item.newest_us / 1e6)

@@ -23,6 +23,8 @@ class ModelCounts:
         self._degraded = metrics.requests(*labels, "degraded")
         self._rows = metrics.rows(*labels)
         self._views = [ViewCounts(metrics, view.name) for view in model.plan.all_views]
+        bounded = model.bounds.names if model.bounds is not None else ()
+        self._outside = [metrics.out_of_bounds(*labels, name) for name in bounded]
         self._limits: list[int] = model.freshness_us.tolist()
         self._limited = any(self._limits)  # without limits nothing is stale
 
@@ -30,6 +32,9 @@ class ModelCounts:
         """Count the rows that were scored together, for so many requests."""
         (self._degraded if scored.degraded else self._ok).inc(requests)
         self._rows.inc(len(scored.ids))
+        if scored.outside is not None:
+            for count, n in zip(self._outside, scored.outside.sum(axis=0).tolist(), strict=True):
+                count.inc(n)
         looked_up = scored.looked_up
         if looked_up is None:
             return

@@ -14,9 +14,12 @@ from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
 from infra.served_model import ServedModel
+from infra.traffic import versions_of
 from serving.metrics.metrics import Metrics
 from serving.models.loader import ModelLoader
+from serving.models.routes import Routes
 from serving.models.wanted import FILE, Wanted, WantedFile
+from serving.prediction.routing import Routing
 from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError, StoreError
 
 CHAMPION = "champion"
@@ -26,7 +29,7 @@ _log = structlog.get_logger()
 
 
 class ModelTable:
-    """Holds the champion of each model, the champions before it, and versions that somebody asked for.
+    """Holds the champion of each model, the champions before it, what its traffic policy needs, and what was asked for.
 
     A version stays open until it is dropped and the last request let go of it.
 
@@ -45,6 +48,7 @@ class ModelTable:
         self._wishes = Wanted()
         self._metrics = metrics or Metrics()
         self._keep = keep
+        self.routes = Routes(self._packages, self._metrics)
         self._champions: dict[str, str] = {}
         self._open: dict[str, dict[str, ServedModel]] = {}
         self._refused: dict[str, str] = {}
@@ -97,6 +101,10 @@ class ModelTable:
             )
         return model
 
+    def routing(self, name: str) -> Routing | None:
+        """Return how the requests to a model are shared out; None: its champion answers all."""
+        return self.routes.get(name)
+
     async def load(self) -> None:
         """Open every champion, and what is wanted besides.
 
@@ -117,6 +125,7 @@ class ModelTable:
             if name not in wanted.unloaded:
                 await self._crown(name, version)
         await self._open_pinned(wanted)
+        await self._route_all()
 
     async def refresh(self) -> list[str]:
         """Swap in champions that moved, open and drop what is wanted so; return the models swapped.
@@ -127,6 +136,7 @@ class ModelTable:
             wanted = self._wishes_now()
             swapped = [name for name in self.names() if await self._refreshed(name, wanted)]
             await self._open_pinned(wanted)
+            await self._route_all()
             for model in (model for versions in self._open.values() for model in versions.values()):
                 with contextlib.suppress(StoreError):  # requests say so themselves
                     await self._loader.look(model)
@@ -175,7 +185,7 @@ class ModelTable:
             self._drop_model(name)
 
     async def roll_back(self, name: str, *, reason: str, now_us: int) -> ServedModel:
-        """Make the champion before the present one champion again; return it.
+        """End a rollout under way, or else make the champion before this one champion again; return the champion.
 
         Raises:
             RequestError: the model is not served.
@@ -183,7 +193,10 @@ class ModelTable:
         """
         self.get(name)
         moves = self._aliases.backwards(name, CHAMPION)
-        holder = next(moves).to
+        last = next(moves)
+        holder = last.to
+        if self.routes.end(name, holder, moves=last.number, reason=reason, now_us=now_us):
+            return self._open[name][self._champions[name]]
         before = next((move.to for move in moves if move.to != holder), None)
         if before is None:
             raise ConflictError(
@@ -235,9 +248,37 @@ class ModelTable:
                 except SkewlessError as error:
                     self._note(f"{name} {version}", error)
 
+    async def _route_all(self) -> None:
+        for name, champion in list(self._champions.items()):
+            thing = f"{name} traffic"
+            try:
+                if await self._route(name, champion):
+                    self._refused.pop(thing, None)
+            except SkewlessError as error:
+                self._note(thing, error)
+            self.routes.refused(name, refused=thing in self._refused)
+
+    async def _route(self, name: str, champion: str) -> bool:
+        """Put a new policy in force, once all that it needs is open; return whether none is left to be."""
+        before = self.routes.versions(name)
+        policy = self.routes.due(name, champion)
+        if policy is not None:
+            needed = versions_of(policy)
+            if any(self._waits(name, version) for version in needed):
+                return False
+            models = {}
+            for version in needed:
+                with self._remembered(name, version):
+                    models[version] = await self._opened(name, version)
+            self.routes.enforce(name, policy, models)
+        if self.routes.versions(name) != before:
+            self._drop_old(name)
+        return True
+
     async def _crown(self, name: str, version: str) -> ServedModel:
         model = await self._opened(name, version)
         self._champions[name] = version
+        self.routes.crowned(name, version)
         self._drop_old(name)
         return model
 
@@ -250,17 +291,20 @@ class ModelTable:
         return model
 
     def _drop_old(self, name: str) -> None:
-        """Close what is neither pinned nor among the champions to be kept."""
-        kept = {self._champions[name]}
+        """Close what is neither pinned, nor needed by a policy, nor among the champions to be kept."""
+        champions = {self._champions[name]}
         for move in self._aliases.backwards(name, CHAMPION):
-            if len(kept) == self._keep:
+            if len(champions) == self._keep:
                 break
-            kept.add(move.to)
-        for version in self._open[name].keys() - kept - self._wishes_now().versions(name):
+            champions.add(move.to)
+        for version in (
+            self._open[name].keys() - champions - self.routes.versions(name) - self._wishes_now().versions(name)
+        ):
             self._drop(name, version)
 
     def _drop_model(self, name: str) -> None:
         self._champions.pop(name, None)
+        self.routes.drop(name)
         for version in self.open_versions(name):
             self._drop(name, version)
         self._open.pop(name, None)

@@ -17,12 +17,13 @@ from serving.models.table import ModelTable
 from serving.oip.compression import deflated, inflated
 from serving.oip.inputs import question_of
 from serving.oip.models import OipModel, OipModels
-from serving.oip.outputs import asked_outputs, outputs_of
+from serving.oip.outputs import asked_outputs, is_wide, outputs_of
 from serving.oip.reply import encode_reply
 from serving.oip.request import InferRequest, parse_request
 from serving.prediction.answer import Answer
+from serving.prediction.joint import MixedAnswer
 from serving.prediction.predictor import Predictor
-from serving.prediction.question import Options
+from serving.prediction.question import Options, Question
 from skewless.clock import Clock
 from skewless.errors import RequestError, SkewlessError
 
@@ -94,16 +95,13 @@ class InferRoute:
         try:
             self._access.allow(exchange.headers, "predict")
             self._predictor.admission.check()
-            model = self._model(exchange.path)
-            self._ask(exchange, model, began)
+            name, version = _named(exchange.path)
+            model = self._models.get(name, version)
+            self._ask(exchange, model, began, routed=version is None)
         except SkewlessError as error:
             self._refuse(exchange, error, model, began)
 
-    def _model(self, path: str) -> ServedModel:
-        name, _, version = path[len(_START) : -len(_END)].partition("/versions/")
-        return self._models.get(name, version or None)
-
-    def _ask(self, exchange: Exchange, model: ServedModel, began: float) -> None:
+    def _ask(self, exchange: Exchange, model: ServedModel, began: float, *, routed: bool) -> None:
         headers = _headers(exchange)
         body = inflated(exchange.body, headers.encoding, self._body_bytes) if headers.encoding else exchange.body
         request = parse_request(body, headers.json_length)
@@ -113,9 +111,23 @@ class InferRoute:
         if options.as_of is not None:
             self._access.check(exchange.headers, "as_of")
         question = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
+        if routed:
+            question = self._routed(question, outputs)
         asked = _Asked(began, headers.accepted, request.id, shown, outputs)
         self._parse.observe(time.perf_counter() - began)
         self._predictor.ask(question, lambda answer: self._answered(exchange, asked, model, answer))
+
+    def _routed(self, question: Question, outputs: Mapping[str, bool]) -> Question:
+        """Return a question as the model's traffic policy has it answered.
+
+        The champion alone answers whole vectors, and those who want features while the versions' features differ.
+        """
+        routing = self._models.routing(question.model.name)
+        if routing is None or question.columns is None:
+            return question
+        if not routing.same_features and any(map(is_wide, outputs)):
+            return question
+        return question._replace(routing=routing)
 
     def _options(self, request: InferRequest, *, contributions: bool) -> Options:
         values = request.parameters
@@ -134,15 +146,17 @@ class InferRoute:
             timeout="timeout",
         )
 
-    def _answered(self, exchange: Exchange, asked: _Asked, model: ServedModel, answer: Answer | SkewlessError) -> None:
+    def _answered(
+        self, exchange: Exchange, asked: _Asked, model: ServedModel, answer: Answer | MixedAnswer | SkewlessError
+    ) -> None:
         if isinstance(answer, SkewlessError):
             self._refuse(exchange, answer, model, asked.began)
             return
         handled(lambda way: self._reply(way, asked, answer), exchange)
 
-    def _reply(self, exchange: Exchange, asked: _Asked, answer: Answer) -> None:
+    def _reply(self, exchange: Exchange, asked: _Asked, answer: Answer | MixedAnswer) -> None:
         start = time.perf_counter()
-        head = asked.shown.signature.head(asked.request_id, answer.t, degraded=answer.degraded)
+        head = self._head(asked, answer)
         body, json_length = encode_reply(head, outputs_of(asked.shown.signature, answer, asked.outputs))
         headers = JSON if json_length is None else (*_BINARY, (b"inference-header-content-length", b"%d" % json_length))
         if asked.accepted:
@@ -152,7 +166,14 @@ class InferRoute:
         now = time.perf_counter()
         self._encode.observe(now - start)
         self._metrics.seconds.observe(now - asked.began)
-        asked.shown.tally.answer(answer, now - asked.began)
+        for part in answer.parts if isinstance(answer, MixedAnswer) else (answer,):
+            self._shown.of(part.model).tally.answer(part, now - asked.began)
+
+    def _head(self, asked: _Asked, answer: Answer | MixedAnswer) -> bytes:
+        if isinstance(answer, MixedAnswer):
+            versions = [part.model.version for part in answer.parts]
+            return asked.shown.signature.mixed_head(asked.request_id, answer.t, versions, degraded=answer.degraded)
+        return self._shown.of(answer.model).signature.head(asked.request_id, answer.t, degraded=answer.degraded)
 
     def _refuse(self, exchange: Exchange, error: SkewlessError, model: ServedModel | None, began: float) -> None:
         names = ("unknown", "") if model is None else (model.name, model.version)
@@ -165,6 +186,12 @@ class InferRoute:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop.time()
+
+
+def _named(path: str) -> tuple[str, str | None]:
+    """Return the model and the version of a path; None: it names none."""
+    name, _, version = path[len(_START) : -len(_END)].partition("/versions/")
+    return name, version or None
 
 
 def _headers(exchange: Exchange) -> _Headers:

@@ -12,6 +12,7 @@ from serving.oip.reply import Output
 from serving.oip.request import InferRequest
 from serving.oip.signature import Signature
 from serving.prediction.answer import Answer
+from serving.prediction.joint import MixedAnswer
 from skewless.errors import RequestError
 from skewless.status import Status
 
@@ -32,11 +33,27 @@ def asked_outputs(signature: Signature, request: InferRequest) -> Mapping[str, b
     return request.outputs
 
 
-def outputs_of(signature: Signature, answer: Answer, asked: Mapping[str, bool]) -> list[Output]:
+def outputs_of(signature: Signature, answer: Answer | MixedAnswer, asked: Mapping[str, bool]) -> list[Output]:
     """Return the tensors of a reply, in the order in which they were asked for."""
     return [
-        Output(name, signature.outputs[name].datatype, _ARRAYS[name](answer), binary) for name, binary in asked.items()
+        Output(name, signature.outputs[name].datatype, _array(name, answer), binary) for name, binary in asked.items()
     ]
+
+
+def is_wide(name: str) -> bool:
+    """Say whether an output has a column for each feature or view: two versions may differ in them."""
+    return name.startswith("feature_") or name == "contributions"
+
+
+def _array(name: str, answer: Answer | MixedAnswer) -> npt.NDArray[Any]:
+    """Return an output; of several parts all rows in the order of the request."""
+    if not isinstance(answer, MixedAnswer):
+        return _ARRAYS[name](answer)
+    parts = [_ARRAYS[name](part) for part in answer.parts]
+    whole = np.empty((answer.n, *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for part, rows in zip(parts, answer.rows, strict=True):
+        whole[list(rows)] = part
+    return whole
 
 
 def _decisions(answer: Answer) -> npt.NDArray[Any]:
@@ -44,6 +61,10 @@ def _decisions(answer: Answer) -> npt.NDArray[Any]:
     if found is None:
         raise TypeError(answer)  # the signature of such a model has no such output
     return _bytes(found)
+
+
+def _out_of_bounds(answer: Answer) -> npt.NDArray[Any]:
+    return _bytes([",".join(names) for names in answer.out_of_bounds or [[]] * answer.n])
 
 
 def _contributions(answer: Answer) -> npt.NDArray[np.float64]:
@@ -62,10 +83,12 @@ def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
 _ARRAYS: Mapping[str, Callable[[Answer], npt.NDArray[Any]]] = {
     "score": lambda answer: answer.scores,
     "decision": _decisions,
+    "version": lambda answer: _bytes([answer.model.version] * answer.n),
     "prediction_id": lambda answer: _bytes(answer.ids),
     "feature_values": lambda answer: answer.matrix,
     "feature_age_s": lambda answer: answer.ages_s,
     "feature_status": lambda answer: _STATUS[answer.status],
     "feature_stale": lambda answer: answer.stale,
     "contributions": _contributions,
+    "out_of_bounds": _out_of_bounds,
 }

@@ -53,8 +53,11 @@ class Signature:
         self.views = tuple(view.name for view in plan.all_views)
         self.inputs = [TensorType(name, _OF_COLUMN[column.dtype], (_ANY,)) for name, column in self.columns.items()]
         self.vectors = TensorType(FEATURES, FP64, (_ANY, len(self.labels)))
-        self.outputs = self._outputs(model.runtime.n_outputs, decides=bool(spec.decisions or spec.classes))
+        self.outputs = self._outputs(
+            model.runtime.n_outputs, decides=bool(spec.decisions or spec.classes), bounded=model.bounds is not None
+        )
         self.usual = ("score", "decision") if "decision" in self.outputs else ("score",)
+        self.name = model.name
         names = orjson.dumps({"model_name": model.name, "model_version": model.version})
         lineage = orjson.dumps({"model_version": model.version, "plan_hash": plan.hash, "log": spec.log})
         self._head = names[:-1]
@@ -70,7 +73,18 @@ class Signature:
         flag = b"true" if degraded else b"false"
         return b'%b%b%b,"t_us":%d,"degraded":%b},' % (self._head, name, self._lineage, t, flag)
 
-    def _outputs(self, n_scores: int, *, decides: bool) -> dict[str, TensorType]:
+    def mixed_head(self, request_id: str | None, t: int, versions: Sequence[str], *, degraded: bool) -> bytes:
+        """Return a reply of several versions up to its outputs.
+
+        Args:
+            t: microseconds.
+            versions: that answered, each once.
+        """
+        named: dict[str, Any] = {"model_name": self.name} | ({} if request_id is None else {"id": request_id})
+        parameters = {"model_versions": ",".join(versions), "t_us": t, "degraded": degraded}
+        return orjson.dumps(named | {"parameters": parameters})[:-1] + b","
+
+    def _outputs(self, n_scores: int, *, decides: bool, bounded: bool) -> dict[str, TensorType]:
         wide = () if n_scores == 1 else (n_scores,)
         n_features, n_views = len(self.labels), len(self.views)
         found: Sequence[TensorType] = (
@@ -82,5 +96,8 @@ class Signature:
             TensorType("feature_status", BYTES, (_ANY, n_views)),
             TensorType("feature_stale", BOOL, (_ANY, n_views)),
             TensorType("contributions", FP64, (_ANY, *wide, n_features + 1)),
+            TensorType("out_of_bounds", BYTES, (_ANY,)),
+            TensorType("version", BYTES, (_ANY,)),
         )
-        return {tensor.name: tensor for tensor in found if decides or tensor.name != "decision"}
+        absent = {name for name, there in (("decision", decides), ("out_of_bounds", bounded)) if not there}
+        return {tensor.name: tensor for tensor in found if tensor.name not in absent}

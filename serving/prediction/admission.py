@@ -35,6 +35,11 @@ class Admission:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
+    @property
+    def late(self) -> bool:
+        """Whether the event loop does not keep up with what was taken."""
+        return self._room < self._most
+
     def check(self) -> None:
         """Say whether one more request would be taken; worth asking before it is read.
 

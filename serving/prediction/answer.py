@@ -32,6 +32,8 @@ class Scored:
         looked_up: what the views answered; None: the callers sent whole vectors.
         degraded: a view did not answer and nulls were scored.
         contributions: shape ``(n, n_features + 1)``, the bias last, or ``(n, k, n_features + 1)``; None: not asked for.
+        outside: where values lie outside the model's bounds, shape ``(n, n_bounds)`` (``BoundsCheck.names``); None:
+            nowhere.
     """
 
     model: ServedModel
@@ -42,6 +44,7 @@ class Scored:
     looked_up: ServiceVectors | None
     degraded: bool
     contributions: npt.NDArray[np.float64] | None = None
+    outside: BoolArray | None = None
 
     @cached_property
     def status(self) -> StatusArray:
@@ -131,6 +134,17 @@ class Answer(NamedTuple):
         """What each feature added to the margin, the bias last; None: not asked for."""
         found = self.scored.contributions
         return None if found is None else found[self.start : self.stop]
+
+    @property
+    def out_of_bounds(self) -> list[list[str]] | None:
+        """Names of what lies outside the model's bounds, by row; None: nothing of what was scored together does."""
+        bounds, outside = self.model.bounds, self.scored.outside
+        if bounds is None or outside is None:
+            return None
+        return [
+            [name for name, broken in zip(bounds.names, row, strict=True) if broken]
+            for row in outside[self.start : self.stop].tolist()
+        ]
 
     @property
     def status(self) -> StatusArray:

@@ -35,7 +35,7 @@ class BatchQueue(Generic[T]):
     def __init__(self, work: Callable[[list[T]], Awaitable[None]], most: int) -> None:
         self._work = work
         self._most = most
-        self._waiting: deque[T] = deque()
+        self._waiting: deque[tuple[T, ...]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._begun = 0.0
@@ -43,9 +43,9 @@ class BatchQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, item: T) -> None:
-        """Take an item; call it from the event loop."""
-        self._waiting.append(item)
+    def put(self, *items: T) -> None:
+        """Take items that are to be in one batch, as one; call it from the event loop."""
+        self._waiting.append(items)
         if not self._running:
             self._start()
         elif self._timer is None:
@@ -89,9 +89,10 @@ class BatchQueue(Generic[T]):
         self._look_at(self._begun + _PATIENCE_S)
 
     def _next(self) -> list[T]:
-        batch, rows = [], 0
+        batch: list[T] = []
+        rows = 0
         while self._waiting and rows < self._most:
-            item = self._waiting.popleft()
-            batch.append(item)
-            rows += item.n
+            for item in self._waiting.popleft():
+                batch.append(item)
+                rows += item.n
         return batch

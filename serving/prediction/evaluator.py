@@ -20,9 +20,12 @@ from serving.metrics.metrics import Metrics
 from serving.metrics.model_counts import ModelCounts
 from serving.prediction.afterwards import Afterwards
 from serving.prediction.answer import Answer, Scored
+from serving.prediction.bounds import outside_bounds, refused_value
 from serving.prediction.feature_reads import FeatureReads, Stored
 from serving.prediction.record import Times, record_of
+from serving.prediction.refusals import fail, incomplete, refuse, too_old
 from serving.prediction.scoring import Scoring, Values
+from serving.prediction.shadows import Shadows
 from serving.prediction.ticket import Group, Ticket, grouped
 from skewless.clock import Clock
 from skewless.errors import DeadlineError, SkewlessError, StoreError
@@ -35,6 +38,7 @@ class Evaluator:
     """Answers batches of tickets; no batch raises.
 
     Args:
+        shadows: score besides what was answered under a traffic policy.
         log: where predictions are kept; None: nowhere.
     """
 
@@ -43,6 +47,7 @@ class Evaluator:
         *,
         reads: FeatureReads,
         scoring: Scoring,
+        shadows: Shadows,
         clock: Clock,
         log: PredictionWriter | None,
         metrics: Metrics,
@@ -50,6 +55,7 @@ class Evaluator:
         self.skew_us = 0
         self._reads = reads
         self._scoring = scoring
+        self._shadows = shadows
         self._clock = clock
         self._log = log
         self._metrics = metrics
@@ -68,14 +74,14 @@ class Evaluator:
         groups = [group for group in grouped(tickets, _floor(now_us)) if self._guarded(group, lambda g: g.names)]
         began = time.perf_counter()
         try:
-            stored = await self._read(groups, now_us)
+            stored = await self._read([*groups, *self._shadows.beside(groups)], now_us)
         except StoreError as error:
             for group in groups:
                 self._guarded(group, lambda g, error=error: self._without_store(g, now_us, error))  # type: ignore[misc]
             return
         except Exception as error:  # noqa: BLE001 - as in _guarded
             for group in groups:
-                _fail(group, error)
+                fail(group, error)
             return
         self._redis.observe(time.perf_counter() - began)
         for group in groups:
@@ -101,7 +107,7 @@ class Evaluator:
         )
         now_us = self._clock.now_us()
         if not ticket.waits or question.vectors is not None or question.options.contributions:
-            ticket.settle(error)
+            refuse(ticket, error)
             return
         for group in grouped([ticket], _floor(now_us)):
             self._guarded(group, lambda g: self._without_store(g, now_us, error))
@@ -111,6 +117,7 @@ class Evaluator:
         while self._beside:
             await asyncio.wait(self._beside)
         self._afterwards.run()
+        await self._shadows.close()
 
     def _begin(self, tickets: Sequence[Ticket]) -> int:
         now = time.perf_counter()
@@ -130,9 +137,10 @@ class Evaluator:
         group, reader = group.waiting, group.model.reader
         if not group.tickets:
             return
+        group.stored = stored
         lost = stored.lost.intersection(reader.markers) if stored.lost else stored.lost
         if lost and group.model.package.spec.missing == "refuse":
-            raise _incomplete(group.model, lost)
+            raise incomplete(group.model, lost)
         values = stored.values
 
         def vectors_of(group: Group) -> ServiceVectors:
@@ -187,7 +195,7 @@ class Evaluator:
                 group.model, matrix, contributions=group.contributions
             )
         except Exception as error:  # noqa: BLE001 - as in _guarded
-            _fail(group, error)
+            fail(group, error)
             return
         self._predict.observe(time.perf_counter() - began)
         scored = self._scored(group, vectors, matrix, scores, degraded=degraded, contributions=contributions)
@@ -212,42 +220,52 @@ class Evaluator:
             looked_up=vectors,
             degraded=degraded,
             contributions=contributions,
+            outside=outside_bounds(group, matrix),
         )
 
     def _finish(self, group: Group, scored: Scored, times: Times) -> None:
         """Reply, then log; or where the log is required, the other way round."""
         if self._log is None:
-            self._reply(group, scored)
+            self._reply(group, scored, times)
             return
         if scored.model.package.spec.log == "required":
-            record = record_of(scored, group.rows, times, self.skew_us)
+            record = record_of(scored, group.origin, group.rows, times, self.skew_us)
             group.take()
             written = asyncio.wrap_future(self._log.require(record))
-            self._start(self._reply_when(written, group, scored))
+            self._start(self._reply_when(written, group, scored, times))
             return
-        self._reply(group, scored)
+        self._reply(group, scored, times)
         self._later(group, partial(self._offer, self._log, group, scored, times))
 
     def _offer(self, log: PredictionWriter, group: Group, scored: Scored, times: Times) -> None:
-        log.offer(record_of(scored, group.rows, times, self.skew_us))
+        log.offer(record_of(scored, group.origin, group.rows, times, self.skew_us))
 
-    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: Scored) -> None:
+    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: Scored, times: Times) -> None:
         try:
             await written
         except StoreError as error:
-            _settle(group, error)
+            fail(group, error)
             return
-        self._guarded(group, lambda g: self._reply(g, scored))
+        self._guarded(group, lambda g: self._reply(g, scored, times))
 
-    def _reply(self, group: Group, scored: Scored) -> None:
-        start = answered = 0
+    def _reply(self, group: Group, scored: Scored, times: Times) -> None:
+        start, answered = 0, []
         for ticket in group.tickets:
             stop = start + ticket.n
             answer = Answer(scored, start, stop, ticket.question.options.max_age_us)
-            refusal = None if answer.max_age_us is None else _too_old(answer)
-            answered += ticket.settle(refusal or answer) and refusal is None
+            old = None if answer.max_age_us is None else too_old(answer)
+            refusal = None if scored.outside is None else refused_value(answer)
+            if refusal is not None:
+                refuse(ticket, refusal)
+            elif ticket.settle(old or answer) and old is None:
+                answered.append(ticket)
             start = stop
-        self._later(group, partial(self._count, scored, answered))
+        self._later(group, partial(self._count, scored, len(answered)))
+        if group.arm is not None:
+            now = time.perf_counter()
+            group.arm.counts.count(scored, len(answered), [now - ticket.began for ticket in answered])
+            if group.arm.shadows:
+                self._later(group, partial(self._shadows.put, group, scored, times, self.skew_us))
 
     def _count(self, scored: Scored, answered: int) -> None:
         counts = self._counts.get(scored.model)
@@ -267,7 +285,7 @@ class Evaluator:
         try:
             work(group)
         except Exception as error:  # noqa: BLE001 - a defect: those who wait must hear of it, and other groups must not
-            _fail(group, error)
+            fail(group, error)
             return False
         return True
 
@@ -279,37 +297,3 @@ class Evaluator:
 
 def _floor(now_us: int) -> int:
     return now_us // _MILLISECOND * _MILLISECOND
-
-
-def _fail(group: Group, error: Exception) -> None:
-    """Tell all who wait why there is no answer; what is no error of ours is logged, it is a defect."""
-    if not isinstance(error, SkewlessError):
-        _log.error("prediction_failed", model=group.model.name, exc_info=error)
-        error = SkewlessError("the server", "failed on this request", fix="see its log")
-    _settle(group, error)
-
-
-def _settle(group: Group, error: SkewlessError) -> None:
-    for ticket in group.tickets:
-        ticket.settle(error)
-
-
-def _too_old(answer: Answer) -> SkewlessError | None:
-    """Return why rows are too old for a caller who set a limit, if the model refuses to score what is missing."""
-    stale = answer.stale
-    if answer.max_age_us is None or answer.model.package.spec.missing != "refuse" or not stale.any():
-        return None
-    view = answer.model.plan.all_views[int(stale.any(axis=0).argmax())].name
-    return StoreError(
-        f"view {view!r}",
-        "holds a row that is older than the request accepts",
-        value=f"max_feature_age_s {answer.max_age_us / 1e6:g}",
-        fix="accept older rows, or publish newer ones",
-    )
-
-
-def _incomplete(model: ServedModel, lost: frozenset[str]) -> StoreError:
-    name, verb = model.reader.owner(min(lost))
-    return StoreError(
-        f"view {name!r}", "is not whole in this Redis: it has lost writes", fix=f"run {verb}, which puts them again"
-    )

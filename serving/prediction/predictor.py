@@ -15,13 +15,16 @@ from serving.metrics.metrics import Metrics
 from serving.prediction.admission import Admission
 from serving.prediction.answer import Answer
 from serving.prediction.batch_queue import BatchQueue
+from serving.prediction.bounds import refuse_outside
 from serving.prediction.breaker import Breaker
 from serving.prediction.evaluator import Evaluator
 from serving.prediction.feature_cache import FeatureCache
 from serving.prediction.feature_reads import FeatureReads
+from serving.prediction.joint import Joint, MixedAnswer, Told, answered_by, parted
 from serving.prediction.prediction_cache import PredictionCache
 from serving.prediction.question import Options, Question
 from serving.prediction.scoring import Scoring
+from serving.prediction.shadows import Shadows
 from serving.prediction.ticket import Done, Ticket
 from skewless.clock import Clock
 from skewless.errors import SkewlessError
@@ -74,7 +77,14 @@ class Predictor:
             online=online, clock=clock, guard=guard or Guard(), breaker=breaker, cache=self._feature_cache()
         )
         self._scoring = Scoring(self._prediction_cache())
-        self._evaluator = Evaluator(reads=reads, scoring=self._scoring, clock=clock, log=log, metrics=self._metrics)
+        self._evaluator = Evaluator(
+            reads=reads,
+            scoring=self._scoring,
+            shadows=Shadows(log=log, metrics=self._metrics, busy=self._busy),
+            clock=clock,
+            log=log,
+            metrics=self._metrics,
+        )
         self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.look_up, self.limits.max_batch)
         self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.take_vectors, self.limits.max_batch)
         self.admission = Admission(
@@ -92,22 +102,33 @@ class Predictor:
     def skew_us(self, skew_us: int) -> None:
         self._evaluator.skew_us = skew_us
 
-    def ask(self, question: Question, done: Done) -> None:
+    def ask(self, question: Question, done: Told) -> None:
         """Take a question; ``done`` is told its answer, or why there is none, from the event loop.
+
+        Where its routing has several versions answer, it is told the answer of each, together.
 
         Raises:
             BusyError: as much is under way as may be; nothing was begun.
+            RequestError: a value that was sent lies outside the model's bounds, which it refuses.
         """
-        n = question.n
-        self.admission.enter(n)
-        ticket = Ticket(question, partial(self._settled, n, done))
-        deadline = question.options.deadline
-        if deadline is not None:
-            ticket.alarm(asyncio.get_running_loop().call_at(deadline, self._evaluator.late, ticket))
-        (self._entities if question.vectors is None else self._vectors).put(ticket)
+        if question.routing is None:
+            self._ask(question, done)
+            return
+        if question.n == 1 and question.columns is not None:
+            self._ask(answered_by(question, question.routing.arm_of_one(question.columns)), done)
+            return
+        parts = parted(question, question.routing)
+        if len(parts) == 1:
+            self._ask(parts[0][0], done)
+            return
+        for part, _ in parts:
+            self._check(part)
+        self.admission.enter(question.n)
+        takers = Joint([rows for _, rows in parts], partial(self._told, question.n, done)).takers()
+        self._entities.put(*(self._ticket(part, take) for (part, _), take in zip(parts, takers, strict=True)))
 
     async def answer(self, question: Question) -> Answer:
-        """Return the answer to a question.
+        """Return the answer to a question of the model that it names, whatever its routing.
 
         Raises:
             SkewlessError: there is none; it says why.
@@ -122,7 +143,7 @@ class Predictor:
             else:
                 waiting.set_result(answer)
 
-        self.ask(question, done)
+        self._ask(question, done)
         return await waiting
 
     async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> Answer:
@@ -145,9 +166,34 @@ class Predictor:
         await self._evaluator.close()
         self._scoring.close()
 
+    def _ask(self, question: Question, done: Done) -> None:
+        self._check(question)
+        n = question.n
+        self.admission.enter(n)
+        ticket = self._ticket(question, partial(self._settled, n, done))
+        (self._entities if question.vectors is None else self._vectors).put(ticket)
+
+    def _check(self, question: Question) -> None:
+        if question.model.bounds is not None:
+            refuse_outside(question, self._metrics)
+
+    def _ticket(self, question: Question, done: Done) -> Ticket:
+        ticket = Ticket(question, done)
+        deadline = question.options.deadline
+        if deadline is not None:
+            ticket.alarm(asyncio.get_running_loop().call_at(deadline, self._evaluator.late, ticket))
+        return ticket
+
     def _settled(self, n: int, done: Done, answer: Answer | SkewlessError) -> None:
         self.admission.leave(n)
         done(answer)
+
+    def _told(self, n: int, done: Told, answer: Answer | MixedAnswer | SkewlessError) -> None:
+        self.admission.leave(n)
+        done(answer)
+
+    def _busy(self) -> bool:
+        return self.admission.late or len(self._entities) > 0
 
     def _breaker(self) -> Breaker:
         breaker = Breaker(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from infra.served_model import ServedModel
+from serving.prediction.arm import Arm
+from serving.prediction.routing import Routing
 from skewless.vector import Matrix
 
 
@@ -40,6 +42,8 @@ class Question(NamedTuple):
         columns: per join key and request field, n values in the plan's types; None where vectors came.
         vectors: float64, C-contiguous, shape ``(n, n_features)``; None where entities came.
         options: how it wants to be answered.
+        routing: says which versions answer which of its entities; None: ``model`` answers all.
+        arm: what ``model`` answers as; None: it was not routed.
     """
 
     model: ServedModel
@@ -48,3 +52,5 @@ class Question(NamedTuple):
     columns: Mapping[str, Sequence[Any]] | None = None
     vectors: Matrix | None = None
     options: Options = NO_OPTIONS
+    routing: Routing | None = None
+    arm: Arm | None = None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from infra.predictions.origin import Origin
 from infra.predictions.record import Record
 from serving.prediction.answer import Scored
 
@@ -26,16 +27,17 @@ class Times(NamedTuple):
     read_end: int
 
 
-def record_of(scored: Scored, rows: Iterable[object], times: Times, skew_us: int) -> Record:
+def record_of(scored: Scored, origin: Origin, rows: Iterable[object], times: Times, skew_us: int) -> Record:
     """Return the log's record.
 
     Args:
+        origin: of the model, in its role.
         rows: each as its caller sent it, plain JSON values.
         skew_us: measured distance between the clocks of store and server.
     """
     vectors = scored.looked_up
     return Record(
-        origin=scored.model.origin,
+        origin=origin,
         ids=scored.ids,
         t=scored.t,
         asked_at=times.asked_at,

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from infra.predictions.origin import Origin
 from infra.served_model import ServedModel
 from serving.prediction.answer import Answer
+from serving.prediction.arm import Arm
+from serving.prediction.feature_reads import Stored
 from serving.prediction.question import Question
 from skewless.errors import SkewlessError
 from skewless.request import Ask
@@ -66,15 +69,27 @@ class Group:
     Args:
         t: microseconds, a whole millisecond.
         contributions: they are wanted.
+        arm: what the model answers as; None: nothing was routed.
+        stored: what was read for them and for the arm's shadows; None: for no shadows.
     """
 
-    __slots__ = ("_ask", "_names", "contributions", "model", "n", "t", "tickets")
+    __slots__ = ("_ask", "_names", "arm", "contributions", "model", "n", "stored", "t", "tickets")
 
-    def __init__(self, model: ServedModel, t: int, contributions: bool, tickets: Sequence[Ticket]) -> None:  # noqa: FBT001 - a fact, no switch
+    def __init__(
+        self,
+        model: ServedModel,
+        t: int,
+        contributions: bool,  # noqa: FBT001 - a fact, no switch
+        tickets: Sequence[Ticket],
+        arm: Arm | None = None,
+        stored: Stored | None = None,
+    ) -> None:
         self.model = model
         self.t = t
         self.contributions = contributions
         self.tickets = tickets
+        self.arm = arm
+        self.stored = stored
         self.n = sum([ticket.question.n for ticket in tickets])
         self._ask: Ask | None = None
         self._names: list[bytes | None] | None = None
@@ -84,12 +99,24 @@ class Group:
         """Return the group without the tickets that were dealt with meanwhile."""
         if all(ticket.waits for ticket in self.tickets):
             return self
-        return Group(self.model, self.t, self.contributions, [ticket for ticket in self.tickets if ticket.waits])
+        return self._of([ticket for ticket in self.tickets if ticket.waits])
 
     @property
     def apart(self) -> list[Group]:
         """Return each ticket as a group of its own."""
-        return [Group(self.model, self.t, self.contributions, [ticket]) for ticket in self.tickets]
+        return [self._of([ticket]) for ticket in self.tickets]
+
+    @property
+    def origin(self) -> Origin:
+        """What the prediction log says of their predictions."""
+        return self.model.origin if self.arm is None else self.arm.origin
+
+    def of(self, shadow: Arm) -> Group:
+        """Return the same rows as a shadow sees them."""
+        return Group(shadow.model, self.t, False, self.tickets, shadow)  # noqa: FBT003 - as above
+
+    def _of(self, tickets: Sequence[Ticket]) -> Group:
+        return Group(self.model, self.t, self.contributions, tickets, self.arm, self.stored)
 
     def take(self) -> None:
         """Note that its tickets are about to be answered: nothing else is begun for them."""
@@ -125,14 +152,15 @@ class Group:
 
 def grouped(tickets: Sequence[Ticket], t: int) -> list[Group]:
     """Return tickets by what is evaluated together; ``t`` is the time of those that name none."""
-    found: dict[tuple[int, int, bool], list[Ticket]] = {}
+    found: dict[tuple[int, int, int, bool], list[Ticket]] = {}
     for ticket in tickets:
         if ticket.waits:
             question = ticket.question
             options = question.options
             moment = t if options.as_of is None else options.as_of
-            found.setdefault((id(question.model), moment, options.contributions), []).append(ticket)
-    return [Group(same[0].question.model, *key[1:], same) for key, same in found.items()]
+            key = (id(question.model), id(question.arm), moment, options.contributions)
+            found.setdefault(key, []).append(ticket)
+    return [Group(same[0].question.model, *key[2:], same, same[0].question.arm) for key, same in found.items()]
 
 
 def _end_to_end(parts: Sequence[Mapping[str, Sequence[Any]]]) -> Mapping[str, Sequence[Any]]:

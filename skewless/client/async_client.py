@@ -16,6 +16,7 @@ from skewless.client.calls import (
     PredictOptions,
     Row,
     events_call,
+    feedback_call,
     live_call,
     model_call,
     models_call,
@@ -84,6 +85,10 @@ class AsyncClient:
     async def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
         """Put events into the stream of an event source; return how many; see ``Client.send_events``."""
         return await self._run(events_call(source, events, event_id))
+
+    async def feedback(self, rows: Sequence[Row]) -> int:
+        """Say what came of predictions; return how many rows are kept; see ``Client.feedback``."""
+        return await self._run(feedback_call(rows))
 
     async def models(self) -> Models:
         """Return the models that are served, and why newer versions are not."""

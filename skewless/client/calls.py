@@ -140,6 +140,16 @@ def events_call(source: str, events: Sequence[Row], event_id: str | None) -> Cal
     )
 
 
+def feedback_call(rows: Sequence[Row]) -> Call[int]:
+    """Return the call that says what came of predictions; a row that comes twice counts once, so it may be repeated."""
+    return Call(
+        method="POST",
+        path="/feedback",
+        read=lambda data: int(data["accepted"]),
+        payload={"feedback": [*rows]},
+    )
+
+
 def models_call() -> Call[Models]:
     """Return the call that lists the models."""
     return Call(method="GET", path="/models", read=read_models)

@@ -34,6 +34,7 @@ class Prediction:
         id: the prediction's name in the log.
         score: float64, of several outputs the greatest; NaN where JSON cannot write it.
         scores: one for each output, for a model that has several; else empty.
+        version: of the model that answered, where several versions answered one request; else None.
         decision: what the thresholds of the model's spec make of it; None: it has none.
         features: what the model saw, by feature; None is its missing value. Empty unless asked for.
         views: what was read, by view. Empty unless features were asked for.
@@ -45,6 +46,7 @@ class Prediction:
     id: str
     score: float
     scores: tuple[float, ...]
+    version: str | None
     decision: str | None
     features: Mapping[str, float | None]
     views: Mapping[str, ViewRead]
@@ -58,7 +60,7 @@ class Reply:
 
     Args:
         model: name of the model.
-        version: its version.
+        version: its version; None: several versions answered, and each prediction names its own.
         t_us: the one moment at which everything was evaluated, microseconds since the epoch, UTC.
         log: ``required``: the log row is durable; ``best_effort``: it is on its way.
         degraded: whether features were missing because the online store did not answer in time.
@@ -67,7 +69,7 @@ class Reply:
     """
 
     model: str
-    version: str
+    version: str | None
     t_us: int
     log: str
     degraded: bool
@@ -164,6 +166,7 @@ def read_prediction(data: Json) -> Prediction:
         id=data["id"],
         score=_number(data["score"]),
         scores=tuple(map(_number, data.get("scores") or ())),
+        version=data.get("version"),
         decision=data.get("decision"),
         features=data.get("features") or {},
         views={name: _read_view(view) for name, view in (data.get("views") or {}).items()},

@@ -14,6 +14,7 @@ from skewless.client.calls import (
     PredictOptions,
     Row,
     events_call,
+    feedback_call,
     live_call,
     model_call,
     models_call,
@@ -102,6 +103,18 @@ class Client:
                 is repeated as a prediction is; otherwise only when nothing can have been taken.
         """
         return self._run(events_call(source, events, event_id))
+
+    def feedback(self, rows: Sequence[Row]) -> int:
+        """Say what came of predictions; return how many rows are kept, once the server's disk has them.
+
+        A row that is wrong refuses all of them. A row that comes twice counts once, so a call is repeated as a
+        prediction is.
+
+        Args:
+            rows: each ``{"prediction_id": ..., "label": ...}``, or ``model``, ``keys`` and ``event_time`` in the place
+                of the id; besides ``value`` and ``known_at``. A later row about the same thing takes its place.
+        """
+        return self._run(feedback_call(rows))
 
     def models(self) -> Models:
         """Return the models that are served, and why newer versions are not."""

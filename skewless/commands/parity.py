@@ -45,14 +45,7 @@ def _compared(
     project: Project, output: Output, names: list[str], sample: int, seed: int, *, repair: bool
 ) -> ParityReport:
     from infra.online.redis_store import RedisWriter
-    from validation.parity import Parity
+    from skewless.operations.proof import run_parity
 
-    parity = Parity(
-        plan=project.applied.plan,
-        state=project.state,
-        views=project.views,
-        reader=project.online_reader,
-        clock=project.clock,
-    )
     store = output.until_done.enter_context(closing(RedisWriter(project.redis_url))) if repair else None
-    return parity.run(names, sample=sample, seed=seed, repair=store)
+    return run_parity(project, names, sample=sample, seed=seed, repair=store)

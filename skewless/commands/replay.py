@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from skewless.project import Project
 
 
-def replay(model: Model = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
+New = Annotated[bool, typer.Option("--new", help="Leave out log files that such a replay has proven.")]
+
+
+def replay(model: Model = None, *, new: New = False, repo: Repo = Path(), as_json: Json = False) -> None:
     """Recompute every logged prediction from the accepted log, without Redis; exit 5 if a bit differs."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
+        from skewless.operations.proof import run_replay
+
         if model is not None:
             _refuse_unknown(project, model)
         with output.working("replaying the prediction log"):
-            report = project.replay(model=model)
+            report = run_replay(project, model, only_new=new)
         output.answer({"ok": report.ok, **report.as_dict()}, *report.lines())
         if not report.ok:
             raise typer.Exit(GateError.exit_code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skewless.commands.decided import decided
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering, error_body, table
 from skewless.errors import GateError, SkewlessError
@@ -26,6 +27,8 @@ Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help="Mode
 
 def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
     """Train new versions of models and promote those that pass their gate; exit 5 if one does not."""
+    from skewless.operations.tracking import publish_if_set
+
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
@@ -37,7 +40,11 @@ def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) 
             )
             parts += [] if report is None else _shown(report)
             errors += [] if error is None else [error]
-        output.answer({"models": bodies} | (error_body(errors[0]) if errors else {}), *parts)
+        untracked = publish_if_set(project, [body["model"] for body in bodies if "version" in body])
+        tracking = {} if untracked is None else {"tracking": error_body(untracked)["error"]}
+        output.answer({"models": bodies} | tracking | (error_body(errors[0]) if errors else {}), *parts)
+        if untracked is not None:
+            typer.echo(f"not published: {error_body(untracked)['error']['message']}", err=True)
         for error in () if as_json else errors:
             typer.echo(f"error: {error_body(error)['error']['message']}", err=True)
         if errors:
@@ -51,8 +58,9 @@ def train_body(report: TrainReport) -> dict[str, Any]:
         "model": package.name,
         "version": package.version,
         "digest": package.digest,
-        "promoted": decision.promote,
+        "promoted": decision.promote and not decision.by_rollout,
         "reason": decision.reason,
+        "decision": decision.as_dict(),
         "metrics": dict(report.trained.metrics),
         "rows": {"train": int(dataset.train.sum()), "test": int(dataset.test.sum()), **dataset.counts},
         "status": {view: dict(counts) for view, counts in dataset.status.items()},
@@ -61,9 +69,11 @@ def train_body(report: TrainReport) -> dict[str, Any]:
 
 def _train(project: Project, name: str, output: Output) -> tuple[TrainReport | None, SkewlessError | None]:
     """Return what came of one model, so that the others are still trained."""
+    from skewless.operations.promotion import train as train_model
+
     try:
         with output.working(f"training {name}"):
-            report = project.train(name)
+            report = train_model(project, name)
     except SkewlessError as error:
         return None, error
     if report.decision.promote:
@@ -77,10 +87,16 @@ def _shown(report: TrainReport) -> list[RenderableType]:
     package, metrics = report.trained.package, report.trained.metrics
     title = f"{package.name} {package.version}: {int(report.dataset.train.sum()):,} rows trained"
     tested = f"{int(metrics['rows']):,} rows tested, base rate {metrics['base_rate']:.4f}"
-    verdict = "promoted to champion" if report.decision.promote else "not promoted"
+    way = "begins its rollout" if report.decision.by_rollout else "promoted to champion"
+    verdict = way if report.decision.promote else "not promoted"
     shown = table(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics))
     gap = report.dataset.gap.lines() if report.dataset.gap else []
-    return [shown, *gap, f"{package.name} {package.version} {verdict}: {report.decision.reason}\n"]
+    return [
+        shown,
+        *gap,
+        *decided(report.decision),
+        f"{package.name} {package.version} {verdict}: {report.decision.reason}\n",
+    ]
 
 
 def metric_rows(metrics: Mapping[str, float | None]) -> list[tuple[str, float | None, float | None]]:

@@ -9,30 +9,70 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, error_body, table
-from skewless.errors import GateError
+from skewless.commands.output import Output, answering, error_body, table
+from skewless.errors import DefinitionError, GateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from skewless.project import Project
     from validation.gate_report import ExpectationResult, GateReport
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; none: all.")]
+Everything = Annotated[bool, typer.Option("--all", help="Judge labels that passed before again.")]
+Docs = Annotated[Path | None, typer.Option("--docs", metavar="DIR", help="Write the results as Data Docs here.")]
+Suggest = Annotated[bool, typer.Option("--suggest", help="Check nothing: show suites that the data of now pass.")]
+Write = Annotated[bool, typer.Option("--write", help="With --suggest: write expectations.py, if there is none.")]
 
 
-def validate(names: Names = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
+def validate(
+    names: Names = None,
+    *,
+    everything: Everything = False,
+    docs: Docs = None,
+    suggest: Suggest = False,
+    write: Write = False,
+    repo: Repo = Path(),
+    as_json: Json = False,
+) -> None:
     """Check sources and label tables against their suites; exit 5 if a gate is closed."""
     with answering(as_json=as_json) as output:
+        if write and not suggest:
+            raise DefinitionError("option --write", "writes a suggestion", fix="add --suggest, or leave it out")
         project = open_project(output, repo)
+        if suggest:
+            _suggest(project, output, write=write)
+            return
         with output.working("checking the sources"):
-            reports = project.validate(names or ())
+            reports = project.validate(names or (), everything=everything)
         error = _first_error(reports)
         body = {"success": error is None, "reports": [report.as_dict() for report in reports]}
-        output.answer(body | (error_body(error) if error else {}), *map(_shown, reports))
+        index = None if docs is None else _write_docs(project, reports, docs)
+        linked = {} if index is None else {"docs": str(index)}
+        shown = [*map(_shown, reports), *([] if index is None else [f"Data Docs: {index}\n"])]
+        output.answer(body | linked | (error_body(error) if error else {}), *shown)
         if error is not None:
             if not as_json:
                 typer.echo(f"error: {error_body(error)['error']['message']}", err=True)
             raise typer.Exit(error.exit_code)
+
+
+def _suggest(project: Project, output: Output, *, write: bool) -> None:
+    from skewless.operations.suggestion import suggestion
+
+    with output.working("reading the sources"):
+        found = suggestion(project)
+    written = write and found.write()
+    n = {name: len(suite) for name, suite in found.suites.items()}
+    body = {"path": str(found.path), "written": written, "expectations": n, "source": found.source, "diff": found.diff}
+    output.answer(body, f"{found.path} written\n" if written else found.source if found.now is None else found.diff)
+
+
+def _write_docs(project: Project, reports: Sequence[GateReport], folder: Path) -> Path:
+    from validation.data_docs import write_data_docs
+
+    now_us = project.clock.now_us()
+    return write_data_docs(reports, folder.resolve(), site=project.applied.plan.project, now_us=now_us)
 
 
 def _first_error(reports: Sequence[GateReport]) -> GateError | None:
@@ -45,7 +85,8 @@ def _first_error(reports: Sequence[GateReport]) -> GateError | None:
 
 
 def _shown(report: GateReport) -> RenderableType:
-    title = f"{report.name}: {report.n_rows:,} rows, {'passed' if report.success else 'FAILED'}"
+    new = "" if report.since_us is None else "new "
+    title = f"{report.name}: {report.n_rows:,} {new}rows, {'passed' if report.success else 'FAILED'}"
     if not report.results:
         return f"{title} (no expectations)\n"
     columns = ("verdict", "expectation", "column", "unexpected", "seen")

@@ -11,6 +11,7 @@ from skewless.demo.hours import RACE_ROWS
 from skewless.demo.processes import run_once
 from skewless.demo.walk import START_SECONDS, STATE, Walk
 
+_ROUND = ("scheduler", "--only", "materialize", "--only", "validate", "--only", "retrain")
 _NOWHERE = "redis://127.0.0.1:1"
 
 
@@ -18,13 +19,10 @@ def retrain(walk: Walk, client: Client) -> None:
     """Let the scheduler do all its jobs once, and watch the running server take the new versions up."""
     with walk.stage("Scheduler round: materialise, validate, retrain, promote") as say:
         before = {model.name: model.version for model in client.models()}
-        for job in run_once(walk, "scheduler", "--once")["jobs"]:
-            reason = (
-                job["detail"].get("reason")
-                or job["detail"].get("problem")
-                or ", ".join(f"{k} {v}" for k, v in job["detail"].items())
-            )
-            say(f"{job['job']}: {'done' if job['ok'] else 'refused'} in {job['seconds']:.1f} s; {reason}")
+        for job in run_once(walk, *_ROUND)["jobs"]:
+            models = [model["reason"] for model in job["outputs"].get("models", ())]
+            reason = job["error"] or "; ".join(models) or f"run {job['id']} in the ledger"
+            say(f"{job['job']}: {job['state']} in {job['seconds']:.1f} s; {reason}")
         after = _wait_for_versions(walk, client)
         for model, version in after.items():
             reply = client.predict(walk.asked[-RACE_ROWS:], model=model)

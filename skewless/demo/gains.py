@@ -11,7 +11,7 @@ import numpy.typing as npt
 from infra.runtimes.port import Vector
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
-from training.auc import auc
+from validation.evaluation.auc import auc
 
 _DRAWS = 400
 _SEED = 7

@@ -20,8 +20,8 @@ from skewless.demo.feed import Feed
 from skewless.demo.gains import Scored, gains
 from skewless.demo.processes import StreamWorker
 from skewless.demo.walk import HOUR_US, Row, Say, Walk, json_rows, progress_bar
-from training.evaluation import evaluate
 from training.quality import quality_lines
+from validation.evaluation.evaluation import evaluate
 
 RACE_ROWS = 100
 _SHOWN = 10

@@ -10,12 +10,15 @@ from serving.oip.datatypes import DATATYPES
 from serving.oip.outputs import outputs_of
 from serving.oip.reply import encode_reply
 from serving.oip.signature import Signature
+from skewless.bounds import Bound, Bounds
+from skewless.bounds_check import BoundsCheck
 from skewless.dtypes import DType
 from tests.docs.pages import names, page, table
-from tests.unit.serving.oip.standing_in import answer, model
+from tests.unit.serving.oip.standing_in import PLAN, answer, model
 
 PAGE = page("oip.md")
-DECIDING = model(spec={"decisions": {"approve": 0.0}})
+BOUNDS = BoundsCheck(PLAN, {}, Bounds(features={"v__x": Bound(low=0.0)}))
+DECIDING = model(spec={"decisions": {"approve": 0.0}}, bounds=BOUNDS)
 
 
 def test_every_output_is_documented_with_its_datatype() -> None:

@@ -14,6 +14,8 @@ from infra.compiler.aggregates import ALIASES
 from infra.compiler.event_sources import SOURCE_TAGS
 from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE
 from infra.compiler.windows import VIEW_TAGS
+from infra.jobs.metrics import RunTally
+from infra.jobs.run import State
 from infra.packages.package import PackageContents
 from infra.predictions.schema import SCHEMA
 from infra.runtimes.reference import Reference
@@ -32,7 +34,7 @@ from skewless.status import Status
 from skewless.windows.view import Function
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import names, page, section, table
-from training.evaluation import evaluate
+from validation.evaluation.evaluation import evaluate
 from validation.findings import GLOSS
 
 
@@ -182,3 +184,15 @@ def test_every_file_of_a_package_is_documented() -> None:
     )
     exist = {path if not path.startswith("extra/") else "extra/" for path in contents.files()}
     assert set(only([row["file"] for row in rows])) == exist | {"manifest.json", "model.json", "model.npz"}
+
+
+def test_every_metric_of_the_scheduler_is_documented() -> None:
+    rows = table(page("scheduler.md"), "scheduler metric", "type", "meaning")
+    found = {names(row["scheduler metric"])[0]: row["type"] for row in rows}
+    families = RunTally().collect()
+    assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
+
+
+def test_every_state_of_a_run_is_documented() -> None:
+    rows = table(page("scheduler.md"), "state", "meaning")
+    assert sorted(only([row["state"] for row in rows])) == sorted(get_args(State))

@@ -9,27 +9,43 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+from infra.jobs.lease import Lease
+from infra.jobs.run import Run
 from infra.online.redis_store import RedisReader
 from infra.packages.aliases import Aliases
 from serving.models.table import ModelTable
 from serving.prediction.answer import Answer
 from serving.prediction.predictor import Predictor
-from skewless.errors import DefinitionError, StoreError
+from skewless.cli import create_app
+from skewless.clock import from_us
+from skewless.commands.scheduler import inside
+from skewless.errors import ConflictError, DefinitionError, RequestError
+from skewless.lifecycle import Triggers
+from skewless.operations.housekeeping import Tidied, tidy
+from skewless.operations.runs import cancel, find_run, newest_runs, retry, start
+from skewless.operations.scheduler import Invoke, PlannedJobs, once, simulate
+from skewless.project import Project
 from skewless.spec import Gate, ModelSpec
-from tests.projects import MODEL, Place, ask, copy_project, later_rows, make_project, opened
-from training import scheduler
-from training.scheduler import JobOutcome, jobs, run_scheduler
+from tests.projects import MODEL, SECOND, Place, ask, copy_project, later_rows, make_project, opened
 
 ROOT = Path(__file__).parents[2]
-JOBS = ["materialize", "validate", f"retrain {MODEL}"]
+RETRAIN = f"retrain {MODEL}"
+JOBS = ["materialize", "validate", RETRAIN]
+KINDS = ("materialize", "validate", "retrain")
+VERBS = ("materialize", "validate", "train")
+NIGHTLY = {"materialize_cron": "0 12 * * *", "validate_cron": "0 6 * * *"}
+DAY = 86_400 * SECOND
 
 
 @pytest.fixture(scope="module")
@@ -51,165 +67,218 @@ def champions(place: Place) -> list[str]:
     return [move.to for move in Aliases(place.project.packages).history(MODEL, "champion")]
 
 
-def set_gate(place: Place, gate: Gate) -> None:
-    """Give the model another gate, as an edit and an apply would."""
+def change_spec(place: Place, **changes: Any) -> None:  # noqa: ANN401 - of any field
+    """Give the model another gate or cron, as an edit and an apply would."""
     path = place.state / "plan.json"
     body = json.loads(path.read_text())
     (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
-    body["models"] = [replace(spec, gate=gate).as_dict()]
+    body["models"] = [replace(spec, **changes).as_dict()]
     path.write_text(json.dumps(body))
+
+
+def nothing(_words: Sequence[str]) -> tuple[int, str]:
+    raise AssertionError
+
+
+def invoke() -> Invoke:
+    return inside(get_command(create_app()))
+
+
+def round_of(place: Place, *only: str) -> list[Run]:
+    """Run some jobs as the command line does."""
+    return once(place.project, VERBS, invoke(), only)
 
 
 def test_one_round_runs_each_job_once(place: Place) -> None:
     place.publish(later_rows(place, 7))
     place.wait(60)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    outcomes = run_scheduler(place.project, once=True)
-    assert [(item.job, item.ok) for item in outcomes] == [(name, True) for name in JOBS], outcomes
-    done = {item.job: item.detail for item in outcomes}
-    assert (done["materialize"]["accepted"], done["materialize"]["written"]) == (7, 7)
-    assert done["validate"] == {"card_days": 6007, "shop_risk": 2400, "labels:fraud": 6000}
-    assert (done[JOBS[2]]["version"], done[JOBS[2]]["promote"]) == ("000002", True)
+    runs = round_of(place, *KINDS)
+    assert [(run.id.job, run.state) for run in runs] == [(name, "done") for name in JOBS], runs
+    done = {run.id.job: run.outputs for run in runs}
+    views = done["materialize"]["views"]
+    assert [sum(view[name] for view in views) for name in ("accepted", "written")] == [7, 7]
+    assert [model["version"] for model in done[RETRAIN]["models"]] == ["000002"]
     assert champions(place) == ["000001", "000002"]
+    assert newest_runs(place.project) == runs
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
 def test_a_gate_that_refuses_is_an_outcome_and_leaves_the_rest(place: Place) -> None:
     bad = later_rows(place, 3)
     place.publish(bad.set_column(bad.column_names.index("payments_7d"), "payments_7d", [[-1, 2, 3]]))
-    set_gate(place, Gate(metric="auc", floor=0.999))
+    change_spec(place, gate=Gate(metric="auc", floor=0.999))
     place.wait(60)
     before = place.stored(place.key("card_days", ask(1)[0]["card_id"]))
-    outcomes = run_scheduler(place.project, once=True)
-    assert [(item.job, item.ok) for item in outcomes] == [(JOBS[0], False), (JOBS[1], False), (JOBS[2], True)]
-    for refused in outcomes[:2]:
-        assert refused.detail["kind"] == "gate"
-        assert refused.detail["thing"].startswith("batch 'card_days'")
-    assert outcomes[2].detail["promote"] is False
-    assert "misses the floor 0.9990" in outcomes[2].detail["reason"]
+    runs = round_of(place, *KINDS)
+    assert [(run.id.job, run.state) for run in runs] == [(name, "refused") for name in JOBS]
+    for refused in runs[:2]:
+        assert "batch 'card_days'" in (refused.error or "")
+    assert "misses the floor 0.9990" in (runs[2].error or "")
     assert champions(place) == ["000001"]
     assert place.stored(place.key("card_days", ask(1)[0]["card_id"])) == before
 
 
-class Fake:
-    """A project whose jobs are functions of the test."""
-
-    def __init__(self, materialize: Callable[[], dict[str, Any]]) -> None:
-        self.models: tuple[ModelSpec, ...] = ()
-        self.crons = {"materialize": "*/5 * * * *", "validate": "0 * * * *"}
-        self.run_materialize = materialize
-        self.validated = 0
-
-    def refresh(self) -> None:
-        """Keep everything."""
-
-    def run_validate(self) -> dict[str, Any]:
-        self.validated += 1
-        return {"rows": 1}
-
-    def run_retrain(self, model: str) -> dict[str, Any]:
-        raise AssertionError(model)
+def test_only_what_was_named_is_run(place: Place) -> None:
+    assert [(run.id.job, run.state) for run in round_of(place, "validate")] == [("validate", "done")]
+    assert [run.id.job for run in round_of(place, "retrain", "validate")] == ["validate", RETRAIN]
+    with pytest.raises(RequestError, match="is not one of materialize"):
+        round_of(place, "nothing")
 
 
-def test_an_error_that_a_user_can_act_on_does_not_stop_the_round() -> None:
-    def fail() -> dict[str, Any]:
-        raise StoreError("Redis at x", "did not answer", fix="start it")
-
-    project = Fake(fail)
-    outcomes = run_scheduler(project, once=True)
-    assert [(item.job, item.ok) for item in outcomes] == [("materialize", False), ("validate", True)]
-    assert outcomes[0].detail["kind"] == "store"
-    assert outcomes[0].detail["thing"] == "Redis at x"
+def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Place) -> None:
+    with closing(Lease(place.project.redis_url, place.model.plan.project, holder="other", ttl_s=60)) as lease:
+        token = lease.take(0)
+        with pytest.raises(ConflictError) as caught:
+            round_of(place, "validate")
+        assert (caught.value.value, token) == ("other", 1)
+        assert newest_runs(place.project) == []
 
 
-def test_a_crash_in_a_round_is_not_swallowed(caplog: pytest.LogCaptureFixture) -> None:
-    def crash() -> dict[str, Any]:
+def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_lost(place: Place) -> None:
+    def crash(_words: Sequence[str]) -> tuple[int, str]:
         raise ZeroDivisionError
 
-    project = Fake(crash)
-    with caplog.at_level("CRITICAL"), pytest.raises(ZeroDivisionError):
-        run_scheduler(project, once=True)
-    assert project.validated == 0
+    with pytest.raises(ZeroDivisionError):
+        once(place.project, VERBS, crash, ["validate"])
+    assert [run.state for run in newest_runs(place.project)] == ["running"]
+    assert [run.state for run in round_of(place, "validate")] == ["lost", "done"]
 
 
-def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other() -> None:
-    def interrupted() -> dict[str, Any]:
+def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other(place: Place) -> None:
+    def interrupted(_words: Sequence[str]) -> tuple[int, str]:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)  # the main thread handles it
-        return {"done": 1}
+        return 0, '{"done": 1}'
 
-    project = Fake(interrupted)
-    outcomes = run_scheduler(project, once=True)
-    assert [(item.job, item.detail) for item in outcomes] == [("materialize", {"done": 1})]
-    assert project.validated == 0
+    runs = once(place.project, VERBS, interrupted)
+    assert [(run.id.job, run.outputs) for run in runs] == [("materialize", {"done": 1})]
+
+
+def test_a_moved_clock_runs_each_tick_of_the_time_it_passes(place: Place) -> None:
+    said: list[tuple[str, str]] = []
+
+    def note(words: Sequence[str]) -> tuple[int, str]:
+        said.append((words[0], f"{from_us(place.now_us()):%d %H:%M}"))
+        return 0, "{}"
+
+    project = Project(place.repo, **NIGHTLY, clock=f"file:{place.state}/clock")
+    start = place.now_us()
+    runs = simulate(project, VERBS, note, start + 2 * DAY)
+    assert said == [
+        ("train", "16 04:00"), ("validate", "16 06:00"), ("materialize", "16 12:00"),
+        ("train", "17 04:00"), ("validate", "17 06:00"), ("materialize", "17 12:00"),
+    ]  # fmt: skip
+    assert {run.state for run in runs} == {"done"}
+    assert start + 2 * DAY <= place.now_us() < start + 2 * DAY + 60 * SECOND
+    assert simulate(project, VERBS, note, start) == []
+    project.close()
+
+
+def test_a_trigger_retrains_with_its_cause_in_the_ledger(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.state}/clock")
+    change_spec(place, retrain=None, triggers=Triggers(age=timedelta(days=1), cooldown=timedelta(hours=1)))
+    off = dict.fromkeys(("materialize_cron", "validate_cron", "housekeeping_cron"), "off")
+    project = Project(place.repo, **off, triggers_cron="0 5 * * *", threads=1)
+    verbs = ("train", "triggers")
+    runs = simulate(project, verbs, invoke(), place.now_us() + 2 * DAY)
+    assert [run.id.job for run in runs] == [f"triggers {MODEL}", f"triggers {MODEL}", RETRAIN]
+    assert [len(run.outputs["causes"]) for run in runs[:2]] == [0, 1]
+    assert runs[1].outputs["asked"] == str(runs[2].id)
+    assert runs[2].cause.startswith("trigger: ")
+    assert champions(place) == ["000001", "000002"]
+    project.close()
+
+
+def test_housekeeping_removes_what_is_too_old(place: Place) -> None:
+    round_of(place, "validate")
+    place.predict(ask(3))
+    place.wait(20 * DAY // SECOND)
+    round_of(place, "validate")
+    place.predict(ask(2))
+    place.project.close()
+    project = Project(place.repo, clock=f"file:{place.state}/clock", keep_runs_days=9, keep_predictions_days=9)
+    tidied = tidy(project)
+    assert (tidied.runs, tidied.predictions) == (1, 1)
+    assert len(newest_runs(project)) == 1
+    assert len(place.log_files()) == 1
+    assert replace(tidy(project), merged=0) == Tidied(runs=0, predictions=0, quarantine=0, merged=0)
+    project.close()
+
+
+def test_the_machines_own_clock_is_not_moved(place: Place) -> None:
+    project = Project(place.repo, clock="system")
+    with pytest.raises(DefinitionError, match="cannot be moved"):
+        simulate(project, VERBS, nothing, place.now_us())
+    project.close()
 
 
 @pytest.mark.parametrize("cron", ["every day", "61 * * * *", "* * * *", ""])
-def test_a_cron_line_that_cannot_be_read_is_named(cron: str) -> None:
-    project = Fake(dict)
-    project.crons["validate"] = cron
+def test_a_cron_line_that_cannot_be_read_is_named(place: Place, cron: str) -> None:
+    project = Project(place.repo, validate_cron=cron)
     with pytest.raises(DefinitionError) as caught:
-        run_scheduler(project)
+        once(project, VERBS, nothing)
     assert (caught.value.thing, caught.value.value) == ("cron of job 'validate'", cron)
+    project.close()
 
 
-def test_only_models_with_a_cron_are_retrained(place: Place) -> None:
-    project = Fake(dict)
-    spec = place.project.applied.model(MODEL)
-    project.models = (spec, replace(spec, name="other", retrain=None))
-    assert [job.name for job in jobs(project)] == JOBS
+def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_not(place: Place) -> None:
+    jobs = PlannedJobs(project=place.project, verbs=VERBS)
+    assert RETRAIN in [job.name for job in jobs()]
+    change_spec(place, retrain=None)
+    assert RETRAIN not in (known := [job.name for job in jobs()])
+    (place.state / "plan.json").write_text("{")
+    assert [job.name for job in jobs()] == known
 
 
-TICKING = """
-import sys
-from pathlib import Path
-import structlog
-from apscheduler.triggers.cron import CronTrigger
-from training import scheduler
-from tests.projects import open_project
-structlog.configure(processors=[structlog.processors.JSONRenderer()])
-soon = CronTrigger(second="*/2", timezone="UTC")
-scheduler.cron_trigger = lambda job, _: soon if job == "materialize" else CronTrigger(year=2099)
-project = open_project(Path(sys.argv[1]))
-scheduler.run_scheduler(project)
-project.close()
-print("closed", flush=True)
-"""
-
-
-def _until_a_job_ran(lines: IO[str]) -> dict[str, Any]:
-    """Return what was logged until then, by event."""
-    said: dict[str, Any] = {}
-    while "job" not in said:
-        line = json.loads(lines.readline())
-        assert line.get("level") != "error", line
-        said[line["event"]] = line
-    return said
-
-
-def test_a_running_scheduler_ticks_and_stops_on_sigterm(place: Place) -> None:
+def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Place) -> None:
     (place.repo / "expectations.py").unlink()
     place.publish(later_rows(place, 4))
     place.wait(60)
-    command = [sys.executable, "-u", "-c", TICKING, str(place.repo)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    lines = {"materialize_cron": "@every 2s", "validate_cron": "off", "scheduler_lease_seconds": 2}
+    (place.repo / "skewless.yaml").write_text("".join(f'{name}: "{line}"\n' for name, line in lines.items()))
+    environment = os.environ | {"SKEWLESS_CLOCK": f"file:{place.state}/clock", "SKEWLESS_THREADS": "1"}
+    command = [sys.executable, "-m", "skewless.cli", "scheduler", "--repo", str(place.repo), "--json"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         try:
-            said = _until_a_job_ran(process.stdout)
+            first = until_run(place, "materialize")
+            asked = start(place.project, VERBS, RETRAIN, "new prices")
+            retrained = until_run(place, RETRAIN)
         finally:
             process.send_signal(signal.SIGTERM)
-            rest = process.stdout.read()
-    assert process.returncode == 0
-    assert rest.splitlines()[-1] == "closed"
-    crons = {"materialize": "*/5 * * * *", "validate": "0 * * * *", JOBS[2]: "0 4 * * *"}
-    assert said["scheduler_started"]["jobs"] == crons
-    assert (said["job"]["job"], said["job"]["ok"]) == ("materialize", True)
-    place.project.refresh()
-    assert [report.accepted for report in place.project.materialize(check=False)] == [0, 0]
-    run = json.loads((place.state / "runs/0000000003.end.json").read_text())
-    (covered,) = run["covers"].values()
-    assert covered["last"] - covered["first"] + 1 == 4
+        assert process.stdout is not None
+        said = process.stdout.read()
+    assert (process.returncode, json.loads(said)["jobs"]) == (0, [])
+    assert (first.state, sum(view["accepted"] for view in first.outputs["views"])) == ("done", 4)
+    assert (retrained.id, retrained.cause, retrained.state) == (asked, "new prices", "done")
+    assert champions(place)[-1] == "000002"
+    assert not [run for run in newest_runs(place.project) if run.state == "running"]
+
+
+def until_run(place: Place, job: str) -> Run:
+    """Wait until a job has run to its end; return the first such run."""
+    deadline = time.monotonic() + 60
+    while not (ended := [run for run in newest_runs(place.project, job) if run.state not in {"running", "refused"}]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return ended[0]
+
+
+def test_the_ledger_is_asked_by_the_names_it_shows(place: Place) -> None:
+    (run,) = round_of(place, "validate")
+    name = str(run.id)
+    assert find_run(place.project, name) == run
+    assert retry(place.project, name, dry_run=True) == retry(place.project, name)
+    with pytest.raises(ConflictError, match="already has a request"):
+        retry(place.project, name)
+    with pytest.raises(ConflictError, match="has ended: done"):
+        cancel(place.project, name)
+    with pytest.raises(RequestError, match="is not one of"):
+        start(place.project, VERBS, "nothing", "why")
+    (retried,) = simulate(place.project, VERBS, lambda _: (0, "{}"), place.now_us())
+    assert (retried.id.attempt, retried.cause) == (2, f"retry of {name}, asked for by hand")
+    assert newest_runs(place.project, state="failed") == []
+    assert newest_runs(place.project, limit=1)[0].id.attempt == 2
 
 
 def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: Place) -> None:
@@ -265,9 +334,3 @@ def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(plac
     swapped, version, problems = asyncio.run(refresh())
     assert (swapped, version) == ([], "000001")
     assert "spec.json" in problems[MODEL]
-
-
-def test_outcomes_are_plain(place: Place) -> None:
-    outcome = JobOutcome(job="a", ok=True, seconds=0.1, detail={"n": place.now_us()})
-    assert json.loads(json.dumps(outcome.as_dict()))["job"] == "a"
-    assert scheduler.jobs(place.project)[0].cron == "*/5 * * * *"

@@ -17,6 +17,8 @@ from training.trainers.port import TrainedModel, TrainingSet
 from training.trainers.queries import Queries
 from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
+Learning = dict[str, list[float]]
+
 _OBJECTIVE = {"binary": "binary", "regression": "regression", "multiclass": "multiclass", "ranking": "lambdarank"}
 
 
@@ -35,21 +37,23 @@ class LightGBMTrainer:
         check_labels(rows, spec)
         given = parameters(spec, validation)
         try:
-            booster = self._boost(rows, spec, validation, given)
+            booster, learning = self._boost(rows, spec, validation, given)
         except lgb.basic.LightGBMError as error:
             raise DefinitionError(f"model {spec.name!r}", f"LightGBM says: {error}", fix="check its params") from error
-        return _trained(booster, rows.feature_names)
+        return _trained(booster, rows.feature_names, learning)
 
     def _boost(
         self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters
-    ) -> lgb.Booster:
+    ) -> tuple[lgb.Booster, Learning]:
         options = self._options(spec, given)
         train = _dataset(rows, spec, options, None)
         watched = [] if validation is None else [_dataset(validation, spec, options, train)]
-        stop: list[Callable[..., Any]] = []
+        seen: dict[str, Learning] = {}
+        callbacks: list[Callable[..., Any]] = [lgb.record_evaluation(seen)]
         if given.early_stopping:
-            stop.append(lgb.early_stopping(given.early_stopping, verbose=False))
-        return lgb.train(options, train, spec.rounds, valid_sets=watched, callbacks=stop)
+            callbacks.append(lgb.early_stopping(given.early_stopping, verbose=False))
+        booster = lgb.train(options, train, spec.rounds, valid_sets=watched, callbacks=callbacks)
+        return booster, {metric: list(values) for each in seen.values() for metric, values in each.items()}
 
     def _options(self, spec: ModelSpec, given: Parameters) -> dict[str, Any]:
         return {
@@ -80,9 +84,9 @@ def _dataset(
     )
 
 
-def _trained(booster: lgb.Booster, names: tuple[str, ...]) -> TrainedModel:
+def _trained(booster: lgb.Booster, names: tuple[str, ...], learning: Learning) -> TrainedModel:
     """Return the model up to its best round, where LightGBM's own defaults stop too."""
-    gains = booster.feature_importance(importance_type="gain")
+    gains, splits = (booster.feature_importance(importance_type=kind) for kind in ("gain", "split"))
     return TrainedModel(
         algorithm="lightgbm",
         library=f"lightgbm {lgb.__version__}",
@@ -93,6 +97,8 @@ def _trained(booster: lgb.Booster, names: tuple[str, ...]) -> TrainedModel:
         score=lambda matrix: _predict(booster, matrix, raw=False),
         thresholds=capped(split_thresholds(booster.dump_model())),
         importance=dict(zip(names, map(float, gains), strict=True)),
+        splits=dict(zip(names, map(int, splits), strict=True)),
+        learning=learning,
     )
 
 

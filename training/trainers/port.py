@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,8 @@ class TrainingSet:
             raise SourceError("training labels", "are missing or not finite", fix="leave out rows without a label")
         if self.weights is not None and (self.weights.shape != (rows,) or not (self.weights >= 0).all()):
             raise SourceError("training weights", "are missing or below 0", fix="give one number of 0 or more per row")
+        if self.weights is not None and not self.weights.any():
+            raise SourceError("training weights", "are all 0", fix="give some rows a weight above 0")
         if self.groups is not None and self.groups.shape != (rows,):
             raise SourceError("training groups", "do not fit the rows", fix="give one number per row")
 
@@ -63,6 +65,9 @@ class TrainedModel:
         score: predictions by the library itself.
         thresholds: (feature index, split threshold or category), unique, sorted, capped per feature.
         importance: total gain per feature name, in the order of the columns.
+        splits: how many splits each feature has, in that order; none where the library does not tell.
+        learning: metric -> its value on the validation rows after each round, as the library names and counts it;
+            none without validation rows.
     """
 
     algorithm: Algorithm
@@ -74,6 +79,8 @@ class TrainedModel:
     score: Callable[[Matrix], Scores]
     thresholds: tuple[tuple[int, float], ...]
     importance: Mapping[str, float]
+    splits: Mapping[str, int] = field(default_factory=dict)
+    learning: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 class Trainer(Protocol):

@@ -101,6 +101,21 @@ def check_labels(rows: TrainingSet, spec: ModelSpec) -> None:
         raise _wrong_labels(spec, f"are not whole numbers of 0 to {_LARGEST_GAIN}", found)
 
 
+def refuse_empty_features(spec: ModelSpec, rows: TrainingSet) -> None:
+    """Refuse rows without a single feature value, which would train a constant.
+
+    Raises:
+        SourceError: every feature of every row is null.
+    """
+    if np.isnan(rows.matrix).all():
+        raise SourceError(
+            f"training rows of model {spec.name!r}",
+            "have no feature value at all",
+            value=f"{len(rows.labels)} rows",
+            fix="materialise the views over the training period, and check keys and ttl",
+        )
+
+
 def _whole(values: Vector, largest: int) -> bool:
     return bool(((values == np.floor(values)) & (values >= 0) & (values <= largest)).all())
 

@@ -82,10 +82,16 @@ def _fit(rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> 
             "y_val": validation.labels,
             "sample_weight_val": row_weights(validation, spec),
         }
-    model = kind(**options).fit(rows.matrix, rows.labels, sample_weight=row_weights(rows, spec), **watched)
+    model = kind(**options).fit(_binnable(rows.matrix), rows.labels, sample_weight=row_weights(rows, spec), **watched)
     if given.early_stopping is not None:
         _keep_best(model)
     return model
+
+
+def _binnable(matrix: Matrix) -> Matrix:
+    """Return the rows with 0 in columns without a single value, which scikit-learn cannot bin; none is split on."""
+    empty = np.isnan(matrix).all(axis=0)
+    return np.where(empty, 0.0, matrix) if empty.any() else matrix
 
 
 def _keep_best(model: Model) -> None:
@@ -95,6 +101,7 @@ def _keep_best(model: Model) -> None:
 
 def _trained(model: Model, rows: TrainingSet) -> TrainedModel:
     trees, gains = exported(model, rows.matrix.shape[1])
+    watched = np.asarray(model.validation_score_, dtype=np.float64).tolist()
     return TrainedModel(
         algorithm="sklearn",
         library=f"scikit-learn {sklearn.__version__}",
@@ -105,6 +112,8 @@ def _trained(model: Model, rows: TrainingSet) -> TrainedModel:
         score=lambda matrix: _score(model, _askable(matrix, trees)),
         thresholds=capped(_thresholds(trees)),
         importance=dict(zip(rows.feature_names, gains.tolist(), strict=True)),
+        splits=dict(zip(rows.feature_names, _splits(trees, rows.matrix.shape[1]), strict=True)),
+        learning={"score": watched} if watched else {},
     )
 
 
@@ -123,6 +132,12 @@ def _score(model: Model, matrix: Matrix) -> Vector:
     if isinstance(model, HistGradientBoostingRegressor):
         return np.asarray(model.predict(matrix), dtype=np.float64)
     return np.ascontiguousarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+
+def _splits(trees: Trees, n_features: int) -> list[int]:
+    inner = trees.left != np.arange(len(trees.left))
+    counts: list[int] = np.bincount(trees.feature[inner], minlength=n_features).tolist()
+    return counts
 
 
 def _thresholds(trees: Trees) -> Iterator[tuple[int, float]]:

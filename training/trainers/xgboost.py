@@ -17,6 +17,8 @@ from training.trainers.port import TrainedModel, TrainingSet
 from training.trainers.queries import Queries
 from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
+Learning = dict[str, list[float]]
+
 _OBJECTIVE = {
     "binary": "binary:logistic",
     "regression": "reg:squarederror",
@@ -40,26 +42,29 @@ class XGBoostTrainer:
         check_labels(rows, spec)
         given = parameters(spec, validation)
         try:
-            booster = self._boost(rows, spec, validation, given)
+            booster, learning = self._boost(rows, spec, validation, given)
         except xgb.core.XGBoostError as error:
             message = str(error).splitlines()[0]
             raise DefinitionError(f"model {spec.name!r}", f"XGBoost says: {message}", fix="check its params") from error
-        return _trained(booster, rows.feature_names)
+        return _trained(booster, rows.feature_names, learning)
 
     def _boost(
         self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters
-    ) -> xgb.Booster:
+    ) -> tuple[xgb.Booster, Learning]:
         train = self._matrix(rows, spec)
         watched = [] if validation is None else [(self._matrix(validation, spec), "validation")]
+        seen: dict[str, Learning] = {}
         booster = xgb.train(
             self._options(spec, given),
             train,
             spec.rounds,
             evals=watched,
             early_stopping_rounds=given.early_stopping,
+            evals_result=seen,
             verbose_eval=False,
         )
-        return booster[: booster.best_iteration + 1] if given.early_stopping else booster
+        kept = booster[: booster.best_iteration + 1] if given.early_stopping else booster
+        return kept, seen.get("validation", {})
 
     def _options(self, spec: ModelSpec, given: Parameters) -> dict[str, Any]:
         return {
@@ -87,9 +92,9 @@ class XGBoostTrainer:
         )
 
 
-def _trained(booster: xgb.Booster, names: tuple[str, ...]) -> TrainedModel:
+def _trained(booster: xgb.Booster, names: tuple[str, ...], learning: Learning) -> TrainedModel:
     model = bytes(booster.save_raw("json"))
-    gains = booster.get_score(importance_type="total_gain")
+    gains, splits = (booster.get_score(importance_type=kind) for kind in ("total_gain", "weight"))
     return TrainedModel(
         algorithm="xgboost",
         library=f"xgboost {xgb.__version__}",
@@ -100,6 +105,8 @@ def _trained(booster: xgb.Booster, names: tuple[str, ...]) -> TrainedModel:
         score=lambda matrix: _predict(booster, matrix, "value"),
         thresholds=capped(split_thresholds(json.loads(model))),
         importance={name: _number(gains.get(f"f{index}", 0.0)) for index, name in enumerate(names)},
+        splits={name: int(_number(splits.get(f"f{index}", 0.0))) for index, name in enumerate(names)},
+        learning={metric: [float(value) for value in values] for metric, values in learning.items()},
     )
 
 

@@ -88,6 +88,9 @@ class Case:
     usage: bool = False
 
 
+ROUND = ("scheduler", "--only", "materialize", "--only", "validate", "--only", "retrain")
+
+
 def verb(*words: str, repo: bool = True) -> Callable[[Scene], Said]:
     """Return the asking of a verb; ``{elsewhere}`` in a word is the case's own folder, ``{repo}`` its project."""
 
@@ -95,15 +98,9 @@ def verb(*words: str, repo: bool = True) -> Callable[[Scene], Said]:
         given = [word.replace("{elsewhere}", str(scene.elsewhere)).replace("{repo}", str(scene.repo)) for word in words]
         said = run(*given, *(("--repo", scene.repo) if repo else ()), "--json")
         body = json.loads(said.stdout) if said.stdout.startswith("{") else {}
-        return Said(code=said.code, text=said.stdout + said.stderr, body=body, error=_error(body))
+        return Said(code=said.code, text=said.stdout + said.stderr, body=body, error=body.get("error", {}))
 
     return ask
-
-
-def _error(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    refused: list[Mapping[str, Any]] = [job["detail"] for job in body.get("jobs", ()) if not job["ok"]]
-    error: Mapping[str, Any] = body.get("error") or (refused[0] if refused else {})
-    return error if "message" in error or not error else {**error, "message": json.dumps(error)}
 
 
 def request(method: str, path: str, body: bytes | None = None) -> Callable[[Scene], Said]:

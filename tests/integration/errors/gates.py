@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 
 from infra.packages.aliases import Aliases
-from tests.integration.errors.case import Arrange, Case, Said, applied, both, verb
+from tests.integration.errors.case import ROUND, Arrange, Case, Said, applied, both, verb
 from tests.integration.errors.scene import Scene
 from tests.integration.errors.world import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 
@@ -16,12 +16,14 @@ _RUN = (
     ".skewless/runs/0000000002.start.json",
     ".skewless/runs/0000000002.end.json",
 )
-_PACKAGE = (".skewless/packages/fraud/000002/*",)
+_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/decisions/*02.json")
 
 
 def _quarantined(scene: Scene, _: Said) -> None:
     (path,) = (scene.state / "quarantine/shop_risk").glob("*.parquet")
-    assert [share > 1 for share in pq.read_table(path)["refund_share"].to_pylist()] == [True] * 3
+    rows = pq.read_table(path)
+    assert [share > 1 for share in rows["refund_share"].to_pylist()] == [True] * 3
+    assert all("refund_share" in reason for reason in rows["__reject"].to_pylist())
 
 
 def _others_went_on(scene: Scene, said: Said) -> None:
@@ -59,9 +61,9 @@ CASES: tuple[Case, ...] = (
         changed=(".skewless/progress/card_days-*.json", ".skewless/log/batch/card_days-*/tail.json"),
     ),
     Case(
-        name="scheduler: a suite fails", ask=verb("scheduler", "--once"), code=5,
+        name="scheduler: a suite fails", ask=verb(*ROUND), code=5,
         arrange=both(bad_shop_rows, bad_labels), thing="batch 'shop_risk'", says=("refund_share",),
-        fix="expectations.py", added=(_QUARANTINE,),
+        fix="expectations.py", added=(_QUARANTINE, ".skewless/scheduler/*"),
     ),
     Case(
         name="train: the label suite fails", ask=verb("train", "fraud"), code=5, arrange=bad_labels,

@@ -14,8 +14,9 @@ from tests.integration.errors.scene import GOOD, Scene
 from tests.integration.errors.server import eventually
 
 FILES = (
-    "about.json", "extra/payment_time.py", "fingerprint.json", "manifest.json", "metrics.json", "model.txt",
-    "plan.json", "profile.json", "reference_margins.npy", "reference_rows.npy", "reference_scores.npy", "spec.json",
+    "about.json", "bounds.json", "extra/payment_time.py", "fingerprint.json", "manifest.json", "metrics.json",
+    "model.txt", "plan.json", "profile.json", "reference_margins.npy", "reference_rows.npy", "reference_scores.npy",
+    "spec.json",
 )  # fmt: skip
 _ROW = json.dumps(GOOD)
 
@@ -102,7 +103,10 @@ CASES: tuple[Case, ...] = (
     Case(
         name="train: an altered champion is replaced, as its error advises", ask=verb("train", "fraud"), code=0,
         arrange=altered("model.txt"),
-        added=(".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/aliases/*02.json"),
+        added=(
+            ".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/aliases/*02.json",
+            ".skewless/packages/fraud/decisions/*02.json",
+        ),
     ),
     _case("model.txt lost", ("serve",), _lost, "model.txt", fix="restore the folder"),
     _case("a file added", ("serve",), _smuggled, "notes.txt", fix="move it out"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.integration.errors.case import Arrange, Case, verb, written
+from tests.integration.errors.case import ROUND, Arrange, Case, verb, written
 from tests.integration.errors.scene import GOOD, Scene
 from tests.integration.errors.world import narrowed
 
@@ -17,7 +17,7 @@ _VERBS = (
     ("serve",),
     ("predict", "fraud", "--row", _ROW),
     ("replay", "fraud"),
-    ("scheduler", "--once"),
+    ROUND,
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.online.private_server import PrivateServer
-from tests.integration.errors.case import Case, Said, environment, post, rows, verb
+from tests.integration.errors.case import ROUND, Case, Said, environment, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene, Store
 from tests.integration.errors.server import eventually
@@ -15,7 +15,7 @@ from tests.integration.errors.world import new_shop_rows
 
 AWAY = "redis://ann:hush@127.0.0.1:1/0"
 _ROW = json.dumps(GOOD)
-_NEEDS = (("materialize",), ("serve",), ("predict", "fraud", "--row", _ROW), ("scheduler", "--once"))
+_NEEDS = (("materialize",), ("serve",), ("predict", "fraud", "--row", _ROW), ROUND)
 
 
 def _away(*words: str) -> Case:
@@ -29,7 +29,6 @@ def _away(*words: str) -> Case:
     return Case(
         name=f"{words[0]}: Redis away", ask=verb(*words), code=7, arrange=arrange, after=no_password,
         thing="Redis at redis://***@127.0.0.1:1/0", says=("did not answer",), fix="SKEWLESS_REDIS_URL",
-        added=(".skewless/packages/*",) if words[0] == "scheduler" else (),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from tests.command_line import run
-from tests.integration.errors.case import Arrange, Case, both, verb, written
+from tests.integration.errors.case import ROUND, Arrange, Case, both, verb, written
 from tests.integration.errors.definitions import rewritten
 from tests.integration.errors.files import truncated
 from tests.integration.errors.scene import Scene, edit
@@ -112,6 +112,7 @@ CASES: tuple[Case, ...] = (
         thing="source of view 'shop_risk'", says=("'refund_share'", "much"), fix="correct"),
     _at(("materialize",), "CSV with a ragged line since", both(_as_csv, _applied, _line("1,2,3,4,5\n")),
         thing="view 'shop_risk'", says=("cannot be read",), fix=""),
-    _at(("scheduler", "--once"), "vanished file of labels", _gone(_LABELS),
-        thing="label table of model 'fraud'", says=("has no file",), fix="put the file there"),
+    _at(ROUND, "vanished file of labels", _gone(_LABELS),
+        thing="label table of model 'fraud'", says=("has no file",), fix="put the file there",
+        added=(".skewless/scheduler/*",)),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
 from infra.log.known import known_ranges
 from infra.offline.views import OfflineViews
 from skewless.dtypes import DType
-from skewless.errors import SourceError
+from skewless.errors import DefinitionError, SourceError
 from skewless.spec import ModelSpec, Split, TimeMode
 from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
 from training.dataset import build_dataset
@@ -139,6 +140,7 @@ def test_labels_not_known_yet_or_never_are_left_out_and_counted(shop: Shop) -> N
         "not_yet_known": 500 - sum(usable) - without,
         "not_askable": 0,
         "used": sum(usable),
+        "contradicting": 0,
     }
     assert len(dataset.labels) == sum(usable)
     assert (dataset.known <= now).all()
@@ -234,3 +236,20 @@ def test_rows_that_serving_would_refuse_are_left_out_and_counted(shop: Shop) -> 
     )
     assert dataset.counts["not_askable"] > 0
     assert set(dataset.request["amount"].tolist()) == {2}
+
+
+def test_slices_are_the_columns_that_the_spec_names(shop: Shop) -> None:
+    dataset = shop.dataset(replace(SPEC, slices=("id", "amount")))
+    assert set(dataset.slices) == {"id", "amount"}
+    who = shop.read("labels.parquet")["who"].to_pylist()
+    assert set(dataset.slices["id"].values) <= {"null" if each is None else str(each) for each in who}
+    amounts = dataset.slices["amount"]
+    assert [float(amounts.values[code]) for code in amounts.codes] == dataset.request["amount"].tolist()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"slices": ("nosuch",)}, {"task": "ranking", "group": "nosuch"}, {"slices": ("__t",)}]
+)
+def test_a_slice_or_group_that_is_no_column_is_named(shop: Shop, fields: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=r"names no key or request field.*use one of id, amount"):
+        shop.dataset(replace(SPEC, **fields))

@@ -15,8 +15,10 @@ from infra.packages.aliases import Aliases
 from infra.served_model import load_model
 from skewless.spec import Gate, ModelSpec
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
-from training.promotion import CHAMPION, champion_metrics, promote
+from training.measure import measure
+from training.promotion import CHAMPION, promote
 from training.train import train
+from training.version_scores import version_scores
 
 FIELDS: dict[str, dict[str, Any]] = {
     "binary": {"gate": Gate(metric="auc")},
@@ -57,7 +59,9 @@ def test_a_model_of_every_kind_becomes_champion(finite: Shop, tmp_path: Path, al
     assert scores.shape == ((len(scores), 2) if task == "multiclass" else (len(scores),))
     assert model.certificate.bit_equal
     model.runtime.close()
-    assert champion_metrics(dataset, spec, tmp_path, "000001") == trained.metrics
+    found = version_scores(dataset, spec, tmp_path, "000001")
+    assert found is not None
+    assert measure(dataset, spec, found) == trained.metrics
 
 
 def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path
     dataset = finite.dataset(binary)
     trained = train(dataset, binary, tmp_path, threads=1, now_us=END)
     assert promote(dataset, binary, trained, tmp_path, END).champion is None
-    assert champion_metrics(dataset, classes, tmp_path, "000001") is None
+    assert version_scores(dataset, classes, tmp_path, "000001") is None
     again = train(dataset, classes, tmp_path, threads=1, now_us=END)
     decision = promote(dataset, classes, again, tmp_path, END)
     assert (decision.promote, decision.champion) == (True, None)

@@ -264,6 +264,6 @@ def as_first_format(place: Place) -> None:
         numbers = np.array([*vector, score])
         numbers[np.isnan(numbers)] = np.nan
         sums.append(int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True))
-    table = table.drop_columns(["asked_at", "read_start", "source", "scores", "format"])
+    table = table.drop_columns(["asked_at", "read_start", "source", "scores", "format", "role", "policy"])
     place_of = table.column_names.index("checksum")
     pq.write_table(table.set_column(place_of, "checksum", pa.array(sums, SCHEMA.field("checksum").type)), path)

@@ -69,6 +69,7 @@ def found(world: World, applied: int, *, start: int, end: int, t: int | None = N
         vectors=one[:, None],
         score=one,
         scores=one,
+        roles=["champion"],
         formats=np.array([2], np.uint8),
         checksums=np.array([0]),
         reads={VIEW.name: read},

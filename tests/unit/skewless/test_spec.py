@@ -100,3 +100,11 @@ def test_label_columns_may_have_other_names() -> None:
 def test_what_cannot_be_right_is_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"confidence": 0.0}, {"confidence": 1.0}, {"tolerance": -0.1}, {"slice_tolerance": -1}]
+)
+def test_a_gate_that_cannot_be_is_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(DefinitionError, match=rf"Gate\.{next(iter(fields))}: is "):
+        Gate(**fields)  # type: ignore[arg-type]

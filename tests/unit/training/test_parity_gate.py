@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from infra.last_parity import LastParity, save_parity
 from infra.packages.aliases import Aliases
 from skewless.spec import Gate
 from tests.plans import make_plan, make_view
-from tests.unit.training.test_promotion import make_spec
+from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
 from training.promotion import CHAMPION, promote, skewed
 
 VIEW = make_view()
@@ -39,13 +40,12 @@ def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastPar
         save_parity(tmp_path, [each])
     packages = tmp_path / "packages"
     (packages / "m/000001").mkdir(parents=True)
-    trained: Any = SimpleNamespace(metrics={"auc": 0.7}, package=SimpleNamespace(version="000001"))
-    dataset: Any = SimpleNamespace(plan=PLAN)
-    decision = promote(dataset, make_spec(Gate()), trained, packages, 7, state=tmp_path)
+    trained: Any = SimpleNamespace(scores=RIGHT, package=SimpleNamespace(version="000001"))
+    decision = promote(replace(only_test_rows(), plan=PLAN), make_spec(Gate()), trained, packages, 7, state=tmp_path)
     assert decision.promote is promoted
     assert Aliases(packages).get("m", CHAMPION) == ("000001" if promoted else None)
     if not promoted:
-        assert decision.reason == "parity found 2 mismatches in view 'v'; auc 0.7000, no champion to compare with"
+        assert decision.reason == "parity found 2 mismatches in view 'v'; auc 1.0000, no champion to compare with"
 
 
 def test_a_verdict_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:

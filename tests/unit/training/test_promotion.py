@@ -1,69 +1,26 @@
-"""The gate's decision, and the alias that moves only if it allows."""
+"""The alias moves only if the gate allows, and every decision is kept with its evidence."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from infra.packages.aliases import Aliases
-from skewless.errors import ConflictError, DefinitionError
-from skewless.spec import LOWER_IS_BETTER, Gate, LabelSource, ModelSpec, Split
+from infra.packages.decisions import Decisions
+from infra.runtimes.port import Scores
+from skewless.errors import ConflictError, DefinitionError, PackageError
+from skewless.lifecycle import Rollout
+from skewless.spec import Gate, ModelSpec
+from tests.unit.training.only_test_rows import RIGHT, N, make_spec, only_test_rows, wrong_in
 from training import promotion
-from training.promotion import CHAMPION, decide, promote
+from training.decision import Decision
+from training.promotion import CHAMPION, promote
 
-Metrics = dict[str, float | None]
-QUALITY = st.floats(-1e6, 1e6)
-
-
-def make_spec(gate: Gate) -> ModelSpec:
-    labels = LabelSource(path="l.parquet", event_time="t", known_time="k", label="y")
-    return ModelSpec(
-        name="m", service="s", labels=labels, algorithm="lightgbm", split=Split(test=timedelta(days=1)), gate=gate
-    )
-
-
-@pytest.mark.parametrize(
-    ("gate", "candidate", "champion", "promoted", "reason"),
-    [
-        (Gate(), 0.6, None, True, "auc 0.6000, no champion to compare with"),
-        (Gate(), 0.6, 0.6, True, "auc 0.6000 against the champion's 0.6000 on the same rows"),
-        (Gate(), 0.6, 0.61, False, "auc 0.6000 against the champion's 0.6100 on the same rows"),
-        (Gate(tolerance=0.25), 0.5, 0.75, True, "auc 0.5000 against the champion's 0.7500 on the same rows"),
-        (Gate(tolerance=0.25), 0.25, 0.75, False, "auc 0.2500 against the champion's 0.7500 on the same rows"),
-        (Gate(floor=0.6), 0.6, None, True, "auc 0.6000, no champion to compare with"),
-        (Gate(floor=0.6), 0.59, None, False, "auc 0.5900 misses the floor 0.6000"),
-        (Gate(floor=0.6), 0.59, 0.1, False, "auc 0.5900 misses the floor 0.6000"),
-        (Gate(metric="rmse", floor=2.0), 2.0, None, True, "rmse 2.0000, no champion to compare with"),
-        (Gate(metric="rmse", floor=2.0), 2.1, 3.0, False, "rmse 2.1000 misses the floor 2.0000"),
-        (Gate(metric="rmse"), 2.0, 2.5, True, "rmse 2.0000 against the champion's 2.5000 on the same rows"),
-        (Gate(metric="rmse"), 2.5, 2.0, False, "rmse 2.5000 against the champion's 2.0000 on the same rows"),
-        (Gate(metric="mae", tolerance=1), 2.5, 2.0, True, "mae 2.5000 against the champion's 2.0000 on the same rows"),
-        (Gate(floor=0.0), None, None, False, "auc does not exist on the test rows"),
-        (Gate(), None, 0.7, False, "auc does not exist on the test rows"),
-    ],
-)
-def test_the_gate(gate: Gate, candidate: float | None, champion: float | None, reason: str, *, promoted: bool) -> None:
-    decision = decide(gate, candidate, champion)
-    assert (decision.promote, decision.reason) == (promoted, reason)
-    assert (decision.candidate, decision.champion) == (candidate, champion)
-
-
-@pytest.mark.parametrize("metric", ["auc", *sorted(LOWER_IS_BETTER)])
-@given(candidate=QUALITY, champion=st.none() | QUALITY, floor=st.none() | QUALITY, better=st.floats(0, 1e6))
-def test_a_better_candidate_is_never_refused_where_a_worse_one_passes(
-    metric: str, candidate: float, champion: float | None, floor: float | None, better: float
-) -> None:
-    gate = Gate(metric=metric, floor=floor)
-    improved = candidate - better if metric in LOWER_IS_BETTER else candidate + better
-    if decide(gate, candidate, champion).promote:
-        assert decide(gate, improved, champion).promote
-        assert champion is None or decide(gate, champion, candidate).promote <= (champion == candidate)
+CARRIERS = {"carrier": ["aa" if row < N // 2 else "bb" for row in range(N)]}
 
 
 @pytest.fixture
@@ -73,73 +30,159 @@ def packages(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(packages: Path, gate: Gate, metrics: Metrics, version: str = "000001") -> promotion.Decision:
-    trained: Any = SimpleNamespace(metrics=metrics, package=SimpleNamespace(version=version))
-    dataset: Any = None  # only the champion's scores need it
-    return promote(dataset, make_spec(gate), trained, packages, 77)
+def run(
+    packages: Path,
+    spec: ModelSpec,
+    scores: Scores,
+    version: str = "000001",
+    dataset: Any = None,  # noqa: ANN401
+) -> Decision:
+    trained: Any = SimpleNamespace(scores=scores, package=SimpleNamespace(version=version))
+    return promote(dataset or only_test_rows(), spec, trained, packages, 77)
 
 
-def champion_scores(patch: pytest.MonkeyPatch, metrics: Metrics | None) -> list[str]:
-    """Let the champion have these metrics on the dataset; return the versions that were asked for."""
+def champion_scores(patch: pytest.MonkeyPatch, scores: Scores | None) -> list[str]:
+    """Let the champion have these scores on the dataset; return the versions that were asked for."""
     asked: list[str] = []
 
-    def measure(_dataset: object, _spec: object, _packages: object, version: str) -> Metrics | None:
+    def scored(_dataset: object, _spec: object, _packages: object, version: str) -> Scores | None:
         asked.append(version)
-        return metrics
+        return scores
 
-    patch.setattr(promotion, "champion_metrics", measure)
+    patch.setattr(promotion, "version_scores", scored)
     return asked
 
 
 def test_the_first_version_is_compared_with_nobody(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = champion_scores(monkeypatch, {})
-    assert run(packages, Gate(), {"auc": 0.7}).promote
+    asked = champion_scores(monkeypatch, RIGHT)
+    assert run(packages, make_spec(Gate(), rollout=Rollout()), RIGHT).promote
     assert asked == []
     (move,) = Aliases(packages).history("m", CHAMPION)
     assert (move.expect, move.to, move.at_us) == (None, "000001", 77)
-    assert move.reason == "auc 0.7000, no champion to compare with"
+    assert move.reason == "auc 1.0000, no champion to compare with"
 
 
 def test_the_alias_moves_only_if_the_gate_allows(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(packages, Gate(), {"auc": 0.7})
-    asked = champion_scores(monkeypatch, {"auc": 0.71})
-    decision = run(packages, Gate(), {"auc": 0.7}, "000002")
-    assert (decision.promote, decision.champion, asked) == (False, 0.71, ["000001"])
+    run(packages, make_spec(Gate()), RIGHT)
+    asked = champion_scores(monkeypatch, wrong_in(0.1))
+    decision = run(packages, make_spec(Gate()), wrong_in(0.4), "000002")
+    assert (decision.promote, asked) == (False, ["000001"])
+    assert decision.gain is not None
+    assert decision.gain.high is not None
+    assert decision.gain.high < 0
     assert Aliases(packages).get("m", CHAMPION) == "000001"
-    assert run(packages, Gate(tolerance=0.02), {"auc": 0.7}, "000002").promote
+    assert run(packages, make_spec(Gate(tolerance=0.4)), wrong_in(0.4), "000002").promote
     assert [move.to for move in Aliases(packages).history("m", CHAMPION)] == ["000001", "000002"]
+    kept = list(Decisions(packages).backwards("m"))
+    assert [(each["version"], each["against"], each["promote"]) for each in kept] == [
+        ("000002", "000001", True),
+        ("000002", "000001", False),
+        ("000001", None, True),
+    ]
+    assert kept[1]["gain"] == decision.gain.as_dict()
+    assert Decisions(packages).last("m", "000001") == kept[2]
+
+
+def test_a_gain_that_chance_explains_passes_only_without_a_confidence(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(packages, make_spec(Gate()), RIGHT)
+    champion_scores(monkeypatch, wrong_in(0.3, seed=2))
+    better = wrong_in(0.3, seed=1)
+    point = run(packages, make_spec(Gate(tolerance=0.05)), better, "000002")
+    assert point.gain is not None
+    assert point.gain.low is not None
+    assert point.gain.low < -0.001
+    decision = promotion.judge(
+        only_test_rows(), make_spec(Gate(confidence=0.95, tolerance=0.001)), better, packages, against="000001"
+    )
+    assert (point.promote, decision.promote) == (True, False)
+
+
+def test_the_same_scores_pass_with_and_without_a_confidence(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(packages, make_spec(Gate()), RIGHT)
+    champion_scores(monkeypatch, wrong_in(0.3))
+    for gate in (Gate(), Gate(confidence=0.99), Gate(metric="log_loss"), Gate(metric="calibration_error")):
+        assert promotion.judge(only_test_rows(), make_spec(gate), wrong_in(0.3), packages, against="000001").promote
+
+
+def test_a_win_overall_does_not_hide_a_loss_in_a_slice(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(packages, make_spec(Gate()), RIGHT)
+    first = np.arange(N) < N // 2
+    champion_scores(monkeypatch, np.where(first, RIGHT, np.random.default_rng(0).random(N)))
+    scores = np.where(first, wrong_in(0.6), RIGHT)
+    dataset = only_test_rows(CARRIERS)
+    decision = run(packages, make_spec(Gate(), slices=("carrier",)), scores, "000002", dataset)
+    assert not decision.promote
+    assert "but it loses in carrier aa" in decision.reason
+    assert [(each.value, each.lost) for each in decision.slices] == [("aa", True), ("bb", False)]
+    assert decision.gain is not None
+    assert decision.gain.gain is not None
+    assert decision.gain.gain > 0
+    spec = make_spec(Gate(slice_tolerance=0.9), slices=("carrier",))
+    assert promotion.judge(dataset, spec, scores, packages, against="000001").promote
+
+
+def test_many_slices_are_not_lost_by_chance(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equally good models: at 95 % an interval, of 40 slices each, most comparisons would find a loss."""
+    run(packages, make_spec(Gate()), RIGHT)
+    rng, lost = np.random.default_rng(7), 0
+    for seed in range(10):
+        columns = {f"c{i}": [str(code) for code in rng.integers(0, 2, N)] for i in range(20)}
+        champion_scores(monkeypatch, wrong_in(0.5, seed=100 + seed))
+        spec = make_spec(Gate(tolerance=1.0, slice_tolerance=0.0), slices=tuple(columns))
+        decision = promotion.judge(only_test_rows(columns), spec, wrong_in(0.5, seed=seed), packages, against="000001")
+        assert len(decision.slices) == 40
+        lost += not decision.promote
+    assert lost <= 2
+
+
+def test_a_rollout_moves_no_alias(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(packages, make_spec(Gate()), wrong_in(0.5))
+    champion_scores(monkeypatch, wrong_in(0.5))
+    decision = run(packages, make_spec(Gate(), rollout=Rollout()), RIGHT, "000002")
+    assert (decision.promote, decision.by_rollout) == (True, True)
+    assert Aliases(packages).get("m", CHAMPION) == "000001"
+    assert not run(packages, make_spec(Gate(), rollout=Rollout(kind="at_once")), RIGHT, "000002").by_rollout
+    assert Aliases(packages).get("m", CHAMPION) == "000002"
 
 
 def test_a_champion_of_other_views_is_replaced_by_whatever_reaches_the_floor(
     packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(packages, Gate(), {"auc": 0.9})
+    run(packages, make_spec(Gate()), RIGHT)
     champion_scores(monkeypatch, None)
-    assert not run(packages, Gate(floor=0.6), {"auc": 0.5}, "000002").promote
-    decision = run(packages, Gate(floor=0.6), {"auc": 0.6}, "000002")
+    assert not run(packages, make_spec(Gate(floor=0.999)), wrong_in(0.5), "000002").promote
+    decision = run(packages, make_spec(Gate(floor=0.6)), wrong_in(0.5), "000002")
     assert (decision.promote, decision.champion) == (True, None)
 
 
+def test_an_altered_champion_is_not_compared(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(packages, make_spec(Gate()), RIGHT)
+
+    def altered(*_: object) -> Scores:
+        raise PackageError("package", "a file is missing", fix="restore it")
+
+    monkeypatch.setattr(promotion, "version_scores", altered)
+    assert run(packages, make_spec(Gate()), wrong_in(0.5), "000002").promote
+
+
 def test_an_alias_that_moved_meanwhile_is_a_conflict(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(packages, Gate(), {"auc": 0.7})
+    run(packages, make_spec(Gate()), RIGHT)
 
-    def measure(*_: object) -> Metrics:
+    def scored(*_: object) -> Scores:
         Aliases(packages).move("m", CHAMPION, expect="000001", to="000002", reason="another", now_us=1)
-        return {"auc": 0.1}
+        return wrong_in(0.9)
 
-    monkeypatch.setattr(promotion, "champion_metrics", measure)
+    monkeypatch.setattr(promotion, "version_scores", scored)
     with pytest.raises(ConflictError):
-        run(packages, Gate(), {"auc": 0.7}, "000001")
+        run(packages, make_spec(Gate()), RIGHT, "000001")
     assert Aliases(packages).get("m", CHAMPION) == "000002"
 
 
 def test_a_metric_that_was_not_evaluated_is_named(packages: Path) -> None:
     with pytest.raises(DefinitionError) as caught:
-        run(packages, Gate(metric="f7"), {"auc": 0.7, "brier": 0.1})
-    assert (caught.value.value, caught.value.fix) == ("f7", "use one of auc, brier")
+        run(packages, make_spec(Gate(metric="f7")), RIGHT)
+    assert caught.value.value == "f7"
+    assert "auc" in caught.value.fix
     assert Aliases(packages).get("m", CHAMPION) is None
-
-
-def test_the_tolerance_itself_is_accepted() -> None:
-    assert decide(Gate(metric="auc", tolerance=0.01), 0.69, 0.70).promote
-    assert not decide(Gate(metric="auc", tolerance=0.01), 0.6899, 0.70).promote

@@ -22,11 +22,11 @@ from infra.runtimes.port import Matrix, Scores
 from infra.runtimes.reference import Reference, reference_rows
 from skewless.errors import DefinitionError, SourceError
 from skewless.spec import Algorithm, LabelSource, ModelSpec, Split, Task
-from training.auc import auc
-from training.evaluation import evaluate
 from training.profile import profile
 from training.trainers.choice import trainer_for
 from training.trainers.port import TrainedModel, TrainingSet
+from validation.evaluation.auc import auc
+from validation.evaluation.evaluation import evaluate
 
 ROOT = Path(__file__).parents[4]
 NAMES = ("plain", "noise", 'odd "name": [1]', "kind")

@@ -19,6 +19,8 @@ from skewless.errors import PackageError, StoreError
 
 FILES = {
     "about.json",
+    "bounds.json",
+    "curves.json",
     "extra/transforms.py",
     "fingerprint.json",
     "manifest.json",
@@ -44,7 +46,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, contents: PackageCont
     assert package.digest == written.digest
     assert (package.name, package.version, package.path) == ("late", "000001", tmp_path / "late" / "000001")
     assert package.model_file.read_bytes() == contents.model
-    for part in ("spec", "plan", "profile", "metrics", "fingerprint", "about", "extra"):
+    for part in ("spec", "plan", "profile", "metrics", "fingerprint", "about", "bounds", "curves", "extra"):
         assert getattr(package, part) == getattr(contents, part)
     for part in ("rows", "margins", "scores"):
         found, expected = getattr(package.reference, part), getattr(contents.reference, part)
@@ -220,3 +222,13 @@ def test_a_manifest_is_plain_json_with_a_hash_per_file(tmp_path: Path, contents:
     manifest = json.loads((package.path / "manifest.json").read_text())
     assert set(manifest["files"]) == FILES - {"manifest.json"}
     assert all(len(digest) == 64 for digest in manifest["files"].values())
+
+
+def test_a_package_from_before_there_were_bounds_has_none(tmp_path: Path, contents: PackageContents) -> None:
+    package = write_package(tmp_path, "late", replace(contents, bounds={"features": {}}))
+    files = {path: data for path, data in tree(package.path).items() if path not in {"bounds.json", "manifest.json"}}
+    (package.path / "bounds.json").unlink()
+    (package.path / "manifest.json").write_bytes(encode_manifest("late", package.version, "model.txt", files))
+    found = open_package(tmp_path, "late", package.version)
+    assert (package.bounds, found.bounds) == ({"features": {}}, {})
+    assert found.profile == contents.profile

@@ -90,7 +90,9 @@ def _row(given: Record, i: int) -> dict[str, Any]:
         "vector": [repr(value) for value in given.matrix[i].tolist()],
         "score": max(scores) if several else scores,
         "scores": scores if several else None,
-        "format": 2,
+        "format": 3,
+        "role": of.role,
+        "policy": of.policy,
     }
 
 

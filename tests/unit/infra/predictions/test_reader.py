@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +22,8 @@ from infra.predictions.writer import PredictionWriter
 from skewless.errors import StoreError
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
 
-ADDED = ("asked_at", "read_start", "source", "scores", "format")
+SECOND = ("role", "policy")  # added after the second format
+ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
 
@@ -103,7 +106,8 @@ def test_files_of_the_first_format(tmp_path: Path, alone: bool) -> None:  # noqa
     if not alone:
         write(tmp_path, new)
     (logged,) = read(tmp_path)
-    assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [2, 2])
+    assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [3, 3])
+    assert set(logged.roles) == {"champion"}
     assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
     np.testing.assert_array_equal(logged.vectors[:3], old.matrix)
     assert logged.checksums[:3].tolist() == checksums_of_first_format(old.matrix, old.scores).tolist()
@@ -129,3 +133,34 @@ def test_vectors_of_unequal_length_are_damage(tmp_path: Path) -> None:
     pq.write_table(table.set_column(table.column_names.index("vector"), "vector", column), path)
     with pytest.raises(StoreError, match="unequal length"):
         read(tmp_path)
+
+
+def test_files_of_the_second_format(tmp_path: Path) -> None:
+    given = record(origin(), 3, 1)
+    write(tmp_path, given)
+    (path,) = tmp_path.glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(list(SECOND)), path)
+    (logged,) = read(tmp_path)
+    assert (list(logged.ids), list(logged.roles)) == (list(given.ids), ["champion"] * 3)
+
+
+def test_roles_are_told_apart(tmp_path: Path) -> None:
+    champion = record(origin(), 3, 1)
+    tested = replace(origin(), role="challenger", policy=7)
+    shadow = record(replace(origin("000002"), role="shadow", policy=7), 3, 1)  # the same ids
+    write(tmp_path, champion, record(tested, 2, 2), shadow)
+    with duckdb.connect() as connection:
+        log = PredictionLog(tmp_path, connection)
+        (both,) = log.pieces(FIRST)
+        assert sorted(both.roles) == ["challenger"] * 2 + ["champion"] * 3
+        (one,) = log.pieces(FIRST, ["challenger"])
+        assert (len(one.ids), set(one.roles)) == (2, {"challenger"})
+        assert list(log.pieces(FIRST, ["shadow"])) == []
+        entries = [log.find(name) for name in champion.ids]
+        assert {entry.of.version for entry in entries if entry} == {"000001"}
+        assert [entry.facts["policy"] for entry in entries if entry] == [None] * 3
+    rows = pq.read_table(tmp_path).filter(pc.field("role") != "champion").to_pylist()
+    assert sorted((row["version"], row["role"], row["policy"]) for row in rows) == [
+        *[("000001", "challenger", 7)] * 2,
+        *[("000002", "shadow", 7)] * 3,
+    ]

@@ -19,6 +19,7 @@ from serving.prediction.admission import Admission
 from serving.prediction.answer import Answer, Scored
 from serving.prediction.question import Question
 from serving.prediction.ticket import Done
+from skewless.bounds_check import BoundsCheck
 from skewless.dtypes import DType
 from skewless.errors import SkewlessError
 from skewless.plan import FeaturePlan
@@ -42,6 +43,7 @@ class Model:
     spec: dict[str, Any] = field(default_factory=dict)
     name: str = "m"
     version: str = "000001"
+    bounds: BoundsCheck | None = None
 
     @cached_property
     def package(self) -> SimpleNamespace:

@@ -46,6 +46,9 @@ class Table:
             raise RequestError("field 'model'", "names no model that is served", value=name, fix="use m")
         return MODEL
 
+    def routing(self, name: str) -> None:
+        assert name == "m"
+
 
 @dataclass
 class Desk:

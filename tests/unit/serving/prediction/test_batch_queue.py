@@ -222,3 +222,13 @@ def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
             assert dealt.done()
 
     asyncio.run(main())
+
+
+def test_what_is_put_together_is_in_one_batch_beyond_the_most() -> None:
+    async def steps(queue: BatchQueue[Item]) -> None:
+        queue.put(Item("a", 2))
+        queue.put(Item("b", 2), Item("c", 2))
+        queue.put(Item("d", 2))
+        assert len(queue) == 3
+
+    assert run(Work(), steps, most=3) == [["a", "b", "c"], ["d"]]

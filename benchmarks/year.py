@@ -1,0 +1,117 @@
+"""Lives through the flights' year by ``skewless demo --drift`` and writes ``docs/year.md``: what was done, and why.
+
+::
+
+    python -m benchmarks.year
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+
+from training.plots.series import Point, series_plot
+
+ROOT = Path(__file__).parents[1]
+AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: what is trained on first, and what is lived through
+_KINDS = {
+    "planted": "the story",
+    "stopped": "materialize",
+    "mended": "materialize",
+    "drift": "drift",
+    "cause": "triggers",
+    "retrain": "retrain",
+    "traffic": "rollout",
+    "alias": "rollout",
+    "proof": "proof",
+}
+_CAPTION = "Log loss: mean of -log of the probability that was given to what came; lower is better."
+
+
+def main() -> None:
+    """Run the year, which takes a quarter of an hour, and write page and plot."""
+    command = [sys.executable, "-m", "skewless.cli", "demo", "--drift", "--repo", "feature_repo"]
+    command += ["--after", str(AFTER_WEEKS), "--days", str(DAYS)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    (ROOT / "docs" / "year.md").write_text("\n".join(_page(facts)) + "\n")
+    (ROOT / "docs" / "year.svg").write_text(_plot(facts["quality"]))
+
+
+def _page(facts: Mapping[str, Any]) -> Iterator[str]:
+    living, alone = facts["quality"]["delay"], facts["quality"]["delay-alone"]
+    weeks = len(living)
+    won = sum(a["log_loss"] < b["log_loss"] for a, b in zip(living, alone, strict=True))
+    yield "# A year of the scheduler"
+    yield ""
+    yield from _filled(
+        f"`python -m benchmarks.year` lives through the flights' year hour by hour on a clock that it moves: the"
+        f" scheduler does what is due, a server answers {facts['predictions']:,} predictions over HTTP, labels come"
+        f" when flights land. This page is what it wrote. The model `delay` has triggers and a rollout"
+        f" (`feature_repo/story_models.py`); `delay-alone` is its first version, asked the same and never retrained."
+    )
+    yield ""
+    yield "![Log loss week by week](year.svg)"
+    yield ""
+    first, second = _mean(living), _mean(alone)
+    yield from _filled(
+        f"In {won} of {weeks} weeks the retrained model was better; its mean log loss is {first:.4f}, that of the model"
+        f" left alone {second:.4f}. Replay compared {facts['replayed']:,} logged predictions, those of shadows too:"
+        f" {facts['different_bits']} differ in a bit."
+    )
+    yield ""
+    yield "## What the scheduler ran"
+    yield ""
+    yield "| job | runs |"
+    yield "|---|---|"
+    for job, runs in _jobs(facts["runs"]):
+        yield f"| `{job}` | {runs} |"
+    yield ""
+    yield "## What it did, when and why"
+    yield ""
+    yield "| when (UTC) | by | what |"
+    yield "|---|---|---|"
+    for event in facts["events"]:
+        when, text = datetime.fromisoformat(event["at"]), event["text"].replace("|", "\\|").split(", such as", 1)[0]
+        yield f"| {when:%Y-%m-%d %H:%M} | {_KINDS.get(event['kind'], event['kind'])} | {text} |"
+
+
+def _jobs(runs: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    by_job: dict[str, Counter[str]] = {}
+    for name, count in runs.items():
+        job, _, state = name.partition(" ")
+        by_job.setdefault(job, Counter())[state] += count
+    for job, states in sorted(by_job.items()):
+        yield job, ", ".join(f"{count:,} {state}" for state, count in states.most_common())
+
+
+def _plot(quality: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    lines = {
+        name: [
+            Point(at_us=int(datetime.fromisoformat(week["since"]).timestamp() * 1e6), value=week["log_loss"])
+            for week in weeks
+        ]
+        for name, weeks in quality.items()
+    }
+    return series_plot("year", "Retrained, and left alone", "log loss", _CAPTION, lines).svg
+
+
+def _mean(weeks: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.average([week["log_loss"] for week in weeks], weights=[week["labels"] for week in weeks]))
+
+
+def _filled(text: str) -> Iterator[str]:
+    yield from wrap(text, 120)
+
+
+if __name__ == "__main__":
+    main()

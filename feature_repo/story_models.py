@@ -1,0 +1,54 @@
+"""The models of `skewless demo --drift`: one with the whole of its life declared, and one left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from skewless.lifecycle import Guardrails, Rollout, Triggers, Watch
+from skewless.spec import Gate, LabelSource, ModelSpec, Split
+
+_ALONE = ModelSpec(
+    name="delay-alone",
+    service="flight_delay",
+    labels=LabelSource(
+        path="data/flights/*.parquet",
+        event_time="sched_dep",
+        known_time="known_at",
+        label="late",
+        tolerance=timedelta(hours=1),  # the story asks once an hour
+    ),
+    algorithm="lightgbm",
+    horizon=timedelta(hours=1),
+    split=Split(test=timedelta(days=14), embargo=timedelta(days=1)),
+    params={
+        "learning_rate": 0.1,
+        "num_leaves": 31,
+        "min_data_in_leaf": 200,
+        "feature_fraction": 0.6,
+        "lambda_l2": 1.0,
+    },
+    rounds=60,
+    gate=Gate(metric="log_loss", tolerance=0.01, confidence=0.95, slice_tolerance=0.05),
+    slices=("carrier", "origin"),
+    watch=Watch(window=timedelta(days=7), share=0.15),
+)
+
+MODELS = [
+    replace(
+        _ALONE,
+        name="delay",
+        rollout=Rollout(
+            shadow=timedelta(hours=12),
+            steps=(0.1, 0.5),
+            step=timedelta(hours=12),
+            # Each flight by itself: arms of few planes or routes would compare their troubles, not the versions.
+            sticky=("tailnum", "sched_dep"),
+            # Against a champion whose season is over a good challenger's scores must lie elsewhere.
+            guardrails=Guardrails(score_shift=3.0, latency=5.0, least_requests=100),
+        ),
+        triggers=Triggers(drift=True, quality=0.05, cooldown=timedelta(days=14)),
+    ),
+    # What the first version would have been worth for ever: nothing retrains it.
+    _ALONE,
+]

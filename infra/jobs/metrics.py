@@ -1,0 +1,69 @@
+"""Prometheus metrics of a scheduler; each is described in docs/scheduler.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from infra.jobs.run import Run
+from skewless.errors import PlaceError
+
+
+def _no() -> bool:
+    return False
+
+
+class RunTally(Collector):
+    """What one scheduler process has seen end.
+
+    Args:
+        is_holder: whether it holds the lease now.
+    """
+
+    def __init__(self, is_holder: Callable[[], bool] = _no) -> None:
+        self.is_holder = is_holder
+        self._ended = Counter[tuple[str, str]]()
+        self._seconds: dict[str, float] = {}
+        self._last_us: dict[str, int] = {}
+
+    def count(self, run: Run) -> None:
+        """Add a run that has ended."""
+        self._ended[run.id.job, run.state] += 1
+        self._seconds[run.id.job] = self._seconds.get(run.id.job, 0.0) + (run.seconds or 0.0)
+        if run.state == "done":
+            self._last_us[run.id.job] = run.ended_us or 0
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as of now."""
+        ended = CounterMetricFamily("skewless_runs", "Runs that ended.", labels=("job", "state"))
+        for key, n in list(self._ended.items()):
+            ended.add_metric(key, n)
+        seconds = CounterMetricFamily("skewless_run_seconds", "Time that they took.", labels=("job",))
+        for job, total in list(self._seconds.items()):
+            seconds.add_metric((job,), total)
+        last = GaugeMetricFamily("skewless_run_last_done_timestamp_seconds", "Last success.", labels=("job",))
+        for job, at_us in list(self._last_us.items()):
+            last.add_metric((job,), at_us / 1e6)
+        holder = GaugeMetricFamily("skewless_scheduler_holder", "1 where this process holds the lease.")
+        holder.add_metric((), float(self.is_holder()))
+        return [ended, seconds, last, holder]
+
+
+def serve_metrics(tally: RunTally, port: int) -> int:
+    """Serve the metrics over HTTP on loopback; return the port.
+
+    Raises:
+        PlaceError: the port is not free.
+    """
+    collectors = CollectorRegistry()
+    collectors.register(tally)
+    try:
+        server, _ = start_http_server(port, addr="127.0.0.1", registry=collectors)
+    except OSError as error:
+        fix = "choose another scheduler_metrics_port"
+        raise PlaceError(f"port {port}", f"cannot be used: {error.strerror}", fix=fix) from error
+    return int(server.server_port)

@@ -1,0 +1,91 @@
+"""Writes the outcome log: one Parquet file for what came together, durable when ``append`` returns."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.durable import refused, sync_file, sync_folder
+from infra.outcomes.schema import SCHEMA
+from skewless.feedback import Outcome
+
+FOLDER = "outcomes"
+
+
+class OutcomeWriter:
+    """Appends to the outcome log of a project; several processes may at the same time.
+
+    Args:
+        state: the project's state folder.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / FOLDER
+        self._name = uuid.uuid4().hex[:12]
+        self._files = 0
+
+    def append(self, outcomes: Sequence[Outcome], *, received_at: int, source: str) -> Path:
+        """Write outcomes and wait until the disk has them; return the file.
+
+        Args:
+            outcomes: at least one.
+            received_at: the clock, UTC microseconds.
+            source: who said so: ``http``, or the name of a file.
+
+        Raises:
+            StoreError: the disk refused; nothing of it stands in the log.
+        """
+        batch = f"{self._name}-{self._files:06d}"
+        self._files += 1
+        path = self._folder / f"{received_at:020d}-{batch}.parquet"
+        store(path, to_table(outcomes, received_at=received_at, batch=batch, source=source))
+        return path
+
+
+def store(path: Path, table: pa.Table) -> None:
+    """Put a file of the log in its place, whole or not at all.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary, compression="zstd")
+        sync_file(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise refused(path, error) from error
+
+
+def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:
+    """Return outcomes as the log holds them."""
+    n = len(outcomes)
+    columns = {
+        "received_at": [received_at] * n,
+        "batch": [batch] * n,
+        "row": range(n),
+        "source": [source] * n,
+        "prediction_id": [outcome.prediction_id for outcome in outcomes],
+        "model": [outcome.model for outcome in outcomes],
+        "keys": [keys_text(outcome) for outcome in outcomes],
+        "event_time": [outcome.event_time for outcome in outcomes],
+        "label": [outcome.label for outcome in outcomes],
+        "value": [outcome.value for outcome in outcomes],
+        "known_at": [outcome.known_at for outcome in outcomes],
+    }
+    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+
+
+def keys_text(outcome: Outcome) -> str | None:
+    """Return the keys as the log writes them: JSON of texts, in the order of their names."""
+    if outcome.prediction_id is not None:
+        return None
+    return json.dumps(dict(outcome.keys), ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,51 @@
+"""What a model's gate decided about its versions, each with its evidence; none is ever removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.packages.names import model_folder
+from infra.packages.numbered import Numbered
+
+
+class Decisions:
+    """The decisions below one packages folder.
+
+    Args:
+        root: folder of all models' packages.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def add(self, model: str, version: str, decision: Mapping[str, Any], now_us: int) -> None:
+        """Keep a decision about a version.
+
+        Args:
+            decision: plain JSON values.
+            now_us: the clock, UTC microseconds.
+
+        Raises:
+            StoreError: the disk refused; nothing was added.
+        """
+        files, record = self._files(model), {"version": version, "at_us": now_us, **decision}
+        while True:
+            try:
+                files.append(max(files.numbers(), default=0) + 1, record)
+            except FileExistsError:
+                continue
+            return
+
+    def backwards(self, model: str) -> Iterator[dict[str, Any]]:
+        """Yield the decisions about a model's versions, newest first."""
+        return (dict(record) for _, record in self._files(model).backwards())
+
+    def last(self, model: str, version: str) -> dict[str, Any] | None:
+        """Return the last decision about a version."""
+        return next((each for each in self.backwards(model) if each["version"] == version), None)
+
+    def _files(self, model: str) -> Numbered:
+        folder = model_folder(self._root, model)
+        return Numbered(folder / "decisions", folder / ".decisions.lock", "decision")

@@ -1,0 +1,73 @@
+"""A seeded sample of the prediction log, window by window: the same rows again, whatever files they stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from skewless.errors import StoreError
+
+# The smallest of each group by a seeded hash, kept while the ids are read: nothing is sorted, and no vector is read
+# but of the chosen ones.
+_CHOSEN = """
+    CREATE TEMP TABLE chosen AS
+    SELECT version, part, predictions, unnest(ids) AS id FROM (
+        SELECT version, (t - $since) // $window AS part, count(*) AS predictions,
+            arg_min(id, md5_number(concat($seed, id)), {most:d}) AS ids
+        FROM read_parquet($files, union_by_name = true)
+        WHERE model = $model AND t >= $since AND t < $until
+        GROUP BY ALL
+    )
+"""
+_VECTORS = """
+    SELECT part, version, predictions, vector FROM read_parquet($files, union_by_name = true) AS log
+    JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
+"""
+
+
+def sample_log(
+    folder: Path,
+    connection: duckdb.DuckDBPyConnection,
+    model: str,
+    *,
+    since_us: int,
+    until_us: int,
+    window_us: int,
+    most: int,
+    seed: int,
+) -> pa.Table:
+    """Return vectors that a model's versions saw.
+
+    Args:
+        folder: of the prediction log.
+        since_us, until_us: times of the predictions, the end exclusive.
+        window_us: length of a window; the first begins at ``since_us``.
+        most: predictions of each version in each window.
+        seed: chooses which.
+
+    Returns:
+        ``part`` (number of the window), ``version``, ``predictions`` (of the version in the window) and
+        ``vector``, in that order.
+
+    Raises:
+        StoreError: a file of the log is damaged.
+    """
+    files = [str(path) for path in sorted(folder.glob("*.parquet"))]
+    if not files:
+        return _EMPTY
+    values = {"files": files, "model": model, "since": since_us, "until": until_us}
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(_CHOSEN.format(most=most), values | {"window": window_us, "seed": str(seed)})
+            return cursor.sql(_VECTORS, params=values).to_arrow_table().cast(_EMPTY.schema)
+        except duckdb.Error as error:
+            raise StoreError(
+                "prediction log", f"cannot be read: {error}", fix="remove or restore the damaged file"
+            ) from error
+
+
+_EMPTY = pa.schema(
+    [("part", pa.int64()), ("version", pa.string()), ("predictions", pa.int64()), ("vector", pa.list_(pa.float64()))]
+).empty_table()

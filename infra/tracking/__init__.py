@@ -1,0 +1,1 @@
+"""Where trainings are shown beside each other: a port, and what publishes to MLflow."""

@@ -1,0 +1,185 @@
+"""Publishes trainings to MLflow: runs, registered models and aliases, through its own client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from infra.tracking.mlflow_uri import artifact_folder, require_answer, resolve_uri
+from infra.tracking.port import TrackedRun
+from skewless.errors import DefinitionError, StoreError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DIGEST, VERSION = "skewless.digest", "skewless.version"
+_MOST_PARAMS = 100  # of one call
+_FINISHED = "FINISHED"
+_T = TypeVar("_T")
+
+
+class MLflowTracker:
+    """Runs of one experiment and the registered models ``PROJECT.MODEL``.
+
+    A run is known by the digest of its package, and is whole once it has ended: the end is written last.
+
+    Args:
+        uri: of the store, as ``resolve_uri`` returns it.
+        project: name of the experiment.
+    """
+
+    def __init__(self, uri: str, project: str) -> None:
+        require_answer(uri)
+        self._project = project
+        with _said(uri):
+            self._client = _open(uri)
+            self._experiment = self._found_experiment(artifact_folder(uri))
+        self._uri = uri
+
+    def published(self, model: str) -> frozenset[str]:
+        """Return the digests of the versions that are published whole."""
+        with _said(self._uri):
+            found = self._versions(model)
+            return frozenset(digest for digest, (_, run_id) in found.items() if self._is_whole(run_id))
+
+    def publish(self, run: TrackedRun) -> None:
+        """Publish a run and register its version; what an attempt before this one left is finished."""
+        with _said(self._uri):
+            run_id = self._run_of(run) or self._begin(run)
+            self._fill(run_id, run)
+            if run.digest not in self._versions(run.model):
+                self._register(run_id, run)
+            self._client.set_terminated(run_id, _FINISHED, end_time=run.trained_us // 1_000)
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Return the digest that each alias points at."""
+        with _said(self._uri):
+            digests = {number: digest for digest, (number, _) in self._versions(model).items()}
+            if not digests:
+                return {}
+            held = self._client.get_registered_model(self._name(model)).aliases
+            return {alias: digests[str(number)] for alias, number in held.items() if str(number) in digests}
+
+    def point(self, model: str, alias: str, digest: str | None) -> None:
+        """Point an alias at a published version, or at none."""
+        with _said(self._uri):
+            if digest is None:
+                self._client.delete_registered_model_alias(self._name(model), alias)
+                return
+            found = self._versions(model).get(digest)
+            if found is None:
+                raise StoreError("tracker", "holds no such version", value=digest, fix="publish it first")
+            self._client.set_registered_model_alias(self._name(model), alias, found[0])
+
+    def _name(self, model: str) -> str:
+        return f"{self._project}.{model}"
+
+    def _found_experiment(self, artifacts: str | None) -> str:
+        found = self._client.get_experiment_by_name(self._project)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(self._project, artifact_location=artifacts))
+
+    def _run_of(self, run: TrackedRun) -> str | None:
+        query = f"tags.`{DIGEST}` = '{run.digest}'"
+        found: Sequence[Run] = self._client.search_runs([self._experiment], query, max_results=1)
+        return found[0].info.run_id if found else None
+
+    def _begin(self, run: TrackedRun) -> str:
+        tags = {**run.tags, DIGEST: run.digest, VERSION: run.version}
+        name, start = f"{run.model} {run.version}", run.trained_us // 1_000
+        return str(self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=name).info.run_id)
+
+    def _fill(self, run_id: str, run: TrackedRun) -> None:
+        from mlflow.entities import Metric, Param  # noqa: PLC0415 - of an extra
+
+        moment = run.trained_us // 1_000
+        for part in _parts([Param(name, value) for name, value in run.params.items()], _MOST_PARAMS):
+            self._client.log_batch(run_id, params=part)
+        self._client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in run.metrics.items()])
+        self._client.log_artifacts(run_id, str(run.package), "package")
+        for path, text in run.documents.items():
+            self._client.log_text(run_id, text, path)
+
+    def _register(self, run_id: str, run: TrackedRun) -> None:
+        name, source = self._name(run.model), f"{self._client.get_run(run_id).info.artifact_uri}/package"
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        tags = {**run.tags, DIGEST: run.digest, VERSION: run.version}
+        self._client.create_model_version(name, source=source, run_id=run_id, tags=tags)
+
+    def _versions(self, model: str) -> dict[str, tuple[str, str]]:
+        """Return number and run of each registered version, by digest."""
+        found: dict[str, tuple[str, str]] = {}
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{self._name(model)}'", page_token=token)
+            found |= {item.tags[DIGEST]: (str(item.version), str(item.run_id)) for item in page if DIGEST in item.tags}
+            token = page.token
+            if not token:
+                return found
+
+    def _is_whole(self, run_id: str) -> bool:
+        return bool(self._client.get_run(run_id).info.status == _FINISHED)
+
+
+def open_mlflow(uri: str, repo: Path, project: str) -> MLflowTracker:
+    """Return the tracker that a setting names.
+
+    Raises:
+        DefinitionError: it is no address.
+        StoreError: it is away.
+        PlaceError: the extra is not installed.
+    """
+    return MLflowTracker(resolve_uri(uri, repo), project)
+
+
+def _open(uri: str) -> MlflowClient:
+    # Nothing is told to anybody but the store that the user named; and a server that goes away is given up soon.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    try:
+        from mlflow import MlflowClient  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        raise DefinitionError(
+            "setting 'tracking_uri'", "needs the extra `mlflow`", fix='install "skewless[mlflow]"'
+        ) from error
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def _said(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into our error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow 3.17 on SQLAlchemy 2.1
+            yield
+    except _errors() as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StoreError(
+            "tracking store", f"refuses: {first}", value=uri, fix="see to it, then `skewless track`"
+        ) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    try:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - of an extra
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError:
+        return (OSError,)
+    return (MlflowException, SQLAlchemyError, OSError)
+
+
+def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,95 @@
+"""``POST /feedback``: what came of predictions, kept before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.feedback.taking import Feedback
+from skewless.errors import RequestError
+from skewless.feedback import Outcome
+
+_LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
+_SHAPE = 'send {"feedback": [{"prediction_id": "...", "label": 1}]}'
+
+
+class FeedbackRow(BaseModel):
+    """What came of one prediction; a later row about the same one takes its place as a whole."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    prediction_id: str | None = Field(None, description="which prediction; without it model, keys and event_time say")
+    model: str | None = Field(None, description="name of the model")
+    keys: dict[str, str | int | float | bool | None] | None = Field(
+        None, description="all join keys of the model, and those request fields that tell predictions apart"
+    )
+    event_time: str | int | None = Field(None, description="ISO 8601 with a zone, or microseconds since the epoch")
+    label: float | None = Field(description="what was to be predicted; null takes back what was said before")
+    value: float | None = Field(None, description="what it was worth, in the unit of the business")
+    known_at: str | int | None = Field(None, description="when it became known; now, if it is missing")
+
+
+class FeedbackRequest(BaseModel):
+    """The body of ``POST /feedback``."""
+
+    feedback: list[FeedbackRow]
+
+
+class FeedbackReply(BaseModel):
+    """What ``POST /feedback`` answers."""
+
+    accepted: int = Field(description="how many rows the outcome log has now, on disk")
+
+
+def add_feedback(app: FastAPI, feedback: Feedback | None) -> None:
+    """Add the route.
+
+    Args:
+        feedback: takes it; None: it is refused.
+    """
+    schema = {"requestBody": {"content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}}}}
+
+    @app.post(
+        "/feedback",
+        summary="Say what came of predictions",
+        openapi_extra=schema,
+        status_code=202,
+        response_model=FeedbackReply,
+    )
+    async def take(request: Request) -> Response:
+        if feedback is None:
+            raise RequestError("feedback", "is not taken by this server", fix="use `skewless serve`")
+        body = await request.body()
+        large = len(body) >= _LARGE
+        outcomes = await asyncio.to_thread(_parse, feedback, body) if large else _parse(feedback, body)
+        await feedback.take(outcomes)
+        return Response(orjson.dumps({"accepted": len(outcomes)}), 202, media_type="application/json")
+
+
+def read_rows(body: bytes) -> list[Any]:
+    """Return the rows of a request.
+
+    >>> read_rows(b'{"feedback": [{"prediction_id": "a", "label": 1}]}')
+    [{'prediction_id': 'a', 'label': 1}]
+
+    Raises:
+        RequestError: it is not of that shape.
+    """
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError("request body", f"is not JSON: {error}", fix=_SHAPE) from error
+    if not isinstance(found, dict) or found.keys() != {"feedback"}:
+        raise RequestError("request body", "is not an object with the one field 'feedback'", fix=_SHAPE)
+    if not isinstance(found["feedback"], list):
+        raise RequestError("field 'feedback'", "is not a list", value=found["feedback"], fix=_SHAPE)
+    rows: list[Any] = found["feedback"]
+    return rows
+
+
+def _parse(feedback: Feedback, body: bytes) -> list[Outcome]:
+    return feedback.parse(read_rows(body))

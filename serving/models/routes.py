@@ -1,0 +1,133 @@
+"""The traffic policies that are in force in one server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from infra.served_model import ServedModel
+from infra.traffic import Traffic, versions_of
+from infra.vitals import PolicyVitals
+from serving.metrics.metrics import Metrics
+from serving.prediction.routing import Routing
+from skewless.traffic import TrafficPolicy
+
+
+class Routes:
+    """Holds a routing for each model that is under a policy.
+
+    A policy is in force only while its champion holds the alias: whoever moves the alias ends it, so that a rollout
+    killed between moving the alias and writing its last policy leaves all traffic with the alias's holder. In the
+    phase ``champion`` without shadows there is nothing to route, and nothing is.
+
+    Args:
+        packages: folder of all models' packages.
+    """
+
+    def __init__(self, packages: Path, metrics: Metrics) -> None:
+        self._traffic = Traffic(packages)
+        self._metrics = metrics
+        self._routings: dict[str, Routing] = {}
+        self._seen: dict[str, tuple[int | None, str]] = {}
+
+    def get(self, name: str) -> Routing | None:
+        """Return how the requests to a model are shared out; None: its champion answers all."""
+        return self._routings.get(name)
+
+    def versions(self, name: str) -> frozenset[str]:
+        """Return the versions that the policy in force needs."""
+        routing = self._routings.get(name)
+        return frozenset(versions_of(routing.policy) if routing else ())
+
+    def numbers(self) -> dict[str, int]:
+        """Return the number of the policy in force, by model."""
+        return {name: routing.policy.number for name, routing in self._routings.items()}
+
+    def vitals(self, at_us: int) -> dict[str, PolicyVitals]:
+        """Return what was counted under the policies in force, by model."""
+        return {name: routing.vitals(at_us) for name, routing in self._routings.items()}
+
+    def due(self, name: str, champion: str) -> TrafficPolicy | None:
+        """Return a policy that is to come into force; what is in force no longer is let go of.
+
+        Args:
+            champion: who holds the alias.
+
+        Raises:
+            PackageError: the policy's file is damaged; what was in force still is.
+        """
+        self.crowned(name, champion)
+        seen = self._traffic.number(name), champion
+        if self._seen.get(name) == seen:
+            return None
+        policy = self._traffic.get(name)
+        if policy is None or policy.champion != champion or (policy.phase == "champion" and not policy.shadows):
+            self.drop(name)
+            self._seen[name] = seen
+            return None
+        return policy
+
+    def enforce(self, name: str, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> None:
+        """Put a policy in force.
+
+        Args:
+            models: its versions, open.
+
+        Raises:
+            PackageError: it cannot be; what was in force still is.
+        """
+        self._routings[name] = Routing(policy, models, self._metrics)
+        self._seen[name] = policy.number, policy.champion
+        self._metrics.traffic_policy(name).set(policy.number)
+        self._metrics.traffic_share(name).set(policy.share)
+
+    def crowned(self, name: str, champion: str) -> None:
+        """Let go of a policy whose champion does not hold the alias any more."""
+        routing = self._routings.get(name)
+        if routing is not None and routing.policy.champion != champion:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Let the champion of a model answer all."""
+        self._seen.pop(name, None)
+        if self._routings.pop(name, None) is not None:
+            self._metrics.traffic_policy(name).set(0)
+            self._metrics.traffic_share(name).set(0)
+
+    def refused(self, name: str, *, refused: bool) -> None:
+        """Show whether the newest policy of a model cannot come into force."""
+        if refused or name in self._seen:
+            self._metrics.traffic_refused(name).set(refused)
+
+    def end(self, name: str, holder: str, *, moves: int, reason: str, now_us: int) -> bool:
+        """Write that the holder of the alias answers all, where a policy says otherwise of any version.
+
+        Args:
+            moves: how often the alias has moved.
+
+        Returns:
+            Whether a policy for this holder was ended; one for another had no effect.
+
+        Raises:
+            ConflictError: somebody wrote another policy at the same time.
+        """
+        policy = self._traffic.get(name)
+        if policy is None or (policy.phase == "champion" and not policy.shadows):
+            return False
+        over = replace(
+            policy,
+            phase="champion",
+            champion=holder,
+            challenger=None,
+            share=0.0,
+            shadows=(),
+            step=0,
+            since_us=now_us,
+            moves=moves,
+            reason=reason,
+            evidence=None,
+        )
+        self._traffic.replace(name, over, expect=policy.number)
+        self.drop(name)
+        return policy.champion == holder

@@ -1,0 +1,52 @@
+"""Telling those who wait why they get no answer."""
+
+from __future__ import annotations
+
+import structlog
+
+from infra.served_model import ServedModel
+from serving.prediction.answer import Answer
+from serving.prediction.ticket import Group, Ticket
+from skewless.errors import RequestError, SkewlessError, StoreError
+
+_log = structlog.get_logger()
+
+
+def fail(group: Group, error: Exception) -> None:
+    """Tell all who wait why there is no answer; what is no error of ours is logged, it is a defect."""
+    if not isinstance(error, SkewlessError):
+        _log.error("prediction_failed", model=group.model.name, exc_info=error)
+        error = SkewlessError("the server", "failed on this request", fix="see its log")
+    for ticket in group.tickets:
+        refuse(ticket, error)
+
+
+def refuse(ticket: Ticket, error: SkewlessError) -> None:
+    """Tell one; what is not the caller's doing counts against the arm that was to answer."""
+    arm = ticket.question.arm
+    if ticket.settle(error) and arm is not None and not isinstance(error, RequestError):
+        arm.counts.fail()
+
+
+def too_old(answer: Answer) -> SkewlessError | None:
+    """Return why rows are too old for a caller who set a limit, if the model refuses to score what is missing."""
+    if answer.max_age_us is None or answer.model.package.spec.missing != "refuse":
+        return None
+    stale = answer.stale
+    if not stale.any():
+        return None
+    view = answer.model.plan.all_views[int(stale.any(axis=0).argmax())].name
+    return StoreError(
+        f"view {view!r}",
+        "holds a row that is older than the request accepts",
+        value=f"max_feature_age_s {answer.max_age_us / 1e6:g}",
+        fix="accept older rows, or publish newer ones",
+    )
+
+
+def incomplete(model: ServedModel, lost: frozenset[str]) -> StoreError:
+    """Return why views cannot be read by a model that refuses to score what is missing."""
+    name, verb = model.reader.owner(min(lost))
+    return StoreError(
+        f"view {name!r}", "is not whole in this Redis: it has lost writes", fix=f"run {verb}, which puts them again"
+    )

@@ -1,0 +1,1 @@
+"""Work on a project that is more than one step: each module is one kind, for command line and scheduler."""

@@ -1,0 +1,135 @@
+"""Drift of a model: a window of what it answered, held against what it was trained on; kept, and alerted of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from skewless.errors import PackageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from infra.packages.package import Package
+    from infra.series import Series
+    from skewless.project import Project
+    from validation.drift.report import DriftReport
+
+ALERT, MOVED = "drift", "score_or_label_drift"
+
+
+def watch(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
+    """Look at the drift of a model's champion, keep what was found, and alert of it or resolve the alert.
+
+    Args:
+        until_us: end of the window, exclusive, UTC microseconds; None: now.
+        window_us: its length; None: that of the model's ``Watch``.
+
+    Raises:
+        DefinitionError: the plan has no such model.
+        PackageError: it has no champion, or the package was altered.
+        StoreError: a log is damaged, or the disk refused.
+    """
+    report = measure(project, model, until_us=until_us, window_us=window_us)
+    series(project, model).append(report.as_dict())
+    _alert(project, report)
+    return report
+
+
+def measure(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
+    """Return the drift of a model's champion in a window; see ``watch``, of which this changes nothing."""
+    from infra.predictions.live import Answered
+    from infra.served_model import pinned_plan
+    from validation.drift.report import DriftReport
+    from validation.drift.window import LABEL, SCORE, compare_window
+
+    spec, package = project.applied.model(model), _champion(project, model)
+    until = project.clock.now_us() if until_us is None else until_us
+    since = until - (window_us or spec.watch.window // timedelta(microseconds=1))
+    refs = pinned_plan(package).services[0].features
+    names = [ref.label for ref in refs]
+    answered = Answered(
+        folder=project.state / "predictions",
+        connection=project.connection,
+        model=model,
+        version=package.version,
+        since_us=since,
+        until_us=until,
+    )
+    repeats = answered.repeats()
+    rows, found = compare_window(
+        package.profile,
+        names,
+        answered.pieces(),
+        _labels(project, model, package.version, since, until),
+        spec.watch,
+        {ref.label: repeats.get(ref.group, 1.0) for ref in refs},
+    )
+    return DriftReport(
+        model=model,
+        version=package.version,
+        since_us=since,
+        until_us=until,
+        rows=rows,
+        watch=spec.watch,
+        features=[found[name] for name in names],
+        score=found.get(SCORE),
+        label=found.get(LABEL),
+    )
+
+
+def series(project: Project, model: str) -> Series:
+    """Return the windows of a model that were looked at, as ``DriftReport.as_dict`` has them."""
+    from infra.series import Series
+
+    return Series(project.state / "drift" / f"{model}.jsonl")
+
+
+def last(project: Project, model: str) -> dict[str, Any] | None:
+    """Return the window that was looked at last; None: none was."""
+    kept = series(project, model).read()
+    return kept[-1] if kept else None
+
+
+def _champion(project: Project, model: str) -> Package:
+    from infra.packages.aliases import Aliases
+    from infra.packages.package import open_package
+
+    version = Aliases(project.packages).get(model, "champion")
+    if version is None:
+        raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
+    return open_package(project.packages, model, version)
+
+
+def _labels(project: Project, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:
+    """Return the labels that are known of the predictions of a window."""
+    import pyarrow.compute as pc
+
+    from skewless.operations.quality import labelled_log
+
+    rows = labelled_log(project, model).read(since_us=since_us, until_us=until_us, known_by_us=project.clock.now_us())
+    chosen = (pc.field("version") == version) & (pc.field("role") != "shadow") & pc.field("label").is_valid()
+    labels: npt.NDArray[np.float64] = rows.filter(chosen)["label"].to_numpy()
+    return labels
+
+
+def _alert(project: Project, report: DriftReport) -> None:
+    from infra.alerts import Alert, Alerts
+
+    evidence = {"version": report.version, "share": report.share, "features": report.drifted, "rows": report.rows}
+    with Alerts(project.state, project.settings.alert_webhook) as alerts:
+        for name, is_so in ((ALERT, report.verdict == "drifted"), (MOVED, bool(report.moved))):
+            if is_so:
+                alerts.send(
+                    Alert(
+                        name=name,
+                        severity="warning",
+                        subject=report.model,
+                        message=report.sentence(),
+                        at_us=report.until_us,
+                        evidence=evidence | {"moved": report.moved},
+                    )
+                )
+            elif report.verdict != "too_few_rows":
+                alerts.resolve(name, report.model, report.until_us)

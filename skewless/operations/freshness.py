@@ -1,0 +1,113 @@
+"""Freshness: how old the newest data of each view is, in the log and online, against what its definition allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from skewless.errors import RequestError, StoreError
+
+if TYPE_CHECKING:
+    from infra.alerts import Alerts
+    from infra.last_freshness import Freshness
+    from skewless.plan import View
+    from skewless.project import Project
+    from skewless.windows.view import WindowView
+
+ALERT = "freshness"
+_SAMPLE, _SEED = 200, 0
+_log = structlog.get_logger()
+
+
+def look(project: Project, names: Sequence[str] = ()) -> list[Freshness]:
+    """Look at views, keep what is found, and alert of each that is late or resolve its alert.
+
+    Args:
+        names: of views; none: all.
+
+    Raises:
+        RequestError: there is no such view.
+        StoreError: a log file is damaged, or the disk refused.
+    """
+    from infra.alerts import Alerts
+    from infra.last_freshness import save_freshness
+
+    found = [_of(project, view) for view in _chosen(project, names)]
+    save_freshness(project.state, found)
+    with Alerts(project.state, project.settings.alert_webhook) as alerts:
+        for item in found:
+            _tell(alerts, item)
+    return found
+
+
+def _chosen(project: Project, names: Sequence[str]) -> list[View | WindowView]:
+    known = {view.name: view for view in project.applied.plan.all_views}
+    for name in names:
+        if name not in known:
+            raise RequestError("view", "is unknown", value=name, fix=f"use one of: {', '.join(known) or '-'}")
+    return [known[name] for name in names] or list(known.values())
+
+
+def _of(project: Project, view: View | WindowView) -> Freshness:
+    from infra.last_freshness import Freshness
+    from infra.offline.newest_event import newest_event_us
+    from skewless.plan import View
+
+    if isinstance(view, View):
+        files, online = project.views.log(view).files(), _online(project, view)
+    else:
+        files = [file for part in project.views.log_parts(view) for file in part.files]
+        online = (None, None)
+    return Freshness(
+        view=view.name,
+        hash=view.hash,
+        at_us=project.clock.now_us(),
+        limit_us=view.freshness_us,
+        newest_us=newest_event_us(project.connection, files),
+        sampled=online[0],
+        stale=online[1],
+    )
+
+
+def _online(project: Project, view: View) -> tuple[int | None, int | None]:
+    """Return of how many entities the online rows were read, and how many are stale; None: the store is away."""
+    from infra.offline.key_samples import row_keys
+    from skewless.keys import KeyCodec
+    from skewless.rows import RowCodec
+
+    keys = row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
+    columns = {name: keys[name].combine_chunks() for name in keys.column_names}
+    try:
+        rows, _ = project.online_reader.get_marked(
+            KeyCodec(project.applied.plan.project, view).pack(columns).to_pylist(), []
+        )
+    except StoreError as error:
+        _log.warning("online_store_not_sampled", view=view.name, problem=error.problem)
+        return None, None
+    there = [row for row in rows if row is not None]
+    events = RowCodec(view).decode(there).versions.event_ts
+    limit = view.freshness_us
+    return len(there), int((project.clock.now_us() - events > limit).sum()) if limit else 0
+
+
+def _tell(alerts: Alerts, found: Freshness) -> None:
+    from infra.alerts import Alert
+
+    if not found.is_late:
+        alerts.resolve(ALERT, found.view, found.at_us)
+        return
+    age, limit = (timedelta(seconds=(length or 0) // 1_000_000) for length in (found.age_us, found.limit_us))
+    said = "it has no event at all" if found.newest_us is None else f"its newest event is {age} old"
+    alerts.send(
+        Alert(
+            name=ALERT,
+            severity="warning",
+            subject=found.view,
+            message=f"{said}, and {limit} is allowed",
+            at_us=found.at_us,
+            evidence={"newest_us": found.newest_us, "sampled": found.sampled, "stale": found.stale},
+        )
+    )

@@ -1,0 +1,68 @@
+"""What keeps the state folder small: old files removed, small log files merged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skewless.project import Project
+
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tidied:
+    """What was done, or with a dry run would be.
+
+    Args:
+        runs: runs that left the ledger.
+        predictions: files of the prediction log that were removed.
+        quarantine: refused batches that were removed.
+        merged: small files of event logs and of the outcome log that became part of big ones.
+    """
+
+    runs: int
+    predictions: int
+    quarantine: int
+    merged: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def tidy(project: Project) -> Tidied:
+    """Remove what is older than the ``keep_`` settings say, and merge small files.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    from infra.jobs.ledger import Ledger
+    from infra.outcomes.compaction import compact
+    from infra.retention import remove_named_before, remove_written_before
+
+    settings, state, now_us = project.settings, project.state, project.clock.now_us()
+    runs, predictions, quarantine = (
+        now_us - days * _DAY_US if days else 0
+        for days in (settings.keep_runs_days, settings.keep_predictions_days, settings.keep_quarantine_days)
+    )
+    return Tidied(
+        runs=Ledger(state).prune(runs),
+        predictions=remove_named_before(state / "predictions", predictions),
+        quarantine=remove_written_before(state / "quarantine", quarantine),
+        merged=compact(state) + _merge_events(project),
+    )
+
+
+def _merge_events(project: Project) -> int:
+    from infra.log.event_log import EventLog
+    from infra.log.partitions import log_partitions
+
+    root, merged = project.state / "log" / "events", 0
+    for source in sorted({view.source for view in project.applied.plan.windows}):
+        for name in log_partitions(root, source):
+            log = EventLog(root, name)
+            merged += log.compact().merged
+            log.sweep()
+    return merged

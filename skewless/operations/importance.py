@@ -1,0 +1,153 @@
+"""How much each feature moved a model's answers, window by window, from a sample of what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from skewless.clock import from_us
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from skewless.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowImportance:
+    """One version in one window.
+
+    Args:
+        predictions: that it made.
+        sampled: of these, looked at.
+        mean: feature -> mean absolute contribution to the margin, the greatest first; of several outputs summed up.
+    """
+
+    since_us: int
+    until_us: int
+    version: str
+    predictions: int
+    sampled: int
+    mean: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, with each feature's share of the whole."""
+        whole = sum(self.mean.values())
+        return asdict(self) | {
+            "since": from_us(self.since_us).isoformat(),
+            "until": from_us(self.until_us).isoformat(),
+            "share": {name: value / whole if whole else 0.0 for name, value in self.mean.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceReport:
+    """A model's global importance over time.
+
+    Args:
+        windows: with predictions, in order, then by version.
+        unexplained: versions whose kind of model has no contributions.
+    """
+
+    model: str
+    windows: Sequence[WindowImportance]
+    unexplained: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "model": self.model,
+            "windows": [window.as_dict() for window in self.windows],
+            "unexplained": list(self.unexplained),
+        }
+
+
+def importance(
+    project: Project, model: str, *, window_us: int, windows: int = 7, sample: int = 1_000, seed: int = 0
+) -> ImportanceReport:
+    """Return mean absolute contributions in the last windows, by the packages that answered.
+
+    Args:
+        window_us: length of a window; they begin at its multiples since 1970, so that each call has the same ones.
+        windows: how many, with the present one.
+        sample: predictions of each version in each window.
+        seed: chooses which; the same ones again.
+
+    Raises:
+        PackageError: a package that answered was altered or is gone.
+        StoreError: a file of the prediction log is damaged.
+    """
+    import pyarrow.compute as pc
+
+    from infra.predictions.sampling import sample_log
+
+    now = project.clock.now_us()
+    since = (now // window_us - windows + 1) * window_us
+    rows = sample_log(
+        project.state / "predictions",
+        project.connection,
+        model,
+        since_us=since,
+        until_us=now + 1,
+        window_us=window_us,
+        most=sample,
+        seed=seed,
+    )
+    found: list[WindowImportance] = []
+    unexplained = []
+    for version in sorted(rows["version"].unique().to_pylist()):
+        own = rows.filter(pc.field("version") == version)
+        parts = _contributions(project, model, version, own)
+        if parts is None:
+            unexplained.append(version)
+            continue
+        found += _windows(own, version, *parts, since, window_us)
+    found.sort(key=lambda window: (window.since_us, window.version))
+    return ImportanceReport(model=model, windows=found, unexplained=unexplained)
+
+
+def _contributions(
+    project: Project, model: str, version: str, rows: pa.Table
+) -> tuple[Sequence[str], npt.NDArray[np.float64]] | None:
+    """Return the features and how far each moved each prediction, shape ``(n, n_features)``."""
+    import numpy as np
+
+    from infra.served_model import load_model
+    from skewless.errors import RequestError
+
+    served = load_model(project.packages, model, version)
+    try:
+        flat = rows["vector"].combine_chunks().flatten()
+        matrix = flat.to_numpy(zero_copy_only=False).reshape(rows.num_rows, served.runtime.n_features)
+        found = np.abs(served.runtime.contributions(np.ascontiguousarray(matrix))[..., :-1])
+    except RequestError:
+        return None
+    finally:
+        served.runtime.close()
+    return served.assembler.labels, found.sum(axis=1) if found.ndim > 2 else found  # noqa: PLR2004 - n, k, features
+
+
+def _windows(
+    rows: pa.Table, version: str, labels: Sequence[str], parts: npt.NDArray[np.float64], since: int, length: int
+) -> list[WindowImportance]:
+    import numpy as np
+
+    numbers, predictions = rows["part"].to_numpy(), rows["predictions"].to_numpy()
+    found = []
+    for number in np.unique(numbers).tolist():
+        own = numbers == number
+        means = dict(zip(labels, parts[own].mean(axis=0).tolist(), strict=True))
+        found.append(
+            WindowImportance(
+                since_us=since + number * length,
+                until_us=since + (number + 1) * length,
+                version=version,
+                predictions=int(predictions[own][0]),
+                sampled=int(own.sum()),
+                mean=dict(sorted(means.items(), key=lambda item: -item[1])),
+            )
+        )
+    return found

@@ -1,0 +1,138 @@
+"""Training and promotion of versions: planned on the newest test rows, then applied by compare-and-set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from skewless.errors import GateError, PackageError
+
+if TYPE_CHECKING:
+    from skewless.project import Project
+    from training.decision import Decision
+    from training.promotion import TrainReport
+
+CHAMPION = "champion"
+Way = Literal["nothing", "at_once", "rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What a promotion would do.
+
+    Args:
+        champion: the version that holds the alias now, and must still when it is applied; None: nobody.
+        decision: the gate's, on the newest test rows; None where the version is the champion already.
+        test_rows: how many rows it rests on.
+    """
+
+    model: str
+    version: str
+    champion: str | None
+    decision: Decision | None
+    test_rows: int
+
+    @property
+    def way(self) -> Way:
+        """Return how the version takes over, if it does."""
+        if self.decision is None or not self.decision.promote:
+            return "nothing"
+        return "rollout" if self.decision.by_rollout else "at_once"
+
+    @property
+    def refusal(self) -> GateError | None:
+        """Return why the gate says no, None where it does not."""
+        if self.decision is None or self.decision.promote:
+            return None
+        return GateError(
+            f"model {self.model!r} {self.version}",
+            f"was not promoted: {self.decision.reason}",
+            fix="train a better version, or change the gate in models.py; the champion stays",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "champion": self.champion,
+            "way": self.way,
+            "test_rows": self.test_rows,
+            "decision": None if self.decision is None else self.decision.as_dict(),
+        }
+
+
+def plan_promotion(project: Project, model: str, version: str | None = None) -> Promotion:
+    """Return what promoting a version would do; nothing is changed.
+
+    Args:
+        version: any; None: the newest.
+
+    Raises:
+        PackageError: there is no such version, it is altered, or it was trained under another plan or task.
+        SourceError: the label table has no test rows now.
+    """
+    from infra.packages.aliases import Aliases
+    from training.promotion import judge
+    from training.version_scores import version_scores
+
+    spec, chosen = project.applied.model(model), version or _newest(project, model)
+    holder = Aliases(project.packages).get(model, CHAMPION)
+    if chosen == holder:
+        return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
+    dataset = project.dataset(model)
+    scores = version_scores(dataset, spec, project.packages, chosen)
+    if scores is None:
+        raise PackageError(
+            f"model {model!r} {chosen}",
+            "needs views that are not in the plan, or has another task",
+            fix="train it again under the plan in force",
+        )
+    decision = judge(dataset, spec, scores, project.packages, against=holder, state=project.state)
+    rows = int(dataset.test.sum())
+    return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
+
+
+def apply_promotion(project: Project, planned: Promotion) -> None:
+    """Keep the decision; where the gate allows, move the alias or begin the rollout.
+
+    Raises:
+        ConflictError: somebody else moved the alias or began a rollout since it was planned.
+    """
+    from training.promotion import settle
+
+    if planned.decision is None:
+        return
+    spec, now_us = project.applied.model(planned.model), project.clock.now_us()
+    settle(spec, planned.version, planned.decision, project.packages, now_us, expect=planned.champion)
+    _begin(project, planned.model, planned.version, planned.decision)
+
+
+def train(project: Project, model: str) -> TrainReport:
+    """Train a new version; one that passed its gate takes over as its model declares.
+
+    Raises:
+        GateError: the labels' suite does not hold.
+        SourceError: labels or features that cannot be trained on.
+        ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
+    """
+    report = project.train(model)
+    _begin(project, model, report.trained.package.version, report.decision)
+    return report
+
+
+def _begin(project: Project, model: str, version: str, decision: Decision) -> None:
+    if decision.promote and decision.by_rollout:
+        from skewless.operations.rollout import begin
+
+        begin(project, model, version)
+
+
+def _newest(project: Project, model: str) -> str:
+    from infra.packages.names import list_versions
+
+    versions = list_versions(project.packages, model)
+    if not versions:
+        fix = f"train it with `skewless train {model}`"
+        raise PackageError(f"model {model!r}", "has no version", fix=fix)
+    return versions[-1]

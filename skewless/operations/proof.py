@@ -1,0 +1,122 @@
+"""Parity and replay, with an alert for what they find, and without proving again what was proven."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infra.alerts import Alerts
+    from infra.online.redis_store import RedisWriter
+    from skewless.project import Project
+    from validation.parity_report import ParityReport, ViewParity
+    from validation.replay_report import ReplayReport
+
+PARITY, REPLAY = "parity", "replay"
+ALL = "all models"
+_EXAMPLES = 3
+
+
+def run_parity(
+    project: Project,
+    names: Sequence[str] = (),
+    *,
+    sample: int = 1_000,
+    seed: int = 0,
+    repair: RedisWriter | None = None,
+) -> ParityReport:
+    """Hold online states against the log, keep the verdict, and alert of each view with a mismatch that is left.
+
+    Args:
+        names: views; none: all.
+        sample, seed, repair: as ``validation.parity.Parity.run``.
+
+    Raises:
+        RequestError: there is no such view.
+        StoreError: the store is away, or a log file is damaged.
+    """
+    from validation.parity import Parity
+
+    parity = Parity(
+        plan=project.applied.plan,
+        state=project.state,
+        views=project.views,
+        reader=project.online_reader,
+        clock=project.clock,
+    )
+    report = parity.run(names, sample=sample, seed=seed, repair=repair)
+    with _alerts(project) as alerts:
+        for view in report.views:
+            _tell_parity(alerts, view)
+    return report
+
+
+def run_replay(project: Project, model: str | None = None, *, only_new: bool = False) -> ReplayReport:
+    """Prove logged predictions from the accepted log; alert if one cannot be proven.
+
+    Args:
+        model: whose; None: all.
+        only_new: leave out the files that such a replay of all models has proven, and remember those of this one.
+
+    Raises:
+        PackageError: a package that answered was altered or is gone.
+        StoreError: a log file is damaged, or the disk refused.
+    """
+    from infra.predictions.reader import PredictionLog
+    from infra.proven import add_proven, proven_files
+    from validation.replay import replay_log
+
+    proven = proven_files(project.state) if only_new else frozenset[str]()
+    log = PredictionLog(project.state / "predictions", project.connection, without=proven)
+    report = replay_log(log, views=project.views, packages=project.packages, model=model)
+    if only_new and model is None and report.ok:
+        add_proven(project.state, log.names)
+    _tell_replay(project, model or ALL, report)
+    return report
+
+
+def _alerts(project: Project) -> Alerts:
+    from infra.alerts import Alerts
+
+    return Alerts(project.state, project.settings.alert_webhook)
+
+
+def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
+    """Alert of what differs in a view; a view of which nothing could be compared is left as it was."""
+    from infra.alerts import Alert
+
+    if not view.standing:
+        if view.compared:
+            alerts.resolve(PARITY, view.view, view.at_us)
+        return
+    alerts.send(
+        Alert(
+            name=PARITY,
+            severity="critical",
+            subject=view.view,
+            message=f"{len(view.standing):,} of {view.compared:,} online states are not what the log says",
+            at_us=view.at_us,
+            evidence={**view.as_dict(), "examples": [item.line() for item in view.standing[:_EXAMPLES]]},
+        )
+    )
+
+
+def _tell_replay(project: Project, subject: str, report: ReplayReport) -> None:
+    from infra.alerts import Alert
+
+    now_us = project.clock.now_us()
+    with _alerts(project) as alerts:
+        if report.ok:
+            alerts.resolve(REPLAY, subject, now_us)
+            return
+        found = report.as_dict()
+        alerts.send(
+            Alert(
+                name=REPLAY,
+                severity="critical",
+                subject=subject,
+                message=f"{report.different:,} of {report.compared:,} logged predictions cannot be proven",
+                at_us=now_us,
+                evidence={"by_cause": found["by_cause"], "examples": found["examples"][:_EXAMPLES]},
+            )
+        )

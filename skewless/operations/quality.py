@@ -1,0 +1,190 @@
+"""Live quality: what outcomes say of a model's versions, beside what was expected and what training found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from skewless.clock import from_us
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from infra.outcomes.labelled import LabelledLog
+    from infra.outcomes.log import OutcomeCounts
+    from skewless.project import Project
+    from validation.live_quality import Quality
+
+_WINDOWS = 60  # most windows of a series
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityWindow:
+    """The quality of each version in a part of the time."""
+
+    since_us: int
+    until_us: int
+    versions: list[Quality]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "since": from_us(self.since_us).isoformat(),
+            "until": from_us(self.until_us).isoformat(),
+            "versions": [quality.as_dict() for quality in self.versions],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityReport:
+    """The quality of a model's versions.
+
+    Args:
+        metric: the gate's.
+        whole: over all of the time.
+        windows: the parts of it with predictions, in order.
+        trained: version -> its metrics on the test period of its training.
+        delay_us: within which nine of ten labels come; None: none has come.
+        outcomes: how feedback came, of all models.
+    """
+
+    model: str
+    metric: str
+    whole: QualityWindow
+    windows: list[QualityWindow]
+    trained: Mapping[str, Mapping[str, Any]]
+    delay_us: int | None
+    outcomes: OutcomeCounts
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "model": self.model,
+            "metric": self.metric,
+            **self.whole.as_dict(),
+            "windows": [window.as_dict() for window in self.windows],
+            "trained": {version: dict(metrics) for version, metrics in self.trained.items()},
+            "label_delay_us": self.delay_us,
+            "feedback": self.outcomes.as_dict(),
+        }
+
+
+def quality(
+    project: Project,
+    model: str,
+    *,
+    since_us: int | None = None,
+    until_us: int | None = None,
+    window_us: int | None = None,
+) -> QualityReport:
+    """Return how good a model's versions were, by what is known now.
+
+    Args:
+        since_us: earliest prediction; None: 30 windows before the end.
+        until_us: the first prediction that is too late; None: now.
+        window_us: length of the windows of the series; None: that of the model's ``Watch``.
+
+    Raises:
+        DefinitionError: the plan has no such model.
+        RequestError: the time is empty, or has too many windows.
+        StoreError: a log is damaged.
+    """
+    from infra.outcomes.log import OutcomeLog
+
+    spec, now = project.applied.model(model), project.clock.now_us()
+    length = window_us or int(spec.watch.window.total_seconds() * 1e6)
+    until = now + 1 if until_us is None else until_us
+    since = until - _WINDOWS // 2 * length if since_us is None else since_us
+    _check_times(since, until, length)
+    rows = labelled_log(project, model).read(since_us=since, until_us=until, known_by_us=now)
+    series = _Series(project, model, rows, now)
+    return QualityReport(
+        model=model,
+        metric=spec.gate.metric,
+        whole=series.window(since, until),
+        windows=[part for start, end in _parts(since, until, length) if (part := series.window(start, end)).versions],
+        trained=series.trained,
+        delay_us=series.delay_us,
+        outcomes=OutcomeLog(project.state, project.connection).counts(now),
+    )
+
+
+def labelled_log(project: Project, model: str) -> LabelledLog:
+    """Return what reads a model's predictions with their outcomes."""
+    from infra.outcomes.labelled import LabelledLog
+
+    spec = project.applied.model(model)
+    return LabelledLog(
+        repo=project.repo,
+        state=project.state,
+        connection=project.connection,
+        plan=project.applied.plan.only(spec.service),
+        spec=spec,
+    )
+
+
+def label_delay_us(project: Project, model: str, rows: pa.Table | None, now_us: int) -> int | None:
+    """Return within which time after a prediction nine of ten labels come; None: none has come.
+
+    Args:
+        rows: labelled predictions, whose labels count besides the newest ones of the label table; None: there are none.
+        now_us: the clock; what became known later does not count.
+    """
+    import pyarrow as pa
+
+    from validation.label_delay import delay_quantile
+
+    times = labelled_log(project, model).newest_labels(now_us)
+    if rows is not None:
+        known = rows.filter(rows["label"].is_valid()).select(["t", "known_at"])
+        times = pa.concat_tables([times, known])
+    asked, known_at = times["t"].to_numpy(), times["known_at"].to_numpy()
+    return delay_quantile(known_at - asked, now_us - asked)
+
+
+class _Series:
+    """Qualities of parts of one time, with what is looked up once."""
+
+    def __init__(self, project: Project, model: str, rows: pa.Table, now_us: int) -> None:
+        from infra.packages.package import open_package
+
+        self._spec = project.applied.model(model)
+        self._rows = rows
+        self.delay_us = label_delay_us(project, model, rows, now_us)
+        self._mature_until = None if self.delay_us is None else now_us - self.delay_us
+        packages = [open_package(project.packages, model, version) for version in rows["version"].unique().to_pylist()]
+        self.trained = {package.version: package.metrics for package in packages}
+        self._calibrations = {package.version: package.profile.get("calibration", ()) for package in packages}
+
+    def window(self, since_us: int, until_us: int) -> QualityWindow:
+        import pyarrow.compute as pc
+
+        from validation.live_quality import live_quality
+
+        time = pc.field("t")
+        versions = live_quality(
+            self._rows.filter((time >= since_us) & (time < until_us)),
+            self._spec,
+            mature_until_us=self._mature_until,
+            calibrations=self._calibrations,
+        )
+        return QualityWindow(since_us=since_us, until_us=until_us, versions=versions)
+
+
+def _check_times(since: int, until: int, length: int) -> None:
+    from skewless.errors import RequestError
+
+    if since >= until:
+        raise RequestError("time of quality", "ends before it begins", value=from_us(since).isoformat(), fix="turn it")
+    if (until - since) / length > _WINDOWS:
+        count = -(-(until - since) // length)
+        raise RequestError("windows of quality", f"are more than {_WINDOWS}", value=count, fix="give longer ones")
+
+
+def _parts(since: int, until: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield windows that end where the next one begins; the first one may be shorter."""
+    first = until - (until - since - 1) // length * length
+    edges = [since, *range(first, until + 1, length)]
+    return pairwise(edges)

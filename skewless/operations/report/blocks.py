@@ -1,0 +1,131 @@
+"""What a report is made of: sections of tables, plots and notes; plain values, rendered elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Tone = Literal["good", "bad", "plain", "missing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A cell of more than a line: a table under its summary, shut unless a row of it is marked."""
+
+    summary: str
+    table: TableBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableBlock:
+    """A table; each of its columns is a term of the glossary.
+
+    Args:
+        rows: cells as people read them, in the order of the columns.
+        marked: numbers of the rows that ask for attention.
+        terms: column whose cells are terms of the glossary too.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Folded]]
+    marked: frozenset[int] = frozenset()
+    terms: str | None = None
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotBlock:
+    """A plot with its caption.
+
+    Args:
+        svg: an ``<svg>`` element, trusted.
+        is_broad: it takes the whole width of the page.
+    """
+
+    title: str
+    caption: str
+    svg: str
+    is_broad: bool = False
+    kind: Literal["plot"] = "plot"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A sentence; what is not there is said by one.
+
+    Args:
+        tone: ``good``, ``bad``, ``plain``, or ``missing``.
+    """
+
+    text: str
+    tone: Tone = "plain"
+    kind: Literal["note"] = "note"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Blocks under one heading."""
+
+    title: str
+    blocks: Sequence[TableBlock | PlotBlock | Note] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole report.
+
+    Args:
+        made_at: ISO 8601.
+        parts: heading of a part (a model, or the project) -> its sections.
+        glossary: term -> what it means; only those that the report uses.
+    """
+
+    project: str
+    made_at: str
+    parts: Mapping[str, Sequence[Section]]
+    glossary: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the report says in words, plots left out."""
+        return {
+            "project": self.project,
+            "made_at": self.made_at,
+            "parts": {
+                name: {section.title: [_plain(block) for block in section.blocks] for section in sections}
+                for name, sections in self.parts.items()
+            },
+        }
+
+    def used_terms(self) -> set[str]:
+        """Return the names of all columns, and the cells of those that hold terms."""
+        blocks = [block for sections in self.parts.values() for section in sections for block in section.blocks]
+        return set().union(*(_terms(block) for block in blocks if isinstance(block, TableBlock)))
+
+
+def _terms(table: TableBlock) -> set[str]:
+    found = set(table.columns)
+    for row in table.rows:
+        for column, cell in zip(table.columns, row, strict=True):
+            if isinstance(cell, Folded):
+                found |= _terms(cell.table)
+            elif column == table.terms:
+                found.add(cell)
+    return found
+
+
+def _plain(block: TableBlock | PlotBlock | Note) -> dict[str, Any]:
+    if isinstance(block, TableBlock):
+        return {"kind": block.kind, "title": block.title, "rows": _rows(block)}
+    if isinstance(block, PlotBlock):
+        return {"kind": block.kind, "title": block.title, "caption": block.caption}
+    return {"kind": block.kind, "text": block.text, "tone": block.tone}
+
+
+def _rows(table: TableBlock) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, map(_cell, row), strict=True)) for row in table.rows]
+
+
+def _cell(cell: str | Folded) -> str | dict[str, Any]:
+    return cell if isinstance(cell, str) else {"summary": cell.summary, "rows": _rows(cell.table)}

@@ -1,0 +1,74 @@
+"""The section about what was decided of a model: by its gate, its rollouts, and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from skewless.operations.report.blocks import Note, Section, TableBlock
+from skewless.operations.report.cells import figures, moment
+from skewless.operations.report.evidence import evidence_cell
+
+if TYPE_CHECKING:
+    from skewless.operations.versions import VersionsReport
+    from skewless.project import Project
+    from skewless.traffic import TrafficPolicy
+
+_MOST = 60
+
+
+def decisions_section(project: Project, model: str) -> Section:
+    """Return what was decided about a model, newest first: by its gate, its rollouts, and by hand."""
+    from infra.packages.decisions import Decisions
+    from infra.traffic import Traffic
+    from skewless.operations.versions import list_all
+
+    events = [*_moves(list_all(project, model)), *_policies(Traffic(project.packages).history(model))]
+    events += [_gate(record) for record in Decisions(project.packages).backwards(model)]
+    events.sort(key=lambda event: -event[0])
+    shown = [(moment(at), *cells) for at, *cells in events[:_MOST]]
+    if not shown:
+        return Section(title="Decisions", blocks=[Note(text="Nothing was decided yet.", tone="missing")])
+    columns = ("time", "change", "to", "cause", "evidence")
+    marked = frozenset(i for i, row in enumerate(shown) if row[1] in {"refused", "rolled back"})
+    table = TableBlock(title="", columns=columns, rows=shown, marked=marked, terms="change")
+    return Section(title="Decisions", blocks=[table])
+
+
+def _moves(report: VersionsReport) -> Iterator[tuple[Any, ...]]:
+    for move in report.moves:
+        yield move["at_us"], f"alias {move['alias']}", move["to"], move["reason"], ""
+
+
+def _policies(history: Sequence[TrafficPolicy]) -> Iterator[tuple[Any, ...]]:
+    for before, policy in pairwise((None, *history)):
+        if policy is not None:
+            cell = evidence_cell(policy.evidence or {})
+            yield policy.since_us, change_of(before, policy), _policy_text(policy), policy.reason, cell
+
+
+def change_of(before: TrafficPolicy | None, policy: TrafficPolicy) -> str:
+    """Return what a policy did: ``promoted`` a challenger, ``rolled back``, or moved ``traffic`` only."""
+    if before is None or policy.phase != "champion":
+        return "traffic"
+    if policy.champion == before.champion:
+        return "rolled back" if before.challenger else "traffic"
+    return "promoted" if policy.champion == before.challenger else "rolled back"
+
+
+def _policy_text(policy: TrafficPolicy) -> str:
+    if policy.phase == "champion" or policy.challenger is None:
+        return f"{policy.champion} alone"
+    if policy.phase == "shadow":
+        return f"{policy.champion}, {policy.challenger} in its shadow"
+    return f"{policy.champion}, {policy.challenger} for {policy.share:.0%} ({policy.phase})"
+
+
+def _gate(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    gain = record.get("gain") or {}
+    evidence = {name: record.get(name) for name in ("candidate", "champion")}
+    evidence |= {name: gain.get(name) for name in ("gain", "low", "high", "confidence")}
+    evidence = {name: value for name, value in evidence.items() if value is not None}
+    passed = "passed" if record.get("promote") else "refused"
+    return record["at_us"], passed, record["version"], record.get("reason", ""), figures(evidence)

@@ -1,0 +1,124 @@
+"""The sections about the project: freshness, parity and replay, alerts, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from skewless.operations.report.blocks import Note, Section, TableBlock
+from skewless.operations.report.cells import NONE, figures, length, moment
+from skewless.plan import View
+
+if TYPE_CHECKING:
+    from infra.jobs.run import Run
+    from skewless.project import Project
+    from skewless.windows.view import WindowView
+
+_MOST_RUNS, _MOST_ALERTS, _LONGEST_RESULT = 25, 20, 160
+
+
+def freshness_section(project: Project) -> Section:
+    """Return how old the newest accepted rows of each view are, against what was declared."""
+    runs, now = project.views.ledger.runs(), project.clock.now_us()
+    rows, marked = [], set[int]()
+    for i, view in enumerate(project.applied.plan.all_views):
+        newest = _newest_event(project, view)
+        age = None if newest is None else now - newest
+        limit = view.freshness_us or None
+        if age is not None and limit is not None and age > limit:
+            marked.add(i)
+        partition = view.partition if isinstance(view, View) else None
+        ends = [run.ended_us for run in runs if run.ended_us is not None and partition in run.covers]
+        rows.append((view.name, moment(newest), length(age), length(limit), moment(max(ends, default=None))))
+    if not rows:
+        return Section(title="Freshness", blocks=[Note(text="No view is materialised.", tone="missing")])
+    columns = ("view", "newest row", "age", "freshness limit", "last run")
+    return Section(
+        title="Freshness", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=frozenset(marked))]
+    )
+
+
+def _newest_event(project: Project, view: View | WindowView) -> int | None:
+    from infra.offline.newest_event import newest_event_us
+
+    if isinstance(view, View):
+        return newest_event_us(project.connection, project.views.log(view).files())
+    files = [file for part in project.views.log_parts(view) for file in part.files]
+    return newest_event_us(project.connection, files)
+
+
+def proof_section(project: Project) -> Section:
+    """Return the last verdicts of parity and replay."""
+    from infra.last_parity import last_parity
+
+    verdicts = last_parity(project.state)
+    blocks: list[Note | TableBlock] = [_replay_note(project)]
+    if not verdicts:
+        blocks.append(Note(text="Parity was never run: run `skewless parity`.", tone="missing"))
+        return Section(title="Proof: parity and replay", blocks=blocks)
+    found = list(verdicts.values())
+    rows = [(item.view, moment(item.at_us), f"{item.compared:,}", f"{item.mismatches:,}") for item in found]
+    marked = frozenset(i for i, item in enumerate(found) if item.mismatches)
+    good = "Parity: online values are what the log says, bit for bit."
+    blocks.append(Note(text="Parity found mismatches.", tone="bad") if marked else Note(text=good, tone="good"))
+    columns = ("view", "time", "compared", "mismatches")
+    blocks.append(TableBlock(title="Parity", columns=columns, rows=rows, marked=marked))
+    return Section(title="Proof: parity and replay", blocks=blocks)
+
+
+def _replay_note(project: Project) -> Note:
+    from skewless.operations.runs import newest_runs
+
+    runs = [run for run in newest_runs(project, job="replay", limit=5) if run.ended_us is not None]
+    if not runs:
+        return Note(text="Replay was never run by the scheduler: run `skewless replay`.", tone="missing")
+    last = runs[-1]
+    lines = last.outputs.get("lines")
+    text = lines[0] if isinstance(lines, list) and lines else last.error or _result(last.outputs)
+    is_good = last.state == "done" and last.outputs.get("ok", True)
+    return Note(text=f"Replay of {moment(last.ended_us)}: {text}", tone="good" if is_good else "bad")
+
+
+def alerts_section(project: Project) -> Section:
+    """Return the alerts that are open, then the newest of those that are over."""
+    from infra.alerts import Alerts
+
+    with Alerts(project.state) as alerts:
+        kept = alerts.kept()
+    if not kept:
+        return Section(title="Alerts", blocks=[Note(text="There was none.", tone="good")])
+    shown = sorted(kept, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
+    rows = [
+        (item.alert.name, item.alert.subject, moment(item.since_us), _over(item.resolved_at_us), item.alert.message)
+        for item in shown
+    ]
+    columns = ("alert", "subject", "since", "state", "message")
+    marked = frozenset(i for i, item in enumerate(shown) if item.is_open)
+    return Section(title="Alerts", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=marked)])
+
+
+def _over(at_us: int | None) -> str:
+    return "open" if at_us is None else f"over since {moment(at_us)}"
+
+
+def runs_section(project: Project) -> Section:
+    """Return the newest runs of the scheduler, newest first."""
+    from skewless.operations.runs import newest_runs
+
+    runs = newest_runs(project, limit=_MOST_RUNS)[::-1]
+    if not runs:
+        return Section(title="Runs", blocks=[Note(text="The scheduler has run nothing yet.", tone="missing")])
+    rows = [_run_row(run) for run in runs]
+    marked = frozenset(i for i, run in enumerate(runs) if run.error)
+    columns = ("time", "job", "cause", "state", "took", "result")
+    return Section(title="Runs", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=marked)])
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    took = NONE if run.seconds is None else f"{run.seconds:.1f} s"
+    return moment(run.started_us), run.id.job, run.cause, run.state, took, run.error or _result(run.outputs)
+
+
+def _result(outputs: Mapping[str, Any]) -> str:
+    text = figures({name: value for name, value in outputs.items() if not isinstance(value, list)})
+    return text if len(text) <= _LONGEST_RESULT else f"{text[:_LONGEST_RESULT]} ..."

@@ -1,0 +1,85 @@
+"""Gathers the report; what cannot be read is said in its place, and keeps nothing else away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from skewless.clock import from_us
+from skewless.errors import PackageError, SkewlessError
+from skewless.operations.report.blocks import Note, Report, Section
+from skewless.operations.report.glossary import TERMS
+
+if TYPE_CHECKING:
+    from infra.packages.package import Package
+    from skewless.project import Project
+
+_WINDOWS = 30
+_ALWAYS = ("parity", "replay", "contribution", "margin", "shadow", "canary", "ab")
+
+
+def build(project: Project, models: Sequence[str] = ()) -> Report:
+    """Return what is known of models in use and of the project; changes nothing.
+
+    Args:
+        models: names; none: all of the plan.
+
+    Raises:
+        DefinitionError: the plan has no such model.
+        PlaceError: the extra ``report`` is not installed.
+    """
+    from training.plots.canvas import require_library
+
+    require_library()
+    names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
+    parts = {f"Model {name}": list(_model(project, name)) for name in names}
+    parts["Project"] = list(_project(project))
+    made_at = f"{from_us(project.clock.now_us()):%Y-%m-%d %H:%M:%S} UTC"
+    report = Report(project=project.applied.plan.project, made_at=made_at, parts=parts)
+    used = report.used_terms().union(_ALWAYS)
+    return replace(report, glossary={term: text for term, text in TERMS.items() if term in used})
+
+
+def _model(project: Project, name: str) -> Iterator[Section]:
+    from skewless.operations.quality import quality
+    from skewless.operations.report import decisions, life, models
+
+    watch = project.applied.model(name).watch
+    window_us = int(watch.window.total_seconds() * 1_000_000)
+    measured = cache(partial(quality, project, name))
+    yield _or_why("Traffic and quality over time", lambda: life.life_section(project, name, measured()))
+    yield _or_why("Versions", lambda: models.versions_section(project, name, measured()))
+    yield _or_why("Decisions", lambda: decisions.decisions_section(project, name))
+    yield _or_why("Drift", lambda: models.drift_section(project, name))
+    yield _or_why("What moved the answers", lambda: models.importance_section(project, name, window_us, _WINDOWS))
+    yield _or_why("Evaluation", lambda: models.evaluation_section(_champion(project, name)))
+
+
+def _project(project: Project) -> Iterator[Section]:
+    from skewless.operations.report import proofs
+
+    yield _or_why("Proof: parity and replay", lambda: proofs.proof_section(project))
+    yield _or_why("Freshness", lambda: proofs.freshness_section(project))
+    yield _or_why("Alerts", lambda: proofs.alerts_section(project))
+    yield _or_why("Runs", lambda: proofs.runs_section(project))
+
+
+def _or_why(title: str, make: Callable[[], Section]) -> Section:
+    try:
+        return make()
+    except SkewlessError as error:
+        return Section(title=title, blocks=[Note(text=error.sentence(), tone="missing")])
+
+
+def _champion(project: Project, name: str) -> Package:
+    from infra.packages.aliases import Aliases
+    from infra.packages.package import open_package
+    from infra.traffic import Traffic
+
+    policy = Traffic(project.packages).get(name)
+    version = policy.champion if policy else Aliases(project.packages).get(name, "champion")
+    if version is None:
+        raise PackageError(f"model {name!r}", "has no champion", fix=f"run `skewless train {name}`")
+    return open_package(project.packages, name, version)

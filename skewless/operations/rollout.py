@@ -1,0 +1,272 @@
+"""Rollouts of new versions: begun, taken a step further, rolled back; each change is planned, then applied.
+
+The traffic policy is what decides: it is written first, by compare-and-set, and the alias ``champion`` follows it. A
+kill between the two is seen by the next step: the policy remembers how often the alias had moved when it was written,
+so an alias that lags is moved, and one that a person has moved since is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from skewless.errors import PackageError, StoreError
+from skewless.lifecycle import Rollout
+from skewless.traffic import TrafficPolicy
+
+if TYPE_CHECKING:
+    from infra.packages.aliases import Aliases, Move
+    from infra.traffic import Traffic
+    from skewless.project import Project
+    from training.rollout.guardrails import Verdict
+    from training.rollout.plan import Change
+
+CHAMPION = "champion"
+ALERT = "rollout"
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutOutcome:
+    """What one call did, and where a model's traffic stands since.
+
+    Args:
+        policy: in force; None: the model never had one.
+        change: kind of the change that was made; None: nothing was to be done.
+        verdicts: of the guardrails, as they were judged; none outside a rollout.
+    """
+
+    model: str
+    policy: TrafficPolicy | None
+    change: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def under_way(self) -> bool:
+        """Say whether a version is taking over."""
+        return self.policy is not None and self.policy.challenger is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "model": self.model,
+            "under_way": self.under_way,
+            "change": self.change,
+            "policy": self.policy.as_dict() if self.policy else None,
+            "guardrails": [verdict.as_dict() for verdict in self.verdicts],
+        }
+
+
+def begin(project: Project, model: str, version: str) -> RolloutOutcome:
+    """Let a version start to take over, as its model declares; nothing changes where it is doing so already.
+
+    Raises:
+        PackageError: there is no such version, or it cannot be loaded here.
+        StalePlanError: it was trained under another plan.
+        ConflictError: another version is taking over, or somebody changed the traffic meanwhile.
+    """
+    policy = _settled(project, model)
+    change = plan_begin(project, model, version)
+    if change is None:
+        return RolloutOutcome(model=model, policy=policy)
+    _resolve(project, model)
+    return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)
+
+
+def plan_begin(project: Project, model: str, version: str) -> Change | None:
+    """Return what ``begin`` would change; raises as it does."""
+    from skewless.operations.rollout_evidence import check_policy, check_version
+    from training.rollout import plan
+
+    check_version(project, model, version)
+    traffic, aliases = _books(project)
+    last = next(aliases.backwards(model, CHAMPION), None)
+    change = plan.begin(
+        traffic.get(model),
+        rollout_of(project, model),
+        champion=last.to if last else None,
+        challenger=version,
+        moves=last.number if last else 0,
+        now_us=project.clock.now_us(),
+    )
+    if change is not None:
+        check_policy(project, model, change.policy)
+    return change
+
+
+def step(project: Project, model: str) -> RolloutOutcome:
+    """Finish what was begun, judge the guardrails, and take the rollout a step on or back; safe to call at any time.
+
+    Raises:
+        ConflictError: somebody changed the traffic meanwhile; the next call sees it.
+    """
+    from skewless.operations.rollout_evidence import gather, problem_of, remember, with_labels
+    from training.rollout import plan
+    from training.rollout.guardrails import judge
+
+    policy = _settled(project, model)
+    if policy is None or policy.challenger is None:
+        return RolloutOutcome(model=model, policy=policy)
+    rollout, now_us = rollout_of(project, model), project.clock.now_us()
+    evidence = gather(project, model, policy)
+    change = plan.next_change(policy, rollout, evidence, now_us)
+    if change is None or change.kind != "back":
+        # Labels take longer to look up than what servers count: a breach there does not wait for them.
+        evidence = with_labels(project, model, policy, evidence)
+        change = plan.next_change(policy, rollout, evidence, now_us)
+    if change is not None and change.kind in {"forward", "won"}:
+        evidence = replace(evidence, problem=problem_of(project, model, policy))
+        change = plan.next_change(policy, rollout, evidence, now_us)
+    verdicts = tuple(judge(rollout.guardrails, evidence))
+    if change is None:
+        remember(project, model, policy, evidence, rollout.guardrails.least_requests)
+        return RolloutOutcome(model=model, policy=policy, verdicts=verdicts)
+    placed = _told(project, model, change) if change.kind == "back" else _apply(project, model, change)
+    return RolloutOutcome(model=model, policy=placed, change=change.kind, verdicts=verdicts)
+
+
+def rollback(project: Project, model: str, reason: str) -> RolloutOutcome:
+    """Give the champion everything again; where no version is taking over, the champion before this one.
+
+    Raises:
+        PackageError: there was no champion before this one, or its package is altered.
+        ConflictError: somebody changed the traffic meanwhile.
+    """
+    _settled(project, model)
+    change = plan_rollback(project, model, reason)
+    return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)
+
+
+def plan_rollback(project: Project, model: str, reason: str) -> Change:
+    """Return what ``rollback`` would change; raises as it does."""
+    from infra.packages.package import open_package
+    from training.rollout import plan
+
+    traffic, aliases = _books(project)
+    policy, now_us = traffic.get(model), project.clock.now_us()
+    if policy is not None and policy.challenger is not None:
+        return plan.back(policy, reason, now_us, {})
+    moves = aliases.history(model, CHAMPION)
+    earlier = _earlier(moves)
+    if earlier is None:
+        fix = "train another version, or name one with `skewless rollout --begin`"
+        raise PackageError(f"model {model!r}", "has no champion before this one", fix=fix)
+    open_package(project.packages, model, earlier)
+    return plan.return_to(
+        policy, champion=moves[-1].to, version=earlier, moves=moves[-1].number, reason=reason, now_us=now_us
+    )
+
+
+def status(project: Project, model: str) -> RolloutOutcome:
+    """Return where a model's traffic stands and what the guardrails say now; changes nothing."""
+    from skewless.operations.rollout_evidence import gather, with_labels
+    from training.rollout.guardrails import judge
+
+    policy = _books(project)[0].get(model)
+    if policy is None or policy.challenger is None:
+        return RolloutOutcome(model=model, policy=policy)
+    evidence = with_labels(project, model, policy, gather(project, model, policy))
+    verdicts = judge(rollout_of(project, model).guardrails, evidence)
+    return RolloutOutcome(model=model, policy=policy, verdicts=tuple(verdicts))
+
+
+def wants_step(project: Project, model: str) -> bool:
+    """Say whether ``step`` may have something to do: a version is taking over, or the alias and the policy differ."""
+    traffic, aliases = _books(project)
+    policy = traffic.get(model)
+    return policy is not None and (policy.challenger is not None or aliases.get(model, CHAMPION) != policy.champion)
+
+
+def rollout_of(project: Project, model: str) -> Rollout:
+    """Return how versions of a model take over: as declared, or at once."""
+    return project.applied.model(model).rollout or Rollout(kind="at_once", step=timedelta(0))
+
+
+def _settled(project: Project, model: str) -> TrafficPolicy | None:
+    """Return the policy in force once the alias and it agree."""
+    from training.rollout import plan
+
+    traffic, aliases = _books(project)
+    policy, last = traffic.get(model), next(aliases.backwards(model, CHAMPION), None)
+    if policy is None or (last is not None and last.to == policy.champion):
+        return policy
+    change = plan.follow(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
+    if change is not None:
+        return _apply(project, model, change)
+    _follow_policy(project, model, policy, last)
+    return policy
+
+
+def _apply(project: Project, model: str, change: Change) -> TrafficPolicy:
+    """Put a policy in force, then let the alias follow it."""
+    traffic, aliases = _books(project)
+    placed = traffic.replace(model, change.policy, expect=change.policy.number - 1 or None)
+    _log.info(
+        "rollout", model=model, change=change.kind, policy=placed.number, phase=placed.phase, reason=placed.reason
+    )
+    last = next(aliases.backwards(model, CHAMPION), None)
+    if last is None or last.to != placed.champion:
+        _follow_policy(project, model, placed, last)
+    return placed
+
+
+def _follow_policy(project: Project, model: str, policy: TrafficPolicy, last: Move | None) -> None:
+    _books(project)[1].move(
+        model,
+        CHAMPION,
+        expect=last.to if last else None,
+        to=policy.champion,
+        reason=policy.reason,
+        now_us=project.clock.now_us(),
+    )
+
+
+def _told(project: Project, model: str, change: Change) -> TrafficPolicy:
+    """Apply what ends a rollout, and alert: first, so that a kill cannot lose it, and without hindering the end."""
+    from infra.alerts import Alert, Alerts
+
+    policy = change.policy
+    alert = Alert(
+        name=ALERT,
+        severity="critical",
+        subject=model,
+        message=f"rolled back to version {policy.champion}: {policy.reason}",
+        at_us=policy.since_us,
+        evidence=policy.evidence or {},
+    )
+    with Alerts(project.state, project.settings.alert_webhook) as alerts:
+        try:
+            alerts.send(alert)
+        except StoreError as error:
+            _log.warning("alert_lost", model=model, error=str(error))
+        return _apply(project, model, change)
+
+
+def _resolve(project: Project, model: str) -> None:
+    """Close the alert of the rollout before this one."""
+    from infra.alerts import Alerts
+
+    with Alerts(project.state, project.settings.alert_webhook) as alerts:
+        try:
+            alerts.resolve(ALERT, model, project.clock.now_us())
+        except StoreError as error:
+            _log.warning("alert_not_resolved", model=model, error=str(error))
+
+
+def _earlier(moves: Sequence[Move]) -> str | None:
+    """Return the champion before the present one, where going back undoes a step instead of adding one."""
+    path: list[str] = []
+    for move in moves:
+        path = [*path[: path.index(move.to)], move.to] if move.to in path else [*path, move.to]
+    return path[-2] if len(path) > 1 else None
+
+
+def _books(project: Project) -> tuple[Traffic, Aliases]:
+    from infra.packages.aliases import Aliases
+    from infra.traffic import Traffic
+
+    return Traffic(project.packages), Aliases(project.packages)

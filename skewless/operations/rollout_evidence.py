@@ -1,0 +1,127 @@
+"""What a rollout is decided on, gathered from the servers' counts, the outcomes and the packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skewless.errors import PackageError, StalePlanError
+
+if TYPE_CHECKING:
+    from infra.served_model import ServedModel
+    from skewless.project import Project
+    from skewless.traffic import TrafficPolicy
+    from training.rollout.evidence import Evidence
+
+
+def gather(project: Project, model: str, policy: TrafficPolicy) -> Evidence:
+    """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
+    from infra.vitals import Vitals, read_vitals
+    from training.rollout.evidence import Evidence
+    from training.rollout.recent import since
+
+    def arms(state: Path) -> tuple[Vitals, Vitals]:
+        found = read_vitals(state, model, policy.number)
+        return found.get(policy.champion, Vitals()), found.get(policy.challenger or policy.champion, Vitals())
+
+    (champion, challenger), before = arms(project.state), arms(_looks(project) / "older")
+    evidence = Evidence(
+        champion=champion,
+        challenger=challenger,
+        recent_champion=since(champion, before[0]),
+        recent_challenger=since(challenger, before[1]),
+    )
+    if challenger.requests:
+        return evidence
+    return replace(evidence, problem=problem_of(project, model, policy))
+
+
+def remember(project: Project, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:
+    """Keep what was counted until now, once enough has come since it was kept last: so "lately" is one to two of that.
+
+    It is not waited for the disk: without it, everything counts as recent.
+    """
+    from infra.vitals import PolicyVitals, Vitals, read_vitals, vitals_folder, write_vitals
+
+    challenger = policy.challenger or policy.champion
+    newer = read_vitals(_looks(project) / "newer", model, policy.number)
+    if evidence.challenger.requests - newer.get(challenger, Vitals()).requests < least:
+        return
+    now = {policy.champion: evidence.champion, challenger: evidence.challenger}
+    for name, versions in (("older", newer), ("newer", now)):
+        path = vitals_folder(_looks(project) / name) / f"{model}.json"
+        write_vitals(path, {model: PolicyVitals(policy.number, versions)})
+
+
+def _looks(project: Project) -> Path:
+    return project.state / "rollouts"
+
+
+def with_labels(project: Project, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
+    """Return evidence with what labels say: on all that was predicted since the rollout began, as they come late."""
+    from infra.traffic import Traffic
+    from skewless.operations.quality import labelled_log
+    from training.rollout.labelled import labelled
+
+    now_us = project.clock.now_us()
+    own = [one for one in Traffic(project.packages).history(model) if one.salt == policy.salt]
+    since_us = min(one.since_us for one in own)
+    if since_us > now_us:
+        return evidence
+    rows = labelled_log(project, model).read(since_us=since_us, until_us=now_us + 1, known_by_us=now_us)
+    found = labelled(rows, project.applied.model(model), policy, {one.number for one in own})
+    return replace(evidence, quality=found.quality, business=found.business, losses=found.losses)
+
+
+def problem_of(project: Project, model: str, policy: TrafficPolicy) -> str:
+    """Return why a policy's versions cannot answer here; empty: they can."""
+    try:
+        check_policy(project, model, policy)
+    except (PackageError, StalePlanError) as error:
+        return f"{error.thing} {error.problem}"
+    return ""
+
+
+def check_policy(project: Project, model: str, policy: TrafficPolicy) -> None:
+    """Load what is new in a policy as a server does, hold it against the champion, and let it go again.
+
+    Raises:
+        PackageError: a version does not exist, is altered, has a runtime that differs from the library that trained
+            it, or takes other inputs or gives other outputs than the champion.
+        StalePlanError: it was trained under another plan.
+    """
+    from infra.traffic import versions_of
+    from serving.metrics.metrics import Metrics
+    from serving.prediction.routing import Routing
+
+    with ExitStack() as stack:
+        new = [version for version in versions_of(policy) if version != policy.champion]
+        models = {version: stack.enter_context(_opened(project, model, version)) for version in new}
+        try:
+            models[policy.champion] = stack.enter_context(_opened(project, model, policy.champion))
+        except (PackageError, StalePlanError):
+            return  # what servers hold of it is good; a new version is the remedy
+        Routing(policy, models, Metrics())
+
+
+def check_version(project: Project, model: str, version: str) -> None:
+    """Load a version as a server does, and let it go again; raises as ``check_policy``."""
+    with _opened(project, model, version):
+        pass
+
+
+@contextmanager
+def _opened(project: Project, model: str, version: str) -> Iterator[ServedModel]:
+    from infra.served_model import load_model
+    from serving.models.loader import check_view
+
+    served = load_model(project.packages, model, version)
+    try:
+        for view in served.plan.all_views:
+            check_view(served, view, project.applied.plan)
+        yield served
+    finally:
+        served.runtime.close()

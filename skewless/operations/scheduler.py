@@ -1,0 +1,275 @@
+"""The scheduler of a project: for ever on wall time, one round now, or a stretch of time on a clock that it moves."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from skewless.clock import OffsetClock
+from skewless.errors import DefinitionError, SkewlessError
+
+if TYPE_CHECKING:
+    from infra.jobs.run import Run
+    from infra.jobs.work import Launch, Work
+    from skewless.project import Project
+    from training.scheduling.bell import Bell
+    from training.scheduling.candidate import Candidate
+    from training.scheduling.job import Job
+    from training.scheduling.shift import Shift
+
+Invoke = Callable[[Sequence[str]], tuple[int, str]]
+_log = structlog.get_logger()
+_RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
+_SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can be the holder
+
+
+@dataclass(kw_only=True)
+class PlannedJobs:
+    """The jobs of the plan in force; a plan that is applied meanwhile is taken up, one that cannot be used is not.
+
+    Args:
+        verbs: of the command line.
+    """
+
+    project: Project
+    verbs: Collection[str]
+    _stamp: int = -1
+    _jobs: list[Job] = field(default_factory=list)
+
+    def __call__(self) -> list[Job]:
+        """Return them.
+
+        Raises:
+            SkewlessError: the first plan cannot be used.
+        """
+        stamp = self._changed_at()
+        if stamp != self._stamp:
+            try:
+                self._jobs = self._read()
+            except SkewlessError as error:
+                if self._stamp < 0:
+                    raise
+                _log.error("plan_not_taken_up", problem=error.sentence())
+            self._stamp = stamp
+        return self._jobs
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what a run is given besides its words."""
+        return {"definitions": self.project.applied.definitions_sha256}
+
+    def _read(self) -> list[Job]:
+        from skewless.operations.rollout import wants_step
+        from training.scheduling.table import jobs
+
+        self.project.refresh()
+        in_rollout = partial(wants_step, self.project)
+        return jobs(self.project.settings, self.project.models, verbs=self.verbs, in_rollout=in_rollout)
+
+    def _changed_at(self) -> int:
+        try:
+            return (self.project.state / "plan.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+
+def serve(project: Project, verbs: Collection[str]) -> None:
+    """Run the jobs when they are due, in processes of their own, until SIGINT or SIGTERM.
+
+    What is under way then is finished; a second signal ends it.
+
+    Raises:
+        DefinitionError: a cron line cannot be read.
+        StoreError: the disk refused.
+    """
+    from infra.jobs.metrics import RunTally, serve_metrics
+    from training.scheduling.bell import Bell
+
+    jobs = PlannedJobs(project=project, verbs=verbs)
+    tally = RunTally()
+    port = project.settings.scheduler_metrics_port
+    if port:
+        serve_metrics(tally, port)
+    _log.info("scheduler_started", jobs=[job.name for job in jobs()])
+    bell = Bell()
+    with bell.rung_by_signals(), _candidate(project, jobs, _processes(project), bell, tally.count) as candidate:
+        tally.is_holder = lambda: candidate.is_holder
+        candidate.serve()
+
+
+def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequence[str] = ()) -> list[Run]:
+    """Run each job once, now, in this process; a signal ends the round after the job under way.
+
+    Args:
+        only: names of jobs, or their first words; none: all that are on a schedule.
+
+    Raises:
+        ConflictError: another scheduler is the holder.
+        RequestError: a name is none of a job.
+        StoreError: Redis or the disk refused.
+    """
+    from training.scheduling.bell import Bell
+
+    ended: list[Run] = []
+    jobs = PlannedJobs(project=project, verbs=verbs)
+    chosen = _chosen(jobs(), only)
+    bell = Bell()
+    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
+        for job in chosen:
+            if not bell.rung:
+                shift.start(job, "asked for by hand")
+                shift.finish()
+    return ended
+
+
+def simulate(project: Project, verbs: Collection[str], invoke: Invoke, until_us: int) -> list[Run]:
+    """Move the project's clock from tick to tick, and run what is due in this process.
+
+    Raises:
+        ConflictError: another scheduler is the holder.
+        DefinitionError: the project's clock is the machine's.
+        StoreError: Redis or the disk refused.
+    """
+    from training.scheduling.bell import Bell
+
+    clock = project.clock
+    if not isinstance(clock, OffsetClock):
+        fix = "set clock to file:PATH, or leave --until away"
+        raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
+    ended: list[Run] = []
+    jobs = PlannedJobs(project=project, verbs=verbs)
+    bell = Bell()
+    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
+        _walk(shift, clock, until_us, bell)
+    return ended
+
+
+@contextmanager
+def shift_here(
+    project: Project, verbs: Collection[str], invoke: Invoke, on_end: Callable[[Run], None]
+) -> Iterator[Shift]:
+    """Hold the lease for somebody who moves the clock and asks for each step; jobs run in this process.
+
+    Args:
+        on_end: told of every run that has ended.
+
+    Raises:
+        ConflictError: another scheduler is the holder.
+        StoreError: Redis or the disk refused.
+    """
+    from training.scheduling.bell import Bell
+
+    jobs = PlannedJobs(project=project, verbs=verbs)
+    with _alone(project, jobs, _here(project, invoke), Bell(), on_end) as shift:
+        yield shift
+
+
+def _walk(shift: Shift, clock: OffsetClock, until_us: int, bell: Bell) -> None:
+    while not bell.rung:
+        while shift.step() and not bell.rung:
+            pass
+        moment = shift.next_us()
+        if moment is None or moment > until_us:
+            clock.set(max(until_us, clock.now_us()))
+            return
+        clock.set(max(moment, clock.now_us()))
+
+
+def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
+    from training.scheduling.job import find_job
+
+    if not only:
+        return [job for job in jobs if job.schedule is not None and job.is_wanted()]
+    kinds = {job.name.partition(" ")[0] for job in jobs}
+    for name in only:
+        if name not in kinds:
+            find_job(jobs, name)
+    return [job for job in jobs if {job.name, job.name.partition(" ")[0]} & set(only)]
+
+
+@contextmanager
+def _alone(
+    project: Project, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
+) -> Iterator[Shift]:
+    with (
+        bell.rung_by_signals(),
+        _candidate(project, jobs, launch, bell, on_end) as candidate,
+        candidate.alone() as shift,
+    ):
+        yield shift
+
+
+@contextmanager
+def _candidate(
+    project: Project, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
+) -> Iterator[Candidate]:
+    from infra.jobs.lease import Lease
+    from infra.jobs.ledger import Ledger
+    from infra.jobs.requests import Requests
+    from training.scheduling.candidate import Candidate
+    from training.scheduling.shift import Shift
+
+    ledger = Ledger(project.state)
+
+    def shift(token: int) -> Shift:
+        return Shift(
+            ledger=ledger,
+            requests=Requests(project.state),
+            launch=launch,
+            clock=project.clock,
+            token=token,
+            jobs=jobs,
+            inputs=jobs.inputs,
+            on_end=on_end,
+        )
+
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    ttl_s = project.settings.scheduler_lease_seconds
+    with closing(Lease(project.redis_url, project.applied.plan.project, holder=holder, ttl_s=ttl_s)) as lease:
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=shift, bell=bell)
+
+
+def _processes(project: Project) -> Launch:
+    """Return what runs a verb in processes of its own."""
+    from infra.jobs.work import ProcessWork
+
+    settings = project.settings
+    named = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
+    if settings.redis_url:
+        named["SKEWLESS_REDIS_URL"] = settings.redis_url
+    # `import feast` sets these for itself; a child that inherits them would write its metrics there.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+
+    def launch(run: Run, words: Sequence[str]) -> Work:
+        return ProcessWork(
+            [sys.executable, "-m", "skewless.cli", *_said(project, words)],
+            environment=kept | named | {_RUN: str(run.id), _TOKEN: str(run.token)},
+            silence_s=settings.scheduler_lease_seconds * _SILENT_SHARE,
+            answer=tempfile.TemporaryFile(),
+        )
+
+    return launch
+
+
+def _here(project: Project, invoke: Invoke) -> Launch:
+    """Return what runs a verb in this process, at once."""
+    from infra.jobs.work import DoneWork, Ended, answered
+
+    def launch(_run: Run, words: Sequence[str]) -> Work:
+        code, text = invoke(_said(project, words))
+        return DoneWork(ended=Ended(code=code, outputs=answered(text.encode())))
+
+    return launch
+
+
+def _said(project: Project, words: Sequence[str]) -> list[str]:
+    return [*words, "--repo", str(project.repo), "--json"]

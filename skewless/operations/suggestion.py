@@ -1,0 +1,130 @@
+"""A suite for every view and label table of a project, from its plan, its data and what champions were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skewless.columns import Column
+from skewless.dtypes import DType
+
+if TYPE_CHECKING:
+    from skewless.plan import View
+    from skewless.project import Project
+    from skewless.spec import ModelSpec
+    from validation.suggest import Range, Suggested, TableSummary
+
+# How Great Expectations calls DuckDB's types.
+_TYPES = {name: name for name in ("BIGINT", "BOOLEAN", "DOUBLE", "INTEGER")} | {"FLOAT": "REAL", "VARCHAR": "String"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """An ``expectations.py``.
+
+    Args:
+        path: where it belongs.
+        source: its text.
+        suites: per view and label table, its expectations.
+        now: what stands there; None: nothing.
+    """
+
+    path: Path
+    source: str
+    suites: Mapping[str, Sequence[Suggested]]
+    now: str | None
+
+    @property
+    def diff(self) -> str:
+        """Return what would change, as a unified diff."""
+        before = (self.now or "").splitlines(keepends=True)
+        after = self.source.splitlines(keepends=True)
+        return "".join(unified_diff(before, after, f"{self.path.name}", f"{self.path.name} (suggested)"))
+
+    def write(self) -> bool:
+        """Write the file where there is none; return whether it was written. A file of yours is never replaced."""
+        from infra.durable import replace_durable
+
+        if self.now is None:
+            replace_durable(self.path, self.source.encode(), 0o644)
+        return self.now is None
+
+
+def suggestion(project: Project) -> Suggestion:
+    """Return what a project's suites could be; nothing is written."""
+    from validation.suggest import suggest
+    from validation.suite_source import suite_source
+    from validation.suites import FILE, LABELS
+
+    trained = _trained(project)
+    suites = {view.name: suggest(_view(project, view), trained.get(view.name)) for view in project.applied.plan.views}
+    for spec in project.models:
+        suites[f"{LABELS}:{spec.name}"] = suggest(_labels(project, spec))
+    path = project.repo / FILE
+    now = path.read_text(encoding="utf-8") if path.is_file() else None
+    return Suggestion(path=path, source=suite_source(suites), suites=suites, now=now)
+
+
+def _view(project: Project, view: View) -> TableSummary:
+    from validation.suggest import TableSummary
+    from validation.summaries import summarise
+
+    keys, event = [column.name for column in view.keys], view.source.event_column
+    # A correction repeats keys and time: only where rows say when they were written, that is no duplicate.
+    sets = [keys, [*keys, event]] if view.source.created_column is None else []
+    table, query = project.checks.published(view)
+    with table.opened(project.connection):
+        found = summarise(project.connection, query, table.parameters, view.features, sets)
+    unique = next((tuple(names) for names, n in zip(sets, found.distinct, strict=True) if n == found.rows), ())
+    return TableSummary(name=view.name, rows=found.rows, present=(*keys, event), columns=found.columns, unique=unique)
+
+
+def _labels(project: Project, spec: ModelSpec) -> TableSummary:
+    from infra.offline.labels import find_labels
+    from validation.label_gate import known_labels
+    from validation.suggest import TableSummary
+    from validation.suites import LABELS
+    from validation.summaries import summarise
+
+    plan = project.applied.plan.only(spec.service)
+    keys = [spec.labels.column(column.name) for column in plan.join_keys]
+    fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
+    label = Column(name=spec.labels.label, dtype=DType.FLOAT64)
+    table = find_labels(project.repo, spec, plan)
+    query, parameters = known_labels(spec, table, project.clock.now_us())
+    types = table.column_types(project.connection)
+    with table.opened(project.connection):
+        found = summarise(project.connection, query, parameters, [*fields, label])
+    return TableSummary(
+        name=f"{LABELS}:{spec.name}",
+        rows=found.rows,
+        present=(*keys, spec.labels.event_time),
+        columns=found.columns,
+        types={name: _TYPES[types[name]] for name in [*keys, *(f.name for f in fields)] if types[name] in _TYPES},
+        classes=_classes(spec),
+    )
+
+
+def _classes(spec: ModelSpec) -> dict[str, int]:
+    n = {"binary": 2, "multiclass": len(spec.classes)}.get(spec.task)
+    return {} if n is None else {spec.labels.label: n}
+
+
+def _trained(project: Project) -> dict[str, dict[str, Range]]:
+    """Return by view and feature the extent of what the champions were trained on."""
+    from infra.packages.aliases import Aliases
+    from infra.packages.package import open_package
+
+    found: dict[str, dict[str, Range]] = {}
+    for spec in project.models:
+        champion = Aliases(project.packages).get(spec.name, "champion")
+        profile: Any = open_package(project.packages, spec.name, champion).profile if champion else {"features": {}}
+        for ref in project.applied.plan.service(spec.service).features:
+            item = profile["features"].get(ref.label, {"min": None})
+            if item["min"] is not None:
+                low, high = found.setdefault(ref.group, {}).get(ref.name, (item["min"], item["max"]))
+                found[ref.group][ref.name] = (min(low, item["min"]), max(high, item["max"]))
+    return found

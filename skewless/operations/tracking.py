@@ -1,0 +1,150 @@
+"""Publishing trainings to a tracker: packages are the truth, what is missing there is added."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from skewless.errors import DefinitionError, SkewlessError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from infra.tracking.port import TrackedRun, Tracker
+    from skewless.project import Project
+
+
+_OURS = {"champion", "challenger"}  # a tracker's other aliases are its users' own
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishReport:
+    """What was published of one model.
+
+    Args:
+        published: versions that were added, oldest first.
+        aliases: alias -> version, of those that moved; None: it is no more.
+        skipped: version -> why it cannot be published.
+    """
+
+    model: str
+    published: list[str]
+    aliases: dict[str, str | None]
+    skipped: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """Return it in a sentence."""
+        versions = f"published {', '.join(self.published)}" if self.published else "nothing to publish"
+        moved = "".join(f"; {alias} is {version or 'nobody'}" for alias, version in self.aliases.items())
+        left = "".join(f"; {version} left out: {why}" for version, why in self.skipped.items())
+        return f"{self.model}: {versions}{moved}{left}"
+
+
+def open_tracker(project: Project) -> Tracker:
+    """Return the tracker that the settings name.
+
+    Raises:
+        DefinitionError: they name none, or no address.
+        StoreError: it is away.
+    """
+    from infra.tracking.mlflow_tracker import open_mlflow
+
+    uri = project.settings.tracking_uri
+    if uri is None:
+        raise DefinitionError(
+            "setting 'tracking_uri'", "is not set", fix="set it to sqlite:///mlflow.db or a server's URL"
+        )
+    return open_mlflow(uri, project.repo, project.applied.plan.project)
+
+
+def publish(
+    project: Project, tracker: Tracker, models: Sequence[str] = (), *, dry: bool = False
+) -> list[PublishReport]:
+    """Publish the versions that the tracker lacks, and make its aliases those of the packages.
+
+    Args:
+        models: names; none: all that were ever trained.
+        dry: only say what would be done.
+
+    Raises:
+        StoreError: the tracker is away or refuses; what it has stays, the rest is published next time.
+    """
+    from infra.durable import exclusive
+
+    known = trained_models(project)
+    with exclusive(project.state / "tracking.lock"):
+        return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
+
+
+def publish_if_set(project: Project, models: Sequence[str]) -> SkewlessError | None:
+    """Publish after a training, which goes on whatever comes of it; return why it could not be."""
+    if project.settings.tracking_uri is None:
+        return None
+    try:
+        publish(project, open_tracker(project), models)
+    except StoreError as error:
+        return error
+    return None
+
+
+def trained_models(project: Project) -> list[str]:
+    """Return the names of the models that have packages."""
+    if not project.packages.is_dir():
+        return []
+    return sorted(path.name for path in project.packages.iterdir() if path.is_dir())
+
+
+def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
+    from infra.packages.manifest import manifest_digest
+    from infra.packages.names import list_versions, version_folder
+    from skewless.errors import PackageError
+
+    root, there = project.packages, tracker.published(model)
+    digests = {name: manifest_digest(version_folder(root, model, name)) for name in list_versions(root, model)}
+    published, skipped = [], dict[str, str]()
+    for version in (name for name, digest in digests.items() if digest not in there):
+        try:
+            run = _run_of(project, model, version)
+        except PackageError as error:
+            skipped[version] = error.problem
+            continue
+        if not dry:
+            tracker.publish(run)
+        published.append(version)
+    known = {name: digest for name, digest in digests.items() if name not in skipped}
+    moved = _moved(project, tracker, model, known)
+    for alias, held in () if dry else moved.items():
+        tracker.point(model, alias, None if held is None else known[held])
+    return PublishReport(model=model, published=published, aliases=moved, skipped=skipped)
+
+
+def _moved(project: Project, tracker: Tracker, model: str, digests: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the aliases that are other versions in the tracker than here; None: here there is no such alias."""
+    from infra.packages.aliases import Aliases
+    from infra.traffic import Traffic
+
+    aliases, policy = Aliases(project.packages), Traffic(project.packages).get(model)
+    here = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
+    if policy is not None:
+        here |= {"champion": policy.champion, "challenger": policy.challenger}
+    wanted = {alias: version for alias, version in here.items() if version is not None and version in digests}
+    held = tracker.aliases(model)
+    moved: dict[str, str | None] = {
+        alias: version for alias, version in wanted.items() if held.get(alias) != digests[version]
+    }
+    return moved | dict.fromkeys(_OURS & held.keys() - wanted.keys())
+
+
+def _run_of(project: Project, model: str, version: str) -> TrackedRun:
+    from infra.packages.package import open_package
+    from infra.tracking.described import described
+    from training.plots.canvas import can_plot
+    from training.plots.evaluation import evaluation_plots
+
+    package = open_package(project.packages, model, version)
+    plots = evaluation_plots(package.curves) if can_plot() else []
+    return described(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

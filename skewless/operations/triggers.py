@@ -1,0 +1,171 @@
+"""Why a model should be retrained now, besides its cron line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from skewless.errors import PackageError
+from skewless.spec import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    from infra.packages.package import Package
+    from skewless.project import Project
+    from skewless.spec import ModelSpec
+    from validation.live_quality import Quality
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One reason to retrain.
+
+    Args:
+        name: ``drift``, ``quality``, ``labels`` or ``age``.
+        sentence: for people.
+        evidence: the numbers behind it, as plain values.
+    """
+
+    name: str
+    sentence: str
+    evidence: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def due(project: Project, model: str) -> list[Cause]:
+    """Return why a model should be retrained now by its ``Triggers``; nothing within the cooldown of any training.
+
+    Drift is that of the window looked at last (``skewless drift``); nothing is measured again.
+
+    Raises:
+        DefinitionError: the plan has no such model.
+        PackageError: it has no champion, or a package was altered.
+        SourceError: the label table is broken.
+        StoreError: a log is damaged.
+    """
+    spec, now = project.applied.model(model), project.clock.now_us()
+    champion, trained_us = _champion(project, model), last_training_us(project, model)
+    if now - trained_us < spec.triggers.cooldown // _MICROSECOND:
+        return []
+    found = (
+        _drift(project, spec, champion, trained_us),
+        _quality(project, spec, champion, now),
+        _labels(project, spec, trained_us, now),
+        _age(spec, champion, now),
+    )
+    return [cause for cause in found if cause is not None]
+
+
+def last_training_us(project: Project, model: str) -> int:
+    """Return the moment as of which the newest version was trained, promoted or not.
+
+    Raises:
+        PackageError: there is none, or it was altered.
+    """
+    from infra.packages.names import list_versions
+    from infra.packages.package import open_package
+
+    versions = list_versions(project.packages, model)
+    if not versions:
+        raise _nothing(model)
+    return _trained_us(open_package(project.packages, model, versions[-1]))
+
+
+def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int) -> Cause | None:
+    from skewless.operations.drift import last
+
+    window = last(project, spec.name) if spec.triggers.drift else None
+    if window is None or window["version"] != champion.version or window["until_us"] <= trained_us:
+        return None
+    if window["verdict"] != "drifted":
+        return None
+    names = ", ".join(window["drifted"][:3])
+    sentence = f"{window['share']:.0%} of the features have drifted, first of all {names}"
+    return Cause(name="drift", sentence=sentence, evidence={name: window[name] for name in _OF_DRIFT})
+
+
+_OF_DRIFT = ("since", "until", "rows", "share", "limit_share", "drifted")
+
+
+def _quality(project: Project, spec: ModelSpec, champion: Package, now: int) -> Cause | None:
+    limit = spec.triggers.quality
+    if limit is None:
+        return None
+    metric, trained = spec.gate.metric, champion.metrics.get(spec.gate.metric)
+    found = next(_matured_quality(project, spec, champion.version, now), None)
+    live = None if found is None else found.metric(metric)
+    if found is None or live is None or trained is None or found.labelled < spec.watch.least_rows:
+        return None
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    drop = sign * (trained - live)
+    by_chance = found.interval is not None and max(sign * end for end in found.interval) >= sign * trained
+    if drop <= limit or by_chance:
+        return None
+    sentence = f"{metric} is {live:.4f} on {found.labelled:,} labels, {drop:.4f} worse than at training ({trained:.4f})"
+    evidence = {"metric": metric, "live": live, "trained": trained, "drop": drop, "limit": limit}
+    return Cause(
+        name="quality", sentence=sentence, evidence=evidence | {"labels": found.labelled, "interval": found.interval}
+    )
+
+
+def _matured_quality(project: Project, spec: ModelSpec, version: str, now: int) -> Iterator[Quality]:
+    """Yield the quality of a version in the last window whose labels have mostly come, if it was asked in it."""
+    import pyarrow.compute as pc
+
+    from skewless.operations.quality import label_delay_us, labelled_log
+    from validation.live_quality import live_quality
+
+    delay = label_delay_us(project, spec.name, None, now)
+    if delay is None:
+        return
+    until = now - delay
+    since = until - spec.watch.window // _MICROSECOND
+    rows = labelled_log(project, spec.name).read(since_us=since, until_us=until, known_by_us=now)
+    yield from live_quality(rows.filter(pc.field("version") == version), spec, mature_until_us=until)
+
+
+def _labels(project: Project, spec: ModelSpec, trained_us: int, now: int) -> Cause | None:
+    from skewless.operations.quality import labelled_log
+
+    limit = spec.triggers.labels
+    if limit is None:
+        return None
+    n = labelled_log(project, spec.name).labels_between(trained_us, now)
+    if n < limit:
+        return None
+    sentence = f"{n:,} labels became known since the last training"
+    return Cause(name="labels", sentence=sentence, evidence={"labels": n, "limit": limit})
+
+
+def _age(spec: ModelSpec, champion: Package, now: int) -> Cause | None:
+    limit = spec.triggers.age
+    age = timedelta(microseconds=now - _trained_us(champion))
+    if limit is None or age < limit:
+        return None
+    sentence = f"the champion's training is {age.days} days old"
+    evidence = {"age_us": age // _MICROSECOND, "limit_us": limit // _MICROSECOND}
+    return Cause(name="age", sentence=sentence, evidence=evidence)
+
+
+def _champion(project: Project, model: str) -> Package:
+    from infra.packages.aliases import Aliases
+    from infra.packages.package import open_package
+
+    version = Aliases(project.packages).get(model, "champion")
+    if version is None:
+        raise _nothing(model)
+    return open_package(project.packages, model, version)
+
+
+def _trained_us(package: Package) -> int:
+    return int(package.about["as_of_us"])
+
+
+def _nothing(model: str) -> PackageError:
+    return PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")

@@ -1,0 +1,102 @@
+"""The versions of a model: when they were trained, how good they were, what they were, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from skewless.errors import PackageError
+
+if TYPE_CHECKING:
+    from skewless.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version.
+
+    Args:
+        trained_at: ISO 8601; None where its package cannot be read.
+        aliases: that it holds now.
+        metrics: of its own evaluation.
+        rows: that it was trained on.
+        decision: the last one of the gate about it, plain values; None before there was one.
+        problem: why its package cannot be used; empty: it can.
+    """
+
+    version: str
+    trained_at: str | None = None
+    aliases: tuple[str, ...] = ()
+    metrics: Mapping[str, float | None] | None = None
+    rows: int | None = None
+    decision: Mapping[str, Any] | None = None
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionsReport:
+    """All versions of a model, newest first, and every move of its aliases, newest first.
+
+    Args:
+        metric: the gate's.
+        moves: ``alias``, ``number``, ``expect``, ``to``, ``reason``, ``at_us``.
+    """
+
+    model: str
+    metric: str
+    versions: tuple[Version, ...]
+    moves: tuple[dict[str, Any], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        listed = [version.as_dict() for version in self.versions]
+        return {"model": self.model, "metric": self.metric, "versions": listed, "moves": list(self.moves)}
+
+
+def list_all(project: Project, model: str) -> VersionsReport:
+    """Return the versions of a model of the plan; changes nothing.
+
+    Raises:
+        DefinitionError: the plan has no such model.
+    """
+    from infra.packages.aliases import Aliases
+    from infra.packages.decisions import Decisions
+    from infra.packages.names import list_versions
+
+    metric, aliases = project.applied.model(model).gate.metric, Aliases(project.packages)
+    holders = {name: aliases.get(model, name) for name in aliases.names(model)}
+    decisions: dict[str, dict[str, Any]] = {}
+    for decision in Decisions(project.packages).backwards(model):
+        decisions.setdefault(decision["version"], decision)
+    versions = [
+        _version(project, model, version, holders, decisions.get(version))
+        for version in reversed(list_versions(project.packages, model))
+    ]
+    moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.backwards(model, name)]
+    moves.sort(key=lambda move: (move["at_us"], move["number"]), reverse=True)
+    return VersionsReport(model=model, metric=metric, versions=tuple(versions), moves=tuple(moves))
+
+
+def _version(
+    project: Project, model: str, version: str, holders: Mapping[str, str | None], decision: Mapping[str, Any] | None
+) -> Version:
+    from infra.packages.package import open_package
+
+    held = tuple(name for name, holder in holders.items() if holder == version)
+    try:
+        package = open_package(project.packages, model, version)
+    except PackageError as error:
+        return Version(version=version, aliases=held, decision=decision, problem=f"{error.problem}: {error.value}")
+    return Version(
+        version=version,
+        trained_at=package.about.get("trained_at"),
+        aliases=held,
+        metrics=package.metrics,
+        rows=package.fingerprint.get("train_rows"),
+        decision=decision,
+    )

@@ -1,0 +1,50 @@
+"""docs/feedback.md: the example is taken, and every field, column and count that there is is named."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from infra.outcomes.log import OutcomeCounts
+from infra.outcomes.schema import SCHEMA
+from serving.feedback.routes import FeedbackRequest, FeedbackRow, read_rows
+from skewless.commands.quality import COLUMNS
+from skewless.dtypes import DType
+from skewless.feedback import parse_feedback
+from skewless.lifecycle import Triggers
+from tests.docs.pages import blocks, names, page, section, table
+from tests.plans import make_plan, make_view
+
+PAGE = page("feedback.md")
+NOW = 1_768_478_400_000_000
+
+
+def test_the_request_of_the_page_is_taken() -> None:
+    (text,) = blocks(section(PAGE, "Saying what came of a prediction"), "json")
+    view = make_view(keys={"card_id": DType.INT64, "shop_id": DType.STRING})
+    found = parse_feedback(read_rows(text.encode()), lambda _: make_plan(["v.x"], views=[view]), NOW, 10)
+    assert [(one.by, one.kind) for one in found] == [("id", "label"), ("entity", "label")]
+    assert len(FeedbackRequest.model_validate_json(text).feedback) == 2
+
+
+def test_every_field_is_documented() -> None:
+    rows = table(section(PAGE, "Saying what came of a prediction"), "field", "meaning")
+    assert [name for row in rows for name in names(row["field"])] == list(FeedbackRow.model_fields)
+
+
+def test_every_column_of_quality_and_of_the_log_is_documented() -> None:
+    rows = table(section(PAGE, "Live quality"), "column", "meaning")
+    told = [name for row in rows for name in row["column"].split(", ")]
+    assert sorted(told) == sorted(name for name in COLUMNS if name != "version")
+    assert isinstance(SCHEMA, pa.Schema)
+    assert {name for name in SCHEMA.names if f"`{name}`" not in section(PAGE, "The log")} == set()
+
+
+def test_every_count_is_documented() -> None:
+    text = section(PAGE, "Late, corrected, doubled, contradicting")
+    counts = set(OutcomeCounts.__dataclass_fields__) - {"rows", "subjects"}
+    assert {name for name in counts if name not in text} == set()
+
+
+def test_every_trigger_is_documented() -> None:
+    rows = table(section(PAGE, "What retrains a model"), "trigger", "when")
+    assert [name for row in rows for name in names(row["trigger"])] == list(Triggers.__dataclass_fields__)

@@ -1,0 +1,186 @@
+"""Feedback over HTTP, from both clients and from tables: on disk when it is accepted, and what quality makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from infra.outcomes.log import OutcomeLog
+from skewless.client import AsyncClient, Client
+from skewless.errors import RequestError
+from skewless.project import Project
+from tests.command_line import done, run
+from tests.integration.errors.server import Server
+from tests.projects import MODEL, NOW, Place, ask, copy_project, open_project
+
+NEVER = 2**62
+
+
+@pytest.fixture(scope="module")
+def repo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(trained, tmp_path_factory.mktemp("feedback") / "p")
+
+
+@pytest.fixture(scope="module")
+def project(repo: Path) -> Iterator[Project]:
+    with open_project(repo) as project:
+        project.materialize(check=False)
+        yield project
+        project.private.stop()
+
+
+@pytest.fixture(scope="module")
+def server(repo: Path, project: Project) -> Iterator[Server]:
+    assert project.redis_url
+    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def clocked(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The project with its clock in verbs as well."""
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.repo}/.skewless/clock")
+    return place
+
+
+def kept(project: Project) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = OutcomeLog(project.state, project.connection).standing(NEVER).to_pylist()
+    return rows
+
+
+def rows_kept(project: Project) -> int:
+    return OutcomeLog(project.state, project.connection).counts(NEVER).rows
+
+
+def labels_counted(server: Server) -> dict[str, float]:
+    """Return what the server's metrics say of labels, by how their predictions were named."""
+    found = re.findall(r'skewless_feedback_total{by="(id|entity)",kind="label"} (\S+)', server.get("/metrics"))
+    return {"id": 0.0, "entity": 0.0} | {by: float(value) for by, value in found}
+
+
+def test_both_clients_say_what_came(server: Server, project: Project) -> None:
+    before, counted = rows_kept(project), labels_counted(server)
+    with Client(server.url) as client:
+        reply = client.predict(ask(2))
+        said = {"prediction_id": reply.predictions[0].id, "label": 1, "value": 2.5, "known_at": NOW}
+        assert client.feedback([said]) == 1
+
+    async def asynchronously() -> int:
+        async with AsyncClient(server.url) as other:
+            row = ask(2)[1]
+            return await other.feedback([{"model": MODEL, "keys": row, "event_time": NOW, "label": 0, "known_at": NOW}])
+
+    assert asyncio.run(asynchronously()) == 1
+    assert rows_kept(project) == before + 2
+    found = {row["prediction_id"]: row for row in kept(project)}
+    assert (found[said["prediction_id"]]["label"], found[said["prediction_id"]]["value"]) == (1.0, 2.5)
+    assert json.loads(found[None]["keys"])["card_id"] == str(ask(2)[1]["card_id"])
+    assert labels_counted(server) == {by: counted[by] + 1 for by in ("id", "entity")}
+
+
+def test_a_row_that_is_wrong_refuses_the_request(server: Server, project: Project) -> None:
+    before = rows_kept(project)
+    good = {"prediction_id": "x", "label": 1}
+    with Client(server.url) as client, pytest.raises(RequestError, match="feedback 1 field 'label': is not a number"):
+        client.feedback([good, good | {"label": "late"}])
+    for body, said in ((b"[", "is not JSON"), (b"[]", "one field 'feedback'"), (b'{"feedback": 1}', "is not a list")):
+        status, _, text = server.ask("POST", "/feedback", body)
+        assert (status, said in text) == (400, True), text
+    assert rows_kept(project) == before
+
+
+def test_many_at_once_are_all_kept(server: Server, project: Project) -> None:
+    before = rows_kept(project)
+    with Client(server.url) as client, ThreadPoolExecutor(8) as pool:
+        rows = [[{"prediction_id": f"many-{i}-{j}", "label": 1} for j in range(3)] for i in range(100)]
+        assert list(pool.map(client.feedback, rows)) == [3] * 100
+        large = [{"prediction_id": f"large-{i}", "label": 0} for i in range(5_000)]
+        assert client.feedback(large) == 5_000
+    assert rows_kept(project) == before + 5_300
+
+
+def test_the_route_is_in_the_openapi_document(server: Server) -> None:
+    route = server.get("/openapi.json")["paths"]["/feedback"]["post"]
+    schema = route["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["$defs"]["FeedbackRow"]["required"] == ["label"]
+    assert "202" in route["responses"]
+
+
+def test_what_was_accepted_survives_a_kill(repo: Path, project: Project) -> None:
+    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+    with Client(server.url) as client:
+        assert client.feedback([{"prediction_id": "killed", "label": 1}]) == 1
+        server.process.kill()
+    server.process.communicate()
+    assert "killed" in {row["prediction_id"] for row in kept(project)}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_tables_come_in_whole_or_not_at_all(clocked: Place, tmp_path: Path, ending: str) -> None:
+    place = clocked
+    ids = place.predict(ask(3)).ids
+    path = tmp_path / f"said.{ending}"
+    write(path, {"prediction_id": ids, "label": [1.0, 0.0, 1.0], "value": [1.5, None, 2.0]})
+    repo = ("--repo", place.repo)
+    assert done("feedback", path, "--dry-run", *repo)["kinds"] == {"label": 3}
+    assert rows_kept(place.project) == 0
+    body = done("feedback", path, *repo)
+    assert (body["rows"], Path(body["file"]).is_file()) == (3, True)
+    (found,) = done("quality", MODEL, *repo)["versions"]
+    assert (found["labelled"], found["value"]) == (3, 1.75)
+    write(path, {"prediction_id": [*ids, ""], "label": [1.0, 0.0, 1.0, 1.0]})
+    refused = run("feedback", path, *repo)
+    assert (refused.code, "feedback 3" in refused.stderr) == (6, True), refused
+    assert rows_kept(place.project) == 3
+
+
+def test_a_table_of_entities(clocked: Place, tmp_path: Path) -> None:
+    place = clocked
+    rows = ask(3)
+    place.predict(rows)
+    at = pa.array([place.now_us()] * 3, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    columns = {"card_id": [row["card_id"] for row in rows], "shop_id": [row["shop_id"] for row in rows]}
+    pq.write_table(pa.table(columns | {"event_time": at, "label": [0, 1, 0]}), tmp_path / "said.parquet")
+    assert done("feedback", tmp_path / "said.parquet", "--model", MODEL, "--repo", place.repo)["rows"] == 3
+    said = run("quality", "--since", "2d", "--window", "1d", "--repo", place.repo)
+    assert (said.code, "100%" in said.stdout) == (0, True), said
+    assert "feedback: 3 rows of 3 predictions" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("feedback", "nothing.csv"), "is not there"),
+        (("feedback", "nothing.xml"), "ends in none of .parquet, .csv, .jsonl"),
+        (("quality", "other"), "names no model of the plan"),
+        (("quality", "--since", "soon"), "is no time with a zone, and no age"),
+        (("quality", "--window", "0d"), "is none"),
+        (("quality", "--window", "1s"), "are more than 60"),
+        (("quality", "--since", "2100-01-01T00:00Z"), "ends before it begins"),
+    ],
+)
+def test_what_cannot_be_done_is_said(clocked: Place, words: tuple[str, ...], said: str) -> None:
+    refused = run(*words, "--repo", clocked.repo, *(("--since", "1d") if "1s" in words else ()))
+    assert refused.code in {4, 6}
+    assert said in refused.stderr
+
+
+def write(path: Path, columns: dict[str, Sequence[Any]]) -> None:
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        path.write_text("\n".join(map(json.dumps, table.to_pylist())))

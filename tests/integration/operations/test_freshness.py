@@ -1,0 +1,53 @@
+"""Freshness: a view whose newest event is older than its tag allows is late until something new comes."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.alerts import open_alerts
+from infra.last_freshness import last_freshness
+from skewless.errors import RequestError
+from skewless.operations.freshness import ALERT, look
+from tests.projects import Place, later_rows
+
+DAY = 86_400
+
+
+def late(place: Place) -> set[str]:
+    return {item.subject for item in open_alerts(place.state) if item.name == ALERT}
+
+
+def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Place) -> None:
+    limits = {view.name: view.freshness_us for view in place.project.applied.plan.views}
+    assert limits == {"card_days": 2 * DAY * 1_000_000, "shop_risk": 0}
+    place.wait(10 * DAY)
+    found = {item.view: item for item in look(place.project)}
+    assert [found["card_days"].is_late, found["shop_risk"].is_late] == [True, False]
+    sampled = found["card_days"].sampled
+    assert found["card_days"].stale == sampled
+    assert sampled is not None
+    assert sampled >= 180  # a tenth of the sample may be chosen twice
+    assert (found["shop_risk"].sampled, found["shop_risk"].stale) == (40, 0)
+    assert late(place) == {"card_days"}
+    place.publish(later_rows(place, 50))
+    place.wait(1)
+    place.project.materialize(check=False)
+    (item,) = look(place.project, ["card_days"])
+    assert not item.is_late
+    assert item.stale is not None
+    assert 0 < item.stale < sampled
+    assert late(place) == set()
+    assert last_freshness(place.state).keys() == {"card_days", "shop_risk"}
+
+
+def test_what_was_found_is_what_the_source_says(place: Place) -> None:
+    for item in look(place.project):
+        column = place.project.connection.sql(
+            f"SELECT epoch_us(max(event_time)) FROM '{place.repo}/data/{item.view}.parquet'"
+        ).fetchall()
+        assert item.newest_us == column[0][0]
+
+
+def test_an_unknown_view_is_refused(place: Place) -> None:
+    with pytest.raises(RequestError, match="card_days"):
+        look(place.project, ["nothing"])

@@ -1,0 +1,166 @@
+"""Versions compared and promoted by hand: planned, shown, applied; two hands at once; at once or by a rollout."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infra.packages.aliases import Aliases
+from infra.packages.decisions import Decisions
+from infra.traffic import Traffic
+from skewless.errors import ConflictError, PackageError
+from skewless.operations.promotion import Promotion, apply_promotion, plan_promotion
+from skewless.operations.promotion import train as train_model
+from skewless.operations.versions import list_all
+from tests.command_line import done, fingerprint, run
+from tests.projects import MODEL, Place, copy_project, open_project, opened
+from tests.rollouts import NEW, OLD, champion, declare
+from training.train import train
+
+WEAK = "000003"
+
+
+@pytest.fixture(scope="session")
+def three_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose champion is ``OLD``; ``NEW`` is as good, ``WEAK`` has learnt next to nothing."""
+    repo = copy_project(trained, tmp_path_factory.mktemp("promotion") / "p")
+    with opened(repo) as place:
+        spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
+        for changed in (replace(spec, rounds=51), replace(spec, rounds=1, params={"num_leaves": 2})):
+            train(dataset, changed, place.project.packages, threads=1, now_us=place.now_us())
+    return repo
+
+
+@pytest.fixture
+def spot(three_versions: Path, tmp_path: Path) -> Iterator[Place]:
+    with opened(copy_project(three_versions, tmp_path / "p")) as place:
+        yield place
+
+
+def test_a_version_is_planned_shown_and_put_in_place(spot: Place) -> None:
+    before = fingerprint(spot.project.packages)
+    planned = done("promote", MODEL, NEW, "--dry-run", "--repo", spot.repo)
+    assert (planned["dry_run"], planned["way"], planned["champion"]) == (True, "at_once", OLD)
+    assert fingerprint(spot.project.packages) == before
+    applied = done("promote", MODEL, NEW, "--repo", spot.repo)
+    assert applied == {**planned, "dry_run": False}
+    move = Aliases(spot.project.packages).history(MODEL, "champion")[-1]
+    assert (move.expect, move.to, move.reason) == (OLD, NEW, applied["decision"]["reason"])
+    kept = Decisions(spot.project.packages).last(MODEL, NEW)
+    assert kept is not None
+    assert kept["gain"] == applied["decision"]["gain"]
+    again = run("promote", MODEL, NEW, "--repo", spot.repo)
+    assert (again.code, again.stdout) == (0, f"{MODEL} {NEW} is champion already\n")
+
+
+def test_a_worse_version_is_refused_and_the_champion_stays(spot: Place) -> None:
+    said = run("promote", MODEL, "--repo", spot.repo, "--json")
+    assert (said.code, said.body["version"], said.body["way"]) == (5, WEAK, "nothing")
+    assert said.body["error"]["kind"] == "gate"
+    assert said.body["decision"]["gain"]["high"] < 0
+    assert champion(spot.project) == OLD
+    assert Decisions(spot.project.packages).last(MODEL, WEAK) is not None
+    shown = run("promote", MODEL, WEAK, "--repo", spot.repo, "--dry-run")
+    assert shown.code == 5
+    assert f"{MODEL} {WEAK} is not promoted: auc" in shown.stdout
+    assert "all test rows" in shown.stdout
+
+
+def test_of_two_hands_one_wins_and_the_other_is_told(spot: Place) -> None:
+    spec, project = spot.project.applied.model(MODEL), spot.project
+    train(project.dataset(MODEL), replace(spec, rounds=52), project.packages, threads=1, now_us=spot.now_us())
+    hands = [open_project(spot.repo), open_project(spot.repo)]
+    plans = [plan_promotion(hand, MODEL, version) for hand, version in zip(hands, (NEW, "000004"), strict=True)]
+    barrier, told = threading.Barrier(2), []
+
+    def apply(index: int) -> None:
+        barrier.wait()
+        try:
+            apply_promotion(hands[index], plans[index])
+        except ConflictError as error:
+            told.append((index, error.problem))
+
+    threads = [threading.Thread(target=apply, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ((loser, problem),) = told
+    winner = plans[1 - loser].version
+    assert champion(spot.project) == winner
+    assert problem == f"is held by version {winner!r}, not by {OLD!r}"
+    assert [move.to for move in Aliases(spot.project.packages).history(MODEL, "champion")] == [OLD, winner]
+    for hand in hands:
+        hand.close()
+
+
+def test_the_command_tells_a_conflict(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*arguments: object) -> Promotion:
+        planned = plan_promotion(*arguments)  # type: ignore[arg-type]
+        Aliases(spot.project.packages).move(MODEL, "champion", expect=OLD, to=WEAK, reason="another", now_us=1)
+        return planned
+
+    monkeypatch.setattr("skewless.operations.promotion.plan_promotion", meanwhile)
+    said = run("promote", MODEL, NEW, "--repo", spot.repo, "--json")
+    assert (said.code, said.body["error"]["kind"]) == (9, "conflict")
+    assert champion(spot.project) == WEAK
+
+
+def test_a_model_with_a_rollout_is_not_moved_at_once(spot: Place) -> None:
+    declare(spot.repo, "Rollout()")
+    done("apply", "--repo", spot.repo)
+    assert done("promote", MODEL, NEW, "--dry-run", "--repo", spot.repo)["way"] == "rollout"
+    assert Traffic(spot.project.packages).get(MODEL) is None
+    assert done("promote", MODEL, NEW, "--repo", spot.repo)["way"] == "rollout"
+    policy = Traffic(spot.project.packages).get(MODEL)
+    assert policy is not None
+    assert (policy.champion, policy.challenger, champion(spot.project)) == (OLD, NEW, OLD)
+    said = run("promote", MODEL, WEAK, "--repo", spot.repo, "--json")
+    assert (said.code, champion(spot.project)) == (5, OLD)
+
+
+def test_a_trained_version_begins_its_rollout(spot: Place) -> None:
+    declare(spot.repo, "Rollout()")
+    spot.project.apply()
+    report = train_model(spot.project, MODEL)
+    assert (report.decision.promote, report.decision.by_rollout) == (True, True)
+    policy = Traffic(spot.project.packages).get(MODEL)
+    assert policy is not None
+    assert (policy.challenger, champion(spot.project)) == (report.trained.package.version, OLD)
+    with pytest.raises(ConflictError):
+        train_model(spot.project, MODEL)
+
+
+def test_versions_lists_them_with_why(spot: Place) -> None:
+    done("promote", MODEL, NEW, "--repo", spot.repo)
+    run("promote", MODEL, WEAK, "--repo", spot.repo)
+    (spot.project.packages / MODEL / OLD / "metrics.json").write_text("{}")
+    report = list_all(spot.project, MODEL)
+    assert json.loads(json.dumps(report.as_dict())) == done("versions", MODEL, "--repo", spot.repo)
+    weak, new, old = report.versions
+    assert [each.version for each in report.versions] == [WEAK, NEW, OLD]
+    assert (weak.aliases, new.aliases, old.problem.startswith("a file is not the one")) == ((), ("champion",), True)
+    assert weak.decision is not None
+    assert weak.decision["promote"] is False
+    assert weak.metrics is not None
+    assert new.metrics is not None
+    assert (weak.metrics["auc"] or 0) < (new.metrics["auc"] or 0)
+    assert [(move["to"], move["expect"]) for move in report.moves] == [(NEW, OLD), (OLD, None)]
+    shown = run("versions", MODEL, "--repo", spot.repo)
+    assert shown.code == 0
+    assert "no: auc" in shown.stdout
+    assert "metrics.json" in shown.stdout
+
+
+def test_what_there_is_not_cannot_be_promoted(spot: Place) -> None:
+    assert run("promote", MODEL, "000009", "--repo", spot.repo, "--json").body["error"]["kind"] == "package"
+    assert run("promote", "nosuch", "--repo", spot.repo, "--json").code == 3
+    for version in (spot.project.packages / MODEL).glob("0*"):
+        version.rename(version.with_name(f".{version.name}"))
+    with pytest.raises(PackageError, match="has no version"):
+        plan_promotion(spot.project, MODEL)

@@ -1,0 +1,133 @@
+"""A challenger of a real server that begins to fail, to be slow or to shift its scores has no traffic seconds later."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from infra.alerts import open_alerts
+from infra.vitals import read_vitals
+from skewless.client import Client
+from skewless.errors import SkewlessError
+from skewless.operations import rollout
+from tests.integration.errors.server import ROOT, Server, eventually
+from tests.projects import MODEL, Place, ask, copy_project, opened
+from tests.rollouts import NEW, OLD, champion, make_rollout, standing
+
+HALF = (
+    "Rollout(steps=(0.5,), step=timedelta(days=1), guardrails=Guardrails(latency=2.0, score_shift=0.2,"
+    " least_requests=60))"
+)
+_CALLERS = 2
+_CARDS = 2_000
+
+
+@pytest.fixture(scope="session")
+def half(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rollout(trained, tmp_path_factory.mktemp("half") / "p", HALF, rounds=50)
+
+
+@pytest.fixture
+def spot(half: Path, tmp_path: Path) -> Iterator[Place]:
+    with opened(copy_project(half, tmp_path / "p")) as place:
+        place.project.materialize(check=False)
+        yield place
+
+
+@contextmanager
+def serving(place: Place) -> Iterator[Server]:
+    settings = {"SKEWLESS_PORT": "0", "SKEWLESS_CLOCK": f"file:{place.repo}/.skewless/clock"}
+    kept = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.operations.faulty_server", str(place.repo)],
+        cwd=ROOT,
+        env={**kept, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        server = Server(process=process, url=json.loads(process.stdout.readline())["url"])
+        try:
+            yield server
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def asked(server: Server) -> Iterator[None]:
+    """Ask for payments of many cards until the block ends."""
+    over = threading.Event()
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        with Client(server.url) as client:
+            while not over.is_set():
+                (row,) = ask(1, chance.randrange(_CARDS))
+                with suppress(SkewlessError):
+                    client.predict([{**row, "amount": chance.expovariate(0.05)}])
+
+    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(_CALLERS)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for caller in callers:
+            caller.join()
+
+
+def versions(server: Server, n: int = 100) -> set[str]:
+    """Who answers n cards now; who fails counts as no version."""
+    found = set()
+    with Client(server.url) as client:
+        for row in ask(n):
+            reply = client.predict([row])
+            found.add(reply.version or reply.predictions[0].version or "")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "guardrails"),
+    [("fails", {"errors"}), ("slow", {"latency", "latency_median"}), ("shifts", {"score_shift"})],
+)
+def test_a_fault_is_rolled_back(
+    spot: Place, fault: str, guardrails: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    with serving(spot) as server:
+        assert versions(server) == {OLD, NEW}
+        with asked(server):
+            counts = eventually(
+                lambda: read_vitals(project.state, MODEL, 1),
+                lambda seen: len(seen) == 2 and min(each.requests for each in seen.values()) > 60,
+            )
+            assert set(counts) == {OLD, NEW}
+            assert rollout.step(project, MODEL).change is None
+            (spot.repo / "fault").write_text(fault)
+            began = time.monotonic()
+            eventually(lambda: rollout.step(project, MODEL).change == "back")
+            decided = time.monotonic() - began
+            eventually(lambda: server.get(f"/models/{MODEL}").get("traffic"), lambda traffic: not traffic)
+            took = time.monotonic() - began
+        assert versions(server) == {OLD}
+    with capsys.disabled():
+        sys.stdout.write(f"\n{fault}: decided after {decided:.1f} s, traffic is back after {took:.1f} s\n")
+    policy = standing(project)
+    assert (policy.phase, policy.champion, champion(project)) == ("champion", OLD, OLD)
+    assert policy.evidence is not None
+    assert guardrails & {one["guardrail"] for one in policy.evidence["guardrails"] if one["breached"]}
+    assert [alert.name for alert in open_alerts(project.state)] == ["rollout"]

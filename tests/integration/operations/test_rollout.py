@@ -1,0 +1,200 @@
+"""Rollouts of a real version: each step, each end, and two hands at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infra.alerts import open_alerts
+from infra.packages.aliases import Aliases
+from infra.traffic import Traffic
+from infra.vitals import Vitals
+from skewless.errors import ConflictError, PackageError
+from skewless.operations import rollout
+from skewless.project import Project
+from tests.command_line import done, run
+from tests.projects import MODEL, Place, copy_project, opened
+from tests.rollouts import NEW, OLD, champion, count, make_rollout, standing
+from tests.unit.training.rollout.arms import arm
+from training.train import train
+
+TEN_MINUTES = 600
+
+
+@pytest.fixture(scope="session")
+def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rollout(trained, tmp_path_factory.mktemp("rollout") / "p")
+
+
+@pytest.fixture
+def spot(two_versions: Path, tmp_path: Path) -> Iterator[Place]:
+    with opened(copy_project(two_versions, tmp_path / "p")) as place:
+        yield place
+
+
+def phases(project: Project) -> list[tuple[str, float]]:
+    return [(policy.phase, policy.share) for policy in Traffic(project.packages).history(MODEL)]
+
+
+def test_a_version_takes_every_step_and_the_alias_follows(spot: Place) -> None:
+    project = spot.project
+    assert rollout.begin(project, MODEL, NEW).change == "begin"
+    assert rollout.begin(project, MODEL, NEW).change is None
+    for _ in range(2):
+        count(project, champion=arm(), challenger=arm(seed=1))
+        assert rollout.step(project, MODEL).change is None
+        spot.wait(TEN_MINUTES)
+        rollout.step(project, MODEL)
+    assert phases(project) == [("canary", 0.1), ("canary", 0.5), ("champion", 0.0)]
+    assert champion(project) == NEW
+    last = Aliases(project.packages).history(MODEL, "champion")[-1]
+    assert last.reason == standing(project).reason
+    assert "all guardrails held for 0:10:0" in last.reason
+    assert not rollout.wants_step(project, MODEL)
+    assert open_alerts(project.state) == []
+
+
+def test_counts_of_an_earlier_step_do_not_carry_the_next(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    count(project, champion=arm(), challenger=arm(seed=1))
+    spot.wait(TEN_MINUTES)
+    assert rollout.step(project, MODEL).change == "forward"
+    spot.wait(TEN_MINUTES)
+    assert rollout.step(project, MODEL).change is None
+
+
+def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    count(project, champion=arm(), challenger=arm(failed=400, seed=1))
+    outcome = rollout.step(project, MODEL)
+    assert (outcome.change, champion(project), standing(project).phase) == ("back", OLD, "champion")
+    (alert,) = open_alerts(project.state)
+    assert (alert.name, alert.subject, alert.severity) == ("rollout", MODEL, "critical")
+    assert alert.message.startswith(f"rolled back to version {OLD}: errors breached: challenger 0.4, champion 0")
+    assert [one["guardrail"] for one in alert.evidence["guardrails"] if one["breached"]] == ["errors"]
+    rollout.begin(project, MODEL, NEW)
+    assert open_alerts(project.state) == []
+
+
+def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    (project.state / "alerts").mkdir(exist_ok=True)
+    (project.state / "alerts/alerts.json").write_text("damaged")
+    count(project, champion=arm(), challenger=arm(failed=400, seed=1))
+    assert rollout.step(project, MODEL).change == "back"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Place, asked: bool) -> None:  # noqa: FBT001 - a case
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    if asked:
+        count(project, champion=arm(), challenger=arm(seed=1))
+    (project.packages / MODEL / NEW / "metrics.json").write_text("{}")
+    spot.wait(TEN_MINUTES)
+    assert rollout.step(project, MODEL).change == "back"
+    assert champion(project) == OLD
+    assert "cannot answer: package 'fraud' version '000002' a file is not the one" in standing(project).reason
+
+
+def test_one_that_cannot_be_loaded_does_not_begin(spot: Place) -> None:
+    (spot.project.packages / MODEL / NEW / "metrics.json").write_text("{}")
+    with pytest.raises(PackageError):
+        rollout.begin(spot.project, MODEL, NEW)
+    assert phases(spot.project) == []
+
+
+def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    assert rollout.rollback(project, MODEL, "looks wrong").change == "back"
+    assert (standing(project).phase, standing(project).reason, champion(project)) == ("champion", "looks wrong", OLD)
+    with pytest.raises(PackageError, match="no champion before"):
+        rollout.rollback(project, MODEL, "again")
+    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
+    assert rollout.rollback(project, MODEL, "looks wrong").policy == standing(project)
+    assert (standing(project).champion, champion(project)) == (OLD, OLD)
+    with pytest.raises(PackageError, match="no champion before"):
+        rollout.rollback(project, MODEL, "again")
+
+
+def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
+    assert rollout.wants_step(project, MODEL)
+    outcome = rollout.step(project, MODEL)
+    assert outcome.policy is not None
+    assert (outcome.policy.phase, outcome.policy.champion) == ("champion", NEW)
+    assert "I know better" in outcome.policy.reason
+
+
+def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    policy = standing(project)
+    won = replace(policy, phase="champion", champion=NEW, challenger=None, share=0.0, reason="won")
+    Traffic(project.packages).replace(MODEL, won, expect=policy.number)
+    assert champion(project) == OLD
+    assert rollout.wants_step(project, MODEL)
+    rollout.step(project, MODEL)
+    assert (champion(project), standing(project).number) == (NEW, policy.number + 1)
+
+
+def test_a_rollback_that_came_between_wins_over_the_step(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    count(project, champion=arm(), challenger=arm(seed=1))
+    spot.wait(TEN_MINUTES)
+    apply = rollout._apply
+
+    def late(*arguments: object) -> object:
+        monkeypatch.setattr(rollout, "_apply", apply)
+        rollout.rollback(project, MODEL, "by hand")
+        return apply(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rollout, "_apply", late)
+    with pytest.raises(ConflictError, match="is under policy 2, not 1"):
+        rollout.step(project, MODEL)
+    assert (standing(project).reason, champion(project)) == ("by hand", OLD)
+
+
+def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    shape = replace(project.applied.model(MODEL), rounds=3)
+    third = train(project.dataset(MODEL), shape, project.packages, threads=1, now_us=spot.now_us()).package.version
+    with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
+        rollout.begin(project, MODEL, third)
+
+
+def test_the_commands_say_what_the_operations_did(spot: Place) -> None:
+    repo = spot.repo
+    clock = f"file:{repo}/.skewless/clock"
+    (repo / "skewless.yaml").write_text(f"clock: {clock}\n")
+    assert done("rollout", "--repo", repo)["models"] == [
+        {"model": MODEL, "under_way": False, "change": None, "policy": None, "guardrails": []}
+    ]
+    dry = done("rollout", MODEL, "--begin", NEW, "--dry-run", "--repo", repo)
+    assert (dry["dry_run"], dry["models"][0]["policy"]["share"]) == (True, 0.1)
+    assert phases(spot.project) == []
+    (begun,) = done("rollout", MODEL, "--begin", NEW, "--repo", repo)["models"]
+    assert (begun["change"], begun["policy"]["share"]) == ("begin", 0.1)
+    count(spot.project, champion=arm(), challenger=Vitals(requests=50, failed=50))
+    shown = run("rollout", MODEL, "--repo", repo).stdout
+    assert "breached" in shown
+    assert "too little yet" in shown
+    (stepped,) = done("rollout", MODEL, "--step", "--repo", repo)["models"]
+    assert (stepped["change"], stepped["policy"]["champion"]) == ("back", OLD)
+    assert run("rollback", MODEL, "--dry-run", "--repo", repo, "--json").code == 8
+    done("rollout", MODEL, "--begin", NEW, "--repo", repo)
+    assert done("rollback", MODEL, "--dry-run", "--repo", repo)["policy"]["champion"] == OLD
+    assert standing(spot.project).phase == "canary"
+    assert "everything again: too slow" in run("rollback", MODEL, "--reason", "too slow", "--repo", repo).stdout
+    assert standing(spot.project).reason == "too slow"

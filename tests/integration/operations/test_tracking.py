@@ -1,0 +1,106 @@
+"""Packages published to a real MLflow store: what is missing is added, aliases follow, training never waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from infra.packages.aliases import Aliases
+from infra.tracking.memory import MemoryTracker
+from infra.traffic import Traffic
+from skewless.errors import DefinitionError, StoreError
+from skewless.operations.tracking import open_tracker, publish, publish_if_set
+from skewless.project import Project
+from skewless.traffic import TrafficPolicy
+from tests.command_line import run
+from tests.projects import MODEL, Place
+
+URI = "sqlite:///mlflow.db"
+
+
+def tracked(place: Place, uri: str = URI) -> Project:
+    """Return the project with a tracking store; the test closes it."""
+    project = Project(place.repo, clock=f"file:{place.repo}/.skewless/clock", threads=1, tracking_uri=uri)
+    place.opened.append(project.close)
+    return project
+
+
+def test_what_the_store_lacks_is_added_once(place: Place) -> None:
+    project = tracked(place)
+    (first,) = publish(project, open_tracker(project))
+    assert (first.model, first.published, first.aliases) == (MODEL, ["000001"], {"champion": "000001"})
+    place.train()
+    (second,) = publish(project, open_tracker(project))
+    assert second.published == ["000002"]
+    (third,) = publish(project, open_tracker(project))
+    assert (third.published, third.aliases) == ([], {})
+    client = MlflowClient(tracking_uri=f"sqlite:///{place.repo}/mlflow.db")
+    champion = client.get_model_version_by_alias(f"{place.model.plan.project}.{MODEL}", "champion")
+    assert champion.tags["skewless.version"] == Aliases(place.project.packages).get(MODEL, "champion")
+    metrics = client.get_run(str(champion.run_id)).data.metrics
+    package = place.load(champion.tags["skewless.version"]).package
+    assert metrics == {name: value for name, value in package.metrics.items() if value is not None}
+    assert champion.tags["skewless.dataset"] == package.fingerprint["dataset"]
+
+
+def test_a_dry_run_says_what_would_be_published_and_publishes_nothing(place: Place) -> None:
+    tracker = MemoryTracker()
+    (report,) = publish(place.project, tracker, dry=True)
+    assert (report.published, report.aliases) == (["000001"], {"champion": "000001"})
+    assert tracker.runs[MODEL] == {}
+
+
+def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Place) -> None:
+    place.train()
+    traffic, tracker = Traffic(place.project.packages), MemoryTracker()
+    canary = TrafficPolicy(number=1, phase="canary", champion="000001", challenger="000002", share=0.1)
+    traffic.replace(MODEL, canary, expect=None)
+    assert publish(place.project, tracker)[0].aliases == {"champion": "000001", "challenger": "000002"}
+    traffic.replace(MODEL, replace(canary, phase="champion", challenger=None, share=0.0), expect=1)
+    assert publish(place.project, tracker)[0].aliases == {"challenger": None}
+    assert tracker.aliases(MODEL).keys() == {"champion"}
+
+
+def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Place) -> None:
+    place.train()
+    (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
+    (report,) = publish(place.project, MemoryTracker())
+    assert report.published == ["000002"]
+    assert report.skipped == {"000001": "a file is not the one that was packaged"}
+    assert "000001 left out" in report.line()
+
+
+def test_a_store_that_is_away_is_said_and_caught_up_later(place: Place) -> None:
+    away, back = tracked(place, "http://127.0.0.1:1"), tracked(place)
+    error = publish_if_set(away, [MODEL])
+    assert isinstance(error, StoreError)
+    with pytest.raises(StoreError, match="does not answer"):
+        open_tracker(away)
+    assert publish_if_set(back, [MODEL]) is None
+    assert publish(back, open_tracker(back))[0].published == []
+
+
+def test_without_a_setting_nothing_is_published(place: Place) -> None:
+    assert publish_if_set(place.project, [MODEL]) is None
+    with pytest.raises(DefinitionError, match="is not set"):
+        open_tracker(place.project)
+
+
+def test_training_by_command_goes_on_while_the_store_is_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SKEWLESS_THREADS", "1")
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.repo}/.skewless/clock")
+    monkeypatch.setenv("SKEWLESS_TRACKING_URI", "http://127.0.0.1:1")
+    said = run("train", "--repo", place.repo)
+    assert said.stderr.count("not published: tracking server") == 1
+    assert "fraud 000002" in said.stdout
+    monkeypatch.setenv("SKEWLESS_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    told = run("track", "--repo", place.repo, "--dry-run")
+    assert "published 000001, 000002" in told.stdout
+    body = run("track", MODEL, "--repo", place.repo, "--json").body
+    assert body["models"][0]["published"] == ["000001", "000002"]
+    assert "nothing to publish" in run("track", "--repo", place.repo).stdout

@@ -1,0 +1,242 @@
+"""A policy comes into force when all that it needs is open, and ends when its champion is champion no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from infra.online.redis_store import RedisReader
+from infra.packages.aliases import Aliases
+from infra.traffic import Traffic
+from infra.vitals import read_vitals, vitals_folder
+from serving.metrics.metrics import Metrics
+from serving.models.table import CHAMPION, ModelTable
+from serving.models.vitals_file import VitalsFile
+from skewless.clock import ManualClock
+from skewless.errors import ConflictError
+from skewless.traffic import TrafficPolicy
+from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
+from tests.projects import MODEL, Place
+
+Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
+
+
+def tables(place: Place, *runs: Steps, metrics: Metrics | None = None) -> None:
+    """Run steps, each run on a table of its own that was just loaded; it keeps no older champions."""
+
+    async def main() -> None:
+        for steps in runs:
+            reader = RedisReader(place.project.redis_url)
+            table = ModelTable(repo=place.repo, state=place.state, online=reader, keep=1, metrics=metrics)
+            try:
+                await table.load()
+                await steps(table)
+            finally:
+                await reader.close()
+
+    asyncio.run(main())
+
+
+def put(place: Place, **fields: Any) -> TrafficPolicy:  # noqa: ANN401 - of a policy
+    """Put a policy in force, as a rollout would."""
+    traffic = Traffic(place.project.packages)
+    usual: dict[str, Any] = {"number": 0, "phase": "canary", "champion": ONE, "challenger": TWO, "share": 0.5}
+    policy = TrafficPolicy(**usual | fields)
+    return traffic.replace(MODEL, policy, expect=traffic.number(MODEL))
+
+
+def in_force(table: ModelTable) -> TrafficPolicy | None:
+    routing = table.routing(MODEL)
+    return None if routing is None else routing.policy
+
+
+def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Place) -> None:
+    metrics = Metrics()
+
+    async def steps(table: ModelTable) -> None:
+        assert in_force(table) is None
+        first = put(place, shadows=(THREE,))
+        assert in_force(table) is None
+        assert await table.refresh() == []
+        assert (in_force(table), table.open_versions(MODEL)) == (first, [ONE, TWO, THREE])
+        assert table.get(MODEL).version == ONE
+        routing = table.routing(MODEL)
+        await table.refresh()
+        assert table.routing(MODEL) is routing
+        second = put(place, share=0.9)
+        await table.refresh()
+        assert (in_force(table), table.open_versions(MODEL)) == (second, [ONE, TWO])
+        lines = metrics.render().decode().splitlines()
+        assert f'skewless_traffic_policy{{model="{MODEL}"}} 2.0' in lines
+        assert f'skewless_traffic_share{{model="{MODEL}"}} 0.9' in lines
+
+    async def after_a_restart(table: ModelTable) -> None:
+        assert (in_force(table), table.open_versions(MODEL)) == (Traffic(place.project.packages).get(MODEL), [ONE, TWO])
+
+    tables(place, steps, after_a_restart, metrics=metrics)
+
+
+def test_the_phase_champion_routes_nothing(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        put(place)
+        await table.refresh()
+        put(place, phase="champion", challenger=None, share=0.0)
+        await table.refresh()
+        assert (in_force(table), table.open_versions(MODEL), table.problems) == (None, [ONE], {})
+        put(place, phase="champion", challenger=None, share=0.0, shadows=(THREE,))
+        await table.refresh()
+        assert table.open_versions(MODEL) == [ONE, THREE]
+
+    tables(place, steps)
+
+
+def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        put(place)
+        await table.refresh()
+        move(place, TWO)  # killed before it wrote the last policy
+        assert await table.refresh() == [MODEL]
+        assert (in_force(table), table.get(MODEL).version) == (None, TWO)
+        put(place, phase="champion", champion=TWO, challenger=None, share=0.0)
+        await table.refresh()
+        assert (in_force(table), table.get(MODEL).version, table.problems) == (None, TWO, {})
+        later = put(place, champion=TWO, challenger=THREE)
+        await table.refresh()
+        assert in_force(table) == later
+
+    tables(place, steps)
+
+
+def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        policy = put(place, champion=TWO, challenger=THREE)
+        await table.refresh()
+        assert in_force(table) is None
+        move(place, TWO)
+        await table.refresh()
+        assert in_force(table) == policy
+
+    tables(place, steps)
+
+
+def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: Place) -> None:
+    metrics = Metrics()
+
+    async def steps(table: ModelTable) -> None:
+        first = put(place)
+        await table.refresh()
+        damage(place, THREE)
+        put(place, challenger=THREE)
+        for _ in range(2):
+            await table.refresh()
+            assert in_force(table) == first
+            assert "metrics.json" in table.problems[f"{MODEL} traffic"]
+            shown = f'skewless_traffic_refused{{model="{MODEL}"}} 1.0'
+            assert shown in metrics.render().decode().splitlines()
+        third = put(place, share=0.1)
+        await table.refresh()
+        assert (in_force(table), table.problems) == (third, {})
+        assert f'skewless_traffic_refused{{model="{MODEL}"}} 0.0' in metrics.render().decode().splitlines()
+
+    tables(place, steps, metrics=metrics)
+
+
+def test_a_server_starts_on_its_champion_if_the_policy_cannot_be_kept(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        assert (in_force(table), table.get(MODEL).version) == (None, ONE)
+        assert "metrics.json" in table.problems[f"{MODEL} traffic"]
+
+    put(place)
+    damage(place, TWO)
+    tables(place, steps)
+
+
+def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        policy = put(place)
+        await table.refresh()
+        await table.unwant(MODEL)
+        await table.refresh()
+        assert in_force(table) is None
+        await table.want(MODEL)
+        await table.refresh()
+        assert in_force(table) == policy
+
+    tables(place, steps)
+
+
+def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        move(place, THREE)
+        put(place, champion=THREE, shadows=(ONE,))
+        await table.refresh()
+        model = await table.roll_back(MODEL, reason="by hand", now_us=9)
+        assert (model.version, in_force(table)) == (THREE, None)
+        last = Traffic(place.project.packages).history(MODEL)[-1]
+        assert (last.phase, last.champion, last.challenger, last.share) == ("champion", THREE, None, 0.0)
+        assert (last.shadows, last.reason, last.since_us, last.moves) == ((), "by hand", 9, 2)
+        assert history(place) == [ONE, THREE]
+        assert (await table.roll_back(MODEL, reason="again", now_us=10)).version == ONE
+        assert history(place) == [ONE, THREE, ONE]
+
+    tables(place, steps)
+
+
+def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        put(place)
+        move(place, TWO)  # killed before it wrote the last policy
+        await table.refresh()
+        assert (await table.roll_back(MODEL, reason="by hand", now_us=9)).version == ONE
+        await table.refresh()
+        assert (in_force(table), table.get(MODEL).version) == (None, ONE)
+
+    tables(place, steps)
+
+
+def test_a_rollback_while_another_policy_is_written_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Traffic.replace
+
+    def raced(self: Traffic, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
+        monkeypatch.setattr(Traffic, "replace", real)
+        put(place, share=0.9)
+        return real(self, model, policy, expect=expect)
+
+    async def steps(table: ModelTable) -> None:
+        put(place)
+        await table.refresh()
+        monkeypatch.setattr(Traffic, "replace", raced)
+        with pytest.raises(ConflictError, match="under policy 2, not 1"):
+            await table.roll_back(MODEL, reason="by hand", now_us=9)
+        assert Aliases(place.project.packages).get(MODEL, CHAMPION) == ONE
+
+    tables(place, steps)
+
+
+def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Place) -> None:
+    async def steps(table: ModelTable) -> None:
+        file = VitalsFile(place.state, table.routes, ManualClock(7))
+        file.start()
+        await file.write()
+        assert not list(vitals_folder(place.state).glob("*"))
+        policy = put(place)
+        await table.refresh()
+        await file.write()
+        found = read_vitals(place.state, MODEL, policy.number)
+        assert {version: (one.requests, one.at_us) for version, one in found.items()} == dict.fromkeys(
+            (ONE, TWO), (0, 7)
+        )
+        await file.close()
+        again = read_vitals(place.state, MODEL, policy.number)
+        assert {version: one.as_dict() for version, one in again.items()} == {
+            version: one.as_dict() for version, one in found.items()
+        }
+        put(place, phase="champion", challenger=None, share=0.0)
+        await table.refresh()
+        await file.write()
+        assert not list(vitals_folder(place.state).glob("*"))
+
+    tables(place, steps)

@@ -1,0 +1,251 @@
+"""Rows go to the version that their entity belongs to, and shadows see what was answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.served_model import ServedModel
+from serving.prediction.answer import Answer
+from serving.prediction.joint import MixedAnswer
+from serving.prediction.routing import Routing
+from skewless.errors import DeadlineError, PackageError, SkewlessError, StoreError
+from skewless.traffic import TrafficPolicy, place
+from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
+from tests.projects import Place, Row, ask
+
+ONE, TWO, THREE = "000001", "000002", "000003"
+Told = Answer | MixedAnswer | SkewlessError
+CANARY = TrafficPolicy(number=4, phase="canary", champion=ONE, challenger=TWO, share=0.4, sticky=("card_id",), salt="s")
+SHADOW = TrafficPolicy(number=4, phase="shadow", champion=ONE, challenger=TWO, shadows=(THREE, TWO))
+
+
+@pytest.fixture(scope="module")
+def models(shared: Place) -> dict[str, ServedModel]:
+    return {version: shared.load(version) for version in (ONE, TWO, THREE)}
+
+
+def routed(desk: Desk, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> Routing:
+    return Routing(policy, models, desk.metrics)
+
+
+async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> Told:  # noqa: ANN401
+    waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+    champion = routing.shares({name: [0] for name in ("card_id", "shop_id")}, 1)[0].arm.model
+    question = desk.question(rows, champion, **options)._replace(routing=routing)
+    desk.predictor.ask(question, waiting.set_result)
+    return await waiting
+
+
+def expected_versions(rows: Sequence[Row], policy: TrafficPolicy) -> list[str]:
+    return [TWO if place(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
+
+
+def test_every_row_is_answered_by_the_version_of_its_entity(shared: Place, models: dict[str, ServedModel]) -> None:
+    async def steps(desk: Desk) -> None:
+        rows = ask(60)
+        mixed = await told(desk, rows, routed(desk, CANARY, models))
+        assert isinstance(mixed, MixedAnswer)
+        versions = expected_versions(rows, CANARY)
+        assert (mixed.versions, set(versions)) == (versions, {ONE, TWO})
+        assert len({part.t for part in mixed.parts}) == 1
+        for part, places in zip(mixed.parts, mixed.rows, strict=True):
+            alone = good(await desk.answer(desk.question([rows[i] for i in places], part.model)))
+            assert contents(part) == contents(alone)
+        assert sorted(i for places in mixed.rows for i in places) == list(range(60))
+
+    at_a_desk(shared, steps)
+
+
+def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
+    shared: Place, models: dict[str, ServedModel]
+) -> None:
+    async def steps(desk: Desk) -> None:
+        routing, rows = routed(desk, CANARY, models), ask(30)
+        for row, version in zip(rows, expected_versions(rows, CANARY), strict=True):
+            answer = await told(desk, [row], routing)
+            assert isinstance(answer, Answer)
+            again = await told(desk, [{**row, "amount": 1.0, "shop_id": "other"}] * 3, routing)
+            assert isinstance(again, Answer)
+            assert {answer.model.version, again.model.version} == {version}
+
+    at_a_desk(shared, steps)
+
+
+def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
+    shared: Place, models: dict[str, ServedModel]
+) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.store.asked.clear()
+        mixed = await told(desk, ask(60), routed(desk, CANARY, models))
+        assert isinstance(mixed, MixedAnswer)
+        (keys,) = desk.store.asked
+        assert len(keys) == len(set(keys))
+        (alone,) = [await desk.answer(desk.question(ask(60), models[ONE]))]
+        assert set(keys) == set(desk.store.asked[-1])
+        assert good(alone).t == mixed.t
+
+    at_a_desk(shared, steps)
+
+
+def test_the_log_says_role_and_policy(shared: Place, models: dict[str, ServedModel]) -> None:
+    async def steps(desk: Desk) -> None:
+        rows = ask(40)
+        await told(desk, rows, routed(desk, CANARY, models))
+        await desk.answer(desk.question(ask(1), models[TWO]))
+        await desk.predictor.close()
+        found = [(record.origin.version, record.origin.role, record.origin.policy) for record in desk.log.offered]
+        assert sorted(found[:2]) == [(ONE, "champion", 4), (TWO, "challenger", 4)]
+        assert found[2:] == [(TWO, "champion", None)]
+        logged = {
+            text: record.origin.version
+            for record in desk.log.offered[:2]
+            for text in (bytes(item) for item in record.inputs)
+        }
+        assert sorted(logged.values()) == sorted(expected_versions(rows, CANARY))
+
+    at_a_desk(shared, steps)
+
+
+def test_vitals_count_each_arm_alone(shared: Place, models: dict[str, ServedModel]) -> None:
+    async def steps(desk: Desk) -> None:
+        routing, rows = routed(desk, CANARY, models), ask(60)
+        mixed = await told(desk, rows, routing)
+        assert isinstance(mixed, MixedAnswer)
+        await desk.answer(desk.question(rows, models[ONE]))  # not routed: does not count
+        policy, found = routing.vitals(77)
+        assert (policy, set(found)) == (4, {ONE, TWO})
+        for part in mixed.parts:
+            vitals = found[part.model.version]
+            assert (vitals.requests, vitals.failed, vitals.rows, vitals.at_us) == (1, 0, part.n, 77)
+            assert (vitals.missing, vitals.values) == (int(np.isnan(part.matrix).sum()), part.matrix.size)
+            assert (vitals.latency.n, vitals.scores.n) == (1, part.n)
+            middle = vitals.scores.quantile(0.5)
+            assert middle == min(
+                edge for edge in vitals.scores.edges if edge >= np.sort(part.scores)[(part.n - 1) // 2]
+            )
+            assert [sum(counts.values()) for counts in vitals.by_status.values()] == [part.n] * part.status.shape[1]
+
+    at_a_desk(shared, steps)
+
+
+def test_what_the_server_fails_on_counts_against_the_arm(shared: Place, models: dict[str, ServedModel]) -> None:
+    async def steps(desk: Desk) -> None:
+        refusing = {**models, TWO: strict(models[TWO])}
+        routing, rows = routed(desk, CANARY, refusing), ask(60)
+        desk.store.away = True
+        assert isinstance(await told(desk, rows, routing), StoreError)
+        found = routing.vitals(1).versions
+        assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(1, 0), (1, 1)]
+        desk.store.away = False
+        desk.store.open.clear()
+        late = await told(desk, rows, routing, deadline=desk.loop_s + 0.02)
+        assert isinstance(late, DeadlineError)
+        desk.store.open.set()
+        found = routing.vitals(1).versions
+        assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(2, 0), (2, 2)]
+        assert desk.metrics.arm_failures(refusing[TWO].name, TWO, "challenger").value == 2
+
+    at_a_desk(shared, steps)
+
+
+async def shadows_done(desk: Desk, n: int) -> None:
+    """Wait until so many records are logged."""
+    for _ in range(2_000):
+        if len(desk.log.offered) >= n:
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError(desk.log.offered)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_shadows_score_what_was_answered_after_the_reply(
+    shared: Place,
+    models: dict[str, ServedModel],
+    same: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    async def steps(desk: Desk) -> None:
+        shown = models if same else {**models, TWO: other_plan(models[TWO])}
+        routing, rows = routed(desk, SHADOW, shown), ask(30)
+        desk.store.asked.clear()
+        answer = await told(desk, rows, routing)
+        assert isinstance(answer, Answer)
+        await shadows_done(desk, 3)
+        assert len(desk.store.asked) == 1
+        first, *others = desk.log.offered
+        assert [(r.origin.version, r.origin.role) for r in others] == [(TWO, "shadow"), (THREE, "shadow")]
+        for record in others:
+            assert (list(record.ids), record.t, record.inputs) == (list(first.ids), first.t, first.inputs)
+            np.testing.assert_array_equal(record.matrix, first.matrix)
+            np.testing.assert_array_equal(record.scores, models[record.origin.version].runtime.score(first.matrix))
+            found = routing.vitals(1).versions[record.origin.version]
+            assert (found.requests, found.rows, found.latency.n, found.differences.rows) == (1, 30, 0, 30)
+            np.testing.assert_array_equal(found.differences.pairs, np.column_stack([answer.scores, record.scores]))
+
+    at_a_desk(shared, steps)
+
+
+def other_plan(model: ServedModel) -> ServedModel:
+    """Return a version whose package says another plan, as far as the server can see."""
+    return replace(model, package=replace(model.package, plan={**model.package.plan, "hash": "another"}))
+
+
+def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
+    shared: Place, models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def steps(desk: Desk) -> None:
+        routing = routed(desk, SHADOW, models)
+
+        def skipped(reason: str) -> list[int]:
+            return [desk.metrics.shadow_skipped(models[TWO].name, version, reason).value for version in (TWO, THREE)]
+
+        desk.store.away = True
+        assert isinstance(await told(desk, ask(3), routing), Answer)
+        assert skipped("store") == [3, 3]
+        desk.store.away = False
+        monkeypatch.setattr("serving.prediction.shadows._MOST_ROWS", 5)
+        assert isinstance(await told(desk, ask(6), routing), Answer)
+        assert skipped("behind") == [6, 6]
+        await desk.predictor.close()
+        assert [record.origin.role for record in desk.log.offered] == ["champion"] * 2
+
+    at_a_desk(shared, steps)
+
+
+def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Place, models: dict[str, ServedModel]) -> None:
+    class Broken:
+        n_outputs, runtime_id = 1, "broken"
+
+        def score(self, _: object) -> None:
+            raise ZeroDivisionError
+
+    async def steps(desk: Desk) -> None:
+        broken = replace(models[TWO], runtime=Broken())  # type: ignore[arg-type]
+        routing = routed(desk, SHADOW, {**models, TWO: broken})
+        assert isinstance(await told(desk, ask(3), routing), Answer)
+        await shadows_done(desk, 2)
+        assert [record.origin.version for record in desk.log.offered] == [ONE, THREE]
+        found = routing.vitals(1).versions
+        assert [(found[version].requests, found[version].failed) for version in (TWO, THREE)] == [(1, 1), (1, 0)]
+        assert desk.metrics.shadow_skipped(broken.name, TWO, "failed").value == 3
+
+    at_a_desk(shared, steps)
+
+
+def test_a_policy_that_cannot_be_kept_is_refused(shared: Place, models: dict[str, ServedModel]) -> None:
+    async def steps(desk: Desk) -> None:
+        with pytest.raises(PackageError, match=r"sticks to what is no input.*'colour'"):
+            routed(desk, replace(CANARY, sticky=("colour",)), models)
+        two = models[TWO]
+        fewer = replace(two, plan=replace(two.plan, services=two.plan.services, request=two.plan.request[:1]))
+        with pytest.raises(PackageError, match="takes other inputs than the champion 000001"):
+            routed(desk, CANARY, {**models, TWO: fewer})
+        with pytest.raises(PackageError, match="gives other outputs than the champion 000001"):
+            routed(desk, CANARY, {**models, TWO: strict(two, decisions={"refuse": 0.5})})
+
+    at_a_desk(shared, steps)

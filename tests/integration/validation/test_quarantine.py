@@ -1,0 +1,102 @@
+"""A batch that a gate refused: kept whole, its bad rows with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import great_expectations.expectations as gxe
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
+
+from infra.log.accepted import EVENT, INGEST, REJECT, RUN
+from infra.offline.engine import connect
+from skewless.clock import ManualClock
+from skewless.errors import GateError
+from tests.plans import make_view
+from validation.checks import SourceChecks
+
+VIEW = make_view("v")
+N = 30
+Refuse = Callable[[Sequence[Expectation]], pa.Table]
+
+
+@pytest.fixture
+def refuse(tmp_path: Path) -> Refuse:
+    """What has a batch refused by a suite, and returns what stands in quarantine."""
+    draft = tmp_path / "it's a draft) .parquet"
+    table = pa.table(
+        {
+            "id": pa.array(range(N), pa.int64()),
+            "x": [None if i % 7 == 0 else float(i) for i in range(N)],
+            EVENT: pa.array([10**15 + i for i in range(N)], pa.int64()),
+            REJECT: ["no key" if i == 3 else None for i in range(N)],
+            INGEST: pa.array([1] * N, pa.int64()),
+            RUN: pa.array([2] * N, pa.int64()),
+        }
+    )
+    pq.write_table(table, draft, row_group_size=8)
+    connection = connect(tmp_path / "spill")
+
+    def work(suite: Sequence[Expectation]) -> pa.Table:
+        checks = SourceChecks(
+            repo=tmp_path,
+            state=tmp_path / "state",
+            connection=connection,
+            clock=ManualClock(10**16),
+            known=frozenset({"v"}),
+        )
+        vars(checks)["suites"] = {"v": list(suite)}
+        for _ in range(2):  # refused again, kept once
+            with pytest.raises(GateError):
+                checks.new_rows(VIEW, draft)
+        (path,) = (tmp_path / "state/quarantine/v").iterdir()
+        return pq.read_table(path)
+
+    return work
+
+
+def reasons(kept: pa.Table) -> dict[int, str | None]:
+    return dict(zip(kept["id"].to_pylist(), kept[REJECT].to_pylist(), strict=True))
+
+
+def test_each_bad_row_says_what_it_broke(refuse: Refuse) -> None:
+    kept = refuse(
+        [
+            gxe.ExpectColumnValuesToNotBeNull(column="x"),
+            gxe.ExpectColumnValuesToBeBetween(column="x", max_value=25.0),
+            gxe.ExpectColumnValuesToBeBetween(column="id", max_value=28),
+        ]
+    )
+    assert set(kept.column_names) == {"id", "x", EVENT, REJECT}
+    assert kept["id"].to_pylist() == [i for i in range(N) if i != 3]
+    for i, reason in reasons(kept).items():
+        assert ("not_be_null" in (reason or "")) == (i % 7 == 0), i
+        assert ("'x'" in (reason or "")) == (i % 7 == 0 or i > 25), i
+        assert ("'id'" in (reason or "")) == (i > 28), i
+        assert reason or (i % 7 and i <= 25)
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        gxe.ExpectTableRowCountToEqual(value=7),
+        gxe.ExpectColumnMeanToBeBetween(column="x", max_value=1.0),
+        gxe.ExpectColumnValuesToBeBetween(column="gone", max_value=1.0),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["id", "gone"]),
+    ],
+    ids=lambda item: item.expectation_type,
+)
+def test_a_batch_that_is_bad_as_a_whole_is_kept_without_reasons(refuse: Refuse, closing: Expectation) -> None:
+    kept = refuse([closing])
+    assert len(kept) == N - 1
+    assert kept[REJECT].null_count == N - 1
+
+
+def test_a_warning_is_no_reason(refuse: Refuse) -> None:
+    warning = gxe.ExpectColumnValuesToNotBeNull(column="x", severity=FailureSeverity.WARNING)
+    kept = refuse([warning, gxe.ExpectColumnValuesToBeBetween(column="x", max_value=25.0)])
+    assert [i for i, reason in reasons(kept).items() if reason] == [26, 27, 29]

@@ -1,0 +1,55 @@
+"""Replay of a rollout: what champion, challenger and shadow said is all proven."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import duckdb
+
+from infra.online.redis_store import RedisReader
+from serving.metrics.metrics import Metrics
+from serving.prediction.joint import MixedAnswer
+from serving.prediction.predictor import Predictor
+from serving.prediction.question import Question
+from serving.prediction.routing import Routing
+from skewless.traffic import TrafficPolicy
+from tests.projects import MODEL, Place, ask
+from training.train import train
+
+
+def test_every_role_of_a_rollout_is_proven(place: Place) -> None:
+    policy = TrafficPolicy(
+        number=3, phase="canary", champion="000001", challenger="000002", share=0.5, shadows=("000003",)
+    )
+    spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
+    for rounds in (7, 3):
+        train(dataset, replace(spec, rounds=rounds), place.project.packages, threads=1, now_us=place.now_us())
+    routing = Routing(policy, {version: place.load(version) for version in ("000001", "000002", "000003")}, Metrics())
+    asyncio.run(_routed(place, routing, 60))
+    report = place.project.replay()
+    assert (report.ok, report.compared) == (True, 120)
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT role, version, policy, count(*), count(DISTINCT id) FROM read_parquet(?) GROUP BY ALL ORDER BY ALL",
+            [[str(path) for path in place.log_files()]],
+        ).fetchall()
+    assert [row[:3] for row in found] == [
+        ("challenger", "000002", 3),
+        ("champion", "000001", 3),
+        ("shadow", "000003", 3),
+    ]
+    assert found[0][3] + found[1][3] == found[2][3] == found[2][4] == 60
+
+
+async def _routed(place: Place, routing: Routing, n: int) -> None:
+    reader, log = RedisReader(place.project.redis_url), place.log()
+    predictor = Predictor(online=reader, clock=place.project.clock, log=log)
+    rows = ask(n)
+    question = Question(model=place.model, n=n, rows=rows, columns=place.model.parser.rows(rows), routing=routing)
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    predictor.ask(question, told.set_result)
+    assert isinstance(await told, MixedAnswer)
+    await predictor.close()
+    log.close()
+    await reader.close()

@@ -1,0 +1,138 @@
+"""What holds of all that was said: against a plain search, whatever the order, the files and the mergers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.outcomes import compaction
+from infra.outcomes.compaction import compact
+from infra.outcomes.log import OutcomeCounts, OutcomeLog
+from infra.outcomes.writer import FOLDER, OutcomeWriter
+from skewless.feedback import Outcome
+
+NEVER = 10**9
+SUBJECTS = (
+    {"prediction_id": "a"},
+    {"prediction_id": "b"},
+    {"model": "m", "keys": (("card", "7"),), "event_time": 3},
+    {"model": "m", "keys": (("card", None),), "event_time": 3},
+    {"model": "m", "keys": (("card", "7"),), "event_time": 4},
+)
+VALUES = st.sampled_from((None, 0.0, 1.0))
+OUTCOMES = st.builds(
+    lambda subject, label, value, known: Outcome(**subject, label=label, value=value, known_at=known),
+    st.sampled_from(SUBJECTS),
+    VALUES,
+    VALUES,
+    st.integers(0, 4),
+)
+# What came at once, and how long after what came before it.
+BATCHES = st.lists(st.tuples(st.integers(0, 2), st.lists(OUTCOMES, min_size=1, max_size=5)), max_size=6)
+Said = tuple[int, int, int, Outcome]
+Batches = list[tuple[int, list[Outcome]]]
+
+
+def said(batches: Batches) -> list[Said]:
+    """Return when each row was received, its file and its place in it, in the order in which they came."""
+    now, rows = 0, []
+    for file, (later, outcomes) in enumerate(batches):
+        now += later
+        rows += [(now, file, place, outcome) for place, outcome in enumerate(outcomes)]
+    return rows
+
+
+def write(state: Path, batches: Batches) -> None:
+    writer, now = OutcomeWriter(state), 0
+    for later, outcomes in batches:
+        now += later
+        writer.append(outcomes, received_at=now, source="test")
+
+
+def subject(outcome: Outcome) -> tuple[Any, ...]:
+    return (outcome.prediction_id or "", outcome.model or "", repr(outcome.keys), outcome.event_time or 0)
+
+
+def by_subject(rows: list[Said]) -> list[list[Said]]:
+    ordered = sorted(rows, key=lambda row: (subject(row[3]), row[3].known_at, *row[:3]))
+    return [list(group) for _, group in groupby(ordered, key=lambda row: subject(row[3]))]
+
+
+def expected_counts(rows: list[Said]) -> OutcomeCounts:
+    found = dict.fromkeys(OutcomeCounts.__dataclass_fields__, 0) | {"rows": len(rows)}
+    for group in by_subject(rows):
+        found["subjects"] += 1
+        for (*_, before), (*_, after) in pairwise(group):
+            if (after.label, after.value) == (before.label, before.value):
+                found["duplicates"] += 1
+            elif after.kind == "retraction":
+                found["retractions"] += 1
+            else:
+                found["contradictions" if after.known_at == before.known_at else "corrections"] += 1
+        arrived = sorted(group, key=lambda row: row[:3])
+        found["late"] += sum(
+            row[3].known_at < max((other[3].known_at for other in arrived[:i]), default=-1)
+            for i, row in enumerate(arrived)
+        )
+    return OutcomeCounts(**found)
+
+
+def standing(log: OutcomeLog, known_by: int) -> list[tuple[Any, ...]]:
+    rows = log.standing(known_by).to_pylist()
+    return sorted(
+        (row["label"] is None, row["label"] or 0, row["value"] or 0, row["known_at"], row["received_at"])
+        for row in rows
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(BATCHES, st.integers(-1, 5))
+def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batches: Batches, known_by: int) -> None:
+    rows = [row for row in said(batches) if row[3].known_at <= known_by]
+    best = [group[-1] for group in by_subject(rows)]
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), batches)
+        log = OutcomeLog(Path(folder), connection)
+        assert standing(log, known_by) == sorted(
+            (found.label is None, found.label or 0, found.value or 0, found.known_at, now) for now, _, _, found in best
+        )
+        assert log.counts(known_by) == expected_counts(rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(BATCHES, st.integers(0, 5))
+def test_a_merger_that_was_killed_changes_nothing(
+    connection: duckdb.DuckDBPyConnection, batches: Batches, killed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        write(state, batches)
+        before = OutcomeLog(state, connection)
+        held, counts = before.standing(NEVER), before.counts(NEVER)
+        shutil.copytree(state / FOLDER, state / "old") if batches else None
+        compact(state)
+        for path in sorted((state / "old").glob("*"))[killed:]:  # those that a kill left in their place
+            shutil.copy(path, state / FOLDER)
+        for _ in range(2):
+            after = OutcomeLog(state, connection)
+            assert (after.standing(NEVER), after.counts(NEVER)) == (held, counts)
+            compact(state)
+        assert len(list((state / FOLDER).glob("*.parquet"))) == min(len(batches), 1)
+
+
+def test_files_are_merged_up_to_a_size(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_MOST_ROWS", 4)
+    write(tmp_path, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
+    assert compact(tmp_path) == 2
+    assert len(list((tmp_path / FOLDER).glob("*.parquet"))) == 3
+    assert OutcomeLog(tmp_path, connection).counts(NEVER).rows == 10

@@ -1,0 +1,72 @@
+"""A trained project whose model declares a rollout, with a second version, and counts as servers would write them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from infra.packages.aliases import Aliases
+from infra.traffic import Traffic
+from infra.vitals import PolicyVitals, Vitals, vitals_folder, write_vitals
+from skewless.project import Project
+from skewless.traffic import TrafficPolicy
+from tests.projects import MODEL, copy_project, opened
+from training.train import train
+
+OLD, NEW = "000001", "000002"
+CANARY = "Rollout(steps=(0.1, 0.5), step=timedelta(minutes=10), guardrails=Guardrails(least_requests=100))"
+PHASES = Path("packages") / MODEL
+
+
+def declare(repo: Path, rollout: str) -> None:
+    """Write a rollout into the definitions; they are to be applied."""
+    models = repo / "models.py"
+    text = models.read_text().replace(
+        "from skewless.spec", "from skewless.lifecycle import Guardrails, Rollout\nfrom skewless.spec"
+    )
+    models.write_text(text.replace("rounds=50,", f"rounds=50,\n        rollout={rollout},"))
+
+
+def make_rollout(trained: Path, repo: Path, rollout: str = CANARY, *, rounds: int = 7) -> Path:
+    """Copy a trained project, declare a rollout, and train a second version that is not yet under way."""
+    copy_project(trained, repo)
+    declare(repo, rollout)
+    with opened(repo) as place:
+        place.project.apply()
+        spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
+        train(dataset, replace(spec, rounds=rounds), place.project.packages, threads=1, now_us=place.now_us())
+    return repo
+
+
+def count(project: Project, **arms: Vitals) -> None:
+    """Let one server have counted this under the policy in force: ``champion=``, ``challenger=``."""
+    policy = standing(project)
+    versions = {version: vitals for arm, vitals in arms.items() if (version := getattr(policy, arm)) is not None}
+    path = vitals_folder(project.state) / "one.json"
+    write_vitals(path, {MODEL: PolicyVitals(policy=policy.number, versions=versions)})
+
+
+def standing(project: Project) -> TrafficPolicy:
+    """Return the policy in force."""
+    policy = Traffic(project.packages).get(MODEL)
+    assert policy is not None
+    return policy
+
+
+def champion(project: Project) -> str | None:
+    """Return the holder of the alias."""
+    return Aliases(project.packages).get(MODEL, "champion")
+
+
+def set_back(state: Path, kept: Path) -> None:
+    """Put traffic, aliases, alerts and counts back to what was kept of them."""
+    for part in (PHASES / "traffic", PHASES / "aliases", Path("alerts"), Path("vitals")):
+        shutil.rmtree(state / part, ignore_errors=True)
+        if (kept / part).exists():
+            shutil.copytree(kept / part, state / part)
+
+
+def keep(state: Path, kept: Path) -> None:
+    """Keep what ``set_back`` brings back."""
+    set_back(kept, state)

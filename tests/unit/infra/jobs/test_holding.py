@@ -1,0 +1,77 @@
+"""A lease that is held: renewed, doubted in time, given up."""
+
+from __future__ import annotations
+
+import threading
+
+from infra.jobs.holding import Holding
+from skewless.errors import StoreError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeLease:
+    """A lease whose answers are set; an answer takes a second of the clock."""
+
+    def __init__(self, clock: Clock, ttl_s: float = 6.0) -> None:
+        self.ttl_s = ttl_s
+        self.answer: bool | None = True
+        self._clock = clock
+
+    def renew(self) -> bool:
+        self._clock.now += 1.0
+        if self.answer is None:
+            raise StoreError("Redis", "did not answer", fix="start it")
+        return self.answer
+
+
+def held(clock: Clock, lease: FakeLease, beats: list[float]) -> Holding:
+    return Holding(lease, on_renewed=lambda: beats.append(clock.now), taken_at=clock.now, monotonic=clock)
+
+
+def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
+    clock, beats = Clock(), list[float]()
+    holding = held(clock, FakeLease(clock), beats)
+    clock.now = 4.0
+    holding.renew()
+    assert beats == [5.0]
+    clock.now = 9.9
+    assert holding.is_held
+    clock.now = 10.0
+    assert not holding.is_held
+
+
+def test_a_store_that_is_away_ends_it_with_its_time_and_not_before() -> None:
+    clock, beats = Clock(), list[float]()
+    lease = FakeLease(clock)
+    holding = held(clock, lease, beats)
+    lease.answer = None
+    clock.now = 4.0
+    holding.renew()
+    assert holding.is_held
+    clock.now = 6.0
+    assert not holding.is_held
+    assert beats == []
+
+
+def test_a_lease_of_somebody_else_ends_it_at_once() -> None:
+    clock, beats = Clock(), list[float]()
+    lease = FakeLease(clock)
+    holding = held(clock, lease, beats)
+    lease.answer = False
+    holding.renew()
+    assert not holding.is_held
+    assert beats == []
+
+
+def test_a_thread_renews_it_inside_the_block_and_not_after() -> None:
+    beaten = threading.Event()
+    with Holding(FakeLease(Clock(), 0.03), on_renewed=beaten.set, taken_at=0.0, monotonic=lambda: 0.0):
+        assert beaten.wait(10)
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease"]

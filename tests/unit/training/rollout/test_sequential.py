@@ -1,0 +1,84 @@
+"""The sequential test, on simulated labels that are looked at again and again."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from training.rollout.sequential import LEAST, Floats, Losses, Moments, Winner, look
+
+ALPHA = 0.05
+LOOK_EVERY = 25
+
+
+def log_losses(chance: np.random.Generator, n: int, bias: float) -> Floats:
+    """Log losses of a model whose log odds are off by ``bias``, on labels drawn from the true chances."""
+    odds = chance.normal(-1.0, 1.0, n)
+    labels = chance.random(n) < 1 / (1 + np.exp(-odds))
+    told = 1 / (1 + np.exp(-(odds + bias)))
+    return -np.where(labels, np.log(told), np.log1p(-told))
+
+
+def peeked(champion: Floats, challenger: Floats) -> tuple[Winner | None, int]:
+    """The first winner that any look names, and after how many labels of an arm."""
+    for n in range(LOOK_EVERY, champion.size + 1, LOOK_EVERY):
+        found = look(Losses(champion=Moments.of(champion[:n]), challenger=Moments.of(challenger[:n])), ALPHA)
+        if found.winner:
+            return found.winner, n
+    return None, champion.size
+
+
+def test_looking_again_and_again_names_a_false_winner_in_at_most_alpha_of_the_tests() -> None:
+    chance = np.random.default_rng(11)
+    runs = 400
+    false = sum(
+        peeked(log_losses(chance, 3_000, 0.0), log_losses(chance, 3_000, 0.0))[0] is not None for _ in range(runs)
+    )
+    sys.stdout.write(f"false winners: {false} of {runs} tests with {3_000 // LOOK_EVERY} looks each, alpha {ALPHA}\n")
+    assert false <= ALPHA * runs
+
+
+def test_the_same_looks_with_a_test_of_fixed_size_would_name_far_more() -> None:
+    """The simulation can fail: what is not built for peeking does."""
+    chance = np.random.default_rng(11)
+    false = 0
+    for _ in range(200):
+        first, second = log_losses(chance, 3_000, 0.0), log_losses(chance, 3_000, 0.0)
+        for n in range(LEAST, 3_001, LOOK_EVERY):
+            error = math.sqrt(first[:n].var() / n + second[:n].var() / n)
+            if abs(first[:n].mean() - second[:n].mean()) > 1.96 * error:
+                false += 1
+                break
+    assert false > 3 * ALPHA * 200
+
+
+@pytest.mark.parametrize(("bias", "winner"), [(0.0, "challenger"), (2.0, "champion")])
+def test_a_real_difference_is_found_on_its_side(bias: float, winner: str) -> None:
+    chance = np.random.default_rng(5)
+    found = [peeked(log_losses(chance, 4_000, 1.0), log_losses(chance, 4_000, bias)) for _ in range(60)]
+    right = [n for name, n in found if name == winner]
+    sys.stdout.write(f"{winner} found in {len(right)} of 60, after {np.median(right):.0f} labels of an arm (median)\n")
+    assert len(right) >= 57
+    assert not [name for name, _ in found if name not in {winner, None}]
+
+
+def test_uneven_arms_are_tested_on_the_variance_of_the_smaller_one() -> None:
+    chance = np.random.default_rng(3)
+    false = 0
+    for _ in range(300):
+        champion, challenger = log_losses(chance, 4_500, 0.0), log_losses(chance, 500, 0.0)
+        for n in range(LEAST, 501, 20):
+            arms = Losses(champion=Moments.of(champion[: 9 * n]), challenger=Moments.of(challenger[:n]))
+            if look(arms, ALPHA).winner:
+                false += 1
+                break
+    assert false <= ALPHA * 300
+
+
+def test_nothing_is_said_of_few_labels() -> None:
+    few, many = Moments(n=LEAST - 1, mean=9.0, squares=1.0), Moments(n=5_000, mean=0.1, squares=1.0)
+    assert look(Losses(champion=many, challenger=few), ALPHA).winner is None
+    assert look(Losses(champion=Moments(), challenger=Moments()), ALPHA).low == -math.inf

@@ -1,0 +1,100 @@
+"""From the suites of a model's data to the bounds that travel in its package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from skewless.bounds import Bound, Bounds, Value
+from skewless.clock import to_us
+from skewless.columns import REQUEST
+from skewless.dtypes import DType
+from skewless.plan import FeaturePlan
+from skewless.spec import ModelSpec
+from validation.suites import LABELS
+
+if TYPE_CHECKING:
+    from great_expectations.expectations.expectation import Expectation
+
+Suites = Mapping[str, "Sequence[Expectation]"]
+_ALL = 1.0
+_UNUSABLE = frozenset({DType.BYTES})
+
+
+def compile_bounds(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> Bounds:
+    """Return what must hold of every value of a model's features, keys and request fields.
+
+    Taken are ``ExpectColumnValuesToBeBetween``, ``...ToBeInSet`` and ``...ToNotBeNull`` that close the gate and hold of
+    all rows: with ``mostly`` below 1, another severity than critical, or a ``row_condition``, some rows break them.
+
+    Args:
+        plan: the part of the plan that the model pins.
+        suites: by view, ``labels`` or ``labels:MODEL``.
+    """
+    return Bounds(features=_features(plan, spec, suites), fields=_fields(plan, spec, suites))
+
+
+def _features(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> dict[str, Bound]:
+    of_labels = _fields(plan, spec, suites)
+    found = {}
+    for ref in plan.services[0].features:
+        bound = of_labels.get(ref.name) if ref.group == REQUEST else None
+        if ref.group in {view.name for view in plan.views}:
+            bound = _bound(suites.get(ref.group, ()), ref.name, plan.dtype(ref))
+        if bound is not None and not bound.is_open:
+            found[ref.label] = bound
+    return found
+
+
+def _fields(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> dict[str, Bound]:
+    suite = suites.get(f"{LABELS}:{spec.name}") or suites.get(LABELS, ())
+    found = {
+        column.name: _bound(suite, spec.labels.column(column.name), column.dtype)
+        for column in (*plan.join_keys, *plan.request)
+    }
+    return {name: bound for name, bound in found.items() if not bound.is_open}
+
+
+def _bound(suite: Sequence[Expectation], column: str, dtype: DType) -> Bound:
+    bound = Bound()
+    for expectation in suite:
+        arguments: dict[str, Any] = expectation.configuration.kwargs
+        if arguments.get("column") == column and _holds_of_all(expectation, arguments):
+            bound = bound.within(_of(expectation.expectation_type, arguments, dtype))
+    return bound
+
+
+def _holds_of_all(expectation: Expectation, arguments: Mapping[str, Any]) -> bool:
+    critical = expectation.configuration.severity == "critical"
+    return critical and arguments.get("mostly", _ALL) == _ALL and not arguments.get("row_condition")
+
+
+def _of(kind: str, arguments: Mapping[str, Any], dtype: DType) -> Bound:
+    """Return what one expectation says of a column; an open bound where that cannot be compared."""
+    if kind == "expect_column_values_to_not_be_null":
+        return Bound(nullable=False)
+    if kind == "expect_column_values_to_be_between" and not dtype.is_text:
+        low, high = _number(arguments.get("min_value")), _number(arguments.get("max_value"))
+        if low is not None and arguments.get("strict_min"):
+            low = math.nextafter(low, math.inf)
+        if high is not None and arguments.get("strict_max"):
+            high = math.nextafter(high, -math.inf)
+        return Bound(low=low, high=high)
+    if kind == "expect_column_values_to_be_in_set" and dtype not in _UNUSABLE:
+        return Bound(allowed=_allowed(arguments.get("value_set") or (), dtype))
+    return Bound()
+
+
+def _allowed(values: Sequence[object], dtype: DType) -> tuple[Value, ...] | None:
+    usable = [value if isinstance(value, str) and dtype.is_text else _number(value) for value in values]
+    found = [value for value in usable if value is not None]
+    return tuple(sorted(set(found))) if len(found) == len(usable) else None
+
+
+def _number(value: object) -> float | None:
+    """Return a limit as vectors hold it: times are microseconds; None where it is no number."""
+    if isinstance(value, datetime):
+        return float(to_us(value if value.tzinfo else value.replace(tzinfo=UTC)))
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

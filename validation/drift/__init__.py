@@ -1,0 +1,1 @@
+"""Drift: live feature values and scores against those of training."""

@@ -1,0 +1,153 @@
+"""How good a model is on rows that it never saw, beside a constant prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.runtimes.port import Scores, Vector
+from skewless.errors import DefinitionError, SourceError
+from skewless.spec import ModelSpec, Task
+from validation.evaluation.auc import auc
+from validation.evaluation.metrics import Metrics
+from validation.evaluation.multiclass import multiclass_metrics
+from validation.evaluation.ranking import Groups, ranking_metrics
+
+Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
+
+_EPSILON = 1e-15
+_BINS = 10
+_HALF = 0.5
+
+
+def evaluate(
+    labels: Vector,
+    scores: Scores,
+    weights: Vector | None = None,
+    *,
+    task: Task = "binary",
+    base_rate: float | None = None,
+    groups: Groups | None = None,
+) -> Metrics:
+    """Return the metrics of scores against labels; ``baseline_*`` are those of the constant prediction.
+
+    The constant is the base rate; of a multiclass model the share of each class, of a ranking model any number.
+    A metric that does not exist (AUC of one class, precision without positives) is None, never NaN.
+
+    Args:
+        labels: ``(n,)`` float64; 0 or 1 for a binary task, see TrainingSet.
+        scores: float64 predictions: ``(n,)`` probabilities or values, or ``(n, k)`` probabilities of k classes.
+        weights: ``(n,)`` sample weights, all 1 if None.
+        task: what was predicted.
+        base_rate: the constant prediction; the labels' weighted mean if None.
+        groups: ``(n,)`` int64, which rows are of one query, for ranking; all of them if None.
+
+    Raises:
+        SourceError: no rows, no weight, or lengths that differ.
+
+    >>> evaluate(np.array([0.0, 1.0]), np.array([0.2, 0.9]))["auc"]
+    1.0
+    """
+    weight = np.ones_like(labels) if weights is None else weights
+    if not (labels.shape == scores.shape[:1] == weight.shape) or not weight.sum() > 0:
+        raise SourceError("evaluation", "has no rows, or unequal parts", value=labels.size, fix="widen Split.test")
+    if task == "multiclass":
+        return _sized(labels, *multiclass_metrics(labels, scores, weight))
+    base = float(np.average(labels, weights=weight)) if base_rate is None else base_rate
+    constant = np.full_like(scores, base)
+    if task == "ranking":
+        query = np.zeros(labels.size, dtype=np.int64) if groups is None else groups
+        found, baseline = (ranking_metrics(labels, given, weight, query) for given in (scores, constant))
+    else:
+        measure = _binary if task == "binary" else _regression
+        found, baseline = (measure(labels, given, weight, base) for given in (scores, constant))
+    return _sized(labels, base, found, baseline)
+
+
+def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float | None:
+    """Return the metric that a model's gate is about, None where it does not exist on these rows.
+
+    Raises:
+        DefinitionError: the evaluation has no metric of that name.
+    """
+    if spec.gate.metric not in metrics:
+        raise DefinitionError(
+            f"model {spec.name!r} gate",
+            "names a metric that the evaluation does not have",
+            value=spec.gate.metric,
+            fix=f"use one of {', '.join(sorted(metrics))}",
+        )
+    return metrics[spec.gate.metric]
+
+
+def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> list[Row]:
+    """Return mean score against mean label in bins of equal count; equal scores share a bin."""
+    weight = np.ones_like(labels) if weights is None else weights
+    group = calibration_bins(scores, bins)
+    return [_calibration_row(labels, scores, weight, group == index) for index in np.unique(group)]
+
+
+def calibration_bins(scores: Vector, bins: int = _BINS) -> NDArray[np.intp]:
+    """Return the bin of each score, bins of equal count; equal scores share a bin.
+
+    >>> calibration_bins(np.array([0.1, 0.9, 0.2, 0.8]), bins=2).tolist()
+    [0, 1, 0, 1]
+    """
+    inner = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="higher"))
+    return np.searchsorted(inner, scores, side="right")
+
+
+def calibration_error(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> float:
+    """Return the expected calibration error: the mean gap of the bins, weighted by their weight."""
+    rows = calibration_table(labels, scores, weights, bins)
+    total = sum(row["weight"] for row in rows)
+    return float(sum(row["weight"] * abs(row["score"] - row["label"]) for row in rows) / total) if total else 0.0
+
+
+def _sized(labels: Vector, base: float, found: Metrics, baseline: Metrics) -> Metrics:
+    sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
+    return sizes | found | {f"baseline_{name}": value for name, value in baseline.items()}
+
+
+def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metrics:
+    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    losses = -np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped))
+    return {
+        "auc": auc(labels, scores, weight),
+        "log_loss": float(np.average(losses, weights=weight)),
+        "brier": float(np.average((scores - labels) ** 2, weights=weight)),
+        "calibration_error": calibration_error(labels, scores, weight),
+        "precision": _share(labels == 1.0, scores >= _HALF, weight),
+        "recall": _share(scores >= _HALF, labels == 1.0, weight),
+        "precision_at_base_rate": _share(labels == 1.0, scores >= base, weight),
+        "recall_at_base_rate": _share(scores >= base, labels == 1.0, weight),
+    }
+
+
+def _regression(labels: Vector, scores: Vector, weight: Vector, _base: float) -> Metrics:
+    return {
+        "rmse": float(np.sqrt(np.average((scores - labels) ** 2, weights=weight))),
+        "mae": float(np.average(np.abs(scores - labels), weights=weight)),
+    }
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_], weight: Vector) -> float | None:
+    """Return how much of the rows in ``whole`` is in ``part`` too; None if there are none."""
+    total = weight[whole].sum()
+    return float(weight[whole & part].sum() / total) if total else None
+
+
+def _calibration_row(labels: Vector, scores: Vector, weight: Vector, here: NDArray[np.bool_]) -> Row:
+    total = weight[here].sum()
+    share = weight[here] / total if total else np.zeros(int(here.sum()))
+    return {
+        "low": float(scores[here].min()),
+        "high": float(scores[here].max()),
+        "rows": int(here.sum()),
+        "weight": float(total),
+        "score": float((scores[here] * share).sum()),
+        "label": float((labels[here] * share).sum()),
+    }

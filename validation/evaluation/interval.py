@@ -1,0 +1,108 @@
+"""How far a metric may be off by chance alone: intervals of large samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from infra.runtimes.port import Scores, Vector
+
+_EPSILON = 1e-15
+_FEWEST = 2
+_Z = 1.959963984540054  # of 95 %
+
+
+class Interval(NamedTuple):
+    """A two-sided 95 % interval."""
+
+    low: float
+    high: float
+
+
+def mean_interval(values: Vector) -> Interval | None:
+    """Return the interval of a mean by the central limit theorem; None of fewer than two values.
+
+    >>> low, high = mean_interval(np.array([1.0, 3.0]))
+    >>> round(low, 2), round(high, 2)
+    (0.04, 3.96)
+    """
+    if values.size < _FEWEST:
+        return None
+    return _around(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size))
+
+
+def auc_interval(labels: Vector, scores: Vector) -> Interval | None:
+    """Return the interval of the area under the ROC curve; None with fewer than two rows of a class.
+
+    Its variance is that of DeLong, DeLong and Clarke-Pearson (1988), by ranks (Sun and Xu, 2014).
+
+    Args:
+        labels: ``(n,)`` float64, 0 or 1.
+        scores: ``(n,)`` float64.
+    """
+    positive, negative = scores[labels == 1.0], scores[labels != 1.0]
+    if min(positive.size, negative.size) < _FEWEST:
+        return None
+    above = _placements(positive, negative)
+    below = 1.0 - _placements(negative, positive)
+    variance = above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size
+    low, high = _around(float(above.mean()), math.sqrt(variance))
+    return Interval(max(low, 0.0), min(high, 1.0))
+
+
+def metric_interval(metric: str, labels: Vector, scores: Scores) -> Interval | None:
+    """Return the interval of a metric of an evaluation without weights; None where no formula is known for it.
+
+    Args:
+        metric: ``auc``, or one that is a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.
+        labels: ``(n,)`` float64.
+        scores: ``(n,)`` float64, or ``(n, k)`` of k classes.
+    """
+    if metric == "auc":
+        return auc_interval(labels, scores) if scores.ndim == 1 else None
+    losses = (_LOSSES if scores.ndim == 1 else _CLASS_LOSSES).get(metric)
+    found = None if losses is None else mean_interval(losses(labels, scores))
+    if found is None or metric != "rmse":
+        return found
+    return Interval(math.sqrt(max(found.low, 0.0)), math.sqrt(found.high))
+
+
+def _around(middle: float, error: float) -> Interval:
+    return Interval(middle - _Z * error, middle + _Z * error)
+
+
+def _placements(of: Vector, among: Vector) -> Vector:
+    """Return of each score the share of others that are lower, equal ones counting one half."""
+    ordered = np.sort(among)
+    counts = np.searchsorted(ordered, of, side="left") + np.searchsorted(ordered, of, side="right")
+    return np.asarray(counts / (2 * among.size), dtype=np.float64)
+
+
+def _log_losses(labels: Vector, scores: Scores) -> Vector:
+    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    return np.asarray(-np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped)))
+
+
+def _squares(labels: Vector, scores: Scores) -> Vector:
+    return np.asarray((scores - labels) ** 2)
+
+
+def _class_log_losses(labels: Vector, scores: Scores) -> Vector:
+    own = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
+    return np.asarray(-np.log(np.clip(own, _EPSILON, 1.0)))
+
+
+def _hits(labels: Vector, scores: Scores) -> Vector:
+    return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
+
+
+_LOSSES: Mapping[str, Callable[[Vector, Scores], Vector]] = {
+    "log_loss": _log_losses,
+    "brier": _squares,
+    "rmse": _squares,
+    "mae": lambda labels, scores: np.asarray(np.abs(scores - labels)),
+}
+_CLASS_LOSSES: Mapping[str, Callable[[Vector, Scores], Vector]] = {"log_loss": _class_log_losses, "accuracy": _hits}

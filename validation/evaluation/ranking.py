@@ -1,0 +1,81 @@
+"""The quality of an order: normalised discounted cumulative gain (Jarvelin and Kekalainen, 2002)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.runtimes.port import Vector
+from validation.evaluation.metrics import Metrics
+
+Groups = NDArray[np.int64]
+_FEW = 5
+
+
+def ranking_metrics(labels: Vector, scores: Vector, weights: Vector, groups: Groups) -> Metrics:
+    """Return the metrics of a ranking model; arguments as of ``ndcg``."""
+    return {
+        "ndcg": ndcg(labels, scores, groups, weights=weights),
+        f"ndcg_at_{_FEW}": ndcg(labels, scores, groups, at=_FEW, weights=weights),
+    }
+
+
+def ndcg(
+    labels: Vector, scores: Vector, groups: Groups, *, at: int | None = None, weights: Vector | None = None
+) -> float | None:
+    """Return the mean over groups of the gain in the order of the scores, over that of the best order.
+
+    A row gains ``2 ** label - 1``, discounted by ``1 / log2(1 + place)``. Rows with equal scores share the
+    mean gain of their places, so a constant has the quality of chance. A group weighs what its rows weigh
+    in the mean.
+
+    Args:
+        labels: ``(n,)`` whole float64 of 0 or more.
+        scores: ``(n,)`` float64, higher is earlier.
+        groups: ``(n,)`` int64, equal for rows of one query.
+        at: how many places count; all of them if None.
+        weights: ``(n,)`` float64, all 1 if None.
+
+    Returns:
+        None where no group has a label above 0; groups without one do not count.
+
+    >>> ndcg(np.array([1.0, 0.0]), np.array([0.2, 0.9]), np.array([0, 0])).__round__(4)
+    0.6309
+    """
+    share, counts, group = ndcg_shares(labels, scores, groups, at)
+    weight = np.ones_like(labels) if weights is None else weights
+    mean = np.bincount(group, weights=weight) / np.bincount(group)
+    if not mean[counts].sum() > 0:
+        return None
+    return float(np.average(share[counts], weights=mean[counts]))
+
+
+def ndcg_shares(
+    labels: Vector, scores: Vector, groups: Groups, at: int | None = None
+) -> tuple[Vector, NDArray[np.bool_], NDArray[np.intp]]:
+    """Return per group its share of the best gain, whether it counts, and the group of each row, from 0.
+
+    >>> ndcg_shares(np.array([1.0, 0.0]), np.array([0.9, 0.2]), np.array([7, 7]))[0].tolist()
+    [1.0]
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    gains = np.exp2(labels) - 1.0
+    best = _discounted(gains, gains, group, at)
+    counts = best > 0
+    found = _discounted(gains, scores, group, at)
+    share: Vector = np.divide(found, best, out=np.zeros_like(best), where=counts)
+    return share, counts, group
+
+
+def _discounted(gains: Vector, scores: Vector, group: NDArray[np.intp], at: int | None) -> Vector:
+    """Return per group the discounted gain of its rows in falling order of the scores."""
+    order = np.lexsort((-scores, group))
+    group, gains, scores = group[order], gains[order], scores[order]
+    sizes = np.bincount(group)
+    place = np.arange(group.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    discount = np.where(place < (group.size if at is None else at), 1.0 / np.log2(place + 2.0), 0.0)
+    starts = np.r_[True, (np.diff(group) != 0) | (np.diff(scores) != 0)]
+    tie = np.cumsum(starts) - 1
+    shared = np.bincount(tie, weights=gains) / np.bincount(tie)
+    total: Vector = np.bincount(group, weights=shared[tie] * discount).astype(np.float64)
+    return total

@@ -1,0 +1,181 @@
+"""One logged prediction taken apart: each feature with its origin, state and share in the answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.predictions.reader import Entry, LoggedRead
+from infra.served_model import ServedModel
+from skewless.columns import REQUEST
+from skewless.errors import RequestError
+from skewless.rows import NO_TIME
+from skewless.status import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedFeature:
+    """One column of the vector.
+
+    Args:
+        group: the view or transform that it is of, or ``request``.
+        value: as the model saw it; a category as its word, None where missing.
+        status: of a view's feature a Status; else GIVEN (sent), COMPUTED (by a transform) or NULL.
+        age_s: age of the view's row at the prediction, seconds; None without a row.
+        contribution: what it added to the margin; None where the model has no contributions.
+    """
+
+    feature: str
+    group: str
+    value: float | str | None
+    status: str
+    age_s: float | None
+    contribution: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedRead:
+    """What one view had answered, and from which row of the accepted log.
+
+    Args:
+        hash: identity of the view's stored rows.
+        event_us: event time, microseconds; None without a row.
+        created_us: created time; None where there is none.
+        position, run: of the row in the accepted log.
+        applied: of a windowed view, the last applied position by log partition (its 64-bit number).
+    """
+
+    view: str
+    hash: str
+    status: str
+    age_s: float | None
+    event_us: int | None
+    created_us: int | None
+    position: int | None
+    run: int | None
+    applied: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a model answered what it answered.
+
+    Args:
+        inputs: what the caller sent: an object, or the list of a vector.
+        output: index of the output that is explained: the largest of several.
+        bias: what the margin is before any feature; None without contributions.
+        margin: raw output of the model: the bias and all contributions, but for rounding.
+        features: the greatest contributions first.
+    """
+
+    score: float
+    scores: list[float]
+    output: int
+    margin: float
+    bias: float | None
+    inputs: Any
+    features: list[ExplainedFeature]
+    reads: list[ExplainedRead]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def explain(model: ServedModel, entry: Entry) -> Explanation:
+    """Return one logged prediction taken apart, by the package that answered it."""
+    logged = entry.logged
+    matrix = np.ascontiguousarray(logged.vectors)
+    outputs = np.atleast_1d(logged.scores[0])
+    output = int(outputs.argmax())
+    margin = float(np.atleast_1d(model.runtime.margin(matrix)[0])[output])
+    parts = _contributions(model, matrix, output)
+    t = int(logged.t[0])
+    reads = [_read(view, read, t) for view, read in logged.reads.items()]
+    features = _features(model, entry, {read.view: read for read in reads}, parts)
+    return Explanation(
+        score=float(logged.score[0]),
+        scores=outputs.tolist(),
+        output=output,
+        margin=margin,
+        bias=None if parts is None else float(parts[-1]),
+        inputs=json.loads(logged.inputs[0]),
+        features=sorted(features, key=lambda item: -abs(item.contribution or 0.0)),
+        reads=reads,
+    )
+
+
+def _contributions(model: ServedModel, matrix: npt.NDArray[np.float64], output: int) -> npt.NDArray[np.float64] | None:
+    try:
+        found = model.runtime.contributions(matrix)[0]
+    except RequestError:  # this kind of model has none
+        return None
+    return np.asarray(found[output] if found.ndim > 1 else found, dtype=np.float64)
+
+
+def _features(
+    model: ServedModel,
+    entry: Entry,
+    reads: Mapping[str, ExplainedRead],
+    parts: npt.NDArray[np.float64] | None,
+) -> list[ExplainedFeature]:
+    vocabularies = model.package.plan["vocabularies"]
+    found = []
+    for i, ref in enumerate(model.assembler.refs):
+        read = reads.get(ref.group)
+        value = _value(float(entry.logged.vectors[0, i]), vocabularies.get(ref.label))
+        found.append(
+            ExplainedFeature(
+                feature=ref.label,
+                group=ref.group,
+                value=value,
+                status=_status(ref.group, read, value, given=entry.logged.source == "vectors"),
+                age_s=read.age_s if read else None,
+                contribution=None if parts is None else float(parts[i]),
+            )
+        )
+    return found
+
+
+def _value(number: float, words: list[str] | None) -> float | str | None:
+    if math.isnan(number):
+        return None
+    if words is None or number not in range(len(words)):  # a vector that was sent may hold any number
+        return number
+    return words[int(number)]
+
+
+def _status(group: str, read: ExplainedRead | None, value: object, *, given: bool) -> str:
+    if read is not None and read.status != Status.PRESENT.name:
+        return read.status
+    if value is None:
+        return Status.NULL.name
+    if read is not None:
+        return Status.PRESENT.name
+    return "GIVEN" if given or group == REQUEST else "COMPUTED"
+
+
+def _read(view: str, read: LoggedRead, t: int) -> ExplainedRead:
+    event, created, seq, run = (
+        int(getattr(read.versions, name)[0]) for name in ("event_ts", "created_ts", "seq", "run_id")
+    )
+    origin = seq >= 0
+    slots = read.applied
+    applied = {} if slots is None else zip(slots.partition.tolist(), slots.seq.tolist(), strict=True)
+    return ExplainedRead(
+        view=view,
+        hash=read.hashes[0],
+        status=Status(int(read.status[0])).name,
+        age_s=(t - event) / 1_000_000 if origin else None,
+        event_us=event if origin else None,
+        created_us=created if origin and created != NO_TIME else None,
+        position=seq if origin else None,
+        run=run if origin else None,
+        applied={f"{partition & (2**64 - 1):016x}": last for partition, last in applied},
+    )

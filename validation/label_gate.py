@@ -1,0 +1,115 @@
+"""The gate before training: labels are judged row by row as they become known, and as a whole each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from infra.offline.labels import find_labels, own_columns
+from infra.offline.sources import Table, check_columns
+from infra.offline.sql import quote
+from skewless.columns import digest
+from skewless.spec import ModelSpec
+from validation.checked_labels import Checked, CheckedLabels
+from validation.gate_report import ExpectationResult, GateReport
+from validation.gates import Gate
+from validation.row_level import is_row_level
+from validation.suites import LABELS
+
+if TYPE_CHECKING:
+    from great_expectations.expectations.expectation import Expectation
+
+LabelQuery = tuple[str, list[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGate:
+    """Checks the label tables of a project's models.
+
+    What is demanded of each row alone is demanded of rows that became known since the last check that passed, and of
+    every row of files that changed since; what is said of the whole table (a mean, a count, uniqueness, a share with
+    ``mostly``) is judged on the whole table.
+    """
+
+    repo: Path
+    state: Path
+    connection: duckdb.DuckDBPyConnection
+    gate: Gate
+
+    def check(
+        self, spec: ModelSpec, suite: Sequence[Expectation], now_us: int, *, everything: bool, remember: bool = True
+    ) -> GateReport:
+        """Check what a model's label table said by ``now_us``.
+
+        Args:
+            everything: judge every row, whatever passed before.
+            remember: if it passes, the next check judges only what is new since.
+        """
+        table = find_labels(self.repo, spec)
+        check_columns(table, table.column_types(self.connection), own_columns(spec))
+        name = f"{LABELS}:{spec.name}"
+        # Taken before the rows are read: a file that changes meanwhile is judged again.
+        done = Checked(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
+        kept = CheckedLabels(self.state)
+        before = None if everything else kept.read(spec.name)
+        with table.opened(self.connection):
+            if before is None or not before.covers(done.suite, now_us):
+                report = self._judge(name, known_labels(spec, table, now_us), suite)
+            else:
+                report = self._judge_new(spec, table, suite, before, done)
+        if report.success and suite and remember:
+            kept.passed(spec.name, done)
+        return report
+
+    def _judge_new(
+        self, spec: ModelSpec, table: Table, suite: Sequence[Expectation], before: Checked, done: Checked
+    ) -> GateReport:
+        name, now_us = f"{LABELS}:{spec.name}", done.upto_us
+        single = [item for item in suite if is_row_level(item)]
+        rest = [item for item in suite if not is_row_level(item)]
+        changed, same = table.split(before.changed(done.files))
+        parts = [
+            known_labels(spec, part, now_us, after) for part, after in ((changed, None), (same, before.upto_us)) if part
+        ]
+        query = " UNION ALL BY NAME ".join(sql for sql, _ in parts)
+        new = self._judge(name, (query, [value for _, bound in parts for value in bound]), single)
+        whole = self._judge(name, known_labels(spec, table, now_us), rest) if rest else None
+        return GateReport(
+            name=name,
+            n_rows=new.n_rows,
+            seconds=new.seconds + (whole.seconds if whole else 0.0),
+            results=_in_order(suite, new.results, whole.results if whole else ()),
+            since_us=before.upto_us,
+        )
+
+    def _judge(self, name: str, query: LabelQuery, suite: Sequence[Expectation]) -> GateReport:
+        return self.gate.check(name, query[0], self.connection, suite, query[1])
+
+
+def known_labels(spec: ModelSpec, table: Table, upto_us: int, after_us: int | None = None) -> LabelQuery:
+    """Return SQL for the rows of a table that became known after one moment and by another, and its parameters."""
+    labels = spec.labels
+    published = f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
+    since = "" if after_us is None else f" AND {published} > {_moment(after_us)}"
+    return f"SELECT * FROM {table.relation} WHERE {published} <= {_moment(upto_us)}{since}", table.parameters
+
+
+def _moment(us: int) -> str:
+    return f"make_timestamptz(CAST({us} AS BIGINT))"
+
+
+def _identity(spec: ModelSpec, suite: Sequence[Expectation]) -> str:
+    demands = [str(item.configuration.to_json_dict()) for item in suite]
+    return digest([spec.as_dict()["labels"], demands])
+
+
+def _in_order(
+    suite: Sequence[Expectation], single: Sequence[ExpectationResult], rest: Sequence[ExpectationResult]
+) -> tuple[ExpectationResult, ...]:
+    """Return results of both kinds in the order of the suite."""
+    ones, others = iter(single), iter(rest)
+    return tuple(next(ones) if is_row_level(item) else next(others) for item in suite)
