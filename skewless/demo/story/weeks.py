@@ -88,7 +88,7 @@ class Weeks:
         self.pressures.append(seen.features[_PRESSURE])
         requests = [[row] for row in due] if self._in_rollout() else [due]
         replies = [item for request in requests for item in self.client.predict(request, model=self.model)]
-        self.asked += len(replies) + 1 + len(self.client.predict(due, model=self.beside))
+        self.asked += len(replies) + 1 + len(self.client.predict([due[0], *due], model=self.beside))
         self._answered += len(replies) + 1
         known, labels = rows[KNOWN].to_pylist(), rows[LABEL].to_pylist()
         for place in range(0, len(replies), _TOLD_PART):
