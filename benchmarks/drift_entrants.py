@@ -35,8 +35,8 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
 def evidently(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) -> str:
     """Run Evidently's drift preset with PSI and the same limit."""
     import pandas as pd
-    from evidently import DataDefinition, Dataset, Report  # type: ignore[import-not-found]
-    from evidently.presets import DataDriftPreset  # type: ignore[import-not-found]
+    from evidently import DataDefinition, Dataset, Report  # type: ignore[import-not-found]  # it has an environment of its own
+    from evidently.presets import DataDriftPreset  # type: ignore[import-not-found]  # as above
 
     frames = [pd.read_parquet(path) for path in (trained, live)]
     numbers = [name for name in map(str, frames[0]) if name.startswith("x")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skewless.clock import to_us
+from skewless.commands.length import parse_length
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering, table
 from skewless.errors import RequestError
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from validation.evaluation.interval import Interval
     from validation.live_quality import Quality
 
-_LENGTH = re.compile(r"(\d+)([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 COLUMNS = (
     "version",
     "predictions",
@@ -61,7 +60,7 @@ def quality(
                 project,
                 name,
                 since_us=None if since is None else _moment(since, project.clock.now_us()),
-                window_us=None if window is None else _length(window),
+                window_us=None if window is None else parse_length(window),
             )
         output.answer(report.as_dict(), *_parts(report))
 
@@ -113,8 +112,8 @@ def _shown(interval: Interval | None) -> str | None:
 
 
 def _moment(text: str, now_us: int) -> int:
-    if _LENGTH.fullmatch(text):
-        return now_us - _length(text)
+    with suppress(RequestError):
+        return now_us - parse_length(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -124,17 +123,3 @@ def _moment(text: str, now_us: int) -> int:
             "option --since", "is no time with a zone, and no age", value=text, fix="give 2026-01-31T00:00Z or 30d"
         )
     return to_us(moment)
-
-
-def _length(text: str) -> int:
-    """Return a length of time in microseconds.
-
-    >>> _length("2h")
-    7200000000
-    """
-    found = _LENGTH.fullmatch(text)
-    if found is None or not int(found[1]):
-        raise RequestError(
-            "length of time", "is none", value=text, fix="give a number with s, m, h, d or w, such as 7d"
-        )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])}) // timedelta(microseconds=1)
