@@ -35,3 +35,13 @@ def test_the_last_line_of_the_demo_holds_its_facts(tmp_path: Path) -> None:
     assert facts["seconds"] > 0
     assert "every one equal, bit for bit" in done.stderr
     assert not (repo / ".skewless" / "demo" / "server.json").exists()
+
+
+def test_the_story_is_of_the_flights_alone(tmp_path: Path) -> None:
+    repo = tmp_path / "project"
+    skewless("init", str(repo))
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        skewless("demo", "--drift", "--repo", str(repo))
+    said = json.loads(refused.value.stdout.splitlines()[-1]) if refused.value.stdout else refused.value.stderr
+    assert "story_models.py" in str(said)
+    assert "Traceback" not in refused.value.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 import duckdb
 import yaml
 
+from skewless.errors import PlaceError
+
 FOLDER = ".skewless/story"
 _MODELS, _STORY_MODELS = "models.py", "story_models.py"
 _SPOILT = "weather"
@@ -45,7 +47,15 @@ class Ground:
 
     @classmethod
     def lay(cls, source: Path) -> Ground:
-        """Make it, in the place of an older one; the data are linked, the weather is copied."""
+        """Make it, in the place of an older one; the data are linked, the weather is copied.
+
+        Raises:
+            PlaceError: the repo is not that of the flights, or its data were not loaded.
+        """
+        needs = {_STORY_MODELS: "use --repo feature_repo", f"data/{_SPOILT}": "run feature_repo/load.py"}
+        for needed, fix in needs.items():
+            if not (source / needed).exists():
+                raise PlaceError(f"story of drift in {source}", "lacks what it is about", value=needed, fix=fix)
         repo = (source / FOLDER).resolve()
         shutil.rmtree(repo, ignore_errors=True)
         (repo / "data").mkdir(parents=True)
