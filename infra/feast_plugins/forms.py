@@ -90,4 +90,6 @@ def _type(dtype: object) -> object:
 def _join_keys(config: RepoConfig) -> Mapping[str, str]:
     from feast import FeatureStore  # noqa: PLC0415 - it imports its stores, so it cannot stand above
 
-    return {entity.name: entity.join_key for entity in FeatureStore(config=config).list_entities()}
+    # A relative registry lies in the repository, not in the folder that the process happens to work in.
+    repo = None if config.repo_path is None else str(config.repo_path)
+    return {entity.name: entity.join_key for entity in FeatureStore(repo, config).list_entities()}

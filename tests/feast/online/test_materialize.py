@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from infra.feast_plugins.engine import events_of
 from infra.offline.changes import EventRange
 from skewless.clock import to_us
 from tests.feast.online.conftest import Make
-from tests.feast.online.test_reads import ALL, FULL, KINDS
+from tests.feast.online.test_reads import ALL, FULL, KINDS, pair_of_views
 from tests.feast.online.twins import NOW, TYPES, USER, Kind, Twin, ago, frame, row, schema, source, users, users_of
 
 Open = Callable[[Twin], FeatureStore]
@@ -70,6 +71,26 @@ def test_large_integers_beside_null_are_exact(make: Make, opened: Open, kind: Ki
     store.materialize(ago(days=1), NOW)
     answer = store.get_online_features(["users:an_int64"], users_of(1, 2)).to_dict()["an_int64"]
     assert answer == [2**53 + 1 if kind == "skewless" else 2**53, None]
+
+
+def test_a_view_of_two_entities_is_read_from_any_folder(
+    make: Make, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    answers = {}
+    for kind in KINDS:
+        twin = make(kind)
+        columns = schema(NAMES).append(pa.field("shop_code", pa.string()))
+        twin.write("users.parquet", [row(2, ago(hours=1), shop_code="a|b}", a_double=4.0)], columns)
+        store = opened(twin)
+        store.apply(pair_of_views(twin))
+        store.materialize(ago(days=1), NOW, ["visits"])
+        asked = [{"user_id": 2, "shop_code": code} for code in ("a|b}", "x")]
+        answers[kind] = twin.store().get_online_features(["visits:a_double"], asked).to_dict()["a_double"]
+    assert answers == dict.fromkeys(KINDS, [4.0, None])
+    assert list(elsewhere.iterdir()) == []
 
 
 @BOTH

@@ -1,4 +1,7 @@
-"""A project that the command line itself made, at three stages; each test that changes it takes a copy."""
+"""A project that the command line itself made, at several stages; each test that changes it takes a copy.
+
+Its clock began at noon of one day: what is known, late or expired does not depend on when the tests run.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,86 @@ from pathlib import Path
 import pytest
 
 from infra.online.private_server import PrivateServer
+from skewless.clock import OffsetClock
 from tests.command_line import done
+from tests.projects import NOW
+
+
+SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Three projects: ``new`` after init, ``applied``, and ``walked`` to a champion."""
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the clock of all four projects; leave it alone."""
+    path = tmp_path_factory.mktemp("clock") / "clock"
+    OffsetClock(path).set(NOW)
+    return path
+
+
+@pytest.fixture(scope="session")
+def places(clock: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Four projects: ``new`` after init, ``applied``, ``walked`` to a champion, and ``unasked``, as walked was then."""
     root = tmp_path_factory.mktemp("cli")
-    stages = {name: root / name for name in ("new", "applied", "walked")}
+    stages = {name: root / name for name in ("new", "applied", "walked", "unasked")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SKEWLESS_PORT", "0")
-        patch.setenv("SKEWLESS_THREADS", "1")
+        for name, value in settings(clock).items():
+            patch.setenv(name, value)
         done("init", stages["new"])
         shutil.copytree(stages["new"], stages["applied"])
         done("apply", "--repo", stages["applied"])
         shutil.copytree(stages["applied"], stages["walked"])
         done("materialize", "--repo", stages["walked"])
         done("train", "--repo", stages["walked"])
-        yield stages
-        PrivateServer(stages["walked"] / ".skewless").stop()
+        shutil.copytree(stages["walked"], stages["unasked"], ignore=shutil.ignore_patterns("redis"))
+    yield stages
+    PrivateServer(stages["walked"] / ".skewless").stop()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the verbs of each test read; tests of other folders never see it."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
-def new(places: dict[str, Path], tmp_path: Path) -> Path:
+def stages(places: dict[str, Path], clock: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The four projects, with their clock in the verbs of this test."""
+    for name, value in settings(clock).items():
+        monkeypatch.setenv(name, value)
+    return places
+
+
+@pytest.fixture
+def new(stages: dict[str, Path], tmp_path: Path) -> Path:
     """A copy of a project as ``init`` left it."""
-    return _copy(places["new"], tmp_path)
+    return _copy(stages["new"], tmp_path)
 
 
 @pytest.fixture
-def applied(places: dict[str, Path], tmp_path: Path) -> Path:
+def applied(stages: dict[str, Path], tmp_path: Path) -> Path:
     """A copy of a project with a plan in force, nothing materialised."""
-    return _copy(places["applied"], tmp_path)
+    return _copy(stages["applied"], tmp_path)
 
 
 @pytest.fixture
-def walked(places: dict[str, Path]) -> Path:
-    """The one project with rows online and a champion; leave its definitions and data alone."""
-    return places["walked"]
+def walked(stages: dict[str, Path]) -> Path:
+    """The one project with rows online and a champion; leave its definitions and data alone.
+
+    Its predictions, versions and alias moves are those of whatever tests ran before.
+    """
+    return stages["walked"]
+
+
+@pytest.fixture
+def unasked(stages: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of a project with a champion that never predicted; without its online store."""
+    return _copy(stages["unasked"], tmp_path)
 
 
 def _copy(place: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(place, tmp_path / "project"))
+
+
+def settings(clock: Path) -> dict[str, str]:
+    return {**SETTINGS, "SKEWLESS_CLOCK": f"file:{clock}"}

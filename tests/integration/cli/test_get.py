@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from skewless.clock import from_us
 from tests.command_line import done, run
+from tests.projects import NOW
 
 CARD = 9_007_199_254_740_993  # beyond 2^53
 
@@ -45,7 +47,7 @@ def test_as_of_now_the_log_says_what_the_store_holds(walked: Path) -> None:
 
 
 def test_as_of_an_earlier_moment_the_log_says_what_stood_then(walked: Path) -> None:
-    earlier = (datetime.now(tz=UTC) - timedelta(days=20)).isoformat()
+    earlier = (from_us(NOW) - timedelta(days=20)).isoformat()
     words = ["--key", f"card_id={CARD}", "--key", "shop_id=shop-07", "--as-of", earlier]
     body = done("get", "fraud_features", *words, "--repo", walked)
     assert [view["view"] for view in body["views"]] == ["card_days", "shop_risk"]
