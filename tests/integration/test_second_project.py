@@ -25,6 +25,7 @@ from skewless.keys import KeyCodec
 from skewless.project import Project
 from skewless.rows import NO_TIME, RowCodec
 from tests.command_line import done, run
+from tests.projects import copy_project
 from tests.second_project import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change
 
 ROOT = Path(__file__).parents[2]
@@ -234,13 +235,25 @@ def test_what_was_served_is_proven(repo: Path) -> None:
     assert body["training"]["knowledge"]["different"] == 0
 
 
-def test_time_passes_and_rows_expire_and_retrain(repo: Path) -> None:
+@pytest.fixture
+def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, OffsetClock]]:
+    """A copy with a clock and a store of its own."""
+    with Project(repo) as project:
+        now = project.clock.now_us()
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{tmp_path / 'clock'}")
+    clock = OffsetClock(tmp_path / "clock")
+    clock.set(now)
+    place = copy_project(repo, tmp_path / "my-project")
+    done("materialize", "--repo", place)
+    yield place, clock
+    PrivateServer(place / ".skewless").stop()
+
+
+def test_time_passes_and_rows_expire_and_retrain(own: tuple[Path, OffsetClock]) -> None:
     """Six days on, every plot is older than its ttl; a round of the scheduler works, and replay still proves."""
-    clock = Project(repo).clock
-    assert isinstance(clock, OffsetClock)
+    repo, clock = own
     rows = rows_to_ask(repo)[:20]
-    before = clock.now_us()
-    clock.set(before + 6 * DAY)
+    clock.set(clock.now_us() + 6 * DAY)
     expired = predict(repo, "yield-xgb", rows)
     assert {item["features"]["plots__select"] for item in expired} == {None}
     only = [word for kind in ("materialize", "validate", "retrain") for word in ("--only", kind)]
@@ -253,5 +266,4 @@ def test_time_passes_and_rows_expire_and_retrain(repo: Path) -> None:
     assert body["different"] == 0
     assert body["status"]["plots"]["EXPIRED"] >= 20
     assert run("doctor", "--repo", repo, "--json").body["checks"]
-    clock.set(before)
     assert set(CROPS) == {row["crop_y"] for row in rows_to_ask(repo)}

@@ -89,7 +89,7 @@ def test_a_view_of_two_entities_is_read_from_any_folder(
         store.materialize(ago(days=1), NOW, ["visits"])
         asked = [{"user_id": 2, "shop_code": code} for code in ("a|b}", "x")]
         answers[kind] = twin.store().get_online_features(["visits:a_double"], asked).to_dict()["a_double"]
-    assert answers == dict.fromkeys(KINDS, [4.0, None])
+    assert answers == {kind: [4.0, None] for kind in KINDS}
     assert list(elsewhere.iterdir()) == []
 
 

@@ -16,7 +16,6 @@ from skewless.clock import OffsetClock
 from tests.command_line import done
 from tests.projects import NOW
 
-
 SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
 
 
