@@ -25,6 +25,28 @@ def exclusive(lock_file: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Lend whether nobody else on this machine compacts a folder; the kernel frees the lock when its holder dies.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    lock = folder / ".compact.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("ab")
+    except OSError as error:
+        raise refused(lock, error) from error
+    with opened as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a new file and wait until the disk has it.
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from infra.durable import exclusive, replace_durable
+from infra.predictions.files import FOLDER
 
 _FILE = "proven.json"
 
@@ -27,6 +28,6 @@ def add_proven(state: Path, names: Collection[str]) -> None:
         StoreError: the disk refused; the files are proven once more then.
     """
     with exclusive(state / "proven.lock"):
-        standing = {path.name for path in (state / "predictions").glob("*.parquet")}
+        standing = {path.name for path in (state / FOLDER).glob("*.parquet")}
         body = {"files": sorted((proven_files(state) | set(names)) & standing)}
         replace_durable(state / _FILE, json.dumps(body).encode())

@@ -6,12 +6,10 @@ shorter list of ends, and after the grace time the files that were merged.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -21,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.durable import refused, sync_folder
+from infra.durable import alone, refused, sync_folder
 from infra.log.accepted import SEQ
 from infra.log.chain import Chain
 from infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, unbaked, with_known_at
@@ -64,7 +62,7 @@ class Compactor:
 
     def compact(self, *, keep: int, target_rows: int) -> CompactReport:
         """Merge what is due; see ``EventLog.compact``."""
-        with _alone(self._folder) as is_alone:
+        with alone(self._folder) as is_alone:
             if not is_alone:
                 return CompactReport(is_busy=True)
             done = self._merge_all(keep, target_rows)
@@ -75,7 +73,7 @@ class Compactor:
 
     def sweep(self) -> None:
         """Remove what is due; see ``EventLog.sweep``."""
-        with _alone(self._folder) as is_alone:
+        with alone(self._folder) as is_alone:
             if is_alone:
                 self._remove_due()
 
@@ -228,21 +226,3 @@ def _unknown(rows: pa.Table) -> Iterator[Gap]:
     if len(seq):
         for first, last in zip(seq[[0, *(cuts + 1)]].tolist(), seq[[*cuts, -1]].tolist(), strict=True):
             yield Gap(first=first, last=last)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Lend whether this is the only housekeeper of the log; the kernel frees the lock when its holder dies."""
-    lock = folder / ".compact.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        opened = lock.open("ab")
-    except OSError as error:
-        raise refused(lock, error) from error
-    with opened as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -16,6 +16,7 @@ from infra.offline.as_of import TIME
 from infra.offline.labels import KNOWN, LABEL, ask_labels, read_labels, to_milliseconds
 from infra.offline.sql import quote, text
 from infra.outcomes.log import OutcomeLog
+from infra.predictions.files import FOLDER, log_files
 from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import StoreError
@@ -123,7 +124,7 @@ class LabelledLog:
             StoreError: a file of the log is damaged.
             SourceError: the label table is broken.
         """
-        files = [str(path) for path in sorted((self.state / "predictions").glob("*.parquet"))]
+        files = [str(path) for path in log_files(self.state / FOLDER)]
         with closing(self.connection.cursor()) as cursor:
             if not files:
                 return _EMPTY

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.predictions.files import PIECE_ROWS, log_files
 from skewless.errors import StoreError
 from skewless.vector import Matrix
 
-_PIECE_ROWS = 50_000
 _ANSWERED = """
     FROM (
         SELECT * FROM read_parquet($files, union_by_name = true)
@@ -84,13 +84,13 @@ class Answered:
         return {row["view"]: row["repeats"] for batch in self._asked(_REPEATS) for row in batch.to_pylist()}
 
     def _asked(self, query: str) -> Iterator[pa.RecordBatch]:
-        files = [str(path) for path in sorted(self.folder.glob("*.parquet"))]
+        files = [str(path) for path in log_files(self.folder)]
         if not files:
             return
         bound = {"files": files, "model": self.model, "version": self.version}
         try:
             rows = self.connection.sql(query, params=bound | {"since": self.since_us, "until": self.until_us})
-            yield from (batch for batch in rows.to_arrow_reader(_PIECE_ROWS) if batch.num_rows)
+            yield from (batch for batch in rows.to_arrow_reader(PIECE_ROWS) if batch.num_rows)
         except duckdb.Error as error:
             fix = "remove or restore the damaged file"
             raise StoreError("prediction log", f"cannot be read: {error}", fix=fix) from error

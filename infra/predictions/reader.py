@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.predictions.files import PIECE_ROWS, log_files
 from infra.predictions.record import Source
 from infra.predictions.schema import READ
 from skewless.errors import StoreError
@@ -22,7 +23,6 @@ from skewless.traffic import Role
 from skewless.vector import Matrix
 from skewless.windows.tiles import Slots
 
-_PIECE_ROWS = 50_000
 # What files of older formats lack, and what it was then.
 _ROWS = """
     SELECT * REPLACE (
@@ -131,15 +131,20 @@ class _Share:
 class PredictionLog:
     """The prediction log of one project, as it is when this is made.
 
+    Its files stay for the grace time of ``infra.predictions.compaction.compact``, also when they are merged meanwhile.
+
     Args:
         folder: with its files.
         without: names of files that are left out.
+
+    Raises:
+        StoreError: a merged file is damaged.
     """
 
     def __init__(
         self, folder: Path, connection: duckdb.DuckDBPyConnection, *, without: Collection[str] = frozenset()
     ) -> None:
-        self._files = [str(path) for path in sorted(folder.glob("*.parquet")) if path.name not in without]
+        self._files = [str(path) for path in log_files(folder) if path.name not in without]
         self._connection = connection
 
     @property
@@ -161,12 +166,12 @@ class PredictionLog:
         """
         query = f"""
             SELECT * FROM ({_ROWS}) WHERE model = ? AND version = ? AND list_contains(?, role) AND source = ?
-            ORDER BY t, id LIMIT {_PIECE_ROWS} OFFSET ?
+            ORDER BY t, id LIMIT {PIECE_ROWS} OFFSET ?
         """
         for source in get_args(Source):
             chosen = [item for item in self._shares if item.of == of and item.source == source and item.role in roles]
             for files, total in _grouped(chosen):
-                for offset in range(0, total, _PIECE_ROWS):
+                for offset in range(0, total, PIECE_ROWS):
                     parameters = [of.model, of.version, list(roles), source, offset]
                     yield _logged(source, self._relation(query, parameters, files).to_arrow_table())
 
@@ -219,7 +224,7 @@ def _grouped(shares: Sequence[_Share]) -> Iterator[tuple[list[str], int]]:
     group: list[str] = []
     total = 0
     for file, rows in _by_file(shares).items():
-        if group and total + rows > _PIECE_ROWS:
+        if group and total + rows > PIECE_ROWS:
             yield group, total
             group, total = [], 0
         group.append(file)

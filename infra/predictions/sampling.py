@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from infra.predictions.files import log_files
 from skewless.errors import StoreError
 
 # The smallest of each group by a seeded hash, kept while the ids are read: nothing is sorted, and no vector is read
@@ -54,7 +55,7 @@ def sample_log(
     Raises:
         StoreError: a file of the log is damaged.
     """
-    files = [str(path) for path in sorted(folder.glob("*.parquet"))]
+    files = [str(path) for path in log_files(folder)]
     if not files:
         return _EMPTY
     values = {"files": files, "model": model, "since": since_us, "until": until_us}

@@ -12,11 +12,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
 
 from infra.predictions.batches import to_batch
 from infra.predictions.constants import Constants
+from infra.predictions.files import write_rows
 from infra.predictions.record import Record
 from infra.predictions.schema import SCHEMA
 from infra.priority import give_way
@@ -27,12 +27,6 @@ _log = structlog.get_logger()
 # Making Arrow of this many rows and records holds the interpreter for about a millisecond; then others have a turn.
 _PIECE_ROWS, _PIECE_RECORDS = 1_024, 512
 _PAUSE_SECONDS = 0.0005
-# What is the same in many rows. Of other columns a dictionary would only be tried, and given up.
-_REPEATED = (
-    *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
-    *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
-    *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
-)
 _Ring = defaultdict[tuple[int, str], deque[Record]]
 
 
@@ -136,14 +130,7 @@ class PredictionWriter:
         path = self._folder / f"{first:020d}-{self._name}-{self._files:06d}.parquet"
         temporary = path.with_suffix(".tmp")
         try:
-            pq.write_table(
-                table,
-                temporary,
-                compression="zstd",
-                use_dictionary=list(_REPEATED),
-                column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
-                write_statistics=["t", "model", "version"],
-            )
+            write_rows(table, temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)

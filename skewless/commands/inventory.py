@@ -155,4 +155,6 @@ def _model(project: Project, applied: Applied | None, name: str) -> dict[str, An
 def _count_predictions(folder: Path) -> int:
     import pyarrow.parquet as pq
 
-    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+    from infra.predictions.files import log_files
+
+    return sum(pq.read_metadata(path).num_rows for path in log_files(folder))

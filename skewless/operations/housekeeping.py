@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from skewless.project import Project
 
 _DAY_US = 86_400_000_000
+# Less than a day, so that what one nightly run merged goes in the next.
+_GRACE_S = 20 * 3_600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +22,14 @@ class Tidied:
         predictions: files of the prediction log that were removed.
         quarantine: refused batches that were removed.
         merged: small files of event logs and of the outcome log that became part of big ones.
+        merged_predictions: small files of the prediction log that became part of big ones; they stay a night longer.
     """
 
     runs: int
     predictions: int
     quarantine: int
     merged: int
+    merged_predictions: int
 
     def as_dict(self) -> dict[str, int]:
         """Return plain values."""
@@ -35,11 +39,15 @@ class Tidied:
 def tidy(project: Project) -> Tidied:
     """Remove what is older than the ``keep_`` settings say, and merge small files.
 
+    The prediction log goes by whole UTC days, which is how it is merged.
+
     Raises:
         StoreError: the disk refused.
     """
     from infra.jobs.ledger import Ledger
     from infra.outcomes.compaction import compact
+    from infra.predictions.compaction import compact as compact_predictions
+    from infra.predictions.files import FOLDER
     from infra.retention import remove_named_before, remove_written_before
 
     settings, state, now_us = project.settings, project.state, project.clock.now_us()
@@ -49,9 +57,10 @@ def tidy(project: Project) -> Tidied:
     )
     return Tidied(
         runs=Ledger(state).prune(runs),
-        predictions=remove_named_before(state / "predictions", predictions),
+        predictions=remove_named_before(state / FOLDER, predictions // _DAY_US * _DAY_US),
         quarantine=remove_written_before(state / "quarantine", quarantine),
         merged=compact(state) + _merge_events(project),
+        merged_predictions=compact_predictions(state, now_us=now_us, grace_s=max(settings.job_seconds, _GRACE_S)),
     )
 
 

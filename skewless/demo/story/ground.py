@@ -26,7 +26,7 @@ _SETTINGS = {
     "parity_cron": "40 4 1 * *",
     "replay_cron": "50 4 1 * *",
     "freshness_cron": "off",
-    "housekeeping_cron": "off",
+    "housekeeping_cron": "0 4 * * *",
     "rollout_seconds": 6 * 3600.0,
     "log_flush_seconds": 0.1,
     "port": 0,
