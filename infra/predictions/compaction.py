@@ -159,7 +159,7 @@ def _merge(folder: Path, names: Sequence[str], path: Path) -> None:
 def _read(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
-            return file.read().replace_schema_metadata()
+            return file.read(use_threads=False).replace_schema_metadata()
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:

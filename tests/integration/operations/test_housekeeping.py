@@ -1,0 +1,113 @@
+"""Housekeeping merges the prediction log, and replay, why and the retention by days say what they said before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from infra.predictions.compaction import compact
+from infra.predictions.files import DAY_US, FOLDER, log_files
+from infra.predictions.reader import PredictionLog
+from infra.proven import proven_files
+from skewless.commands.inventory import take_inventory
+from skewless.operations.drift import measure
+from skewless.operations.housekeeping import tidy
+from skewless.operations.proof import run_replay
+from skewless.operations.quality import labelled_log
+from skewless.operations.why import why
+from skewless.project import Project
+from tests.planted import alter, flipped
+from tests.projects import MODEL, SECOND, Place, ask
+
+DAY = DAY_US // SECOND
+
+
+def predict(place: Place, days: int, times: int) -> list[Path]:
+    """Predict some times on each of some days, in files of their own; return those, in order."""
+    for _ in range(days):
+        for n in range(1, times + 1):
+            place.predict(ask(n))
+            place.wait(60)
+        place.wait(DAY - place.now_us() // SECOND % DAY + 3_600)
+    return place.log_files()
+
+
+def files(place: Place) -> list[Path]:
+    return log_files(place.state / FOLDER)
+
+
+def remove_sources(place: Place) -> None:
+    """Compact as after the grace time."""
+    compact(place.state, now_us=place.now_us(), grace_s=1, clock=lambda: time.time() + 60)
+
+
+def answers(place: Place, now: int) -> dict[str, Any]:
+    """Return what those who read the log say of it at a moment."""
+    log = PredictionLog(place.state / FOLDER, place.project.connection)
+    labelled = labelled_log(place.project, MODEL).read(since_us=0, until_us=now, known_by_us=now)
+    return {
+        "replay": place.project.replay().as_dict(),
+        "versions": log.versions(),
+        "labelled": labelled.to_pylist(),
+        "drift": measure(place.project, MODEL, until_us=now, window_us=10 * DAY_US).as_dict(),
+        "logged": take_inventory(place.project)["predictions"],
+    }
+
+
+def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: Place) -> None:
+    paths = predict(place, 3, 4)
+    alter(paths[2], "score", {1: lambda score: flipped(score, 3)})
+    alter(paths[5], "vector", {0: lambda vector: [flipped(vector[0], 9), *vector[1:]]})
+    now = place.now_us()
+    before = answers(place, now)
+    ids = [name for path in paths for name in pq.read_table(path)["id"].to_pylist()]
+    told = {name: why(place.project, name).as_dict() for name in (ids[0], ids[4], ids[-1])}
+    assert (before["replay"]["compared"], before["replay"]["different"]) == (30, 2)
+    assert tidy(place.project).merged_predictions == 12
+    assert (len(files(place)), len(place.log_files())) == (3, 15)
+    assert answers(place, now) == before
+    remove_sources(place)
+    assert files(place) == place.log_files()
+    assert answers(place, now) == before
+    log = PredictionLog(place.state / FOLDER, place.project.connection)
+    entries = [log.find(name) for name in ids]
+    assert [entry.logged.ids[0] for entry in entries if entry] == ids
+    assert {name: why(place.project, name).as_dict() for name in told} == told
+    assert tidy(place.project).merged_predictions == 0
+
+
+def test_what_was_proven_is_not_proven_again_after_a_merge(place: Place) -> None:
+    for n in (1, 2, 3):
+        place.predict(ask(n))
+    assert run_replay(place.project, only_new=True).compared == 6
+    predict(place, 1, 2)
+    assert tidy(place.project).merged_predictions == 5
+    assert len(files(place)) == 2
+    remove_sources(place)
+    assert run_replay(place.project, only_new=True).compared == 3
+    assert run_replay(place.project, only_new=True).compared == 0
+    assert proven_files(place.state) == {path.name for path in place.log_files()}
+    assert run_replay(place.project).compared == 9
+
+
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_the_log_is_removed_by_whole_days(place: Place, is_merged: bool) -> None:  # noqa: FBT001 - a parameter
+    first_day = place.now_us() // DAY_US
+    predict(place, 3, 2)
+    if is_merged:
+        tidy(place.project)
+        remove_sources(place)
+    place.wait(12 * 3_600)
+    kept = []
+    for _ in range(4):
+        days = place.now_us() // DAY_US - first_day
+        project = Project(place.repo, clock=f"file:{place.state}/clock", keep_predictions_days=2)
+        tidy(project)
+        project.close()
+        kept.append((days, sorted({int(path.name[:20]) // DAY_US - first_day for path in files(place)})))
+        place.wait(DAY)
+    assert kept == [(3, [1, 2]), (4, [2]), (5, []), (6, [])]
