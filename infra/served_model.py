@@ -15,7 +15,9 @@ from infra.online.service_vectors import VectorReader
 from infra.online.window_states import WindowStates
 from infra.packages.package import Package, open_package
 from infra.predictions.origin import Origin
+from infra.runtimes.candidates import Place, candidates
 from infra.runtimes.certification import Certificate, certify
+from infra.runtimes.choice import Choice, Tried, choose
 from infra.runtimes.load import open_runtime
 from infra.runtimes.port import Runtime
 from skewless.bounds import Bounds
@@ -33,6 +35,8 @@ class ServedModel:
 
     Args:
         plan: the part of the plan that the model pins.
+        certificate: of what scores it.
+        tried: the runtimes that were tried at load, where there was more than the library's own.
         windows: what reads its windowed views.
         reader: what reads its vectors.
         parser: what parses the rows of its requests.
@@ -46,6 +50,7 @@ class ServedModel:
     windows: WindowStates
     reader: VectorReader
     parser: RowParser
+    tried: tuple[Tried, ...] = ()
 
     @property
     def name(self) -> str:
@@ -107,8 +112,11 @@ def pinned_plan(package: Package) -> FeaturePlan:
     return plan
 
 
-def load_model(packages: Path, name: str, version: str) -> ServedModel:
+def load_model(packages: Path, name: str, version: str, place: Place | None = None) -> ServedModel:
     """Return a package opened, verified, its transforms checked and its runtime certified.
+
+    Args:
+        place: where it may be scored besides; None: by its own library alone.
 
     Raises:
         PackageError: a file is altered, or the runtime differs from the library that trained it.
@@ -119,23 +127,32 @@ def load_model(packages: Path, name: str, version: str) -> ServedModel:
     assembler = Assembler(plan, package.plan["vocabularies"])
     for runner in assembler.runners:
         runner.check()
-    runtime = open_runtime(package.spec.algorithm, package.model_file)
-    try:
-        certificate = certify(runtime, package.reference, tolerance=package.spec.tolerance)
-    except PackageError:
-        runtime.close()
-        raise
+    choice = _scored_by(package, place)
     windows = WindowStates(plan)
     model = ServedModel(
         package=package,
         plan=plan,
         assembler=assembler,
-        runtime=runtime,
-        certificate=certificate,
+        runtime=choice.runtime,
+        certificate=choice.certificate,
         windows=windows,
         reader=VectorReader(assembler, windows),
         parser=RowParser(plan),
+        tried=choice.tried,
     )
     # A replaced version is freed when the last request that uses it lets go.
-    weakref.finalize(model, runtime.close)
+    weakref.finalize(model, choice.runtime.close)
     return model
+
+
+def _scored_by(package: Package, place: Place | None) -> Choice:
+    spec, reference = package.spec, package.reference
+    own = open_runtime(spec.algorithm, package.model_file)
+    try:
+        certificate = certify(own, reference, tolerance=spec.tolerance)
+        others = [] if place is None else candidates(spec.algorithm, spec.device, package.model_file, place)
+        large = place is not None and place.alone
+        return choose(own, certificate, others, reference, tolerance=spec.tolerance, large=large)
+    except PackageError:
+        own.close()
+        raise

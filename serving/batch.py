@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader
 from infra.predictions.writer import PredictionWriter
+from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel
 from serving.models.table import ModelTable
 from serving.prediction.answer import Answer
@@ -28,7 +29,7 @@ from skewless.dtypes import DType
 from skewless.errors import PlaceError, SourceError, StoreError
 from skewless.plan import FeaturePlan
 
-_CHUNK_ROWS = 1_000
+_CHUNK_ROWS = 4_096  # enough for a GPU to be worth it
 _T = TypeVar("_T")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -106,8 +107,9 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
         flush_seconds=config.settings.log_flush_seconds,
         on_drop=lambda _n, _reason: None,
     )
+    place = Place(second=config.settings.second_runtime, alone=True)
     try:
-        models = ModelTable(repo=config.repo, state=config.state, online=online)
+        models = ModelTable(repo=config.repo, state=config.state, online=online, place=place)
         await models.load()
         model = models.get(name)
         predictor = Predictor(

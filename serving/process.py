@@ -21,6 +21,7 @@ from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader, RedisWriter
 from infra.outcomes.writer import OutcomeWriter
 from infra.predictions.writer import PredictionWriter
+from infra.runtimes.candidates import Place
 from serving.access.gate import OpenAccess, open_access
 from serving.access.rules import is_loopback
 from serving.events.sending import Events, EventsConfig
@@ -75,7 +76,12 @@ async def serve(
         )
         stack.callback(writer.close)
         models = ModelTable(
-            repo=config.repo, state=config.state, online=online, metrics=metrics, keep=settings.keep_versions
+            repo=config.repo,
+            state=config.state,
+            online=online,
+            metrics=metrics,
+            keep=settings.keep_versions,
+            place=Place(second=settings.second_runtime),
         )
         await models.load()
         predictor = _predictor(config, online, writer, models, metrics)

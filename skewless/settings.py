@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     log_flush_seconds: float = Field(1.0, gt=0, description="longest time a prediction waits for its log file")
     log_capacity: int = Field(100_000, gt=0, description="predictions held for the log before they are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="how often the server looks for a moved alias")
+    second_runtime: Literal["gpu", "cpu", "none"] = Field(
+        "gpu", description="where models are scored besides: on a GPU if there is one, nvForest's CPU class, nowhere"
+    )
     workers: int = Field(1, ge=1, description="server processes on the one port")
     auth: Literal["auto", "required", "off"] = Field(
         "auto", description="API keys: 'required', 'off', or 'auto': required beyond loopback"

@@ -19,6 +19,7 @@ Task = Literal["binary", "regression", "multiclass", "ranking"]
 TimeMode = Literal["knowledge", "event_time"]
 LogPolicy = Literal["best_effort", "required"]
 MissingPolicy = Literal["null", "refuse"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,8 @@ class ModelSpec:
         missing: what to do when a view is UNAVAILABLE: score nulls (flagged) or refuse.
         log: whether a reply waits for its prediction log row (SEMANTICS 7.4).
         tolerance: largest margin difference at which a runtime is still accepted; 0: bit-equal.
+        device: where it is trained and scored: ``auto``: also on a GPU where there is one and it is faster, ``cpu``:
+            nowhere else, ``cuda``: as ``auto``, and a GPU is missed, said and counted where there is none.
         retrain: cron expression for the scheduler, if any.
         slices: join keys or request fields; in no value of one may a new version lose what it wins elsewhere.
         bounds: what the server does with values outside the bounds that the suites of training data declare.
@@ -157,6 +160,7 @@ class ModelSpec:
     missing: MissingPolicy = "null"
     log: LogPolicy = "best_effort"
     tolerance: float = 0.0
+    device: Device = "auto"
     retrain: str | None = None
     slices: tuple[str, ...] = ()
     bounds: BoundsPolicy = "flag"
@@ -181,6 +185,7 @@ class ModelSpec:
         _choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
         _choice(self.name, "missing", self.missing, ("null", "refuse"))
         _choice(self.name, "log", self.log, ("best_effort", "required"))
+        _choice(self.name, "device", self.device, ("auto", "cpu", "cuda"))
         _choice(self.name, "bounds", self.bounds, ("off", "flag", "refuse"))
         if self.rounds < 1:
             raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")

@@ -93,6 +93,23 @@ class XGBoostRuntime:
         """Return what ``Booster.inplace_predict(matrix)`` returns, widened."""
         return self._predict(matrix, _CONFIG[_VALUE])
 
+    def score_from(self, matrix: Matrix, margins: Scores) -> Scores:
+        """Return what ``Booster.inplace_predict(matrix, base_margin=margins)`` returns, widened.
+
+        Args:
+            margins: float32 numbers, of shape ``(n,)``, or ``(n, k)`` of k outputs.
+        """
+        rows = check_matrix(matrix, self._n_features)
+        self._require_open()
+        given = np.ascontiguousarray(margins, dtype=np.float32)
+        cells = Cells(self._library, self._name, self._n_features)
+        try:
+            cells.begin_with(given)
+            self._ask(matrix, rows, _CONFIG[_VALUE], cells)
+            return by_output(cells.take(rows * self._n_outputs), rows, self._n_outputs)
+        finally:
+            cells.free()
+
     def contributions(self, matrix: Matrix) -> Scores:
         """Return what ``Booster.predict(DMatrix(matrix), pred_contribs=True)`` returns, widened; see Runtime.
 
@@ -176,6 +193,7 @@ def _config(kind: int) -> bytes:
 
 
 _CONFIG = {kind: _config(kind) for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)}
+MARGIN = _CONFIG[_MARGIN]
 
 
 def _declare(library: ctypes.CDLL) -> None:
@@ -191,6 +209,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "XGBoosterPredictFromDMatrix": [pointer, pointer, text, pointer, pointer, pointer],
         "XGDMatrixCreateFromDense": [text, text, pointer],
         "XGProxyDMatrixCreate": [pointer],
+        "XGDMatrixSetInfoFromInterface": [pointer, text, text],
         "XGDMatrixFree": [pointer],
     }
     for name, types in signatures.items():

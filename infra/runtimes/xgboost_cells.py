@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.runtimes.library import NativeLibrary
 from infra.runtimes.port import Matrix, Vector
@@ -40,10 +41,21 @@ class Cells:
         self._row[...] = matrix
         return self._row_text
 
+    def begin_with(self, margins: NDArray[np.float32]) -> None:
+        """Give what each row's trees are added to; it is copied. Not to be given to cells twice."""
+        self._library.call(
+            self._name, "XGDMatrixSetInfoFromInterface", self.proxy, b"base_margin", array_interface(margins)
+        )
+
     def take(self, size: int) -> Vector:
         """Return a copy of XGBoost's buffer, which stands until the next call of this thread, as float64."""
         data = ctypes.string_at(self._result.value or 0, size * ctypes.sizeof(ctypes.c_float))
         return np.frombuffer(data, dtype=np.float32).astype(np.float64)
+
+    @property
+    def result(self) -> int:
+        """Return where XGBoost's buffer lies."""
+        return self._result.value or 0
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape of what XGBoost last answered."""
@@ -54,8 +66,8 @@ class Cells:
         self._library.call(self._name, "XGDMatrixFree", self.proxy)
 
 
-def array_interface(matrix: Matrix) -> bytes:
-    """Return a matrix in numpy's array interface, as JSON."""
-    rows, columns = matrix.shape
-    text = f'{{"data":[{matrix.ctypes.data},true],"shape":[{rows},{columns}],"typestr":"<f8","version":3}}'
+def array_interface(array: Matrix | NDArray[np.float32]) -> bytes:
+    """Return an array of one or two dimensions in numpy's array interface, as JSON."""
+    shape = ",".join(map(str, array.shape))
+    text = f'{{"data":[{array.ctypes.data},true],"shape":[{shape}],"typestr":"{array.dtype.str}","version":3}}'
     return text.encode()

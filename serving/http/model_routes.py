@@ -69,7 +69,8 @@ def describe(model: ServedModel, models: ModelTable) -> dict[str, Any]:
         "algorithm": package.spec.algorithm,
         "task": package.spec.task,
         "plan_hash": plan.hash,
-        "runtime": {"id": model.certificate.runtime_id, "bit_equal": model.certificate.bit_equal},
+        "runtime": {"id": model.runtime.runtime_id, "bit_equal": model.certificate.bit_equal},
+        "runtimes": [tried.as_dict() for tried in model.tried],
         "inputs": {
             "keys": {column.name: column.dtype for column in plan.join_keys},
             "request": {column.name: column.dtype for column in plan.request},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -9,7 +10,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from infra.alerts import Alert
 from infra.last_freshness import Freshness
 from infra.last_parity import LastParity
+from infra.runtimes.calibration import SIZES
 from infra.runtimes.certification import Certificate
+from infra.runtimes.choice import Tried
+from infra.runtimes.port import Runtime
+from infra.runtimes.shared import SharedRuntime
 from serving.metrics.family import Family, Series
 from serving.metrics.series import Buckets, Count, Gauge
 
@@ -38,6 +43,7 @@ class Metrics:
         self._parity, self._alerts, self._freshness = parity, alerts, freshness
         self._causes: set[tuple[str, str]] = set()  # shown as 0 once they are gone
         self._alerted: set[tuple[str, str, str]] = set()  # as above
+        self._shared: dict[tuple[str, str], weakref.ref[SharedRuntime]] = {}
         self._families: list[Family[Series]] = []
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -53,8 +59,24 @@ class Metrics:
         """All families; those of the process come from prometheus_client."""
         return tuple(self._families)
 
+    def loaded(
+        self, model: str, version: str, certificate: Certificate, tried: Sequence[Tried], runtime: Runtime
+    ) -> None:
+        """Show what scores a model: certificates, what each runtime takes, and from now on what each does."""
+        for item in tried:
+            if item.role == "refused":
+                self.runtime_refused(model, version, item.runtime).set(1)
+            elif item.calibration is not None:
+                for size, seconds in zip(SIZES, item.calibration.seconds, strict=True):
+                    self.runtime_seconds(model, version, item.runtime, str(size)).set(seconds)
+        for found in (certificate, *(item.certificate for item in tried)):
+            if found is not None:
+                self.certified(model, version, found)
+        if isinstance(runtime, SharedRuntime):
+            self._shared[model, version] = weakref.ref(runtime)
+
     def certified(self, model: str, version: str, certificate: Certificate) -> None:
-        """Show what a model's runtime was certified for."""
+        """Show what a runtime was certified for."""
         labels = (model, version, certificate.runtime_id)
         self.certified_rows(*labels).set(certificate.rows)
         self.certified_bit_equal(*labels).set(certificate.bit_equal)
@@ -62,6 +84,7 @@ class Metrics:
 
     def forget(self, model: str, version: str) -> None:
         """Let go of all series of a version that was unloaded, so that reloads do not add up."""
+        self._shared.pop((model, version), None)
         for family in self._families:
             family.forget(model=model, version=version)
 
@@ -69,6 +92,7 @@ class Metrics:
         """Return all metrics in Prometheus' text format."""
         self._show_parity()
         self._show_alerts()
+        self._show_runtimes()
         lines = [line for family in self._families for line in family.lines()]
         return "\n".join([*lines, ""]).encode() + generate_latest(self._process)
 
@@ -121,6 +145,15 @@ class Metrics:
         self.certified_difference = self._gauge(
             "skewless_certified_difference", "Largest difference of a margin", *labels
         )
+        self.runtime_seconds = self._gauge(
+            "skewless_runtime_seconds", "Time of one call when the model was loaded, by rows", *labels, "rows"
+        )
+        self.runtime_refused = self._gauge("skewless_runtime_refused", "1 for a runtime that may not serve", *labels)
+        self.runtime_batches = self._counter("skewless_runtime_batches", "Batches scored, where several can", *labels)
+        self.runtime_rows = self._counter("skewless_runtime_rows", "Rows of those batches", *labels)
+        self.runtime_failures = self._counter(
+            "skewless_runtime_failures", "Batches that a runtime failed on and the library answered", *labels
+        )
         self.reloads = self._counter("skewless_model_reloads", "Models swapped in", "model")
 
     def _add_traffic(self) -> None:
@@ -169,6 +202,15 @@ class Metrics:
             self.mismatches(view, cause).set(found.get((view, cause), 0))
         for verdict in verdicts:
             self.compared(verdict.view).set(verdict.compared)
+
+    def _show_runtimes(self) -> None:
+        for (model, version), reference in self._shared.items():
+            shared = reference()
+            for member in shared.members if shared else ():
+                labels = (model, version, member.runtime_id)
+                self.runtime_batches(*labels).value = member.batches
+                self.runtime_rows(*labels).value = member.rows
+                self.runtime_failures(*labels).value = member.failures
 
     def _show_alerts(self) -> None:
         found = {(alert.name, alert.severity, alert.subject) for alert in self._alerts()}

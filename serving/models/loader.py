@@ -10,6 +10,7 @@ import numpy as np
 
 from infra.applied import load_applied
 from infra.online.port import OnlineReader
+from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel, load_model
 from skewless.errors import StalePlanError
 from skewless.keys import marker_key
@@ -22,11 +23,12 @@ _HOLD_SECONDS = 30
 class ModelLoader:
     """Opens versions beside those that answer; nothing is swapped here."""
 
-    def __init__(self, *, repo: Path, state: Path, online: OnlineReader) -> None:
+    def __init__(self, *, repo: Path, state: Path, online: OnlineReader, place: Place | None = None) -> None:
         self._repo = repo
         self._state = state
         self._packages = state / "packages"
         self._online = online
+        self._place = place
 
     async def open(self, name: str, version: str) -> ServedModel:
         """Return a version that has been verified, certified and warmed up, and whose views are filled.
@@ -67,7 +69,7 @@ class ModelLoader:
         return lacking
 
     def _load(self, name: str, version: str) -> ServedModel:
-        model = load_model(self._packages, name, version)
+        model = load_model(self._packages, name, version, self._place)
         warm_up(model)
         return model
 

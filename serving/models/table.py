@@ -13,6 +13,7 @@ import structlog
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
+from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel
 from infra.traffic import versions_of
 from serving.metrics.metrics import Metrics
@@ -35,15 +36,23 @@ class ModelTable:
 
     Args:
         keep: champions of each model that stay open, the present one among them.
+        place: where models may be scored besides; None: by their own library alone.
     """
 
     def __init__(
-        self, *, repo: Path, state: Path, online: OnlineReader, metrics: Metrics | None = None, keep: int = 2
+        self,
+        *,
+        repo: Path,
+        state: Path,
+        online: OnlineReader,
+        metrics: Metrics | None = None,
+        keep: int = 2,
+        place: Place | None = None,
     ) -> None:
         self._repo = repo
         self._packages = state / "packages"
         self._aliases = Aliases(self._packages)
-        self._loader = ModelLoader(repo=repo, state=state, online=online)
+        self._loader = ModelLoader(repo=repo, state=state, online=online, place=place)
         self._wanted = WantedFile(state)
         self._wishes = Wanted()
         self._metrics = metrics or Metrics()
@@ -287,7 +296,7 @@ class ModelTable:
         if model is None:
             model = await self._loader.open(name, version)
             self._open.setdefault(name, {})[version] = model
-            self._metrics.certified(name, version, model.certificate)
+            self._metrics.loaded(name, version, model.certificate, model.tried, model.runtime)
         return model
 
     def _drop_old(self, name: str) -> None:

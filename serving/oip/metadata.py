@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import orjson
+
 from infra.served_model import ServedModel
 from serving.models.table import ModelTable
 from serving.oip.schemas import (
@@ -50,7 +52,8 @@ def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
         "digest": package.digest,
         "plan_hash": model.plan.hash,
         "task": package.spec.task,
-        "runtime": model.certificate.runtime_id,
+        "runtime": model.runtime.runtime_id,
+        "runtimes": orjson.dumps([tried.as_dict() for tried in model.tried]).decode(),
         "log": package.spec.log,
     }
     return ModelConfig(

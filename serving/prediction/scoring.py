@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.priority import give_way
+from infra.runtimes.shared import SharedRuntime
 from infra.served_model import ServedModel
 from serving.prediction.prediction_cache import PredictionCache
 from skewless.vector import Matrix
@@ -37,6 +38,9 @@ class Scoring:
 
     def is_quick(self, model: ServedModel, n: int) -> bool:
         """Say whether n rows take no longer than others may wait, as far as is known."""
+        runtime = model.runtime
+        if isinstance(runtime, SharedRuntime):  # what one runtime takes for a row says nothing of another
+            return runtime.expected_s(n) <= _QUICK_S
         return self._row_s.get(model, 0.0) * n <= _QUICK_S
 
     def score(self, model: ServedModel, matrix: Matrix) -> Values:

@@ -1,0 +1,88 @@
+"""Which runtimes may be tried for a model on this machine, beside the one of its own library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from infra.runtimes import nvforest, xgboost_cuda
+from infra.runtimes.child import ChildRuntime
+from infra.runtimes.cuda import Driver, driver
+from infra.runtimes.port import Runtime
+
+Second = Literal["gpu", "cpu", "none"]
+Device = Literal["auto", "cpu", "cuda"]
+_KNOWN = ("lightgbm", "xgboost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and for what models are scored.
+
+    Args:
+        second: where a second runtime may work: on a GPU if there is one, on the CPU (nvForest's own CPU class: to
+            try all this out without a GPU), or nowhere.
+        alone: nothing else waits for this process, as in batch prediction: then nothing needs a child process.
+        driver: what the driver says.
+        child_environment: variables that child processes get besides.
+    """
+
+    second: Second = "gpu"
+    alone: bool = False
+    driver: Callable[[], Driver] = driver
+    child_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A runtime that may be tried.
+
+    Args:
+        name: what it is called before it is open.
+        open: opens it; raises PackageError.
+        problem: why it cannot be tried, if it cannot.
+        reopens: once it failed it has to be opened anew.
+    """
+
+    name: str
+    open: Callable[[], Runtime] | None = None
+    problem: str | None = None
+    reopens: bool = False
+
+
+def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list[Candidate]:
+    """Return what may be tried, and where a GPU is asked for what cannot be.
+
+    Args:
+        algorithm: the library that trained the model.
+        device: what the model asks for: ``cpu`` for nothing else, ``cuda`` for a GPU, which is missed then.
+        path: of the model file.
+    """
+    if place.second == "none" or device == "cpu":
+        return []
+    if place.second == "cpu":
+        return [_nvforest(algorithm, path, "cpu", place)] if algorithm in _KNOWN and nvforest.is_installed() else []
+    problem = place.driver().problem
+    found = [] if problem else list(_on_gpu(algorithm, path, place))
+    if not found and device == "cuda":
+        reason = problem or f"nothing is installed that scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
+        return [Candidate(name="gpu", problem=reason)]
+    return found
+
+
+def _on_gpu(algorithm: str, path: Path, place: Place) -> Iterator[Candidate]:
+    if algorithm in _KNOWN and nvforest.is_installed():
+        yield _nvforest(algorithm, path, "gpu", place)
+    if algorithm == "xgboost" and xgboost_cuda.is_built_in():
+        yield Candidate(name="xgboost-cuda", open=lambda: xgboost_cuda.XGBoostCudaRuntime.from_file(path))
+
+
+def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> Candidate:
+    def opened() -> Runtime:
+        if place.alone:
+            return nvforest.NvForestRuntime(algorithm, path, at)
+        return ChildRuntime(algorithm, path, at, environment=place.child_environment)
+
+    return Candidate(name=f"nvforest-{at}", open=opened, reopens=not place.alone)

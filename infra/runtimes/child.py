@@ -1,0 +1,163 @@
+"""A runtime in a process of its own: what holds the GIL there, or breaks, does not hold up or break this one."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, needed_bytes, question, receive
+from infra.runtimes.matrix import by_output, check_matrix
+from infra.runtimes.nvforest import Place
+from infra.runtimes.port import Matrix, Scores
+from skewless.errors import PackageError, RequestError
+
+_START_SECONDS = 120.0  # to import it all and to wake a GPU up
+_ROOT = Path(__file__).parents[2]
+
+
+class ChildRuntime:
+    """A model scored by nvForest in a child process; see Runtime for the contract.
+
+    Rows and results lie in memory that both see. One question at a time. The child ends when this process does.
+
+    Args:
+        algorithm: the library that trained the model: ``lightgbm`` or ``xgboost``.
+        path: of its model file.
+        place: where the trees are walked.
+        answer_s: seconds that an answer may take; then the child is taken for lost.
+        environment: variables that it gets besides.
+
+    Raises:
+        PackageError: it cannot be opened there, with the child's reason.
+    """
+
+    def __init__(
+        self,
+        algorithm: str,
+        path: Path,
+        place: Place,
+        *,
+        answer_s: float = 30.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._name = f"model file {path.name!r}"
+        self.answer_s = answer_s
+        self._turn = threading.Lock()
+        self._memory = os.memfd_create("skewless")
+        os.ftruncate(self._memory, mmap.PAGESIZE)
+        self._seen = mmap.mmap(self._memory, mmap.PAGESIZE)
+        self._connection, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "infra.runtimes.child_main"]
+        with theirs:
+            shared = (theirs.fileno(), self._memory)
+            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(  # noqa: S603 - our own program
+                [*command, *map(str, shared), algorithm, str(path.resolve()), place],
+                pass_fds=shared,
+                env=_environment(environment or {}),
+                stdin=subprocess.DEVNULL,
+            )
+        try:
+            self._connection.settimeout(_START_SECONDS)
+            ready = self._reply()
+        except LostError as error:
+            self.close()
+            raise PackageError(self._name, f"cannot be opened by nvForest: {error}", fix="see the log") from error
+        sizes: tuple[int, int] = READY.unpack(ready[: READY.size])
+        self._n_outputs, self._n_features = sizes
+        self._runtime_id = ready[READY.size :].decode()
+
+    @property
+    def runtime_id(self) -> str:
+        """Name the child's runtime."""
+        return self._runtime_id
+
+    @property
+    def n_features(self) -> int:
+        """Return the width of the matrix."""
+        return self._n_features
+
+    @property
+    def n_outputs(self) -> int:
+        """Return the numbers per row."""
+        return self._n_outputs
+
+    @property
+    def process_id(self) -> int | None:
+        """Return the child's process id; None when it is gone."""
+        return None if self._process is None else self._process.pid
+
+    def margin(self, matrix: Matrix) -> Scores:
+        """Return the child's margins.
+
+        Raises:
+            LostError: the child failed, is gone, or took too long; it is gone then.
+        """
+        return self._ask(matrix, Wanted.MARGIN)
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Return the child's scores; see ``margin``."""
+        return self._ask(matrix, Wanted.SCORE)
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        """Refuse: nvForest has no TreeSHAP."""
+        check_matrix(matrix, self._n_features)
+        raise RequestError(self._name, "has no contributions on nvForest", fix="ask the library's own runtime")
+
+    def close(self) -> None:
+        """End the child; a second call does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._connection.close()
+            process.kill()
+            process.wait()
+            os.close(self._memory)
+
+    def _ask(self, matrix: Matrix, wanted: Wanted) -> Scores:
+        rows = check_matrix(matrix, self._n_features)
+        if rows == 0:
+            return by_output(np.empty(0), 0, self._n_outputs)
+        with self._turn:
+            if self._process is None:
+                raise LostError("closed")
+            try:
+                return self._answer(matrix, rows, wanted)
+            except LostError:
+                self.close()
+                raise
+
+    def _answer(self, matrix: Matrix, rows: int, wanted: Wanted) -> Scores:
+        needed = needed_bytes(rows, self._n_features, self._n_outputs)
+        if len(self._seen) < needed:
+            size = 1 << (needed - 1).bit_length()
+            os.ftruncate(self._memory, size)
+            self._seen = mmap.mmap(self._memory, size)
+        question(self._seen, rows, self._n_features)[:] = matrix
+        self._connection.settimeout(self.answer_s)
+        try:
+            self._connection.sendall(ASK.pack(wanted, rows, len(self._seen)))
+        except OSError as error:
+            raise LostError(str(error)) from error
+        self._reply()
+        found = answer(self._seen, rows, self._n_features, self._n_outputs).copy()
+        return by_output(found, rows, self._n_outputs)
+
+    def _reply(self) -> bytes:
+        failed, length = REPLY.unpack(receive(self._connection, REPLY.size))
+        said = receive(self._connection, length)
+        if failed:
+            raise LostError(said.decode(errors="replace"))
+        return said
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment, in which the child finds this code wherever it was started."""
+    paths = [str(_ROOT), more.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
+    return {**os.environ, **more, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -1,0 +1,64 @@
+"""The child that scores for another process: ``... child_main SOCKET MEMORY ALGORITHM PATH PLACE``.
+
+It opens the model, says so, and then answers one question after the other until the other side is gone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import sys
+from pathlib import Path
+
+from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
+from infra.runtimes.nvforest import NvForestRuntime, Place
+
+
+def main(arguments: list[str]) -> int:
+    """Serve; the exit code is 1 where the model cannot be opened."""
+    descriptor, memory, algorithm, path, place = arguments
+    with socket.socket(fileno=int(descriptor)) as connection:
+        try:
+            runtime = NvForestRuntime(algorithm, Path(path), _place(place))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+            _fail(connection, error)
+            return 1
+        ready = READY.pack(runtime.n_outputs, runtime.n_features) + runtime.runtime_id.encode()
+        connection.sendall(REPLY.pack(0, len(ready)) + ready)
+        _serve(connection, int(memory), runtime)
+    return 0
+
+
+def _serve(connection: socket.socket, memory: int, runtime: NvForestRuntime) -> None:
+    seen = mmap.mmap(memory, mmap.PAGESIZE)
+    while True:
+        try:
+            wanted, rows, size = ASK.unpack(receive(connection, ASK.size))
+        except LostError:
+            return
+        if len(seen) != size:
+            seen = mmap.mmap(memory, size)
+        try:
+            matrix = question(seen, rows, runtime.n_features)
+            found = runtime.margin(matrix) if wanted == Wanted.MARGIN else runtime.score(matrix)
+            answer(seen, rows, runtime.n_features, runtime.n_outputs)[:] = found.reshape(-1)
+        except Exception as error:  # noqa: BLE001 - out of memory, device lost: the other side knows what to do
+            _fail(connection, error)
+        else:
+            connection.sendall(REPLY.pack(0, 0))
+
+
+def _fail(connection: socket.socket, error: Exception) -> None:
+    text = str(error).encode()[:1000]
+    connection.sendall(REPLY.pack(1, len(text)) + text)
+
+
+def _place(name: str) -> Place:
+    return "gpu" if name == "gpu" else "cpu"
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # a device that is lost can keep an interpreter from ending

@@ -1,0 +1,161 @@
+"""The link function of a model by the library that trained it, from margins that another runtime computed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Protocol
+
+import numpy as np
+
+from infra.runtimes.lightgbm_capi import LightGBMRuntime
+from infra.runtimes.matrix import by_output
+from infra.runtimes.port import Scores
+from infra.runtimes.xgboost_capi import XGBoostRuntime
+from skewless.errors import PackageError
+
+_LEAF = """Tree={output}
+num_leaves=2
+num_cat=0
+split_feature={output}
+split_gain=1
+threshold=0
+decision_type=2
+left_child=-1
+right_child=-2
+leaf_value=0 0
+leaf_weight=1 1
+leaf_count=1 1
+internal_value=0
+internal_weight=2
+internal_count=2
+is_linear=1
+leaf_const=0 0
+num_features=1 1
+leaf_features={output}  {output}\x20
+leaf_coeff=1  1\x20
+shrinkage=1
+
+"""
+
+
+class Link(Protocol):
+    """Turns margins into scores."""
+
+    def scores(self, margins: Scores) -> Scores:
+        """Return what the library makes of margins of shape ``(n,)``, or ``(n, k)`` of k outputs, bit for bit."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+def open_link(algorithm: str, model: bytes, name: str) -> Link:
+    """Return the link of a model.
+
+    Raises:
+        PackageError: the library has none of its own, or is not installed.
+    """
+    if algorithm == "lightgbm":
+        return LightGBMLink(model, name)
+    if algorithm == "xgboost":
+        return XGBoostLink(model, name)
+    raise PackageError(name, "has no link apart from its trees", value=algorithm, fix="score it by its own library")
+
+
+class LightGBMLink:
+    """A LightGBM model of the same objective, whose features are the margins and whose leaves return them."""
+
+    def __init__(self, model: bytes, name: str) -> None:
+        self._runtime = LightGBMRuntime(_returning(model.decode(), name).encode(), f"link of {name}")
+
+    def scores(self, margins: Scores) -> Scores:
+        """Return scores; see Link."""
+        return self._runtime.score(np.ascontiguousarray(margins.reshape(len(margins), -1)))
+
+    def close(self) -> None:
+        """Free it."""
+        self._runtime.close()
+
+
+def _returning(model: str, name: str) -> str:
+    head, trees, rest = model.partition("\nTree=0\n")
+    end = rest.find("end of trees")
+    outputs = re.search(r"(?m)^num_tree_per_iteration=(\d+)$", head)
+    if not trees or end < 0 or outputs is None or re.search(r"(?m)^average_output$", head):
+        raise PackageError(name, "has no link that stands alone", fix="score it by LightGBM")
+    n = int(outputs[1])
+    leaves = [_LEAF.format(output=output) for output in range(n)]
+    given = {
+        "max_feature_idx": str(n - 1),
+        "feature_names": " ".join(f"margin_{output}" for output in range(n)),
+        "feature_infos": " ".join(["none"] * n),
+        "tree_sizes": " ".join(str(len(leaf)) for leaf in leaves),
+    }
+    for key, value in given.items():
+        head = re.sub(rf"(?m)^{key}=.*$", f"{key}={value}", head)
+    head = re.sub(r"(?m)^monotone_constraints=.*\n", "", head)
+    return f"{head}\n{''.join(leaves)}{rest[end:]}"
+
+
+class XGBoostLink:
+    """An XGBoost model of the same objective with a tree of nothing, to which margins are given as base margins.
+
+    Args:
+        model: JSON of the model.
+        name: what errors call it.
+
+    Attributes:
+        base: what the trees are added to, float32, shape ``(n_outputs,)``.
+    """
+
+    def __init__(self, model: bytes, name: str) -> None:
+        self._runtime = XGBoostRuntime(_without_trees(model, name), f"link of {name}")
+        self._row = np.zeros((1, self._runtime.n_features))
+        self.base = self._runtime.margin(self._row).astype(np.float32).reshape(-1)
+
+    def scores(self, margins: Scores) -> Scores:
+        """Return scores of margins that are float32 numbers, widened; see Link."""
+        n = len(margins)
+        if n == 0:
+            return by_output(np.empty(0), 0, self._runtime.n_outputs)
+        return self._runtime.score_from(np.zeros((n, self._runtime.n_features)), margins)
+
+    def close(self) -> None:
+        """Free it."""
+        self._runtime.close()
+
+
+def _without_trees(model: bytes, name: str) -> bytes:
+    try:
+        whole: dict[str, Any] = json.loads(model)
+        booster = whole["learner"]["gradient_booster"]
+        kind, trees = booster["name"], booster.get("gbtree", booster)["model"]
+        outputs = max(1, int(whole["learner"]["learner_model_param"]["num_class"]))
+        features = whole["learner"]["learner_model_param"]["num_feature"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackageError(name, f"is no model of trees in JSON: {error}", fix="score it by XGBoost") from error
+    if kind != "gbtree":
+        raise PackageError(name, "has trees that are not only added up", value=kind, fix="score it by XGBoost")
+    trees["trees"] = [_nothing(tree, features) for tree in range(outputs)]
+    trees["tree_info"] = list(range(outputs))
+    trees["gbtree_model_param"] |= {"num_trees": str(outputs), "num_parallel_tree": "1"}
+    trees["iteration_indptr"] = [0, outputs]
+    return json.dumps(whole).encode()
+
+
+def _nothing(tree: int, features: str) -> dict[str, Any]:
+    size = {"num_deleted": "0", "num_feature": features, "num_nodes": "1", "size_leaf_vector": "1"}
+    empty = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+    zero = ("base_weights", "loss_changes", "split_conditions")
+    return {
+        **{key: [] for key in empty},
+        **{key: [0.0] for key in zero},
+        **{key: [0] for key in ("default_left", "split_indices", "split_type")},
+        **{key: [-1] for key in ("left_children", "right_children")},
+        "sum_hessian": [1.0],
+        "parents": [2**31 - 1],
+        "id": tree,
+        "tree_param": size,
+    }

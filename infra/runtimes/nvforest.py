@@ -1,0 +1,180 @@
+"""LightGBM and XGBoost models on a GPU, or on the CPU, through nvForest: the trees there, their sum and link as here.
+
+nvForest itself adds trees in an order of its own, so its margins are off by a rounding; each tree's leaf is exact.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from infra.runtimes.equivalents import rewrite_for
+from infra.runtimes.link import Link, XGBoostLink, open_link
+from infra.runtimes.matrix import by_output, check_matrix
+from infra.runtimes.ordered_sum import Floats, OrderedSum
+from infra.runtimes.port import Matrix, Scores
+from skewless.errors import PackageError, RequestError
+
+Place = Literal["cpu", "gpu"]
+_LEAVES_BYTES = 1 << 26  # of all trees and the rows of one step
+_DEVICE_LEAVES_BYTES = 1 << 28
+
+
+def is_installed() -> bool:
+    """Say whether nvForest is there; it is not imported."""
+    return find_spec("nvforest") is not None and find_spec("treelite") is not None
+
+
+class NvForestRuntime:
+    """A model scored by nvForest; see Runtime for the contract, but that it holds the GIL while it works.
+
+    Args:
+        algorithm: the library that trained the model: ``lightgbm`` or ``xgboost``.
+        path: of its model file.
+        place: where the trees are walked.
+
+    Raises:
+        PackageError: nvForest or the library is missing, or the model is of a kind that it does not take.
+    """
+
+    def __init__(self, algorithm: str, path: Path, place: Place) -> None:
+        self._name = f"model file {path.name!r}"
+        model = path.read_bytes()
+        trees = _trees(algorithm, model, self._name)
+        self._link: Link | None = open_link(algorithm, model, self._name)
+        self._rewrite = rewrite_for(algorithm, trees.categorical)
+        base = self._link.base if isinstance(self._link, XGBoostLink) else np.zeros(trees.n_outputs)
+        self._sum = OrderedSum(trees.output_of, base)
+        self._place: Place = place
+        self._n_features, self._n_outputs, self._n_trees = trees.n_features, trees.n_outputs, len(trees.output_of)
+        self._forest, self._version = _open(algorithm, path, place, self._name)
+
+    @property
+    def runtime_id(self) -> str:
+        """Name nvForest, where it works, and its version."""
+        return f"nvforest-{self._place}-{self._version}"
+
+    @property
+    def n_features(self) -> int:
+        """Return the width of the matrix."""
+        return self._n_features
+
+    @property
+    def n_outputs(self) -> int:
+        """Return the numbers per row."""
+        return self._n_outputs
+
+    def margin(self, matrix: Matrix) -> Scores:
+        """Return raw margins, with the bits of the library that trained."""
+        n = check_matrix(matrix, self._n_features)
+        self._require_open()
+        limit = _LEAVES_BYTES if self._place == "cpu" else _DEVICE_LEAVES_BYTES
+        step = max(1, limit // (8 * self._n_trees))
+        sums = [self._sums(matrix[start : start + step]) for start in range(0, n, step)]
+        flat = np.concatenate(sums).astype(np.float64) if sums else np.empty(0)
+        return by_output(flat.reshape(-1), n, self._n_outputs)
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Return predictions, by the link of the library that trained."""
+        link = self._require_open()
+        return link.scores(self.margin(matrix))
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        """Refuse: nvForest has no TreeSHAP."""
+        check_matrix(matrix, self._n_features)
+        raise RequestError(self._name, "has no contributions on nvForest", fix="ask the library's own runtime")
+
+    def close(self) -> None:
+        """Free the model; a second call does nothing."""
+        link, self._link, self._forest = self._link, None, None
+        if link is not None:
+            link.close()
+
+    def _sums(self, rows: Matrix) -> Floats:
+        leaves = self._forest.predict_per_tree(self._rewrite(rows))
+        leaves = leaves.reshape(len(rows), self._n_trees)
+        return self._sum.on_host(leaves) if self._place == "cpu" else self._sum.on_device(leaves)
+
+    def _require_open(self) -> Link:
+        if self._link is None:
+            raise PackageError(self._name, "is closed", fix="open it again")
+        return self._link
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trees:
+    """What is to be known of a model's trees to add up their leaves."""
+
+    n_features: int
+    n_outputs: int
+    output_of: Sequence[int]
+    categorical: Sequence[int]
+
+
+def _trees(algorithm: str, model: bytes, name: str) -> _Trees:
+    try:
+        return {"lightgbm": _of_lightgbm, "xgboost": _of_xgboost}[algorithm](model)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise PackageError(
+            name, "is of a kind that nvForest does not take", value=_short(error), fix="score it by its own library"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:80]
+
+
+def _of_lightgbm(model: bytes) -> _Trees:
+    head, _, rest = model.decode().partition("\nTree=0\n")
+    said: Mapping[str, str] = dict(re.findall(r"(?m)^(\w+)=(.*)$", head))
+    infos = said["feature_infos"].split(" ")
+    outputs = int(said["num_tree_per_iteration"])
+    n_trees = 1 + len(re.findall(r"(?m)^Tree=\d+$", rest))
+    if re.search(r"(?m)^is_linear=1$", rest):
+        message = "its leaves are linear"
+        raise ValueError(message)
+    return _Trees(
+        n_features=int(said["max_feature_idx"]) + 1,
+        n_outputs=outputs,
+        output_of=[tree % outputs for tree in range(n_trees)],
+        categorical=[at for at, info in enumerate(infos) if not info.startswith(("[", "none"))],
+    )
+
+
+def _of_xgboost(model: bytes) -> _Trees:
+    learner: Mapping[str, Any] = json.loads(model)["learner"]
+    shape = learner["learner_model_param"]
+    types = learner.get("feature_types") or []
+    return _Trees(
+        n_features=int(shape["num_feature"]),
+        n_outputs=max(1, int(shape["num_class"])),
+        output_of=learner["gradient_booster"]["model"]["tree_info"],
+        categorical=[at for at, kind in enumerate(types) if kind == "c"],
+    )
+
+
+def _open(algorithm: str, path: Path, place: Place, name: str) -> tuple[Any, str]:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a runtime uses one core; nvForest asks only when it is imported
+    try:
+        import nvforest  # noqa: PLC0415 - 0.5 s and 220 MB: only where it is used
+        import treelite  # noqa: PLC0415
+
+        if algorithm == "lightgbm":
+            forest = treelite.frontend.load_lightgbm_model(path)
+        else:
+            forest = treelite.frontend.load_xgboost_model(path, format_choice="json")
+        precision = "double" if algorithm == "lightgbm" else "single"
+        opened = nvforest.load_from_treelite_model(forest, device=place, precision=precision)
+    except Exception as error:  # whatever the driver or a broken installation makes of it
+        raise PackageError(
+            name, f"cannot be opened by nvForest: {error}", fix="see `skewless doctor`, or leave it to its own library"
+        ) from error
+    return opened, str(nvforest.__version__)

@@ -1,0 +1,94 @@
+"""XGBoost on a GPU through its C API: rows go to the device, margins come back; the link is applied here."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.runtimes.link import XGBoostLink
+from infra.runtimes.matrix import by_output, check_matrix
+from infra.runtimes.port import Matrix, Scores
+from infra.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
+from skewless.errors import PackageError
+
+
+def is_built_in() -> bool:
+    """Say whether the installed XGBoost can use a GPU (``xgboost``, not ``xgboost-cpu``), and cupy is there."""
+    from importlib.util import find_spec  # noqa: PLC0415 - asked once, where a GPU is there
+
+    if find_spec("cupy") is None:
+        return False
+    library = load_library().handle
+    said = ctypes.c_char_p()
+    library.XGBuildInfo(ctypes.byref(said))
+    return bool(json.loads(said.value or b"{}").get("USE_CUDA"))
+
+
+class XGBoostCudaRuntime(XGBoostRuntime):
+    """An XGBoost model on a GPU; see Runtime for the contract.
+
+    XGBoost adds the trees to each other there and then to the base, on the CPU each to the base, so margins may be
+    off by a rounding of float32.
+
+    Args:
+        model: JSON of the model.
+        name: what errors call it.
+
+    Raises:
+        PackageError: cupy or XGBoost is missing, or there is no device.
+    """
+
+    def __init__(self, model: bytes, name: str) -> None:
+        super().__init__(model, name)
+        try:
+            import cupy  # noqa: PLC0415 - the extra `gpu` brings it
+
+            cupy.cuda.runtime.getDeviceCount()
+        except Exception as error:  # whatever the driver makes of it
+            self.close()
+            raise PackageError(name, f"cannot be opened on a GPU: {error}", fix="see `skewless doctor`") from error
+        self._cupy: Any = cupy
+        self._link = XGBoostLink(model, name)
+        predict = self._library.handle.XGBoosterPredictFromCudaArray
+        predict.argtypes = self._library.handle.XGBoosterPredictFromDense.argtypes
+        self._call("XGBoosterSetParam", self._booster, b"device", b"cuda")
+
+    @classmethod
+    def from_file(cls, path: Path) -> XGBoostCudaRuntime:
+        """Load a model file."""
+        return cls(path.read_bytes(), f"model file {path.name!r}")
+
+    @property
+    def runtime_id(self) -> str:
+        """Name library, way of calling and version."""
+        return f"xgboost-cuda-{self._library.version}"
+
+    def margin(self, matrix: Matrix) -> Scores:
+        """Return the margins that XGBoost computes on the device."""
+        rows = check_matrix(matrix, self._n_features)
+        self._require_open()
+        if rows == 0:
+            return by_output(np.empty(0), 0, self._n_outputs)
+        given = self._cupy.asarray(matrix)
+        interface = json.dumps(given.__cuda_array_interface__).encode()
+        with self._cells() as cells:
+            self._call("XGBoosterPredictFromCudaArray", self._booster, interface, MARGIN, cells.proxy, *cells.answer)
+            found = np.empty(rows * self._n_outputs, dtype=np.float32)
+            runtime = self._cupy.cuda.runtime
+            runtime.deviceSynchronize()
+            runtime.memcpy(found.ctypes.data, cells.result, found.nbytes, runtime.memcpyDeviceToHost)
+        return by_output(found.astype(np.float64), rows, self._n_outputs)
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Return predictions, by the link of XGBoost on the CPU."""
+        return self._link.scores(self.margin(matrix))
+
+    def close(self) -> None:
+        """Free the model."""
+        super().close()
+        if hasattr(self, "_link"):
+            self._link.close()
