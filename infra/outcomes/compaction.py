@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from infra.outcomes.schema import SCHEMA
 from infra.outcomes.writer import FOLDER, store
 
 _FEWEST = 2
+_TIME_DIGITS = 20
 _MOST_ROWS = 1_000_000
 
 
@@ -43,7 +45,8 @@ def _groups(folder: Path) -> list[list[Path]]:
 
 def _merge(paths: list[Path]) -> int:
     first = paths[0]
-    merged = first.with_name(f"{first.stem}-to-{paths[-1].stem[:20]}.parquet")
+    # A name of its own, as long as any: a merged file is merged again, night after night.
+    merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _distinct(pa.concat_tables(tables)))
     for path in paths:

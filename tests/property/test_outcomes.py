@@ -136,3 +136,15 @@ def test_files_are_merged_up_to_a_size(
     assert compact(tmp_path) == 2
     assert len(list((tmp_path / FOLDER).glob("*.parquet"))) == 3
     assert OutcomeLog(tmp_path, connection).counts(NEVER).rows == 10
+
+
+def test_a_name_does_not_grow_with_the_nights(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    said = [Outcome(prediction_id="a", label=1.0, known_at=1)]
+    first = OutcomeWriter(tmp_path).append(said, received_at=1, source="test")
+    for night in range(2, 15):
+        OutcomeWriter(tmp_path).append(said, received_at=night, source="test")
+        assert compact(tmp_path) == 1
+    (path,) = (tmp_path / FOLDER).glob("*.parquet")
+    assert path.name.startswith(first.name[:20])
+    assert len(path.name) < 60
+    assert OutcomeLog(tmp_path, connection).counts(NEVER).rows == 14
