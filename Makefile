@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CLIENTS ?= $(VENV)-clients
+NVFOREST ?= $(VENV)-nvforest
 WORKERS ?= 2
 ARGS ?=
 ONLY ?=
@@ -18,6 +19,7 @@ COMPILE := uv pip compile --universal --python-version 3.11 --no-emit-index-url 
 USER_STAMP := $(VENV)/.requirements.stamp
 DEV_STAMP := $(VENV)/.requirements-dev.stamp
 CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
+NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 # What the foreign clients ask for and never import here.
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist httptools multidict \
 	pillow propcache pyasn1 pycparser pyjwt python-dotenv uvloop websockets yarl
@@ -42,7 +44,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo test lint types layers tests coverage soak bench lock format clean setup setup-dev setup-clients python
+.PHONY: help demo test lint types layers tests coverage soak bench lock format clean setup setup-dev setup-clients setup-nvforest gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,7 +67,7 @@ layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
 
 # The table of uncovered lines is `make coverage`: the closing line of pytest stays in sight.
-tests: setup-dev setup-clients  ## pytest alone; ARGS="-k rows" narrows it
+tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -77,6 +79,9 @@ coverage: setup-dev  ## what the last tests did not reach
 soak: setup-dev  ## kills at every durable step, load, long property runs
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
+
+gpu: setup-dev  ## tests that need a GPU; the extra `gpu` must be installed in the environment
+	$(BIN)/pytest -m gpu --timeout 600 $(ARGS)
 
 bench: setup-dev  ## comparisons; ONLY=name runs one
 	$(PY) -m benchmarks $(ONLY)
@@ -90,15 +95,17 @@ lock:  ## pin all requirements again (needs uv)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report -o requirements.txt
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
+	$(COMPILE) --no-deps tests/nvforest/requirements.in -o tests/nvforest/requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) $(CLIENTS) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 setup: python $(USER_STAMP)
 setup-dev: python $(DEV_STAMP)
 setup-clients: python $(CLIENTS_STAMP)
+setup-nvforest: python $(NVFOREST_STAMP)
 
 python:
 	@$(PYTHON) -c "$$CHECK" "$(PYTHON)" "$(VENV)" "$(firstword $(MAKECMDGOALS) help)"
@@ -125,4 +132,11 @@ $(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/pip
 	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
+	@touch $@
+
+# A second runtime for the tests, in a folder that only the processes that use it look into.
+$(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/pip
+	@echo "installing nvForest for the tests into $(NVFOREST) (half a minute, 0.4 GB)"
+	@rm -rf $(NVFOREST)
+	@$(PIP) install --no-compile --no-deps --require-hashes --target $(NVFOREST) -r $<
 	@touch $@
