@@ -80,6 +80,12 @@ def test_a_bad_challenger_is_rolled_back_by_a_guardrail(facts: Facts) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_no_job_failed_and_housekeeping_ran_every_day(facts: Facts) -> None:
+    assert [name for name in facts["runs"] if name.endswith((" failed", " lost"))] == []
+    assert facts["runs"]["housekeeping done"] == DAYS
+
+
+@pytest.mark.timeout(900)
 def test_every_answer_of_every_version_is_proven(facts: Facts) -> None:
     assert facts["different_bits"] == 0
     # Answers of shadows are in the log besides.
