@@ -17,11 +17,18 @@ from skewless.errors import PackageError
 
 
 def is_built_in() -> bool:
-    """Say whether the installed XGBoost can use a GPU (``xgboost``, not ``xgboost-cpu``), and cupy is there."""
+    """Say whether the installed XGBoost can score on a GPU: it is built with CUDA, and cupy is there."""
     from importlib.util import find_spec  # noqa: PLC0415 - asked once, where a GPU is there
 
-    if find_spec("cupy") is None:
-        return False
+    return find_spec("cupy") is not None and has_cuda()
+
+
+def has_cuda() -> bool:
+    """Say whether the installed XGBoost is built with CUDA (``xgboost`` on Linux, not ``xgboost-cpu``).
+
+    Raises:
+        PackageError: XGBoost is not installed.
+    """
     library = load_library().handle
     said = ctypes.c_char_p()
     library.XGBuildInfo(ctypes.byref(said))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import structlog
 import xgboost as xgb
 
+from infra.runtimes import cuda, xgboost_cuda
 from infra.runtimes.port import Matrix, Scores
 from skewless.errors import DefinitionError
 from skewless.spec import ModelSpec
@@ -18,6 +19,8 @@ from training.trainers.queries import Queries
 from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
 Learning = dict[str, list[float]]
+Device = Literal["cpu", "cuda"]
+_log = structlog.get_logger()
 
 _OBJECTIVE = {
     "binary": "binary:logistic",
@@ -27,35 +30,57 @@ _OBJECTIVE = {
 }
 
 
-@dataclass(frozen=True)
 class XGBoostTrainer:
     """A Trainer over XGBoost's ``hist``; category codes are given to it as categories.
+
+    Where there is a GPU that XGBoost is built for, and the spec's ``device`` allows it, the trees grow there. Whatever
+    goes wrong there, for example too little memory, the CPU trains instead, and this trainer asks the GPU no more.
 
     Args:
         threads: cores to train with.
     """
 
-    threads: int = 1
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._gpu_failed = False
 
     def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
-        """Train a model; see Trainer. An infinite feature value is refused by XGBoost."""
+        """Train a model; see Trainer. An infinite feature value is refused by XGBoost.
+
+        The library's own margins and scores are those of the CPU, wherever the trees grew.
+        """
         check_labels(rows, spec)
         given = parameters(spec, validation)
+        if "device" in given.values:
+            raise DefinitionError(
+                f"model {spec.name!r} params", "has a field of its own", value="device", fix="set ModelSpec.device"
+            )
+        problem: str | None = None
+        if spec.device != "cpu" and not self._gpu_failed and can_use_gpu():
+            try:
+                booster, learning = self._boost(rows, spec, validation, given, "cuda")
+                return _trained(self._on_cpu(booster), rows.feature_names, learning, "cuda")
+            except xgb.core.XGBoostError as error:
+                problem = _first_line(error)
         try:
-            booster, learning = self._boost(rows, spec, validation, given)
+            booster, learning = self._boost(rows, spec, validation, given, "cpu")
         except xgb.core.XGBoostError as error:
-            message = str(error).splitlines()[0]
-            raise DefinitionError(f"model {spec.name!r}", f"XGBoost says: {message}", fix="check its params") from error
-        return _trained(booster, rows.feature_names, learning)
+            raise DefinitionError(
+                f"model {spec.name!r}", f"XGBoost says: {_first_line(error)}", fix="check its params"
+            ) from error
+        if problem is not None:  # said only now: parameters that are wrong anywhere are no failure of the GPU
+            self._gpu_failed = True
+            _log.warning("gpu_training_failed", model=spec.name, reason=problem, trained_on="cpu")
+        return _trained(booster, rows.feature_names, learning, "cpu")
 
     def _boost(
-        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters
+        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters, device: Device
     ) -> tuple[xgb.Booster, Learning]:
         train = self._matrix(rows, spec)
         watched = [] if validation is None else [(self._matrix(validation, spec), "validation")]
         seen: dict[str, Learning] = {}
         booster = xgb.train(
-            self._options(spec, given),
+            self._options(spec, given, device),
             train,
             spec.rounds,
             evals=watched,
@@ -66,16 +91,21 @@ class XGBoostTrainer:
         kept = booster[: booster.best_iteration + 1] if given.early_stopping else booster
         return kept, seen.get("validation", {})
 
-    def _options(self, spec: ModelSpec, given: Parameters) -> dict[str, Any]:
+    def _options(self, spec: ModelSpec, given: Parameters, device: Device) -> dict[str, Any]:
         return {
             "objective": _OBJECTIVE[spec.task],
             **given.values,
             **({"num_class": len(spec.classes)} if spec.classes else {}),
             "tree_method": "hist",
+            "device": device,
             "seed": spec.seed,
-            "nthread": self.threads,
+            "nthread": self._threads,
             "verbosity": 0,
         }
+
+    def _on_cpu(self, booster: xgb.Booster) -> xgb.Booster:
+        """Return the model read back from its bytes: nothing of it stays on the device."""
+        return xgb.Booster({"device": "cpu", "nthread": self._threads, "verbosity": 0}, model_file=_bytes(booster))
 
     def _matrix(self, rows: TrainingSet, spec: ModelSpec) -> xgb.DMatrix:
         queries = Queries.of(rows) if spec.task == "ranking" else None
@@ -88,16 +118,29 @@ class XGBoostTrainer:
             qid=given.groups if queries else None,
             feature_types=types if rows.categorical else None,
             enable_categorical=bool(rows.categorical),
-            nthread=self.threads,
+            nthread=self._threads,
         )
 
 
-def _trained(booster: xgb.Booster, names: tuple[str, ...], learning: Learning) -> TrainedModel:
-    model = bytes(booster.save_raw("json"))
+def can_use_gpu() -> bool:
+    """Say whether XGBoost can train on a GPU here: it is built with CUDA, and the driver shows a device."""
+    return cuda.driver().problem is None and xgboost_cuda.has_cuda()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _bytes(booster: xgb.Booster) -> bytearray:
+    return bytearray(booster.save_raw("json"))
+
+
+def _trained(booster: xgb.Booster, names: tuple[str, ...], learning: Learning, device: Device) -> TrainedModel:
+    model = bytes(_bytes(booster))
     gains, splits = (booster.get_score(importance_type=kind) for kind in ("total_gain", "weight"))
     return TrainedModel(
         algorithm="xgboost",
-        library=f"xgboost {xgb.__version__}",
+        library=f"xgboost {xgb.__version__}{' (cuda)' if device == 'cuda' else ''}",
         model=model,
         file_name="model.json",
         rounds=booster.num_boosted_rounds(),
