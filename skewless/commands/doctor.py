@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +19,13 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def doctor(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Check Python, packages, Redis, disk, memory, port and plan; exit 1 if something must be fixed."""
+    """Check Python, packages, GPU, Redis, disk, memory, port, plan, models; exit 1 if something must be fixed."""
     with answering(as_json=as_json) as output:
         from skewless.commands.checkup.examination import examine
 
         findings = examine(repo)
         ok = all(finding.verdict != "fail" for finding in findings)
-        body = {"ok": ok, "checks": [asdict(finding) for finding in findings]}
+        body = {"ok": ok, "checks": [finding.as_dict() for finding in findings]}
         output.answer(body, *(_line(finding) for finding in findings))
         if not ok:
             raise typer.Exit(1)

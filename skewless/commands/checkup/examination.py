@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from skewless.commands.checkup.finding import Finding, from_error
-from skewless.commands.checkup.machine import check_disk, check_gpu, check_memory, check_port, machine_memory
+from skewless.commands.checkup.gpu import check_gpu, check_gpu_packages
+from skewless.commands.checkup.machine import check_disk, check_memory, check_port, machine_memory
 from skewless.commands.checkup.project import check_plan
 from skewless.commands.checkup.python import check_packages, check_python, check_runtimes
+from skewless.commands.checkup.scoring import check_scoring
 from skewless.commands.checkup.store import check_store
 from skewless.commands.checkup.windows import check_windows
 from skewless.commands.inventory import running_server
@@ -21,7 +23,7 @@ def examine(repo: Path) -> list[Finding]:
     findings = [check_python(), *check_packages()]
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
         return findings
-    findings += [*check_runtimes(), check_gpu()]
+    findings += [*check_runtimes(), check_gpu(), *check_gpu_packages()]
     from skewless.settings import load_settings
 
     repo = repo.resolve()
@@ -39,4 +41,5 @@ def examine(repo: Path) -> list[Finding]:
         check_port(settings.host, settings.port, server["url"] if server else None),
         check_plan(repo, state),
         *check_windows(state, settings.redis_url, settings.clock),
+        *check_scoring(state, settings.second_runtime),
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from skewless.errors import SkewlessError
 
@@ -17,22 +18,31 @@ class Finding:
     Args:
         verdict: ``fail`` where a verb would not work, ``warn`` where it may not.
         fix: what to do; None where there is nothing to do.
+        facts: the same as plain values, where there is more than a sentence to say.
     """
 
     name: str
     verdict: Verdict
     detail: str
     fix: str | None = None
+    facts: Sequence[Mapping[str, Any]] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values; ``facts`` where there are some."""
+        values = asdict(self)
+        if not self.facts:
+            del values["facts"]
+        return values
 
 
-def good(name: str, detail: str) -> Finding:
+def good(name: str, detail: str, facts: Sequence[Mapping[str, Any]] = ()) -> Finding:
     """Return a finding that asks for nothing."""
-    return Finding(name=name, verdict="ok", detail=detail)
+    return Finding(name=name, verdict="ok", detail=detail, facts=facts)
 
 
-def doubt(name: str, detail: str, fix: str) -> Finding:
+def doubt(name: str, detail: str, fix: str, facts: Sequence[Mapping[str, Any]] = ()) -> Finding:
     """Return a finding that may matter."""
-    return Finding(name=name, verdict="warn", detail=detail, fix=fix)
+    return Finding(name=name, verdict="warn", detail=detail, fix=fix, facts=facts)
 
 
 def bad(name: str, detail: str, fix: str) -> Finding:

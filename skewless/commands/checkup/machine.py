@@ -1,4 +1,4 @@
-"""The machine: memory, GPU, port, disk."""
+"""The machine: memory, port, disk."""
 
 from __future__ import annotations
 
@@ -57,13 +57,6 @@ def machine_memory() -> int:
         return min(whole, int(_CGROUP.read_text()))
     except (OSError, ValueError):  # no such file outside Linux; "max" where there is no limit
         return whole
-
-
-def check_gpu() -> Finding:
-    """Say whether there is a GPU; none is no problem."""
-    if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi"):
-        return good("gpu", "present; models are scored on the CPU unless a runtime for it is installed")
-    return good("gpu", "none: the CPU will be used")
 
 
 def check_port(host: str, port: int, own_url: str | None) -> Finding:
