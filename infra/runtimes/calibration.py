@@ -91,7 +91,7 @@ def _median_s(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> f
     runtime.score(matrix)
     began = clock()
     taken: list[float] = []
-    while len(taken) < _TRIES and clock() - began < _SIZE_SECONDS:
+    while not taken or (len(taken) < _TRIES and clock() - began < _SIZE_SECONDS):
         start = clock()
         runtime.score(matrix)
         taken.append(clock() - start)

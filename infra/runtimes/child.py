@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from infra.runtimes.port import Matrix, Scores
 from skewless.errors import PackageError, RequestError
 
 _START_SECONDS = 120.0  # to import it all and to wake a GPU up
+_END_SECONDS = 0.1  # that the end of a child is waited for
+_MANY_ROWS = 4_096
 _ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +35,8 @@ class ChildRuntime:
         algorithm: the library that trained the model: ``lightgbm`` or ``xgboost``.
         path: of its model file.
         place: where the trees are walked.
-        answer_s: seconds that an answer may take; then the child is taken for lost.
+        answer_s: seconds that an answer for up to 4,096 rows may take, for more rows more in proportion; then the
+            child is taken for lost.
         environment: variables that it gets besides.
 
     Raises:
@@ -51,23 +55,18 @@ class ChildRuntime:
         self._name = f"model file {path.name!r}"
         self.answer_s = answer_s
         self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._seen: mmap.mmap | None = None
         self._memory = os.memfd_create("skewless")
-        os.ftruncate(self._memory, mmap.PAGESIZE)
-        self._seen = mmap.mmap(self._memory, mmap.PAGESIZE)
         self._connection, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "infra.runtimes.child_main"]
-        with theirs:
-            shared = (theirs.fileno(), self._memory)
-            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(  # noqa: S603 - our own program
-                [*command, *map(str, shared), algorithm, str(path.resolve()), place],
-                pass_fds=shared,
-                env=_environment(environment or {}),
-                stdin=subprocess.DEVNULL,
-            )
         try:
+            with theirs:
+                self._seen = self._resized(mmap.PAGESIZE)
+                arguments = (algorithm, str(path.resolve()), place)
+                self._process = _start((theirs.fileno(), self._memory), arguments, environment or {})
             self._connection.settimeout(_START_SECONDS)
             ready = self._reply()
-        except LostError as error:
+        except (LostError, OSError) as error:
             self.close()
             raise PackageError(self._name, f"cannot be opened by nvForest: {error}", fix="see the log") from error
         sizes: tuple[int, int] = READY.unpack(ready[: READY.size])
@@ -112,13 +111,20 @@ class ChildRuntime:
         raise RequestError(self._name, "has no contributions on nvForest", fix="ask the library's own runtime")
 
     def close(self) -> None:
-        """End the child; a second call does nothing."""
+        """End the child, once it has answered; a second call does nothing."""
+        with self._turn:
+            self._end()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
-            self._connection.close()
-            process.kill()
-            process.wait()
+        self._connection.close()
+        if self._memory >= 0:
             os.close(self._memory)
+            self._memory = -1
+            self._seen = None
+        if process is not None:
+            process.kill()
+            _bury(process)
 
     def _ask(self, matrix: Matrix, wanted: Wanted) -> Scores:
         rows = check_matrix(matrix, self._n_features)
@@ -130,17 +136,15 @@ class ChildRuntime:
             try:
                 return self._answer(matrix, rows, wanted)
             except LostError:
-                self.close()
+                self._end()
                 raise
 
     def _answer(self, matrix: Matrix, rows: int, wanted: Wanted) -> Scores:
         needed = needed_bytes(rows, self._n_features, self._n_outputs)
-        if len(self._seen) < needed:
-            size = 1 << (needed - 1).bit_length()
-            os.ftruncate(self._memory, size)
-            self._seen = mmap.mmap(self._memory, size)
+        if self._seen is None or len(self._seen) < needed:
+            self._seen = self._resized(1 << (needed - 1).bit_length())
         question(self._seen, rows, self._n_features)[:] = matrix
-        self._connection.settimeout(self.answer_s)
+        self._connection.settimeout(self.answer_s * max(1.0, rows / _MANY_ROWS))
         try:
             self._connection.sendall(ASK.pack(wanted, rows, len(self._seen)))
         except OSError as error:
@@ -149,12 +153,33 @@ class ChildRuntime:
         found = answer(self._seen, rows, self._n_features, self._n_outputs).copy()
         return by_output(found, rows, self._n_outputs)
 
+    def _resized(self, size: int) -> mmap.mmap:
+        os.ftruncate(self._memory, size)
+        return mmap.mmap(self._memory, size)
+
     def _reply(self) -> bytes:
         failed, length = REPLY.unpack(receive(self._connection, REPLY.size))
         said = receive(self._connection, length)
         if failed:
             raise LostError(said.decode(errors="replace"))
         return said
+
+
+def _start(shared: tuple[int, int], arguments: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    # -P: what lies in the working directory is not taken for a module.
+    command = [sys.executable, "-P", "-m", "infra.runtimes.child_main", *map(str, shared), *arguments]
+    return subprocess.Popen(  # noqa: S603 - our own program
+        command, pass_fds=shared, env=_environment(more), stdin=subprocess.DEVNULL
+    )
+
+
+def _bury(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a killed process; a driver can hold it up, and then nobody else waits for it."""
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        with suppress(RuntimeError):  # the interpreter itself is ending
+            threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
@@ -18,7 +20,10 @@ from infra.runtimes.nvforest import NvForestRuntime, Place
 def main(arguments: list[str]) -> int:
     """Serve; the exit code is 1 where the model cannot be opened."""
     descriptor, memory, algorithm, path, place = arguments
-    with socket.socket(fileno=int(descriptor)) as connection:
+    # Both also reach the other side, which may still have requests to answer; this one ends with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(descriptor)) as connection, suppress(BrokenPipeError, ConnectionResetError):
         try:
             runtime = NvForestRuntime(algorithm, Path(path), _place(place))
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it

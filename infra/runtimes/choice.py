@@ -114,7 +114,8 @@ def choose(
 
 def _chosen(everyone: Sequence[_Certified], refused: Sequence[Tried], *, large: bool) -> Choice:
     plan = _plan(everyone[0], everyone[1:], large=large)
-    tried = [*(_tried(each, at, plan) for at, each in enumerate(everyone)), *refused]
+    own = everyone[0]
+    tried = [*(_tried(each, at, plan, exact=_is_exact(each, own)) for at, each in enumerate(everyone)), *refused]
     _log.info("runtimes_measured", runtimes=[item.as_dict() for item in tried])
     used = {step.at for step in plan}
     for at, each in enumerate(everyone[1:], 1):
@@ -122,27 +123,28 @@ def _chosen(everyone: Sequence[_Certified], refused: Sequence[Tried], *, large: 
             each.member.close()
     members = {at: everyone[at].member for at in sorted(used - {0})}
     places = {at: place for place, at in enumerate([0, *members])}
-    own = everyone[0]
     if not members:
         return Choice(runtime=own.member.runtime, certificate=own.certificate, tried=tuple(tried))
     moved = [Step(rows=step.rows, at=places[step.at]) for step in plan]
-    first = everyone[plan[0].at] if len(plan) == 1 else own
     runtime = SharedRuntime(own.member, list(members.values()), moved)
-    return Choice(runtime=runtime, certificate=first.certificate, tried=tuple(tried))
+    certificates = [*(everyone[at].certificate for at in members), own.certificate]
+    weakest = next((found for found in certificates if not found.bit_equal), own.certificate)
+    return Choice(runtime=runtime, certificate=weakest, tried=tuple(tried))
 
 
 def _certified(candidate: Candidate, reference: Reference, tolerance: float) -> _Certified:
     if candidate.open is None:
         raise PackageError(f"runtime {candidate.name!r}", str(candidate.problem), fix="the CPU answers meanwhile")
-    runtime = candidate.open()
+    runtime: Runtime | None = None
     try:
+        runtime = candidate.open()
         certificate = certify(runtime, reference, tolerance=tolerance)
         calibration = calibrate(runtime, reference.rows)
-    except PackageError:
-        runtime.close()
-        raise
-    except Exception as error:
-        runtime.close()
+    except Exception as error:  # no process, no memory, a device that is lost: only this runtime is refused for it
+        if runtime is not None:
+            runtime.close()
+        if isinstance(error, PackageError):
+            raise
         raise PackageError(
             f"runtime {candidate.name!r}", f"failed when it was tried: {error}", fix="the CPU answers meanwhile"
         ) from error
@@ -153,18 +155,23 @@ def _certified(candidate: Candidate, reference: Reference, tolerance: float) -> 
 
 
 def _opened_again(candidate: Candidate, reference: Reference, tolerance: float, before: Certificate) -> Runtime:
-    """Return a runtime that was lost, certified as it was before: what shared the batches must still be bit-equal."""
+    """Return a runtime that was lost, certified as it was before: what shared the batches must still be bit-equal.
+
+    The log names what answers once per load, so it must still be the same version too.
+    """
     found = _certified(candidate, reference, tolerance)
-    if before.bit_equal and not found.certificate.bit_equal:
+    same = found.certificate.runtime_id == before.runtime_id
+    if not same or (before.bit_equal and not found.certificate.bit_equal):
         found.member.close()
-        raise PackageError(f"runtime {candidate.name!r}", "came back with other bits", fix="load the model again")
+        problem = "came back with other bits" if same else f"came back as {found.certificate.runtime_id!r}"
+        raise PackageError(f"runtime {candidate.name!r}", problem, fix="load the model again")
     return found.member.runtime
 
 
 def _plan(mine: _Certified, others: Sequence[_Certified], *, large: bool) -> tuple[Step, ...]:
     """Return which of ``(mine, *others)`` a batch goes to: bit-equal ones by size, or a tolerant one every time."""
     everyone = [mine, *others]
-    exact = [at for at, each in enumerate(everyone) if each.certificate.bit_equal or each is mine]
+    exact = [at for at, each in enumerate(everyone) if each is mine or _is_exact(each, mine)]
     found = steps([everyone[at].member.calibration for at in exact])
     shared = tuple(Step(rows=step.rows, at=exact[step.at]) for step in found)
     judged = SIZES[-1:] if large else SIZES
@@ -176,13 +183,18 @@ def _plan(mine: _Certified, others: Sequence[_Certified], *, large: bool) -> tup
     return shared
 
 
+def _is_exact(each: _Certified, mine: _Certified) -> bool:
+    """Say whether it and the library's runtime give the same bits: both have those of the library that trained."""
+    return each.certificate.bit_equal and mine.certificate.bit_equal
+
+
 def _at(plan: Sequence[Step], rows: int) -> int:
     return [step.at for step in plan if step.rows <= rows][-1]
 
 
-def _tried(each: _Certified, at: int, plan: Sequence[Step]) -> Tried:
+def _tried(each: _Certified, at: int, plan: Sequence[Step], *, exact: bool) -> Tried:
     rows = [step.rows for step in plan if step.at == at]
-    used: Role = "shared" if each.certificate.bit_equal else "chosen"
+    used: Role = "shared" if exact else "chosen"
     return Tried(
         runtime=each.member.runtime_id,
         role="own" if at == 0 else used if rows else "slower",

@@ -54,8 +54,13 @@ class NvForestRuntime:
         base = self._link.base if isinstance(self._link, XGBoostLink) else np.zeros(trees.n_outputs)
         self._sum = OrderedSum(trees.output_of, base)
         self._place: Place = place
+        self._forest: Any = None
         self._n_features, self._n_outputs, self._n_trees = trees.n_features, trees.n_outputs, len(trees.output_of)
-        self._forest, self._version = _open(algorithm, path, place, self._name)
+        try:
+            self._forest, self._version = _open(algorithm, path, place, self._name)
+        except PackageError:
+            self.close()
+            raise
 
     @property
     def runtime_id(self) -> str:

@@ -64,6 +64,7 @@ class OrderedSum:
             starts = np.cumsum([0, *map(len, self._trees)], dtype=np.int32)
             self._kernel = cupy.RawKernel(source, "ordered_sum", options=("--fmad=false",))
             self._given = tuple(map(cupy.asarray, (np.concatenate(self._trees).astype(np.int32), starts, self._base)))
+        leaves = cupy.ascontiguousarray(leaves, dtype=self._base.dtype)
         n, n_outputs = len(leaves), len(self._base)
         sums = cupy.empty((n, n_outputs), dtype=self._base.dtype)
         blocks = max(1, -(-n * n_outputs // _THREADS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from bisect import bisect_right
@@ -13,78 +14,126 @@ from infra.runtimes.calibration import Calibration, Step
 from infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.errors import RequestError
 
-_REST_SECONDS = 30.0
 _MOST_FAILURES = 3  # in a row, after which a runtime is not tried again until the model is loaded anew
 _log = structlog.get_logger()
 
 
 class Member:
-    """A certified runtime of a model.
+    """A certified runtime of a model. May be used from several threads at once.
 
     Args:
         runtime: what scores.
         calibration: how long it takes.
         reopen: opens and certifies it anew, where a runtime that failed once does not come back by itself.
+        clock: seconds, of any origin.
 
     Attributes:
         batches: how many it answered.
         rows: in how many rows.
         failures: how many batches it failed on, which the library answered.
+        rest_s: seconds for which it is not asked once it failed.
     """
 
-    def __init__(self, runtime: Runtime, calibration: Calibration, reopen: Callable[[], Runtime] | None = None) -> None:
+    rest_s = 30.0
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        calibration: Calibration,
+        reopen: Callable[[], Runtime] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.runtime = runtime
         self.runtime_id = runtime.runtime_id
         self.calibration = calibration
         self.batches = self.rows = self.failures = 0
         self._reopen = reopen
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._in_a_row = 0
-        self._back_at: float | None = 0.0
-        self._closed = False
+        self._back_at = -math.inf
 
     @property
     def is_ready(self) -> bool:
         """Say whether it may be asked."""
-        return self._back_at is not None and (self._back_at == 0.0 or time.monotonic() >= self._back_at)
+        return self._clock() >= self._back_at
 
     def score(self, matrix: Matrix) -> Scores:
         """Return its scores."""
         scores = self.runtime.score(matrix)
-        self.batches += 1
-        self.rows += len(matrix)
-        self._in_a_row, self._back_at = 0, 0.0
+        with self._lock:
+            self.batches += 1
+            self.rows += len(matrix)
+            if self.is_ready:
+                self._in_a_row = 0
         return scores
 
-    def fail(self, error: Exception, *, rest_s: float = _REST_SECONDS) -> None:
-        """Put it aside for a while, or for good; what was not told before is logged."""
-        self.failures += 1
-        self._in_a_row += 1
-        last = self._in_a_row >= _MOST_FAILURES
-        self._back_at = None if last or self._reopen else time.monotonic() + rest_s
-        if self._in_a_row == 1 or last:
-            until = "the model is loaded again" if last else f"{rest_s:g} s are over"
-            _log.error("runtime_failed", runtime=self.runtime_id, error=str(error), not_used_until=until)
-        if self._reopen is not None and not last:
-            threading.Thread(target=self._come_back, args=(rest_s,), name="runtime-reopen", daemon=True).start()
+    def try_score(self, matrix: Matrix) -> Scores | None:
+        """Return its scores; None: it failed, and is put aside for a while, or for good.
+
+        Raises:
+            RequestError: of the matrix, which no runtime would take.
+        """
+        runtime = self.runtime
+        try:
+            return self.score(matrix)
+        except RequestError:
+            raise
+        except Exception as error:  # noqa: BLE001 - out of memory, device lost: no request is lost for it
+            with self._lock:
+                self.failures += 1
+                # Where several calls fail at once, the first is enough.
+                if runtime is self.runtime and self.is_ready:
+                    self._put_aside(error)
+            return None
 
     def close(self) -> None:
         """Free it."""
-        self._closed = True
-        self.runtime.close()
+        with self._lock:
+            self._closed.set()
+            self._back_at = math.inf
+            self.runtime.close()
 
-    def _come_back(self, rest_s: float) -> None:
-        time.sleep(rest_s)
-        if self._closed or self._reopen is None:
+    def _put_aside(self, error: Exception) -> None:
+        self._in_a_row += 1
+        if self._in_a_row >= _MOST_FAILURES:
+            self._give_up(error)
             return
-        try:
-            runtime = self._reopen()
-        except Exception as error:  # noqa: BLE001 - the library goes on answering
-            self.fail(error, rest_s=rest_s)
+        self._back_at = math.inf if self._reopen else self._clock() + self.rest_s
+        if self._in_a_row == 1:
+            self._tell(error, f"{self.rest_s:g} s are over")
+        if self._reopen is not None:
+            threading.Thread(target=self._come_back, args=(self._reopen,), name="runtime-reopen", daemon=True).start()
+
+    def _give_up(self, error: Exception) -> None:
+        self._back_at = math.inf
+        self._tell(error, "the model is loaded again")
+
+    def _tell(self, error: Exception, until: str) -> None:
+        _log.error("runtime_failed", runtime=self.runtime_id, error=str(error), not_used_until=until)
+
+    def _come_back(self, reopen: Callable[[], Runtime]) -> None:
+        while not self._closed.wait(self.rest_s):
+            self.runtime.close()
+            try:
+                runtime = reopen()
+            except Exception as error:  # noqa: BLE001 - the library goes on answering
+                self._in_a_row += 1
+                if self._in_a_row >= _MOST_FAILURES:
+                    self._give_up(error)
+                    return
+                continue
+            self._welcome(runtime)
             return
-        if self._closed:
-            runtime.close()
-            return
-        self.runtime, self._back_at = runtime, 0.0
+
+    def _welcome(self, runtime: Runtime) -> None:
+        with self._lock:
+            if self._closed.is_set():
+                runtime.close()
+                return
+            self.runtime, self._back_at = runtime, -math.inf
         _log.info("runtime_is_back", runtime=self.runtime_id)
 
 
@@ -121,6 +170,10 @@ class SharedRuntime:
         """Return how long so many rows take."""
         return self._member(rows).calibration.expected_s(rows)
 
+    def is_own(self, rows: int) -> bool:
+        """Say whether the library itself scores so many rows: others may keep whoever waits for them waiting."""
+        return self._member(rows) is self._own
+
     def margin(self, matrix: Matrix) -> Scores:
         """Return the library's margins."""
         return self._own.runtime.margin(matrix)
@@ -128,14 +181,8 @@ class SharedRuntime:
     def score(self, matrix: Matrix) -> Scores:
         """Return predictions of the fastest runtime for so many rows; of the library's own if that one fails."""
         member = self._member(len(matrix))
-        if member is not self._own:
-            try:
-                return member.score(matrix)
-            except RequestError:
-                raise
-            except Exception as error:  # noqa: BLE001 - out of memory, device lost: no request is lost for it
-                member.fail(error)
-        return self._own.score(matrix)
+        scores = None if member is self._own else member.try_score(matrix)
+        return self._own.score(matrix) if scores is None else scores
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Return the library's contributions."""

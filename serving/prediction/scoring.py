@@ -40,7 +40,8 @@ class Scoring:
         """Say whether n rows take no longer than others may wait, as far as is known."""
         runtime = model.runtime
         if isinstance(runtime, SharedRuntime):  # what one runtime takes for a row says nothing of another
-            return runtime.expected_s(n) <= _QUICK_S
+            # A device, or the process that uses it, may take until it is given up: the loop waits for none.
+            return runtime.is_own(n) and runtime.expected_s(n) <= _QUICK_S
         return self._row_s.get(model, 0.0) * n <= _QUICK_S
 
     def score(self, model: ServedModel, matrix: Matrix) -> Values:
