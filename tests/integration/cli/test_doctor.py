@@ -1,0 +1,89 @@
+"""What the doctor says of the runtimes that score a project's champions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.runtimes import candidates, nvforest
+from infra.runtimes.candidates import Candidate, Place
+from infra.runtimes.cuda import Driver
+from skewless.commands.checkup.scoring import check_scoring
+from tests.command_line import run
+
+ROOT = Path(__file__).parents[3]
+NVFOREST = Path(f"{sys.prefix}-nvforest")
+MAIN = "from skewless.cli import main; main()"
+ABSENT = Driver(problem="no NVIDIA driver is installed")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is built for Linux alone")
+
+
+def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> None:
+    place = Place(driver=lambda: ABSENT)
+    (finding,) = check_scoring(unasked / ".skewless", "gpu", place)
+    assert (finding.name, finding.verdict) == ("scoring", "ok")
+    assert finding.detail == "each by its own library alone: fraud 000001 (lightgbm)"
+    (same,) = [
+        check for check in run("doctor", "--repo", unasked, "--json").body["checks"] if check["name"] == "scoring"
+    ]
+    assert same == finding.as_dict()
+
+
+def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path) -> None:
+    assert check_scoring(applied / ".skewless", "gpu", Place(driver=lambda: ABSENT)) == []
+    assert check_scoring(tmp_path / "nowhere", "gpu") == []
+
+
+def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = candidates.candidates
+
+    def as_cuda(algorithm: str, _device: str, path: Path, place: Place) -> list[Candidate]:
+        return asked(algorithm, "cuda", path, place)
+
+    monkeypatch.setattr(candidates, "candidates", as_cuda)
+    (finding,) = check_scoring(unasked / ".skewless", "gpu", Place(driver=lambda: ABSENT))
+    assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
+    assert "no NVIDIA driver is installed" in finding.detail
+
+
+def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
+    (model,) = (unasked / ".skewless/packages/fraud/000001").glob("model.*")
+    model.chmod(0o644)
+    model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
+    (finding,) = check_scoring(unasked / ".skewless", "gpu", Place(driver=lambda: ABSENT))
+    assert (finding.name, finding.verdict) == ("scoring fraud", "fail")
+
+
+@on_linux
+def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path) -> None:
+    assert NVFOREST.is_dir(), "make setup-nvforest"
+    environment = {**os.environ, "PYTHONPATH": str(NVFOREST), "SKEWLESS_SECOND_RUNTIME": "cpu"}
+    command = [sys.executable, "-c", MAIN, "doctor", "--repo", str(unasked), "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert "nvforest-cu12" in checks["gpu packages"]["detail"]
+    own, second = checks["scoring fraud"]["facts"]
+    assert (own["role"], own["bit_equal"]) == ("own", True)
+    assert second["runtime"].startswith("nvforest-cpu-")
+    assert second["role"] in {"shared", "slower"}
+    assert (second["bit_equal"], second["largest_difference"]) == (True, 0.0)
+    assert set(second["seconds"]) == {"1", "8", "64", "512", "4096"}
+
+
+@on_linux
+def test_a_second_runtime_that_cannot_be_opened_is_told_why(
+    unasked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvforest, "is_installed", lambda: True)
+    (tmp_path / "nvforest.py").write_text("raise ImportError('libcudart.so.12 is missing')")
+    place = Place(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
+    (finding,) = check_scoring(unasked / ".skewless", "cpu", place)
+    assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
+    assert "nvforest-cpu is refused" in finding.detail
+    assert "libcudart.so.12 is missing" in finding.detail
+    assert [fact["role"] for fact in finding.facts] == ["own", "refused"]
