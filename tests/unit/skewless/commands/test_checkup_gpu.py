@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from infra.runtimes.calibration import Calibration
@@ -12,7 +14,7 @@ from skewless.commands.checkup.gpu import check_gpu_packages, judge_driver, judg
 from skewless.commands.checkup.scoring import judge_tried
 
 H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")
-ALL = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}
+ALL: Mapping[str, str] = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}
 
 
 def tried(runtime: str, role: Role, *, from_rows: int | None = None, reason: str | None = None) -> Tried:
