@@ -31,6 +31,7 @@ class Quality:
         mature: of these, old enough for most labels to have come.
         labelled: of these, with a label.
         unusable: labels left out: they are none that the model knows.
+        units: entities with a usable label, as a rollout draws them; intervals let rows of one vary together.
         metrics: of labelled predictions, see ``evaluate``; None: there are none.
         interval: 95 % interval of the gate's metric; None: too few, or no formula for it.
         estimated: metrics expected of all predictions, see ``estimate``; None: the model gives no probabilities.
@@ -46,6 +47,7 @@ class Quality:
     mature: int
     labelled: int
     unusable: int
+    units: int
     metrics: Metrics | None
     interval: Interval | None
     estimated: Metrics | None
@@ -114,8 +116,8 @@ def _quality(
 ) -> Quality:
     labels, scores = _numbers(rows["label"]), _scores(rows)
     known, usable = ~np.isnan(labels), _usable(labels, scores, spec)
-    values = _numbers(rows["value"])
-    values = values[~np.isnan(values)]
+    units, values = rows["unit"].to_numpy(), _numbers(rows["value"])
+    valued = ~np.isnan(values)
     queries = np.unique(rows["t"].to_numpy(), return_inverse=True)[1].astype(np.int64)  # one request has one time
     found = None
     if usable.any():
@@ -127,12 +129,13 @@ def _quality(
         mature=matured(rows, mature_until_us).num_rows,
         labelled=int(known.sum()),
         unusable=int((known & ~usable).sum()),
+        units=np.unique(units[usable]).size,
         metrics=found,
-        interval=metric_interval(spec.gate.metric, labels[usable], scores[usable]),
+        interval=metric_interval(spec.gate.metric, labels[usable], scores[usable], units[usable]),
         estimated=estimate(scores, spec.task, calibration),
-        valued=values.size,
-        value=float(values.mean()) if values.size else None,
-        value_interval=mean_interval(values),
+        valued=int(valued.sum()),
+        value=float(values[valued].mean()) if valued.any() else None,
+        value_interval=mean_interval(values[valued], units[valued]),
     )
 
 

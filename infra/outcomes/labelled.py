@@ -25,12 +25,14 @@ from skewless.spec import ModelSpec
 
 _MICROSECOND = timedelta(microseconds=1)
 _SAID_OF = ("label", "value", "known_at", "received_at", "batch", "row")
+# What a rollout draws to an arm: the values of its sticky keys, or a whole vector that came without any.
+_UNIT = "hash(CASE WHEN coalesce(source, 'entities') = 'entities' THEN {key} ELSE id END)"
 _ANSWERS = """
     CREATE TEMP TABLE answers AS
     SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
         SELECT
             id, t, version, coalesce(role, 'champion') AS role, policy, score, scores,
-            inputs, coalesce(source, 'entities') = 'entities' AS asked_by_keys
+            inputs, coalesce(source, 'entities') = 'entities' AS asked_by_keys, {unit} AS unit
         FROM (
             SELECT * FROM read_parquet($files, union_by_name = true)
             UNION ALL BY NAME
@@ -81,7 +83,7 @@ _LABELLED = """
             PARTITION BY n ORDER BY far, known_at DESC, received_at DESC, batch DESC, row DESC
         ) = 1
     )
-    SELECT id, t, version, role, policy, score, scores, label, value, known_at
+    SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit
     FROM answers LEFT JOIN best USING (n) ORDER BY n
 """
 
@@ -118,7 +120,8 @@ class LabelledLog:
 
         Returns:
             ``id``, ``t``, ``version``, ``role`` (``champion`` where the log does not say), ``policy``, ``score``,
-            ``scores``, ``label``, ``value`` and ``known_at``, null where there is none; one row a prediction.
+            ``scores``, ``label``, ``value`` and ``known_at``, null where there is none, and ``unit``, equal where a
+            rollout draws rows to one arm; one row a prediction.
 
         Raises:
             StoreError: a file of the log is damaged.
@@ -130,7 +133,7 @@ class LabelledLog:
                 return _EMPTY
             try:
                 times = {"since": since_us, "until": until_us}
-                cursor.execute(_ANSWERS, {"files": files, "model": self.spec.name, **times})
+                cursor.execute(_ANSWERS.format(unit=self._unit()), {"files": files, "model": self.spec.name, **times})
                 self._find_candidates(cursor, (since_us, until_us), known_by_us)
                 return cursor.sql(_LABELLED).to_arrow_table().cast(_EMPTY.schema)
             except duckdb.Error as error:
@@ -203,6 +206,11 @@ class LabelledLog:
         )
         yield [column.name for column in columns], cursor.sql(query).to_arrow_table()
 
+    def _unit(self) -> str:
+        rollout = self.spec.rollout
+        names = (rollout and rollout.sticky) or [column.name for column in self.plan.join_keys]
+        return _UNIT.format(key=_key([(column, _from_json("inputs", column)) for column in self._columns(names)]))
+
     def _columns(self, names: Sequence[str] | None = None) -> list[Column]:
         """Return keys and request fields in order of their names; with names, those among them."""
         known = sorted((*self.plan.join_keys, *self.plan.request), key=lambda column: column.name)
@@ -246,5 +254,6 @@ _EMPTY = pa.schema(
         ("label", pa.float64()),
         ("value", pa.float64()),
         ("known_at", pa.int64()),
+        ("unit", pa.uint64()),
     ]
 ).empty_table()

@@ -77,7 +77,7 @@ def _quality(champion: Quality, challenger: Quality, spec: ModelSpec) -> Compare
     name = spec.gate.metric
     values = [one.metric(name) for one in (champion, challenger)]
     estimates = [_estimate(value, one.interval) for value, one in zip(values, (champion, challenger), strict=True)]
-    few = min(one.labelled - one.unusable for one in (champion, challenger)) < LEAST
+    few = min(one.units for one in (champion, challenger)) < LEAST
     return None if few else _compared(*estimates, lower_is_better=name in LOWER_IS_BETTER)
 
 
@@ -101,18 +101,19 @@ def _estimate(value: float | None, interval: tuple[float, float] | None) -> Esti
 
 
 def _losses(champion: pa.Table, challenger: pa.Table, spec: ModelSpec) -> Losses:
-    before, after = (Moments.of(_of(rows, spec)) for rows in (champion, challenger))
+    before, after = (_moments(rows, spec) for rows in (champion, challenger))
     return Losses(champion=before, challenger=after)
 
 
-def _of(rows: pa.Table, spec: ModelSpec) -> Vector:
+def _moments(rows: pa.Table, spec: ModelSpec) -> Moments:
     known = rows.filter(pc.is_in(rows["label"], _usable(spec))) if spec.task in {"binary", "multiclass"} else rows
     known = known.filter(pc.is_finite(known["label"]))
-    labels = known["label"].to_numpy()
+    labels, scores = known["label"].to_numpy(), known["score"].to_numpy()
     if spec.task == "multiclass":
         lists = known["scores"].to_pylist()
-        return losses(labels, np.array(lists, dtype=np.float64).reshape(len(lists), -1), spec.task)
-    return losses(labels, known["score"].to_numpy(), spec.task)
+        scores = np.array(lists, dtype=np.float64).reshape(len(lists), -1)
+    found = losses(labels, scores, spec.task)
+    return Moments.of(found, known["unit"].to_numpy()[: found.size])
 
 
 def _usable(spec: ModelSpec) -> pa.Array:

@@ -5,7 +5,8 @@ misses the true difference is at most alpha. The bound is the Gaussian mixture o
 as a two-sample asymptotic sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit
 theory and asymptotic confidence sequences", Annals of Statistics 52 (2024), equation 10; the same boundary as the
 mixture SPRT of Johari, Koomen, Pekelis and Walsh, "Always valid inference", Operations Research 70 (2022).
-It is asymptotic: nothing is said before each arm has ``LEAST`` labels.
+It is asymptotic: nothing is said before each arm has ``LEAST`` units. A unit is what was drawn to an arm: labels of one
+entity vary together, so an entity with a hundred labels is no hundred witnesses.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from validation.evaluation.units import Units, unit_sums
+
 Winner = Literal["champion", "challenger"]
 Floats = NDArray[np.float64]
 LEAST = 100
-_BEST_AT = 2_000  # labels at which the sequence is as narrow as it can be made
+_BEST_AT = 2_000  # units at which the sequence is as narrow as it can be made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Number, mean and sum of squared deviations of some losses.
+    """Number of units, mean and sum of squared deviations of some losses.
+
+    With units, a deviation is what all losses of one add to the mean, as its variance is then that of a mean of units.
 
     >>> Moments.of(np.array([1.0, 3.0])).variance
     2.0
@@ -36,11 +41,19 @@ class Moments:
     squares: float = 0.0
 
     @classmethod
-    def of(cls, losses: Floats) -> Self:
-        """Return the moments of losses, shape ``(n,)``."""
+    def of(cls, losses: Floats, units: Units | None = None) -> Self:
+        """Return the moments of losses, shape ``(n,)``.
+
+        Args:
+            units: ``(n,)``, which were drawn to their arm together; None: each by itself.
+        """
         if not losses.size:
             return cls()
         mean = float(losses.mean())
+        if units is not None:
+            sums = unit_sums(losses - mean, units)
+            share = sums * (sums.size / losses.size)
+            return cls(n=int(sums.size), mean=mean, squares=float((share**2).sum()))
         return cls(n=int(losses.size), mean=mean, squares=float(((losses - mean) ** 2).sum()))
 
     @property

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from infra.runtimes.port import Scores, Vector
+from validation.evaluation.units import Units, standard_error
 
 _EPSILON = 1e-15
 _FEWEST = 2
@@ -22,8 +23,12 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(values: Vector) -> Interval | None:
-    """Return the interval of a mean by the central limit theorem; None of fewer than two values.
+def mean_interval(values: Vector, units: Units | None = None) -> Interval | None:
+    """Return the interval of a mean by the central limit theorem; None of fewer than two values, or units.
+
+    Args:
+        values: ``(n,)`` float64.
+        units: which rows vary together; None: each by itself.
 
     >>> low, high = mean_interval(np.array([1.0, 3.0]))
     >>> round(low, 2), round(high, 2)
@@ -31,40 +36,57 @@ def mean_interval(values: Vector) -> Interval | None:
     """
     if values.size < _FEWEST:
         return None
-    return _around(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size))
+    mean = float(values.mean())
+    if units is None:
+        return _around(mean, float(values.std(ddof=1)) / math.sqrt(values.size))
+    error = standard_error((values - mean) / values.size, units)
+    return None if error is None else _around(mean, error)
 
 
-def auc_interval(labels: Vector, scores: Vector) -> Interval | None:
-    """Return the interval of the area under the ROC curve; None with fewer than two rows of a class.
+def auc_interval(labels: Vector, scores: Vector, units: Units | None = None) -> Interval | None:
+    """Return the interval of the area under the ROC curve; None with fewer than two rows of a class, or units.
 
-    Its variance is that of DeLong, DeLong and Clarke-Pearson (1988), by ranks (Sun and Xu, 2014).
+    Its variance is that of DeLong, DeLong and Clarke-Pearson (1988), by ranks (Sun and Xu, 2014); with units that of
+    Obuchowski (1997), whose rows of one unit, positive or not, may vary together.
 
     Args:
         labels: ``(n,)`` float64, 0 or 1.
         scores: ``(n,)`` float64.
+        units: which rows vary together; None: each by itself.
     """
     positive, negative = scores[labels == 1.0], scores[labels != 1.0]
     if min(positive.size, negative.size) < _FEWEST:
         return None
     above = _placements(positive, negative)
     below = 1.0 - _placements(negative, positive)
-    variance = above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size
-    low, high = _around(float(above.mean()), math.sqrt(variance))
+    area = float(above.mean())
+    error: float | None
+    if units is None:
+        error = math.sqrt(above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size)
+    else:
+        influence = np.empty(scores.size)
+        influence[labels == 1.0] = (above - area) / positive.size
+        influence[labels != 1.0] = (below - area) / negative.size
+        error = standard_error(influence, units)
+    if error is None:
+        return None
+    low, high = _around(area, error)
     return Interval(max(low, 0.0), min(high, 1.0))
 
 
-def metric_interval(metric: str, labels: Vector, scores: Scores) -> Interval | None:
+def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | None = None) -> Interval | None:
     """Return the interval of a metric of an evaluation without weights; None where no formula is known for it.
 
     Args:
         metric: ``auc``, or one that is a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.
         labels: ``(n,)`` float64.
         scores: ``(n,)`` float64, or ``(n, k)`` of k classes.
+        units: which rows vary together; None: each by itself.
     """
     if metric == "auc":
-        return auc_interval(labels, scores) if scores.ndim == 1 else None
+        return auc_interval(labels, scores, units) if scores.ndim == 1 else None
     losses = (_LOSSES if scores.ndim == 1 else _CLASS_LOSSES).get(metric)
-    found = None if losses is None else mean_interval(losses(labels, scores))
+    found = None if losses is None else mean_interval(losses(labels, scores), units)
     if found is None or metric != "rmse":
         return found
     return Interval(math.sqrt(max(found.low, 0.0)), math.sqrt(found.high))

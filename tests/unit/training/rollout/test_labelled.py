@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 from skewless.spec import LabelSource, ModelSpec, Split
 from skewless.traffic import TrafficPolicy
 from training.rollout.labelled import Labelled, labelled
+from training.rollout.sequential import look
 
 SPEC = ModelSpec(
     name="m",
@@ -21,7 +23,9 @@ SPEC = ModelSpec(
 POLICY = TrafficPolicy(number=7, phase="canary", champion="000001", challenger="000002", share=0.5)
 
 
-def rows(n: int, version: str, role: str, *, noise: float, policy: int = 7, seed: int = 0) -> pa.Table:
+def rows(
+    n: int, version: str, role: str, *, noise: float, policy: int = 7, seed: int = 0, entities: int | None = None
+) -> pa.Table:
     """Labelled predictions whose scores are the true chances, blurred."""
     chance = np.random.default_rng(seed)
     odds = chance.normal(0.0, 2.0, n)
@@ -36,6 +40,7 @@ def rows(n: int, version: str, role: str, *, noise: float, policy: int = 7, seed
             "score": scores,
             "scores": pa.nulls(n, pa.list_(pa.float64())),
             "label": labels,
+            "unit": np.arange(n, dtype=np.uint64) % (entities or n),
             "value": 10 * labels + (0.0 if version == "000001" else -5.0),
         }
     )
@@ -73,3 +78,12 @@ def test_few_labels_say_nothing() -> None:
     few = compared(rows(99, "000001", "champion", noise=0.0), rows(500, "000002", "challenger", noise=9.0, seed=1))
     assert (few.quality, few.business) == (None, None)
     assert compared(rows(500, "000001", "champion", noise=0.0)) == Labelled()
+
+
+def test_many_rows_of_few_entities_say_no_more_than_the_entities() -> None:
+    champion = rows(3_000, "000001", "champion", noise=0.0, entities=99)
+    found = compared(champion, rows(3_000, "000002", "challenger", noise=0.0, entities=99, seed=1))
+    assert found.quality is None
+    assert found.losses is not None
+    assert (found.losses.champion.n, found.losses.challenger.n) == (99, 99)
+    assert look(found.losses, 0.05).high == math.inf

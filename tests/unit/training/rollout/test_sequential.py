@@ -78,6 +78,36 @@ def test_uneven_arms_are_tested_on_the_variance_of_the_smaller_one() -> None:
     assert false <= ALPHA * 300
 
 
+def test_labels_of_one_entity_are_no_witnesses_of_each_other() -> None:
+    """Each entity has ten labels that share most of their loss, and every look takes in new entities."""
+    chance = np.random.default_rng(13)
+    false = {True: 0, False: 0}
+    for _ in range(200):
+        arms = [_of_entities(chance, 400) for _ in range(2)]
+        units = np.repeat(np.arange(400, dtype=np.uint64), 10)
+        for known in false:
+            for n in range(LEAST * 10, 4_001, 250):
+                given = units[:n] if known else None
+                champion, challenger = (Moments.of(arm[:n], given) for arm in arms)
+                if look(Losses(champion=champion, challenger=challenger), ALPHA).winner:
+                    false[known] += 1
+                    break
+    sys.stdout.write(f"false winners of 200: {false[True]} by entities, {false[False]} by labels\n")
+    assert false[True] <= ALPHA * 200
+    assert false[False] > 3 * ALPHA * 200
+
+
+def _of_entities(chance: np.random.Generator, n: int) -> Floats:
+    return np.repeat(chance.exponential(0.5, n), 10) + chance.normal(0.0, 0.1, 10 * n)
+
+
+def test_without_repeats_units_change_nothing() -> None:
+    losses = np.random.default_rng(2).exponential(size=500)
+    alone, named = Moments.of(losses), Moments.of(losses, np.arange(500, dtype=np.uint64))
+    assert (named.n, named.mean) == (alone.n, alone.mean)
+    assert named.squares == pytest.approx(alone.squares, rel=1e-12)
+
+
 def test_nothing_is_said_of_few_labels() -> None:
     few, many = Moments(n=LEAST - 1, mean=9.0, squares=1.0), Moments(n=5_000, mean=0.1, squares=1.0)
     assert look(Losses(champion=many, challenger=few), ALPHA).winner is None

@@ -56,3 +56,36 @@ def test_too_few_rows_and_unknown_metrics_have_none() -> None:
     assert mean_interval(scores[:1]) is None
     assert metric_interval("precision", labels, scores) is None
     assert metric_interval("brier", labels[:0], scores[:0]) is None
+
+
+def test_intervals_hold_the_truth_where_rows_of_an_entity_vary_together() -> None:
+    rng = np.random.default_rng(8)
+    units = np.repeat(np.arange(60, dtype=np.uint64), 8)
+    truth = float(norm.cdf(1 / (1.0 + 1.0) ** 0.5 / 2**0.5))
+    held = {"mean": 0, "mean by rows": 0, "auc": 0}
+    for _ in range(TRIALS):
+        shared = np.repeat(rng.normal(size=60), 8)
+        values = shared + rng.normal(size=480)
+        labels = (rng.random(480) < 0.4).astype(float)
+        found = {
+            "mean": mean_interval(values, units),
+            "mean by rows": mean_interval(values),
+            "auc": auc_interval(labels, values + labels, units),
+        }
+        for name, each in found.items():
+            assert each is not None
+            held[name] += each.low <= (truth if name == "auc" else 0.0) <= each.high
+    assert held["mean"] / TRIALS == pytest.approx(0.95, abs=2 * SLACK)
+    assert held["auc"] / TRIALS == pytest.approx(0.95, abs=2 * SLACK)
+    assert held["mean by rows"] / TRIALS < 0.75
+
+
+def test_where_each_row_is_alone_units_change_next_to_nothing() -> None:
+    rng = np.random.default_rng(9)
+    labels, scores = (rng.random(400) < 0.4).astype(float), rng.random(400)
+    alone = np.arange(400, dtype=np.uint64)
+    for metric in ("auc", "log_loss", "rmse"):
+        by_rows, by_units = metric_interval(metric, labels, scores), metric_interval(metric, labels, scores, alone)
+        assert by_rows is not None
+        assert by_units == pytest.approx(by_rows, rel=1e-3)
+    assert mean_interval(scores, np.zeros(400, dtype=np.uint64)) is None
