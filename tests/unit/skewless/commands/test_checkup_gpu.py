@@ -66,16 +66,19 @@ def test_packages_for_a_gpu_are_named() -> None:
 
 
 def test_packages_are_missed_only_where_there_is_a_gpu() -> None:
-    (absent,) = judge_packages({}.get, trains=False, needed=False)
+    nothing: Mapping[str, str] = {}
+    (absent,) = judge_packages(nothing.get, trains=False, needed=False)
     assert (absent.verdict, absent.detail, absent.fix) == ("ok", "none is installed", None)
-    (missed,) = judge_packages({"treelite": "4.7.2", "xgboost-cpu": "3.2.0"}.get, trains=False, needed=True)
+    some: Mapping[str, str] = {"treelite": "4.7.2", "xgboost-cpu": "3.2.0"}
+    (missed,) = judge_packages(some.get, trains=False, needed=True)
     assert missed.verdict == "warn"
     assert missed.detail == "treelite 4.7.2; not installed: nvforest, cupy, xgboost with CUDA"
     assert "skewless[gpu]" in (missed.fix or "")
 
 
 def test_two_xgboosts_in_one_environment_are_doubtful() -> None:
-    _, finding = judge_packages({**ALL, "xgboost-cpu": "3.2.0"}.get, trains=True, needed=True)
+    both: Mapping[str, str] = {**ALL, "xgboost-cpu": "3.2.0"}
+    _, finding = judge_packages(both.get, trains=True, needed=True)
     assert (finding.name, finding.verdict) == ("package xgboost", "warn")
     assert "overwrite" in finding.detail
 
