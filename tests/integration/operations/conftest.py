@@ -1,4 +1,4 @@
-"""A trained project, made once; each test works on a copy with an online store of its own."""
+"""A trained project, made once; each test works on a copy with an online store and a clock of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repo = tmp_path_factory.mktemp("trained") / "p"
     make_project(repo)
     return repo
+
+
+@pytest.fixture(autouse=True)
+def clock_of_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a test's copy in verbs as well: what they answer does not depend on the machine's date."""
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{tmp_path}/p/.skewless/clock")
 
 
 @pytest.fixture

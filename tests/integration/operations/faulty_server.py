@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import serving.models.loader
+from infra.runtimes.candidates import Place
 from infra.runtimes.port import Matrix, Runtime, Scores
 from infra.served_model import ServedModel
 from skewless.cli import main
@@ -41,8 +42,8 @@ class FaultyRuntime:
 
 
 def _faulty(load: Callable[..., ServedModel], fault: Path) -> Callable[..., ServedModel]:
-    def faulty(packages: Path, name: str, version: str) -> ServedModel:
-        model = load(packages, name, version)
+    def faulty(packages: Path, name: str, version: str, place: Place | None = None) -> ServedModel:
+        model = load(packages, name, version, place)
         if version == NEW:
             # Not a copy: the runtime is closed with the model that it was opened for.
             object.__setattr__(model, "runtime", FaultyRuntime(model.runtime, fault))

@@ -47,13 +47,6 @@ def server(repo: Path, project: Project) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.fixture
-def clocked(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The project with its clock in verbs as well."""
-    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.repo}/.skewless/clock")
-    return place
-
-
 def kept(project: Project) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = OutcomeLog(project.state, project.connection).standing(NEVER).to_pylist()
     return rows
@@ -127,8 +120,7 @@ def test_what_was_accepted_survives_a_kill(repo: Path, project: Project) -> None
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
-def test_tables_come_in_whole_or_not_at_all(clocked: Place, tmp_path: Path, ending: str) -> None:
-    place = clocked
+def test_tables_come_in_whole_or_not_at_all(place: Place, tmp_path: Path, ending: str) -> None:
     ids = place.predict(ask(3)).ids
     path = tmp_path / f"said.{ending}"
     write(path, {"prediction_id": ids, "label": [1.0, 0.0, 1.0], "value": [1.5, None, 2.0]})
@@ -145,8 +137,7 @@ def test_tables_come_in_whole_or_not_at_all(clocked: Place, tmp_path: Path, endi
     assert rows_kept(place.project) == 3
 
 
-def test_a_table_of_entities(clocked: Place, tmp_path: Path) -> None:
-    place = clocked
+def test_a_table_of_entities(place: Place, tmp_path: Path) -> None:
     rows = ask(3)
     place.predict(rows)
     at = pa.array([place.now_us()] * 3, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
@@ -170,8 +161,8 @@ def test_a_table_of_entities(clocked: Place, tmp_path: Path) -> None:
         (("quality", "--since", "2100-01-01T00:00Z"), "ends before it begins"),
     ],
 )
-def test_what_cannot_be_done_is_said(clocked: Place, words: tuple[str, ...], said: str) -> None:
-    refused = run(*words, "--repo", clocked.repo, *(("--since", "1d") if "1s" in words else ()))
+def test_what_cannot_be_done_is_said(place: Place, words: tuple[str, ...], said: str) -> None:
+    refused = run(*words, "--repo", place.repo, *(("--since", "1d") if "1s" in words else ()))
     assert refused.code in {4, 6}
     assert said in refused.stderr
 

@@ -77,8 +77,7 @@ def test_without_a_log_there_is_nothing(place: Place) -> None:
     assert "no prediction in these windows" in run("importance", "--repo", place.repo).stdout
 
 
-def test_the_command_shows_the_windows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.repo}/.skewless/clock")
+def test_the_command_shows_the_windows(place: Place) -> None:
     place.predict(ask(6))
     shown = run("importance", MODEL, "--window", "1h", "--repo", place.repo).stdout
     assert "6 of 6" in shown

@@ -171,7 +171,10 @@ def test_every_guardrail_has_a_gloss() -> None:
     assert names | {"latency_median"} <= TERMS.keys()
 
 
-def test_the_page_stands_alone_and_escapes_what_it_was_told(lived: Place, tmp_path: Path) -> None:
+def test_the_page_stands_alone_and_escapes_what_it_was_told(
+    lived: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{lived.state}/clock")
     target = tmp_path / "r.html"
     said = run("report", "--repo", lived.repo, "--out", target)
     assert said.code == 0, said

@@ -176,8 +176,6 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
 
 def test_the_commands_say_what_the_operations_did(spot: Place) -> None:
     repo = spot.repo
-    clock = f"file:{repo}/.skewless/clock"
-    (repo / "skewless.yaml").write_text(f"clock: {clock}\n")
     assert done("rollout", "--repo", repo)["models"] == [
         {"model": MODEL, "under_way": False, "change": None, "policy": None, "guardrails": []}
     ]

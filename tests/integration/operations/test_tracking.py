@@ -93,7 +93,6 @@ def test_training_by_command_goes_on_while_the_store_is_away(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SKEWLESS_THREADS", "1")
-    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.repo}/.skewless/clock")
     monkeypatch.setenv("SKEWLESS_TRACKING_URI", "http://127.0.0.1:1")
     said = run("train", "--repo", place.repo)
     assert said.stderr.count("not published: tracking server") == 1
