@@ -108,5 +108,6 @@ def _crossing(before: Calibration, after: Calibration, at: int) -> int:
     low, high = SIZES[at - 1], SIZES[at]
     behind = after.seconds[at - 1] - before.seconds[at - 1]
     ahead = before.seconds[at] - after.seconds[at]
-    share = behind / (behind + ahead) if behind > 0 and behind + ahead > 0 else 0.0
+    # What is within noise at either end was judged equal there: the lines may cross outside.
+    share = min(1.0, behind / (behind + ahead)) if behind > 0 and behind + ahead > 0 else float(behind > 0)
     return low + max(1, int(np.ceil(share * (high - low))))

@@ -68,7 +68,11 @@ class ChildRuntime:
             ready = self._reply()
         except (LostError, OSError) as error:
             self.close()
-            raise PackageError(self._name, f"cannot be opened by nvForest: {error}", fix="see the log") from error
+            raise PackageError(
+                self._name,
+                f"cannot be opened in a child process: {error}",
+                fix="see `skewless doctor`, or leave it to its own library",
+            ) from error
         sizes: tuple[int, int] = READY.unpack(ready[: READY.size])
         self._n_outputs, self._n_features = sizes
         self._runtime_id = ready[READY.size :].decode()

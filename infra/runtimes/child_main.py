@@ -15,6 +15,9 @@ from pathlib import Path
 
 from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
 from infra.runtimes.nvforest import NvForestRuntime, Place
+from skewless.errors import SkewlessError
+
+_TEXT_BYTES = 1_000
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +58,8 @@ def _serve(connection: socket.socket, memory: int, runtime: NvForestRuntime) -> 
 
 
 def _fail(connection: socket.socket, error: Exception) -> None:
-    text = str(error).encode()[:1000]
+    said = error.problem if isinstance(error, SkewlessError) else f"{type(error).__name__}: {error}"
+    text = said.encode()[:_TEXT_BYTES]
     connection.sendall(REPLY.pack(1, len(text)) + text)
 
 

@@ -58,6 +58,6 @@ def receive(connection: socket.socket, size: int) -> bytes:
         except OSError as error:  # a timeout is one too
             raise LostError(str(error)) from error
         if not part:
-            raise LostError("closed")
+            raise LostError("the other side is gone")
         parts += part
     return parts

@@ -72,7 +72,7 @@ class LightGBMLink:
 
     def scores(self, margins: Scores) -> Scores:
         """Return scores; see Link."""
-        return self._runtime.score(np.ascontiguousarray(margins.reshape(len(margins), -1)))
+        return self._runtime.score(np.ascontiguousarray(margins.reshape(len(margins), self._runtime.n_features)))
 
     def close(self) -> None:
         """Free it."""

@@ -47,20 +47,20 @@ class NvForestRuntime:
 
     def __init__(self, algorithm: str, path: Path, place: Place) -> None:
         self._name = f"model file {path.name!r}"
-        model = path.read_bytes()
-        trees = _trees(algorithm, model, self._name)
-        self._link: Link | None = open_link(algorithm, model, self._name)
-        self._rewrite = rewrite_for(algorithm, trees.categorical)
-        base = self._link.base if isinstance(self._link, XGBoostLink) else np.zeros(trees.n_outputs)
-        self._sum = OrderedSum(trees.output_of, base)
         self._place: Place = place
         self._forest: Any = None
-        self._n_features, self._n_outputs, self._n_trees = trees.n_features, trees.n_outputs, len(trees.output_of)
+        model = path.read_bytes()
+        self._link: Link | None = open_link(algorithm, model, self._name)
         try:
+            trees = _trees(algorithm, model, self._name)
             self._forest, self._version = _open(algorithm, path, place, self._name)
         except PackageError:
             self.close()
             raise
+        self._rewrite = rewrite_for(algorithm, trees.categorical)
+        base = self._link.base if isinstance(self._link, XGBoostLink) else np.zeros(trees.n_outputs)
+        self._sum = OrderedSum(trees.output_of, base)
+        self._n_features, self._n_outputs, self._n_trees = trees.n_features, trees.n_outputs, len(trees.output_of)
 
     @property
     def runtime_id(self) -> str:

@@ -1,0 +1,83 @@
+"""nvForest's CPU class in child processes of the tests."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra.runtimes.candidates import Candidate
+from infra.runtimes.child import ChildRuntime
+
+FOLDER = Path(f"{sys.prefix}-nvforest")
+ENVIRONMENT = {"PYTHONPATH": str(FOLDER)}
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is for Linux alone")
+_PATIENCE_S = 60.0
+
+
+def is_there() -> bool:
+    """Say whether `make setup-nvforest` was run."""
+    return (FOLDER / "nvforest").is_dir()
+
+
+def open_child(algorithm: str, path: Path, answer_s: float = 60.0) -> ChildRuntime:
+    assert is_there(), "run `make setup-nvforest`"
+    return ChildRuntime(algorithm, path, "cpu", answer_s=answer_s, environment=ENVIRONMENT)
+
+
+@contextmanager
+def child_of(algorithm: str, path: Path, answer_s: float = 60.0) -> Iterator[ChildRuntime]:
+    child = open_child(algorithm, path, answer_s)
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+def candidate(algorithm: str, path: Path) -> Candidate:
+    return Candidate(name="nvforest-cpu", open=lambda: open_child(algorithm, path), reopens=True)
+
+
+def is_alive(process: int) -> bool:
+    """Say whether a process runs; one that ended and was not waited for does not."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def wait_for(process: int) -> None:
+    """Return once a process is gone."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while is_alive(process):
+        assert time.monotonic() < deadline, f"process {process} is still there"
+        time.sleep(0.01)
+
+
+def children_of(parent: int) -> set[int]:
+    """Return the running processes that score for a process."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            of = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            scores = b"infra.runtimes.child_main" in (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if of == parent and scores:
+            found.add(int(entry.name))
+    return found
+
+
+def open_files() -> int:
+    """Return the file descriptors of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def mapped() -> int:
+    """Return how many memories this process shares with children."""
+    return Path("/proc/self/maps").read_text().count("memfd:skewless")

@@ -1,0 +1,148 @@
+"""nvForest's CPU class in a child process: the bits of the library that trained, or a refusal."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.runtimes.certification import certify, same_bits
+from infra.runtimes.choice import choose
+from infra.runtimes.port import Matrix, Runtime
+from infra.runtimes.reference import Reference, reference_rows
+from skewless.errors import PackageError, RequestError
+from tests.integration.infra.runtimes.children import ONLY_LINUX, candidate, child_of, open_files
+from tests.integration.infra.runtimes.conftest import MAKERS, Case, lightgbm_case, xgboost_case
+from tests.integration.infra.runtimes.rows import FEATURES, any_rows, odd_rows
+
+pytestmark = ONLY_LINUX
+
+# Zeros that are missing are certified away; the others are refused before a row is scored.
+REFUSED = {
+    "lightgbm zero as missing": "differs from the library on",
+    "xgboost dart": "has trees that are not only added up",
+    "xgboost ubj": "is no model of trees in JSON",
+}
+
+
+def check(ours: Runtime, case: Case, rows: Matrix) -> None:
+    """Compare margins and scores with those of the library, and of the runtime that shares the batches."""
+    margins, scores = ours.margin(rows), ours.score(rows)
+    assert same_bits(margins, case.raw(rows)).all()
+    assert same_bits(scores, case.score(rows)).all()
+    assert same_bits(scores, case.runtime.score(rows)).all()
+    assert margins.flags.c_contiguous
+    assert scores.flags.c_contiguous
+
+
+def reference_of(case: Case) -> Reference:
+    rows = reference_rows(case.thresholds, FEATURES, seed=7)
+    return Reference(rows, case.raw(rows), case.score(rows))
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - REFUSED.keys()))
+def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
+    case = MAKERS[name](tmp_path)
+    with child_of(name.partition(" ")[0], case.model_file) as child:
+        assert (child.n_features, child.n_outputs) == (FEATURES, case.runtime.n_outputs)
+        assert certify(child, reference_of(case)).bit_equal
+        for _, rows in odd_rows(case.thresholds):
+            check(child, case, rows)
+            check(child, case, rows[:1])
+        assert child.margin(rows[:0]).shape == child.score(rows[:0]).shape == case.runtime.score(rows[:0]).shape
+
+        @settings(max_examples=30, suppress_health_check=list(HealthCheck))
+        @given(data=st.data())
+        def any_row(data: st.DataObject) -> None:
+            check(child, case, data.draw(any_rows(case.thresholds)))
+
+        any_row()
+    case.runtime.close()
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_it_cannot_do_is_refused_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    case = MAKERS[name](tmp_path)
+    reference = reference_of(case)
+    own = certify(case.runtime, reference)
+    before = open_files()
+    choice = choose(case.runtime, own, [candidate(name.partition(" ")[0], case.model_file)], reference)
+    assert open_files() == before
+    assert choice.runtime is case.runtime
+    assert [(item.runtime, item.role) for item in choice.tried] == [
+        (case.runtime.runtime_id, "own"),
+        ("nvforest-cpu", "refused"),
+    ]
+    assert REFUSED[name] in str(choice.tried[1].reason)
+    case.runtime.close()
+
+
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+def test_many_rows_then_few_then_more(algorithm: str, tmp_path: Path) -> None:
+    """The memory that both see grows; what a larger question left in it is never an answer."""
+    case = (
+        lightgbm_case(tmp_path, {"objective": "binary"})
+        if algorithm == "lightgbm"
+        else xgboost_case(tmp_path, {"objective": "multi:softprob", "num_class": 4})
+    )
+    rows = np.random.default_rng(3).normal(size=(20_000, FEATURES))
+    with child_of(algorithm, case.model_file) as child:
+        for count in (1, 700, 3, 9_000, 1, 20_000, 63, 64, 65):
+            check(child, case, rows[-count:])
+            assert child.score(rows[:0]).shape == case.runtime.score(rows[:0]).shape
+    case.runtime.close()
+
+
+def test_several_threads_at_once(lightgbm_binary: Case) -> None:
+    rows = np.random.default_rng(3).normal(size=(300, FEATURES))
+    margins, scores = lightgbm_binary.raw(rows), lightgbm_binary.score(rows)
+
+    def work(index: int) -> bool:
+        count = 1 + index * 37 % 300
+        if index % 2:
+            return bool(same_bits(child.margin(rows[:count]), margins[:count]).all())
+        return bool(same_bits(child.score(rows[:count]), scores[:count]).all())
+
+    with child_of("lightgbm", lightgbm_binary.model_file) as child, ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(200)))
+
+
+def test_results_belong_to_the_caller_and_the_matrix_is_only_read(lightgbm_binary: Case) -> None:
+    rows = np.random.default_rng(4).normal(size=(40, FEATURES))
+    rows.flags.writeable = False
+    with child_of("lightgbm", lightgbm_binary.model_file) as child:
+        first = child.score(rows)
+        kept = first.copy()
+        child.score(np.ascontiguousarray(rows[::-1]))
+        assert same_bits(first, kept).all()
+        first[:] = 0.0
+        assert same_bits(child.score(rows), kept).all()
+
+
+def test_a_matrix_that_no_runtime_takes_is_refused_and_the_child_goes_on(lightgbm_binary: Case) -> None:
+    rows = np.zeros((4, FEATURES))
+    with child_of("lightgbm", lightgbm_binary.model_file) as child:
+        for wrong in (np.asfortranarray(rows), rows.astype(np.float32), rows[:, :-1].copy()):
+            with pytest.raises(RequestError):
+                child.score(wrong)  # type: ignore[arg-type]  # float32 is the point
+        with pytest.raises(RequestError, match="has no contributions on nvForest"):
+            child.contributions(rows)
+        assert same_bits(child.score(rows), lightgbm_binary.score(rows)).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b'{"learner": 1}', b"tree\nversion=v4\n"])
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn"])
+def test_a_file_that_it_cannot_open_is_named(algorithm: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.txt"
+    path.write_bytes(content)
+    before = open_files()
+    with (
+        pytest.raises(PackageError, match=r"model\.txt.*cannot be opened in a child process"),
+        child_of(algorithm, path),
+    ):
+        pass
+    assert open_files() == before

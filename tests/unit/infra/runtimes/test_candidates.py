@@ -1,0 +1,101 @@
+"""What may be tried on a machine, by what the model asks for and what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.runtimes import candidates as subject
+from infra.runtimes.candidates import Candidate, Place, candidates
+from infra.runtimes.cuda import Device, Driver
+
+PATH = Path("model.txt")
+NONE = Driver(problem="no NVIDIA driver is installed")
+ONE = Driver(devices=(Device(name="H100", memory=80 << 30, capability="9.0"),), version="13.0")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.runtimes.nvforest.is_installed", lambda: True)
+    monkeypatch.setattr("infra.runtimes.xgboost_cuda.is_built_in", lambda: True)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.runtimes.nvforest.is_installed", lambda: False)
+    monkeypatch.setattr("infra.runtimes.xgboost_cuda.is_built_in", lambda: False)
+
+
+def found(algorithm: str, device: subject.Device, second: subject.Second, driver: Driver) -> list[Candidate]:
+    return candidates(algorithm, device, PATH, Place(second=second, driver=lambda: driver))
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_on_a_gpu(device: subject.Device) -> None:
+    assert [item.name for item in found("lightgbm", device, "gpu", ONE)] == ["nvforest-gpu"]
+    assert [item.name for item in found("xgboost", device, "gpu", ONE)] == ["nvforest-gpu", "xgboost-cuda"]
+    assert all(item.open is not None for item in found("xgboost", device, "gpu", ONE))
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn", "another"])
+def test_a_model_for_the_cpu_and_a_server_that_wants_none_ask_nothing(algorithm: str) -> None:
+    def refuse() -> Driver:
+        raise AssertionError
+
+    assert candidates(algorithm, "cpu", PATH, Place(second="gpu", driver=refuse)) == []
+    assert candidates(algorithm, "cpu", PATH, Place(second="cpu", driver=refuse)) == []
+    for device in ("auto", "cpu", "cuda"):
+        assert candidates(algorithm, device, PATH, Place(second="none", driver=refuse)) == []
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+def test_on_the_cpu_no_driver_is_asked(algorithm: str) -> None:
+    def refuse() -> Driver:
+        raise AssertionError
+
+    (only,) = candidates(algorithm, "auto", PATH, Place(second="cpu", driver=refuse))
+    assert only.name == "nvforest-cpu"
+    assert only.reopens
+    assert candidates("sklearn", "auto", PATH, Place(second="cpu", driver=refuse)) == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_without_a_driver_only_a_model_that_asks_for_a_gpu_misses_it() -> None:
+    assert found("xgboost", "auto", "gpu", NONE) == []
+    (missed,) = found("xgboost", "cuda", "gpu", NONE)
+    assert (missed.name, missed.open, missed.problem) == ("gpu", None, "no NVIDIA driver is installed")
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+def test_with_a_device_and_nothing_installed_the_extra_is_named(algorithm: str) -> None:
+    assert found(algorithm, "auto", "gpu", ONE) == []
+    assert found(algorithm, "auto", "cpu", ONE) == []
+    (missed,) = found(algorithm, "cuda", "gpu", ONE)
+    assert missed.open is None
+    assert f"scores {algorithm} on a GPU: pip install 'skewless[gpu]'" in str(missed.problem)
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_algorithm_of_somebody_else_is_scored_by_its_own_runtime() -> None:
+    assert found("sklearn", "auto", "gpu", ONE) == []
+    (missed,) = found("another", "cuda", "gpu", ONE)
+    assert missed.open is None
+
+
+@pytest.mark.usefixtures("installed")
+def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, ...]] = []
+    monkeypatch.setattr("infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
+    monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
+    for alone in (True, False):
+        place = Place(alone=alone, driver=lambda: ONE, child_environment={"A": "1"})
+        (only,) = candidates("lightgbm", "auto", PATH, place)
+        assert only.reopens is not alone
+        assert only.open is not None
+        only.open()
+    assert opened == [("lightgbm", PATH, "gpu"), ("lightgbm", PATH, "gpu", {"environment": {"A": "1"}})]

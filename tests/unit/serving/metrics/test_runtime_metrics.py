@@ -1,0 +1,114 @@
+"""What each runtime of a model takes, may do and does, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from infra.runtimes.calibration import SIZES, Calibration, Step
+from infra.runtimes.certification import Certificate
+from infra.runtimes.choice import Tried
+from infra.runtimes.port import Matrix, Scores
+from infra.runtimes.shared import Member, SharedRuntime
+from serving.metrics.metrics import Metrics
+
+SECONDS = (1e-5, 2e-5, 4e-4, 8e-3, 0.5)
+CALIBRATION = Calibration(seconds=SECONDS, measured=5)
+EXACT = Certificate(runtime_id="own-1", rows=718, bit_equal=True, largest_difference=0.0)
+SECOND = Certificate(runtime_id="second-1", rows=718, bit_equal=True, largest_difference=0.0)
+TRIED = (
+    Tried(runtime="own-1", role="own", certificate=EXACT, calibration=CALIBRATION, from_rows=1),
+    Tried(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
+    Tried(runtime="third", role="refused", reason="no device"),
+)
+
+
+class Zeros:
+    """A runtime that scores everything zero, or fails."""
+
+    n_features = 2
+    n_outputs = 1
+
+    def __init__(self, name: str) -> None:
+        self.runtime_id = name
+        self.fails = False
+
+    def margin(self, matrix: Matrix) -> Scores:
+        if self.fails:
+            raise MemoryError
+        return np.zeros(len(matrix))
+
+    score = margin
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        return np.zeros((len(matrix), 3))
+
+    def close(self) -> None:
+        pass
+
+
+def shown(metrics: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return the samples of runtimes: by name, then by version, runtime and, where there is one, rows."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            if sample.name.startswith(("skewless_runtime_", "skewless_certified_")):
+                labels = tuple(sample.labels[name] for name in ("version", "runtime", "rows") if name in sample.labels)
+                found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def test_a_model_that_was_loaded_shows_what_was_tried() -> None:
+    metrics = Metrics()
+    metrics.loaded("m", "1", EXACT, TRIED, Zeros("own-1"))
+    samples = shown(metrics)
+    assert samples["skewless_runtime_seconds"] == {
+        ("1", name, str(size)): seconds
+        for name in ("own-1", "second-1")
+        for size, seconds in zip(SIZES, SECONDS, strict=True)
+    }
+    assert samples["skewless_runtime_refused"] == {("1", "third"): 1.0}
+    assert samples["skewless_certified_rows"] == {("1", "own-1"): 718, ("1", "second-1"): 718}
+    assert "skewless_runtime_batches_total" not in samples
+
+
+def test_a_model_of_one_runtime_shows_its_certificate_alone() -> None:
+    metrics = Metrics()
+    metrics.loaded("m", "1", EXACT, (), Zeros("own-1"))
+    samples = shown(metrics)
+    assert set(samples) == {f"skewless_certified_{name}" for name in ("rows", "bit_equal", "difference")}
+
+
+def test_each_runtime_s_batches_rows_and_failures_are_counted() -> None:
+    own, second = Zeros("own-1"), Zeros("second-1")
+    shared = SharedRuntime(
+        Member(own, CALIBRATION), [Member(second, CALIBRATION)], [Step(rows=1, at=0), Step(rows=64, at=1)]
+    )
+    metrics = Metrics()
+    metrics.loaded("m", "1", EXACT, TRIED, shared)
+    for n in (1, 63, 64, 100):
+        shared.score(np.zeros((n, 2)))
+    second.fails = True
+    shared.score(np.zeros((70, 2)))
+    samples = shown(metrics)
+    assert samples["skewless_runtime_batches_total"] == {("1", "own-1"): 3, ("1", "second-1"): 2}
+    assert samples["skewless_runtime_rows_total"] == {("1", "own-1"): 134, ("1", "second-1"): 164}
+    assert samples["skewless_runtime_failures_total"] == {("1", "own-1"): 0, ("1", "second-1"): 1}
+
+
+def test_a_version_that_was_unloaded_leaves_no_series_and_is_not_kept() -> None:
+    metrics = Metrics()
+    shared = {version: SharedRuntime(Member(Zeros("own-1"), CALIBRATION), [], [Step(rows=1, at=0)]) for version in "12"}
+    for version, runtime in shared.items():
+        metrics.loaded("m", version, EXACT, TRIED, runtime)
+        runtime.score(np.zeros((1, 2)))
+    assert len(shown(metrics)["skewless_runtime_batches_total"]) == 2
+    metrics.forget("m", "1")
+    samples = shown(metrics)
+    assert {labels[0] for by_labels in samples.values() for labels in by_labels} == {"2"}
+    # One that nobody uses any more is no reason to keep it, nor to fail.
+    del shared, runtime
+    gc.collect()
+    assert shown(metrics)["skewless_runtime_batches_total"] == {("2", "own-1"): 1}
