@@ -75,14 +75,7 @@ async def serve(
             on_drop=_counting_drops(metrics),
         )
         stack.callback(writer.close)
-        models = ModelTable(
-            repo=config.repo,
-            state=config.state,
-            online=online,
-            metrics=metrics,
-            keep=settings.keep_versions,
-            place=Place(second=settings.second_runtime),
-        )
+        models = _models(config, online, metrics)
         await models.load()
         predictor = _predictor(config, online, writer, models, metrics)
         stack.push_async_callback(predictor.close)
@@ -111,6 +104,18 @@ async def serve(
         entrances = _entrances(serving, link, _wire_limits(settings, events), tls_options(settings, config.repo))
         _settle_down()
         await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
+
+
+def _models(config: ServerConfig, online: RedisReader, metrics: Metrics) -> ModelTable:
+    settings = config.settings
+    return ModelTable(
+        repo=config.repo,
+        state=config.state,
+        online=online,
+        metrics=metrics,
+        keep=settings.keep_versions,
+        place=Place(second=settings.second_runtime),
+    )
 
 
 def _settle_down() -> None:

@@ -130,6 +130,7 @@ class ModelSpec:
         missing: what to do when a view is UNAVAILABLE: score nulls (flagged) or refuse.
         log: whether a reply waits for its prediction log row (SEMANTICS 7.4).
         tolerance: largest margin difference at which a runtime is still accepted; 0: bit-equal.
+        accept_float32: take float32 for a float64 and say so in reply and log (SEMANTICS 6.2); else it is refused.
         device: where it is trained and scored: ``auto``: also on a GPU where there is one and it is faster, ``cpu``:
             nowhere else, ``cuda``: as ``auto``, and a GPU is missed, said and counted where there is none.
         retrain: cron expression for the scheduler, if any.
@@ -160,6 +161,7 @@ class ModelSpec:
     missing: MissingPolicy = "null"
     log: LogPolicy = "best_effort"
     tolerance: float = 0.0
+    accept_float32: bool = False
     device: Device = "auto"
     retrain: str | None = None
     slices: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ def to_batch(records: Sequence[Record], constants: Constants) -> pa.RecordBatch:
     columns = constants.columns(int(lengths.sum())) | _outputs(held["matrix"], held["scores"])
     for name in _NUMBERS:
         columns[name] = numbers(np.repeat(np.array(held[name], dtype=np.int64), lengths))
+    columns["narrow"] = numbers(np.repeat(np.array(held["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
     columns["id"] = texts(list(chain.from_iterable(held["ids"])))
     columns["inputs"] = utf8(list(chain.from_iterable(held["inputs"])))
     columns["reads"] = reads_of(held["versions"], held["status"], held["applied"], lengths, constants)

@@ -30,7 +30,8 @@ _ROWS = """
         coalesce(read_start, t) AS read_start,
         coalesce(source, 'entities') AS source,
         coalesce(role, 'champion') AS role,
-        coalesce(format, 1) AS format
+        coalesce(format, 1) AS format,
+        coalesce(narrow, false) AS narrow
     )
     FROM (
         SELECT * FROM read_parquet(?, union_by_name = true)
@@ -42,7 +43,8 @@ _ROWS = """
             NULL::DOUBLE[] AS scores,
             NULL::UTINYINT AS format,
             NULL::VARCHAR AS role,
-            NULL::BIGINT AS policy
+            NULL::BIGINT AS policy,
+            NULL::BOOLEAN AS narrow
         WHERE false
     )
 """

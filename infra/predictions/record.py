@@ -36,6 +36,7 @@ class Record(NamedTuple):
         versions: per view, where each row came from.
         applied: per windowed view, up to where its states had been applied.
         source: whether keys were sent and looked up, or full vectors; these have no views.
+        narrow: float64 fields or features came as floats of fewer bits, which the model's spec accepts.
     """
 
     origin: Origin
@@ -52,6 +53,7 @@ class Record(NamedTuple):
     versions: Mapping[str, Versions]
     applied: Mapping[str, Applied]
     source: Source = "entities"
+    narrow: bool = False
 
 
 def best_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

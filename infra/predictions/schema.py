@@ -44,5 +44,6 @@ SCHEMA = pa.schema(
         ("checksum", pa.int64()),
         ("role", pa.string()),
         ("policy", pa.int64()),
+        ("narrow", pa.bool_()),
     ]
 )

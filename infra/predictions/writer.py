@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
+from infra.durable import sync_folder
 from infra.predictions.batches import to_batch
 from infra.predictions.constants import Constants
 from infra.predictions.files import write_rows
@@ -134,6 +135,7 @@ class PredictionWriter:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
+            sync_folder(self._folder)
         finally:
             temporary.unlink(missing_ok=True)
         self._files += 1

@@ -172,8 +172,12 @@ class InferRoute:
     def _head(self, asked: _Asked, answer: Answer | MixedAnswer) -> bytes:
         if isinstance(answer, MixedAnswer):
             versions = [part.model.version for part in answer.parts]
-            return asked.shown.signature.mixed_head(asked.request_id, answer.t, versions, degraded=answer.degraded)
-        return self._shown.of(answer.model).signature.head(asked.request_id, answer.t, degraded=answer.degraded)
+            return asked.shown.signature.mixed_head(
+                asked.request_id, answer.t, versions, degraded=answer.degraded, narrow=answer.narrow
+            )
+        return self._shown.of(answer.model).signature.head(
+            asked.request_id, answer.t, degraded=answer.degraded, narrow=answer.narrow
+        )
 
     def _refuse(self, exchange: Exchange, error: SkewlessError, model: ServedModel | None, began: float) -> None:
         names = ("unknown", "") if model is None else (model.name, model.version)

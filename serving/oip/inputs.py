@@ -35,10 +35,13 @@ def question_of(
     """
     if inputs.keys() == signature.columns.keys():
         return _entities(model, signature.columns, inputs, options, most)
+    accepted = model.package.spec.accept_float32
+    narrow = any(_is_narrow(tensor.datatype) for tensor in inputs.values())
     if inputs.keys() == {FEATURES}:
-        return _vectors(model, _matrix(inputs[FEATURES], len(signature.labels), most), options)
+        matrix = _matrix(inputs[FEATURES], len(signature.labels), most, accepted=accepted)
+        return _vectors(model, matrix, options, narrow=narrow)
     if inputs.keys() == set(signature.labels):
-        return _vectors(model, _beside(signature.labels, inputs, most), options)
+        return _vectors(model, _beside(signature.labels, inputs, most, accepted=accepted), options, narrow=narrow)
     raise _unfit(signature, inputs)
 
 
@@ -47,23 +50,30 @@ def _entities(
 ) -> Question:
     n = _rows(inputs)
     check_count(n, most)
-    values = {name: _field(column, inputs[name]) for name, column in columns.items()}
+    accepted = model.package.spec.accept_float32
+    values = {name: _field(column, inputs[name], accepted=accepted) for name, column in columns.items()}
+    narrow = any(_narrows(column, inputs[name]) for name, column in columns.items())
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    return Question(model=model, n=n, rows=rows, columns=model.parser.rows(rows), options=options)
+    return Question(model=model, n=n, rows=rows, columns=model.parser.rows(rows), options=options, narrow=narrow)
 
 
-def _vectors(model: ServedModel, matrix: Matrix, options: Options) -> Question:
-    return Question(model=model, n=len(matrix), rows=matrix.tolist(), vectors=matrix, options=options)
+def _vectors(model: ServedModel, matrix: Matrix, options: Options, *, narrow: bool) -> Question:
+    rows = matrix.tolist()
+    return Question(model=model, n=len(matrix), rows=rows, vectors=matrix, options=options, narrow=narrow)
 
 
-def _field(column: Column, tensor: Tensor) -> list[Any]:
-    if column.dtype is DType.FLOAT64 and _is_narrow(tensor.datatype):
+def _field(column: Column, tensor: Tensor, *, accepted: bool) -> list[Any]:
+    if _narrows(column, tensor) and not accepted:
         raise _narrow(tensor)
     return tensor.values()
 
 
-def _matrix(tensor: Tensor, n_features: int, most: int) -> Matrix:
-    if tensor.datatype is not FP64:
+def _narrows(column: Column, tensor: Tensor) -> bool:
+    return column.dtype is DType.FLOAT64 and _is_narrow(tensor.datatype)
+
+
+def _matrix(tensor: Tensor, n_features: int, most: int, *, accepted: bool) -> Matrix:
+    if tensor.datatype is not FP64 and not (accepted and _is_narrow(tensor.datatype)):
         raise _narrow(tensor)
     if len(tensor.shape) != 2 or tensor.shape[1] != n_features:  # noqa: PLR2004 - rows and columns
         raise RequestError(
@@ -73,20 +83,20 @@ def _matrix(tensor: Tensor, n_features: int, most: int) -> Matrix:
             fix="send one number for each feature of the model, in its order",
         )
     check_count(tensor.shape[0], most)
-    return tensor.array()
+    return tensor.array().astype(np.float64, copy=False)
 
 
-def _beside(labels: Sequence[str], inputs: Mapping[str, Tensor], most: int) -> Matrix:
+def _beside(labels: Sequence[str], inputs: Mapping[str, Tensor], most: int, *, accepted: bool) -> Matrix:
     n = _rows(inputs)
     check_count(n, most)
     matrix = np.empty((n, len(labels)), dtype=np.float64)
     for i, label in enumerate(labels):
-        matrix[:, i] = _numbers(inputs[label]).reshape(n)
+        matrix[:, i] = _numbers(inputs[label], accepted=accepted).reshape(n)
     return matrix
 
 
-def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
-    if tensor.datatype.kind == "bytes" or _is_narrow(tensor.datatype):
+def _numbers(tensor: Tensor, *, accepted: bool) -> npt.NDArray[Any]:
+    if tensor.datatype.kind == "bytes" or (_is_narrow(tensor.datatype) and not accepted):
         raise _narrow(tensor)
     array = tensor.array()
     if tensor.datatype.kind == "integer" and (int(array.max()) > _EXACT or int(array.min()) < -_EXACT):

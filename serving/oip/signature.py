@@ -63,25 +63,31 @@ class Signature:
         self._head = names[:-1]
         self._lineage = b',"parameters":%b' % lineage[:-1]
 
-    def head(self, request_id: str | None, t: int, *, degraded: bool) -> bytes:
+    def head(self, request_id: str | None, t: int, *, degraded: bool, narrow: bool = False) -> bytes:
         """Return a reply up to its outputs.
 
         Args:
             t: microseconds.
+            narrow: floats came with fewer bits than the model's, which is said.
         """
         name = b"" if request_id is None else b',"id":' + orjson.dumps(request_id)
         flag = b"true" if degraded else b"false"
+        flag += b',"narrow":true' if narrow else b""
         return b'%b%b%b,"t_us":%d,"degraded":%b},' % (self._head, name, self._lineage, t, flag)
 
-    def mixed_head(self, request_id: str | None, t: int, versions: Sequence[str], *, degraded: bool) -> bytes:
+    def mixed_head(
+        self, request_id: str | None, t: int, versions: Sequence[str], *, degraded: bool, narrow: bool
+    ) -> bytes:
         """Return a reply of several versions up to its outputs.
 
         Args:
             t: microseconds.
             versions: that answered, each once.
+            narrow: as in ``head``.
         """
         named: dict[str, Any] = {"model_name": self.name} | ({} if request_id is None else {"id": request_id})
-        parameters = {"model_versions": ",".join(versions), "t_us": t, "degraded": degraded}
+        flags = {"degraded": degraded} | ({"narrow": True} if narrow else {})
+        parameters = {"model_versions": ",".join(versions), "t_us": t, **flags}
         return orjson.dumps(named | {"parameters": parameters})[:-1] + b","
 
     def _outputs(self, n_scores: int, *, decides: bool, bounded: bool) -> dict[str, TensorType]:

@@ -34,6 +34,7 @@ class Scored:
         contributions: shape ``(n, n_features + 1)``, the bias last, or ``(n, k, n_features + 1)``; None: not asked for.
         outside: where values lie outside the model's bounds, shape ``(n, n_bounds)`` (``BoundsCheck.names``); None:
             nowhere.
+        narrow: float64 fields or features came as floats of fewer bits, which the model's spec accepts.
     """
 
     model: ServedModel
@@ -45,6 +46,7 @@ class Scored:
     degraded: bool
     contributions: npt.NDArray[np.float64] | None = None
     outside: BoolArray | None = None
+    narrow: bool = False
 
     @cached_property
     def status(self) -> StatusArray:
@@ -100,6 +102,11 @@ class Answer(NamedTuple):
     def degraded(self) -> bool:
         """Whether a view did not answer and nulls were scored."""
         return self.scored.degraded
+
+    @property
+    def narrow(self) -> bool:
+        """Whether floats came with fewer bits than the model's."""
+        return self.scored.narrow
 
     @property
     def log(self) -> LogPolicy:

@@ -221,6 +221,7 @@ class Evaluator:
             degraded=degraded,
             contributions=contributions,
             outside=outside_bounds(group, matrix),
+            narrow=group.narrow,
         )
 
     def _finish(self, group: Group, scored: Scored, times: Times) -> None:

@@ -42,6 +42,11 @@ class MixedAnswer(NamedTuple):
         return any(part.degraded for part in self.parts)
 
     @property
+    def narrow(self) -> bool:
+        """Whether floats came with fewer bits than the model's."""
+        return any(part.narrow for part in self.parts)
+
+    @property
     def versions(self) -> list[str]:
         """Return the version that answered each row."""
         found = [""] * self.n
@@ -95,7 +100,9 @@ def parted(question: Question, routing: Routing) -> list[tuple[Question, Sequenc
 def answered_by(question: Question, arm: Arm) -> Question:
     """Return a question as one to the version of an arm."""
     # Not _replace: it takes three times as long, and nearly every question comes this way.
-    return Question(arm.model, question.n, question.rows, question.columns, None, question.options, None, arm)
+    return Question(
+        arm.model, question.n, question.rows, question.columns, None, question.options, None, arm, question.narrow
+    )
 
 
 def _part(question: Question, share: Share) -> tuple[Question, Sequence[int]]:

@@ -44,6 +44,7 @@ class Question(NamedTuple):
         options: how it wants to be answered.
         routing: says which versions answer which of its entities; None: ``model`` answers all.
         arm: what ``model`` answers as; None: it was not routed.
+        narrow: a float64 of the model came as a float of fewer bits, which its spec accepts.
     """
 
     model: ServedModel
@@ -54,3 +55,4 @@ class Question(NamedTuple):
     options: Options = NO_OPTIONS
     routing: Routing | None = None
     arm: Arm | None = None
+    narrow: bool = False

@@ -51,6 +51,7 @@ def record_of(scored: Scored, origin: Origin, rows: Iterable[object], times: Tim
         versions=vectors.versions if vectors else {},
         applied=vectors.applied if vectors else {},
         source="entities" if vectors else "vectors",
+        narrow=scored.narrow,
     )
 
 

@@ -71,9 +71,12 @@ class Group:
         contributions: they are wanted.
         arm: what the model answers as; None: nothing was routed.
         stored: what was read for them and for the arm's shadows; None: for no shadows.
+
+    Attributes:
+        narrow: all of them, or none, came with floats of fewer bits than the model's.
     """
 
-    __slots__ = ("_ask", "_names", "arm", "contributions", "model", "n", "stored", "t", "tickets")
+    __slots__ = ("_ask", "_names", "arm", "contributions", "model", "n", "narrow", "stored", "t", "tickets")
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class Group:
         self.tickets = tickets
         self.arm = arm
         self.stored = stored
+        self.narrow = tickets[0].question.narrow
         self.n = sum([ticket.question.n for ticket in tickets])
         self._ask: Ask | None = None
         self._names: list[bytes | None] | None = None
@@ -152,15 +156,15 @@ class Group:
 
 def grouped(tickets: Sequence[Ticket], t: int) -> list[Group]:
     """Return tickets by what is evaluated together; ``t`` is the time of those that name none."""
-    found: dict[tuple[int, int, int, bool], list[Ticket]] = {}
+    found: dict[tuple[int, int, int, bool, bool], list[Ticket]] = {}
     for ticket in tickets:
         if ticket.waits:
             question = ticket.question
             options = question.options
             moment = t if options.as_of is None else options.as_of
-            key = (id(question.model), id(question.arm), moment, options.contributions)
+            key = (id(question.model), id(question.arm), moment, options.contributions, question.narrow)
             found.setdefault(key, []).append(ticket)
-    return [Group(same[0].question.model, *key[2:], same, same[0].question.arm) for key, same in found.items()]
+    return [Group(same[0].question.model, *key[2:4], same, same[0].question.arm) for key, same in found.items()]
 
 
 def _end_to_end(parts: Sequence[Mapping[str, Sequence[Any]]]) -> Mapping[str, Sequence[Any]]:

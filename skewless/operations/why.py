@@ -59,6 +59,7 @@ class Why:
             "t_us": facts["t"],
             "asked_at_us": facts["asked_at"],
             "source": facts["source"],
+            "narrow": facts["narrow"],
             **self.explanation.as_dict(),
             "nearest_bound": self.bound
             and {**asdict(self.bound), "broken": self.bound.broken, "declared": self.declared},

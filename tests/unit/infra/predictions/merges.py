@@ -27,8 +27,8 @@ HOUR_US = 3_600_000_000
 GRACE_S = 100.0
 # What files of an older format lack.
 LACKS: dict[int, Sequence[str]] = {
-    1: ("asked_at", "read_start", "source", "scores", "format", "role", "policy"),
-    2: ("role", "policy"),
+    1: ("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow"),
+    2: ("role", "policy", "narrow"),
     3: (),
 }
 # Not a number in several ways, and a zero with a sign.

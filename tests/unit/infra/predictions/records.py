@@ -93,6 +93,7 @@ def _row(given: Record, i: int) -> dict[str, Any]:
         "format": 3,
         "role": of.role,
         "policy": of.policy,
+        "narrow": given.narrow,
     }
 
 

@@ -22,7 +22,7 @@ from infra.predictions.writer import PredictionWriter
 from skewless.errors import StoreError
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
 
-SECOND = ("role", "policy")  # added after the second format
+SECOND = ("role", "policy", "narrow")  # added after the second format
 ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
@@ -49,6 +49,16 @@ def write_first_format(folder: Path, given: Record) -> None:
 def read(folder: Path, of: ModelVersion = FIRST) -> list[Logged]:
     with duckdb.connect() as connection:
         return list(PredictionLog(folder, connection).pieces(of))
+
+
+def test_that_floats_came_narrow_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, record(origin(), 2, 1)._replace(narrow=True), record(origin("000002"), 2, 2))
+    with duckdb.connect() as connection:
+        entries = [
+            PredictionLog(tmp_path, connection).find(given.ids[0])
+            for given in (record(origin(), 2, 1), record(origin("000002"), 2, 2))
+        ]
+    assert [entry.facts["narrow"] for entry in entries if entry] == [True, False]
 
 
 def test_records_come_back(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from infra.served_model import ServedModel
 from serving.oip.inputs import question_of
 from serving.oip.request import parse_request
 from serving.oip.signature import Signature
@@ -24,13 +25,18 @@ ENTITIES: dict[str, tuple[str, list[Any]]] = {
 }
 
 
-def question(tensors: dict[str, tuple[str, list[Any]]], shape: list[int] | None = None) -> Question:
+ACCEPTING = model(spec={"accept_float32": True})
+
+
+def question(
+    tensors: dict[str, tuple[str, list[Any]]], shape: list[int] | None = None, of: ServedModel = MODEL
+) -> Question:
     inputs = [
         {"name": name, "shape": shape or [len(data)], "datatype": datatype, "data": data}
         for name, (datatype, data) in tensors.items()
     ]
     request = parse_request(json.dumps({"inputs": inputs}).encode())
-    return question_of(MODEL, SIGNATURE, request.inputs, Options(), 10)
+    return question_of(of, SIGNATURE, request.inputs, Options(), 10)
 
 
 def test_entities_become_columns_in_the_plans_types_and_rows_for_the_log() -> None:
@@ -103,6 +109,31 @@ def test_vectors_may_come_feature_by_feature() -> None:
     )
     assert asked.vectors is not None
     assert asked.vectors.tolist() == [[1.0, 1.0, 3.0], [0.0, 2.0**53, 4.0]]
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP16"])
+def test_floats_of_fewer_bits_are_taken_where_the_spec_says_so_and_noted(datatype: str) -> None:
+    asked = question({**ENTITIES, "amount": (datatype, [0.5, 2.0])}, of=ACCEPTING)
+    assert asked.narrow
+    assert asked.columns is not None
+    assert list(asked.columns["amount"]) == [0.5, 2.0]
+    beside = {"w__x": ("FP64", [1.0]), "v__x": ("FP64", [0.1]), "request__amount": (datatype, [0.1])}
+    whole = question(beside, of=ACCEPTING)
+    assert whole.narrow
+    assert whole.vectors is not None
+    rounded = np.array([0.1]).astype({"FP32": "f4", "FP16": "f2"}[datatype]).astype(np.float64).item()
+    assert whole.vectors.tolist() == [[0.1, 1.0, rounded]]
+    matrix = question({"features": (datatype, [1.0, 2.0, 0.1])}, [1, 3], of=ACCEPTING)
+    assert matrix.narrow
+    assert matrix.vectors is not None
+    assert matrix.vectors.dtype == np.float64
+    assert matrix.vectors.flags["C_CONTIGUOUS"]
+
+
+def test_a_model_that_accepts_them_notes_nothing_of_floats_with_all_their_bits() -> None:
+    assert not question(ENTITIES, of=ACCEPTING).narrow
+    with pytest.raises(RequestError, match="input 'features': is a float64"):
+        question({"features": ("INT32", [1, 2, 3])}, [1, 3], of=ACCEPTING)
 
 
 @pytest.mark.parametrize("tensor", [("FP32", [1.0]), ("BYTES", ["1"]), ("INT64", [2**53 + 1]), ("UINT64", [2**64 - 1])])
