@@ -76,7 +76,7 @@ def _on_gpu(algorithm: str, path: Path, place: Place) -> Iterator[Candidate]:
     if algorithm in _KNOWN and nvforest.is_installed():
         yield _nvforest(algorithm, path, "gpu", place)
     if algorithm == "xgboost" and xgboost_cuda.is_built_in():
-        yield Candidate(name="xgboost-cuda", open=lambda: xgboost_cuda.XGBoostCudaRuntime.from_file(path))
+        yield _xgboost_cuda(path, place)
 
 
 def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> Candidate:
@@ -86,3 +86,13 @@ def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> C
         return ChildRuntime(algorithm, path, at, environment=place.child_environment)
 
     return Candidate(name=f"nvforest-{at}", open=opened, reopens=not place.alone)
+
+
+def _xgboost_cuda(path: Path, place: Place) -> Candidate:
+    # It would let go of the GIL; but a device that hangs would hold up all that waits for this process.
+    def opened() -> Runtime:
+        if place.alone:
+            return xgboost_cuda.XGBoostCudaRuntime.from_file(path)
+        return ChildRuntime("xgboost", path, "gpu", kind="xgboost-cuda", environment=place.child_environment)
+
+    return Candidate(name="xgboost-cuda", open=opened, reopens=not place.alone)

@@ -14,7 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, needed_bytes, question, receive
+from infra.runtimes.child_port import (
+    ASK,
+    READY,
+    REPLY,
+    Kind,
+    LostError,
+    Wanted,
+    answer,
+    needed_bytes,
+    question,
+    receive,
+)
 from infra.runtimes.matrix import by_output, check_matrix
 from infra.runtimes.nvforest import Place
 from infra.runtimes.port import Matrix, Scores
@@ -27,7 +38,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 class ChildRuntime:
-    """A model scored by nvForest in a child process; see Runtime for the contract.
+    """A model scored in a child process, by nvForest or by XGBoost on a GPU; see Runtime for the contract.
 
     Rows and results lie in memory that both see. One question at a time. The child ends when this process does.
 
@@ -35,6 +46,7 @@ class ChildRuntime:
         algorithm: the library that trained the model: ``lightgbm`` or ``xgboost``.
         path: of its model file.
         place: where the trees are walked.
+        kind: what walks them; XGBoost's own code works on a GPU alone.
         answer_s: seconds that an answer for up to 4,096 rows may take, for more rows more in proportion; then the
             child is taken for lost.
         environment: variables that it gets besides.
@@ -49,6 +61,7 @@ class ChildRuntime:
         path: Path,
         place: Place,
         *,
+        kind: Kind = "nvforest",
         answer_s: float = 30.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -62,7 +75,7 @@ class ChildRuntime:
         try:
             with theirs:
                 self._seen = self._resized(mmap.PAGESIZE)
-                arguments = (algorithm, str(path.resolve()), place)
+                arguments = (kind, algorithm, str(path.resolve()), place)
                 self._process = _start((theirs.fileno(), self._memory), arguments, environment or {})
             self._connection.settimeout(_START_SECONDS)
             ready = self._reply()
@@ -110,9 +123,9 @@ class ChildRuntime:
         return self._ask(matrix, Wanted.SCORE)
 
     def contributions(self, matrix: Matrix) -> Scores:
-        """Refuse: nvForest has no TreeSHAP."""
+        """Refuse: the library's own runtime has them."""
         check_matrix(matrix, self._n_features)
-        raise RequestError(self._name, "has no contributions on nvForest", fix="ask the library's own runtime")
+        raise RequestError(self._name, "has no contributions in a child process", fix="ask the library's own runtime")
 
     def close(self) -> None:
         """End the child, once it has answered; a second call does nothing."""

@@ -1,4 +1,4 @@
-"""The child that scores for another process: ``... child_main SOCKET MEMORY ALGORITHM PATH PLACE``.
+"""The child that scores for another process: ``... child_main SOCKET MEMORY KIND ALGORITHM PATH PLACE``.
 
 It opens the model, says so, and then answers one question after the other until the other side is gone.
 """
@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
-from infra.runtimes.nvforest import NvForestRuntime, Place
+from infra.runtimes.nvforest import NvForestRuntime
+from infra.runtimes.port import Runtime
+from infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 from skewless.errors import SkewlessError
 
 _TEXT_BYTES = 1_000
@@ -22,13 +24,13 @@ _TEXT_BYTES = 1_000
 
 def main(arguments: list[str]) -> int:
     """Serve; the exit code is 1 where the model cannot be opened."""
-    descriptor, memory, algorithm, path, place = arguments
+    descriptor, memory, *model = arguments
     # Both also reach the other side, which may still have requests to answer; this one ends with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(descriptor)) as connection, suppress(BrokenPipeError, ConnectionResetError):
         try:
-            runtime = NvForestRuntime(algorithm, Path(path), _place(place))
+            runtime = _open(*model)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
             _fail(connection, error)
             return 1
@@ -38,7 +40,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _serve(connection: socket.socket, memory: int, runtime: NvForestRuntime) -> None:
+def _open(kind: str, algorithm: str, path: str, place: str) -> Runtime:
+    if kind == "xgboost-cuda":
+        return XGBoostCudaRuntime.from_file(Path(path))
+    return NvForestRuntime(algorithm, Path(path), "gpu" if place == "gpu" else "cpu")
+
+
+def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
     seen = mmap.mmap(memory, mmap.PAGESIZE)
     while True:
         try:
@@ -61,10 +69,6 @@ def _fail(connection: socket.socket, error: Exception) -> None:
     said = error.problem if isinstance(error, SkewlessError) else f"{type(error).__name__}: {error}"
     text = said.encode()[:_TEXT_BYTES]
     connection.sendall(REPLY.pack(1, len(text)) + text)
-
-
-def _place(name: str) -> Place:
-    return "gpu" if name == "gpu" else "cpu"
 
 
 if __name__ == "__main__":

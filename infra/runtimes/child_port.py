@@ -6,6 +6,7 @@ import mmap
 import socket
 import struct
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ ASK = struct.Struct("<iqq")
 REPLY = struct.Struct("<iq")
 READY = struct.Struct("<qq")
 _FLOAT_BYTES = 8
+
+
+Kind = Literal["nvforest", "xgboost-cuda"]
+"""What scores in the child: nvForest, or XGBoost's own CUDA code."""
 
 
 class Wanted(IntEnum):

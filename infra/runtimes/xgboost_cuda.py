@@ -50,19 +50,17 @@ class XGBoostCudaRuntime(XGBoostRuntime):
     """
 
     def __init__(self, model: bytes, name: str) -> None:
+        self._link: XGBoostLink | None = None
         super().__init__(model, name)
         try:
-            import cupy  # noqa: PLC0415 - the extra `gpu` brings it
-
-            cupy.cuda.runtime.getDeviceCount()
-        except Exception as error:  # whatever the driver makes of it
+            self._cupy = _cupy(name)
+            self._link = XGBoostLink(model, name)
+            predict = self._library.handle.XGBoosterPredictFromCudaArray
+            predict.argtypes = self._library.handle.XGBoosterPredictFromDense.argtypes
+            self._call("XGBoosterSetParam", self._booster, b"device", b"cuda")
+        except PackageError:
             self.close()
-            raise PackageError(name, f"cannot be opened on a GPU: {error}", fix="see `skewless doctor`") from error
-        self._cupy: Any = cupy
-        self._link = XGBoostLink(model, name)
-        predict = self._library.handle.XGBoosterPredictFromCudaArray
-        predict.argtypes = self._library.handle.XGBoosterPredictFromDense.argtypes
-        self._call("XGBoosterSetParam", self._booster, b"device", b"cuda")
+            raise
 
     @classmethod
     def from_file(cls, path: Path) -> XGBoostCudaRuntime:
@@ -92,10 +90,24 @@ class XGBoostCudaRuntime(XGBoostRuntime):
 
     def score(self, matrix: Matrix) -> Scores:
         """Return predictions, by the link of XGBoost on the CPU."""
-        return self._link.scores(self.margin(matrix))
+        margins = self.margin(matrix)
+        if self._link is None:
+            raise PackageError(self._name, "is closed", fix="open it again")
+        return self._link.scores(margins)
 
     def close(self) -> None:
         """Free the model."""
         super().close()
-        if hasattr(self, "_link"):
-            self._link.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+
+def _cupy(name: str) -> Any:  # noqa: ANN401 - cupy has no types
+    try:
+        import cupy  # noqa: PLC0415 - the extra `gpu` brings it
+
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # whatever the driver makes of it
+        raise PackageError(name, f"cannot be opened on a GPU: {error}", fix="see `skewless doctor`") from error
+    return cupy

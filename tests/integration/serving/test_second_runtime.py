@@ -1,4 +1,4 @@
-"""``skewless serve`` and ``skewless predict`` with nvForest's CPU class beside a library that is slow from 9 rows on."""
+"""``skewless serve`` and ``skewless predict`` with nvForest's CPU class beside a library slow from 9 rows on."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import infra.runtimes.child
 from infra.runtimes.certification import same_bits
 from infra.runtimes.child import ChildRuntime
 from infra.runtimes.child_port import LostError
+from infra.runtimes.cuda import driver
 from infra.runtimes.port import Scores
 from skewless.errors import PackageError
 from tests.integration.infra.runtimes.children import (
@@ -31,9 +32,10 @@ from tests.integration.infra.runtimes.children import (
     open_files,
     wait_for,
 )
-from tests.integration.infra.runtimes.conftest import Case
+from tests.integration.infra.runtimes.conftest import Case, xgboost_case
 
-pytestmark = ONLY_LINUX
+pytestmark = [ONLY_LINUX]
+NO_GPU = pytest.mark.skipif(driver().problem is None, reason="there is a GPU")
 
 ROOT = Path(__file__).parents[4]
 ROWS = np.random.default_rng(1).normal(size=(50, 8))
@@ -160,6 +162,19 @@ def test_without_nvforest_it_says_so(lightgbm_binary: Case) -> None:
     with pytest.raises(PackageError, match="No module named 'nvforest'"):
         ChildRuntime("lightgbm", lightgbm_binary.model_file, "cpu")
     assert open_files() == files
+
+
+@NO_GPU
+def test_where_no_gpu_is_it_says_so(tmp_path: Path) -> None:
+    """XGBoost's own code needs cupy and a device, and this model and file are all right."""
+    case = xgboost_case(tmp_path, {"objective": "binary:logistic"})
+    files = open_files()
+    with pytest.raises(PackageError, match="cannot be opened on a GPU"):
+        ChildRuntime("xgboost", case.model_file, "gpu", kind="xgboost-cuda")
+    with pytest.raises(PackageError, match="cannot be opened by nvForest"):
+        ChildRuntime("xgboost", case.model_file, "gpu", environment=ENVIRONMENT)
+    assert open_files() == files
+    case.runtime.close()
 
 
 def test_where_no_process_can_be_started_it_says_so(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> None:

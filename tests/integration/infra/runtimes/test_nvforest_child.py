@@ -129,7 +129,7 @@ def test_a_matrix_that_no_runtime_takes_is_refused_and_the_child_goes_on(lightgb
         for wrong in (np.asfortranarray(rows), rows.astype(np.float32), rows[:, :-1].copy()):
             with pytest.raises(RequestError):
                 child.score(wrong)  # type: ignore[arg-type]  # float32 is the point
-        with pytest.raises(RequestError, match="has no contributions on nvForest"):
+        with pytest.raises(RequestError, match="has no contributions in a child"):
             child.contributions(rows)
         assert same_bits(child.score(rows), lightgbm_binary.score(rows)).all()
 

@@ -99,3 +99,16 @@ def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatc
         assert only.open is not None
         only.open()
     assert opened == [("lightgbm", PATH, "gpu"), ("lightgbm", PATH, "gpu", {"environment": {"A": "1"}})]
+
+
+@pytest.mark.usefixtures("installed")
+def test_xgboost_s_own_code_works_in_a_child_too_unless_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, ...]] = []
+    monkeypatch.setattr("infra.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,)))
+    monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
+    for alone in (True, False):
+        _, item = candidates("xgboost", "cuda", PATH, Place(alone=alone, driver=lambda: ONE))
+        assert item.reopens is not alone
+        assert item.open is not None
+        item.open()
+    assert opened == [(PATH,), ("xgboost", PATH, "gpu", {"kind": "xgboost-cuda", "environment": {}})]

@@ -1,0 +1,68 @@
+"""What is scored on the event loop: what is quick, and works in this process."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from infra.runtimes.calibration import SIZES, Calibration, Step
+from infra.runtimes.port import Matrix, Scores
+from infra.runtimes.shared import Member, SharedRuntime
+from infra.served_model import ServedModel
+from serving.prediction.scoring import Scoring
+
+
+class Zeros:
+    """A runtime that fails when it is told to."""
+
+    n_features = 1
+    n_outputs = 1
+
+    def __init__(self, name: str) -> None:
+        self.runtime_id = name
+        self.fails = False
+
+    def margin(self, matrix: Matrix) -> Scores:
+        if self.fails:
+            raise MemoryError
+        return np.zeros(len(matrix))
+
+    score = margin
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        return np.zeros((len(matrix), 2))
+
+    def close(self) -> None:
+        pass
+
+
+def calibration(row_s: float) -> Calibration:
+    return Calibration(seconds=tuple(row_s * size for size in SIZES), measured=5)
+
+
+class Model:
+    """As much of a served model as scoring looks at."""
+
+    def __init__(self, runtime: SharedRuntime) -> None:
+        self.runtime = runtime
+
+
+def model_of(runtime: SharedRuntime) -> ServedModel:
+    return cast("ServedModel", Model(runtime))
+
+
+def test_the_loop_waits_for_no_second_runtime_however_quick_it_was() -> None:
+    second = Zeros("second-1")
+    shared = SharedRuntime(
+        Member(Zeros("own-1"), calibration(1e-5)),
+        [Member(second, calibration(1e-8))],
+        [Step(rows=1, at=0), Step(rows=64, at=1)],
+    )
+    model, scoring = model_of(shared), Scoring()
+    assert [scoring.is_quick(model, n) for n in (1, 63, 64, 10_000)] == [True, True, False, False]
+    second.fails = True
+    scoring.score(model, np.zeros((64, 1)))
+    # While the second rests, the library's own time decides.
+    assert [scoring.is_quick(model, n) for n in (64, 999, 1_001)] == [True, True, False]
+    scoring.close()
