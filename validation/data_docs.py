@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 INDEX = "index.html"
 
 
+def data_docs_folder(state: Path) -> Path:
+    """Return where the Data Docs of the last recorded validation lie in a state folder."""
+    return state / "data_docs"
+
+
 def write_data_docs(reports: Sequence[GateReport], folder: Path, *, site: str, now_us: int) -> Path:
     """Write the pages of some reports into a folder, in the place of older ones; return the index.
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; none: all.")]
 Everything = Annotated[bool, typer.Option("--all", help="Judge labels that passed before again.")]
 Docs = Annotated[Path | None, typer.Option("--docs", metavar="DIR", help="Write the results as Data Docs here.")]
+Record = Annotated[
+    bool, typer.Option("--record", help="Remember which labels passed, and keep the Data Docs in the state folder.")
+]
 Suggest = Annotated[bool, typer.Option("--suggest", help="Check nothing: show suites that the data of now pass.")]
 Write = Annotated[bool, typer.Option("--write", help="With --suggest: write expectations.py, if there is none.")]
 
@@ -30,6 +33,7 @@ def validate(
     *,
     everything: Everything = False,
     docs: Docs = None,
+    record: Record = False,
     suggest: Suggest = False,
     write: Write = False,
     repo: Repo = Path(),
@@ -44,10 +48,10 @@ def validate(
             _suggest(project, output, write=write)
             return
         with output.working("checking the sources"):
-            reports = project.validate(names or (), everything=everything)
+            reports = project.validate(names or (), everything=everything, remember=record)
         error = _first_error(reports)
         body = {"success": error is None, "reports": [report.as_dict() for report in reports]}
-        index = None if docs is None else _write_docs(project, reports, docs)
+        index = _write_docs(project, reports, docs) if docs or record else None
         linked = {} if index is None else {"docs": str(index)}
         shown = [*map(_shown, reports), *([] if index is None else [f"Data Docs: {index}\n"])]
         output.answer(body | linked | (error_body(error) if error else {}), *shown)
@@ -68,9 +72,10 @@ def _suggest(project: Project, output: Output, *, write: bool) -> None:
     output.answer(body, f"{found.path} written\n" if written else found.source if found.now is None else found.diff)
 
 
-def _write_docs(project: Project, reports: Sequence[GateReport], folder: Path) -> Path:
-    from validation.data_docs import write_data_docs
+def _write_docs(project: Project, reports: Sequence[GateReport], docs: Path | None) -> Path:
+    from validation.data_docs import data_docs_folder, write_data_docs
 
+    folder = docs or data_docs_folder(project.state)
     now_us = project.clock.now_us()
     return write_data_docs(reports, folder.resolve(), site=project.applied.plan.project, now_us=now_us)
 

@@ -9,7 +9,8 @@ from skewless.spec import ModelSpec
 from training.scheduling.job import Job
 from training.scheduling.schedule import Every, Schedule, schedule_of
 
-_OPTIONS = {"replay": ("--new",)}  # what was proven is not proven every night
+# What was proven is not proven every night, and what passed is not judged every hour.
+_OPTIONS = {"replay": ("--new",), "validate": ("--record",)}
 
 
 def jobs(

@@ -57,10 +57,12 @@ class Note:
 
     Args:
         tone: ``good``, ``bad``, ``plain``, or ``missing``.
+        link: where the sentence leads, if it does.
     """
 
     text: str
     tone: Tone = "plain"
+    link: str | None = None
     kind: Literal["note"] = "note"
 
 
@@ -120,7 +122,7 @@ def _plain(block: TableBlock | PlotBlock | Note) -> dict[str, Any]:
         return {"kind": block.kind, "title": block.title, "rows": _rows(block)}
     if isinstance(block, PlotBlock):
         return {"kind": block.kind, "title": block.title, "caption": block.caption}
-    return {"kind": block.kind, "text": block.text, "tone": block.tone}
+    return {"kind": block.kind, "text": block.text, "tone": block.tone, "link": block.link}
 
 
 def _rows(table: TableBlock) -> list[dict[str, Any]]:

@@ -79,6 +79,19 @@ def _replay_note(project: Project) -> Note:
     return Note(text=f"Replay of {moment(last.ended_us)}: {text}", tone="good" if is_good else "bad")
 
 
+def checks_section(project: Project) -> Section:
+    """Return where the last recorded validation is shown."""
+    from validation.data_docs import INDEX, data_docs_folder
+
+    index = data_docs_folder(project.state) / INDEX
+    if not index.exists():
+        nothing = "No Data Docs yet: the scheduler's validation writes them, and `skewless validate --record`."
+        return Section(title="Data checks", blocks=[Note(text=nothing, tone="missing")])
+    return Section(
+        title="Data checks", blocks=[Note(text="Data Docs of the last validation", link=index.resolve().as_uri())]
+    )
+
+
 def alerts_section(project: Project) -> Section:
     """Return the alerts that are open, then the newest of those that are over."""
     from infra.alerts import Alerts

@@ -61,6 +61,7 @@ def _project(project: Project) -> Iterator[Section]:
     from skewless.operations.report import proofs
 
     yield _or_why("Proof: parity and replay", lambda: proofs.proof_section(project))
+    yield _or_why("Data checks", lambda: proofs.checks_section(project))
     yield _or_why("Freshness", lambda: proofs.freshness_section(project))
     yield _or_why("Alerts", lambda: proofs.alerts_section(project))
     yield _or_why("Runs", lambda: proofs.runs_section(project))

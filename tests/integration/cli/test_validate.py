@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from skewless.bounds import Bounds
-from tests.command_line import run
+from tests.command_line import done, run
 from validation.suites import load_suites
 
 FILE = "expectations.py"
@@ -76,3 +77,18 @@ def test_a_trained_package_holds_the_bounds_of_the_suites(walked: Path) -> None:
         "shop_risk__refund_share": (0.0, 1.0),
     }
     assert bounds.fields == {}
+
+
+def test_a_recorded_validation_is_linked_from_the_report(applied: Path) -> None:
+    def checks() -> list[dict[str, Any]]:
+        blocks: list[dict[str, Any]] = done("report", "--repo", applied)["parts"]["Project"]["Data checks"]
+        return blocks
+
+    assert [block["link"] for block in checks()] == [None]
+    index = applied / ".skewless/data_docs/index.html"
+    assert done("validate", "--record", "--repo", applied)["docs"] == str(index.resolve())
+    assert [block["link"] for block in checks()] == [index.resolve().as_uri()]
+    page = (applied / ".skewless/report.html").read_text()
+    assert f'<a href="{index.resolve().as_uri()}">Data Docs of the last validation</a>' in page
+    (labels,) = [one for one in done("validate", "--repo", applied)["reports"] if one["name"].startswith("labels")]
+    assert (labels["since_us"], labels["n_rows"]) != (None, 0)
