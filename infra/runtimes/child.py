@@ -32,7 +32,6 @@ from infra.runtimes.port import Matrix, Scores
 from skewless.errors import PackageError, RequestError
 
 _START_SECONDS = 120.0  # to import it all and to wake a GPU up
-_END_SECONDS = 0.1  # that the end of a child is waited for
 _MANY_ROWS = 4_096
 _ROOT = Path(__file__).parents[2]
 
@@ -191,12 +190,9 @@ def _start(shared: tuple[int, int], arguments: Sequence[str], more: Mapping[str,
 
 
 def _bury(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a killed process; a driver can hold it up, and then nobody else waits for it."""
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        with suppress(RuntimeError):  # the interpreter itself is ending
-            threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
+    """Let a thread wait for the end of a killed process: a driver takes its time, and the loop may be who asks."""
+    with suppress(RuntimeError):  # the interpreter itself is ending
+        threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

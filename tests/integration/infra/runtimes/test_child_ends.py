@@ -132,7 +132,7 @@ def test_closing_leaves_no_file_no_process_no_memory(lightgbm_binary: Case) -> N
 def test_a_child_that_does_not_end_at_once_holds_nobody_up(
     lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over = threading.Event()
+    let_go, over = threading.Event(), threading.Event()
 
     class Stuck:
         """A process in which a driver sits."""
@@ -144,9 +144,8 @@ def test_a_child_that_does_not_end_at_once_holds_nobody_up(
         def kill(self) -> None:
             self._real.kill()
 
-        def wait(self, timeout: float | None = None) -> int:
-            if timeout is not None:
-                raise subprocess.TimeoutExpired("child", timeout)
+        def wait(self) -> int:
+            assert let_go.wait(60)
             code = self._real.wait()
             over.set()
             return code
@@ -154,6 +153,8 @@ def test_a_child_that_does_not_end_at_once_holds_nobody_up(
     real = infra.runtimes.child._start
     monkeypatch.setattr(infra.runtimes.child, "_start", lambda *given: Stuck(real(*given)))
     open_child("lightgbm", lightgbm_binary.model_file).close()
+    assert not over.is_set()
+    let_go.set()
     assert over.wait(60)
 
 

@@ -179,7 +179,10 @@ def test_loading_and_closing_again_and_again_leaves_nothing(lightgbm_binary: Cas
         choice.runtime.close()
         wait_for(process)
         assert (open_files(), mapped()) == (files, memories)
-        assert len([thread for thread in threading.enumerate() if thread.name.startswith("runtime-")]) == 0
+        for thread in threading.enumerate():
+            if thread.name.startswith("runtime-"):
+                thread.join(_PATIENCE_S)
+                assert not thread.is_alive()
 
 
 def test_what_is_slower_ends_at_once(lightgbm_binary: Case) -> None:
