@@ -24,7 +24,8 @@ def decisions_section(project: Project, model: str) -> Section:
     from infra.traffic import Traffic
     from skewless.operations.versions import list_all
 
-    events = [*_moves(list_all(project, model)), *_policies(Traffic(project.packages).history(model))]
+    history = Traffic(project.packages).history(model)
+    events = [*_moves(list_all(project, model), history), *_policies(history)]
     events += [_gate(record) for record in Decisions(project.packages).backwards(model)]
     events.sort(key=lambda event: -event[0])
     shown = [(moment(at), *cells) for at, *cells in events[:_MOST]]
@@ -36,8 +37,15 @@ def decisions_section(project: Project, model: str) -> Section:
     return Section(title="Decisions", blocks=[table])
 
 
-def _moves(report: VersionsReport) -> Iterator[tuple[Any, ...]]:
-    for move in report.moves:
+def _moves(report: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[tuple[Any, ...]]:
+    """Yield the moves of aliases, but for those that are the end of a rollout, which its policy tells."""
+    moves = list(report.moves)
+    for before, policy in pairwise((None, *history)):
+        if policy is not None and change_of(before, policy) == "promoted":
+            same = [move for move in moves if (move["alias"], move["to"]) == ("champion", policy.champion)]
+            if same:
+                moves.remove(min(same, key=lambda move: abs(move["at_us"] - policy.since_us)))
+    for move in moves:
         yield move["at_us"], f"alias {move['alias']}", move["to"], move["reason"], ""
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from infra.alerts import Alert, Alerts
 from infra.outcomes.writer import OutcomeWriter
+from infra.packages.aliases import Aliases
 from infra.traffic import Traffic
 from skewless.errors import StalePlanError
 from skewless.feedback import Outcome
@@ -125,6 +126,21 @@ def test_the_evidence_of_a_policy_is_a_line_per_guardrail_in_its_own_unit(report
         ["latency", "2 ms", "1.682 ms", "0.8409 times", "3 times", "held"],
         ["quality", "-", "-", "-", "0.02", "not judged yet"],
     ]
+
+
+def test_a_rollout_that_ended_is_one_decision(trained: Path, tmp_path: Path) -> None:
+    with opened(copy_project(trained, tmp_path / "p")) as place:
+        place.project.train(MODEL)
+        packages, now = place.project.packages, place.now_us()
+        trial = TrafficPolicy(number=1, phase="canary", champion="000002", challenger="000001", share=0.1, since_us=now)
+        Traffic(packages).replace(MODEL, trial, expect=None)
+        Aliases(packages).move(MODEL, "champion", expect="000002", to="000001", reason="won", now_us=now + 5)
+        alone = TrafficPolicy(number=2, phase="champion", champion="000001", since_us=now + 6, reason="won")
+        Traffic(packages).replace(MODEL, alone, expect=1)
+        (table,) = sections(build(place.project, [MODEL]))["Decisions"]
+    told = [(row["change"], row["to"]) for row in table["rows"]]
+    assert told[:2] == [("promoted", "000001 alone"), ("traffic", "000002, 000001 for 10% (canary)")]
+    assert [to for change, to in told if change == "alias champion"] == ["000002", "000001"]
 
 
 def test_nothing_raw_is_shown(report: Report) -> None:
