@@ -10,16 +10,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from infra.runtimes.calibration import SIZES
+from infra.runtimes.calibration import SIZES, Calibration, Step
 from infra.runtimes.candidates import Place, candidates
 from infra.runtimes.certification import certify, same_bits
 from infra.runtimes.child import ChildRuntime
 from infra.runtimes.choice import Choice, choose
-from infra.runtimes.shared import SharedRuntime
+from infra.runtimes.shared import Member, SharedRuntime
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, Case
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
+ANY_TIME = Calibration(seconds=(1.0,) * len(SIZES), measured=len(SIZES))
 MANY = np.random.default_rng(4).normal(size=(400_000, FEATURES))
 
 
@@ -40,14 +41,17 @@ def chosen(kind: str, case: Case, *, alone: bool) -> Iterator[Choice]:
 
 @contextmanager
 def on_the_gpu(case: Case, *, alone: bool) -> Iterator[SharedRuntime]:
-    """Yield runtimes of a LightGBM model of which the one on the GPU gets the many rows."""
-    with chosen("lightgbm binary", case, alone=alone) as choice:
-        runtime = choice.runtime
-        if not isinstance(runtime, SharedRuntime):
-            pytest.skip("this GPU is faster at no size")
+    """Yield a LightGBM model of which every batch goes to the GPU."""
+    (candidate,) = candidates("lightgbm", "auto", case.model_file, Place(alone=alone))
+    assert candidate.open is not None
+    second = Member(candidate.open(), ANY_TIME)
+    runtime = SharedRuntime(Member(case.runtime, ANY_TIME), [second], [Step(rows=1, at=1)])
+    try:
         assert same_bits(runtime.score(MANY), case.score(MANY)).all()
-        assert runtime.members[-1].rows >= len(MANY)
+        assert (second.rows, second.failures) == (len(MANY), 0)
         yield runtime
+    finally:
+        second.close()
 
 
 @pytest.mark.parametrize("kind", ["lightgbm binary", "xgboost binary"])
