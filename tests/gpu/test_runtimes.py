@@ -77,6 +77,18 @@ def test_a_child_process_with_a_gpu_has_the_same_bits(kind: str, made: dict[str,
         child.close()
 
 
+def test_a_child_process_with_xgboost_on_a_gpu_has_the_bits_of_this_one(made: dict[str, Case]) -> None:
+    case, rows = made["xgboost binary"], many_rows(10_000)
+    here = XGBoostCudaRuntime.from_file(case.model_file)
+    child = ChildRuntime("xgboost", case.model_file, "gpu", kind="xgboost-cuda")
+    try:
+        assert child.runtime_id == here.runtime_id
+        assert same_bits(child.score(rows), here.score(rows)).all()
+    finally:
+        child.close()
+        here.close()
+
+
 @pytest.mark.parametrize("kind", XGBOOST)
 def test_xgboost_on_a_gpu_is_off_by_roundings_at_most(kind: str, made: dict[str, Case]) -> None:
     case = made[kind]
