@@ -66,7 +66,10 @@ def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
 
 
 def _fail(connection: socket.socket, error: Exception) -> None:
-    said = error.problem if isinstance(error, SkewlessError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, SkewlessError):
+        said = error.problem if error.value is None else f"{error.problem} ({error.value})"
+    else:
+        said = f"{type(error).__name__}: {error}"
     text = said.encode()[:_TEXT_BYTES]
     connection.sendall(REPLY.pack(1, len(text)) + text)
 

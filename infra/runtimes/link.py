@@ -131,16 +131,18 @@ def _without_trees(model: bytes, name: str) -> bytes:
     try:
         whole: dict[str, Any] = json.loads(model)
         booster = whole["learner"]["gradient_booster"]
-        kind, trees = booster["name"], booster.get("gbtree", booster)["model"]
+        kind = booster["name"]
+        if kind == "dart":  # what its trees weigh is in the margins
+            booster = whole["learner"]["gradient_booster"] = booster["gbtree"] | {"name": "gbtree"}
+        trees = booster["model"]
+        trees["gbtree_model_param"] |= {"num_parallel_tree": "1"}
         outputs = max(1, int(whole["learner"]["learner_model_param"]["num_class"]))
         features = whole["learner"]["learner_model_param"]["num_feature"]
     except (ValueError, KeyError, TypeError) as error:
         raise PackageError(name, f"is no model of trees in JSON: {error}", fix="score it by XGBoost") from error
-    if kind != "gbtree":
-        raise PackageError(name, "has trees that are not only added up", value=kind, fix="score it by XGBoost")
     trees["trees"] = [_nothing(tree, features) for tree in range(outputs)]
     trees["tree_info"] = list(range(outputs))
-    trees["gbtree_model_param"] |= {"num_trees": str(outputs), "num_parallel_tree": "1"}
+    trees["gbtree_model_param"]["num_trees"] = str(outputs)
     trees["iteration_indptr"] = [0, outputs]
     return json.dumps(whole).encode()
 

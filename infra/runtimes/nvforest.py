@@ -50,9 +50,9 @@ class NvForestRuntime:
         self._place: Place = place
         self._forest: Any = None
         model = path.read_bytes()
+        trees = _trees(algorithm, model, self._name)
         self._link: Link | None = open_link(algorithm, model, self._name)
         try:
-            trees = _trees(algorithm, model, self._name)
             self._forest, self._version = _open(algorithm, path, place, self._name)
         except PackageError:
             self.close()
@@ -157,6 +157,9 @@ def _of_lightgbm(model: bytes) -> _Trees:
 def _of_xgboost(model: bytes) -> _Trees:
     learner: Mapping[str, Any] = json.loads(model)["learner"]
     shape = learner["learner_model_param"]
+    if learner["gradient_booster"]["name"] != "gbtree":
+        message = "its trees are not only added up"
+        raise ValueError(message)
     types = learner.get("feature_types") or []
     return _Trees(
         n_features=int(shape["num_feature"]),

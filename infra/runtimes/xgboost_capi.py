@@ -123,6 +123,15 @@ class XGBoostRuntime:
         found = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self._n_outputs * width)
         return by_output(found, rows, self._n_outputs, width)
 
+    def as_json(self) -> bytes:
+        """Return the model in JSON, in whatever format it was given."""
+        self._require_open()
+        length, text = ctypes.c_uint64(), ctypes.c_void_p()
+        self._call(
+            "XGBoosterSaveModelToBuffer", self._booster, b'{"format":"json"}', ctypes.byref(length), ctypes.byref(text)
+        )
+        return ctypes.string_at(text.value or 0, length.value)
+
     def close(self) -> None:
         """Free the model."""
         while self._idle:
@@ -204,6 +213,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "XGBoosterFree": [pointer],
         "XGBoosterSetParam": [pointer, text, text],
         "XGBoosterLoadModelFromBuffer": [pointer, text, ctypes.c_uint64],
+        "XGBoosterSaveModelToBuffer": [pointer, text, pointer, pointer],
         "XGBoosterGetNumFeature": [pointer, pointer],
         "XGBoosterPredictFromDense": [pointer, text, text, pointer, pointer, pointer, pointer],
         "XGBoosterPredictFromDMatrix": [pointer, pointer, text, pointer, pointer, pointer],

@@ -42,7 +42,7 @@ class XGBoostCudaRuntime(XGBoostRuntime):
     off by a rounding of float32.
 
     Args:
-        model: JSON of the model.
+        model: JSON or UBJSON of the model.
         name: what errors call it.
 
     Raises:
@@ -54,7 +54,7 @@ class XGBoostCudaRuntime(XGBoostRuntime):
         super().__init__(model, name)
         try:
             self._cupy = _cupy(name)
-            self._link = XGBoostLink(model, name)
+            self._link = XGBoostLink(self.as_json(), name)
             predict = self._library.handle.XGBoosterPredictFromCudaArray
             predict.argtypes = self._library.handle.XGBoosterPredictFromDense.argtypes
             self._call("XGBoosterSetParam", self._booster, b"device", b"cuda")

@@ -13,6 +13,7 @@ import xgboost as xgb
 from infra.runtimes.certification import same_bits
 from infra.runtimes.link import LightGBMLink, XGBoostLink, open_link
 from infra.runtimes.port import Matrix, Scores
+from infra.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.errors import PackageError
 
 ROWS = np.random.default_rng(2).normal(size=(600, 3))
@@ -167,10 +168,34 @@ def test_xgboost_of_base_margins_of_any_size(objective: str, scale: float) -> No
     link.close()
 
 
-def test_an_xgboost_model_whose_trees_are_weighted_is_refused() -> None:
-    booster = xgboost_model("binary:logistic", booster="dart")
-    with pytest.raises(PackageError, match=r"has trees that are not only added up.*dart"):
+@pytest.mark.parametrize("kind", ["json", "ubj"])
+def test_an_xgboost_model_whose_trees_are_weighted_has_the_same_link(kind: str) -> None:
+    booster = xgboost_model("binary:logistic", booster="dart", rate_drop=0.5, base_score=0.2)
+    runtime = XGBoostRuntime(bytes(booster.save_raw(kind)), "model")
+    link = XGBoostLink(runtime.as_json(), "model")
+    margins, scores = xgboost_scores(booster, ROWS)
+    assert same_bits(link.scores(margins), scores).all()
+    link.close()
+    runtime.close()
+
+
+def test_an_xgboost_model_without_trees_is_refused() -> None:
+    booster = xgboost_model("reg:squarederror", booster="gblinear", max_depth=None)
+    with pytest.raises(PackageError, match="is no model of trees"):
         XGBoostLink(bytes(booster.save_raw("json")), "model")
+
+
+@pytest.mark.parametrize("kind", ["json", "ubj"])
+def test_a_model_is_told_in_json_whatever_it_came_in(kind: str) -> None:
+    booster = xgboost_model("multi:softprob")
+    runtime = XGBoostRuntime(bytes(booster.save_raw(kind)), "model")
+    again = XGBoostRuntime(runtime.as_json(), "model")
+    assert runtime.as_json() == again.as_json()
+    assert same_bits(again.score(ROWS), runtime.score(ROWS)).all()
+    again.close()
+    runtime.close()
+    with pytest.raises(PackageError, match="is closed"):
+        runtime.as_json()
 
 
 @pytest.mark.parametrize("model", [b"", b"no model", b"{}", b'{"learner": {}}', b"tree\nversion=v4\n"])
