@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
@@ -23,7 +22,7 @@ class Calibration:
     """Seconds of one call.
 
     Args:
-        seconds: median at each of ``SIZES`` rows.
+        seconds: at each of ``SIZES`` rows, the least of some calls: what else the machine did is not the runtime's.
         measured: how many of them were measured; the others follow from the last, row by row.
     """
 
@@ -67,7 +66,7 @@ def calibrate(runtime: Runtime, rows: Matrix, clock: Callable[[], float] = time.
         if expected > _CALL_SECONDS:
             break
         matrix = np.ascontiguousarray(np.resize(rows, (size, rows.shape[1])))
-        seconds.append(_median_s(runtime, matrix, clock))
+        seconds.append(_least_s(runtime, matrix, clock))
     measured = len(seconds)
     seconds += [seconds[-1] * size / SIZES[measured - 1] for size in SIZES[measured:]]
     return Calibration(seconds=tuple(seconds), measured=measured)
@@ -87,7 +86,7 @@ def steps(calibrations: Sequence[Calibration]) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def _median_s(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> float:
+def _least_s(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> float:
     runtime.score(matrix)
     began = clock()
     taken: list[float] = []
@@ -95,7 +94,7 @@ def _median_s(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> f
         start = clock()
         runtime.score(matrix)
         taken.append(clock() - start)
-    return median(taken)
+    return min(taken)
 
 
 def _fastest(calibrations: Sequence[Calibration], at: int) -> int:

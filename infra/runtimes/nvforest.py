@@ -24,7 +24,8 @@ from infra.runtimes.port import Matrix, Scores
 from skewless.errors import PackageError, RequestError
 
 Place = Literal["cpu", "gpu"]
-_LEAVES_BYTES = 1 << 26  # of all trees and the rows of one step
+# Leaves of all trees and of the rows of one step: on the CPU what its caches hold.
+_LEAVES_BYTES = 1 << 21
 _DEVICE_LEAVES_BYTES = 1 << 28
 
 
