@@ -135,6 +135,7 @@ def _without_trees(model: bytes, name: str) -> bytes:
         if kind == "dart":  # what its trees weigh is in the margins
             booster = whole["learner"]["gradient_booster"] = booster["gbtree"] | {"name": "gbtree"}
         trees = booster["model"]
+        trees.pop("weight_drop", None)
         trees["gbtree_model_param"] |= {"num_parallel_tree": "1"}
         outputs = max(1, int(whole["learner"]["learner_model_param"]["num_class"]))
         features = whole["learner"]["learner_model_param"]["num_feature"]

@@ -158,14 +158,16 @@ def _of_lightgbm(model: bytes) -> _Trees:
 def _of_xgboost(model: bytes) -> _Trees:
     learner: Mapping[str, Any] = json.loads(model)["learner"]
     shape = learner["learner_model_param"]
-    if learner["gradient_booster"]["name"] != "gbtree":
+    booster = learner["gradient_booster"]
+    # XGBoost up to 3.3 wraps weighted trees in a booster of their own, later ones keep the weights beside the trees.
+    if booster["name"] != "gbtree" or any(weight != 1.0 for weight in booster["model"].get("weight_drop", ())):
         message = "its trees are not only added up"
         raise ValueError(message)
     types = learner.get("feature_types") or []
     return _Trees(
         n_features=int(shape["num_feature"]),
         n_outputs=max(1, int(shape["num_class"])),
-        output_of=learner["gradient_booster"]["model"]["tree_info"],
+        output_of=booster["model"]["tree_info"],
         categorical=[at for at, kind in enumerate(types) if kind == "c"],
     )
 

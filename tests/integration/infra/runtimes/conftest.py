@@ -129,7 +129,9 @@ MAKERS: dict[str, Callable[[Path], Case]] = {
         folder, {"objective": "multi:softprob", "num_class": 4}, categorical=True
     ),
     "xgboost ranking": lambda folder: xgboost_case(folder, {"objective": "rank:ndcg"}, categorical=True),
-    "xgboost dart": lambda folder: xgboost_case(folder, {"objective": "binary:logistic", "booster": "dart"}),
+    "xgboost dart": lambda folder: xgboost_case(
+        folder, {"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.3}
+    ),
 }
 
 
