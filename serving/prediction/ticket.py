@@ -93,7 +93,7 @@ class Group:
         self.tickets = tickets
         self.arm = arm
         self.stored = stored
-        self.narrow = tickets[0].question.narrow
+        self.narrow = bool(tickets) and tickets[0].question.narrow  # none is left where all were dealt with
         self.n = sum([ticket.question.n for ticket in tickets])
         self._ask: Ask | None = None
         self._names: list[bytes | None] | None = None

@@ -1,0 +1,26 @@
+"""Questions are scored together where model, arm, time and what is noted of them are the same."""
+
+from __future__ import annotations
+
+from serving.prediction.question import Question
+from serving.prediction.ticket import Ticket, grouped
+from tests.unit.serving.oip.standing_in import model
+
+MODEL = model()
+NOW = 1_000
+
+
+def ticket(*, narrow: bool = False) -> Ticket:
+    return Ticket(Question(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), [].append)
+
+
+def test_a_group_whose_tickets_were_dealt_with_meanwhile_is_empty() -> None:
+    (group,) = grouped([ticket(narrow=True), ticket(narrow=True)], NOW)
+    assert (group.n, group.narrow, group.waiting is group) == (4, True, True)
+    group.take()
+    assert (group.waiting.n, list(group.waiting.tickets), group.waiting.narrow) == (0, [], False)
+
+
+def test_floats_of_fewer_bits_are_scored_apart_so_that_the_log_can_tell() -> None:
+    tickets = [ticket(), ticket(narrow=True), ticket()]
+    assert [(group.narrow, group.n) for group in grouped(tickets, NOW)] == [(False, 4), (True, 2)]
