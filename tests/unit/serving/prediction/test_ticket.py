@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from serving.prediction.answer import Answer
 from serving.prediction.question import Question
 from serving.prediction.ticket import Ticket, grouped
+from skewless.errors import SkewlessError
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()
@@ -11,7 +13,8 @@ NOW = 1_000
 
 
 def ticket(*, narrow: bool = False) -> Ticket:
-    return Ticket(Question(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), [].append)
+    told: list[Answer | SkewlessError] = []
+    return Ticket(Question(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), told.append)
 
 
 def test_a_group_whose_tickets_were_dealt_with_meanwhile_is_empty() -> None:
