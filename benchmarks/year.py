@@ -38,7 +38,7 @@ _CAPTION = "Log loss: mean of -log of the probability that was given to what cam
 
 
 def main() -> None:
-    """Run the year, which takes a quarter of an hour, and write page and plot."""
+    """Run the year, which takes half an hour on two idle cores, and write page and plot."""
     command = [sys.executable, "-m", "skewless.cli", "demo", "--drift", "--repo", "feature_repo"]
     command += ["--after", str(AFTER_WEEKS), "--days", str(DAYS)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
