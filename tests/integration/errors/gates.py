@@ -63,7 +63,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="scheduler: a suite fails", ask=verb(*ROUND), code=5,
         arrange=both(bad_shop_rows, bad_labels), thing="batch 'shop_risk'", says=("refund_share",),
-        fix="expectations.py", added=(_QUARANTINE, ".skewless/scheduler/*"),
+        fix="expectations.py", added=(_QUARANTINE, ".skewless/scheduler/*", ".skewless/data_docs/*.html"),
     ),
     Case(
         name="train: the label suite fails", ask=verb("train", "fraud"), code=5, arrange=bad_labels,
