@@ -12,8 +12,6 @@ from serving.prediction.arm import Arm
 from skewless.errors import PackageError
 from skewless.traffic import TrafficPolicy, place
 
-_KNOWN = 50_000  # entities whose arm is remembered; to draw it takes a hash of its keys
-
 
 class Share(NamedTuple):
     """Rows of a request that one arm answers.
@@ -50,9 +48,6 @@ class Routing:
                     value=name,
                     fix=f"use {', '.join(names)}",
                 )
-        # Equal floats may have different texts, by which an entity is drawn: 0.0 and -0.0.
-        exact = not any(_inputs(champion)[name].startswith("float") for name in self._sticky)
-        self._arms: dict[tuple[object, ...], Arm] | None = {} if exact else None
         for model in models.values():
             _check_alike(champion, model)
         answering, shadows = _parts(policy)
@@ -96,17 +91,6 @@ class Routing:
         return PolicyVitals(self.policy.number, versions)
 
     def _arm(self, values: Sequence[object]) -> Arm:
-        if self._arms is None:
-            return self._drawn(values)
-        entity = tuple(values)
-        arm = self._arms.get(entity)
-        if arm is None:
-            if len(self._arms) >= _KNOWN:
-                self._arms.clear()
-            arm = self._arms[entity] = self._drawn(values)
-        return arm
-
-    def _drawn(self, values: Sequence[object]) -> Arm:
         if self._challenger is not None and place(self.policy.salt, values) < self.policy.share:
             return self._challenger
         return self._champion

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
 from serving.prediction.answer import Answer
 from serving.prediction.joint import MixedAnswer
 from serving.prediction.routing import Routing
@@ -45,26 +44,6 @@ async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any
 
 def expected_versions(rows: Sequence[Row], policy: TrafficPolicy) -> list[str]:
     return [TWO if place(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
-
-
-def test_an_entity_keeps_its_arm_however_many_were_asked_about(
-    models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.prediction.routing._KNOWN", 10)
-    routing = Routing(CANARY, models, Metrics())
-    cards = [*range(40), *range(40)]
-    found = [routing.arm_of_one({"card_id": [card]}).model.version for card in cards]
-    assert found == expected_versions([{"card_id": card} for card in cards], CANARY)
-    assert set(found) == {ONE, TWO}
-
-
-def test_equal_numbers_with_other_texts_are_drawn_apart(models: dict[str, ServedModel]) -> None:
-    for salt in map(str, range(40)):
-        policy = replace(CANARY, sticky=("amount",), salt=salt)
-        routing = Routing(policy, models, Metrics())
-        for amount in (0.0, -0.0, 0.0):
-            arm = routing.arm_of_one({"amount": [amount]})
-            assert arm.model.version == (TWO if place(salt, [amount]) < policy.share else ONE)
 
 
 def test_every_row_is_answered_by_the_version_of_its_entity(shared: Place, models: dict[str, ServedModel]) -> None:
