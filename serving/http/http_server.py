@@ -12,12 +12,14 @@ from typing import Any
 import uvicorn
 
 from serving.http.fast_lane import reap
+from serving.http.listening import refuse_new
 from serving.workers.shutdown import Shutdown
 
 _REAP_SECONDS = 1.0
 _CLOSE = (b"connection", b"close")
 _ACCEPTED = 8  # connections in one turn of the loop
 _SETTLE_SECONDS = 0.1
+_HANDSHAKE_SECONDS = 0.002  # a connection that has just begun gets into the queue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End listening; what clients had sent by then is read and answered before connections are closed."""
         copies = [link.dup() for link in sockets or []]
+        for link in copies[:1]:
+            refuse_new(link)
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
         for server in self.servers:
             server.close()
         waiting = [connection for link in copies for connection in _waiting(link)]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import socket
+import struct
+import sys
 from pathlib import Path
 
 from skewless.errors import PlaceError
 
 _BACKLOG = 1_024
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 0x06  # with 0 bytes of the packet to keep
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -42,6 +48,18 @@ def listen(link: socket.socket) -> socket.socket:
     """Take connections from here on; the kernel spreads them over all who share the address."""
     link.listen(_BACKLOG)
     return link
+
+
+def refuse_new(link: socket.socket) -> None:
+    """Let no new connection begin, on Linux: whoever tries meanwhile is refused once the socket is closed, not reset.
+
+    Those that wait to be taken are left alone: a socket filter that drops what comes to the listening socket itself.
+    """
+    if sys.platform != "linux" or link.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    drop = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    with contextlib.suppress(OSError):
+        link.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop)))
 
 
 def listen_privately(place: Path) -> socket.socket:

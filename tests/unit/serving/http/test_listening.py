@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from serving.http.listening import allow_sharing, bind, bind_shared, listen_privately
+from serving.http.listening import allow_sharing, bind, bind_shared, listen_privately, refuse_new
 from skewless.errors import PlaceError
 
 HOST = "127.0.0.1"
@@ -58,3 +59,31 @@ def test_a_socket_file_that_was_left_is_replaced(tmp_path: Path, monkeypatch: py
 def test_a_path_that_is_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(PlaceError, match=r"cannot be made: .*too long.*TMPDIR"):
         listen_privately(tmp_path / ("x" * 120))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a socket filter of Linux")
+def test_what_waits_is_taken_and_what_comes_later_is_refused_once_it_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as link, socket.create_connection(link.getsockname()) as early:
+        early.sendall(b"x")
+        refuse_new(link)
+        with socket.socket() as late:
+            late.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                late.connect(link.getsockname())
+        taken, _ = link.accept()
+        with taken:
+            early.sendall(b"y")
+            early.shutdown(socket.SHUT_WR)
+            with taken.makefile("rb") as sent:
+                assert sent.read() == b"xy"
+        address = link.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_socket_files_are_left_alone() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        refuse_new(ours)
+        theirs.sendall(b"z")
+        assert ours.recv(1) == b"z"
