@@ -78,7 +78,7 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
     temporary = target.with_name(f".{target.name}.tmp")
     async with _open(config, name) as (predictor, model):
         try:
-            for chunk in _chunks(source):
+            for chunk in _chunks(source, min(_CHUNK_ROWS, config.settings.max_batch)):
                 answer = await predictor.predict(model, plain_rows(model.plan, chunk))
                 result = _with_columns(chunk, _result(answer))
                 with _writing(target):
@@ -162,7 +162,7 @@ def _number(text: str) -> object:
     return None if math.isnan(number) else number
 
 
-def _chunks(source: Path) -> Iterator[pa.Table]:
+def _chunks(source: Path, rows: int) -> Iterator[pa.Table]:
     try:
         if source.suffix == ".csv":
             names = pa_csv.open_csv(source).schema.names
@@ -176,9 +176,9 @@ def _chunks(source: Path) -> Iterator[pa.Table]:
             batches = pa_csv.open_csv(source, convert_options=convert)
             for batch in batches:
                 table = pa.Table.from_batches([batch])
-                yield from (table.slice(i, _CHUNK_ROWS) for i in range(0, table.num_rows, _CHUNK_ROWS))
+                yield from (table.slice(i, rows) for i in range(0, table.num_rows, rows))
             return
-        for batch in pq.ParquetFile(source).iter_batches(_CHUNK_ROWS):
+        for batch in pq.ParquetFile(source).iter_batches(rows):
             yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"file {source}", f"cannot be read: {error}", fix="give a Parquet or CSV file") from error

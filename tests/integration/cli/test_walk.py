@@ -99,6 +99,16 @@ def test_predictions_are_equal_bit_for_bit_by_row_file_and_http(walked: Path, se
         assert result["note"].to_pylist() == ["kept"] * len(ROWS)
 
 
+def test_a_file_may_have_more_rows_than_a_request(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_MAX_BATCH", str(len(ROWS) - 1))
+    for name in ("rows.parquet", "rows.csv"):
+        (pq.write_table if name.endswith("t") else pa_csv.write_csv)(table(), tmp_path / name)
+        answer = done("predict", "--in", tmp_path / name, "--out", tmp_path / "out.parquet", "--repo", walked)
+        assert answer["rows"] == len(ROWS) == pq.read_metadata(tmp_path / "out.parquet").num_rows
+
+
 def test_a_port_in_use_is_refused(walked: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

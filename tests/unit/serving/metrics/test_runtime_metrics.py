@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from infra.runtimes.calibration import SIZES, Calibration, Step
 from infra.runtimes.certification import Certificate
 from infra.runtimes.choice import Tried
-from infra.runtimes.port import Matrix, Scores
 from infra.runtimes.shared import Member, SharedRuntime
 from serving.metrics.metrics import Metrics
+from tests.unit.serving.zeros import Zeros
 
 SECONDS = (1e-5, 2e-5, 4e-4, 8e-3, 0.5)
 CALIBRATION = Calibration(seconds=SECONDS, measured=5)
@@ -23,30 +23,6 @@ TRIED = (
     Tried(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
     Tried(runtime="third", role="refused", reason="no device"),
 )
-
-
-class Zeros:
-    """A runtime that scores everything zero, or fails."""
-
-    n_features = 2
-    n_outputs = 1
-
-    def __init__(self, name: str) -> None:
-        self.runtime_id = name
-        self.fails = False
-
-    def margin(self, matrix: Matrix) -> Scores:
-        if self.fails:
-            raise MemoryError
-        return np.zeros(len(matrix))
-
-    score = margin
-
-    def contributions(self, matrix: Matrix) -> Scores:
-        return np.zeros((len(matrix), 3))
-
-    def close(self) -> None:
-        pass
 
 
 def shown(metrics: Metrics) -> dict[str, dict[tuple[str, ...], float]]:

@@ -7,34 +7,10 @@ from typing import cast
 import numpy as np
 
 from infra.runtimes.calibration import SIZES, Calibration, Step
-from infra.runtimes.port import Matrix, Scores
 from infra.runtimes.shared import Member, SharedRuntime
 from infra.served_model import ServedModel
 from serving.prediction.scoring import Scoring
-
-
-class Zeros:
-    """A runtime that fails when it is told to."""
-
-    n_features = 1
-    n_outputs = 1
-
-    def __init__(self, name: str) -> None:
-        self.runtime_id = name
-        self.fails = False
-
-    def margin(self, matrix: Matrix) -> Scores:
-        if self.fails:
-            raise MemoryError
-        return np.zeros(len(matrix))
-
-    score = margin
-
-    def contributions(self, matrix: Matrix) -> Scores:
-        return np.zeros((len(matrix), 2))
-
-    def close(self) -> None:
-        pass
+from tests.unit.serving.zeros import Zeros
 
 
 def calibration(row_s: float) -> Calibration:
