@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from infra.packages.numbered import Numbered
 from skewless.errors import StalePlanError, StoreError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
@@ -79,6 +82,25 @@ def save_applied(state: Path, applied: Applied) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"file {place}", f"cannot be written: {error}", fix="free disk space or rights") from error
+    _remember(state, body)
+
+
+def plan_numbers(state: Path) -> list[int]:
+    """Return the numbers of the plans that were put in force, the last one being that of the plan in force."""
+    return _history(state).numbers()
+
+
+def _remember(state: Path, body: Mapping[str, Any]) -> None:
+    """Add a plan to those that were in force, unless it is the last one again."""
+    history = _history(state)
+    last = next(history.backwards(), None)
+    if last is None or {**last[1], "applied_us": 0} != {**json.loads(json.dumps(body)), "applied_us": 0}:
+        with suppress(FileExistsError):  # somebody has applied another one meanwhile
+            history.append(last[0] + 1 if last else 1, body)
+
+
+def _history(state: Path) -> Numbered:
+    return Numbered(state / "plans", state / "plans.lock", "plan")
 
 
 def read_applied(state: Path) -> Applied | None:

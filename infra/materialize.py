@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ from infra.log.runs import Coverage, Kind, Run, RunLedger
 from infra.newest import Newest
 from infra.offline.changes import Changes, EventRange, Share, Window, next_due
 from infra.offline.sources import Table, view_table
-from infra.online.port import OnlineWriter
+from infra.online.port import Mark, OnlineWriter
 from infra.run_report import OnStep, Pending, Step, ViewReport
 from skewless.clock import Clock
 from skewless.errors import GateError, SourceError, StoreError
@@ -62,6 +63,7 @@ class Materializer:
         repo: the user's folder.
         state: the project's state folder.
         online: where rows are applied.
+        label: how reports call a view: of a view that changed there may be several versions.
     """
 
     project: str
@@ -71,6 +73,7 @@ class Materializer:
     online: OnlineWriter
     ledger: RunLedger
     clock: Clock
+    label: Callable[[View], str] = attrgetter("name")
 
     def run(
         self,
@@ -121,7 +124,7 @@ class Materializer:
         for view in views:
             changes, _ = self.changes(view, self.clock.now_us())
             accepted, rejected, entities = changes.count(self.connection)
-            found.append(Pending(view=view.name, accepted=accepted, rejected=rejected, entities=entities))
+            found.append(Pending(view=self.label(view), accepted=accepted, rejected=rejected, entities=entities))
         return found
 
     def changes(
@@ -214,10 +217,11 @@ class _Job:
             accepted, rejected = self._accept(view)
         except (GateError, SourceError):
             # What the log holds is served, whatever became of its source.
-            self._apply(view)
+            self._apply(view, accepted=False)
             raise
-        applied, written = self._apply(view)
-        return ViewReport(view=view.name, accepted=accepted, rejected=rejected, applied=applied, written=written)
+        applied, written = self._apply(view, accepted=True)
+        label = self._parent.label(view)
+        return ViewReport(view=label, accepted=accepted, rejected=rejected, applied=applied, written=written)
 
     def finish(self) -> None:
         if self._run is None:
@@ -302,7 +306,7 @@ class _Job:
         due = progress.next_due_us is not None and progress.next_due_us <= self._now_us
         return not due and progress.files == view_table(self._parent.repo, view).fingerprints()
 
-    def _apply(self, view: View) -> tuple[int, int]:
+    def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:
         parent = self._parent
         tail = parent.log(view).next_seq() - 1
         name = marker_key(parent.project, view)
@@ -316,8 +320,8 @@ class _Job:
             self._begin()
         self._left |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
-        if applied_seq is None or tail > first:
-            parent.online.set_marker(name, tail)
+        # What was published by the beginning of the run is online now, where its source could be read.
+        parent.online.set_marker(name, Mark(tail, self._now_us if accepted else 0))
         if tail > covered or not seen:
             kind: Kind = "live" if seen and self._events is None else "bootstrap"
             self._covers[view.partition] = Coverage(first=covered + 1, last=tail, kind=kind)
@@ -336,4 +340,4 @@ class _Job:
 
     def _tell(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
         if self._on_step is not None:
-            self._on_step(Step(view=view.name, doing=doing, done=done, total=total))
+            self._on_step(Step(view=self._parent.label(view), doing=doing, done=done, total=total))

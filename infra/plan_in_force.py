@@ -39,6 +39,13 @@ class PlanInForce:
             self._known = known = (version, applied.plan)
         return known[1]
 
+    def hash(self) -> str:
+        """Return the plan's hash; empty: there is none, or it is damaged."""
+        try:
+            return self.read().hash
+        except StalePlanError:
+            return ""
+
 
 def _missing(path: Path) -> StalePlanError:
     return StalePlanError(f"file {path}", "is not there", fix="run `skewless apply`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from infra.online.service_vectors import VectorReader
 from infra.online.window_states import WindowStates
+from infra.packages.names import version_folder
 from infra.packages.package import Package, open_package
 from infra.predictions.origin import Origin
 from infra.runtimes.candidates import Place, candidates
@@ -101,10 +103,27 @@ def pinned_plan(package: Package) -> FeaturePlan:
     Raises:
         PackageError: the plan is not the one that its hash names.
     """
-    plan = FeaturePlan.from_dict(package.plan["features"])
-    if plan.hash != package.plan["hash"]:
+    return _unpinned(package.plan, f"package {package.name} {package.version}")
+
+
+def read_pinned_plan(packages: Path, name: str, version: str) -> FeaturePlan:
+    """Return the plan that a version pins, whatever became of the other files of its package.
+
+    Raises:
+        PackageError: there is no such version, or the plan is not the one that its hash names.
+    """
+    owner = f"package {name} {version}"
+    try:
+        return _unpinned(json.loads((version_folder(packages, name, version) / "plan.json").read_bytes()), owner)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageError(owner, "has a plan that cannot be read", fix="restore the file plan.json") from error
+
+
+def _unpinned(pinned: Mapping[str, Any], owner: str) -> FeaturePlan:
+    plan = FeaturePlan.from_dict(pinned["features"])
+    if plan.hash != pinned["hash"]:
         raise PackageError(
-            f"package {package.name} {package.version}",
+            owner,
             "holds a plan with another hash than it says",
             value=plan.hash,
             fix="train again with this version of skewless",

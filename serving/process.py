@@ -20,7 +20,9 @@ from infra.last_parity import last_parity
 from infra.online.guard import Guard
 from infra.online.redis_store import RedisReader, RedisWriter
 from infra.outcomes.writer import OutcomeWriter
+from infra.plan_in_force import PlanInForce
 from infra.predictions.writer import PredictionWriter
+from infra.processes import Presence
 from infra.runtimes.candidates import Place
 from serving.access.gate import OpenAccess, open_access
 from serving.access.rules import is_loopback
@@ -92,7 +94,8 @@ async def serve(
             reload_seconds=settings.reload_seconds,
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
-            ready=lambda: _reasons(shutdown, predictor.skew_us, config.settings.skew_limit_ms),
+            ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models),
+            beat=_beat(config, models, stack),
             events=events,
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, most=settings.max_batch),
             siblings=siblings,
@@ -216,11 +219,25 @@ def _skew_us(redis_url: str) -> int:
         probe.close()
 
 
-def _reasons(shutdown: Shutdown, skew_us: int, limit_ms: float) -> dict[str, str]:
+def _beat(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Callable[[], None]:
+    """Return what says that this process runs, on which plan, and what it serves."""
+    presence, plan = Presence(config.state, "server"), PlanInForce(config.state)
+    stack.callback(presence.close)
+
+    def beat() -> None:
+        served = {model.name: model.version for model in models.all()}
+        presence.beat(plan.hash(), {"models": served, "refused": models.problems})
+
+    return beat
+
+
+def _reasons(shutdown: Shutdown, skew_us: int, settings: Settings, models: ModelTable) -> dict[str, str]:
     if shutdown.asked:
         return {"server": "it is going down"}
-    if skew_us <= limit_ms * 1_000:
-        return {}
-    return {
-        "clock": f"Redis and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
-    }
+    reasons = {f"model {name}": why for name, why in models.unserved(settings.required_models).items()}
+    limit_ms = settings.skew_limit_ms
+    if skew_us > limit_ms * 1_000:
+        reasons["clock"] = (
+            f"Redis and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
+        )
+    return reasons

@@ -22,6 +22,20 @@ class ServerConfig:
     workers: int = 1
     settings: Settings
 
+    @classmethod
+    def of(cls, settings: Settings, repo: Path, state: Path, redis_url: str, clock: Clock) -> ServerConfig:
+        """Return what the settings say."""
+        return cls(
+            repo=repo,
+            state=state,
+            redis_url=redis_url,
+            clock=clock,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            settings=settings,
+        )
+
     @property
     def url(self) -> str:
         """Where the server is, once its port is known."""

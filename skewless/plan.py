@@ -43,7 +43,8 @@ class View:
     Args:
         ttl_us: rows older than this at the time of asking are EXPIRED; 0: no limit.
         delay_us: declared time from ``event_ts`` to publication.
-        freshness_us: rows older than this are flagged STALE; 0: no limit.
+        freshness_us: rows older than this are stale, and so are all where the last run is; 0: no limit.
+        max_age_us: where the last run is older than this, the view is UNAVAILABLE; 0: no limit.
     """
 
     name: str
@@ -53,6 +54,7 @@ class View:
     ttl_us: int
     delay_us: int
     freshness_us: int
+    max_age_us: int = 0
 
     @cached_property
     def hash(self) -> str:
@@ -61,7 +63,7 @@ class View:
         How long a row stays valid is not part of it: a model brings its own ttl.
         """
         data = asdict(self)
-        for name in ("ttl_us", "delay_us", "freshness_us"):
+        for name in ("ttl_us", "delay_us", "freshness_us", "max_age_us"):
             del data[name]
         return digest(data)
 

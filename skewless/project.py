@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
     from infra.applied import Applied
     from infra.materialize import Materializer
+    from infra.needed_views import NeededViews, NeededWatch
     from infra.offline.views import OfflineViews
     from infra.online.features import FeatureReader, OnlineFeatures
     from infra.online.port import OnlineWriter
     from infra.online.private_server import PrivateServer
     from infra.online.redis_store import BlockingReader
     from infra.planning import Planner, PlanReport
+    from infra.readiness import OnRows, Readiness
     from infra.run_report import OnStep, Pending, ViewReport
     from infra.streams.streams import Streams
     from serving.server_config import ServerConfig
@@ -74,6 +77,17 @@ class Project:
 
         return load_current(self.repo, self.state)
 
+    @property
+    def needed(self) -> NeededViews:
+        """All that has to be fed now: the views of the plan in force, and those that only models read."""
+        return self._needed.read()
+
+    @cached_property
+    def _needed(self) -> NeededWatch:
+        from infra.needed_views import NeededWatch
+
+        return NeededWatch(self.state, self.settings.keep_versions)
+
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The project's DuckDB, in memory."""
@@ -120,15 +134,17 @@ class Project:
             connection=self.connection,
             clock=self.clock,
             known=frozenset(names),
+            current=frozenset(view.hash for view in self.applied.plan.views),
         )
 
     @cached_property
     def streams(self) -> Streams:
-        """What works on the event sources."""
+        """What works on the event sources: those of the plan in force, and what else models need of them."""
         from infra.streams.streams import Streams
 
+        _ = self.applied  # the registry must be that of the plan
         return Streams(
-            plan=self.applied.plan,
+            plan=self.needed.plan,
             state=self.state,
             settings=self.settings,
             url=lambda: self.redis_url,
@@ -160,7 +176,7 @@ class Project:
         """Return what ``materialize`` would accept now, by view; opens no online store."""
         from infra.online.memory_store import MemoryStore
 
-        return self._materializer(MemoryStore()).pending(self.applied.plan.views)
+        return self._materializer(MemoryStore()).pending(self.needed.plan.views)
 
     def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
         """Accept what is published into the log and apply it to the online store.
@@ -173,7 +189,7 @@ class Project:
             GateError: new rows of a view were refused; the other views are up to date.
         """
         gate = self.checks.new_rows if check else None
-        return self.materializer.run(self.applied.plan.views, gate, on_step=on_step)
+        return self.materializer.run(self.needed.plan.views, gate, on_step=on_step)
 
     def dataset(self, model: str) -> Dataset:
         """Return a model's training set as of now; ``.table()`` gives Arrow."""
@@ -196,10 +212,11 @@ class Project:
 
         return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
 
-    def train(self, model: str) -> TrainReport:
-        """Check the labels, train a new version, and promote it if its gate allows.
+    def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
+        """Check the labels, train a new version, and promote it if its gate allows and it can be served.
 
         Of a model with a rollout only the decision says so: ``skewless.operations.promotion.train`` begins it.
+        ``on_rows`` is told how far it is with what the version lacks in the online store.
         """
         from training.promotion import TrainReport, promote
         from training.train import train
@@ -210,12 +227,20 @@ class Project:
         now_us, threads = self.clock.now_us(), self.settings.threads or os.cpu_count() or 1
         bounds = self.checks.bounds(dataset.plan, spec)
         trained = train(dataset, spec, self.packages, threads=threads, now_us=now_us, bounds=bounds)
-        decision = promote(dataset, spec, trained, self.packages, now_us, state=self.state)
+        ready = partial(self.readiness.prepare, on_rows=on_rows)
+        decision = promote(dataset, spec, trained, self.packages, now_us, state=self.state, prepare=ready)
         return TrainReport(trained=trained, decision=decision, dataset=dataset)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """What judges whether a version can be served, and sees to it."""
+        from infra.readiness import Readiness
+
+        return Readiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
 
     def refresh(self) -> None:
         """Take up a plan that was applied meanwhile."""
-        for name in ("applied", "materializer", "checks", "streams", "_feature_readers"):
+        for name in ("applied", "materializer", "checks", "streams", "readiness", "_feature_readers"):
             self.__dict__.pop(name, None)
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -280,17 +305,9 @@ class Project:
         """Return what ``serving.server.run_server`` needs."""
         from serving.server_config import ServerConfig
 
-        settings = self.settings
-        return ServerConfig(
-            repo=self.repo,
-            state=self.state,
-            redis_url=self.redis_url,
-            clock=self.clock,
-            host=settings.host if host is None else host,
-            port=settings.port if port is None else port,
-            workers=settings.workers if workers is None else workers,
-            settings=settings,
-        )
+        given = {"host": host, "port": port, "workers": workers}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(ServerConfig.of(self.settings, self.repo, self.state, self.redis_url, self.clock), **chosen)
 
     def close(self) -> None:
         """Let go of the online store and the database; a private server stops when nobody uses it."""
@@ -329,4 +346,5 @@ class Project:
             online=online,
             ledger=self.views.ledger,
             clock=self.clock,
+            label=self.needed.label,
         )

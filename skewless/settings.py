@@ -48,7 +48,15 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(0.0, ge=0, description="longest time for a request that names none; 0: no limit")
     feature_cache_ms: float = Field(0.0, ge=0, description="longest age of a row kept in the server; 0: none is kept")
     prediction_cache: int = Field(0, ge=0, description="scores kept by model version and vector; 0: none")
-    keep_versions: int = Field(2, ge=1, description="versions of a model that stay loaded, the newest first")
+    keep_versions: int = Field(
+        2, ge=1, description="champions of a model that stay loaded and fed, so that a rollback may return to them"
+    )
+    retire_hours: float = Field(
+        24.0, ge=0, description="time after which the online states of a view that nothing reads are removed"
+    )
+    required_models: tuple[str, ...] = Field(
+        (), description="models without which the server is not ready; none: it is ready whichever it serves"
+    )
     drain_seconds: float = Field(0.0, ge=0, description="time between unready and the end of listening, on SIGTERM")
     breaker_failures: int = Field(5, ge=1, description="failures of the online store in a row that open the breaker")
     breaker_seconds: float = Field(1.0, gt=0, description="time that an open breaker waits before it tries again")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.online.port import Binaries, OnlineWriter
+from infra.online.port import Binaries, Mark, OnlineWriter
 from infra.runtimes.port import Runtime
 from tests.projects import Place
 from validation.findings import Cause
@@ -91,8 +91,8 @@ class HalfWriter:
     def marker(self, name: str) -> int | None:
         return self._inner.marker(name)
 
-    def set_marker(self, name: str, seq: int) -> None:
-        self._inner.set_marker(name, seq)
+    def set_marker(self, name: str, mark: Mark) -> None:
+        self._inner.set_marker(name, mark)
 
     def clock_offset_us(self) -> int:
         return self._inner.clock_offset_us()

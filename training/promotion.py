@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
 from validation.evaluation.evaluation import gate_metric
 
 CHAMPION = "champion"
+# Brings what a pinned plan reads to the online store; returns what is lacking still, a sentence each.
+Prepare = Callable[[FeaturePlan], list[str]]
 _DRAWS = 200_000_000  # rows that all resamples together draw: seconds
 _FEWEST_RESAMPLES = 200
 _log = structlog.get_logger()
@@ -39,7 +42,14 @@ class TrainReport:
 
 
 def promote(
-    dataset: Dataset, spec: ModelSpec, trained: Trained, packages: Path, now_us: int, *, state: Path | None = None
+    dataset: Dataset,
+    spec: ModelSpec,
+    trained: Trained,
+    packages: Path,
+    now_us: int,
+    *,
+    state: Path | None = None,
+    prepare: Prepare | None = None,
 ) -> Decision:
     """Compare a new version with the champion, keep the decision, and move the alias if the gate allows.
 
@@ -48,12 +58,15 @@ def promote(
     Args:
         state: the project's state folder, with the last verdict of parity: a model whose views are online not what
             the log says is not promoted.
+        prepare: brings what a version reads to the online store; a version that lacks something is not promoted.
 
     Raises:
         ConflictError: the alias moved meanwhile.
     """
     holder = Aliases(packages).get(spec.name, CHAMPION)
     decision = judge(dataset, spec, trained.scores, packages, against=holder, state=state)
+    if prepare is not None:
+        decision = once_ready(decision, dataset.plan, prepare)
     settle(spec, trained.package.version, decision, packages, now_us, expect=holder)
     return decision
 
@@ -86,6 +99,19 @@ def judge(
     return replace(decision, by_rollout=by_rollout)
 
 
+def once_ready(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> Decision:
+    """Return a decision that lets a version pass only if all that it reads is online and up to date (SEMANTICS 8.5).
+
+    Args:
+        plan: what the version pins.
+        prepare: brings that to the online store, and returns what is lacking still.
+    """
+    lacking = prepare(plan) if decision.promote else []
+    if not lacking:
+        return decision
+    return replace(decision, promote=False, reason=f"it passed, but cannot be served yet: {'; '.join(lacking)}")
+
+
 def settle(
     spec: ModelSpec, version: str, decision: Decision, packages: Path, now_us: int, *, expect: str | None
 ) -> None:
@@ -105,11 +131,11 @@ def settle(
 
 def skewed(plan: FeaturePlan, state: Path) -> str:
     """Return which views of a model parity last found different from the log; empty: none."""
-    verdicts = last_parity(state)
+    verdicts = {verdict.hash: verdict for verdict in last_parity(state).values()}
     found = [
         f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
         for view in plan.all_views
-        if (verdict := verdicts.get(view.name)) and verdict.hash == view.hash and verdict.mismatches
+        if (verdict := verdicts.get(view.hash)) and verdict.mismatches
     ]
     return "; ".join(found)
 

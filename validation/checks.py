@@ -38,6 +38,8 @@ class SourceChecks:
 
     Args:
         known: names of the views and models: what a suite may be for.
+        current: hashes of the views in force. Of another version of a view only that is checked which is about the
+            columns that it has.
     """
 
     repo: Path
@@ -45,6 +47,7 @@ class SourceChecks:
     connection: duckdb.DuckDBPyConnection
     clock: Clock
     known: frozenset[str]
+    current: frozenset[str] = frozenset()
     gate: Gate = field(default_factory=Gate)
 
     @cached_property
@@ -74,7 +77,10 @@ class SourceChecks:
         Raises:
             GateError: an expectation does not hold; nothing of the batch was accepted.
         """
-        suite = self.suites.get(view.name)
+        suite = self.suites.get(view.name, ())
+        if view.hash not in self.current:
+            columns = {view.source.event_column, *(column.name for column in (*view.keys, *view.features))}
+            suite = [item for item in suite if columns_of(item) <= columns]
         if not suite:
             return
         report = self.gate.check(view.name, _as_declared(view, _good(rows)), self.connection, suite)
@@ -143,6 +149,14 @@ class SourceChecks:
         reports = [self.source(view) for view in views if not names or view.name in names]
         chosen = [spec for spec in models if not names or spec.name in names]
         return reports + [self.labels(spec, everything=everything, remember=remember) for spec in chosen]
+
+
+def columns_of(expectation: Expectation) -> set[str]:
+    """Return the columns that an expectation is about."""
+    named = {getattr(expectation, name, None) for name in ("column", "column_A", "column_B")}
+    for name in ("column_list", "column_set"):
+        named |= set(getattr(expectation, name, None) or ())
+    return {name for name in named if isinstance(name, str)}
 
 
 def _good(rows: Path, option: str = "") -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ class Parity:
     views: OfflineViews
     reader: RowReader
     clock: Clock
+    labels: Callable[[View | WindowView], str] = attrgetter("name")
 
     def run(
         self, names: Sequence[str] = (), *, sample: int = 1_000, seed: int = 0, repair: RedisWriter | None = None
@@ -64,7 +66,7 @@ class Parity:
         Raises:
             RequestError: there is no such view.
         """
-        known = {view.name: view for view in self.plan.all_views}
+        known = {self.labels(view): view for view in self.plan.all_views}
         for name in names:
             if name not in known:
                 raise RequestError("view", "is unknown", value=name, fix=f"use one of: {', '.join(known) or '-'}")
@@ -87,7 +89,7 @@ class Parity:
         checked = checker.check(checker.sample(sample, seed))
         compared = int(checked.available.sum())
         report = ViewParity(
-            view=view.name,
+            view=self.labels(view),
             hash=view.hash,
             kind="windowed" if isinstance(view, WindowView) else "batch",
             at_us=checked.at_us,

@@ -80,11 +80,11 @@ class RowParity:
         least: int | None = None
         for first in range(0, len(names), BATCH_KEYS):
             some = names[first : first + BATCH_KEYS]
-            rows, (position,) = self.reader.get_marked(some, [mark])
-            if position is None or self.guard.lost([mark], [position]):
+            rows, (found,) = self.reader.get_marked(some, [mark])
+            if found is None or self.guard.lost([mark], [found]):
                 return [None] * len(names), None
             stored += rows
-            least = position if least is None else min(least, position)
+            least = found.position if least is None else min(least, found.position)
         return stored, least
 
 

@@ -126,11 +126,11 @@ class WindowParity:
             told = json.loads(text)
             names = KeyCodec(self.project, self.view, told["generation"]).pack(columns).to_pylist()
             marks = [window_marker(self.project, self.view, told["generation"], part) for part in told["partitions"]]
-            values, positions = self.reader.get_marked([pointer, *names], marks)
+            values, stood = self.reader.get_marked([pointer, *names], marks)
             if values[0] == text:  # else another generation has become the one that is read
-                found = dict(zip(told["partitions"], positions, strict=True))
-                lost = self.guard.lost(marks, positions)
-                markers = None if lost else {part: seq for part, seq in found.items() if seq is not None}
+                found = dict(zip(told["partitions"], stood, strict=True))
+                lost = self.guard.lost(marks, stood)
+                markers = None if lost else {part: mark.position for part, mark in found.items() if mark is not None}
                 return _Read(names=names, stored=values[1:], markers=markers, t=self._now())
         return _Read(names=[b""] * keys.num_rows, stored=[None] * keys.num_rows, markers=None, t=self._now())
 

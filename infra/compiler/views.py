@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 TAG_DELAY = "skewless.delay"
 TAG_FRESHNESS = "skewless.freshness"
+TAG_MAX_AGE = "skewless.max_age"
 TAG_TOMBSTONE = "skewless.tombstone"
-_TAGS = frozenset({TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE})
+_TAGS = frozenset({TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE})
 
 _DTYPES = {
     PrimitiveFeastType.INT32: DType.INT32,
@@ -60,6 +61,7 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
         ttl_us=(feast_view.ttl or timedelta(0)) // timedelta(microseconds=1),
         delay_us=length_us(owner, TAG_DELAY, tags),
         freshness_us=length_us(owner, TAG_FRESHNESS, tags),
+        max_age_us=length_us(owner, TAG_MAX_AGE, tags),
     )
 
 

@@ -18,7 +18,7 @@ from infra.compiler.event_transforms import (
     compile_event_transform,
     compile_filter,
 )
-from infra.compiler.views import compile_key, known_tags, refuse_reserved
+from infra.compiler.views import TAG_FRESHNESS, TAG_MAX_AGE, compile_key, known_tags, length_us, refuse_reserved
 from skewless.columns import Column, Transform
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TAG_DISTINCT = "skewless.distinct"
-VIEW_TAGS = (TAG_WHERE, TAG_INPUTS, TAG_DERIVED, TAG_SCALE, TAG_DISTINCT)
+VIEW_TAGS = (TAG_WHERE, TAG_INPUTS, TAG_DERIVED, TAG_SCALE, TAG_DISTINCT, TAG_FRESHNESS, TAG_MAX_AGE)
 
 _SKETCH = range(2, 4097)
 _SKETCH_DEFAULT = "256"
+_FRESHNESS_DEFAULT = "1m"  # a worker that lives has applied what came within a second
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -75,6 +76,8 @@ def _window(view: StreamFeatureView, entities: Mapping[str, Entity], source: Eve
         filter=where,
         scales=_scales(owner, view, source, types, aggregates),
         sketch_size=_sketch_size(owner, view.tags.get(TAG_DISTINCT, _SKETCH_DEFAULT)),
+        freshness_us=length_us(owner, TAG_FRESHNESS, view.tags, _FRESHNESS_DEFAULT),
+        max_age_us=length_us(owner, TAG_MAX_AGE, view.tags),
     )
 
 

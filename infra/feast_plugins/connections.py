@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.online.port import Mark
 from infra.online.private_server import PrivateServer
 from infra.online.redis_store import BlockingReader, RedisWriter
 
@@ -56,7 +57,7 @@ class Connections:
 
     def get_marked(
         self, keys: Sequence[bytes | None], names: Sequence[str]
-    ) -> tuple[list[bytes | None], dict[str, int | None]]:
+    ) -> tuple[list[bytes | None], dict[str, Mark | None]]:
         """Return the row of each key, in order, and where each marker stands, from one round trip.
 
         Raises:

@@ -21,6 +21,7 @@ from infra.feast_plugins.values import unpack_values
 from infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
 from infra.feast_plugins.windowed import WindowPlans
 from infra.online.guard import Guard
+from infra.online.port import Mark
 from infra.online.window_states import WindowStates
 from skewless.clock import from_us
 from skewless.plan import FeaturePlan
@@ -78,7 +79,7 @@ class AskedWindow:
         self,
         response: GetOnlineFeaturesResponse,
         rows: Sequence[bytes | None],
-        stood: Mapping[str, int | None],
+        stood: Mapping[str, Mark | None],
         now_us: int,
         *,
         full_names: bool,
@@ -101,7 +102,7 @@ class AskedWindow:
         stamps = event_stamps(read.versions.event_ts, read.found)
         response.MergeFromString(response_bytes(entries, nulls, status, stamps))
 
-    def feast_rows(self, rows: Sequence[bytes | None], stood: Mapping[str, int | None], now_us: int) -> list[FeastRow]:
+    def feast_rows(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> list[FeastRow]:
         """Return one pair a row, as ``OnlineStore.online_read`` does."""
         read = self._read(rows, stood, now_us)
         names = self.wanted.names
@@ -113,10 +114,11 @@ class AskedWindow:
             )
         ]
 
-    def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, int | None], now_us: int) -> ViewRead:
-        lost = self.known.guard.lost(self.marks, [stood[mark] for mark in self.marks])
-        t = now_us // MILLISECOND * MILLISECOND
-        return self.known.states.read(self.keys, rows, lost, t).reads[self.known.view.name]
+    def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> ViewRead:
+        view, t = self.known.view, now_us // MILLISECOND * MILLISECOND
+        limits = [(self.marks, view.max_age_us)] if view.max_age_us else []
+        standing = self.known.guard.judge(self.marks, [stood[mark] for mark in self.marks]).within(limits, t)
+        return self.known.states.read(self.keys, rows, standing, t).reads[view.name]
 
 
 class OnlineWindows:

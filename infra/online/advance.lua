@@ -1,7 +1,8 @@
 -- Moves markers forward; they never go back. Positions stay below 2^53. Answers how many servers took it.
--- An argument is 'POSITION IDENTITY LAYOUT EXPECTED': a server that is another than IDENTITY says, or was started
--- again, takes nothing; '-' is any server. LAYOUT, if not '-', is kept beside the position. EXPECTED is what
--- the marker must have reached; '-' is anything.
+-- An argument is 'POSITION IDENTITY LAYOUT EXPECTED WATERMARK': a server that is another than IDENTITY says, or was
+-- started again, takes nothing; '-' is any server. EXPECTED is what the marker must have reached; '-' is anything.
+-- A marker is 'POSITION WATERMARK', behind which LAYOUT stands, if it is not '-'. A WATERMARK of 0 leaves the one that
+-- stands, but for that of a marker which vouches for nothing (below -1).
 local function identity()
   return (string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '?')
     .. ':' .. (string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?')
@@ -9,14 +10,17 @@ end
 
 local taken = 0
 for i, key in ipairs(KEYS) do
-  local position, server, layout, expected = string.match(ARGV[i], '^(%S+) (%S+) (%S+) (%S+)$')
+  local position, server, layout, expected, watermark = string.match(ARGV[i], '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
   local old = redis.call('GET', key)
   local reached = expected == '-' or (old and tonumber(string.match(old, '^%S+')) >= tonumber(expected))
   if reached and (server == '-' or server == identity()) then
     if old and tonumber(string.match(old, '^%S+')) > tonumber(position) then
       position = string.match(old, '^%S+')
     end
-    redis.call('SET', key, layout == '-' and position or position .. ' ' .. layout)
+    if watermark == '0' and tonumber(position) > -2 then
+      watermark = old and string.match(old, '^%S+ (%d+)') or watermark
+    end
+    redis.call('SET', key, position .. ' ' .. watermark .. (layout == '-' and '' or ' ' .. layout))
     taken = taken + 1
   end
 end

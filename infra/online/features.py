@@ -11,17 +11,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infra.online.guard import Guard
+from infra.online.guard import Guard, Standing
 from infra.online.integer_keys import Heads, IntegerKeys
+from infra.online.port import Marked
 from infra.online.window_states import WindowStates
 from skewless.keys import KeyCodec, marker_key
 from skewless.number_rows import NumberRows
-from skewless.plan import FeaturePlan
+from skewless.plan import FeaturePlan, View
 from skewless.request import Ask
 from skewless.rows import RowCodec, ViewRead, missing
 from skewless.status import Int64Array, StatusArray
 from skewless.vector import Assembler, Matrix, Vocabularies
 from skewless.windows.hops import MILLISECOND
+from skewless.windows.view import WindowView
 
 _LOOK_S = 0.5
 
@@ -29,7 +31,7 @@ _LOOK_S = 0.5
 class RowReader(Protocol):
     """A store that can be read in a blocking way; ``infra.online.redis_store.BlockingReader`` is one."""
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> tuple[list[bytes | None], list[int | None]]:
+    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return the row of each key (None: no row) and the marker of each name, in order, from one round trip."""
         ...
 
@@ -44,6 +46,7 @@ class OnlineFeatures:
         matrix: float64, shape ``(n, n_features)``; NaN is missing, as a model sees it.
         status: per view, the status of the row read, shape ``(n,)``.
         reads: per view, what was read.
+        watermarks: per view, up to when all that had arrived by then was in what was read, microseconds; 0: unknown.
     """
 
     t: int
@@ -51,9 +54,13 @@ class OnlineFeatures:
     matrix: Matrix
     status: Mapping[str, StatusArray]
     reads: Mapping[str, ViewRead]
+    watermarks: Mapping[str, int]
 
     def age_us(self, view: str) -> Int64Array:
-        """Return the age of a view's rows, microseconds, shape ``(n,)``; -1 where no row was found."""
+        """Return the age of a view's rows, of a windowed view its watermark's, microseconds, shape ``(n,)``.
+
+        It is -1 where no row was found.
+        """
         read = self.reads[view]
         return np.where(read.found, self.t - read.versions.event_ts, -1)
 
@@ -89,16 +96,19 @@ class FeatureReader:
         self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
         self._look_at = 0.0
 
-    def views(self, ask: Ask, t: int) -> dict[str, ViewRead]:
-        """Return what each view holds for the rows of a request at time ``t``, from one round trip.
+    def views(self, ask: Ask, t: int) -> tuple[dict[str, ViewRead], dict[str, int]]:
+        """Return what each view holds for the rows of a request at time ``t``, from one round trip, and watermarks.
 
         Raises:
             StoreError: the store is away.
         """
         if self.plan.windows:
-            return self._with_windows(ask, t)
-        rows, lost = self._fetch(ask)
-        return self._decoded(rows, lost)
+            reads, standing = self._with_windows(ask, t)
+        else:
+            rows, standing = self._fetch(ask)
+            standing = standing.within(self._limits, t)
+            reads = self._decoded(rows, standing)
+        return reads, self._watermarks(standing)
 
     def read(self, ask: Ask, t: int) -> OnlineFeatures:
         """Return the service's features for the rows of a request at time ``t``, microseconds.
@@ -109,31 +119,39 @@ class FeatureReader:
         """
         if self.plan.windows:
             t = t // MILLISECOND * MILLISECOND
-            return self._assembled(self._with_windows(ask, t), ask, t)
-        rows, lost = self._fetch(ask)
-        if self._numbers is not None and not lost:
+            reads, standing = self._with_windows(ask, t)
+            return self._assembled(reads, standing, ask, t)
+        rows, standing = self._fetch(ask)
+        standing = standing.within(self._limits, t)
+        if self._numbers is not None and not standing.lost:
             numbers = self._numbers.vectors(rows, t)
             if numbers is not None:
                 status = {view.name: numbers.status[:, i] for i, view in enumerate(self.plan.views)}
-                reads = _Reads(self._rows, rows)
-                return OnlineFeatures(t=t, labels=self._labels, matrix=numbers.matrix, status=status, reads=reads)
-        return self._assembled(self._decoded(rows, lost), ask, t)
+                return OnlineFeatures(
+                    t=t,
+                    labels=self._labels,
+                    matrix=numbers.matrix,
+                    status=status,
+                    reads=_Reads(self._rows, rows),
+                    watermarks=self._watermarks(standing),
+                )
+        return self._assembled(self._decoded(rows, standing), standing, ask, t)
 
-    def _fetch(self, ask: Ask) -> tuple[Sequence[bytes | None], set[str]]:
-        """Return the first entity's row in each view, then the second's, and so on; and the markers that are lost."""
+    def _fetch(self, ask: Ask) -> tuple[Sequence[bytes | None], Standing]:
+        """Return the first entity's row in each view, then the second's, and so on; and what the markers say."""
         values: Sequence[Any] = ask.keys[self._integers] if self._integers else ()
         if values and set(map(type, values)) == {int}:
             rows, markers = self._reader.get_marked(IntegerKeys(self._heads, values), self._marks)
-            return rows, self._guard.lost(self._marks, markers)
+            return rows, self._guard.judge(self._marks, markers)
         names = list(chain.from_iterable(zip(*(keys.encode_columns(ask.keys) for keys in self._keys), strict=True)))
         wanted = [name for name in names if name is not None]
         rows, markers = self._reader.get_marked(wanted, self._marks)
         if len(wanted) < len(names):
             stored = iter(rows)
             rows = [None if name is None else next(stored) for name in names]
-        return rows, self._guard.lost(self._marks, markers)
+        return rows, self._guard.judge(self._marks, markers)
 
-    def _with_windows(self, ask: Ask, t: int) -> dict[str, ViewRead]:
+    def _with_windows(self, ask: Ask, t: int) -> tuple[dict[str, ViewRead], Standing]:
         """Return what the views of both kinds hold; which states are read is looked up once a moment."""
         if time.monotonic() > self._look_at:
             self._windows.take(self._reader.get_marked(self._windows.pointers, [])[0])
@@ -144,24 +162,43 @@ class FeatureReader:
         wanted = list(dict.fromkeys(name for name in (*names, *states) if name is not None))
         marks = [*self._marks, *self._windows.markers]
         rows, markers = self._reader.get_marked(wanted, marks)
-        lost = self._guard.lost(marks, markers)
+        standing = self._guard.judge(marks, markers).within(self._limits, t)
         stored = dict(zip(wanted, rows, strict=True))
         found = [None if name is None else stored[name] for name in names]
         held = [None if name is None else stored[name] for name in states]
-        return {**self._decoded(found, lost), **self._windows.read(states, held, lost, t).reads}
+        return {**self._decoded(found, standing), **self._windows.read(states, held, standing, t).reads}, standing
 
-    def _decoded(self, rows: Sequence[bytes | None], lost: set[str]) -> dict[str, ViewRead]:
+    @property
+    def _limits(self) -> list[tuple[Sequence[str], int]]:
+        return [(self._markers(view), view.max_age_us) for view in self.plan.all_views if view.max_age_us]
+
+    def _watermarks(self, standing: Standing) -> dict[str, int]:
+        return {view.name: standing.watermark(self._markers(view)) for view in self.plan.all_views}
+
+    def _markers(self, view: View | WindowView) -> Sequence[str]:
+        if isinstance(view, WindowView):
+            return self._windows.markers_of(view.name)
+        return [marker_key(self.plan.project, view)]
+
+    def _decoded(self, rows: Sequence[bytes | None], standing: Standing) -> dict[str, ViewRead]:
         reads = _Reads(self._rows, rows)
         n = len(rows) // max(len(self._rows), 1)
         return {
-            view.name: missing(view, n, available=False) if mark in lost else reads[view.name]
+            view.name: missing(view, n, available=False) if mark in standing.lost else reads[view.name]
             for view, mark in zip(self.plan.views, self._marks, strict=True)
         }
 
-    def _assembled(self, reads: Mapping[str, ViewRead], ask: Ask, t: int) -> OnlineFeatures:
+    def _assembled(self, reads: Mapping[str, ViewRead], standing: Standing, ask: Ask, t: int) -> OnlineFeatures:
         n = len(next(iter(reads.values())).found) if reads else len(next(iter(ask.fields.values()), ()))
         vectors = self._assembler.assemble(np.full(n, t, dtype=np.int64), reads, ask.fields)
-        return OnlineFeatures(t=t, labels=self._labels, matrix=vectors.matrix, status=vectors.status, reads=reads)
+        return OnlineFeatures(
+            t=t,
+            labels=self._labels,
+            matrix=vectors.matrix,
+            status=vectors.status,
+            reads=reads,
+            watermarks=self._watermarks(standing),
+        )
 
     @cached_property
     def _assembler(self) -> Assembler:

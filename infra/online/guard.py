@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import NamedTuple
 
 from infra.log.event_log import EventLog
 from infra.log.known import last_covered
 from infra.log.runs import RunLedger
+from infra.online.port import Mark
 from infra.streams.generations import Generations
 from skewless.keys import marker_key, window_marker
 from skewless.plan import FeaturePlan
 from skewless.windows.view import WindowView
 
 
+class Standing(NamedTuple):
+    """What the markers that were read with some rows say of them.
+
+    Args:
+        lost: markers that are gone or have gone back: what their views hold is not to be believed.
+        watermarks: by marker, up to when all that had arrived is in what was read, microseconds; 0: unknown.
+    """
+
+    lost: AbstractSet[str] = frozenset()
+    watermarks: Mapping[str, int] = {}
+
+    def watermark(self, markers: Iterable[str]) -> int:
+        """Return the least watermark of some markers; 0: one is unknown, or there is none."""
+        return min((self.watermarks.get(name, 0) for name in markers), default=0)
+
+    def within(self, limits: Iterable[tuple[Sequence[str], int]], t: int) -> Standing:
+        """Return the same, but that views whose watermark is too old count as lost (SEMANTICS 8.4).
+
+        Args:
+            limits: for each limited view its markers, and how old its watermark may be at ``t``, microseconds.
+
+        >>> sorted(Standing(frozenset(), {"m": 5, "n": 7}).within([(["m"], 2), (["n"], 2)], 9).lost)
+        ['m']
+        """
+        lost = self.lost
+        for markers, most in limits:
+            if t - self.watermark(markers) > most:
+                lost = lost | set(markers)
+        return Standing(lost, self.watermarks)
+
+
 class Guard:
     """Remembers how far the marker of each view was, and says which has gone back.
 
     >>> guard = Guard()
-    >>> [guard.lost(["m"], [seq]) for seq in (3, 5, 4, None, 5)]
+    >>> [guard.lost(["m"], [None if seq is None else Mark(seq)]) for seq in (3, 5, 4, None, 5)]
     [set(), set(), {'m'}, {'m'}, set()]
     """
 
@@ -36,7 +70,7 @@ class Guard:
         guard, runs = cls(), RunLedger(state / "runs").runs()
         for plan in plans:
             for view in plan.views:
-                guard.lost([marker_key(plan.project, view)], [last_covered(runs, view.partition)])
+                guard.expect(marker_key(plan.project, view), last_covered(runs, view.partition))
             for window in plan.windows:
                 guard.expect_states(plan.project, window, state)
         return guard
@@ -49,15 +83,24 @@ class Guard:
             # Positions that were compacted since are none to be lost: their markers are older than the file is.
             if live and ends.num_rows:
                 name = window_marker(project, view, live.number, partition)
-                self.lost([name], [ends["last"][-1].as_py()])
+                self.expect(name, ends["last"][-1].as_py())
 
-    def lost(self, names: Sequence[str], markers: Sequence[int | None]) -> set[str]:
+    def expect(self, name: str, position: int) -> None:
+        """Take a marker that is further back than a position for one that has gone back."""
+        self._seen[name] = max(position, self._seen.get(name, position))
+
+    def judge(self, names: Sequence[str], marks: Sequence[Mark | None]) -> Standing:
+        """Return what markers say of the rows that were read with them; take note of how far they are."""
+        watermarks = {name: mark.watermark_us for name, mark in zip(names, marks, strict=True) if mark is not None}
+        return Standing(self.lost(names, marks), watermarks)
+
+    def lost(self, names: Sequence[str], marks: Sequence[Mark | None]) -> set[str]:
         """Return the names of the markers that are gone or further back than they were; take note of the others."""
         gone = set()
-        for name, marker in zip(names, markers, strict=True):
+        for name, mark in zip(names, marks, strict=True):
             seen = self._seen.get(name)
-            if marker is None or (seen is not None and marker < seen):
+            if mark is None or (seen is not None and mark.position < seen):
                 gone.add(name)
             else:
-                self._seen[name] = marker
+                self._seen[name] = mark.position
         return gone

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.online.cluster_servers import key_slot
-from infra.online.port import Marked
+from infra.online.port import Mark, Marked
 from infra.online.servers import Servers
 from skewless.errors import StoreError
 
@@ -53,17 +53,17 @@ class Markers:
         layout = self._servers.layout()
         answers = [self._standing(keys=[key]) for key in marker_keys(name, spread=layout is not None)]
         self._began[name] = layout, [identity.decode() for identity, _ in answers]
-        return least([value for _, value in answers], layout)
+        return _position(least([value for _, value in answers], layout))
 
     def peek(self, names: Sequence[str]) -> list[int | None]:
         """Return what ``get`` would of each name, from one round trip; it is no beginning of work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]
         values = iter(self._servers.read([], list(chain.from_iterable(marks))))
-        return [least(list(islice(values, len(each))), layout) for each in marks]
+        return [_position(least(list(islice(values, len(each))), layout)) for each in marks]
 
-    def set(self, positions: Mapping[str, int], expected: Mapping[str, int | None] | None = None) -> None:
-        """Record positions by the names of their markers, never going back.
+    def set(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+        """Record how far partitions were applied, by the names of their markers, never going back.
 
         Args:
             expected: what each marker must have reached, None: anything; by default anything.
@@ -74,14 +74,15 @@ class Markers:
         """
         keys: list[bytes] = []
         values: list[bytes] = []
-        for name, seq in positions.items():
+        for name, (seq, watermark_us) in marks.items():
             layout, identities = self._began.get(name) or (self._servers.layout(), [])
             own = marker_keys(name, spread=layout is not None)
             identities = identities or [_ANY] * len(own)
             reached = None if expected is None else expected[name]
             stands = _ANY if reached is None else str(reached)
             keys += own
-            values += [f"{seq} {identity} {layout or _ANY} {stands}".encode() for identity in identities]
+            rest = f"{layout or _ANY} {stands} {watermark_us}"
+            values += [f"{seq} {identity} {rest}".encode() for identity in identities]
         if self._servers.write(self._advance, keys, values) < len(keys):
             raise self.lost()
 
@@ -128,42 +129,52 @@ def marker_key_of(name: str, part: int) -> bytes:
     return f"{name}:{{{_TAGS[part]}}}".encode()
 
 
-def least(values: Sequence[bytes | None], layout: str | None = None) -> int | None:
-    """Return the least of some stored positions; None if one is missing, or says ``LOST``, or has another layout.
+def least(values: Sequence[bytes | None], layout: str | None = None) -> Mark | None:
+    """Return the least of some stored markers; None if one is missing, or says ``LOST``, or has another layout.
 
-    >>> least([b"7", b"5"]), least([b"7", None]), least([b"7", b"-2"]), least([b"7 a", b"7 b"], "a")
-    (5, None, None, None)
+    >>> least([b"7 30", b"5 40"]), least([b"7 30", None]), least([b"7 30", b"-2 0"]), least([b"7 3 a", b"7 3 b"], "a")
+    (Mark(position=5, watermark_us=30), None, None, None)
     """
     if layout is not None and any(_layout(value) != layout for value in values):
         return None
-    found = [number for value in values if (number := position(value)) is not None]
-    return min(found) if len(found) == len(values) else None
+    found = [mark for value in values if (mark := mark_of(value)) is not None]
+    if not found or len(found) < len(values):
+        return None
+    return Mark(min(mark.position for mark in found), min(mark.watermark_us for mark in found))
 
 
-def position(value: bytes | None) -> int | None:
-    """Return a stored position; None if there is none, or it says ``LOST``.
+def mark_of(value: bytes | None) -> Mark | None:
+    """Return a stored marker; None if there is none, or it says ``LOST``.
 
-    >>> position(b"7"), position(b"7 a"), position(b"-2"), position(None)
-    (7, 7, None, None)
+    >>> mark_of(b"7 30"), mark_of(b"7 30 layout"), mark_of(b"-2 0"), mark_of(None)
+    (Mark(position=7, watermark_us=30), Mark(position=7, watermark_us=30), None, None)
     """
     if not value:
         return None
-    number = int(value.partition(b" ")[0])
-    return None if number <= LOST else number
+    parts = value.split(b" ", 2)
+    number = int(parts[0])
+    if number <= LOST:
+        return None
+    return Mark(number, int(parts[1]) if len(parts) > 1 else 0)
 
 
 def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:
-    """Return the n rows that come first, and the least of the stored positions of each marker.
+    """Return the n rows that come first, and the least of the stored values of each marker.
 
-    >>> split([b"row", b"7", b"5"], 1, [[b"m:{1}", b"m:{2}"]])
-    ([b'row'], [5])
+    >>> split([b"row", b"7 2", b"5 3"], 1, [[b"m:{1}", b"m:{2}"]])
+    ([b'row'], [Mark(position=5, watermark_us=2)])
     """
     found = iter(values[n:])
     return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
 
 
+def _position(mark: Mark | None) -> int | None:
+    return None if mark is None else mark.position
+
+
 def _layout(value: bytes | None) -> str:
-    return (value or b"").partition(b" ")[2].decode()
+    parts = (value or b"").split(b" ", 2)
+    return parts[2].decode() if len(parts) > 2 else ""  # noqa: PLR2004 - position, watermark, layout
 
 
 def _tags() -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from infra.online.port import Binaries, Marked
+from infra.online.port import Binaries, Mark, Marked
 from skewless.errors import StoreError
 from skewless.rows import RANK_BYTES
 
@@ -17,7 +17,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
-        self.markers: dict[str, int] = {}
+        self.markers: dict[str, Mark] = {}
         self._alone = threading.Lock()
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
@@ -33,12 +33,14 @@ class MemoryStore:
 
     def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
-        return self.markers.get(name)
+        mark = self.markers.get(name)
+        return None if mark is None else mark.position
 
-    def set_marker(self, name: str, seq: int) -> None:
-        """Record the position, never going back."""
+    def set_marker(self, name: str, mark: Mark) -> None:
+        """Record how far it was applied, never going back."""
         with self._alone:
-            self.markers[name] = max(seq, self.markers.get(name, seq))
+            old = self.markers.get(name, mark)
+            self.markers[name] = Mark(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
 
     def clock_offset_us(self) -> int:
         """Return 0: there is no other clock."""
@@ -72,7 +74,7 @@ class MemoryReader:
 
     async def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
-        return self._store.markers.get(name)
+        return self._store.marker(name)
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Do nothing: nobody removes rows here."""

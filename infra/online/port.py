@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from skewless.errors import StoreError
 
 Binaries: TypeAlias = Sequence[bytes] | pa.LargeBinaryArray  # an Arrow array must not hold nulls
-Marked: TypeAlias = tuple[list[bytes | None], list[int | None]]  # rows, and markers
+
+
+class Mark(NamedTuple):
+    """How far a log partition has been applied (SEMANTICS 4.5, 8.4).
+
+    Args:
+        position: it and all before it have been applied.
+        watermark_us: all that had arrived by then has been applied; 0: unknown, or when written, as before.
+    """
+
+    position: int
+    watermark_us: int = 0
+
+
+Marked: TypeAlias = tuple[list[bytes | None], list[Mark | None]]  # rows, and markers
 
 
 class OnlineWriter(Protocol):
@@ -31,8 +45,8 @@ class OnlineWriter(Protocol):
         """Return the log position up to which a partition has been applied, or None."""
         ...
 
-    def set_marker(self, name: str, seq: int) -> None:
-        """Record the position, never going back; call after the rows up to it were put."""
+    def set_marker(self, name: str, mark: Mark) -> None:
+        """Record how far a partition was applied, never going back; call after the rows up to it were put."""
         ...
 
     def clock_offset_us(self) -> int:

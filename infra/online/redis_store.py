@@ -16,7 +16,7 @@ from infra.online.cluster_servers import ClusterServers
 from infra.online.failures import translated
 from infra.online.link import settle
 from infra.online.markers import Markers, least, marker_keys, split
-from infra.online.port import Binaries, Marked
+from infra.online.port import Binaries, Mark, Marked
 from infra.online.scan import delete_keys
 from infra.online.server_reader import ServerReader
 from infra.online.servers import OneServer, Servers
@@ -52,10 +52,10 @@ class RedisWriter:
         with translated(self._url):
             return self._markers.get(name)
 
-    def set_marker(self, name: str, seq: int) -> None:
-        """Record the position, never going back; refused by a server that is another since ``marker`` was called."""
+    def set_marker(self, name: str, mark: Mark) -> None:
+        """Record how far it was applied, never going back; refused by another server than ``marker`` asked."""
         with translated(self._url):
-            self._markers.set({name: seq})
+            self._markers.set({name: mark})
 
     def replace(self, keys: Sequence[bytes], old: Sequence[bytes | None], new: Sequence[bytes]) -> int:
         """Put rows in the place of what is still as it was read, whatever its rank; return how many: a repair."""
@@ -118,7 +118,8 @@ class BlockingReader:
 
     def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
-        return self.get_marked([], [name])[1][0]
+        mark = self.get_marked([], [name])[1][0]
+        return None if mark is None else mark.position
 
     def close(self) -> None:
         """Give the connections back."""
@@ -159,7 +160,8 @@ class RedisReader:
 
     async def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has been applied, or None."""
-        return least(await self.get(self._reader.marker_keys(name)))
+        mark = least(await self.get(self._reader.marker_keys(name)))
+        return None if mark is None else mark.position
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Leave a sign under each key that stands for so long."""

@@ -12,7 +12,7 @@ from infra.online.address import Address
 from infra.online.clients import close_async_client, dial, open_async_client
 from infra.online.failures import store_error
 from infra.online.link import Link
-from infra.online.markers import position
+from infra.online.markers import mark_of
 from infra.online.port import Marked
 from infra.online.resp import command, mget
 from skewless.errors import StoreError
@@ -46,7 +46,7 @@ class ServerReader:
             if isinstance(reply, Exception):
                 done(store_error(self._url, self._checked(reply)))
             else:
-                done((reply[:n], [position(value) for value in reply[n:]]))
+                done((reply[:n], [mark_of(value) for value in reply[n:]]))
 
         self._live().ask(mget(keys, marks), answered)
 

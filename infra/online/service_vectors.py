@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
+from infra.online.guard import Standing
 from infra.online.window_states import Applied, WindowStates
 from skewless.keys import KeyCodec, KeyValue, marker_key
 from skewless.number_rows import NumberRows
+from skewless.plan import View
 from skewless.request import Ask
 from skewless.rows import RowCodec, Versions, ViewRead, missing
 from skewless.status import Int64Array, StatusArray
 from skewless.vector import Assembler, Matrix
+from skewless.windows.view import WindowView
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 
@@ -26,7 +28,9 @@ class ServiceVectors(NamedTuple):
     Args:
         matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
         status: of what each view of the plan (``all_views``) answered, shape ``(n, n_views)``.
-        event_ts: of the same, microseconds; meaningless where nothing was found.
+        event_ts: of the same, microseconds; meaningless where nothing was found. Of a windowed view its watermark.
+        watermark: of each view, shape ``(n_views,)``: up to when all that had arrived by then was in what was read,
+            microseconds, perhaps after ``t``; 0: unknown.
         versions: per view, where its rows come from.
         applied: per windowed view, up to where its states had been applied.
     """
@@ -34,6 +38,7 @@ class ServiceVectors(NamedTuple):
     matrix: Matrix
     status: StatusArray
     event_ts: Int64Array
+    watermark: Int64Array
     versions: Mapping[str, Versions]
     applied: Mapping[str, Applied]
 
@@ -55,17 +60,26 @@ class VectorReader:
         self._rows = [RowCodec(view) for view in plan.views]
         self._marks = [marker_key(plan.project, view) for view in plan.views]
         self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
+        self._limited = [view for view in plan.all_views if view.max_age_us]
 
     @property
     def markers(self) -> list[str]:
         """Return the markers to be read with the rows: of the views, then of the windowed views."""
         return [*self._marks, *self._windows.markers]
 
-    def owner(self, marker: str) -> tuple[str, str]:
-        """Return the view that a marker vouches for, and the command that fills it."""
-        if marker in self._marks:
-            return self._views[self._marks.index(marker)].name, "`skewless materialize`"
-        return self._windows.owner(marker), "`skewless stream`"
+    def markers_of(self, view: View | WindowView) -> list[str]:
+        """Return the markers that vouch for a view of the plan."""
+        if isinstance(view, WindowView):
+            return self._windows.markers_of(view.name)
+        return [self._marks[self._views.index(view)]]
+
+    def standing(self, standing: Standing, t: int) -> Standing:
+        """Return what the markers of the service say at a time.
+
+        Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
+        """
+        own = Standing(standing.lost & set(self.markers) if standing.lost else standing.lost, standing.watermarks)
+        return own.within([(self.markers_of(view), view.max_age_us) for view in self._limited], t)
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
         """Return the keys of n entity rows: the first's in each view, the second's, and so on; then of the states.
@@ -81,7 +95,7 @@ class VectorReader:
         self,
         names: Sequence[bytes | None],
         stored: Sequence[bytes | None],
-        lost: AbstractSet[str],
+        standing: Standing,
         t: int,
         ask: Ask,
     ) -> ServiceVectors:
@@ -90,40 +104,46 @@ class VectorReader:
         Args:
             names: as ``names`` returned them.
             stored: what stands under each; None: nothing.
-            lost: markers that are gone or have gone back; their views are UNAVAILABLE.
+            standing: what the markers say that were read with them; the views of lost ones are UNAVAILABLE.
 
         Raises:
             StoreError: a row or state is not one of its view.
         """
-        if self._numbers is not None and not lost:
+        if self._numbers is not None and not standing.lost:
             numbers = self._numbers.vectors(stored, t)
             if numbers is not None:
                 return ServiceVectors(
                     matrix=numbers.matrix,
                     status=numbers.status,
                     event_ts=numbers.event_ts,
+                    watermark=self._watermark(standing),
                     versions=numbers.versions,
                     applied={},
                 )
         n_rows = len(self._views) * ask.n
-        reads = self._decoded(stored[:n_rows], lost, ask.n)
-        states = self._windows.read(names[n_rows:], stored[n_rows:], lost, t)
-        return self._assembled({**reads, **states.reads}, states.applied, t, ask)
+        reads = self._decoded(stored[:n_rows], standing, ask.n)
+        states = self._windows.read(names[n_rows:], stored[n_rows:], standing, t)
+        return self._assembled({**reads, **states.reads}, states.applied, t, ask, standing)
 
     def unavailable(self, t: int, ask: Ask) -> ServiceVectors:
         """Return the vectors where the store did not answer."""
         reads = {view.name: missing(view, ask.n, available=False) for view in self._views}
         states = self._windows.unavailable(ask.n)
-        return self._assembled({**reads, **states.reads}, states.applied, t, ask)
+        return self._assembled({**reads, **states.reads}, states.applied, t, ask, Standing())
 
-    def _decoded(self, rows: Sequence[bytes | None], lost: AbstractSet[str], n: int) -> dict[str, ViewRead]:
+    def _watermark(self, standing: Standing) -> Int64Array:
+        views = self._assembler.plan.all_views
+        return np.array([standing.watermark(self.markers_of(view)) for view in views], dtype=np.int64)
+
+    def _decoded(self, rows: Sequence[bytes | None], standing: Standing, n: int) -> dict[str, ViewRead]:
+        step = len(self._views)
         return {
-            view.name: missing(view, n, available=False) if mark in lost else codec.decode(rows[i :: len(self._views)])
+            view.name: missing(view, n, available=False) if mark in standing.lost else codec.decode(rows[i::step])
             for i, (view, codec, mark) in enumerate(zip(self._views, self._rows, self._marks, strict=True))
         }
 
     def _assembled(
-        self, reads: Mapping[str, ViewRead], applied: Mapping[str, Applied], t: int, ask: Ask
+        self, reads: Mapping[str, ViewRead], applied: Mapping[str, Applied], t: int, ask: Ask, standing: Standing
     ) -> ServiceVectors:
         vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), reads, ask.fields)
         views = [view.name for view in self._assembler.plan.all_views]
@@ -136,6 +156,7 @@ class VectorReader:
             matrix=vectors.matrix,
             status=status,
             event_ts=event_ts,
+            watermark=self._watermark(standing),
             versions={name: read.versions for name, read in reads.items()},
             applied=applied,
         )

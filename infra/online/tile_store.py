@@ -13,7 +13,7 @@ import pyarrow as pa
 from infra.online.address import display_url
 from infra.online.failures import translated
 from infra.online.markers import Markers
-from infra.online.port import Binaries
+from infra.online.port import Binaries, Mark
 from infra.online.scan import delete_keys
 from infra.online.servers import Last, Servers
 from skewless.errors import StoreError
@@ -174,11 +174,14 @@ class TileStore:
         with translated(self._url):
             return self._markers.peek(names)
 
-    def set_markers(self, positions: Mapping[str, int], expected: Mapping[str, int | None]) -> None:
-        """Record positions; refused where a marker is further back than expected, or a server is another by now."""
-        if positions:
+    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None]) -> None:
+        """Record how far partitions were applied.
+
+        It is refused where a marker is further back than expected, or a server is another by now.
+        """
+        if marks:
             with translated(self._url):
-                self._markers.set(positions, expected)
+                self._markers.set(marks, expected)
 
     def publish(self, key: bytes, text: bytes) -> None:
         """Put a note where servers look."""

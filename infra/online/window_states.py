@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
+from infra.online.guard import Standing
+from infra.streams.generations import ViewVersion
 from skewless.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.plan import FeaturePlan
 from skewless.rows import ViewRead, missing
@@ -78,9 +79,9 @@ class WindowStates:
         """Return the markers to be read with the states: of each view and partition."""
         return list(chain.from_iterable(means.markers for means in self._means.values()))
 
-    def owner(self, marker: str) -> str:
-        """Return the view that a marker vouches for."""
-        return next(name for name, means in self._means.items() if marker in means.markers)
+    def markers_of(self, view: str) -> list[str]:
+        """Return the markers that vouch for a view; none while nobody knows which states hold it."""
+        return self._means[view].markers
 
     def names(self, columns: Mapping[str, Sequence[KeyValue | None]], n: int) -> list[bytes | None]:
         """Return the keys of the states of n entity rows: those of the first view, then of the second, and so on."""
@@ -93,13 +94,13 @@ class WindowStates:
         self,
         names: Sequence[bytes | None],
         states: Sequence[bytes | None],
-        lost: AbstractSet[str],
+        standing: Standing,
         t: int,
     ) -> WindowReads:
         """Return the features at time ``t``, a whole millisecond, from the states under ``names``.
 
         Args:
-            lost: markers that are gone or have gone back.
+            standing: what the markers say that were read with the states.
 
         Raises:
             StoreError: a state is not one of its view.
@@ -108,12 +109,13 @@ class WindowStates:
         applied: dict[str, Applied] = {}
         n = len(names) // max(len(self._means), 1)
         for i, (name, means) in enumerate(self._means.items()):
-            if means.keys is None or not lost.isdisjoint(means.markers):
+            if means.keys is None or not standing.lost.isdisjoint(means.markers):
                 reads[name] = missing(means.view, n, available=False)
                 applied[name] = Applied(generation=0, slots=Slots.none())
             else:
                 part = slice(i * n, (i + 1) * n)
-                reads[name], applied[name] = means.read(names[part], states[part], t)
+                watermark = standing.watermark(means.markers)
+                reads[name], applied[name] = means.read(names[part], states[part], t, min(t, watermark))
         return WindowReads(reads=reads, applied=applied)
 
     def unavailable(self, n: int) -> WindowReads:
@@ -147,16 +149,18 @@ class _Means:
         self.markers = [window_marker(self._project, self.view, self.generation, name) for name in told["partitions"]]
         self.keys = KeyCodec(self._project, self.view, self.generation)
 
-    def read(self, names: Sequence[bytes | None], states: Sequence[bytes | None], t: int) -> tuple[ViewRead, Applied]:
+    def read(
+        self, names: Sequence[bytes | None], states: Sequence[bytes | None], t: int, known_to: int
+    ) -> tuple[ViewRead, Applied]:
         tiles = self._codec.unpack(states)
         features = self._reader.features(tiles, t)
         times: Int64Array = np.full(len(states), t, dtype=np.int64)
         answered: BoolArray = tiles.m <= t
         keyed = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = window_read(self.view, features, times, answered, keyed)
+        read = window_read(self.view, features, times, answered, keyed, np.full(len(states), known_to, dtype=np.int64))
         return read, Applied(generation=self.generation, slots=tiles.slots)
 
 
-def lease_key(project: str, view: WindowView, generation: int) -> bytes:
+def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:
     """Return the key that stands while some server reads a generation."""
     return f"sk:{project}:{view.hash}.{generation}:read".encode()

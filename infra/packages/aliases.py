@@ -48,6 +48,11 @@ class Aliases:
         last = self._last(model, alias)
         return last.to if last else None
 
+    def number(self, model: str, alias: str) -> int | None:
+        """Return the number of the last move without reading it, None if it never moved."""
+        numbers = self._files(model, alias).numbers()
+        return numbers[-1] if numbers else None
+
     def history(self, model: str, alias: str) -> list[Move]:
         """Return every move, oldest first."""
         return list(self.backwards(model, alias))[::-1]

@@ -10,6 +10,7 @@ from infra.log.event_log import EventLog
 from infra.log.partitions import log_ends, log_partitions, source_folder
 from infra.offline.log_parts import log_parts
 from infra.offline.window_join import WindowJoin
+from infra.online.port import Mark
 from infra.online.tile_store import StateView, TileStore
 from infra.streams.generations import Generation, Generations, applying
 from infra.streams.state_writer import PENDING_US, StateWriter
@@ -69,9 +70,10 @@ class Bootstrapper:
         names = {part: window_marker(self.plan.project, view, fresh.number, part) for part in ends}
         for name in names.values():
             self.store.marker(name)
-        self.store.set_markers(dict.fromkeys(names.values(), -1), dict.fromkeys(names.values()))
+        self.store.set_markers(dict.fromkeys(names.values(), Mark(-1)), dict.fromkeys(names.values()))
         count = self._load(view, states, ends, now_us, on_states)
-        self.store.set_markers({names[part]: end for part, end in ends.items()}, dict.fromkeys(names.values(), -1))
+        marks = {names[part]: Mark(end, now_us) for part, end in ends.items()}
+        self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
         self._follow(view, fresh)
         return Built(view=view.name, generation=fresh.number, states=count, events=sum(ends.values()) + len(ends))
 

@@ -1,4 +1,4 @@
-"""The workers of one process: a thread for each event source, and one that keeps logs and states in order."""
+"""The workers of one process: a thread for each event source, and one that takes up plans and keeps things in order."""
 
 from __future__ import annotations
 
@@ -6,77 +6,80 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import structlog
 
+from infra.needed_views import NeededViews
 from infra.online.redis_store import RedisWriter
+from infra.processes import SILENT_S, Presence
 from infra.streams.streams import Streams
 from infra.streams.tally import Tally
-from infra.streams.worker import Worker
+from infra.streams.worker import Assignment, OpenStream, Worker
 from skewless.errors import SkewlessError
+from skewless.windows.view import EventSource
 
+_LOOK_S = 1.0
 _TIDY_S = 60.0
 _IDLE_S = 0.5
+_MOST_THREADS = 1_024
 _log = structlog.get_logger()
 
 
-@dataclass(kw_only=True)
 class Crew:
-    """Starts, watches and stops the workers of some sources.
+    """Starts, watches and stops the workers of some sources, and lets them take up each plan that is applied.
 
     Args:
-        workers: one for each source.
-        stores: their connections, closed in the end.
-        tidy: keeps logs and states in order; called about once a minute.
+        streams: opens what works on the sources of the plan.
+        needed: returns what has to be fed now; None: what the streams' plan says, for ever.
+        names: of sources; none: all, also those that come later.
+        replay: Parquet files that are read instead of the stream.
+        presence: where the process says that it runs; None: nowhere.
+
+    Raises:
+        RequestError: a source is unknown.
+        StoreError: the store is away.
     """
 
-    streams: Streams
-    workers: list[Worker]
-    stores: list[RedisWriter]
-    tidy: Callable[[], None]
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _tasks: list[Future[None]] = field(default_factory=list)
-    _quiet_since: float = field(default_factory=time.monotonic)
-    _read: int = 0
-
-    @classmethod
-    def of(
-        cls, streams: Streams, names: Sequence[str], *, replay: Path | None = None, speed: float | None = None
-    ) -> Self:
-        """Return the workers of some sources, none: all; views without states are built first.
-
-        Args:
-            replay: Parquet files that are read instead of the stream.
-
-        Raises:
-            RequestError: a source is unknown.
-            StoreError: the store is away.
-        """
-        sources = streams.sources(names)
-        stores = [RedisWriter(streams.redis_url) for _ in (*sources, None)]
-        tiles = [store.tiles() for store in stores]
-        for source, store in zip(sources, tiles, strict=False):
-            streams.bootstrapper(store).ensure(streams.views(source.name))
-        workers = [
-            streams.worker(source, store, streams.replayed(source, replay, speed) if replay else None)
-            for source, store in zip(sources, tiles, strict=False)
-        ]
-        return cls(streams=streams, workers=workers, stores=stores, tidy=streams.housekeeper(sources, tiles[-1]).tidy)
+    def __init__(
+        self,
+        streams: Streams,
+        needed: Callable[[], NeededViews] | None = None,
+        *,
+        names: Sequence[str] = (),
+        replay: Path | None = None,
+        speed: float | None = None,
+        presence: Presence | None = None,
+    ) -> None:
+        self._streams = streams
+        self._needed = needed
+        self._names = names
+        self._replay, self._speed = replay, speed
+        self._presence = presence
+        self._plan, self._in_force = streams.plan, streams.plan.hash
+        self._stores = [RedisWriter(streams.redis_url)]
+        self._workers: dict[str, Worker] = {}
+        self._ending: dict[str, threading.Event] = {}
+        self._tasks: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="stream")
+        self._stop = threading.Event()
+        self._quiet_since = time.monotonic()
+        self._read = 0
+        for source in streams.sources(names):
+            self._add(streams, source)
+        self._build(streams)
 
     @property
     def tallies(self) -> list[Tally]:
         """Return what each worker has done."""
-        return [worker.tally for worker in self.workers]
+        return [worker.tally for worker in self._workers.values()]
 
     def start(self) -> None:
         """Begin."""
-        pool = ThreadPoolExecutor(len(self.workers) + 1, thread_name_prefix="stream")
-        self._tasks = [pool.submit(worker.run, lambda: not self._stop.is_set()) for worker in self.workers]
-        self._tasks.append(pool.submit(self._tidy))
-        pool.shutdown(wait=False)
+        for name, worker in self._workers.items():
+            self._begin(name, worker)
+        self._tasks.append(self._pool.submit(self._keep))
 
     def check(self) -> None:
         """Raise what a worker could not go on from, whatever it is."""
@@ -86,8 +89,9 @@ class Crew:
 
     def idle(self) -> bool:
         """Say whether all that the streams held has been taken and applied, and nothing came for a moment."""
-        read = sum(tally.read for tally in self.tallies)
-        busy = read != self._read or any(tally.lag or tally.trouble or not tally.partitions for tally in self.tallies)
+        tallies = self.tallies
+        read = sum(tally.read for tally in tallies)
+        busy = read != self._read or any(tally.lag or tally.trouble or not tally.partitions for tally in tallies)
         self._read = read
         if busy:
             self._quiet_since = time.monotonic()
@@ -95,20 +99,102 @@ class Crew:
 
     def stop(self) -> None:
         """Finish what is under way and give the partitions back."""
-        self._stop.set()
-        wait(self._tasks)
+        self._end()
         self.check()
 
     def close(self) -> None:
         """Stop, and give the connections back."""
-        self._stop.set()
-        wait(self._tasks)
-        for store in self.stores:
+        self._end()
+        self._pool.shutdown()
+        for store in self._stores:
             store.close()
+        if self._presence is not None:
+            self._presence.close()
+
+    def _end(self) -> None:
+        self._stop.set()
+        for ending in self._ending.values():
+            ending.set()
+        wait(self._tasks)
+
+    def _keep(self) -> None:
+        """Take up plans, say that the process lives, and tidy, until told to stop."""
+        tidy_at = time.monotonic() + _TIDY_S
+        while not self._stop.is_set():
+            self._beat()
+            if self._stop.wait(_LOOK_S):
+                return
+            self._try("plan_not_taken_up", self._take_up)
+            if time.monotonic() > tidy_at:
+                tidy_at = time.monotonic() + _TIDY_S
+                self._try("housekeeping_failed", self._tidy)
+
+    def _try(self, event: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except SkewlessError as error:
+            _log.warning(event, error=str(error))
+
+    def _take_up(self) -> None:
+        """Let the workers do what the plan in force and the models need now; what cannot be done is tried again."""
+        needed = None if self._needed is None else self._needed()
+        if needed is None or needed.plan is self._plan:
+            return
+        streams = replace(self._streams, plan=needed.plan)
+        # First of all new columns are understood and what is there is fed; then what is missing is built.
+        wanted = [item for item in needed.plan.sources if not self._names or item.name in self._names]
+        for source in wanted:
+            assignment = Assignment(source, tuple(streams.views(source.name)))
+            if source.name not in self._workers:
+                self._begin(source.name, self._add(streams, source))
+            elif self._workers[source.name].assignment != assignment:
+                self._workers[source.name].take_up(assignment, self._stream(streams, source))
+        for name in self._workers.keys() - {source.name for source in wanted}:
+            self._ending.pop(name).set()
+            del self._workers[name]
+        self._build(streams)
+        self._plan, self._in_force = needed.plan, needed.in_force
+
+    def _add(self, streams: Streams, source: EventSource) -> Worker:
+        store = RedisWriter(streams.redis_url)
+        self._stores.append(store)
+        worker = streams.worker(source, store.tiles(), self._stream(streams, source))
+        self._workers[source.name] = worker
+        return worker
+
+    def _stream(self, streams: Streams, source: EventSource) -> OpenStream:
+        return streams.stream(source) if self._replay is None else streams.replayed(source, self._replay, self._speed)
+
+    def _begin(self, name: str, worker: Worker) -> None:
+        ending = self._ending[name] = threading.Event()
+        self._tasks.append(self._pool.submit(worker.run, lambda: not ending.is_set()))
+
+    def _build(self, streams: Streams) -> None:
+        """Build the states that are missing."""
+        for worker in self._workers.values():
+            streams.bootstrapper(self._stores[0].tiles()).ensure(worker.assignment.views)
 
     def _tidy(self) -> None:
-        while not self._stop.wait(_TIDY_S):
-            try:
-                self.tidy()
-            except SkewlessError as error:
-                _log.warning("housekeeping_failed", error=str(error))
+        streams = replace(self._streams, plan=self._plan)
+        sources = [worker.assignment.source for worker in self._workers.values()]
+        store = self._stores[0].tiles()
+        streams.housekeeper(sources, store).tidy()
+        if self._needed is not None:
+            streams.retirement(self._needed(), store).run()
+
+    def _beat(self) -> None:
+        if self._presence is None:
+            return
+        now = time.monotonic()
+        sources = [
+            {
+                "source": worker.tally.source,
+                "views": [f"{view.name}-{view.hash}" for view in worker.assignment.views],
+                "partitions": worker.tally.partitions,
+                "lag": worker.tally.lag,
+                "trouble": worker.tally.trouble
+                or (f"stuck for {now - worker.stepped_at:.0f} s" if now - worker.stepped_at > SILENT_S else None),
+            }
+            for worker in self._workers.values()
+        ]
+        self._presence.beat(self._in_force, {"sources": sources})

@@ -18,6 +18,10 @@ class SeenIds:
         self._seen: set[str] = set()
         self._order: deque[tuple[int, str]] = deque()
 
+    def horizon(self, horizon_us: int) -> None:
+        """Remember for another time from now on."""
+        self._horizon_us = horizon_us
+
     def remember(self, ids: Iterable[str | None], now_us: int) -> None:
         """Take note of ids that came at a moment, in order; of one that is forgotten by then, anew."""
         self._forget(now_us)

@@ -17,13 +17,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from infra.durable import exclusive, refused, replace_durable
 from skewless.errors import ConflictError
-from skewless.windows.view import WindowView
 
 Stage = Literal["building", "live", "draining", "given up"]
+
+
+class ViewVersion(Protocol):
+    """What tells one version of a windowed view from others."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """The identity of its states."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +70,7 @@ class Generations:
     def __init__(self, state: Path) -> None:
         self._folder = state / "windows"
 
-    def of(self, view: WindowView) -> tuple[Generation, ...]:
+    def of(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return the generations of a view, oldest first."""
         try:
             data = json.loads(self._path(view).read_text())
@@ -65,15 +78,15 @@ class Generations:
             return ()
         return tuple(Generation(**{**item, "partitions": tuple(item["partitions"])}) for item in data["generations"])
 
-    def live(self, view: WindowView) -> Generation | None:
+    def live(self, view: ViewVersion) -> Generation | None:
         """Return the generation that is read, if there is one."""
         return next((item for item in self.of(view) if item.stage == "live"), None)
 
-    def written(self, view: WindowView) -> tuple[Generation, ...]:
+    def written(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return the generations that events are applied to."""
         return tuple(item for item in self.of(view) if item.stage in {"live", "draining"})
 
-    def version(self, view: WindowView) -> tuple[int, int]:
+    def version(self, view: ViewVersion) -> tuple[int, int]:
         """Return what changes whenever the generations of a view do."""
         try:
             stat = self._path(view).stat()
@@ -81,7 +94,7 @@ class Generations:
             return (0, 0)
         return (stat.st_mtime_ns, stat.st_ino)
 
-    def begin(self, view: WindowView, partitions: Sequence[str], now_us: int) -> Generation:
+    def begin(self, view: ViewVersion, partitions: Sequence[str], now_us: int) -> Generation:
         """Give out the next number to a generation that is being built; building ones before it were given up."""
         with self._changed(view) as data:
             number = data["last"] = data["last"] + 1
@@ -92,7 +105,7 @@ class Generations:
             data["generations"].append(asdict(fresh))
         return fresh
 
-    def switch(self, view: WindowView, number: int, now_us: int) -> None:
+    def switch(self, view: ViewVersion, number: int, now_us: int) -> None:
         """Make a built generation the live one; the one before drains.
 
         Raises:
@@ -111,7 +124,7 @@ class Generations:
                 item["stage"] = "live" if item["number"] == number else "draining"
                 item["since_us"] = now_us
 
-    def add_partitions(self, view: WindowView, partitions: Sequence[str]) -> bool:
+    def add_partitions(self, view: ViewVersion, partitions: Sequence[str]) -> bool:
         """Note that partitions are applied to all generations of a view; return whether one was new."""
         if all(set(partitions) <= set(item.partitions) for item in self.of(view)):
             return False
@@ -120,20 +133,20 @@ class Generations:
                 item["partitions"] = sorted({*item["partitions"], *partitions})
         return True
 
-    def retire(self, view: WindowView, number: int) -> None:
+    def retire(self, view: ViewVersion, number: int) -> None:
         """Forget a generation that nobody reads any more."""
         with self._changed(view) as data:
             data["generations"] = [item for item in data["generations"] if item["number"] != number]
 
     @contextmanager
-    def _changed(self, view: WindowView) -> Iterator[dict[str, Any]]:
+    def _changed(self, view: ViewVersion) -> Iterator[dict[str, Any]]:
         path = self._path(view)
         with _opened_disk(path), exclusive(path.with_suffix(".lock")):
             data = json.loads(path.read_text()) if path.exists() else {"last": 0, "generations": []}
             yield data
             replace_durable(path, json.dumps(data).encode())
 
-    def _path(self, view: WindowView) -> Path:
+    def _path(self, view: ViewVersion) -> Path:
         return self._folder / f"{view.name}-{view.hash}.json"
 
 

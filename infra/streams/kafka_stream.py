@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class KafkaStream:
         self._flowing = False
         self._refused: kafka.KafkaError | None = None
         self._trouble: str | None = None
+        self._names: tuple[str, ...] | None = None
         callbacks = {"error_cb": self._heard, "on_commit": _committed}
         with made_with(topic):
             self._consumer = kafka.Consumer({**consumer_settings(bootstrap, group, settings or {}), **callbacks})
@@ -112,10 +113,24 @@ class KafkaStream:
             total += max(0, high - (max(0, low) if reading.following is None else reading.following))
         return total
 
+    def drained(self) -> Collection[Partition]:
+        """See ``EventStream``; by what the client's last fetch told, so some hundred milliseconds late."""
+        if self._trouble:
+            return []
+        return [reading.partition for index, reading in self._owned.items() if self._is_at_end(index, reading)]
+
+    def names(self) -> Collection[str] | None:
+        """See ``EventStream``; as the broker said a few seconds ago."""
+        return self._names
+
     def close(self) -> None:
         """See ``EventStream``."""
         self._consumer.close()
         self._let_go(list(self._owned))
+
+    def _is_at_end(self, index: int, reading: _Reading) -> bool:
+        _, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
+        return high == 0 or (reading.following is not None and 0 < high <= reading.following)
 
     def _consumed(self, limit: int, wait_s: float) -> list[kafka.Message]:
         """Return what is there, or wait for the first; the client's own wait would be for all of them."""
@@ -156,6 +171,7 @@ class KafkaStream:
             self._heard(answer.error)
             return
         self._trouble = None
+        self._names = answer.names
         epoch = str(answer.epoch)
         old = [index for index, reading in self._owned.items() if reading.partition.epoch != epoch]
         if old:

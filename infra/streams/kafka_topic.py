@@ -22,10 +22,12 @@ class Answer:
 
     Args:
         epoch: the id of the topic; ``UNKNOWN_LIFE`` from a broker that gives none.
+        names: of its partitions.
         error: why there is no answer.
     """
 
     epoch: str | None = None
+    names: tuple[str, ...] = ()
     error: kafka.KafkaError | None = None
 
 
@@ -66,10 +68,11 @@ class TopicWatch:
 
 def _answer(asked: Future[Any]) -> Answer:
     try:
-        topic_id = str(asked.result().topic_id)
+        topic = asked.result()
     except kafka.KafkaException as error:
         return Answer(error=error.args[0])
-    return Answer(epoch=UNKNOWN_LIFE if topic_id == _NO_ID else _safe(topic_id))
+    epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _safe(str(topic.topic_id))
+    return Answer(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
 
 
 def _safe(topic_id: str) -> str:

@@ -24,6 +24,11 @@ from skewless.windows.view import EventSource
 class Lane:
     """The work on one partition, step by step (SEMANTICS 4.1).
 
+    Attributes:
+        behind: something stands in the log that the states may lack.
+        applied: the last position that was applied.
+        drained_us: up to when all that had arrived in the stream has been taken; 0: unknown.
+
     Args:
         log: of the partition; its end is read here, once.
         now_us: the present moment.
@@ -36,6 +41,7 @@ class Lane:
         self.log = log
         self.behind = True
         self.applied = -1
+        self.drained_us = 0
         self._decoder = decoder
         self._seen = SeenIds(source.dedupe_us)
         self._payloads: list[bytes | None] = []
@@ -54,6 +60,17 @@ class Lane:
     def waiting(self) -> int:
         """How many messages wait for the next batch."""
         return len(self._positions)
+
+    @property
+    def watermark_us(self) -> int:
+        """Up to when all that had arrived has been applied; 0: unknown."""
+        return 0 if self.behind or self._positions else self.drained_us
+
+    def take_up(self, source: EventSource, decoder: Decoder) -> None:
+        """Judge by another definition of the source from now on, for views that may be new."""
+        self._decoder = decoder
+        self._seen.horizon(source.dedupe_us)
+        self.behind = True
 
     def take(self, messages: Messages) -> None:
         """Take messages in, for the next batch."""
@@ -94,7 +111,7 @@ class Lane:
             StoreError: the store refused or is away; the lane is behind then.
         """
         self.behind = True
-        tally.states += writer.apply(self.log, rows)
+        tally.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
         last = rows[SEQ][-1].as_py()
         self.log.ended(rows[SEQ][0].as_py(), last, now_us())
         self.behind, self.applied = False, last

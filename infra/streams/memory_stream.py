@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Condition
 from zlib import crc32
@@ -85,6 +85,7 @@ class MemoryStream:
         self._group = broker.group(group)
         self._me = member or f"member-{id(self)}"
         self._next: dict[Partition, int] = {}
+        self._drained: Collection[Partition] = ()
         with broker.changed:
             self._group.members.append(self._me)
 
@@ -98,6 +99,7 @@ class MemoryStream:
         deadline = time.monotonic() + timeout_s
         while True:
             with self._broker.changed:
+                self._drained = ()
                 found = [] if self._broker.away else self._attempt(limit)
                 left = deadline - time.monotonic()
                 if found or left <= 0:
@@ -115,6 +117,14 @@ class MemoryStream:
             ends = {partition: len(self._broker.log(int(partition.name))) for partition in self._next}
         return sum(max(0, end - self._next[partition]) for partition, end in ends.items())
 
+    def drained(self) -> Collection[Partition]:
+        """See ``EventStream``."""
+        return self._drained
+
+    def names(self) -> Collection[str] | None:
+        """See ``EventStream``."""
+        return [str(index) for index in range(len(self._broker))]
+
     def close(self) -> None:
         """See ``EventStream``."""
         with self._broker.changed:
@@ -129,7 +139,9 @@ class MemoryStream:
         self._let_go(list(self._next)[share:])
         self._take(share - len(self._next))
         each = -(-limit // max(1, len(self._next)))
-        return [messages for partition in self._next if (messages := self._read(partition, each)).payloads]
+        found = [messages for partition in self._next if (messages := self._read(partition, each)).payloads]
+        self._drained = self._next.keys() - {item.partition for item in found if len(item.payloads) == each}
+        return found
 
     def _take(self, n: int) -> None:
         free = [index for index in range(len(self._broker)) if index not in self._group.owners]

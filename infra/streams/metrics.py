@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -26,11 +26,13 @@ _COUNTED = {
 class TallyCollector(Collector):
     """Shows what workers count."""
 
-    def __init__(self, tallies: Sequence[Tally]) -> None:
-        self._tallies = tallies
+    def __init__(self, tallies: Callable[[], Sequence[Tally]]) -> None:
+        self._read = tallies
+        self._tallies: Sequence[Tally] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with a sample for every source."""
+        self._tallies = self._read()
         for name, text in _COUNTED.items():
             counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
             for tally in self._tallies:
@@ -59,7 +61,7 @@ class TallyCollector(Collector):
         return gauge
 
 
-def serve_metrics(tallies: Sequence[Tally], port: int, host: str = "127.0.0.1") -> int:
+def serve_metrics(tallies: Callable[[], Sequence[Tally]], port: int, host: str = "127.0.0.1") -> int:
     """Serve the metrics of some workers over HTTP; return the port.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +77,11 @@ class ParquetStream:
         if not self._owns:
             self._following = self._owner.assigned(self._partition) or 0
             self._batches = self._rows.batches(self._following)
-            self._owns = True
+            self._owns, self._is_ahead = True, False
         deadline = time.monotonic() + timeout_s
         while not self.done:
             payloads = self._released(limit)
+            self._is_ahead = self._pace is not None and len(payloads) < limit
             if payloads:
                 positions = range(self._following, self._following + len(payloads))
                 self._following = positions.stop
@@ -97,6 +98,14 @@ class ParquetStream:
     def lag(self) -> int | None:
         """See ``EventStream``."""
         return max(0, self._n - self._following) if self._owns else 0
+
+    def drained(self) -> Collection[Partition]:
+        """See ``EventStream``: what is not due yet has not arrived."""
+        return [self._partition] if self._owns and (self.done or self._is_ahead) else []
+
+    def names(self) -> Collection[str] | None:
+        """See ``EventStream``."""
+        return [self._partition.name]
 
     def close(self) -> None:
         """See ``EventStream``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +70,17 @@ class EventStream(Protocol):
 
     def lag(self) -> int | None:
         """Return how many messages of the owned partitions were not yet returned by ``poll``; None: unknown."""
+        ...
+
+    def drained(self) -> Collection[Partition]:
+        """Return the owned partitions of which ``poll``, when it was last called, left nothing behind.
+
+        All that had arrived there before that call has been returned then; none where the broker was away.
+        """
+        ...
+
+    def names(self) -> Collection[str] | None:
+        """Return the names of all partitions that the stream has now, whoever owns them; None: unknown."""
         ...
 
     @property

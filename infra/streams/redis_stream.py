@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,7 @@ class RedisStream:
         self._beat_s = min(1.0, lease_s / _BEATS_OF_A_LEASE)
         self._next_beat = 0.0
         self._owned: dict[int, _Reading] = {}
+        self._drained: list[Partition] = []
 
     @property
     def trouble(self) -> str | None:
@@ -103,6 +104,7 @@ class RedisStream:
         deadline = time.monotonic() + timeout_s
         while True:
             found: list[Messages] = []
+            self._drained = []
             with self._link.waiting():
                 client = self._link.client()
                 self._beat(client)
@@ -136,6 +138,14 @@ class RedisStream:
             client = self._link.client()
             return sum(self._unread(client, index) for index in self._owned)
         return None
+
+    def drained(self) -> Collection[Partition]:
+        """See ``EventStream``."""
+        return self._drained
+
+    def names(self) -> Collection[str] | None:
+        """See ``EventStream``."""
+        return [str(index) for index in range(self._n)]
 
     def close(self) -> None:
         """See ``EventStream``."""
@@ -200,6 +210,8 @@ class RedisStream:
         if found:
             # Asked after the messages were read: they are of the life that is confirmed here.
             self._drop_lost(client, list(found))
+        full = {index for index, entries in found.items() if len(entries) == count}
+        self._drained = [reading.partition for index, reading in self._owned.items() if index not in full]
         return [_read(self._owned[index], entries) for index, entries in found.items() if index in self._owned]
 
     def _wait(self, client: Any, seconds: float) -> None:  # noqa: ANN401 - as above

@@ -6,13 +6,16 @@ Any worker may apply what their logs hold, since that is done once for each posi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from infra.log.event_log import EventLog
+from infra.online.port import Mark
 from infra.streams.lane import catch_up
 from infra.streams.state_writer import StateWriter
 from infra.streams.tally import Tally
+
+IMPORTED = "/import/"
 
 
 class Resting:
@@ -27,6 +30,7 @@ class Resting:
         self._log_root = log_root
         self._logs: dict[str, EventLog] = {}
         self._before: dict[str, int | None] = {}
+        self._whole: dict[str, Mark] = {}
 
     def look(self, own: Iterable[str], tally: Tally, now_us: Callable[[], int]) -> None:
         """Apply what is missing of partitions that are behind and have not moved since the last look.
@@ -39,15 +43,27 @@ class Resting:
             ConflictError: the states hold more than a log.
         """
         names = sorted(self._writer.partitions() - set(own))
-        behind = {
-            name: position
-            for name, position in self._writer.standing(names).items()
-            if position is None or position < self._log(name).next_seq() - 1
-        }
+        moment, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
+        standing = self._writer.standing(names)
+        behind = {name: at for name, at in standing.items() if at is None or at < ends[name]}
+        self._whole = {name: Mark(ends[name], moment) for name in standing.keys() - behind.keys()}
         stuck = [name for name, position in behind.items() if self._before.get(name, "unknown") == position]
         self._before = behind
         for name in stuck:
             catch_up(self._log(name), self._writer, tally, now_us)
+
+    def watermarks(self, live: Collection[str], foreign: Collection[str]) -> dict[str, Mark]:
+        """Return, of the partitions into which no stream flows any more, those of which all was applied at a look.
+
+        Args:
+            live: partitions that the worker owns.
+            foreign: names of the stream's partitions that others own, or nobody yet: those say for themselves.
+        """
+        return {
+            name: mark
+            for name, mark in self._whole.items()
+            if name not in live and (IMPORTED in name or name.rpartition("/")[2] not in foreign)
+        }
 
     def _log(self, name: str) -> EventLog:
         return self._logs.setdefault(name, EventLog(self._log_root, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 from infra.log.accepted import EVENT, REJECT, SEQ
 from infra.log.event_log import EventLog
 from infra.online.markers import LOST
+from infra.online.port import Mark
 from infra.online.tile_store import StateView, TileStore
 from infra.streams.generations import Generations, applying
 from skewless.clock import Clock
@@ -49,19 +50,32 @@ class StateWriter:
     ) -> None:
         self._project = project
         self._log_folder = log_folder
-        self._views = views
         self._store = store
         self._generations = generations
         self._clock = clock
         self._only = only
-        self._lenses = {view.name: EventLens(view) for view in views}
-        self._needed = sorted({column for lens in self._lenses.values() for column in lens.columns})
+        self._views: Sequence[WindowView] = ()
+        self._lenses: dict[str, EventLens] = {}
+        self._needed: list[str] = []
         self._versions: dict[str, tuple[int, int]] = {}
         self._written: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
+        self.take_up(views)
 
-    def apply(self, log: EventLog, rows: pa.Table) -> int:
+    def take_up(self, views: Sequence[WindowView]) -> None:
+        """Write to the states of these views from now on, whatever was written to before."""
+        self._views = views
+        self._lenses = {view.hash: self._lenses.get(view.hash) or EventLens(view) for view in views}
+        self._needed = sorted({column for lens in self._lenses.values() for column in lens.columns})
+        for known in (self._versions, self._written):
+            for gone in known.keys() - self._lenses.keys():
+                del known[gone]
+
+    def apply(self, log: EventLog, rows: pa.Table, watermark_us: int = 0) -> int:
         """Apply rows that the log has just taken; return how many states changed.
+
+        Args:
+            watermark_us: up to when all that had arrived is in the log by then; 0: as before.
 
         Raises:
             StoreError: the store refused or is away; ``catch_up`` makes good what is missing.
@@ -73,7 +87,7 @@ class StateWriter:
             if behind:
                 return self._catch_up(log)[1]
             changed = self._apply(log.partition, self._all(), rows)
-            self._note(log, self._all(), rows[SEQ][-1].as_py())
+            self._note(log, self._all(), rows[SEQ][-1].as_py(), watermark_us)
             return changed
 
     def catch_up(self, log: EventLog) -> tuple[int, int]:
@@ -108,6 +122,23 @@ class StateWriter:
             before = found.get(part, position)
             found[part] = None if position is None or before is None else min(before, position)
         return found
+
+    def advance(self, watermarks: Mapping[str, Mark]) -> None:
+        """Note that nothing more had arrived in partitions by some time than what has been applied (SEMANTICS 8.4).
+
+        Args:
+            watermarks: by partition, its last position, which must have been applied, and the time.
+
+        Raises:
+            StoreError: the store is away, or lacks something that was applied.
+        """
+        self._look()
+        marks = {
+            window_marker(self._project, states.view, states.generation, part): mark
+            for part, mark in watermarks.items()
+            for states in self._all()
+        }
+        self._store.set_markers(marks, {name: mark.position for name, mark in marks.items()})
 
     def partitions(self) -> set[str]:
         """Return the log partitions that are applied to some generation."""
@@ -173,31 +204,32 @@ class StateWriter:
         seen = {}
         changed = 0
         for states in written:
-            name = states.view.name
+            name = states.view.hash
             if name not in seen:
                 seen[name] = self._lenses[name].look(accepted, origin)
             marker = window_marker(self._project, states.view, states.generation, partition)
             changed += self._store.append(states, seen[name], m, (marker, self._applied[marker]))
         return changed
 
-    def _note(self, log: EventLog, written: Sequence[StateView], last: int) -> None:
+    def _note(self, log: EventLog, written: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
         names = [self._marker(states, log) for states in written]
-        self._store.set_markers(dict.fromkeys(names, last), {name: self._applied[name] for name in names})
+        mark = Mark(last, watermark_us)
+        self._store.set_markers(dict.fromkeys(names, mark), {name: self._applied[name] for name in names})
         self._applied.update(dict.fromkeys(names, last))
 
     def _look(self) -> None:
         """Take up generations that came or went."""
         for view in self._views:
             version = self._generations.version(view)
-            if self._versions.get(view.name) != version:
+            if self._versions.get(view.hash) != version:
                 numbers = [item.number for item in self._generations.written(view)]
                 if self._only is not None:
                     numbers = [self._only]
-                self._written[view.name] = tuple(StateView.of(self._project, view, number) for number in numbers)
-                self._versions[view.name] = version
+                self._written[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)
+                self._versions[view.hash] = version
 
     def _all(self) -> list[StateView]:
-        return [states for view in self._views for states in self._written.get(view.name, ())]
+        return [states for view in self._views for states in self._written.get(view.hash, ())]
 
     def _marker(self, states: StateView, log: EventLog) -> str:
         return window_marker(self._project, states.view, states.generation, log.partition)

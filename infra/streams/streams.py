@@ -8,9 +8,12 @@ from pathlib import Path
 
 import duckdb
 
-from infra.log.partitions import source_folder
+from infra.log.event_log import EventLog
+from infra.log.partitions import log_partitions, source_folder
+from infra.needed_views import NeededViews
 from infra.offline.window_join import WindowJoin
 from infra.online.tile_store import TileStore
+from infra.retirement import Retirement
 from infra.streams.bootstrap import Bootstrapper
 from infra.streams.generations import Generations
 from infra.streams.housekeeping import Housekeeper
@@ -88,25 +91,39 @@ class Streams:
         Args:
             open_stream: joins the stream; by default the source's own.
         """
-        views = self.views(source.name)
-        writer = StateWriter(
-            project=self.plan.project,
-            log_folder=source_folder(self.log_root, source.name),
-            views=views,
-            store=store,
-            generations=self.generations,
-            clock=self.clock,
-        )
         return Worker(
             source=source,
-            views=views,
+            views=self.views(source.name),
             open_stream=open_stream or self.stream(source),
-            writer=writer,
+            writer=self._writer(source.name, store),
             generations=self.generations,
             log_root=self.log_root,
             clock=self.clock,
             max_rows=self.settings.stream_batch_rows,
             max_bytes=self.settings.event_bytes,
+        )
+
+    def catch_up(self, source: str, store: TileStore) -> None:
+        """Apply all that the log of a source holds and the states of its views lack, beside workers that run.
+
+        Raises:
+            StoreError: the store or the disk refused.
+            ConflictError: the states hold more than the log.
+        """
+        writer = self._writer(source, store)
+        for partition in log_partitions(self.log_root, source):
+            for view in self.views(source):
+                self.generations.add_partitions(view, [partition])
+            writer.catch_up(EventLog(self.log_root, partition))
+
+    def _writer(self, source: str, store: TileStore) -> StateWriter:
+        return StateWriter(
+            project=self.plan.project,
+            log_folder=source_folder(self.log_root, source),
+            views=self.views(source),
+            store=store,
+            generations=self.generations,
+            clock=self.clock,
         )
 
     def stream(self, source: EventSource) -> OpenStream:
@@ -177,6 +194,16 @@ class Streams:
             generations=self.generations,
             store=store,
             clock=self.clock,
+        )
+
+    def retirement(self, needed: NeededViews, store: TileStore) -> Retirement:
+        """Return what removes the states of views that nothing reads any more."""
+        return Retirement(
+            state=self.state,
+            needed=needed,
+            store=store,
+            clock=self.clock,
+            grace_us=int(self.settings.retire_hours * 3_600_000_000),
         )
 
     @property

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import structlog
 
 from infra.log.event_log import EventLog
+from infra.online.port import Mark
 from infra.streams.decode import Decoder
 from infra.streams.generations import Generations
 from infra.streams.lane import Lane
@@ -28,9 +30,17 @@ from skewless.windows.view import EventSource, WindowView
 _LINGER_S = 0.1
 _RETRY_S = 1.0
 _LOOK_S = 1.0
+_BEAT_S = 0.5
 _log = structlog.get_logger()
 
 OpenStream = Callable[[Owner], EventStream]
+
+
+class Assignment(NamedTuple):
+    """What a worker works on: a source, and the windowed views that it feeds."""
+
+    source: EventSource
+    views: tuple[WindowView, ...]
 
 
 def log_partition(source: str, partition: Partition) -> str:
@@ -68,22 +78,41 @@ class Worker:
         max_bytes: int = 1_048_576,
     ) -> None:
         self.tally = Tally(source=source.name)
+        self.stepped_at = time.monotonic()
         self._source = source
         self._views = views
         self._open_stream = open_stream
         self._stream: EventStream | None = None
+        self._next: Assignment | None = None
         self._writer = writer
         self._generations = generations
         self._log_root = log_root
         self._clock = clock
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
         self._lanes: dict[Partition, Lane] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
         self._look_at = 0.0
+        self._beat_at = 0.0
         self._refused: str | None = None
         self._resting = Resting(writer, log_root)
+
+    @property
+    def assignment(self) -> Assignment:
+        """What it works on, or will from its next step on."""
+        return self._next or Assignment(self._source, tuple(self._views))
+
+    def take_up(self, assignment: Assignment, open_stream: OpenStream) -> None:
+        """Work on another definition of the source, or on other views, from the next step on; any thread may call it.
+
+        Args:
+            open_stream: joins the source's stream where that is another than before.
+        """
+        if not self._source.same_stream(assignment.source):
+            self._open_stream = open_stream
+        self._next = assignment
 
     def run(self, go_on: Callable[[], bool]) -> None:
         """Work until told to stop; then give the partitions back. Nothing that was taken is lost by a kill.
@@ -104,6 +133,8 @@ class Worker:
             StoreError: the broker refuses for good.
         """
         try:
+            self.stepped_at = time.monotonic()
+            self._change()
             self._step(self._joined())
         except ConflictError as error:
             # Another worker owns what we thought ours: join anew, and read from the log where it stands.
@@ -145,6 +176,20 @@ class Worker:
         """Let a partition go; what waits for a batch is the next owner's."""
         self._lanes.pop(partition, None)
 
+    def _change(self) -> None:
+        """Take up the plan that somebody has applied meanwhile."""
+        wanted, self._next = self._next, None
+        if wanted is None:
+            return
+        if not self._source.same_stream(wanted.source):
+            self.close()
+        self._source, self._views = wanted.source, wanted.views
+        self._decoder = Decoder(wanted.source, wanted.views, self._max_bytes)
+        self._writer.take_up(wanted.views)
+        for lane in self._lanes.values():
+            lane.take_up(wanted.source, self._decoder)
+        self._retry_at = self._look_at = 0.0
+
     def _joined(self) -> EventStream:
         if self._stream is None:
             self._stream = self._open_stream(self)
@@ -156,14 +201,19 @@ class Worker:
         due = self._written_at + _LINGER_S
         if waiting < self._max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
+            began_us = self._clock.now_us()
             for messages in stream.poll(self._max_rows - waiting, timeout):
                 if messages.partition in self._lanes:
                     self._lanes[messages.partition].take(messages)
+            for partition in stream.drained():
+                if partition in self._lanes:
+                    self._lanes[partition].drained_us = began_us
         self._mend()
         waiting = sum(lane.waiting for lane in self._lanes.values())
         # Files of 100 ms at least, and at once where it was quiet before.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
             self._batch(stream)
+        self._beat(stream)
         self._watch(stream)
 
     def _batch(self, stream: EventStream) -> None:
@@ -215,10 +265,35 @@ class Worker:
         if time.monotonic() < self._look_at:
             return
         own = {lane.log.partition: lane for lane in self._lanes.values()}
+        for view in self._views:
+            # A generation that was begun meanwhile does not know of partitions that had no event yet.
+            if self._generations.add_partitions(view, list(own)):
+                for lane in own.values():
+                    lane.behind = True
         for name, position in self._writer.standing(list(own)).items():
             own[name].behind |= position is None or position < own[name].applied
         self._resting.look(own, self.tally, self._clock.now_us)
         self._look_at = time.monotonic() + _LOOK_S
+
+    def _beat(self, stream: EventStream) -> None:
+        """Say about twice a second up to when everything has been applied, also where nothing comes."""
+        if time.monotonic() < max(self._beat_at, self._retry_at):
+            return
+        marks = {
+            lane.log.partition: Mark(lane.applied, lane.watermark_us)
+            for lane in self._lanes.values()
+            if lane.watermark_us
+        }
+        names = stream.names()
+        if names is not None:
+            live = {lane.log.partition for lane in self._lanes.values()}
+            own = {lane.partition.name for lane in self._lanes.values()}
+            marks |= self._resting.watermarks(live, set(names) - own)
+        try:
+            self._writer.advance(marks)
+        except StoreError as error:
+            self._trouble(error)
+        self._beat_at = time.monotonic() + _BEAT_S
 
     def _trouble(self, error: StoreError) -> None:
         if self.tally.trouble != str(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,8 @@ from serving.workers.siblings import Siblings
 from skewless.clock import Clock, SystemClock
 from skewless.errors import RequestError, SkewlessError
 
+_BEAT_SECONDS = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
@@ -45,6 +48,7 @@ class Serving:
         reload_seconds: how often aliases are looked at.
         deadline_s: time limit of requests that set none, seconds; 0: none.
         ready: returns the reasons for not being ready; none: ready.
+        beat: says that the process runs, about once a second; it may wait for the disk.
         events: takes events; None: they are refused.
         feedback: takes outcomes of predictions; None: they are refused.
         siblings: the other workers; None: there are none, or this is the way in that they use.
@@ -61,6 +65,7 @@ class Serving:
     reload_seconds: float
     deadline_s: float = 0.0
     ready: Callable[[], dict[str, str]] = field(default=dict)
+    beat: Callable[[], None] | None = None
     events: Events | None = None
     feedback: Feedback | None = None
     siblings: Siblings | None = None
@@ -126,7 +131,11 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
 
 
 async def _watch(serving: Serving) -> None:
+    beat_at = 0.0
     while True:
+        if serving.beat is not None and time.monotonic() > beat_at:
+            beat_at = time.monotonic() + _BEAT_SECONDS
+            await asyncio.to_thread(serving.beat)
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()

@@ -114,13 +114,14 @@ def _explained(answer: Answer) -> Iterator[dict[str, Any]]:
     rows = zip(
         answer.matrix.tolist(), answer.status.tolist(), answer.ages_s.tolist(), answer.stale.tolist(), strict=True
     )
+    behind = [_finite(age) for age in answer.scored.watermark_ages_s.tolist()]
     for values, status, ages, stale in rows:
         yield {
             # NaN is not JSON: what the model saw as missing is null here.
             "features": {name: _finite(value) for name, value in zip(labels, values, strict=True)},
             "views": {
-                view: {"status": Status(code).name, "age_s": _finite(age), "stale": late}
-                for view, code, age, late in zip(views, status, ages, stale, strict=True)
+                view: {"status": Status(code).name, "age_s": _finite(age), "stale": late, "watermark_age_s": lag}
+                for view, code, age, late, lag in zip(views, status, ages, stale, behind, strict=True)
             },
         }
 

@@ -122,6 +122,9 @@ class Metrics:
         self.reads = self._counter("skewless_feature_reads", "Rows read, by view and status", "view", "status")
         self.ages = self._histogram("skewless_feature_age_seconds", "Age of the rows found", _AGES, "view")
         self.stale = self._counter("skewless_stale_reads", "Rows older than the view's freshness limit", "view")
+        self.watermark = self._gauge(
+            "skewless_view_watermark_seconds", "Up to when all that arrived was in a view when it was last read", "view"
+        )
         self.breaker = self._gauge("skewless_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open")()
         self.trips = self._counter("skewless_breaker_trips", "Times that the circuit breaker opened")()
         self.skew = self._gauge("skewless_clock_skew_seconds", "Clock of Redis minus clock of this server")()
@@ -155,6 +158,9 @@ class Metrics:
             "skewless_runtime_failures", "Batches that a runtime failed on and the library answered", *labels
         )
         self.reloads = self._counter("skewless_model_reloads", "Models swapped in", "model")
+        self.model_refused = self._gauge(
+            "skewless_model_refused", "1 where the newest version of a model cannot be served", "model"
+        )
 
     def _add_traffic(self) -> None:
         arm = ("model", "version", "role")

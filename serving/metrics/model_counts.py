@@ -38,6 +38,8 @@ class ModelCounts:
         looked_up = scored.looked_up
         if looked_up is None:
             return
+        for view, moment in zip(self._views, looked_up.watermark.tolist(), strict=True):
+            view.show_watermark(moment)
         if len(scored.ids) <= _FEW:
             self._count_few(looked_up, scored.t)
             return
@@ -52,7 +54,9 @@ class ModelCounts:
             view.count(scored.status[:, i], ages[found[:, i], i], stale[i])
 
     def _count_few(self, looked_up: ServiceVectors, t: int) -> None:
+        watermarks = looked_up.watermark.tolist() if self._limited else self._limits
         for codes, times in zip(looked_up.status.tolist(), looked_up.event_ts.tolist(), strict=True):
-            for view, code, event_ts, limit in zip(self._views, codes, times, self._limits, strict=True):
+            each = zip(self._views, codes, times, self._limits, watermarks, strict=True)
+            for view, code, event_ts, limit, watermark in each:
                 age = t - event_ts
-                view.count_one(code, age * _SECONDS, stale=0 < limit < age)
+                view.count_one(code, age * _SECONDS, stale=0 < limit < max(age, t - watermark))

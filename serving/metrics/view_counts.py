@@ -18,6 +18,12 @@ class ViewCounts:
         self._by_status = [metrics.reads(view, status.name) for status in Status]
         self._ages = metrics.ages(view)
         self._stale = metrics.stale(view)
+        self._watermark = metrics.watermark(view)
+
+    def show_watermark(self, moment_us: int) -> None:
+        """Show up to when all that had arrived was in the view, microseconds; 0, unknown, leaves what was shown."""
+        if moment_us:
+            self._watermark.set(moment_us / 1e6)
 
     def count(self, status: StatusArray, ages: npt.NDArray[np.float64], stale: int = 0) -> None:
         """Count many rows; 7 us for 100.

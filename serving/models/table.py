@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
 
+from infra.needed_views import retained_champions
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel
 from infra.traffic import versions_of
+from infra.wanted import FILE, Wanted, WantedFile
 from serving.metrics.metrics import Metrics
 from serving.models.loader import ModelLoader
+from serving.models.refusals import Refusals
 from serving.models.routes import Routes
-from serving.models.wanted import FILE, Wanted, WantedFile
 from serving.prediction.routing import Routing
-from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError, StoreError
+from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError, StalePlanError, StoreError
 
 CHAMPION = "champion"
 MODEL_FIELD = "field 'model'"
-_RETRY_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
@@ -52,7 +52,7 @@ class ModelTable:
         self._repo = repo
         self._packages = state / "packages"
         self._aliases = Aliases(self._packages)
-        self._loader = ModelLoader(repo=repo, state=state, online=online, place=place)
+        self._loader = ModelLoader(packages=self._packages, online=online, place=place)
         self._wanted = WantedFile(state)
         self._wishes = Wanted()
         self._metrics = metrics or Metrics()
@@ -60,14 +60,17 @@ class ModelTable:
         self.routes = Routes(self._packages, self._metrics)
         self._champions: dict[str, str] = {}
         self._open: dict[str, dict[str, ServedModel]] = {}
-        self._refused: dict[str, str] = {}
-        self._failed: dict[tuple[str, str], float] = {}
+        self._refusals = Refusals(self._metrics)
         self._changing = asyncio.Lock()
 
     @property
     def problems(self) -> dict[str, str]:
         """Return why newer versions are not served, by model."""
-        return dict(self._refused)
+        return self._refusals.all()
+
+    def unserved(self, names: Collection[str]) -> dict[str, str]:
+        """Return why some models are not served, by name; those that are served are left out."""
+        return {name: self._refusals.why(name) or "is not served" for name in names if name not in self._champions}
 
     def all(self) -> list[ServedModel]:
         """Return the champions being served."""
@@ -96,6 +99,8 @@ class ModelTable:
         if name is None and len(self._champions) == 1:
             name = next(iter(self._champions))
         champion = self._champions.get(name or "")
+        if champion is None and (why := self._refusals.why(name or "")) is not None:
+            raise StalePlanError(f"model {name!r}", f"cannot be served: {why}", fix="mend that; it is tried again")
         if name is None or champion is None:
             known = ", ".join(sorted(self._champions))
             fix = f"use one of: {known}" if known else "load one: none is served now"
@@ -115,11 +120,14 @@ class ModelTable:
         return self.routes.get(name)
 
     async def load(self) -> None:
-        """Open every champion, and what is wanted besides.
+        """Open every champion that can be served, and what is wanted besides; of the others say why not.
+
+        Of a champion that cannot be served the one before it answers, as in a server that ran already.
 
         Raises:
-            PackageError: there is none, or one cannot be opened.
-            StalePlanError: one was trained under another plan, or its views are not filled.
+            PackageError: there is no champion.
+            SkewlessError: none of them can be served: why the first cannot.
+            StoreError: the online store is away.
         """
         wanted = self._wishes = self._wanted.read()
         found = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
@@ -130,9 +138,10 @@ class ModelTable:
                 "has no champion to serve",
                 fix="run `skewless train`, which promotes the first version",
             )
-        for name, version in champions.items():
-            if name not in wanted.unloaded:
-                await self._crown(name, version)
+        wished = [name for name in champions if name not in wanted.unloaded]
+        first = [error for name in wished if (error := await self._crown_newest(name)) is not None]
+        if first and not self._champions:
+            raise first[0]
         await self._open_pinned(wanted)
         await self._route_all()
 
@@ -223,16 +232,16 @@ class ModelTable:
             if version is None:
                 self._drop_model(name)
             if version is None or self._champions.get(name) == version:
-                self._refused.pop(name, None)
+                self._refusals.end(name)
                 return False
-            if self._waits(name, version):
+            if self._refusals.waits(name, version):
                 return False
-            with self._remembered(name, version):
+            with self._refusals.remembered(name, version):
                 await self._crown(name, version)
         except SkewlessError as error:
-            self._note(name, error)
+            self._refusals.note(name, error)
             return False
-        self._refused.pop(name, None)
+        self._refusals.end(name)
         _log.info("model_loaded", model=name, version=version)
         return True
 
@@ -241,31 +250,31 @@ class ModelTable:
         try:
             self._wishes = self._wanted.read()
         except PackageError as error:
-            self._note(FILE, error)
+            self._refusals.note(FILE, error)
         else:
-            self._refused.pop(FILE, None)
+            self._refusals.end(FILE)
         return self._wishes
 
     async def _open_pinned(self, wanted: Wanted) -> None:
         for name in self._champions:
             for version in wanted.versions(name) - self._open[name].keys():
                 try:
-                    if not self._waits(name, version):
-                        with self._remembered(name, version):
+                    if not self._refusals.waits(name, version):
+                        with self._refusals.remembered(name, version):
                             await self._opened(name, version)
-                        self._refused.pop(f"{name} {version}", None)
+                        self._refusals.end(f"{name} {version}")
                 except SkewlessError as error:
-                    self._note(f"{name} {version}", error)
+                    self._refusals.note(f"{name} {version}", error)
 
     async def _route_all(self) -> None:
         for name, champion in list(self._champions.items()):
             thing = f"{name} traffic"
             try:
                 if await self._route(name, champion):
-                    self._refused.pop(thing, None)
+                    self._refusals.end(thing)
             except SkewlessError as error:
-                self._note(thing, error)
-            self.routes.refused(name, refused=thing in self._refused)
+                self._refusals.note(thing, error)
+            self.routes.refused(name, refused=self._refusals.why(thing) is not None)
 
     async def _route(self, name: str, champion: str) -> bool:
         """Put a new policy in force, once all that it needs is open; return whether none is left to be."""
@@ -273,16 +282,32 @@ class ModelTable:
         policy = self.routes.due(name, champion)
         if policy is not None:
             needed = versions_of(policy)
-            if any(self._waits(name, version) for version in needed):
+            if any(self._refusals.waits(name, version) for version in needed):
                 return False
             models = {}
             for version in needed:
-                with self._remembered(name, version):
+                with self._refusals.remembered(name, version):
                     models[version] = await self._opened(name, version)
             self.routes.enforce(name, policy, models)
         if self.routes.versions(name) != before:
             self._drop_old(name)
         return True
+
+    async def _crown_newest(self, name: str) -> SkewlessError | None:
+        """Crown the newest champion that can be served; return why the newest of all cannot, None if it can."""
+        refusal: SkewlessError | None = None
+        for version in retained_champions(self._packages, name, self._keep):
+            try:
+                await self._crown(name, version)
+            except StoreError:
+                raise
+            except SkewlessError as error:
+                refusal = refusal or error
+            else:
+                break
+        if refusal is not None:
+            self._refusals.note(name, refusal)
+        return refusal
 
     async def _crown(self, name: str, version: str) -> ServedModel:
         model = await self._opened(name, version)
@@ -301,11 +326,7 @@ class ModelTable:
 
     def _drop_old(self, name: str) -> None:
         """Close what is neither pinned, nor needed by a policy, nor among the champions to be kept."""
-        champions = {self._champions[name]}
-        for move in self._aliases.backwards(name, CHAMPION):
-            if len(champions) == self._keep:
-                break
-            champions.add(move.to)
+        champions = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
         for version in (
             self._open[name].keys() - champions - self.routes.versions(name) - self._wishes_now().versions(name)
         ):
@@ -321,23 +342,3 @@ class ModelTable:
     def _drop(self, name: str, version: str) -> None:
         del self._open[name][version]
         self._metrics.forget(name, version)
-
-    def _waits(self, name: str, version: str) -> bool:
-        """Say whether a version was refused a moment ago; opening it takes long enough to hurt others."""
-        since = time.monotonic() - _RETRY_SECONDS
-        self._failed = {key: at for key, at in self._failed.items() if at > since}
-        return (name, version) in self._failed
-
-    @contextlib.contextmanager
-    def _remembered(self, name: str, version: str) -> Iterator[None]:
-        """Remember when a version was refused."""
-        try:
-            yield
-        except SkewlessError:
-            self._failed[name, version] = time.monotonic()
-            raise
-
-    def _note(self, thing: str, error: SkewlessError) -> None:
-        if self._refused.get(thing) != str(error):
-            _log.error("model_refused", model=thing, error=str(error))
-        self._refused[thing] = str(error)

@@ -67,12 +67,27 @@ class Scored:
 
     @cached_property
     def stale(self) -> BoolArray:
-        """Where a row is older than its view's freshness limit, shape ``(n, n_views)``; the value was kept."""
-        return self.older(self.model.freshness_us if self.looked_up is not None else 0)
+        """Where a row, or all that its view holds, is older than the view allows, shape ``(n, n_views)``.
+
+        The value was kept. A view that nobody updates is stale even where it holds nothing of an entity.
+        """
+        if self.looked_up is None:
+            return self.older(0)
+        limit, available = self.model.freshness_us, self.status != Status.UNAVAILABLE
+        frozen = (self.t - self.looked_up.watermark > limit) & (limit > 0)
+        return np.asarray(self.older(limit) | (frozen & available))
 
     def older(self, limit_us: Int64Array | int) -> BoolArray:
         """Return where a row is older than a limit; 0: no limit."""
         return np.asarray((self.ages_us > limit_us) & self.found & (np.asarray(limit_us) > 0))
+
+    @cached_property
+    def watermark_ages_s(self) -> npt.NDArray[np.float64]:
+        """How long ago each view's watermark was, seconds, shape ``(n_views,)``; NaN: unknown."""
+        if self.looked_up is None:
+            return np.empty(0, dtype=np.float64)
+        watermark = self.looked_up.watermark
+        return np.where(watermark > 0, np.maximum(self.t - watermark, 0) / _SECOND_US, np.nan)
 
 
 class Answer(NamedTuple):

@@ -138,17 +138,17 @@ class Evaluator:
         if not group.tickets:
             return
         group.stored = stored
-        lost = stored.lost.intersection(reader.markers) if stored.lost else stored.lost
-        if lost and group.model.package.spec.missing == "refuse":
-            raise incomplete(group.model, lost)
+        standing = reader.standing(stored.standing, group.t)
+        if standing.lost and group.model.package.spec.missing == "refuse":
+            raise incomplete(group.model, stored.standing, group.t)
         values = stored.values
 
         def vectors_of(group: Group) -> ServiceVectors:
             rows = [None if name is None else values[name] for name in group.names]
-            return reader.vectors(group.names, rows, lost, group.t, group.ask)
+            return reader.vectors(group.names, rows, standing, group.t, group.ask)
 
         times = Times(asked_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
-        self._evaluate(group, vectors_of, times, degraded=bool(lost))
+        self._evaluate(group, vectors_of, times, degraded=bool(standing.lost))
 
     def _without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
         group = group.waiting

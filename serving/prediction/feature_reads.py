@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from infra.online.guard import Guard
+from infra.online.guard import Guard, Standing
 from infra.online.link import settle
 from infra.online.port import Marked, OnlineReader
 from serving.prediction.breaker import Breaker
-from serving.prediction.feature_cache import FeatureCache
+from serving.prediction.feature_cache import FeatureCache, least
 from skewless.clock import Clock
 from skewless.errors import StoreError
 
 _FEW = 8  # keys, of one request
-_NOTHING: frozenset[str] = frozenset()
 
 
 class Stored(NamedTuple):
@@ -24,13 +23,13 @@ class Stored(NamedTuple):
 
     Args:
         values: by key; None: nothing.
-        lost: markers that are gone or have gone back: what their views hold is not to be believed.
+        standing: what the markers say of them.
         read_start: the clock when the oldest value was read, microseconds.
         read_end: the clock when all were there.
     """
 
     values: Mapping[bytes, bytes | None]
-    lost: frozenset[str]
+    standing: Standing
     read_start: int
     read_end: int
 
@@ -60,14 +59,17 @@ class FeatureReads:
         """
         if self._cache is None:
             return await self._fetch(keys, markers, now_us)
-        held, oldest = self._cache.get(keys, now_us)
+        held, oldest, watermarks = self._cache.get(keys, now_us)
         if len(held) == len(keys):
-            return Stored(values=held, lost=_NOTHING, read_start=oldest, read_end=now_us)
+            return Stored(values=held, standing=Standing(frozenset(), watermarks), read_start=oldest, read_end=now_us)
         fetched = await self._fetch([key for key in keys if key not in held], markers, now_us)
-        if not fetched.lost:
-            self._cache.put(fetched.values, now_us)
+        standing = fetched.standing
+        if not standing.lost:
+            self._cache.put(fetched.values, standing.watermarks, now_us)
+        if held:
+            standing = Standing(standing.lost, least([watermarks, standing.watermarks]))
         return Stored(
-            values={**held, **fetched.values}, lost=fetched.lost, read_start=oldest, read_end=fetched.read_end
+            values={**held, **fetched.values}, standing=standing, read_start=oldest, read_end=fetched.read_end
         )
 
     async def _fetch(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> Stored:
@@ -85,7 +87,7 @@ class FeatureReads:
         self._breaker.succeeded()
         return Stored(
             values=dict(zip(keys, rows, strict=True)),
-            lost=frozenset(self._guard.lost(markers, found)),
+            standing=self._guard.judge(markers, found),
             read_start=now_us,
             read_end=self._clock.now_us(),
         )

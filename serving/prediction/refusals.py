@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import structlog
 
+from infra.online.guard import Standing
 from infra.served_model import ServedModel
 from serving.prediction.answer import Answer
 from serving.prediction.ticket import Group, Ticket
 from skewless.errors import RequestError, SkewlessError, StoreError
+from skewless.windows.view import WindowView
 
 _log = structlog.get_logger()
 
@@ -44,9 +46,23 @@ def too_old(answer: Answer) -> SkewlessError | None:
     )
 
 
-def incomplete(model: ServedModel, lost: frozenset[str]) -> StoreError:
-    """Return why views cannot be read by a model that refuses to score what is missing."""
-    name, verb = model.reader.owner(min(lost))
+def incomplete(model: ServedModel, standing: Standing, t: int) -> StoreError:
+    """Return why a model that refuses to score what is missing cannot read its first view that is not to be used.
+
+    Args:
+        standing: what the markers said that were read.
+        t: when it was asked, microseconds.
+    """
+    reader, used = model.reader, model.reader.standing(standing, t)
+    view = next(view for view in model.plan.all_views if not used.lost.isdisjoint(reader.markers_of(view)))
+    verb = "`skewless stream`" if isinstance(view, WindowView) else "`skewless materialize`"
+    if standing.lost.isdisjoint(reader.markers_of(view)):
+        age = (t - standing.watermark(reader.markers_of(view))) // 1_000_000
+        return StoreError(
+            f"view {view.name!r}",
+            f"has not been updated for {age:,} s, longer than its skewless.max_age allows",
+            fix=f"start {verb}, or see what holds it up",
+        )
     return StoreError(
-        f"view {name!r}", "is not whole in this Redis: it has lost writes", fix=f"run {verb}, which puts them again"
+        f"view {view.name!r}", "is incomplete because Redis lost writes", fix=f"run {verb}, which writes them again"
     )

@@ -141,5 +141,5 @@ def _vectors(job: _Job) -> ServiceVectors | None:
     if stored is None or not stored.values.keys() >= {name for name in own.names if name is not None}:
         return None
     rows = [None if name is None else stored.values[name] for name in own.names]
-    lost = stored.lost.intersection(arm.model.reader.markers)
-    return arm.model.reader.vectors(own.names, rows, lost, own.t, own.ask)
+    reader = arm.model.reader
+    return reader.vectors(own.names, rows, reader.standing(stored.standing, own.t), own.t, own.ask)

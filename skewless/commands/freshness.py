@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; none: all.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit 5 if a view is late.")]
-_COLUMNS = ("view", "newest event", "age", "allowed", "online rows read", "stale", "late")
+_COLUMNS = ("view", "newest event", "age", "watermark age", "allowed", "online rows read", "stale", "late")
 
 
 def freshness(views: Views = None, *, check: Check = False, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Compare the age of each view's newest event with its tag skewless.freshness; keep it, and alert."""
+    """Compare the age of each view with its tag skewless.freshness, and look after processes; keep it, and alert."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         from skewless.operations.freshness import look
@@ -38,6 +38,7 @@ def _body(item: Freshness) -> dict[str, object]:
         "view": item.view,
         "newest": _moment(item.newest_us),
         "age_s": _seconds(item.age_us),
+        "watermark_age_s": _seconds(item.watermark_age_us),
         "limit_s": _seconds(item.limit_us or None),
         "sampled": item.sampled,
         "stale": item.stale,

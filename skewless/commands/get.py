@@ -87,10 +87,10 @@ def _show(
     ask = Ask(keys={name: [value] for name, value in keys.items()}, fields={})
     reader = FeatureReader(plan, project.online_reader, guard=Guard.of_runs(project.state, [plan]))
     now = project.clock.now_us()
-    online = reader.views(ask, now // 1_000 * 1_000)
+    online, watermarks = reader.views(ask, now // 1_000 * 1_000)
     bodies, parts = [], []
     for view in plan.all_views:
-        sides = {"online": _body(view, online[view.name], now)}
+        sides = {"online": _body(view, online[view.name], now, watermarks[view.name])}
         if as_of is not None:
             sides |= {order: _offline(project, view, keys, order, as_of) for order in _SIDES}
         bodies.append({"view": view.name, "keys": {column.name: keys[column.name] for column in view.keys}, **sides})
@@ -120,8 +120,12 @@ def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int
     return pa.table({**columns, "__t": pa.array([t], pa.int64())})
 
 
-def _body(view: View | WindowView, read: ViewRead, t: int) -> dict[str, Any]:
-    """Return one row that was read as plain values."""
+def _body(view: View | WindowView, read: ViewRead, t: int, watermark_us: int = 0) -> dict[str, Any]:
+    """Return one row that was read as plain values.
+
+    Args:
+        watermark_us: up to when all that had arrived by then was in what was read; 0: unknown, or read from the log.
+    """
     import numpy as np
 
     from skewless.clock import from_us
@@ -135,6 +139,7 @@ def _body(view: View | WindowView, read: ViewRead, t: int) -> dict[str, Any]:
     return {
         "status": Status(int(view_status(read, np.array([t], dtype=np.int64), view.ttl_us)[0])).name,
         "age_s": (t - event) / 1_000_000 if origin else None,
+        "watermark_age_s": max(t - watermark_us, 0) / 1_000_000 if watermark_us else None,
         "event_time": from_us(event).isoformat() if origin else None,
         "created_time": from_us(created).isoformat() if origin and created != NO_TIME else None,
         "run": int(versions.run_id[0]) if origin else None,
@@ -153,7 +158,7 @@ def _value(value: Any) -> object:  # noqa: ANN401 - numpy's scalars, text, bytes
 
 
 def _table(view: View | WindowView, sides: Mapping[str, Mapping[str, Any]]) -> Any:  # noqa: ANN401 - rich is not loaded here
-    facts = ("status", "age_s", "event_time", "created_time", "run", "position")
+    facts = ("status", "age_s", "watermark_age_s", "event_time", "created_time", "run", "position")
     rows = [(fact, *(_text(side[fact]) for side in sides.values())) for fact in facts]
     rows += [
         (column.name, *(_text(side["features"][column.name]) for side in sides.values())) for column in view.features

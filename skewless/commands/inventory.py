@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from skewless.errors import SkewlessError, StoreError
 if TYPE_CHECKING:
     from infra.applied import Applied
     from infra.log.runs import Run
+    from infra.needed_views import NeededViews
     from infra.online.port import OnlineWriter
     from skewless.plan import View
     from skewless.project import Project
@@ -24,14 +27,16 @@ def take_inventory(project: Project) -> dict[str, Any]:
     """Return where a project stands, as plain values; starts nothing, changes nothing."""
     from infra.applied import read_applied
     from infra.log.runs import RunLedger
+    from infra.retirement import read_lives
     from skewless.commands.window_inventory import event_sources, windowed_views
 
     applied = read_applied(project.state)
+    needed = project.needed if applied else None
     online, store = open_online(project)
     runs = RunLedger(project.state / "runs").runs()
     try:
-        views = [_view(project, applied, view, runs, store) for view in applied.plan.views] if applied else []
-        windows = windowed_views(project, applied, store) if applied else []
+        views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
+        windows = windowed_views(project, needed, store) if needed else []
     finally:
         if store is not None:
             store.close()
@@ -42,7 +47,9 @@ def take_inventory(project: Project) -> dict[str, Any]:
         "online": online,
         "views": views,
         "windows": windows,
-        "sources": event_sources(project, applied) if applied else [],
+        "sources": event_sources(project, needed) if needed else [],
+        "unneeded": [asdict(life) for life in read_lives(project.state) if life.stage != "needed"],
+        "processes": running_processes(project.state),
         "models": [_model(project, applied, name) for name in _model_names(project, applied)],
         "server": running_server(project.state),
         "predictions": _count_predictions(project.state / "predictions"),
@@ -63,6 +70,32 @@ def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
         return {"reachable": True, "url": display_url(url), "reason": None}, RedisWriter(url)
     except StoreError as error:
         return {"reachable": False, "url": display_url(url), "reason": error.problem}, None
+
+
+def running_processes(state: Path) -> list[dict[str, Any]]:
+    """Return the processes that work on the project, each with the plan that it works on, and whether it is silent."""
+    from infra.processes import read_processes
+
+    now_s = time.time()
+    return [
+        {
+            "kind": item.kind,
+            "host": item.host,
+            "pid": item.pid,
+            "plan": item.plan or None,
+            "started_at": _iso(int(item.started_s * 1e6)),
+            "silent_s": round(item.silent_s(now_s), 1),
+            "lives": not item.is_silent(now_s),
+            "detail": dict(item.detail),
+        }
+        for item in read_processes(state)
+    ]
+
+
+def _iso(moment_us: int) -> str:
+    from skewless.clock import from_us
+
+    return from_us(moment_us).isoformat(timespec="seconds")
 
 
 def running_server(state: Path) -> dict[str, Any] | None:
@@ -87,11 +120,13 @@ def plan_state(repo: Path, applied: Applied) -> str:
 
 
 def _plan(project: Project, applied: Applied) -> dict[str, Any]:
+    from infra.applied import plan_numbers
     from skewless.clock import from_us
 
     state = plan_state(project.repo, applied)
     return {
         "hash": applied.plan.hash,
+        "number": len(plan_numbers(project.state)),
         "applied_at": from_us(applied.applied_us).isoformat(timespec="seconds"),
         "state": state,
         "current": state == "unchanged since apply",
@@ -99,7 +134,7 @@ def _plan(project: Project, applied: Applied) -> dict[str, Any]:
 
 
 def _view(
-    project: Project, applied: Applied, view: View, runs: Sequence[Run], store: OnlineWriter | None
+    project: Project, needed: NeededViews, view: View, runs: Sequence[Run], store: OnlineWriter | None
 ) -> dict[str, Any]:
     from infra.log.accepted import AcceptedLog, count_rejected
     from skewless.clock import from_us
@@ -110,12 +145,13 @@ def _view(
     delay = project.views.observed_delay_us(view)
     seq = None
     try:
-        seq = None if store is None else store.marker(marker_key(applied.plan.project, view))
+        seq = None if store is None else store.marker(marker_key(needed.plan.project, view))
     except StoreError:
         store = None  # it went away since it was opened
     return {
-        "view": view.name,
+        "view": needed.label(view),
         "hash": view.hash,
+        "needed_by": list(needed.readers[view.hash]),
         "log_rows": log.next_seq(),
         "rejected": count_rejected(log.files()),
         "declared_delay_s": view.delay_us / 1e6,

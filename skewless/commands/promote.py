@@ -32,7 +32,8 @@ def promote(
         with output.working(f"comparing versions of {model}"):
             planned = plan_promotion(project, model, version)
         if not dry_run:
-            apply_promotion(project, planned)
+            with output.progress(f"promoting {model} {planned.version}") as bar:
+                planned = apply_promotion(project, planned, on_rows=bar)
         refusal = planned.refusal
         body = {"dry_run": dry_run, **planned.as_dict()} | (error_body(refusal) if refusal else {})
         tables = decided(planned.decision) if planned.decision else []

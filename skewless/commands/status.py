@@ -25,7 +25,9 @@ def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
 _VIEW_COLUMNS = ("view", "log_rows", "rejected", "declared_delay", "observed_delay", "last_run", "online_current")
 
 
+_PROCESS_COLUMNS = ("kind", "host", "pid", "plan", "started_at", "lives")
 _WINDOW_COLUMNS = ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches")
+_UNNEEDED_COLUMNS = ("name", "hash", "stage")
 _SOURCE_COLUMNS = ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s")
 
 
@@ -61,7 +63,9 @@ def _shown(body: dict[str, Any]) -> list[RenderableType]:
         parts.append(table("views", _VIEW_COLUMNS, [_view_row(view) for view in body["views"]]))
     for title, kind, names in (
         ("windowed views", "windows", _WINDOW_COLUMNS),
+        ("views that nothing reads any more", "unneeded", _UNNEEDED_COLUMNS),
         ("event sources", "sources", _SOURCE_COLUMNS),
+        ("processes", "processes", _PROCESS_COLUMNS),
     ):
         if body[kind]:
             parts.append(table(title, names, [[item[name] for name in names] for item in body[kind]]))

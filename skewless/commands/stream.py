@@ -49,15 +49,23 @@ def stream(
     """Take events from their streams to log and online states; stops on SIGTERM or Ctrl-C, and may be killed."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
+        from infra.processes import Presence
         from infra.streams.crew import Crew
 
         with output.working("building states that are missing"):
-            crew = Crew.of(project.streams, sources or [], replay=replay, speed=speed)
+            crew = Crew(
+                project.streams,
+                lambda: project.needed,
+                names=sources or [],
+                replay=replay,
+                speed=speed,
+                presence=Presence(project.state, "stream"),
+            )
         output.until_done.callback(crew.close)
         if metrics_port is not None:
             from infra.streams.metrics import serve_metrics
 
-            serve_metrics(crew.tallies, metrics_port)
+            serve_metrics(lambda: crew.tallies, metrics_port)
         if not as_json:
             names = ", ".join(tally.source for tally in crew.tallies)
             typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
@@ -71,10 +79,9 @@ def stream(
 def _work(crew: Crew, output: Output, stop: threading.Event, *, until_idle: bool) -> None:
     with output.line() as show:
         crew.start()
-        shown = crew.tallies
         while not stop.wait(_SHOWN_EVERY_S if not until_idle else 0.05):
             crew.check()
-            show(" | ".join(_line(tally) for tally in shown))
+            show(" | ".join(_line(tally) for tally in crew.tallies))
             if until_idle and crew.idle():
                 break
         crew.stop()

@@ -72,8 +72,8 @@ def _train(project: Project, name: str, output: Output) -> tuple[TrainReport | N
     from skewless.operations.promotion import train as train_model
 
     try:
-        with output.working(f"training {name}"):
-            report = train_model(project, name)
+        with output.progress(f"training {name}") as bar:
+            report = train_model(project, name, on_rows=bar)
     except SkewlessError as error:
         return None, error
     if report.decision.promote:

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 from skewless.errors import StoreError
 
 if TYPE_CHECKING:
-    from infra.applied import Applied
+    from infra.needed_views import NeededViews
     from infra.online.port import OnlineWriter
     from skewless.project import Project
     from skewless.windows.view import EventSource, WindowView
 
 
-def windowed_views(project: Project, applied: Applied, store: OnlineWriter | None) -> list[dict[str, Any]]:
+def windowed_views(project: Project, needed: NeededViews, store: OnlineWriter | None) -> list[dict[str, Any]]:
     """Return where the states of each windowed view stand.
 
     Args:
         store: None where it is away: then positions are unknown.
     """
-    return [_window(project, applied, view, store) for view in applied.plan.windows]
+    return [_window(project, needed, view, store) for view in needed.plan.windows]
 
 
-def event_sources(project: Project, applied: Applied) -> list[dict[str, Any]]:
+def event_sources(project: Project, needed: NeededViews) -> list[dict[str, Any]]:
     """Return what the log holds of each event source, and how late its events became known."""
-    return [_source(project, applied, source) for source in applied.plan.sources]
+    return [_source(project, needed, source) for source in needed.plan.sources]
 
 
-def _window(project: Project, applied: Applied, view: WindowView, store: OnlineWriter | None) -> dict[str, Any]:
+def _window(project: Project, needed: NeededViews, view: WindowView, store: OnlineWriter | None) -> dict[str, Any]:
     from infra.last_parity import last_parity
     from infra.log.partitions import log_ends
     from infra.streams.generations import Generations
@@ -36,7 +36,7 @@ def _window(project: Project, applied: Applied, view: WindowView, store: OnlineW
 
     live = Generations(project.state).live(view)
     ends = log_ends(project.state / "log", view.source)
-    name, parts = applied.plan.project, []
+    name, parts = needed.plan.project, []
     for partition, end in ends.items():
         marker = None if live is None else window_marker(name, view, live.number, partition)
         seq, known = _position(store, marker)
@@ -44,17 +44,19 @@ def _window(project: Project, applied: Applied, view: WindowView, store: OnlineW
         parts.append({"partition": partition, "log_rows": end + 1, "online_seq": seq, "lag": lag})
     lags: list[Any] = [part["lag"] for part in parts]
     whole = None if store is None or None in lags else sum(lags)
-    verdict = last_parity(project.state).get(view.name)
+    verdicts = {verdict.hash: verdict for verdict in last_parity(project.state).values()}
+    verdict = verdicts.get(view.hash)
     return {
-        "view": view.name,
+        "view": needed.label(view),
         "hash": view.hash,
+        "needed_by": list(needed.readers[view.hash]),
         "source": view.source,
         "generation": None if live is None else live.number,
         "partitions": parts,
         "log_rows": sum(part["log_rows"] for part in parts),
         "lag": whole,
         "online_current": None if whole is None else live is not None and whole == 0,
-        "parity_mismatches": verdict.mismatches if verdict and verdict.hash == view.hash else None,
+        "parity_mismatches": verdict.mismatches if verdict else None,
     }
 
 
@@ -68,7 +70,7 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
         return None, False  # it went away since it was opened
 
 
-def _source(project: Project, applied: Applied, source: EventSource) -> dict[str, Any]:
+def _source(project: Project, needed: NeededViews, source: EventSource) -> dict[str, Any]:
     from infra.log.accepted import count_rejected
     from infra.log.partitions import log_ends
     from infra.offline.event_delays import event_delays
@@ -86,5 +88,5 @@ def _source(project: Project, applied: Applied, source: EventSource) -> dict[str
         "late_share": delays["late"],
         "delay_p50_s": delays["p50_s"],
         "delay_p99_s": delays["p99_s"],
-        "views": [view.name for view in applied.plan.windows if view.source == source.name],
+        "views": [needed.label(view) for view in needed.plan.windows if view.source == source.name],
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,13 +13,14 @@ import structlog
 from skewless.errors import RequestError, StoreError
 
 if TYPE_CHECKING:
-    from infra.alerts import Alerts
+    from infra.alerts import Alerts, Severity
     from infra.last_freshness import Freshness
     from skewless.plan import View
     from skewless.project import Project
     from skewless.windows.view import WindowView
 
 ALERT = "freshness"
+SILENT, REFUSED = "process_silent", "model_refused"
 _SAMPLE, _SEED = 200, 0
 _log = structlog.get_logger()
 
@@ -40,11 +43,13 @@ def look(project: Project, names: Sequence[str] = ()) -> list[Freshness]:
     with Alerts(project.state, project.settings.alert_webhook) as alerts:
         for item in found:
             _tell(alerts, item)
+        _tell_processes(alerts, project)
     return found
 
 
 def _chosen(project: Project, names: Sequence[str]) -> list[View | WindowView]:
-    known = {view.name: view for view in project.applied.plan.all_views}
+    needed = project.needed
+    known = {needed.label(view): view for view in needed.plan.all_views}
     for name in names:
         if name not in known:
             raise RequestError("view", "is unknown", value=name, fix=f"use one of: {', '.join(known) or '-'}")
@@ -62,14 +67,37 @@ def _of(project: Project, view: View | WindowView) -> Freshness:
         files = [file for part in project.views.log_parts(view) for file in part.files]
         online = (None, None)
     return Freshness(
-        view=view.name,
+        view=project.needed.label(view),
         hash=view.hash,
         at_us=project.clock.now_us(),
         limit_us=view.freshness_us,
         newest_us=newest_event_us(project.connection, files),
         sampled=online[0],
         stale=online[1],
+        watermark_us=_watermark_us(project, view),
+        windowed=not isinstance(view, View),
     )
+
+
+def _watermark_us(project: Project, view: View | WindowView) -> int | None:
+    """Return up to when all that had arrived in a view is online; None: unknown, or the store is away."""
+    from infra.online.window_states import WindowStates
+    from skewless.keys import marker_key
+    from skewless.plan import View
+
+    plan, reader = project.needed.plan, project.online_reader
+    try:
+        if isinstance(view, View):
+            names = [marker_key(plan.project, view)]
+        else:
+            states = WindowStates(replace(plan, windows=(view,)))
+            states.take(reader.get_marked(states.pointers, [])[0])
+            names = states.markers
+        marks = reader.get_marked([], names)[1] if names else []
+    except StoreError as error:
+        _log.warning("online_store_not_sampled", view=view.name, problem=error.problem)
+        return None
+    return min((mark.watermark_us if mark else 0 for mark in marks), default=0) or None
 
 
 def _online(project: Project, view: View) -> tuple[int | None, int | None]:
@@ -99,8 +127,11 @@ def _tell(alerts: Alerts, found: Freshness) -> None:
     if not found.is_late:
         alerts.resolve(ALERT, found.view, found.at_us)
         return
-    age, limit = (timedelta(seconds=(length or 0) // 1_000_000) for length in (found.age_us, found.limit_us))
+    length = found.watermark_age_us if found.is_frozen else found.age_us
+    age, limit = (timedelta(seconds=(length or 0) // 1_000_000) for length in (length, found.limit_us))
     said = "it has no event at all" if found.newest_us is None else f"its newest event is {age} old"
+    if found.is_frozen:
+        said = f"nothing has brought it up to date for {age}"
     alerts.send(
         Alert(
             name=ALERT,
@@ -108,6 +139,32 @@ def _tell(alerts: Alerts, found: Freshness) -> None:
             subject=found.view,
             message=f"{said}, and {limit} is allowed",
             at_us=found.at_us,
-            evidence={"newest_us": found.newest_us, "sampled": found.sampled, "stale": found.stale},
+            evidence={
+                "newest_us": found.newest_us,
+                "watermark_us": found.watermark_us,
+                "sampled": found.sampled,
+                "stale": found.stale,
+            },
         )
     )
+
+
+def _tell_processes(alerts: Alerts, project: Project) -> None:
+    """Alert of processes that are dead or stuck, and of models that servers refuse; resolve what is over."""
+    from infra.alerts import Alert, open_alerts
+    from infra.processes import read_processes
+
+    now_s, at_us = time.time(), project.clock.now_us()
+    wrong: dict[tuple[str, str], tuple[Severity, str]] = {}
+    for item in read_processes(project.state):
+        subject = f"{item.kind} {item.host} {item.pid}"
+        if item.is_silent(now_s):
+            wrong[SILENT, subject] = "critical", f"it has not been heard of for {item.silent_s(now_s):,.0f} s"
+            continue
+        for thing, why in item.detail.get("refused", {}).items():
+            wrong[REFUSED, thing] = "critical", f"servers do not serve it: {why}"
+    for (name, subject), (severity, message) in wrong.items():
+        alerts.send(Alert(name=name, severity=severity, subject=subject, message=message, at_us=at_us))
+    told = {alert.key for alert in open_alerts(project.state) if alert.name in {SILENT, REFUSED}}
+    for name, subject in told - wrong.keys():
+        alerts.resolve(name, subject, at_us)

@@ -23,6 +23,7 @@ class Tidied:
         quarantine: refused batches that were removed.
         merged: small files of event logs and of the outcome log that became part of big ones.
         merged_predictions: small files of the prediction log that became part of big ones; they stay a night longer.
+        retired: versions of views that nothing reads any more, whose online states were removed.
     """
 
     runs: int
@@ -30,6 +31,7 @@ class Tidied:
     quarantine: int
     merged: int
     merged_predictions: int
+    retired: int
 
     def as_dict(self) -> dict[str, int]:
         """Return plain values."""
@@ -61,7 +63,17 @@ def tidy(project: Project) -> Tidied:
         quarantine=remove_written_before(state / "quarantine", quarantine),
         merged=compact(state) + _merge_events(project),
         merged_predictions=compact_predictions(state, now_us=now_us, grace_s=max(settings.job_seconds, _GRACE_S)),
+        retired=_retire(project),
     )
+
+
+def _retire(project: Project) -> int:
+    from contextlib import closing
+
+    from infra.online.redis_store import RedisWriter
+
+    with closing(RedisWriter(project.redis_url)) as store:
+        return len(project.streams.retirement(project.needed, store.tiles()).run())
 
 
 def _merge_events(project: Project) -> int:
@@ -69,7 +81,7 @@ def _merge_events(project: Project) -> int:
     from infra.log.partitions import log_partitions
 
     root, merged = project.state / "log" / "events", 0
-    for source in sorted({view.source for view in project.applied.plan.windows}):
+    for source in sorted({view.source for view in project.needed.plan.windows}):
         for name in log_partitions(root, source):
             log = EventLog(root, name)
             merged += log.compact().merged

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from skewless.errors import GateError, PackageError
 
 if TYPE_CHECKING:
+    from infra.readiness import OnRows
+    from skewless.plan import FeaturePlan
     from skewless.project import Project
     from training.decision import Decision
     from training.promotion import TrainReport
@@ -93,22 +96,42 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
     return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
 
 
-def apply_promotion(project: Project, planned: Promotion) -> None:
-    """Keep the decision; where the gate allows, move the alias or begin the rollout.
+def apply_promotion(project: Project, planned: Promotion, *, on_rows: OnRows | None = None) -> Promotion:
+    """Keep the decision; where the gate allows, make ready what the version reads, move the alias or begin the rollout.
+
+    Args:
+        on_rows: told how far it is with what the version lacks in the online store.
+
+    Returns:
+        What was done: a version that cannot be served yet was not promoted.
 
     Raises:
         ConflictError: somebody else moved the alias or began a rollout since it was planned.
     """
-    from training.promotion import settle
+    from training.promotion import once_ready, settle
 
     if planned.decision is None:
-        return
+        return planned
     spec, now_us = project.applied.model(planned.model), project.clock.now_us()
-    settle(spec, planned.version, planned.decision, project.packages, now_us, expect=planned.champion)
-    _begin(project, planned.model, planned.version, planned.decision)
+    pinned = pinned_of(project, planned.model, planned.version)
+    decision = once_ready(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
+    settle(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
+    _begin(project, planned.model, planned.version, decision)
+    return replace(planned, decision=decision)
 
 
-def train(project: Project, model: str) -> TrainReport:
+def pinned_of(project: Project, model: str, version: str) -> FeaturePlan:
+    """Return the plan that a version pins.
+
+    Raises:
+        PackageError: there is no such version, or it is altered.
+    """
+    from infra.served_model import read_pinned_plan
+
+    return read_pinned_plan(project.packages, model, version)
+
+
+def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
     """Train a new version; one that passed its gate takes over as its model declares.
 
     Raises:
@@ -116,7 +139,7 @@ def train(project: Project, model: str) -> TrainReport:
         SourceError: labels or features that cannot be trained on.
         ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
     """
-    report = project.train(model)
+    report = project.train(model, on_rows=on_rows)
     _begin(project, model, report.trained.package.version, report.decision)
     return report
 

@@ -38,7 +38,8 @@ def run_parity(
     from validation.parity import Parity
 
     parity = Parity(
-        plan=project.applied.plan,
+        plan=project.needed.plan,
+        labels=project.needed.label,
         state=project.state,
         views=project.views,
         reader=project.online_reader,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from skewless.errors import PackageError, StoreError
+from skewless.errors import PackageError, StalePlanError, StoreError
 from skewless.lifecycle import Rollout
 from skewless.traffic import TrafficPolicy
 
@@ -70,6 +70,7 @@ def begin(project: Project, model: str, version: str) -> RolloutOutcome:
         ConflictError: another version is taking over, or somebody changed the traffic meanwhile.
     """
     policy = _settled(project, model)
+    _prepare(project, model, version)
     change = plan_begin(project, model, version)
     if change is None:
         return RolloutOutcome(model=model, policy=policy)
@@ -134,11 +135,26 @@ def rollback(project: Project, model: str, reason: str) -> RolloutOutcome:
 
     Raises:
         PackageError: there was no champion before this one, or its package is altered.
+        StalePlanError: it cannot be served: something that it reads cannot be brought to the online store.
         ConflictError: somebody changed the traffic meanwhile.
     """
     _settled(project, model)
     change = plan_rollback(project, model, reason)
+    _prepare(project, model, change.policy.champion)
     return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)
+
+
+def _prepare(project: Project, model: str, version: str) -> None:
+    """See that a version can be served before it is given the traffic."""
+    from skewless.operations.promotion import pinned_of
+
+    lacking = project.readiness.prepare(pinned_of(project, model, version))
+    if lacking:
+        raise StalePlanError(
+            f"model {model!r} {version}",
+            f"cannot be served: {'; '.join(lacking)}",
+            fix="mend that and run it again; nothing was moved",
+        )
 
 
 def plan_rollback(project: Project, model: str, reason: str) -> Change:

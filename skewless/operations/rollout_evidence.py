@@ -78,7 +78,13 @@ def with_labels(project: Project, model: str, policy: TrafficPolicy, evidence: E
 
 def problem_of(project: Project, model: str, policy: TrafficPolicy) -> str:
     """Return why a policy's versions cannot answer here; empty: they can."""
+    from skewless.operations.promotion import pinned_of
+
     try:
+        pinned = pinned_of(project, model, policy.challenger or policy.champion)
+        lacking = project.readiness.lacking(pinned, behind=False)
+        if lacking:
+            return "; ".join(lacking)
         check_policy(project, model, policy)
     except (PackageError, StalePlanError) as error:
         return f"{error.thing} {error.problem}"
@@ -91,7 +97,6 @@ def check_policy(project: Project, model: str, policy: TrafficPolicy) -> None:
     Raises:
         PackageError: a version does not exist, is altered, has a runtime that differs from the library that trained
             it, or takes other inputs or gives other outputs than the champion.
-        StalePlanError: it was trained under another plan.
     """
     from infra.traffic import versions_of
     from serving.metrics.metrics import Metrics
@@ -116,12 +121,9 @@ def check_version(project: Project, model: str, version: str) -> None:
 @contextmanager
 def _opened(project: Project, model: str, version: str) -> Iterator[ServedModel]:
     from infra.served_model import load_model
-    from serving.models.loader import check_view
 
     served = load_model(project.packages, model, version)
     try:
-        for view in served.plan.all_views:
-            check_view(served, view, project.applied.plan)
         yield served
     finally:
         served.runtime.close()

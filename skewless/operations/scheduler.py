@@ -92,6 +92,8 @@ def serve(project: Project, verbs: Collection[str]) -> None:
         StoreError: the disk refused.
     """
     from infra.jobs.metrics import RunTally, serve_metrics
+    from infra.plan_in_force import PlanInForce
+    from infra.processes import Presence, beating
     from training.scheduling.bell import Bell
 
     jobs = PlannedJobs(project=project, verbs=verbs)
@@ -101,9 +103,11 @@ def serve(project: Project, verbs: Collection[str]) -> None:
         serve_metrics(tally, port)
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     bell = Bell()
+    presence, plan = Presence(project.state, "scheduler"), PlanInForce(project.state)
     with bell.rung_by_signals(), _candidate(project, jobs, _processes(project), bell, tally.count) as candidate:
         tally.is_holder = lambda: candidate.is_holder
-        candidate.serve()
+        with beating(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
+            candidate.serve()
 
 
 def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequence[str] = ()) -> list[Run]:

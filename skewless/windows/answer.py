@@ -16,14 +16,16 @@ def window_read(
     t: Int64Array,
     answered: BoolArray | None = None,
     keyed: BoolArray | None = None,
+    known_to: Int64Array | None = None,
 ) -> ViewRead:
     """Return the read of n entities at times ``t``.
 
     Args:
         features: shape ``(n, n_features)``; NaN is null.
-        t: microseconds, shape ``(n,)``; windows are always as fresh as that.
+        t: microseconds, shape ``(n,)``.
         answered: where the state could answer; elsewhere the read is UNAVAILABLE. By default everywhere.
         keyed: where the entity's key is whole; elsewhere nothing is found. By default everywhere.
+        known_to: up to when all events that had arrived by then are in the features, not after t; by default t.
     """
     everywhere = np.ones(len(t), dtype=np.bool_)
     answered = everywhere if answered is None else answered
@@ -31,7 +33,7 @@ def window_read(
     nulls = np.isnan(features) | ~found[:, None]
     names = [column.name for column in view.features]
     versions = Versions(
-        event_ts=t,
+        event_ts=t if known_to is None else known_to,
         created_ts=Versions.empty(len(t)).created_ts,
         seq=np.full(len(t), -1, dtype=np.int64),
         run_id=np.full(len(t), -1, dtype=np.int64),

@@ -71,6 +71,10 @@ class EventSource:
         """Return a column by its name."""
         return find_column(self.columns, name, f"event source {self.name!r}", "column")
 
+    def same_stream(self, other: EventSource) -> bool:
+        """Say whether another definition names the same stream."""
+        return (self.kind, self.topic, self.servers) == (other.kind, other.topic, other.servers)
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EventSource:
         """Build a source from plain JSON values."""
@@ -106,7 +110,8 @@ class WindowView:
         filter: a boolean column, derived or not: events where it is not true do not count; or None.
         scales: per summed column, how many decimal digits are kept.
         sketch_size: how many hashes ``count_distinct`` keeps for each tile; below it counts are exact.
-        freshness_us: not used by windows, which are never stale by themselves; kept for one interface with ``View``.
+        freshness_us: features whose watermark is older than this are stale; 0: no limit.
+        max_age_us: where the watermark is older than this, the view is UNAVAILABLE; 0: no limit.
     """
 
     name: str
@@ -120,6 +125,7 @@ class WindowView:
     scales: Mapping[str, int] = field(default_factory=dict)
     sketch_size: int = 256
     freshness_us: int = 0
+    max_age_us: int = 0
 
     @property
     def ttl_us(self) -> int:
@@ -135,7 +141,8 @@ class WindowView:
     def hash(self) -> str:
         """Return the identity of the state: part of the online key."""
         data = asdict(self)
-        del data["freshness_us"]
+        for name in ("freshness_us", "max_age_us"):
+            del data[name]
         return digest(data)
 
     @cached_property

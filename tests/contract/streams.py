@@ -30,7 +30,9 @@ QUICK = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200, "reconnect.b
 
 
 class Place(Protocol):
-    """One stream of ``N`` partitions, empty at first."""
+    """One stream of ``N`` partitions, empty at first; ``late_s``: for how long it may not know what has arrived."""
+
+    late_s: float
 
     def stream(self, owner: Owner, group: str) -> EventStream: ...
     def sender(self) -> EventSender: ...
@@ -49,6 +51,8 @@ class Place(Protocol):
 
 
 class MemoryPlace:
+    late_s = 0.0
+
     def __init__(self) -> None:
         self._broker = MemoryBroker(N)
 
@@ -75,6 +79,8 @@ class MemoryPlace:
 
 
 class RedisPlace:
+    late_s = 0.0
+
     def __init__(self, server: Node | Cluster) -> None:
         self.server = server
         self.url = server.url
@@ -129,6 +135,8 @@ class RedisPlace:
 
 
 class KafkaPlace:
+    late_s = 1.0
+
     def __init__(self, broker: KafkaBroker) -> None:
         self.broker = broker
         self.topic = f"t{uuid.uuid4().hex}"
@@ -211,6 +219,7 @@ class Worker:
 
     def poll(self, limit: int = 1_000, timeout_s: float = 0.05) -> int:
         found = self.stream.poll(limit, timeout_s)
+        assert set(self.stream.drained()) <= self.owned
         assert len({messages.partition for messages in found}) == len(found)
         for messages in found:
             assert self.log.owners[messages.partition] is self
@@ -218,6 +227,10 @@ class Worker:
             assert min(messages.positions) >= 0
             self.log.read[messages.partition] += zip(messages.positions, messages.payloads, strict=True)
         return sum(len(messages.positions) for messages in found)
+
+    @property
+    def all_drained(self) -> bool:
+        return set(self.stream.drained()) == self.owned and len(self.owned) > 0
 
     def next_positions(self) -> dict[Partition, int]:
         return {p: self.log.read[p][-1][0] + 1 for p in self.owned if self.log.read[p]}

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 
 import pytest
 from redis.cluster import RedisCluster
 
-from infra.online.cluster_servers import key_slot
+from infra.online.address import Address
+from infra.online.clients import open_client
+from infra.online.cluster_servers import ClusterServers, key_slot
+from infra.online.markers import LOST, marker_keys
+from infra.online.memory_store import MemoryStore
+from infra.online.port import Mark
 from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from skewless.errors import StoreError
 from skewless.keys import KeyCodec
-from tests.contract.store import ranked
+from tests.contract.store import Store, ranked
 from tests.plans import make_view
 from tests.servers.cluster import Cluster
 
@@ -26,7 +32,7 @@ def url(cluster_emptied: Callable[[], str]) -> str:
 
 
 def test_rows_lie_where_redis_says(url: str) -> None:
-    with RedisCluster.from_url(url.replace("redis+cluster", "redis").split(",")[0]) as client:
+    with raw(url) as client:
         for key in (b"", b"{}", b"{}a", b"a{}", b"{a", b"a}b{c}d", b"{{a}}", b"sk:p:h:{id|7}", b"\xff{\x00}"):
             assert key_slot(key) == client.cluster_keyslot(key.decode("latin1").encode("latin1"))
 
@@ -108,7 +114,7 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
     target = next(node for node in three_nodes.nodes if node is not source)
     writer = RedisWriter(url)
     writer.put(KEYS + OTHERS, [ranked(i) for i in range(240)])
-    writer.set_marker("m", 5)
+    writer.set_marker("m", Mark(5, 60))
     writer.close()
     expected = [ranked(i) for i in range(240)]
 
@@ -120,13 +126,86 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
             await asyncio.sleep(0)
             step()
             assert await asyncio.gather(*reads) == [expected] * 20
-            assert await reader.get_marked(KEYS[:2], ["m"]) == (expected[:2], [5])
+            assert await reader.get_marked(KEYS[:2], ["m"]) == (expected[:2], [Mark(5, 60)])
             assert await asyncio.gather(*(reader.get([key]) for key in KEYS)) == [[row] for row in expected[:40]]
             await reader.hold([b"{tag}sign"], 100)
             assert await reader.get([b"{tag}sign"]) == [b"1"]
         await reader.close()
 
     asyncio.run(follow())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_8_4_of_the_64_markers_the_least_position_and_the_least_watermark_count(url: str, seed: int) -> None:
+    chance = random.Random(seed)
+    writer, reader = RedisWriter(url), BlockingReader(url)
+    writer.set_marker("m", Mark(100, 900))
+    assert stored("m", url) == [b"100 900 " + layout(url)] * 64
+    standing = {key: Mark(chance.randrange(20), chance.randrange(1, 20)) for key in marker_keys("m", spread=True)}
+    put_marks(url, standing)
+    positions, watermarks = zip(*standing.values(), strict=True)
+    assert reader.get_marked([], ["m"])[1] == [Mark(min(positions), min(watermarks))]
+    assert writer.marker("m") == min(positions)
+    writer.set_marker("m", Mark(10))  # each keeps its own time
+    assert reader.get_marked([], ["m"])[1] == [Mark(10, min(watermarks))]
+    writer.set_marker("m", Mark(30, 5))
+    assert read_marks(url, "m") == [Mark(30, 5)]
+    for worthless in (None, Mark(LOST, 40)):
+        put_marks(url, {chance.choice(list(standing)): worthless})
+        assert reader.get_marked([], ["m", "other"])[1] == [None, None]
+        assert writer.marker("m") is None
+        writer.set_marker("m", Mark(LOST))  # as one who applies all again begins
+        writer.set_marker("m", Mark(40))
+        assert reader.get_marked([], ["m"])[1] == [Mark(40, 0)], "one is unknown, so nothing is known of all"
+        writer.set_marker("m", Mark(40, 30))
+        assert read_marks(url, "m") == [Mark(40, 30)]
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.parametrize("lost", [None, Mark(LOST), Mark(3, 50), Mark(9, 20), Mark(3, 0)])
+def test_8_4_one_node_that_is_behind_holds_back_what_every_reader_says(
+    three_nodes: Cluster, url: str, lost: Mark | None
+) -> None:
+    writer = RedisWriter(url)
+    writer.set_marker("m", Mark(9, 50))
+    writer.close()
+    behind = three_nodes.nodes[1]
+    put_marks(url, {key: lost for key in marker_keys("m", spread=True) if three_nodes.owner(key) is behind})
+    expected = None if lost is None or lost.position == LOST else lost
+    assert read_marks(url, "m") == [expected]
+
+
+def raw(url: str) -> RedisCluster:
+    return RedisCluster.from_url(url.replace("redis+cluster", "redis").split(",")[0])
+
+
+def stored(name: str, url: str) -> list[bytes | None]:
+    with raw(url) as client:
+        return [client.get(key) for key in marker_keys(name, spread=True)]
+
+
+def put_marks(url: str, marks: Mapping[bytes, Mark | None]) -> None:
+    """Let servers have markers that they would have after a loss; None: none."""
+    with raw(url) as client:
+        for key, mark in marks.items():
+            if mark is None:
+                client.delete(key)
+            else:
+                client.set(key, b"%d %d " % mark + layout(url))
+
+
+def layout(url: str) -> bytes:
+    servers = ClusterServers(open_client(Address.parse(url), 5.0))
+    try:
+        return str(servers.layout()).encode()
+    finally:
+        servers.close()
+
+
+def read_marks(url: str, *names: str) -> list[Mark | None]:
+    """Return what both readers say."""
+    return Store(url=url, memory=MemoryStore()).marked([], names)[1]
 
 
 async def read(url: str, *keys: bytes) -> list[bytes | None]:

@@ -38,7 +38,8 @@ class Lives:
 
     def describe_topics(self, *_: object, **__: object) -> Mapping[str, Future[SimpleNamespace]]:
         answer = Future[SimpleNamespace]()
-        answer.set_result(SimpleNamespace(topic_id=Uuid(7, Lives.life)))
+        partitions = [SimpleNamespace(id=index) for index in range(N)]
+        answer.set_result(SimpleNamespace(topic_id=Uuid(7, Lives.life), partitions=partitions))
         return defaultdict(lambda: answer)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from infra.online.memory_store import MemoryStore
+from infra.online.port import Mark
 from skewless.rows import NO_TIME, RowCodec, Versions
 from tests.contract.store import Store, ranked
 from tests.plans import make_view
@@ -23,13 +24,14 @@ from tests.plans import make_view
 ROOT = Path(__file__).parents[2]
 WRITER = """
 import random, struct, sys
+from infra.online.port import Mark
 from infra.online.redis_store import RedisWriter
 writer, numbers = RedisWriter(sys.argv[1]), list(range(300))
 random.Random(int(sys.argv[2])).shuffle(numbers)
 sys.stdin.readline()
 for n in numbers:
     writer.put([b"a", b"b"], [struct.pack(">8I", n, *[0] * 7) + b"%d" % n] * 2)
-    writer.set_marker("m", n)
+    writer.set_marker("m", Mark(n))
 writer.close()
 """
 
@@ -109,10 +111,47 @@ def test_a_marker_is_unknown_until_it_is_set_and_never_goes_back(store: Store) -
     writer = store.writer()
     assert store.marker("m") == (None, None)
     for seq, standing in ((-1, -1), (0, 0), (7, 7), (3, 7), (10, 10), (9, 10), (2**53, 2**53)):
-        writer.set_marker("m", seq)
+        writer.set_marker("m", Mark(seq))
         assert store.marker("m") == (standing, standing)
     assert store.marker("other") == (None, None)
     writer.close()
+
+
+def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store: Store) -> None:
+    """A later one may be older: whoever writes it knows less, for example after a loss."""
+    writer = store.writer()
+    steps = [
+        (Mark(-1), Mark(-1)),
+        (Mark(3, 50), Mark(3, 50)),
+        (Mark(5), Mark(5, 50)),
+        (Mark(5, 70), Mark(5, 70)),
+        (Mark(8, 60), Mark(8, 60)),
+        (Mark(8), Mark(8, 60)),
+        (Mark(2, 80), Mark(8, 80)),
+        (Mark(2**53, 2**62), Mark(2**53, 2**62)),
+        (Mark(0), Mark(2**53, 2**62)),
+    ]
+    for given, standing in steps:
+        writer.set_marker("m", given)
+        assert store.marked([], ["m", "other"])[1] == [standing, None], given
+        assert store.marker("m") == (standing.position, standing.position)
+    writer.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_8_4_any_steps_leave_the_furthest_position_and_the_last_watermark(store: Store, seed: int) -> None:
+    chance = random.Random(seed)
+    writer, expected = store.writer(), dict[str, Mark]()
+    for _ in range(60):
+        name, given = (
+            chance.choice("abc"),
+            Mark(chance.randrange(-1, 9), chance.choice((0, 0, chance.randrange(1, 99)))),
+        )
+        writer.set_marker(name, given)
+        old = expected.get(name, Mark(-1))
+        expected[name] = Mark(max(old.position, given.position), given.watermark_us or old.watermark_us)
+    writer.close()
+    assert store.marked([], list(expected))[1] == list(expected.values())
 
 
 def test_2_3_concurrent_writers_leave_the_highest_rank(store: Store) -> None:
@@ -217,10 +256,10 @@ def test_4_5_rows_and_markers_come_from_one_round_trip(store: Store) -> None:
     rows = [(b"{%d}k" % i, ranked(i)) for i in range(50)]
     store.put(*rows)
     writer = store.writer()
-    writer.set_marker("m", 3)
-    writer.set_marker("n", 5)
+    writer.set_marker("m", Mark(3, 70))
+    writer.set_marker("n", Mark(5))
     writer.close()
     found, markers = store.marked([b"none", *(key for key, _ in rows)], ["n", "other", "m"])
     assert found == [None, *(row for _, row in rows)]
-    assert markers == [5, None, 3]
+    assert markers == [Mark(5), None, Mark(3, 70)]
     assert store.marked([], []) == ([], [])

@@ -121,6 +121,41 @@ def test_what_is_due_is_returned_up_to_the_limit(tmp_path: Path) -> None:
     assert list(stream.poll(7, 0.0)[0].positions) == list(range(1, 8))
 
 
+@pytest.mark.parametrize("limit", [7, 100, 1_000])
+def test_8_4_files_are_drained_when_their_last_row_was_returned(tmp_path: Path, limit: int) -> None:
+    write(tmp_path / "a.parquet", range(250))
+    stream = ParquetStream(tmp_path, Owner())
+    assert list(stream.drained()) == []
+    assert stream.names() == ["0"]
+    while not stream.done:
+        stream.poll(limit, 1.0)
+        assert bool(stream.drained()) == stream.done
+    assert [partition.name for partition in stream.drained()] == ["0"]
+    stream.close()
+    assert list(stream.drained()) == []
+
+
+def test_8_4_a_row_that_is_not_due_has_not_arrived(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [0, 10, 10, 30, 30])
+    clock = ManualClock(0)
+    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=1.0, clock=clock)
+    said = list[tuple[int, bool]]()
+    for now_s, limit in ((0, 5), (9, 5), (10, 1), (10, 5), (29, 5), (30, 1), (30, 1)):
+        clock.set(now_s * 1_000_000)
+        n = sum(len(messages.positions) for messages in stream.poll(limit, 0.0))
+        said.append((n, bool(stream.drained())))
+    assert said == [(1, True), (0, True), (1, False), (1, True), (0, True), (1, False), (1, True)]
+
+
+@pytest.mark.parametrize("n", [300, 150_000])
+def test_8_4_rows_that_are_due_but_lie_in_another_part_of_the_files_wait_too(tmp_path: Path, n: int) -> None:
+    write(tmp_path / "a.parquet", [0] * n)
+    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=1.0, clock=ManualClock(0))
+    while not stream.done:
+        stream.poll(n, 0.0)
+        assert bool(stream.drained()) == stream.done
+
+
 def test_1_4_other_files_are_another_life(folder: Path) -> None:
     owners = [Owner(), Owner(), Owner()]
     for owner in owners[:2]:

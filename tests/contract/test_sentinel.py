@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from infra.online.memory_store import MemoryStore
+from infra.online.port import Mark
 from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from skewless.errors import StoreError
 from tests.contract.store import Store, ranked
@@ -20,7 +21,7 @@ def test_a_failover_is_followed_by_clients_that_were_open_before(watched: Sentin
     store = Store(url=watched.url, memory=MemoryStore())
     writer, blocking = RedisWriter(watched.url), BlockingReader(watched.url)
     assert writer.put(KEYS, [ranked(1)] * len(KEYS)) == len(KEYS)
-    writer.set_marker("m", 7)
+    writer.set_marker("m", Mark(7))
     assert blocking.get(KEYS) == store.get(*KEYS) == [ranked(1)] * len(KEYS)
     assert all(node.ask("WAIT", 2, 5_000) is not None for node in [watched.master()])
     asyncio.run(_read_across(watched))

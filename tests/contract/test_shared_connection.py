@@ -12,7 +12,7 @@ import pytest
 import redis
 import uvloop
 
-from infra.online.port import Marked
+from infra.online.port import Mark, Marked
 from infra.online.redis_store import RedisReader
 from skewless.errors import StoreError
 from tests.servers.cluster import Cluster
@@ -22,6 +22,7 @@ from tests.servers.programs import program
 N = 500
 KEYS = [b"k%d" % i for i in range(N)]
 VALUES = [b"v%d;" % i * (i % 40) for i in range(N)]
+MARKS = {"m": Mark(7, 70), "n": Mark(9, 90)}
 STORED = dict(zip(KEYS, VALUES, strict=True))
 BRIEF_S = 0.4
 
@@ -57,7 +58,7 @@ def run(request: pytest.FixtureRequest, node: Node) -> Run:
 def fill(node: Node) -> None:
     with node.client() as client:
         client.mset(STORED)
-        client.mset({"m": b"7", "n": b"9"})
+        client.mset({"m": b"7 70", "n": b"9 90 layout"})
 
 
 def clients(node: Node) -> set[str]:
@@ -77,7 +78,7 @@ async def right(reader: RedisReader, seed: int) -> bool:
     keys, names = some_keys(chance), chance.choice((["m", "other", "n"], ["n"], []))
     await asyncio.sleep(chance.random() / 50)
     rows, markers = await reader.get_marked(keys, names)
-    return rows == [STORED.get(key) for key in keys] and markers == [{"m": 7, "n": 9}.get(name) for name in names]
+    return rows == [STORED.get(key) for key in keys] and markers == [MARKS.get(name) for name in names]
 
 
 async def refused(read: Awaitable[object]) -> str:
@@ -207,7 +208,7 @@ def test_a_callback_is_called_once_with_rows_or_with_the_error(run: Run, node: N
         for key in KEYS[:20]:
             reader.ask([key], ["m"], answers.append)
         assert await reader.get(KEYS[:1]) == VALUES[:1]
-        assert answers[1:] == [([value], [7]) for value in VALUES[:20]]
+        assert answers[1:] == [([value], [MARKS["m"]]) for value in VALUES[:20]]
         answers.clear()
         node.ask("ACL", "SETUSER", "default", "-mget")
         try:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from infra.online.cluster_servers import key_slot
-from infra.online.redis_store import RedisWriter
+from infra.online.port import Mark
+from infra.online.redis_store import BlockingReader, RedisWriter
 from infra.online.tile_store import StateView, TileStore
 from skewless.errors import StoreError
 from skewless.keys import window_marker
@@ -191,34 +192,49 @@ def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
     states = States(store)
     marker, rows = states.marker("a"), made("a", 0, 200)
     assert store.marker(marker) is None
-    store.set_markers({marker: -1}, {marker: None})
+    store.set_markers({marker: Mark(-1)}, {marker: None})
     states.append("a", rows[:100], -1)
-    store.set_markers({marker: 99}, {marker: -1})
+    store.set_markers({marker: Mark(99)}, {marker: -1})
     assert store.marker(marker) == 99
     assert store.peek_markers([marker, "none"]) == [99, None]
     emptied()
     with pytest.raises(StoreError, match="may have lost some"):
         states.append("a", rows[100:], 99)
     with pytest.raises(StoreError, match="may have lost some"):
-        store.set_markers({marker: 199}, {marker: 99})
+        store.set_markers({marker: Mark(199)}, {marker: 99})
     assert store.read(states.names()) == [None] * IDS
     assert store.peek_markers([marker]) == [None]
     assert store.marker(marker) is None
-    store.set_markers({marker: -1}, {marker: None})
+    store.set_markers({marker: Mark(-1)}, {marker: None})
     states.append("a", rows, -1)
-    store.set_markers({marker: 199}, {marker: -1})
+    store.set_markers({marker: Mark(199)}, {marker: -1})
     assert store.peek_markers([marker]) == [199]
     states.check()
 
 
 def test_markers_never_go_back(store: TileStore) -> None:
     store.marker("m")
-    store.set_markers({"m": 7}, {"m": None})
-    store.set_markers({"m": 5}, {"m": 6})
+    store.set_markers({"m": Mark(7)}, {"m": None})
+    store.set_markers({"m": Mark(5)}, {"m": 6})
     assert store.peek_markers(["m"]) == [7]
     with pytest.raises(StoreError, match="may have lost some"):
-        store.set_markers({"m": 9}, {"m": 8})
+        store.set_markers({"m": Mark(9)}, {"m": 8})
     assert store.marker("m") == 7
+
+
+def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(store: TileStore, url: str) -> None:
+    reader = BlockingReader(url)
+    store.marker("m")
+    store.set_markers({"m": Mark(7, 50), "n": Mark(3)}, {"m": None, "n": None})
+    assert reader.get_marked([], ["m", "n"])[1] == [Mark(7, 50), Mark(3)]
+    for watermark in (60, 80, 0, 70):
+        store.set_markers({"m": Mark(7, watermark)}, {"m": 7})
+        assert reader.get_marked([], ["m"])[1] == [Mark(7, watermark or 80)]
+    with pytest.raises(StoreError, match="may have lost some"):
+        store.set_markers({"m": Mark(8, 90)}, {"m": 8})
+    assert reader.get_marked([], ["m"])[1] == [Mark(7, 70)], "what is refused says nothing of its time either"
+    assert store.peek_markers(["m", "n"]) == [7, 3]
+    reader.close()
 
 
 def test_4_6_whole_states_are_made_once_and_replaced_only_as_they_were_read(store: TileStore) -> None:
@@ -263,9 +279,9 @@ def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, clus
     states = States(writer.tiles())
     marker, rows = states.marker("a"), made("a", 0, 400)
     states.store.marker(marker)
-    states.store.set_markers({marker: -1}, {marker: None})
+    states.store.set_markers({marker: Mark(-1)}, {marker: None})
     states.append("a", rows[:300], -1)
-    states.store.set_markers({marker: 299}, {marker: -1})
+    states.store.set_markers({marker: Mark(299)}, {marker: -1})
     assert all(node.ask("DBSIZE") > 5 for node in three_nodes.nodes)
     assert len({key_slot(name) for name in states.names().to_pylist()}) > IDS // 2
     three_nodes.nodes[1].ask("FLUSHALL")
@@ -284,7 +300,7 @@ def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, clus
     states = States(writer.tiles())
     marker = states.marker("a")
     states.store.marker(marker)
-    states.store.set_markers({marker: 5}, {marker: None})
+    states.store.set_markers({marker: Mark(5)}, {marker: None})
     for i, node in enumerate(three_nodes.nodes):
         node.ask("FLUSHALL")
         first, last = three_nodes.bounds(i)
@@ -295,7 +311,7 @@ def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, clus
         for key in edge:
             with pytest.raises(StoreError, match="may have lost some"):
                 states.append("a", [replace(made("a", 6, 1)[0], key=(key,))], 5)
-        states.store.set_markers({marker: 5}, {marker: None})
+        states.store.set_markers({marker: Mark(5)}, {marker: None})
     writer.close()
 
 
@@ -307,7 +323,7 @@ def test_states_are_appended_to_while_their_slot_moves(
     rows = made("a", 0, 400)
     marker = states.marker("a")
     states.store.marker(marker)
-    states.store.set_markers({marker: -1}, {marker: None})
+    states.store.set_markers({marker: Mark(-1)}, {marker: None})
     states.append("a", rows[:50], -1)
     key = states.names([3])[0].as_py()
     slot, source = key_slot(key), three_nodes.owner(key)
@@ -320,7 +336,7 @@ def test_states_are_appended_to_while_their_slot_moves(
     states.check()
     assert states.store.marker(marker) is None  # set under another layout: it says nothing
     states.append("a", rows)
-    states.store.set_markers({marker: 399}, {marker: None})
+    states.store.set_markers({marker: Mark(399)}, {marker: None})
     assert states.store.marker(marker) == 399
     three_nodes.move(slot, target, source)
     states.check()

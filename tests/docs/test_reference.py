@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infra.compiler.aggregates import ALIASES
 from infra.compiler.event_sources import SOURCE_TAGS
-from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE
+from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
 from infra.compiler.windows import VIEW_TAGS
 from infra.jobs.metrics import RunTally
 from infra.jobs.run import State
@@ -65,7 +65,7 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
 def test_every_metric_of_the_stream_is_documented() -> None:
     rows = table(page("streams.md"), "stream metric", "type", "meaning")
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
-    families = TallyCollector([Tally(source="s", watermark_us=1, lag=1)]).collect()
+    families = TallyCollector(lambda: [Tally(source="s", watermark_us=1, lag=1)]).collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
@@ -130,7 +130,7 @@ def required(item: dataclasses.Field[Any]) -> bool:
 
 def test_every_tag_is_documented() -> None:
     rows = table(page("first-project.md"), "tag", "value", "meaning")
-    assert only([row["tag"] for row in rows]) == [TAG_DELAY, TAG_FRESHNESS, TAG_TOMBSTONE]
+    assert only([row["tag"] for row in rows]) == [TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE]
 
 
 @pytest.mark.parametrize(("column", "tags"), [("source tag", SOURCE_TAGS), ("view tag", VIEW_TAGS)])

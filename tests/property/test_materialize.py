@@ -24,7 +24,7 @@ from infra.log.runs import Coverage, Run, RunLedger
 from infra.materialize import Materializer, Progress
 from infra.offline.views import OfflineViews
 from infra.online.memory_store import MemoryStore
-from infra.online.port import Binaries
+from infra.online.port import Binaries, Mark
 from skewless.clock import ManualClock
 from skewless.dtypes import DType
 from skewless.keys import KeyCodec
@@ -77,8 +77,8 @@ class FusedStore(MemoryStore):
     def marker(self, name: str) -> int | None:
         return self.memory.marker(name)
 
-    def set_marker(self, name: str, seq: int) -> None:
-        self.fuse.around(lambda: self.memory.set_marker(name, seq))
+    def set_marker(self, name: str, mark: Mark) -> None:
+        self.fuse.around(lambda: self.memory.set_marker(name, mark))
 
 
 class FusedLedger(RunLedger):

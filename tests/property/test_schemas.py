@@ -19,6 +19,7 @@ from infra.materialize import Materializer
 from infra.offline.views import OfflineViews
 from infra.online.features import FeatureReader
 from infra.online.memory_store import MemoryStore
+from infra.online.port import Marked
 from skewless.clock import ManualClock
 from skewless.dtypes import DType
 from skewless.plan import View
@@ -92,7 +93,7 @@ class Blocking:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> tuple[list[bytes | None], list[int | None]]:
+    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         return [self._store.rows.get(key) for key in keys], [self._store.markers.get(name) for name in names]
 
 
@@ -153,7 +154,7 @@ def test_2_1_any_schema_reads_the_same_bits_from_source_log_and_store(
         keys = sorted({row[: case.n_keys] for row in case.rows}, key=repr)
         columns = {column.name: [key[i] for key in keys] for i, column in enumerate(view.keys)}
         plan = replace(make_plan([], views=[view]), project="p")
-        online = FeatureReader(plan, Blocking(store)).views(Ask(keys=columns, fields={}), 0)["v"]
+        online = FeatureReader(plan, Blocking(store)).views(Ask(keys=columns, fields={}), 0)[0]["v"]
         asked = pa.table({
             **{column.name: pa.array(columns[column.name], ARROW[column.dtype]) for column in view.keys},
             "__t": pa.array([NOW] * len(keys), pa.int64()),

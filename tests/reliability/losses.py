@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from infra.online.port import Mark
 from infra.online.redis_store import RedisReader
 from skewless.dtypes import DType
 from skewless.keys import marker_key
@@ -62,8 +63,14 @@ def lose(node: Node, keep: int) -> None:
 
 async def reader_marker(world: World, view: View = VIEW) -> int | None:
     """Return the position that a server of predictions sees."""
+    mark = await reader_mark(world, view)
+    return None if mark is None else mark.position
+
+
+async def reader_mark(world: World, view: View = VIEW) -> Mark | None:
+    """Return the position and watermark that a server of predictions sees."""
     reader = RedisReader(world.url)
     try:
-        return await reader.marker(marker_key(world.project, view))
+        return (await reader.get_marked([], [marker_key(world.project, view)]))[1][0]
     finally:
         await reader.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ class FileStream:
         self._folder = folder
         self._owner = owner
         self._next: dict[Partition, int] = {}
+        self._full: set[Partition] = set()
 
     @property
     def trouble(self) -> str | None:
@@ -44,6 +45,7 @@ class FileStream:
             if partition not in self._next:
                 self._next[partition] = self._owner.assigned(partition) or 0
         each = -(-limit // PARTITIONS)
+        self._full = set()
         return [found for partition in self._next if (found := self._read(partition, each)).payloads]
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
@@ -52,6 +54,12 @@ class FileStream:
 
     def lag(self) -> int | None:
         return sum(len(self._lines(partition)) - at for partition, at in self._next.items())
+
+    def drained(self) -> Collection[Partition]:
+        return self._next.keys() - self._full
+
+    def names(self) -> Collection[str] | None:
+        return [str(i) for i in range(PARTITIONS)]
 
     def close(self) -> None:
         for partition in list(self._next):
@@ -62,6 +70,8 @@ class FileStream:
         start = self._next[partition]
         lines = self._lines(partition)[start : start + limit]
         self._next[partition] = start + len(lines)
+        if len(lines) == limit:
+            self._full.add(partition)
         positions = range(start, start + len(lines))
         return Messages(partition=partition, positions=positions, payloads=[bytes.fromhex(line) for line in lines])
 

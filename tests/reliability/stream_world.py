@@ -234,7 +234,7 @@ def read_online(
     states.take(reader.get_marked(states.pointers, [])[0])
     names = states.names({"id": list(range(IDS))}, IDS)
     rows, marks = reader.get_marked([name or b"" for name in names], states.markers)
-    got = states.read(names, rows, guard.lost(states.markers, marks), t)
+    got = states.read(names, rows, guard.judge(states.markers, marks), t)
     slots = got.applied[view.name].slots
     partitions = log_partitions(world.log_root, world.source.name)
     applied = np.full((IDS, len(partitions)), -1, dtype=np.int64)

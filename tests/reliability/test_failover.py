@@ -15,7 +15,7 @@ from skewless.clock import ManualClock
 from skewless.errors import StoreError
 from skewless.keys import marker_key
 from tests.integration.infra.world import World
-from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_marker, write_rounds
+from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_mark, reader_marker, write_rounds
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
 
@@ -78,14 +78,14 @@ def test_writes_that_no_replica_had_are_put_again(world: World, watched: Sentine
     # More than the buffers of the kernel between master and replica hold.
     materialize(world, 2, KEYS, note="x" * 500_000)
     name, guard = marker_key(world.project, VIEW), Guard()
-    assert guard.lost([name], [asyncio.run(reader_marker(world))]) == set()
+    assert guard.lost([name], [asyncio.run(reader_mark(world))]) == set()
     master.kill()
     for node in replicas:
         node.thaw()
     watched.successor(master)
-    assert guard.lost([name], [asyncio.run(reader_marker(world))]) == {name}
+    assert guard.lost([name], [asyncio.run(reader_mark(world))]) == {name}
     assert not agrees(world, KEYS)
     world.clock.set(FIRST + 100)
     world.run(VIEW)
     assert agrees(world, KEYS)
-    assert guard.lost([name], [asyncio.run(reader_marker(world))]) == set()
+    assert guard.lost([name], [asyncio.run(reader_mark(world))]) == set()

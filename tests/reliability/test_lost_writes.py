@@ -13,6 +13,7 @@ import pytest
 from infra.online.guard import Guard
 from infra.online.markers import marker_keys
 from infra.online.memory_store import MemoryStore
+from infra.online.port import Mark
 from infra.online.redis_store import RedisWriter
 from skewless.clock import ManualClock
 from skewless.errors import StoreError
@@ -140,7 +141,7 @@ def test_4_5_what_is_left_of_a_view_is_unavailable_until_it_is_whole_again(
     lose(lossy, before)
     until(lambda: isinstance(servers, Node) or servers.whole())
     (standing,) = store.marked([], [name])[1]
-    assert standing == KEYS - 1
+    assert standing == Mark(KEYS - 1, FIRST + 1)
     for each in (guard, Guard.of_runs(world.state, [replace(plan, project=world.project)])):
         assert each.lost([name], [standing]) == {name}
     world.clock.set(FIRST + 100)
@@ -156,9 +157,9 @@ class Interrupted(RedisWriter):
         self._node = node
         self._keep = keep
 
-    def set_marker(self, name: str, seq: int) -> None:
+    def set_marker(self, name: str, mark: Mark) -> None:
         lose(self._node, self._keep)
-        super().set_marker(name, seq)
+        super().set_marker(name, mark)
 
 
 def test_4_5_a_run_does_not_vouch_for_a_server_that_was_restarted_meanwhile(tmp_path: Path, node: Node) -> None:

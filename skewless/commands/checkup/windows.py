@@ -10,33 +10,34 @@ from skewless.commands.checkup.finding import Finding, doubt, from_error, good
 from skewless.errors import SkewlessError, StoreError
 
 if TYPE_CHECKING:
-    from infra.applied import Applied
+    from infra.needed_views import NeededViews
     from infra.online.redis_store import BlockingReader
     from infra.streams.generations import Generation
+    from skewless.settings import Settings
     from skewless.windows.view import WindowView
 
 _PATIENCE_US = 60_000_000
 
 
-def check_windows(state: Path, redis_url: str | None, clock: str) -> list[Finding]:
-    """Say of each windowed view of the plan in force whether its states stand and keep up; starts no server."""
-    from infra.applied import read_applied
+def check_windows(state: Path, settings: Settings) -> list[Finding]:
+    """Say of each windowed view that is needed whether its states stand and keep up; starts no server."""
+    from infra.needed_views import NeededWatch
     from infra.online.private_server import PrivateServer
     from infra.online.redis_store import BlockingReader
     from skewless.clock import open_clock
 
     try:
-        applied = read_applied(state)
+        needed = NeededWatch(state, settings.keep_versions).read()
     except SkewlessError:
         return []  # the plan's own check says so
-    if applied is None or not applied.plan.windows:
+    if not needed.plan.windows:
         return []
-    url = redis_url or PrivateServer(state).status().url
-    now_us = open_clock(clock).now_us()
+    url = settings.redis_url or PrivateServer(state).status().url
+    now_us = open_clock(settings.clock).now_us()
     try:
         reader = None if url is None else BlockingReader(url)
         try:
-            return [judge_window(applied, view, state, reader, now_us) for view in applied.plan.windows]
+            return [judge_window(needed, view, state, reader, now_us) for view in needed.plan.windows]
         finally:
             if reader is not None:
                 reader.close()
@@ -45,7 +46,7 @@ def check_windows(state: Path, redis_url: str | None, clock: str) -> list[Findin
 
 
 def judge_window(
-    applied: Applied, view: WindowView, state: Path, reader: BlockingReader | None, now_us: int
+    needed: NeededViews, view: WindowView, state: Path, reader: BlockingReader | None, now_us: int
 ) -> Finding:
     """Return what is to be said of one view.
 
@@ -54,7 +55,7 @@ def judge_window(
     """
     from infra.streams.generations import Generations
 
-    name = f"window {view.name}"
+    name = f"window {needed.label(view)}"
     live = Generations(state).live(view)
     if live is None:
         return doubt(
@@ -62,16 +63,18 @@ def judge_window(
         )
     if reader is None:
         return good(name, f"generation {live.number}; the online store does not run")
-    behind = list(_behind(applied, view, live, state, reader, now_us))
+    behind = list(_behind(needed.plan.project, view, live, state, reader, now_us))
     if behind:
         return doubt(
-            name, f"generation {live.number}: {'; '.join(behind)}", "start `skewless stream`, which catches up"
+            name,
+            f"generation {live.number}: {'; '.join(behind)}",
+            "see the stream worker above; `skewless stream` catches up",
         )
     return good(name, f"generation {live.number} keeps up with {len(live.partitions)} log partitions")
 
 
 def _behind(
-    applied: Applied, view: WindowView, live: Generation, state: Path, reader: BlockingReader, now_us: int
+    project: str, view: WindowView, live: Generation, state: Path, reader: BlockingReader, now_us: int
 ) -> Iterator[str]:
     """Yield what keeps partitions from being up to date for longer than a minute."""
     from infra.log.accepted import INGEST
@@ -82,7 +85,7 @@ def _behind(
     for partition in log_partitions(state / "log", view.source):
         log = EventLog(state / "log", partition)
         end = log.next_seq() - 1
-        marker = reader.marker(window_marker(applied.plan.project, view, live.number, partition))
+        marker = reader.marker(window_marker(project, view, live.number, partition))
         if end < 0 or (marker is not None and marker >= end):
             continue
         if marker is None:

@@ -162,7 +162,7 @@ def test_unknown_sources_are_refused(repo: Path) -> None:
 
 
 def test_metrics_are_served_on_loopback() -> None:
-    port = serve_metrics([Tally(source="s", read=3, accepted=2, trouble="disk")], 0)
+    port = serve_metrics(lambda: [Tally(source="s", read=3, accepted=2, trouble="disk")], 0)
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'skewless_stream_read_total{source="s"} 3.0' in text
     assert 'skewless_stream_waiting{source="s"} 1.0' in text

@@ -11,9 +11,9 @@ import pytest
 
 from infra.online.redis_store import RedisReader
 from infra.packages.aliases import Aliases
+from infra.wanted import FILE
 from serving.metrics.metrics import Metrics
 from serving.models.table import CHAMPION, ModelTable
-from serving.models.wanted import FILE
 from serving.prediction.predictor import Predictor
 from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError
 from tests.integration.serving.core.conftest import SECOND

@@ -88,7 +88,12 @@ def answer(
     found = None
     if status is not None:
         found = ServiceVectors(
-            matrix=matrix, status=np.array(status, np.uint8), event_ts=np.array(event_ts), versions={}, applied={}
+            matrix=matrix,
+            status=np.array(status, np.uint8),
+            event_ts=np.array(event_ts),
+            watermark=np.full(len(status[0]), 10, dtype=np.int64),
+            versions={},
+            applied={},
         )
     scored = Scored(
         model=of,

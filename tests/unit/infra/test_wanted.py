@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.models.wanted import FILE, Wanted, WantedFile
+from infra.wanted import FILE, Wanted, WantedFile
 from skewless.errors import PackageError
 
 WRITES = 10

@@ -1,0 +1,125 @@
+"""Views that nothing reads any more go after a time of grace, and come back from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.online.private_server import PrivateServer
+from infra.online.redis_store import RedisWriter
+from infra.packages.aliases import Aliases
+from infra.retirement import ViewLife, read_lives
+from skewless.clock import OffsetClock
+from skewless.project import Project
+from tests.command_line import done
+from tests.integration.cli.windowed_repo import HOUR, write_repo
+
+MEAN = '        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),\n'
+FLEET = 'Field(name="fleet", dtype=Float64)'
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Path]:
+    repo = write_repo(tmp_path / "p")
+    with (repo / "skewless.yaml").open("a") as settings:
+        settings.write("keep_versions: 1\nretire_hours: 10\n")
+    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
+        done(*words, "--repo", repo)
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
+
+
+def edit(repo: Path, *changes: tuple[str, str]) -> None:
+    text = (repo / "definitions.py").read_text()
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    (repo / "definitions.py").write_text(text)
+
+
+def keys(project: Project) -> set[str]:
+    """Return the view hashes that the store holds anything of."""
+    with_store = RedisWriter(project.redis_url)
+    try:
+        names = [key.decode() for client in with_store._servers.masters() for key in client.scan_iter("sk:air:*")]
+    finally:
+        with_store.close()
+    return {name.split(":")[2].partition(".")[0] for name in names}
+
+
+def lives(repo: Path) -> dict[str, str]:
+    return {life.hash: life.stage for life in read_lives(repo / ".skewless")}
+
+
+def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: Path) -> None:
+    with Project(repo) as project:
+        old = {view.hash for view in project.needed.plan.all_views}
+        done("housekeeping", "--repo", repo)
+        assert lives(repo) == dict.fromkeys(old, "needed")
+        edit(repo, (MEAN, MEAN.replace('"mean"', '"max"')), (FLEET, f'{FLEET}, Field(name="more", dtype=Float64)'))
+        add_column(repo)
+        done("apply", "--repo", repo)
+        # The champion reads the old ones; they are fed as long as it does.
+        project.refresh()
+        assert old < project.needed.readers.keys()
+        done("train", "--repo", repo)
+        assert Aliases(project.packages).get("late", "champion") == "000002"
+        new = set(project.needed.readers) - old
+        assert len(new) == 2
+        assert done("housekeeping", "--repo", repo)["retired"] == 0
+        assert lives(repo) == dict.fromkeys(old, "unneeded") | dict.fromkeys(new, "needed")
+        shown = done("status", "--repo", repo)
+        assert {item["hash"] for item in shown["unneeded"]} == old
+        pass_hours(repo, 9)
+        assert done("housekeeping", "--repo", repo)["retired"] == 0
+        assert old | new <= keys(project)
+        pass_hours(repo, 2)
+        assert done("housekeeping", "--repo", repo)["retired"] == 2
+        assert not old & keys(project)
+        assert new <= keys(project)
+        assert lives(repo) == dict.fromkeys(old, "retired") | dict.fromkeys(new, "needed")
+        # Back: what is needed again is filled from the log, before it gets traffic.
+        done("rollback", "late", "--repo", repo)
+        assert Aliases(project.packages).get("late", "champion") == "000001"
+        assert project.predict("late", [{"carrier": "AA"}]).num_rows == 1
+        done("housekeeping", "--repo", repo)
+        assert {lives(repo)[name] for name in old} == {"needed"}
+        assert done("parity", "--repo", repo)["ok"]
+        assert done("replay", "--repo", repo)["ok"]
+
+
+def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
+    (repo / ".skewless" / "views.json").write_text("")
+    done("housekeeping", "--repo", repo)
+    edit(repo, (MEAN, ""))
+    done("apply", "--repo", repo)
+    package = repo / ".skewless/packages/late/000001/plan.json"
+    package.write_bytes(package.read_bytes() + b"!")
+    done("housekeeping", "--repo", repo)
+    pass_hours(repo, 100)
+    assert done("housekeeping", "--repo", repo)["retired"] == 0
+    assert "unneeded" in lives(repo).values()
+    package.write_bytes(package.read_bytes()[:-1])
+    assert done("housekeeping", "--repo", repo)["retired"] == 0
+    assert set(lives(repo).values()) == {"needed"}
+
+
+def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "views.json").write_text('{"views": [{"name": 1}]}')
+    assert read_lives(tmp_path) == []
+    assert ViewLife(name="v", hash="h", source=None, stage="needed", since_us=1).stage == "needed"
+
+
+def pass_hours(repo: Path, hours: int) -> None:
+    clock = OffsetClock(repo / "clock")
+    clock.set(clock.now_us() + hours * HOUR)
+
+
+def add_column(repo: Path) -> None:
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    place = repo / "data/facts.parquet"
+    table = pq.read_table(place)
+    pq.write_table(table.append_column("more", table["fleet"]), place)
