@@ -14,7 +14,7 @@ from infra.offline.labels import find_labels, label_columns
 from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import open_package
-from infra.registry import registered, registry_path
+from infra.registry import check_registration, registered, registry_path
 from infra.served_model import pinned_plan
 from skewless.changes import Breakage, Change, compare_named, compare_plans, find_breakages
 from skewless.dtypes import DType
@@ -50,10 +50,12 @@ class Planner:
         """Return what would change; nothing is touched.
 
         Raises:
-            DefinitionError: a definition cannot be right.
+            DefinitionError: a definition cannot be right, or Feast refuses it.
             SourceError: a source is missing, broken or of another shape.
         """
-        return self._compare(self._compile())
+        compiled = self._compile()
+        check_registration(self.repo, compiled.feast_objects)
+        return self._compare(compiled)
 
     def apply(self, now_us: int) -> PlanReport:
         """Register the definitions with Feast and put the plan in force; return what changed.
