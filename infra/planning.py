@@ -10,7 +10,9 @@ import duckdb
 
 from infra.applied import Applied, definitions_sha256, file_sha256, read_applied, save_applied
 from infra.compiler.compile import Compiled, compile_repo
+from infra.offline.exact_sums import check_sums
 from infra.offline.labels import find_labels, label_columns
+from infra.offline.log_parts import log_parts
 from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import open_package
@@ -54,6 +56,7 @@ class Planner:
             SourceError: a source is missing, broken or of another shape.
         """
         compiled = self._compile()
+        self._check_sums(compiled)
         check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
 
@@ -66,6 +69,7 @@ class Planner:
             StoreError: the disk refused; nothing was changed.
         """
         compiled = self._compile()
+        self._check_sums(compiled)
         report = self._compare(compiled)
         self.state.mkdir(parents=True, exist_ok=True)
         place = registry_path(self.repo)
@@ -95,6 +99,14 @@ class Planner:
             pinned = compiled.plan.only(spec.service)
             check_columns(table, table.column_types(self.connection), label_columns(pinned, spec))
         return compiled
+
+    def _check_sums(self, compiled: Compiled) -> None:
+        """Refuse views that would leave out events of the log, which were accepted when nobody summed their columns."""
+        applied = read_applied(self.state)
+        known = {view.hash for view in applied.plan.windows} if applied else set()
+        for view in compiled.plan.windows:
+            if view.hash not in known:
+                check_sums(self.connection, view, log_parts(self.state / "log", view.source))
 
     def _compare(self, compiled: Compiled) -> PlanReport:
         applied = read_applied(self.state)
