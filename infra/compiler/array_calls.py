@@ -34,7 +34,8 @@ def arrays_for(
         except Exception as error:  # the function is a user's, and may raise anything
             raise ValueError(f"on-demand feature view {view!r}: {type(error).__name__}: {error}") from error
 
-    call.__name__ = function.__name__
+    # Not the function's own name, by which it may call itself.
+    call.__name__ = f"{function.__name__}_of_lists"
     return call
 
 

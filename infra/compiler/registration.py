@@ -45,7 +45,7 @@ def _with_arrays(plan: FeaturePlan, transform: Transform, view: OnDemandFeatureV
     text = registered_text(plan, transform)
     namespace: dict[str, Any] = {"__name__": f"transform_{transform.name}"}
     exec(compile(text, f"<transform {transform.name}>", "exec"), namespace)  # noqa: S102 - the repo's own source
-    transformation = ArrayTransformation(udf=namespace[transform.function], udf_string=text)
+    transformation = ArrayTransformation(udf=namespace[f"{transform.function}_of_lists"], udf_string=text)
     transformation.declared = tuple(view.features)
     registered = copy.copy(view)
     registered.feature_transformation = transformation
@@ -57,5 +57,6 @@ def registered_text(plan: FeaturePlan, transform: Transform) -> str:
     inputs = {ref.name: (plan.dtype(ref).value, input_dtype(plan, ref).value) for ref in transform.inputs}
     outputs = {column.name: column.dtype.value for column in transform.outputs}
     ours = inspect.getsource(array_calls).replace(_FUTURE, "")
-    call = f"{transform.function} = arrays_for({transform.function}, {transform.name!r}, {inputs!r}, {outputs!r})"
+    function = transform.function
+    call = f"{function}_of_lists = arrays_for({function}, {transform.name!r}, {inputs!r}, {outputs!r})"
     return f"{transform.source.rstrip()}\n\n\n# Written by `skewless apply`.\n{ours}\n\n{call}\n"

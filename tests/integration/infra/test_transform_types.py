@@ -248,6 +248,17 @@ FAILS = TRANSFORM.replace(
 )
 
 
+def test_a_function_may_call_itself(tmp_path: Path, connection: Any) -> None:  # noqa: ANN401
+    again = "    if 'again' not in inputs:\n        return seen({**inputs, 'again': inputs['x'] * 2})\n"
+    ends = '    return {name: column for name, column in outputs.items() if not name.startswith("again")}\n'
+    text = TRANSFORM.replace("    outputs = {}\n", f"{again}    outputs = {{}}\n").replace("    return outputs\n", ends)
+    repo = write_repo(tmp_path / "repo", ONE_TIME, text)
+    planner_of(repo, connection).apply(1)
+    view = FeatureStore(repo_path=str(repo)).get_on_demand_feature_view("made")
+    found = view.transform_dict({"x": [None, 5], "at": [from_us(0), from_us(7)]})
+    assert (found["x_same"], found["at_value"]) == ([None, 5], [0.0, 7.0])
+
+
 def test_what_feast_refuses_plan_refuses_and_names_the_view(tmp_path: Path, connection: Any) -> None:  # noqa: ANN401
     repo = write_repo(tmp_path / "repo", ONE_TIME, FAILS)
     before = fingerprint(repo)
