@@ -180,7 +180,7 @@ def _columns(
             raise DefinitionError(
                 f"{owner} column {column.name!r}",
                 "is declared, though it is the time of the event or of its row",
-                fix="leave it out of the columns",
+                fix="leave it out of the columns: views may read the time of an event without that",
             )
     return columns
 

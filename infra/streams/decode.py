@@ -62,7 +62,7 @@ class Judge:
         _note(reasons, ts > now_us + FUTURE_US, f"field {name!r} lies more than 10 s in the future")
         return ts
 
-    def values(self, rows: pa.Table, reasons: dict[int, str]) -> None:
+    def values(self, rows: pa.Table, ts: Int64Array, reasons: dict[int, str]) -> None:
         """Note events that no view can name, and those that a view could not sum."""
         if not rows.num_rows or not self._lenses:
             return
@@ -72,7 +72,7 @@ class Judge:
             for key in view.keys:
                 keyed &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
             whole |= keyed
-            for column, out in lens.beyond(rows).items():
+            for column, out in lens.beyond(rows, ts).items():
                 _note(reasons, out, f"column {column!r} is too large for view {view.name!r} to sum exactly")
         keys = sorted({key.name for view, _ in self._lenses for key in view.keys})
         _note(reasons, ~whole, f"no view's key is whole: null among the fields {', '.join(map(repr, keys))}")
@@ -107,7 +107,7 @@ class Decoder:
             columns[column.name] = self._typed(column, objects, reasons)
         ts = self._judge.times(self._typed(self._moment, objects, reasons), reasons, now_us)
         ids = self._ids(columns)
-        self._judge.values(pa.table(columns), reasons)
+        self._judge.values(pa.table(columns), ts, reasons)
         # An event in quarantine is none yet: one that is sent again, mended, is no duplicate of it.
         named = [None if i in reasons else name for i, name in enumerate(ids)] if reasons else ids
         repeated = seen.repeated(named, now_us) if ids else []

@@ -167,7 +167,7 @@ class Importer:
         judge = Judge(self.source, self.views)
         reasons: dict[int, str] = {}
         ts = judge.times(rows[EVENT].combine_chunks(), reasons, now_us)
-        judge.values(rows, reasons)
+        judge.values(rows, ts, reasons)
         source_id = self.source.id_column
         ids = rows[source_id].cast(pa.string()) if source_id else pa.nulls(n, pa.string())
         columns = {column.name: rows[column.name] for column in self.source.columns} | {

@@ -31,9 +31,10 @@ DEFINITIONS = """\
 from datetime import timedelta
 
 import lateness
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, StreamFeatureView
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource
+from feast import RequestSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.types import Float64, Int64, String
+from feast.types import Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -74,7 +75,23 @@ plane_now = StreamFeatureView(
     entities=[plane],
     source=landings,
     timestamp_field="landed_at",
-    aggregations=[Aggregation(column="arr_delay", function="max", time_window=DAY, name="worst_delay_1d")],
+    aggregations=[
+        Aggregation(column="arr_delay", function="max", time_window=DAY, name="worst_delay_1d"),
+        Aggregation(column="landed_at", function="last", time_window=DAY, name="last_landed_1d"),
+    ],
+)
+asking = RequestSource(
+    name="asking",
+    schema=[Field(name="asked_at", dtype=UnixTimestamp)],
+    tags={"skewless.prediction_time": "asked_at"},
+)
+recency = OnDemandFeatureView(
+    name="recency",
+    sources=[asking, plane_now[["last_landed_1d"]]],
+    schema=[Field(name="seconds_since_last", dtype=Float64)],
+    mode="python",
+    udf=lateness.recency,
+    udf_string="",
 )
 carrier_facts = FeatureView(
     name="carrier_facts",
@@ -93,6 +110,10 @@ import numpy as np
 def lateness(events):
     delay = np.asarray(events["arr_delay"], dtype=np.float64)
     return {"late": delay > 15, "flown": np.asarray(events["cancelled"]) != 1}
+
+
+def recency(inputs):
+    return {"seconds_since_last": (inputs["asked_at"] - inputs["last_landed_1d"]) / 1e6}
 """
 
 
