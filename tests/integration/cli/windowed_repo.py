@@ -107,7 +107,8 @@ def write_repo(repo: Path) -> Path:
         carrier=[CARRIERS[i % 3] for i in range(900)],
         asked_at=_stamps(asked),
         known_at=_stamps(asked),
-        late=[float(i % 41 > 20) for i in range(900)],
+        # The fleet tells them apart: AA is late most often.
+        late=[float(i % 41 > 10 + 10 * (i % 3)) for i in range(900)],
     )
     return repo
 
