@@ -32,7 +32,10 @@ def check_windows(state: Path, redis_url: str | None, clock: str) -> list[Findin
     if applied is None or not applied.plan.windows:
         return []
     url = redis_url or PrivateServer(state).status().url
-    now_us = open_clock(clock).now_us()
+    try:
+        now_us = open_clock(clock).now_us()
+    except SkewlessError as error:
+        return [from_error("clock", error)]
     try:
         reader = None if url is None else BlockingReader(url)
         try:

@@ -86,7 +86,7 @@ def write_repo(repo: Path) -> Path:
     texts["skewless.yaml"] = f"clock: file:{repo}/clock\nthreads: 1\n"
     for name, text in texts.items():
         (repo / name).write_text(text)
-    OffsetClock(repo / "clock").set(NOW)
+    OffsetClock.create(repo / "clock").set(NOW)
     n = 600
     landed = [NOW - DAY + i * 144 * SECOND for i in range(n)]
     delays = [20 * MINUTE if i % 10 == 0 else SECOND for i in range(n)]
