@@ -15,6 +15,7 @@ from feast import FeatureStore
 
 from infra.online.redis_store import RedisWriter
 from infra.streams.worker import Worker
+from skewless.clock import OffsetClock
 from skewless.project import Project
 
 ONLINE = "infra.feast_plugins.online_store.SkewlessOnlineStore"
@@ -182,6 +183,7 @@ def write_repo(repo: Path, url: str, project: str, **offline: str) -> None:
         "entity_key_serialization_version": 3,
     }
     (repo / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    OffsetClock.create(repo / "clock")
     (repo / "skewless.yaml").write_text(yaml.safe_dump({"redis_url": url, "clock": f"file:{repo}/clock"}))
     (repo / "definitions.py").write_text(DEFINITIONS)
     (repo / "lateness.py").write_text(LATENESS)
