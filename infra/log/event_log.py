@@ -91,6 +91,16 @@ class EventLog:
         self._mine = span.last + 1
         return span
 
+    def check_end(self, at: int) -> None:
+        """Check that the log ends where its writer believes it to end.
+
+        Raises:
+            ConflictError: another writer took the position; as after such an ``append``, each further one is refused.
+            StoreError: a file is damaged.
+        """
+        if self._chain.next_seq() > at:
+            raise self._lost(at)
+
     def spans(self, first: int = 0, last: int | None = None) -> list[Span]:
         """Return the files that hold positions ``first`` to ``last``, both included, in order; None: to the end.
 

@@ -15,6 +15,7 @@ import structlog
 
 from infra.log.event_log import EventLog
 from infra.streams.decode import Decoder
+from infra.streams.event_ids import EventIds
 from infra.streams.generations import Generations
 from infra.streams.lane import Lane
 from infra.streams.port import EventStream, Owner, Partition
@@ -78,6 +79,7 @@ class Worker:
         self._clock = clock
         self._max_rows = max_rows
         self._decoder = Decoder(source, views, max_bytes)
+        self._ids = EventIds(source, log_root, source.dedupe_us)
         self._lanes: dict[Partition, Lane] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
@@ -128,13 +130,7 @@ class Worker:
     def assigned(self, partition: Partition) -> int | None:
         """Take a partition over: where to read on is what the log says."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
-        lane = Lane(
-            source=self._source,
-            partition=partition,
-            log=log,
-            decoder=self._decoder,
-            now_us=self._clock.now_us(),
-        )
+        lane = Lane(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         for view in self._views:
             self._generations.add_partitions(view, [log.partition])
         self._lanes[partition] = lane

@@ -154,6 +154,31 @@ def test_events_of_a_push_source_come_through_redis(repo: Path) -> None:
     assert counts.tolist() == [4.0, 0.0]
 
 
+def identify(repo: Path, more: str = "") -> None:
+    """Give the landings an event id."""
+    place = repo / "definitions.py"
+    columns = '"skewless.columns": "carrier string, arr_delay float64'
+    text = place.read_text().replace(columns, f'"skewless.event_id": "landing", {more}{columns}, landing string')
+    place.write_text(text)
+    done("apply", "--repo", repo)
+
+
+def test_an_event_id_counts_once_whichever_partition_it_comes_through(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_STREAM_PARTITIONS", "3")
+    (repo / "data/landings.parquet").unlink()
+    identify(repo)
+    with Project(repo) as project:
+        sender = project.streams.sender(project.streams.sources()[0])
+        for _ in range(6):
+            sender.send([json.dumps(landing(1, landing="a")).encode()])
+        sender.close()
+        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+    assert (tally["read"], tally["accepted"], tally["duplicates"], tally["partitions"]) == (6, 1, 5, 3)
+    assert [row["landing"] for row in logged(repo)] == ["a"]
+
+
 def test_unknown_sources_are_refused(repo: Path) -> None:
     for verb in ("import", "stream"):
         said = run(verb, "nowhere", "--repo", repo, "--json")
