@@ -172,6 +172,11 @@ class EventLog:
         merged = first_cover(np.concatenate([stands, records]))
         return as_table(merged[~np.isin(merged["first"], stands["first"])])
 
+    def is_ended(self) -> bool:
+        """Say whether for every position it is recorded when its applying ended."""
+        covered = first_cover(np.concatenate([baked(self._chain.manifest.read()), self._ends.read()]))
+        return int((covered["last"] - covered["first"] + 1).sum()) >= self.next_seq()
+
     def compact(self, *, keep: int = 60, target_rows: int = 1_000_000) -> CompactReport:
         """Merge batch files and small compacted files into bigger ones; what they replace stays for the grace time.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import duckdb
 
 from infra.log.partitions import source_folder
 from infra.offline.window_join import WindowJoin
+from infra.online.redis_store import RedisWriter
 from infra.online.tile_store import TileStore
 from infra.streams.bootstrap import Bootstrapper
 from infra.streams.generations import Generations
@@ -88,25 +90,27 @@ class Streams:
         Args:
             open_stream: joins the stream; by default the source's own.
         """
-        views = self.views(source.name)
-        writer = StateWriter(
-            project=self.plan.project,
-            log_folder=source_folder(self.log_root, source.name),
-            views=views,
-            store=store,
-            generations=self.generations,
-            clock=self.clock,
-        )
         return Worker(
             source=source,
-            views=views,
+            views=self.views(source.name),
             open_stream=open_stream or self.stream(source),
-            writer=writer,
+            writer=self.writer(source, store),
             generations=self.generations,
             log_root=self.log_root,
             clock=self.clock,
             max_rows=self.settings.stream_batch_rows,
             max_bytes=self.settings.event_bytes,
+        )
+
+    def writer(self, source: EventSource, store: TileStore) -> StateWriter:
+        """Return what applies a source's events to the states in a store."""
+        return StateWriter(
+            project=self.plan.project,
+            log_folder=source_folder(self.log_root, source.name),
+            views=self.views(source.name),
+            store=store,
+            generations=self.generations,
+            clock=self.clock,
         )
 
     def stream(self, source: EventSource) -> OpenStream:
@@ -157,15 +161,31 @@ class Streams:
             clock=self.clock,
         )
 
-    def importer(self, source: EventSource, repo: Path) -> Importer:
-        """Return what appends a source's history to its log."""
+    def importer(self, source: EventSource, repo: Path, *, dry_run: bool = False) -> Importer:
+        """Return what appends a source's history to its log.
+
+        Args:
+            dry_run: change nothing, and say what would be done.
+        """
+
+        @contextmanager
+        def open_writer() -> Iterator[StateWriter]:
+            store = RedisWriter(self.redis_url)
+            try:
+                yield self.writer(source, store.tiles())
+            finally:
+                store.close()
+
         return Importer(
             source=source,
             views=self.views(source.name),
             repo=repo,
             log_root=self.log_root,
+            generations=self.generations,
+            open_writer=open_writer,
             connection=self.connection,
             clock=self.clock,
+            dry_run=dry_run,
         )
 
     def housekeeper(self, sources: Sequence[EventSource], store: TileStore) -> Housekeeper:

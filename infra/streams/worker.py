@@ -85,7 +85,7 @@ class Worker:
         self._retry_at = 0.0
         self._look_at = 0.0
         self._refused: str | None = None
-        self._resting = Resting(writer, log_root)
+        self._resting = Resting(writer, log_root, source.name)
 
     def run(self, go_on: Callable[[], bool]) -> None:
         """Work until told to stop; then give the partitions back. Nothing that was taken is lost by a kill.

@@ -7,7 +7,10 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,21 +18,33 @@ from infra.log.accepted import INGEST, REJECT
 from infra.log.event_log import EventLog
 from infra.log.event_rows import EVENT_ID
 from infra.log.partitions import log_partitions
+from infra.offline.engine import connect
 from infra.streams.decode import Decoder
 from infra.streams.event_ids import EventIds
 from infra.streams.id_index import Digests, IdIndex
+from infra.streams.importing import Imported
 from infra.streams.lane import Lane
 from infra.streams.port import Messages, Partition
 from infra.streams.tally import Tally
+from skewless.arrow_types import arrow_type
+from skewless.clock import ManualClock
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
+from tests.unit.infra.streams.test_importing import importer
 
 HORIZON = 10
 BRIEF = replace(SOURCE, dedupe_us=HORIZON)
 PROCESSES, LANES = 2, 2
+Events = list[tuple[str | None, bool]]
+SCHEMA = pa.schema(
+    [
+        *(pa.field(column.name, arrow_type(column.dtype)) for column in SOURCE.columns),
+        pa.field("ts", pa.timestamp("us", tz="UTC")),
+    ]
+)
 EVENT = st.tuples(st.sampled_from([*"abcde", None]), st.booleans())  # an id, and whether it can be accepted
 STEP = st.tuples(
     st.integers(0, PROCESSES - 1),
-    st.integers(0, LANES - 1),
+    st.integers(0, LANES),  # a lane; or the last: a file that is imported
     st.sampled_from([0, 1, 5, HORIZON - 1, HORIZON, HORIZON + 1]),  # time since the last step
     st.lists(EVENT, min_size=1, max_size=4),
     st.sampled_from(["go on", "go on", "restart", "compact"]),
@@ -60,7 +75,7 @@ class Process:
             for name in names
         ]
 
-    def take(self, lane: int, events: list[tuple[str | None, bool]], now: int, tally: Tally) -> None:
+    def take(self, lane: int, events: Events, now: int, tally: Tally) -> None:
         one, first = self.lanes[lane], self.positions[lane]
         made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
         self.positions[lane] += len(made)
@@ -68,26 +83,47 @@ class Process:
         one.accept(now, tally)
 
 
+def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> Imported:
+    """Import events as the next file; the others are there still."""
+    made = [
+        {"event": name, "id": 1 if good else None, "x": float(number), "y": None, "n": i, "s": None, "ts": BASE}
+        for i, (name, good) in enumerate(events)
+    ]
+    (root / "history").mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(made, schema=SCHEMA), root / f"history/{number:03}.parquet")
+    source = replace(BRIEF, history="history")
+    return importer(root, connection, source=source, log_root=root, clock=ManualClock(now)).run()
+
+
 @given(st.lists(STEP, max_size=12))
-def test_4_4_an_id_counts_once_through_whichever_lane_and_process(
-    steps: list[tuple[int, int, int, list[tuple[str | None, bool]], str]],
+def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
+    steps: list[tuple[int, int, int, Events, str]],
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "spill", threads=1) as connection:
         root, now, tally = Path(folder), BASE, Tally(source="s")
         processes = [Process(root, number) for number in range(PROCESSES)]
         accepted: dict[str, int] = {}
         expected: list[tuple[str | None, int]] = []
-        rejected = 0
+        rejected = files = 0
         for process, lane, wait, events, what in steps:
             now += wait
             if what == "restart":
                 processes[process].start()
             if what == "compact":
-                processes[process].lanes[lane].log.compact(keep=0)
-            processes[process].take(lane, events, now, tally)
+                processes[process].lanes[lane % LANES].log.compact(keep=0)
+            is_file = lane == LANES
+            if is_file:
+                files += 1
+                done = taken_in(root, files, events, now, connection)
+                tally.accepted, tally.rejected = tally.accepted + done.accepted, tally.rejected + done.rejected
+                tally.duplicates += done.duplicates
+            else:
+                processes[process].take(lane, events, now, tally)
+            # A stream compares with the ids of its horizon, a file with all.
+            horizon = 10 * len(steps) * HORIZON if is_file else HORIZON
             for name, good in events:
                 rejected += not good
-                if good and (name is None or now - accepted.get(name, now - HORIZON - 1) > HORIZON):
+                if good and (name is None or name not in accepted or now - accepted[name] > horizon):
                     expected.append((name, now))
                     accepted |= {} if name is None else {name: now}
         logged = [
