@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
-from infra.streams.duplicates import SeenIds
 from infra.streams.values import typed
 from skewless.columns import Column
 from skewless.dtypes import DType
@@ -31,12 +30,10 @@ class Decoded:
 
     Args:
         rows: accepted and rejected, in the schema of ``event_schema``.
-        duplicates: how many messages were left out because their event had come before.
         rejected: how many of the rows are in quarantine.
     """
 
     rows: pa.Table
-    duplicates: int
     rejected: int
 
 
@@ -93,8 +90,8 @@ class Decoder:
         self._schema = event_schema(source)
         self._moment = Column(name=source.event_column, dtype=DType.TIMESTAMP)
 
-    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int, seen: SeenIds) -> Decoded:
-        """Return the log rows of messages; their ids are compared with those seen, which is left as it is.
+    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> Decoded:
+        """Return the log rows of messages, one for each.
 
         Args:
             positions: of the messages in the stream.
@@ -108,9 +105,6 @@ class Decoder:
         ts = self._judge.times(self._typed(self._moment, objects, reasons), reasons, now_us)
         ids = self._ids(columns)
         self._judge.values(pa.table(columns), ts, reasons)
-        # An event in quarantine is none yet: one that is sent again, mended, is no duplicate of it.
-        named = [None if i in reasons else name for i, name in enumerate(ids)] if reasons else ids
-        repeated = seen.repeated(named, now_us) if ids else []
         n = len(payloads)
         columns |= {
             EVENT: pa.array(ts),
@@ -126,11 +120,7 @@ class Decoder:
             ),
         }
         rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
-        if repeated:
-            kept = np.ones(n, dtype=np.bool_)
-            kept[repeated] = False
-            rows = rows.filter(pa.array(kept))
-        return Decoded(rows=rows, duplicates=len(repeated), rejected=len(reasons))
+        return Decoded(rows=rows, rejected=len(reasons))
 
     def _object(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
         if payload is None:

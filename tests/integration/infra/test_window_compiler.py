@@ -109,7 +109,7 @@ def test_a_push_source_compiles_to_this_event_source(repo: Path) -> None:
             history="data/landings.parquet",
             created_column="written",
             delay_us=5 * MINUTE,
-            dedupe_us=HOUR,
+            dedupe_us=DAY,
             earliest_us=0,
             latest_us=7_258_118_400_000_000,
         ),

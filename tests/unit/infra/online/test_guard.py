@@ -56,7 +56,7 @@ def test_names_and_markers_that_do_not_belong_together_are_an_error() -> None:
 
 def test_8_4_the_watermark_of_several_markers_is_the_least_and_unknown_where_one_is() -> None:
     standing = Standing(frozenset(), {"m": 9, "n": 4, "o": 0})
-    names = (["m"], ["m", "n"], ["m", "o"], ["m", "gone"], [])
+    names: list[list[str]] = [["m"], ["m", "n"], ["m", "o"], ["m", "gone"], []]
     assert [standing.watermark(each) for each in names] == [9, 4, 0, 0, 0]
 
 
