@@ -71,6 +71,10 @@ class Generations:
     def __init__(self, state: Path) -> None:
         self._folder = state / "windows"
 
+    def building(self, view: ViewVersion) -> Path:
+        """Return the lock file that is held by who builds states of a view."""
+        return self._path(view).with_suffix(".build.lock")
+
     def of(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return the generations of a view, oldest first."""
         try:

@@ -92,7 +92,7 @@ def served(plan: FeaturePlan, store: MemoryStore, t: int = T) -> ServiceVectors:
     return reader.vectors(names, rows, reader.standing(standing, t), t, ASK)
 
 
-@pytest.mark.parametrize(("first", "second"), product([T - 9, T - 1, T, T + 5, 0], [T - 4, T + 1]))
+@pytest.mark.parametrize(("first", "second"), [*product([T - 9, T - 1, T, T + 5, 0], [T - 4, T + 1])])
 def test_8_4_the_event_time_of_a_windowed_view_is_its_least_watermark_but_not_after_t(first: int, second: int) -> None:
     plan = planned(WINDOW)
     states = WindowStates(plan)
