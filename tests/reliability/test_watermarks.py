@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Place:
         return self.world.clock.now_us()
 
     def feed(self, n: int, chance: random.Random) -> None:
+        self.world.clock.set(self.now() + 1)  # not at the very moment of a poll that is over
         for _ in range(n):
             name, now = f"e{len(self.arrivals)}", self.now()
             body = {"event": name, "id": chance.randrange(IDS), "ts": now, "x": 1.0, "y": None, "n": 1, "s": "a"}
@@ -164,6 +166,22 @@ def test_8_4_one_partition_of_which_messages_wait_holds_that_of_the_view(place: 
     assert place.watermark() == place.now()
 
 
+def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = settled(place)
+    stood = place.watermark()
+    monkeypatch.setattr("infra.streams.worker._LINGER_S", 1.0)
+    worker._written_at = time.monotonic()
+    place.now(10)
+    place.feed(5, random.Random(1))
+    worker.step()
+    assert any(lane.waiting for lane in worker._lanes.values())
+    assert place.watermark() == stood
+    drain(worker)
+    place.check()
+
+
 def test_8_4_what_was_lost_is_unknown_until_it_is_applied_again(place: Place) -> None:
     worker = settled(place)
     place.node.ask("FLUSHALL")
@@ -178,17 +196,17 @@ def test_8_4_what_was_lost_is_unknown_until_it_is_applied_again(place: Place) ->
     place.world.check()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_8_4_all_that_had_arrived_by_the_watermark_is_applied_whatever_happens(place: Place, seed: int) -> None:
     chance = random.Random(seed)
     settled(place)
-    for _ in range(120):
+    for _ in range(60):
         luck = chance.random()
         if luck < 0.3:
             place.now(chance.randrange(4))
             place.feed(chance.choice((1, 5, 40)) if not place.broker.away else 0, chance)
         elif luck < 0.36:
-            place.join(chance.choice((3, 10, 1_000)))
+            place.join(chance.choice((9, 30, 1_000)))
         elif luck < 0.42:
             place.broker.away = not place.broker.away
         elif luck < 0.44:
