@@ -66,7 +66,7 @@ def test_2_5_a_row_of_the_future(tmp_path: Path, case: str, *, live: bool) -> No
     t = NOW * SECOND
     assert world.seen(world.offline([1], t, "event_time"), t) == [event_time]
     for order in ("knowledge", "finished"):
-        assert world.seen(world.offline([1], t, order), t) == [knowledge]  # type: ignore[arg-type]
+        assert world.seen(world.offline([1], t, order), t) == [knowledge]
     assert world.seen(world.online([1]), t) == [knowledge]
     # When the time has come all say the same again.
     late = (NOW + 20) * SECOND
@@ -101,8 +101,8 @@ def test_2_2_knowledge_time_is_the_history_of_the_online_store(batches: list[lis
             ]
             write(root, source)
             world.run(start)
-            for t in (start, start + 4 * SECOND, start + 9 * SECOND):
-                history.append((t, world.seen(world.online(keys), t)))
+            moments = (start, start + 4 * SECOND, start + 9 * SECOND)
+            history += [(t, world.seen(world.online(keys), t)) for t in moments]
         for t, served in history:
             assert world.seen(world.offline(keys, t, "knowledge"), t) == served
             assert world.seen(world.offline(keys, t, "event_time"), t) == [
