@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
-from infra.offline.sources import NAIVE, Table, broken, check_columns, view_columns
+from infra.offline.sources import NAIVE, ORDER, Table, broken, check_columns, view_columns
 from infra.offline.sql import cast, names, quote, to_microseconds
 from skewless.plan import View
 
@@ -92,10 +92,8 @@ class Changes:
         """
         with self._opened(connection):
             query, parameters = self._query(connection)
-            columns = _columns(self.view)
-            # Alike rows get the same order whenever a log is made anew, by their content.
-            first = [EVENT, CREATED, TOMBSTONE, *(column.name for column in self.view.keys)]
-            ordered = f"SELECT {names(columns)} FROM ({query}) ORDER BY {names(first)} NULLS FIRST, {_CONTENT}"
+            # Of rows that tie, the later in file order gets the greater position, and wins (SEMANTICS 2.1).
+            ordered = f"SELECT {names(_columns(self.view))} FROM ({query}) ORDER BY {EVENT}, {CREATED}, {ORDER}"
             for batch in connection.sql(ordered, params=parameters).to_arrow_reader(batch_rows):
                 yield pa.Table.from_batches([batch])
 
@@ -118,7 +116,8 @@ class Changes:
         for share in self.shares:
             types = share.table.column_types(connection)
             check_columns(share.table, types, view_columns(self.view), naive_is_utc=self.naive_is_utc)
-            query, bound = _share_sql(self.view, share, types, _event_bounds(connection, self.view, share, types))
+            bounds = _event_bounds(connection, self.view, share, types)
+            query, bound = _share_sql(self.view, share, share.table.ordered(connection, types), types, bounds)
             queries.append(f"SELECT * FROM ({query})")
             parameters += bound
         return " UNION ALL ".join(queries), parameters
@@ -134,14 +133,14 @@ class Changes:
 
 
 def _share_sql(
-    view: View, share: Share, types: Mapping[str, str], bounds: tuple[int, int] | None
+    view: View, share: Share, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
 ) -> tuple[str, list[object]]:
-    """Return SQL for the rows of a share that the log lacks, and its parameters."""
+    """Return SQL for the rows of a share that the log lacks, with their place in file order, and its parameters."""
     condition = share.window.condition(view.delay_us)
-    relation = _pruned(view, types, share.table.relation, share.window.after_us)
+    relation = _pruned(view, types, ordered, share.window.after_us)
     columns = names(_columns(view))
     content = f"SELECT {columns}, hash({columns}) AS {_CONTENT}"
-    fresh = f"{content} FROM ({judged_rows(view, types, relation)}) WHERE {condition}"
+    fresh = f"{content}, {ORDER} FROM ({judged_rows(view, types, relation, [ORDER])}) WHERE {condition}"
     if not share.log_files:
         return fresh, share.table.parameters
     # By key, time and a hash of the rest: what a join of whole rows would hold in memory is wide.
@@ -182,8 +181,13 @@ def next_due(connection: duckdb.DuckDBPyConnection, view: View, table: Table, af
     return rows[0][0] if rows else None
 
 
-def judged_rows(view: View, types: Mapping[str, str], relation: str) -> str:
-    """Return SQL for a source's rows in the plan's types, each with a reason if it must be rejected."""
+def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:
+    """Return SQL for a source's rows in the plan's types, each with a reason if it must be rejected.
+
+    Args:
+        types: of the source's columns: what a rejected row is kept by.
+        more: columns of the relation that are passed on as they are.
+    """
     source = view.source
     casts = {}
     for column in (*view.keys, *view.features):
@@ -195,11 +199,13 @@ def judged_rows(view: View, types: Mapping[str, str], relation: str) -> str:
         for i, (raw, expression) in enumerate(casts.values())
     )
     tombstone = f"coalesce({quote(source.tombstone_column)}, false)" if source.tombstone_column else "false"
+    whole = ", ".join(f"{_text(name)}: {quote(name)}" for name in types)
+    passed = "".join(f", {name}" for name in more)
     rows = (
         f"SELECT {typed}, {bad}, {_moment(source.event_column, types)} AS {EVENT},"
         f" {_moment(source.created_column, types)} AS {CREATED}, {tombstone} AS {TOMBSTONE},"
-        f" to_json(source_row)::VARCHAR AS __json"
-        f" FROM {relation} AS source_row"
+        f" to_json({{{whole}}})::VARCHAR AS __json{passed}"
+        f" FROM {relation}"
     )
     return (
         f"SELECT * REPLACE (coalesce({TOMBSTONE}, false) AS {TOMBSTONE}),"

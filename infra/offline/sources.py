@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,11 @@ _MISFIT = re.compile(
     re.DOTALL,
 )
 _TEXT_FILES = (".csv", ".csv.gz")
+ORDER = "__order"
+_FILE_COLUMNS = frozenset({"file_index", "file_row_number"})
+_ROW_BITS = 40
+# DuckDB numbers rows in the order of their files, in one thread, whatever ``preserve_insertion_order`` is.
+_AS_READ = "row_number() OVER ()"
 PARTS = ".parts"  # folder beside a Parquet file, named after it, with the rows appended to it
 _ACCEPTED = {
     DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
@@ -53,6 +58,7 @@ class Table:
         declared: types that columns without a type of their own (CSV, partitions) are read as.
         warehouse: the table, if it lies in a database.
         columns_of: files that tell which columns there are; by default those that are read.
+        places: of each file its place among the sorted files of the whole source; by default that among the files.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Table:
     declared: Mapping[str, DType] = field(default_factory=dict)
     warehouse: Warehouse | None = None
     columns_of: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
 
     @property
     def relation(self) -> str:
@@ -117,8 +124,8 @@ class Table:
         """
         if self.warehouse is not None:
             return (self, None) if chosen else (None, self)
-        parts = [tuple(file for file in self.files if (file in chosen) is wanted) for wanted in (True, False)]
-        first, other = (replace(self, files=part, columns_of=self.files) if part else None for part in parts)
+        parts = [[i for i, file in enumerate(self.files) if (file in chosen) is wanted] for wanted in (True, False)]
+        first, other = (self._part(places) if places else None for places in parts)
         return (self, None) if other is None else (None, self) if first is None else (first, other)
 
     def column_types(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -136,13 +143,37 @@ class Table:
         except duckdb.Error as error:
             raise broken(self.name, error) from error
 
+    def ordered(self, connection: duckdb.DuckDBPyConnection, columns: Collection[str]) -> str:
+        """Return the relation with one column more, BIGINT ``__order``, by which rows stand in file order.
+
+        That is by file, sorted by path, then as they stand in it; in a table of a database by ``rowid``. Views, and
+        files with a column that is called as DuckDB's own ``file_index``, have the order in which DuckDB yields rows.
+
+        Args:
+            columns: what the relation has.
+        """
+        if self.warehouse is not None:
+            return f"(SELECT *, {self.position(connection) or _AS_READ} AS {ORDER} FROM {self.relation})"
+        reader = self._reader()
+        rows = f"SELECT *, {_AS_READ if _FILE_COLUMNS & set(columns) else self._place()} AS {ORDER} FROM {reader}"
+        return f"(FROM {reader} WHERE false UNION ALL BY NAME {rows})" if self.columns_of else f"({rows})"
+
+    def _place(self) -> str:
+        file = f"[{', '.join(map(str, self.places))}][CAST(file_index AS BIGINT) + 1]" if self.places else "file_index"
+        row = _AS_READ if self.is_text else "file_row_number"
+        return f"(CAST({file} AS BIGINT) << {_ROW_BITS}) + {row}"
+
     def position(self, connection: duckdb.DuckDBPyConnection) -> str | None:
         """Return SQL that tells the relation's rows apart by a BIGINT, or None where rows have no position."""
         if self.warehouse is not None:
             return "rowid" if self._answers(connection, "rowid") else None
-        if self.is_text or {"file_index", "file_row_number"} & set(self.column_types(connection)):
+        if self.is_text or _FILE_COLUMNS & set(self.column_types(connection)):
             return None
-        return "(CAST(file_index AS BIGINT) << 40) + file_row_number"
+        return self._place()
+
+    def _part(self, places: Sequence[int]) -> Self:
+        files = tuple(self.files[place] for place in places)
+        return replace(self, files=files, columns_of=self.files, places=tuple(places))
 
     def _reader(self) -> str:
         if self.is_text:

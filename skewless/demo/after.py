@@ -9,32 +9,48 @@ from infra.packages.aliases import Aliases
 from skewless.client import Client
 from skewless.demo.hours import RACE_ROWS
 from skewless.demo.processes import run_once
-from skewless.demo.walk import START_SECONDS, STATE, Walk
+from skewless.demo.walk import START_SECONDS, STATE, Say, Walk
+from training.scheduling.table import jobs
 
-_ROUND = ("scheduler", "--only", "materialize", "--only", "validate", "--only", "retrain")
+_ROUND = ("materialize", "validate", "retrain")
+_VERBS = frozenset({"materialize", "validate", "train"})
 _NOWHERE = "redis://127.0.0.1:1"
 
 
 def retrain(walk: Walk, client: Client) -> None:
-    """Let the scheduler do all its jobs once, and watch the running server take the new versions up."""
+    """Let the scheduler do its jobs once, and watch the running server take the new versions up."""
     with walk.stage("Scheduler round: materialise, validate, retrain, promote") as say:
         before = {model.name: model.version for model in client.models()}
-        for job in run_once(walk, *_ROUND)["jobs"]:
-            models = [model["reason"] for model in job["outputs"].get("models", ())]
-            reason = job["error"] or "; ".join(models) or f"run {job['id']} in the ledger"
-            say(f"{job['job']}: {job['state']} in {job['seconds']:.1f} s; {reason}")
+        _round(walk, say)
         after = _wait_for_versions(walk, client)
         for model, version in after.items():
-            reply = client.predict(walk.asked[-RACE_ROWS:], model=model)
-            moved = f"went from {before[model]} to" if version != before[model] else "stays with"
-            say(f"{model}: the running server {moved} {version}; it answered {RACE_ROWS} rows with {reply.version}")
+            moved = f"went from {before.get(model, 'nothing')} to" if version != before.get(model) else "stays with"
+            rows = walk.asked.get(model, [])[-RACE_ROWS:]
+            reply = client.predict(rows, model=model) if rows else None
+            answered = f"; it answered {len(rows)} rows with {reply.version}" if reply else ""
+            say(f"{model}: the running server {moved} {version}{answered}")
         walk.facts["versions"] = after
+
+
+def _round(walk: Walk, say: Say) -> None:
+    """Run the jobs that the project has; a model without a schedule or trigger has none of its own."""
+    planned = jobs(walk.project.settings, walk.project.models, verbs=_VERBS, in_rollout=lambda _model: False)
+    kinds = {job.name.partition(" ")[0] for job in planned}
+    chosen = [word for kind in _ROUND if kind in kinds for word in ("--only", kind)]
+    retrained = {job.name.removeprefix("retrain ") for job in planned if job.name.startswith("retrain ")}
+    for spec in walk.project.models:
+        if spec.name not in retrained:
+            say(f"{spec.name}: no retrain line and no trigger, so it is not retrained")
+    for job in run_once(walk, "scheduler", *chosen, wanted="jobs")["jobs"] if chosen else ():
+        models = [model["reason"] for model in job["outputs"].get("models", ()) if "reason" in model]
+        reason = job["error"] or "; ".join(models) or f"run {job['id']} in the ledger"
+        say(f"{job['job']}: {job['state']} in {job['seconds']:.1f} s; {reason}")
 
 
 def compare_store(walk: Walk) -> None:
     """Hold the online store against the log."""
     with walk.stage("Parity: the online store against the accepted log") as say:
-        report = run_once(walk, "parity")
+        report = run_once(walk, "parity", wanted="compared")
         views = ", ".join(report["views"])
         say(f"{report['compared']:,} entities compared in {views}: {report['mismatches']} differ in a bit")
         walk.facts["parity_mismatches"] = report["mismatches"]
@@ -43,7 +59,7 @@ def compare_store(walk: Walk) -> None:
 def replay(walk: Walk) -> None:
     """Prove every prediction in another process that has no Redis."""
     with walk.stage("Replay, in another process, without Redis") as say:
-        report = run_once(walk, "replay", SKEWLESS_REDIS_URL=_NOWHERE)
+        report = run_once(walk, "replay", wanted="lines", SKEWLESS_REDIS_URL=_NOWHERE)
         for line in report["lines"]:
             say(line)
         walk.facts |= {
@@ -65,7 +81,8 @@ def where_next(walk: Walk) -> None:
 
 def _wait_for_versions(walk: Walk, client: Client) -> dict[str, str]:
     aliases = Aliases(walk.project.packages)
-    wanted = {spec.name: aliases.get(spec.name, "champion") for spec in walk.project.models}
+    champions = {spec.name: aliases.get(spec.name, "champion") for spec in walk.project.models}
+    wanted = {name: version for name, version in champions.items() if version is not None}
     deadline = time.monotonic() + START_SECONDS
     while True:
         served = {model.name: model.version for model in client.models()}

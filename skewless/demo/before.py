@@ -8,41 +8,83 @@ import pyarrow.compute as pc
 
 from infra.offline.as_of import TIME
 from infra.offline.labels import askable, read_labels
+from infra.packages.aliases import Aliases
 from infra.served_model import load_model
+from infra.streams.decode import FUTURE_US
 from skewless.clock import from_us
 from skewless.demo.feed import open_store
 from skewless.demo.gains import Scored, gains
 from skewless.demo.walk import HOUR_US, Walk
+from skewless.errors import DefinitionError, GateError, SourceError
+from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
 from training.promotion import TrainReport
 from training.quality import quality_lines
 
 
-def prepare(walk: Walk) -> pa.Table:
-    """Do all that comes before the test period; return the label rows that will be asked in it."""
+def prepare(walk: Walk) -> None:
+    """Do all that comes before the test period, and choose the label rows that each model is asked in it.
+
+    The period begins with the earliest test period of a model.
+
+    Raises:
+        DefinitionError: the project has no model.
+        SourceError: a label table has no row.
+        GateError: no model passed its gate.
+    """
     project = walk.project
     with walk.stage("Definitions -> plan") as say:
         report = project.apply()
         say(f"plan {report.hash}: {len(report.changes)} new views, transforms, services and models")
-    spec = project.models[0]
-    plan = project.applied.plan.only(spec.service)
-    rows = read_labels(project.connection, project.repo, plan, spec)
-    begin = int(pc.max(rows[TIME]).as_py()) - spec.as_dict()["split"]["test"]
+    if not project.models:
+        raise DefinitionError(f"project in {project.repo}", "has no model", fix="declare one in models.py")
+    rows = {
+        spec.name: read_labels(project.connection, project.repo, walk.plan_of(spec), spec) for spec in project.models
+    }
+    begin = min(_test_begin(spec, rows[spec.name]) for spec in project.models) // HOUR_US * HOUR_US
     # One hour early: the clock ticks while models train, and must never be moved back.
-    walk.clock.set(begin // HOUR_US * HOUR_US - HOUR_US)
+    walk.clock.set(begin - HOUR_US)
     _publish(walk)
     if project.applied.plan.windows:
         _import(walk)
     for model in project.models:
         _train(walk, model)
+    _choose(walk)
     _compare(walk)
-    later = pc.greater_equal(rows[TIME], begin // HOUR_US * HOUR_US)
+    walk.rows = {spec.name: _asked(walk.plan_of(spec), rows[spec.name], begin) for spec in walk.served}
+
+
+def _test_begin(spec: ModelSpec, rows: pa.Table) -> int:
+    last = pc.max(rows[TIME]).as_py()
+    if last is None:
+        raise SourceError(f"label table of model {spec.name!r}", "has no row", fix="add labels")
+    return int(last - spec.as_dict()["split"]["test"])
+
+
+def _asked(plan: FeaturePlan, rows: pa.Table, begin: int) -> pa.Table:
+    later = pc.greater_equal(rows[TIME], begin)
     return rows.filter(pc.and_(later, pa.array(askable(plan.request, rows))))
+
+
+def _choose(walk: Walk) -> None:
+    """Keep the models that have a champion: the others are not served."""
+    aliases = Aliases(walk.project.packages)
+    walk.served = [spec for spec in walk.project.models if aliases.get(spec.name, "champion") is not None]
+    if not walk.served:
+        names = ", ".join(spec.name for spec in walk.project.models)
+        fix = "improve the models, or change their gates in models.py"
+        raise GateError("demo", "has no model that passed its gate", value=names, fix=fix)
 
 
 def _publish(walk: Walk) -> None:
     with walk.stage("Data -> checked") as say:
-        say(f"the clock now says {from_us(walk.clock.now_us()):%Y-%m-%d %H:%M} UTC; nothing later is seen")
+        now = f"{from_us(walk.clock.now_us()):%Y-%m-%d %H:%M} UTC"
+        say(f"the clock now says {now}; nothing later is seen")
+        if walk.project.applied.plan.sources:
+            slack = FUTURE_US // 1_000_000
+            say(f"an event of a later time than this clock and {slack} s is rejected for good: it goes to quarantine,")
+            say("and is not taken up when its time comes; send events of your own with times up to the demo's clock")
+            walk.facts["events_rejected_beyond_clock_s"] = slack
         for check in walk.project.validate():
             check.raise_if_failed()
             say(f"{check.name}: {check.n_rows:,} rows, {len(check.results)} expectations hold")
@@ -75,6 +117,8 @@ def _train(walk: Walk, spec: ModelSpec) -> None:
         for line in quality_lines(report.trained.metrics):
             say(line)
         say(f"version {report.trained.package.version}: {report.decision.reason}")
+        if not report.decision.promote:
+            say(f"{spec.name} has no champion: it is not served")
         walk.tested[spec.name] = _tested(walk, spec, report)
 
 

@@ -28,17 +28,19 @@ _DATATYPES = {
 
 def ask_every_face(walk: Walk, client: Client) -> None:
     """Ask the rows that were asked last again: as `/predict`, as tensors of entities, and as whole vectors."""
-    rows = walk.asked[-_ROWS:]
     url = json.loads((walk.project.state / "server.json").read_text())["url"]
     with walk.stage("Every face of the server: one moment, one answer") as say:
-        for spec in walk.project.models:
+        for spec in walk.served:
+            rows, plan = walk.asked.get(spec.name, [])[-_ROWS:], walk.plan_of(spec)
+            if not rows:
+                continue
             first = client.predict(rows, model=spec.name)
-            plan = walk.project.applied.plan.only(spec.service)
             inputs = [_tensor(column, rows) for column in (*plan.join_keys, *plan.request)]
             entities = _infer(url, spec.name, inputs, as_of=first.t_us)
             vectors = entities["feature_values"]
             whole = {"name": "features", "shape": vectors["shape"], "datatype": "FP64", "data": vectors["data"]}
-            scores = [first.scores, entities["score"]["data"], _infer(url, spec.name, [whole])["score"]["data"]]
+            answered = [score for item in first for score in (item.scores or (item.score,))]
+            scores = [answered, entities["score"]["data"], _infer(url, spec.name, [whole])["score"]["data"]]
             differ = sum(len({*each}) > 1 for each in zip(*scores, strict=True))
             say(f"{spec.name}: {len(rows)} rows, as /predict, as entities and as vectors of /v2: {differ} differ")
             walk.facts["faces_different"] = walk.facts.get("faces_different", 0) + differ

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from infra.runtimes.port import Vector
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
+from skewless.status import Int64Array
 from validation.evaluation.auc import auc
 
 _DRAWS = 400
@@ -19,10 +20,15 @@ _SEED = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a model said of some rows, beside their labels; arrays of one length."""
+    """What a model said of some rows, beside their labels; arrays of one length.
+
+    Args:
+        groups: which rows are of one query, of a ranking model.
+    """
 
     labels: Vector
     scores: Vector
+    groups: Int64Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +69,12 @@ def auc_gain(before: Scored, after: Scored, draws: int = _DRAWS) -> Gain | None:
 
 
 def pairs(models: Sequence[ModelSpec], plan: FeaturePlan) -> Iterator[tuple[str, str]]:
-    """Yield the names of models that differ in their views alone: fewer views, then more."""
+    """Yield the names of binary models that differ in their views alone: fewer views, then more."""
     views = {spec.name: {view.name for view in plan.only(spec.service).all_views} for spec in models}
     for less in models:
         for more in models:
             alike = replace(more, name=less.name, service=less.service, retrain=less.retrain) == less
-            if alike and views[less.name] < views[more.name]:
+            if alike and less.task == "binary" and views[less.name] < views[more.name]:
                 yield less.name, more.name
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.offline.as_of import TIME
@@ -20,12 +19,17 @@ from skewless.demo.feed import Feed
 from skewless.demo.gains import Scored, gains
 from skewless.demo.processes import StreamWorker
 from skewless.demo.walk import HOUR_US, Row, Say, Walk, json_rows, progress_bar
+from skewless.spec import ModelSpec
 from training.quality import quality_lines
+from training.slices import SliceColumn
 from validation.evaluation.evaluation import evaluate
 
 RACE_ROWS = 100
 _SHOWN = 10
 _RACING_PART = 12  # of the rows, one in so many is asked in hours that race
+
+_Due = dict[str, list[Row]]  # model -> what it is asked in an hour
+_Question = tuple[str, list[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +38,11 @@ class Hour:
 
     Args:
         moment: when it begins, microseconds.
-        first, last: its rows, ``last`` excluded.
+        rows: per model that is asked in it, its rows.
     """
 
     moment: int
-    first: int
-    last: int
+    rows: Mapping[str, slice]
 
 
 @dataclass(kw_only=True)
@@ -47,7 +50,6 @@ class Hours:
     """Moves through the test period.
 
     Args:
-        rows: label rows, in the order of their prediction times.
         pool: two threads: one publishes, one sends events.
     """
 
@@ -55,7 +57,6 @@ class Hours:
     client: Client
     feed: Feed
     worker: StreamWorker
-    rows: pa.Table
     pool: ThreadPoolExecutor
     published: int = 0
     killed: str = ""
@@ -66,39 +67,45 @@ class Hours:
         with walk.stage("Test period, hour by hour") as say:
             self._all()
             walk.facts["predictions"] = sum(len(scores) for scores in walk.scores.values())
+            walk.facts["asked"] = {name: len(rows) for name, rows in walk.asked.items()}
             say(
                 f"{self.published:,} rows published in steps, {walk.facts['predictions']:,} predictions asked over HTTP"
             )
             self._say_events(say)
-            _live_quality(walk, self.rows, say)
+            _live_quality(walk, say)
         with walk.stage("Ten predictions from the middle of it, with the age of what they read") as say:
             for line in walk.sample:
                 say(line)
 
     def _all(self) -> None:
-        plan = self.walk.project.applied.plan.only(self.walk.project.models[0].service)
-        hours = list(_hours(self.rows[TIME].to_numpy()))
+        hours = list(hours_of({name: rows[TIME].to_numpy() for name, rows in self.walk.rows.items()}))
+        left = total = sum(rows.num_rows for rows in self.walk.rows.values())
         with progress_bar(self.walk.console) as bar:
             task = bar.add_task("hours", total=len(hours))
             for number, hour in enumerate(hours):
-                due = json_rows(plan, self.rows.slice(hour.first, hour.last - hour.first))
-                racing = self.rows.num_rows - hour.last < self.rows.num_rows // _RACING_PART
-                self._hour(hour, due, racing=racing, killing=number == len(hours) // 3)
+                due = {spec.name: self._due(spec, hour) for spec in self.walk.served if spec.name in hour.rows}
+                left -= sum(map(len, due.values()))
+                self._hour(hour, due, racing=left < total // _RACING_PART, killing=number == len(hours) // 3)
                 if number == len(hours) // 2:
                     _sample(self.walk, self.client, due)
                 bar.update(task, completed=number + 1)
 
-    def _hour(self, hour: Hour, due: list[Row], *, racing: bool, killing: bool) -> None:
+    def _due(self, spec: ModelSpec, hour: Hour) -> list[Row]:
+        where = hour.rows[spec.name]
+        rows = self.walk.rows[spec.name].slice(where.start, where.stop - where.start)
+        return json_rows(self.walk.plan_of(spec), rows)
+
+    def _hour(self, hour: Hour, due: _Due, *, racing: bool, killing: bool) -> None:
         walk = self.walk
         walk.clock.set(hour.moment)
         if killing and self.feed:
             self._interrupt(hour, due)
         else:
-            self._move(hour, self._recent(due) if racing else [])
-        for spec in walk.project.models:
-            reply = self.client.predict(due, model=spec.name)
-            walk.scores.setdefault(spec.name, []).extend(reply.scores)
-        walk.asked.extend(due)
+            self._move(hour, self._recent(due) if racing else None)
+        for name, rows in due.items():
+            reply = self.client.predict(rows, model=name)
+            walk.scores.setdefault(name, []).extend(item.scores or item.score for item in reply)
+            walk.asked.setdefault(name, []).extend(rows)
 
     def _publish(self) -> None:
         self.published += sum(item.accepted for item in self.walk.project.materialize())
@@ -107,19 +114,19 @@ class Hours:
         self.feed.send(hour.moment)
         self.feed.wait(self.worker.check)
 
-    def _move(self, hour: Hour, asked: list[Row]) -> None:
+    def _move(self, hour: Hour, asked: _Question | None) -> None:
         """Publish rows and apply events, side by side.
 
         Args:
-            asked: rows to ask without pause meanwhile, so that reads fall inside both; none: wait.
+            asked: what to ask without pause meanwhile, so that reads fall inside both; None: wait.
         """
         tasks = [self.pool.submit(self._publish), self.pool.submit(self._apply, hour)]
-        while asked and not all(task.done() for task in tasks):
+        while asked is not None and not all(task.done() for task in tasks):
             self._ask(asked)
         for task in tasks:
             task.result()
 
-    def _interrupt(self, hour: Hour, due: list[Row]) -> None:
+    def _interrupt(self, hour: Hour, due: _Due) -> None:
         """Kill the worker at its work, go on asking while nobody takes events, and start it again."""
         sending = self.pool.submit(self.feed.send, hour.moment)
         pid = self.worker.kill()
@@ -131,11 +138,14 @@ class Hours:
         when = f"{from_us(hour.moment):%m-%d %H:%M}"
         self.killed = f"{when}: stream worker {pid} killed (kill -9) as {sent} events came, then started again"
 
-    def _recent(self, due: list[Row]) -> list[Row]:
-        return list(islice(reversed(self.walk.asked), RACE_ROWS)) or due
+    def _recent(self, due: _Due) -> _Question:
+        """Return what the first model of the hour was asked last."""
+        name, rows = next(iter(due.items()))
+        return name, list(islice(reversed(self.walk.asked.get(name, [])), RACE_ROWS)) or rows
 
-    def _ask(self, rows: list[Row]) -> None:
-        self.client.predict(rows, model=self.walk.project.models[0].name)
+    def _ask(self, question: _Question) -> None:
+        name, rows = question
+        self.client.predict(rows, model=name)
 
     def _say_events(self, say: Say) -> None:
         if self.killed:
@@ -153,38 +163,63 @@ class Hours:
             }
 
 
-def _hours(t: npt.NDArray[np.int64]) -> Iterator[Hour]:
-    hours = t // HOUR_US
-    edges = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1)).tolist()
-    for first, last in zip(edges, [*edges[1:], len(hours)], strict=True):
-        yield Hour(moment=int(hours[first]) * HOUR_US, first=first, last=last)
+def hours_of(times: Mapping[str, npt.NDArray[np.int64]]) -> Iterator[Hour]:
+    """Yield the hours in which a model is asked something.
+
+    Args:
+        times: per model, the prediction times of its rows, growing, microseconds.
+
+    >>> hour = HOUR_US
+    >>> found = hours_of({"a": np.array([5 * hour, 5 * hour + 1, 7 * hour]), "b": np.array([7 * hour + 3])})
+    >>> [(each.moment // hour, sorted(each.rows)) for each in found]
+    [(5, ['a']), (7, ['a', 'b'])]
+    """
+    hours = {name: t // HOUR_US for name, t in times.items()}
+    for number in sorted({int(hour) for each in hours.values() for hour in np.unique(each)}):
+        edges = {name: np.searchsorted(each, [number, number + 1]).tolist() for name, each in hours.items()}
+        rows = {name: slice(first, last) for name, (first, last) in edges.items() if first < last}
+        yield Hour(moment=number * HOUR_US, rows=rows)
 
 
-def _live_quality(walk: Walk, rows: pa.Table, say: Say) -> None:
-    labels = rows[LABEL].to_numpy(zero_copy_only=False).astype(np.float64)
-    known = ~np.isnan(labels) & pc.is_valid(rows[KNOWN]).to_numpy(zero_copy_only=False).astype(np.bool_)
-    scored = {
-        name: Scored(labels=labels[known], scores=np.array(scores)[known]) for name, scores in walk.scores.items()
-    }
-    for spec in walk.project.models:
-        metrics = evaluate(scored[spec.name].labels, scored[spec.name].scores, task=spec.task)
-        say(f"{spec.name} live, labels known since ({int(known.sum()):,} rows):")
+def _live_quality(walk: Walk, say: Say) -> None:
+    live = {spec.name: _labelled(walk, spec) for spec in walk.served}
+    scored = {name: found for name, found in live.items() if found.labels.size}
+    for spec in walk.served:
+        if spec.name not in scored:
+            say(f"{spec.name} live: no label of what it was asked is known")
+            continue
+        found = scored[spec.name]
+        metrics = evaluate(found.labels, found.scores, task=spec.task, groups=found.groups)
+        say(f"{spec.name} live, labels known since ({found.labels.size:,} rows):")
         for line in quality_lines(metrics):
             say(f"  {line}")
         names = ("auc", "log_loss", "base_rate", "calibration_error", "rmse")
         walk.facts.setdefault("live", {})[spec.name] = {name: metrics[name] for name in names if name in metrics}
-    for names_of_both, gain in gains(walk.project.models, walk.project.applied.plan, scored).items():
+    for names_of_both, gain in gains(
+        [s for s in walk.served if s.name in scored], walk.project.applied.plan, scored
+    ).items():
         say(f"{names_of_both} live: {gain.line()}, 95 % of bootstrap draws")
         walk.facts["live_gain"] = {"before": gain.before, "after": gain.after, "low": gain.low, "high": gain.high}
     say("(later weeks than the test rows above: another season, not skew; replay tells the two apart)")
-    first = walk.facts["live"][walk.project.models[0].name]
+    first = walk.facts.get("live", {}).get(walk.served[0].name, {})
     walk.facts |= {name: first[name] for name in ("auc", "log_loss", "base_rate") if name in first}
 
 
-def _sample(walk: Walk, client: Client, due: list[Row]) -> None:
-    reply = client.predict(due[:_SHOWN], model=walk.project.models[0].name, features=True)
-    keys = [column.name for column in walk.project.applied.plan.join_keys]
-    for row, item in zip(due, reply, strict=False):
+def _labelled(walk: Walk, spec: ModelSpec) -> Scored:
+    """Return what a model answered beside the labels of its own table, where they are known."""
+    rows = walk.rows[spec.name]
+    labels = rows[LABEL].to_numpy(zero_copy_only=False).astype(np.float64)
+    known = ~np.isnan(labels) & pc.is_valid(rows[KNOWN]).to_numpy(zero_copy_only=False).astype(np.bool_)
+    groups = None if spec.group is None else SliceColumn.of(rows[spec.group]).codes[known]
+    return Scored(labels=labels[known], scores=np.array(walk.scores.get(spec.name, []))[known], groups=groups)
+
+
+def _sample(walk: Walk, client: Client, due: _Due) -> None:
+    name, rows = next(iter(due.items()))
+    spec = walk.project.applied.model(name)
+    reply = client.predict(rows[:_SHOWN], model=name, features=True)
+    keys = [column.name for column in walk.plan_of(spec).join_keys]
+    for row, item in zip(rows, reply, strict=False):
         ages = ", ".join(f"{view} {_age(read)}" for view, read in item.views.items())
         key = " ".join(str(row[name]) for name in keys if name in row)
         walk.sample.append(f"{from_us(reply.t_us):%m-%d %H:%M} {key}: {item.score:.3f}  ({ages})")

@@ -76,8 +76,15 @@ class StreamWorker:
             self._process = None
 
 
-def run_once(walk: Walk, *words: str, **variables: str) -> Any:  # noqa: ANN401 - JSON
-    """Run a verb of the command line in a process of its own; return its JSON."""
+def run_once(walk: Walk, *words: str, wanted: str, **variables: str) -> Any:  # noqa: ANN401 - JSON
+    """Run a verb of the command line in a process of its own; return its JSON.
+
+    Args:
+        wanted: the field that an answer has; one without it is an error.
+
+    Raises:
+        PlaceError: the verb did not answer.
+    """
     reply = subprocess.run(
         _command(walk, *words, "--json"),
         env=_environment(walk) | variables,
@@ -85,7 +92,11 @@ def run_once(walk: Walk, *words: str, **variables: str) -> Any:  # noqa: ANN401 
         text=True,
         check=False,
     )
-    return json.loads(reply.stdout)
+    body = json.loads(reply.stdout) if reply.stdout.strip() else {}
+    if wanted not in body:
+        problem = body.get("error", {}).get("message") or reply.stderr.strip() or "gave no answer"
+        raise PlaceError(f"command `skewless {' '.join(words)}`", f"failed: {problem}", fix="run it by hand")
+    return body
 
 
 def _start(walk: Walk, log: str, *words: str) -> subprocess.Popen[bytes]:

@@ -18,6 +18,7 @@ from skewless.demo.gains import Scored
 from skewless.errors import PlaceError
 from skewless.plan import FeaturePlan
 from skewless.project import Project
+from skewless.spec import ModelSpec
 
 HOUR_US = 3_600_000_000
 STATE = ".skewless/demo"
@@ -33,7 +34,10 @@ class Walk:
 
     Args:
         tested: per model, its scores on the test rows that it was trained for.
-        scores: per model, what the server answered, in the order of ``asked``.
+        served: the models with a champion, in their order.
+        rows: per served model, the rows of its own label table that it is asked, in the order of their times.
+        asked: per served model, what it was asked, as a caller asks.
+        scores: per served model, what the server answered, in the order of ``asked``.
         sample: a few predictions, for people.
     """
 
@@ -41,8 +45,10 @@ class Walk:
     console: Console
     facts: dict[str, Any] = field(default_factory=dict)
     tested: dict[str, Scored] = field(default_factory=dict)
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    asked: list[Row] = field(default_factory=list)
+    served: list[ModelSpec] = field(default_factory=list)
+    rows: dict[str, pa.Table] = field(default_factory=dict)
+    scores: dict[str, list[Any]] = field(default_factory=dict)
+    asked: dict[str, list[Row]] = field(default_factory=dict)
     sample: list[str] = field(default_factory=list)
 
     @property
@@ -52,6 +58,10 @@ class Walk:
         if not isinstance(clock, OffsetClock):
             raise PlaceError("setting 'clock'", "cannot be moved", fix="unset SKEWLESS_CLOCK")
         return clock
+
+    def plan_of(self, spec: ModelSpec) -> FeaturePlan:
+        """Return what a model needs of the plan in force."""
+        return self.project.applied.plan.only(spec.service)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Say]:

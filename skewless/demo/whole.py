@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from skewless.clock import OffsetClock
@@ -38,8 +37,8 @@ def run_demo(repo: Path) -> dict[str, Any]:
     project = Project(repo, state=STATE, clock=f"file:{state}/clock", port=0)
     walk = Walk(project=project, console=Console())
     try:
-        rows = prepare(walk)
-        _live(walk, rows)
+        prepare(walk)
+        _live(walk)
         replay(walk)
     finally:
         project.close()
@@ -48,7 +47,7 @@ def run_demo(repo: Path) -> dict[str, Any]:
     return walk.facts
 
 
-def _live(walk: Walk, rows: pa.Table) -> None:
+def _live(walk: Walk) -> None:
     feed = Feed.of(walk.project.streams, walk.project.repo)
     worker = StreamWorker(walk)
     try:
@@ -56,7 +55,7 @@ def _live(walk: Walk, rows: pa.Table) -> None:
             worker.start()
         with serving(walk) as client:
             with ThreadPoolExecutor(2) as pool:
-                Hours(walk=walk, client=client, feed=feed, worker=worker, rows=rows, pool=pool).live()
+                Hours(walk=walk, client=client, feed=feed, worker=worker, pool=pool).live()
             ask_every_face(walk, client)
             retrain(walk, client)
             compare_store(walk)

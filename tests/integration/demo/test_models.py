@@ -1,0 +1,139 @@
+"""The demo of a project with several models: each is asked, and judged by, the rows of its own label table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.cli.windowed_repo import CARRIERS, DAY, HOUR, NOW, STAMP, write_repo
+
+SECOND = 1_000_000
+ROOT = Path(__file__).parents[3]
+FLEETS = (950.0, 880.5, 3.0)
+HEADER = """\
+from datetime import timedelta
+
+from skewless.spec import Gate, LabelSource, ModelSpec, Split
+
+
+def labels(name, label):
+    return LabelSource(path=f"data/{name}.parquet", event_time="asked_at", known_time="known_at", label=label)
+
+
+FEW = {"min_data_in_leaf": 2, "num_leaves": 4}
+"""
+LATE = """ModelSpec(
+    name="late", service="air", labels=labels("labels", "late"), algorithm="lightgbm",
+    split=Split(test=timedelta(hours=6)), params=FEW, rounds=5{more},
+)"""
+FLEET = """ModelSpec(
+    name="fleet", service="plain", labels=labels("fleets", "fleet"), algorithm="lightgbm", task="regression",
+    split=Split(test=timedelta(hours=3)), params=FEW, rounds=60, gate=Gate(metric="rmse"),
+)"""
+KIND = """ModelSpec(
+    name="kind", service="plain", labels=labels("fleets", "kind"), algorithm="lightgbm", task="multiclass",
+    classes=("many", "some", "few"), split=Split(test=timedelta(hours=3)), params=FEW, rounds=5,
+    gate=Gate(metric="accuracy"),
+)"""
+CHANCE = """ModelSpec(
+    name="chance", service="plain", labels=labels("fleets", "coin"), algorithm="lightgbm",
+    split=Split(test=timedelta(hours=3)), params=FEW, rounds=5, gate=Gate(floor=0.99),
+)"""
+
+
+def make(repo: Path, *models: str) -> Path:
+    """Write the project with windows, a service without any, and a second label table of 200 other moments."""
+    write_repo(repo)
+    (repo / "skewless.yaml").write_text("threads: 1\n")
+    with (repo / "definitions.py").open("a") as file:
+        file.write('plain = FeatureService(name="plain", features=[facts])\n')
+    (repo / "models.py").write_text(f"{HEADER}MODELS = [{', '.join(models)}]\n")
+    n = 200
+    asked = pa.array([NOW - DAY + i * 430 * SECOND for i in range(n)], pa.int64()).cast(STAMP)
+    table = pa.table(
+        {
+            "carrier": [CARRIERS[i % 3] for i in range(n)],
+            "asked_at": asked,
+            "known_at": asked,
+            "fleet": [FLEETS[i % 3] for i in range(n)],
+            "kind": [i % 3 for i in range(n)],
+            "coin": np.random.default_rng(3).integers(0, 2, n),
+        }
+    )
+    pq.write_table(table, repo / "data/fleets.parquet")
+    return repo
+
+
+def demo(repo: Path) -> tuple[int, dict[str, Any], str]:
+    """Return the exit code, the facts, which are empty where it failed, and what it said."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SKEWLESS_")}
+    command = [sys.executable, "-m", "skewless.cli", "demo", "--repo", str(repo)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads((done.stdout.splitlines() or ["{}"])[-1]), done.stderr
+
+
+def later_than(repo: Path, name: str, label: str, moment: int) -> tuple[int, float]:
+    """Return how many rows of a label table are of later times, and the mean of their label."""
+    table = pq.read_table(repo / f"data/{name}.parquet")
+    later = table["asked_at"].cast(pa.int64()).to_numpy() >= moment
+    return int(later.sum()), float(table[label].to_numpy()[later].mean())
+
+
+@pytest.mark.timeout(240)
+def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None:
+    repo = make(tmp_path / "p", LATE.format(more=""), FLEET, KIND, CHANCE)
+    code, facts, said = demo(repo)
+    assert code == 0, said
+    last = NOW - DAY + 899 * 96 * SECOND
+    begin = (last - 6 * HOUR) // HOUR * HOUR
+    late, late_mean = later_than(repo, "labels", "late", begin)
+    fleet, fleet_mean = later_than(repo, "fleets", "fleet", begin)
+    assert facts["asked"] == {"late": late, "fleet": fleet, "kind": fleet}
+    assert facts["predictions"] == late + 2 * fleet
+    live = facts["live"]
+    assert live["late"]["base_rate"] == facts["base_rate"] == pytest.approx(late_mean)
+    assert live["fleet"]["base_rate"] == pytest.approx(fleet_mean)
+    assert live["fleet"]["rmse"] < 40
+    assert facts["different_bits"] == facts["faces_different"] == facts["parity_mismatches"] == 0
+    # Nobody retrains them, and one was never promoted.
+    assert facts["versions"] == {"late": "000001", "fleet": "000001", "kind": "000001"}
+    assert "chance has no champion: it is not served" in said
+    assert "late: no retrain line and no trigger, so it is not retrained" in said
+    assert facts["events_rejected_beyond_clock_s"] == 10
+    assert "10 s is rejected for good" in said
+
+
+@pytest.mark.timeout(240)
+def test_a_model_with_a_schedule_is_retrained_beside_one_without(tmp_path: Path) -> None:
+    repo = make(tmp_path / "p", FLEET, LATE.format(more=', retrain="0 4 * * *"'))
+    (repo / "skewless.yaml").write_text('threads: 1\nvalidate_cron: "off"\n')
+    code, facts, said = demo(repo)
+    assert code == 0, said
+    assert set(facts["versions"]) == {"fleet", "late"}
+    assert "retrain late: done" in said or "retrain late: failed" in said
+    assert "fleet: no retrain line" in said
+    assert "validate: " not in said
+
+
+def test_a_demo_without_a_model_that_passes_says_so(tmp_path: Path) -> None:
+    code, _, said = demo(make(tmp_path / "p", CHANCE))
+    assert code == 5
+    assert "has no model that passed its gate (got 'chance')" in said
+
+
+def test_a_demo_without_models_or_labels_says_so(tmp_path: Path) -> None:
+    code, _, said = demo(make(tmp_path / "none"))
+    assert (code, "has no model" in said) == (2, True)
+    repo = make(tmp_path / "empty", CHANCE)
+    pq.write_table(pq.read_table(repo / "data/fleets.parquet").slice(0, 0), repo / "data/fleets.parquet")
+    code, _, said = demo(repo)
+    assert (code, "label table of model 'chance': has no row" in said) == (4, True)

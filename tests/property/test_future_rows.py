@@ -1,0 +1,123 @@
+"""SEMANTICS 2.1, 2.5: rows and deletions with an event time after t, in training of both modes and online."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skewless.dtypes import DType
+from tests.latest_world import World
+from tests.plans import make_view
+
+SECOND = 1_000_000
+NOW = 100  # seconds
+TTL = 60
+VIEW = make_view(features={"x": DType.INT64}, tombstone="gone", ttl_us=TTL * SECOND)
+Row = tuple[int, int, int, int | None, bool]  # id, event time, created time, x, gone; seconds
+SHORTLY = NOW + 5  # within the 10 s that an event may lie after its created time
+
+
+def write(root: Path, rows: list[Row]) -> None:
+    stamp = pa.timestamp("us", tz="UTC")
+    ids, events, created, values, gone = ([row[i] for row in rows] for i in range(5))
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        "event": pa.array([at * SECOND for at in events if at is not None], pa.int64()).cast(stamp),
+        "created": pa.array([at * SECOND for at in created if at is not None], pa.int64()).cast(stamp),
+        "x": pa.array(values, pa.int64()),
+        "gone": pa.array(gone, pa.bool_()),
+    }
+    pq.write_table(pa.table(columns), root / "v.parquet")
+
+
+OLD: Row = (1, NOW - 9, NOW - 9, 7, False)
+CASES: dict[str, tuple[list[Row], tuple[str, int | None], tuple[str, int | None]]] = {
+    # rows, at NOW in event time, at NOW in knowledge time and online
+    "a valid row": ([OLD], ("PRESENT", 7), ("PRESENT", 7)),
+    "a newer row of the future hides it": ([OLD, (1, SHORTLY, NOW, 8, False)], ("PRESENT", 7), ("FUTURE", None)),
+    "so does a deletion of the future": ([OLD, (1, SHORTLY, NOW, None, True)], ("PRESENT", 7), ("NOT_FOUND", None)),
+    "a row of the future alone": ([(1, SHORTLY, NOW, 8, False)], ("NOT_FOUND", None), ("FUTURE", None)),
+    "a deletion of the future alone": ([(1, SHORTLY, NOW, None, True)], ("NOT_FOUND", None), ("NOT_FOUND", None)),
+    "a row after the deletion": (
+        [OLD, (1, SHORTLY, NOW, None, True), (1, SHORTLY + 1, NOW, 9, False)],
+        ("PRESENT", 7),
+        ("FUTURE", None),
+    ),
+    "too far in the future is rejected": ([OLD, (1, NOW + 11, NOW, 8, False)], ("PRESENT", 7), ("PRESENT", 7)),
+}
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_2_5_a_row_of_the_future(tmp_path: Path, case: str, *, live: bool) -> None:
+    rows, event_time, knowledge = CASES[case]
+    world = World(tmp_path, VIEW)
+    if live:  # what came with a view's first load is known from its created time, what came later from its run
+        write(tmp_path, [(2, 1, 1, 1, False)])
+        world.run(50 * SECOND)
+    write(tmp_path, [*rows, (2, 1, 1, 1, False)])
+    world.run(NOW * SECOND)
+    t = NOW * SECOND
+    assert world.seen(world.offline([1], t, "event_time"), t) == [event_time]
+    for order in ("knowledge", "finished"):
+        assert world.seen(world.offline([1], t, order), t) == [knowledge]
+    assert world.seen(world.online([1]), t) == [knowledge]
+    # When the time has come all say the same again.
+    late = (NOW + 20) * SECOND
+    found = [world.seen(read, late) for read in (world.offline([1], late, "event_time"), world.online([1]))]
+    assert found[0] == found[1]
+    world.connection.close()
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.integers(60, 120), st.integers(55, 120), st.none() | st.integers(0, 9), st.booleans()
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(batches=st.lists(ROWS, min_size=1, max_size=4), ttl=st.sampled_from([0, 15]))
+@settings(deadline=None)
+def test_2_2_knowledge_time_is_the_history_of_the_online_store(batches: list[list[Row]], ttl: int) -> None:
+    """Runs bring rows of the past and of the next seconds; after each, all times up to the next are asked."""
+    keys = range(3)
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place).resolve()
+        world = World(root, make_view(features={"x": DType.INT64}, tombstone="gone", ttl_us=ttl * SECOND))
+        source: list[Row] = []
+        history: list[tuple[int, list[tuple[str, int | None]]]] = []
+        for number, batch in enumerate(batches):
+            start = (120 + 10 * number) * SECOND
+            source += [
+                (key, event + 10 * number, created + 10 * number, x, gone) for key, event, created, x, gone in batch
+            ]
+            write(root, source)
+            world.run(start)
+            moments = (start, start + 4 * SECOND, start + 9 * SECOND)
+            history += [(t, world.seen(world.online(keys), t)) for t in moments]
+        for t, served in history:
+            assert world.seen(world.offline(keys, t, "knowledge"), t) == served
+            assert world.seen(world.offline(keys, t, "event_time"), t) == [
+                by_event_time(source, key, t, ttl * SECOND) for key in keys
+            ]
+        world.connection.close()
+
+
+def by_event_time(source: list[Row], key: int, t: int, ttl: int) -> tuple[str, int | None]:
+    """Return by plain Python what event time says: late rows count as if they had come in time."""
+    best: Row | None = None
+    for row in source:
+        valid = row[0] == key and row[1] * SECOND <= t and row[1] <= row[2] + 10
+        if valid and (best is None or (row[1], row[2]) >= (best[1], best[2])):
+            best = row
+    if best is None or best[4]:
+        return "NOT_FOUND", None
+    return ("EXPIRED", None) if 0 < ttl < t - best[1] * SECOND else ("PRESENT", best[3])
