@@ -328,7 +328,14 @@ class Project:
     def _planner(self) -> Planner:
         from infra.planning import Planner
 
-        return Planner(repo=self.repo, state=self.state, connection=self.connection)
+        settings = self.settings
+        return Planner(
+            repo=self.repo,
+            state=self.state,
+            connection=self.connection,
+            keep=settings.keep_versions,
+            retire_hours=settings.retire_hours,
+        )
 
     @cached_property
     def materializer(self) -> Materializer:

@@ -65,10 +65,13 @@ class Generations:
 
     Args:
         state: the project's state folder.
+
+    Attributes:
+        folder: of the files about windows.
     """
 
     def __init__(self, state: Path) -> None:
-        self._folder = state / "windows"
+        self.folder = state / "windows"
 
     def of(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return the generations of a view, oldest first."""
@@ -147,7 +150,7 @@ class Generations:
             replace_durable(path, json.dumps(data).encode())
 
     def _path(self, view: ViewVersion) -> Path:
-        return self._folder / f"{view.name}-{view.hash}.json"
+        return self.folder / f"{view.name}-{view.hash}.json"
 
 
 @contextmanager
