@@ -26,13 +26,13 @@ def exclusive(lock_file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """Lend whether nobody else on this machine compacts a folder; the kernel frees the lock when its holder dies.
+def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
+    """Lend whether nobody else on this machine holds a lock of a folder; the kernel frees it when its holder dies.
 
     Raises:
         StoreError: the disk refused.
     """
-    lock = folder / ".compact.lock"
+    lock = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         opened = lock.open("ab")

@@ -22,12 +22,14 @@ from infra.log.accepted import AcceptedLog
 from infra.log.held_types import check_held_types
 from infra.log.partitions import log_ends
 from infra.needed_views import CHAMPION, NeededWatch
+from infra.offline.exact_sums import check_sums
 from infra.offline.labels import find_labels, label_columns
+from infra.offline.log_parts import log_parts
 from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import read_spec
 from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
-from infra.registry import registered, registry_path
+from infra.registry import check_registration, registered, registry_path
 from infra.streams.build_rate import build_seconds
 from infra.streams.generations import Generations
 from infra.traffic import Traffic
@@ -82,10 +84,13 @@ class Planner:
         """Return what would change; nothing is touched.
 
         Raises:
-            DefinitionError: a definition cannot be right.
+            DefinitionError: a definition cannot be right, or Feast refuses it.
             SourceError: a source is missing, broken or of another shape.
         """
-        return self._compare(self._compile())
+        compiled = self._compile()
+        self._check_sums(compiled)
+        check_registration(self.repo, compiled.feast_objects)
+        return self._compare(compiled)
 
     def apply(self, now_us: int) -> PlanReport:
         """Register the definitions with Feast and put the plan in force; return what changed.
@@ -97,6 +102,7 @@ class Planner:
         """
         files = definition_files(self.repo)  # of before: an edit meanwhile is shown by the next plan
         compiled = self._compile()
+        self._check_sums(compiled)
         report = self._compare(compiled)
         self.state.mkdir(parents=True, exist_ok=True)
         place = registry_path(self.repo)
@@ -127,6 +133,14 @@ class Planner:
             pinned = compiled.plan.only(spec.service)
             check_columns(table, table.column_types(self.connection), label_columns(pinned, spec))
         return compiled
+
+    def _check_sums(self, compiled: Compiled) -> None:
+        """Refuse views that would leave out events of the log, which were accepted when nobody summed their columns."""
+        applied = read_applied(self.state)
+        known = {view.hash for view in applied.plan.windows} if applied else set()
+        for view in compiled.plan.windows:
+            if view.hash not in known:
+                check_sums(self.connection, view, log_parts(self.state / "log", view.source))
 
     def _compare(self, compiled: Compiled) -> PlanReport:
         applied = read_applied(self.state)

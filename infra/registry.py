@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from feast import FeatureStore
@@ -46,6 +47,25 @@ def registered(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
         finally:
             copy.unlink(missing_ok=True)
         yield
+
+
+def check_registration(repo: Path, objects: Sequence[Any]) -> None:
+    """Make the call that ``registered`` makes, on a copy of the registry that is thrown away.
+
+    A registry that is not a file is stood in for by an empty one, and no store is touched.
+
+    Raises:
+        DefinitionError: Feast refuses a definition.
+        StoreError: the disk refused.
+    """
+    config, scratch = _config(repo), _config(repo)
+    scratch.online_config = scratch.openlineage_config = scratch.mlflow_config = None
+    with TemporaryDirectory(prefix="skewless-registry-") as folder:
+        copy = Path(folder) / "registry.db"
+        if _is_file(config) and (repo / config.registry.path).exists():
+            shutil.copyfile(repo / config.registry.path, copy)
+        scratch.registry_config = {"registry_type": "file", "path": str(copy)}
+        _apply(repo, scratch, objects)
 
 
 def registry_path(repo: Path) -> str:

@@ -7,13 +7,14 @@ import struct
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-from skewless.errors import DefinitionError
+from skewless.errors import DefinitionError, PlaceError
 
 _OFFSET = struct.Struct("<q")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_CREATE = "correct the setting `clock`, whose path is relative to the project, or create it as docs/settings.md shows"
 
 
 class Clock(Protocol):
@@ -57,15 +58,29 @@ class OffsetClock:
     """The machine's clock plus an offset kept in a file, so that processes share a moved time.
 
     It ticks like the machine's clock. The file is one little-endian int64, in microseconds.
+
+    Raises:
+        PlaceError: there is no such file, or it is not a clock.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with path.open("r+b") as file:
+                self._map = mmap.mmap(file.fileno(), _OFFSET.size)
+        except FileNotFoundError as error:
+            raise PlaceError(f"clock file {path}", "is missing", fix=_CREATE) from error
+        except (OSError, ValueError) as error:
+            problem = f"cannot be used: {error}"
+            raise PlaceError(f"clock file {path}", problem, fix="restore its rights and its 8 bytes") from error
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Return the clock of a file, which is made, with the machine's time, where it is missing."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_OFFSET.pack(0))
-        self._path = path
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _OFFSET.size)
+        return cls(path)
 
     def now_us(self) -> int:
         """Return the present moment, moved by the offset."""
@@ -80,13 +95,14 @@ class OffsetClock:
 
 
 def open_clock(setting: str) -> Clock:
-    """Return the clock that a setting names: ``system`` or ``file:PATH``.
+    """Return the clock that a setting names: ``system``, or ``file:PATH`` with the full path of ``load_settings``.
 
     Raises:
         DefinitionError: it names no clock.
+        PlaceError: its file is missing.
     """
     if setting.startswith("file:"):
-        return OffsetClock(Path(setting.removeprefix("file:")).expanduser())
+        return OffsetClock(Path(setting.removeprefix("file:")))
     if setting != "system":
         raise DefinitionError("setting 'clock'", "names no clock", value=setting, fix="use 'system' or 'file:PATH'")
     return SystemClock()

@@ -13,6 +13,7 @@ from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 
 REQUEST = "request"
+PREDICTION = "prediction"  # the group of what a transform reads of the prediction itself: its time
 
 
 def digest(value: object) -> str:

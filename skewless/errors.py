@@ -48,8 +48,12 @@ class SkewlessError(Exception):
 
     def sentence(self) -> str:
         """Return the whole message on one line."""
+        return f"{self.cause()}. Fix: {self.fix}"
+
+    def cause(self) -> str:
+        """Return the message without the fix."""
         got = "" if self.value is None else f" (got {self.value!r})"
-        return f"{self.thing}: {self.problem.rstrip('.')}{got}. Fix: {self.fix}"
+        return f"{self.thing}: {self.problem.rstrip('.')}{got}"
 
     def as_dict(self) -> dict[str, object]:
         """Return the message in parts, ready for JSON."""

@@ -7,7 +7,17 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from skewless.columns import REQUEST, Column, FeatureRef, Transform, columns_from, digest, find_column, refs_from
+from skewless.columns import (
+    PREDICTION,
+    REQUEST,
+    Column,
+    FeatureRef,
+    Transform,
+    columns_from,
+    digest,
+    find_column,
+    refs_from,
+)
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.windows.view import EventSource, WindowView
@@ -131,6 +141,8 @@ class FeaturePlan:
         """Return the type of one column of a vector."""
         if ref.group == REQUEST:
             return _named(self.request, "request field", ref.name).dtype
+        if ref.group == PREDICTION:
+            return DType.TIMESTAMP
         for view in self.all_views:
             if view.name == ref.group:
                 return view.feature(ref.name).dtype

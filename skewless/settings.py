@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from skewless.errors import DefinitionError
+from skewless.setting_paths import clock_path, kafka_paths, redis_paths
 
 SETTINGS_FILE = "skewless.yaml"
 _SECRET = {"redis_url", "kafka", "alert_webhook", "tracking_uri"}  # they may hold a password
@@ -22,7 +23,9 @@ class Settings(BaseSettings):
 
     redis_url: str | None = Field(None, description="Redis or Valkey URL; none: a private server is started")
     state: str = Field(".skewless", description="folder for plan, log, packages and runs, relative to the repo")
-    clock: str = Field("system", description="'system', or 'file:PATH' for a clock that a demo or test moves")
+    clock: str = Field(
+        "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test moves"
+    )
     host: str = Field("127.0.0.1", description="address that the server listens on")
     port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free one")
     memory_limit: str = Field("1GB", description="DuckDB's memory limit; work beyond it spills to disk")
@@ -96,7 +99,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - values are checked by Settings
-    """Return the settings of a repo.
+    """Return the settings of a repo; files that they name are relative to it, not to the working folder.
 
     Raises:
         DefinitionError: a setting is unknown or has a wrong value.
@@ -105,7 +108,7 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
     try:
         environment = Settings()
         chosen = {name: getattr(environment, name) for name in environment.model_fields_set}
-        return Settings(**{**data, **chosen, **overrides})
+        return _anchored(Settings(**{**data, **chosen, **overrides}), repo.resolve())
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -115,6 +118,17 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
             value=None if name in _SECRET else first.get("input"),
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
         ) from error
+
+
+def _anchored(settings: Settings, repo: Path) -> Settings:
+    url = settings.redis_url
+    full = {
+        "clock": clock_path(settings.clock, repo),
+        "kafka": kafka_paths(settings.kafka, repo),
+        "redis_url": None if url is None else redis_paths(url, repo),
+    }
+    changed = {name: value for name, value in full.items() if value != getattr(settings, name)}
+    return settings.model_copy(update=changed) if changed else settings
 
 
 def _read_file(path: Path) -> dict[str, Any]:

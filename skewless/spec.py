@@ -82,6 +82,7 @@ class Gate:
         tolerance: how much worse than the champion, on the same rows, is still accepted.
         confidence: of the bootstrap interval of the gain, whose lower end then counts; None: the gain itself.
         slice_tolerance: how much worse than the champion is still accepted in a value of ``ModelSpec.slices``.
+        beat_baseline: whether the metric must be better than that of a constant prediction on the same rows.
     """
 
     metric: str = "auc"
@@ -89,6 +90,7 @@ class Gate:
     tolerance: float = 0.0
     confidence: float | None = None
     slice_tolerance: float = 0.02
+    beat_baseline: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a confidence that is none, and tolerances below zero."""

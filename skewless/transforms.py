@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skewless.columns import REQUEST, FeatureRef, Transform
+from skewless.columns import PREDICTION, REQUEST, FeatureRef, Transform
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.plan import FeaturePlan
@@ -81,8 +81,18 @@ class TransformRunner:
             DefinitionError: one row gives other bits alone, permuted or in another memory layout.
         """
         rows = self._sample(np.random.default_rng(seed))
+        whole = self._tried(rows)
+        order = np.random.default_rng(seed + 1).permutation(_SAMPLE_ROWS)
+        self._compare(whole, order, self._tried({k: v[order] for k, v in rows.items()}), "permuted")
+        strided = {k: np.repeat(v, 2)[::2] for k, v in rows.items()}
+        self._compare(whole, np.arange(_SAMPLE_ROWS), self._tried(strided), "in another memory layout")
+        for i in range(_SAMPLE_ROWS):
+            single = {k: v[i : i + 1] for k, v in rows.items()}
+            self._compare(whole, np.array([i]), self._tried(single), "alone")
+
+    def _tried(self, rows: Columns) -> dict[str, npt.NDArray[Any]]:
         try:
-            whole = self.run(rows)
+            return self.run(rows)
         except DefinitionError:
             raise
         except Exception as error:  # a user's function may raise anything
@@ -92,13 +102,6 @@ class TransformRunner:
                 value=str(error),
                 fix="make it work for every value of its inputs, NaN and infinities too",
             ) from error
-        order = np.random.default_rng(seed + 1).permutation(_SAMPLE_ROWS)
-        self._compare(whole, order, self.run({k: v[order] for k, v in rows.items()}), "permuted")
-        strided = {k: np.repeat(v, 2)[::2] for k, v in rows.items()}
-        self._compare(whole, np.arange(_SAMPLE_ROWS), self.run(strided), "in another memory layout")
-        for i in range(_SAMPLE_ROWS):
-            single = {k: v[i : i + 1] for k, v in rows.items()}
-            self._compare(whole, np.array([i]), self.run(single), "alone")
 
     def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
         return {name: _sample_column(dtype, rng) for name, dtype in self._dtypes.items()}
@@ -118,7 +121,7 @@ def input_dtype(plan: FeaturePlan, ref: FeatureRef) -> DType:
     dtype = plan.dtype(ref)
     if dtype.is_text:
         return dtype
-    if ref.group != REQUEST or dtype in {DType.FLOAT32, DType.FLOAT64}:
+    if ref.group not in {REQUEST, PREDICTION} or dtype in {DType.FLOAT32, DType.FLOAT64}:
         return DType.FLOAT64
     return DType.BOOL if dtype is DType.BOOL else DType.INT64
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skewless.columns import REQUEST, FeatureRef
+from skewless.columns import PREDICTION, REQUEST, FeatureRef
 from skewless.errors import DefinitionError
 from skewless.plan import FeaturePlan, View
 from skewless.rows import ViewRead
@@ -82,7 +82,7 @@ class Assembler:
             request: per request field, what the caller sent, shape ``(n,)``.
         """
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
-        outputs = self._outputs(reads, status, request)
+        outputs = self._outputs(t, reads, status, request)
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
         done = self._copy_blocks(matrix, reads, status)
         for i, ref in enumerate(self.refs):
@@ -96,7 +96,7 @@ class Assembler:
         """Return the sorted categories of each text column in the chosen rows: a vocabulary to train with."""
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
-        outputs = self._outputs(reads, status, request)
+        outputs = self._outputs(t, reads, status, request)
         return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
 
     def columns(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Columns:
@@ -105,7 +105,7 @@ class Assembler:
         Numbers of views are float64, NaN where the model sees null; request fields and outputs are as they are.
         """
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
-        outputs = self._outputs(reads, status, request)
+        outputs = self._outputs(t, reads, status, request)
         return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
 
     def _places(self, view: View | WindowView) -> _Places | None:
@@ -129,11 +129,14 @@ class Assembler:
         return done
 
     def _outputs(
-        self, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+        self, t: Int64Array, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
         return {
             runner.transform.name: runner.run(
-                {ref.name: self._input(ref, reads, status, request) for ref in runner.transform.inputs}
+                {
+                    ref.name: t if ref.group == PREDICTION else self._input(ref, reads, status, request)
+                    for ref in runner.transform.inputs
+                }
             )
             for runner in self.runners
         }

@@ -198,7 +198,7 @@ def make_project(repo: Path) -> None:
     """Write the template with its sample as of ``NOW``, apply, materialise and train it."""
     shutil.copytree(TEMPLATE, repo, ignore=shutil.ignore_patterns("__pycache__"))
     write_sample(repo / "data", NOW)
-    OffsetClock(repo / ".skewless/clock").set(NOW)
+    OffsetClock.create(repo / ".skewless/clock").set(NOW)
     with opened(repo) as place:
         place.project.apply()
         place.project.materialize(check=False)

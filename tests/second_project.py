@@ -204,7 +204,10 @@ def _plots(rng: np.random.Generator) -> pa.Table:
             "drop": pa.array([bool(i % 17 == 0) if i % 5 else None for i in range(n)]),
             "select": pa.array([None if i % 7 == 0 else 2**62 + 2 * int(i) + 1 for i in range(n)], pa.int64()),
             'the "best"': pa.array(words[rng.integers(0, 5, n)].tolist(), pa.string()),
-            "group_y": pa.array(rng.normal(size=n).astype(np.float32), mask=rng.random(n) < 0.2),
+            # Of all that is known of a plot, this alone tells something of its yield.
+            "group_y": pa.array(
+                (rng.normal(size=n) + 3 * (order % 3 == 0)).astype(np.float32), mask=rng.random(n) < 0.2
+            ),
             "last seen": pa.array(seen, pa.int64()).cast(TIME),
             "is_y": pa.array((rng.random(n) < 0.5).tolist(), pa.bool_()),
             "tafel": pa.array(rng.normal(size=n), mask=rng.random(n) < 0.1),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from hypothesis import strategies as st
@@ -29,15 +30,22 @@ ASKED = {
     "y": (Function.COUNT, Function.COUNT_DISTINCT, Function.MIN, Function.MAX, Function.FIRST, Function.LAST),
     "n": (*NUMBERS, Function.COUNT_DISTINCT),  # int64 beyond 2^53
     "s": (Function.COUNT, Function.COUNT_DISTINCT),
+    "ts": (Function.COUNT, *NUMBERS, Function.COUNT_DISTINCT),  # the event's own time
 }
 
 
 def make_window_view(keys: Mapping[str, DType], *, filtered: bool = False) -> WindowView:
     """Return a view of all functions over three windows; filtered, x is derived from an event too."""
-    inputs = {"x": DType.FLOAT64, "y": DType.FLOAT64, "n": DType.INT64, "s": DType.STRING}
-    source = "import numpy as np\ndef f(event):\n    return {'z': event['x'] * 2.0, 'big': event['x'] > 0.5}\n"
-    derived = make_transform(source, ["event.x"], {"z": DType.FLOAT64, "big": DType.BOOL})
-    wanted = {"z": ASKED["x"], **ASKED} if filtered else ASKED
+    inputs = {"x": DType.FLOAT64, "y": DType.FLOAT64, "n": DType.INT64, "s": DType.STRING, "ts": DType.TIMESTAMP}
+    source = (
+        "import numpy as np\ndef f(event):\n"
+        "    with np.errstate(all='ignore'):\n        double = event['x'] * 2.0\n"
+        "    return {'z': double, 'big': event['x'] > 0.5, 'second': event['ts'] // 1e6 % 60}\n"
+    )
+    derived = make_transform(
+        source, ["event.x", "event.ts"], {"z": DType.FLOAT64, "big": DType.BOOL, "second": DType.FLOAT64}
+    )
+    wanted = {"z": ASKED["x"], "second": (Function.MAX,), **ASKED} if filtered else ASKED
     return WindowView(
         name="v",
         keys=columns(keys),
@@ -72,7 +80,7 @@ OFFSETS = st.builds(
 )
 BASES = st.sampled_from([0, -SECOND, 1_700_000_000 * SECOND, -62_135_596_800 * SECOND, 253_402_300_000 * SECOND])
 FLOATS = st.sampled_from([None, math.nan, 0.0, -0.0, 0.0005, 0.0015, 2.5, -1e6, 1e9 + 0.1]) | st.floats(-1e6, 1e6)
-VALUES = st.fixed_dictionaries(
+VALUES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "x": FLOATS,
         "y": st.sampled_from([None, math.nan, math.inf, -math.inf, -0.0, 5e-324, 1e300, 1.5]),
@@ -117,10 +125,12 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, view: WindowView, keys: st.SearchStrategy[Key]) -> Case:
+def cases(
+    draw: st.DrawFn, view: WindowView, keys: st.SearchStrategy[Key], values: st.SearchStrategy[dict[str, Any]] = VALUES
+) -> Case:
     base = draw(BASES)
     any_key = keys | keys | keys | st.just(tuple(None for _ in view.keys))
-    row = st.builds(_row, st.just(base), any_key, OFFSETS, VALUES, DELAYS, st.integers(0, 9))
+    row = st.builds(_row, st.just(base), any_key, OFFSETS, values, DELAYS, st.integers(0, 9))
     rows = [draw(st.lists(row, max_size=14)) for _ in PARTITIONS]
     asks = draw(st.lists(st.tuples(any_key, OFFSETS.map(lambda t: base + t)), min_size=1, max_size=8))
     return Case(
@@ -144,10 +154,15 @@ def _ends(draw: st.DrawFn, base: int, n: int) -> list[tuple[int, int, int]]:
 
 def _row(base: int, key: Key, offset: int, values: Mapping[str, Value], delay: int | None, luck: int) -> LoggedEvent:
     x = values["x"]
-    derived: dict[str, Value] = {"z": None if x is None else float(x) * 2.0, "big": x is not None and float(x) > 0.5}
+    ts = base + offset
+    derived: dict[str, Value] = {
+        "z": None if x is None else float(x) * 2.0,
+        "big": x is not None and float(x) > 0.5,
+        "second": float(ts) // 1e6 % 60,
+    }
     return LoggedEvent(
         key=key,
-        ts=base + offset,
+        ts=ts,
         values={**values, **derived},
         recorded=None if delay is None else base + offset + delay,
         rejected=luck == 0,

@@ -103,7 +103,9 @@ def column_of(values: Sequence[Value], column: Column) -> pa.Array:
 def _table(view: WindowView, first: int, rows: Sequence[LoggedEvent]) -> pa.Table:
     n = len(rows)
     keys = {key.name: column_of([row.key[i] for row in rows], key) for i, key in enumerate(view.keys)}
-    inputs = {column.name: column_of([row.values[column.name] for row in rows], column) for column in view.inputs}
+    inputs = {
+        column.name: column_of([row.values[column.name] for row in rows], column) for column in view.logged_inputs
+    }
     return pa.table(
         {
             **keys,

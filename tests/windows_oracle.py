@@ -43,10 +43,31 @@ def counts_by(t: int) -> Callable[[Event], bool]:
 
 def features(view: WindowView, events: Iterable[Event], t: int) -> list[float | None]:
     """Return the features of one entity at t, given its events that may count."""
-    counted = [event for event in events if view.filter is None or event.values[view.filter] is True]
+    counted = [event for event in events if counts(view, event)]
     counted.sort(key=lambda event: event.position)
     inside = {window: [event for event in counted if left_edge(t, *window) <= event.ts < t] for window in view.windows}
     return [_feature(view, item, inside[item.window_us, item.hop_us]) for item in view.aggregates]
+
+
+def counts(view: WindowView, event: Event) -> bool:
+    """Say whether an event counts in a view: its filter is true, and each column that is summed fits its sum."""
+    if view.filter is not None and event.values[view.filter] is not True:
+        return False
+    return all(_fits(_value(view, event, item.column), view, item) for item in view.aggregates)
+
+
+def _fits(value: Value, view: WindowView, item: Aggregate) -> bool:
+    bits = {Function.SUM: 62, Function.MEAN: 62, Function.VAR: 46, Function.STD: 46}.get(item.function)
+    if bits is None or _is_null(value):
+        return True
+    scale = view.scales.get(item.column, 0)
+    if isinstance(value, float) and math.isinf(value * float(10**scale)):
+        return False
+    return abs(_fixed(value, scale)) < 1 << bits
+
+
+def _value(view: WindowView, event: Event, column: str) -> Value:
+    return event.ts if column == view.event_column else event.values[column]
 
 
 def left_edge(t: int, window_us: int, hop_us: int) -> int:
@@ -54,7 +75,7 @@ def left_edge(t: int, window_us: int, hop_us: int) -> int:
 
 
 def _feature(view: WindowView, item: Aggregate, inside: Sequence[Event]) -> float | None:
-    values = [value for event in inside if not _is_null(value := event.values[item.column])]
+    values = [value for event in inside if not _is_null(value := _value(view, event, item.column))]
     if item.function is Function.COUNT:
         return float(len(values))
     if item.function is Function.COUNT_DISTINCT:
@@ -82,7 +103,7 @@ def _summed(function: Function, fixed: Sequence[int], view: WindowView, item: Ag
 
 
 def _is_null(value: Value) -> bool:
-    return value is None or value != value  # noqa: PLR0124 - NaN is null
+    return value is None or bool(value != value)  # noqa: PLR0124 - NaN is null
 
 
 def _number(value: Value) -> float:

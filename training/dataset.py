@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from infra.offline.as_of import TIME
 from infra.offline.labels import KNOWN, LABEL, WEIGHT, askable, entity_rows, known_by, read_labels, request_arrays
 from infra.offline.views import OfflineViews
-from skewless.errors import DefinitionError, SourceError
+from skewless.errors import DefinitionError, SourceError, StoreError
 from skewless.plan import FeaturePlan
 from skewless.rows import ViewRead
-from skewless.spec import ModelSpec
+from skewless.spec import LabelSource, ModelSpec
 from skewless.status import BoolArray, Int64Array, count_statuses
 from skewless.vector import Assembler, Matrix, Vocabularies
 from training.mode_gap import ModeGap, mode_gap
+from training.row_source import RowSource
 from training.slices import SliceColumn
 
 
@@ -45,6 +46,7 @@ class Dataset:
         gap: how the time modes differ on the test rows; None without windowed views.
         groups: which rows are of one query, numbered as they first appear; None unless ranking.
         slices: the columns of ``ModelSpec.slices``.
+        source: reads the rows again, as another plan sees them; None: they can only be seen by this plan.
     """
 
     plan: FeaturePlan
@@ -65,15 +67,30 @@ class Dataset:
     gap: ModeGap | None = None
     groups: Int64Array | None = None
     slices: Mapping[str, SliceColumn] = field(default_factory=dict)
+    source: RowSource | None = field(default=None, repr=False)
 
-    def matrix_for(self, assembler: Assembler) -> Matrix | None:
-        """Return the same rows as another model sees them; None if it needs views that are not here."""
+    def test_matrix(self, assembler: Assembler, labels: LabelSource) -> Matrix:
+        """Return the test rows as another model sees them, by its own plan, in their order.
+
+        Args:
+            labels: the label table that the other model was trained on: it names its keys and request fields.
+
+        Raises:
+            SourceError: the label table lacks a key or request field of the other model.
+            StoreError: the log of one of its views is gone.
+        """
+        if self._covers(assembler.plan):
+            return assembler.assemble(self.t, self.reads, self.request).matrix[self.test]
+        if self.source is None:
+            raise StoreError("training set", "has no log to read other views from", fix="build it again from the log")
+        return self.source.matrix(assembler, labels, self.t[self.test], self.labels[self.test])
+
+    def _covers(self, plan: FeaturePlan) -> bool:
+        """Say whether all that a plan needs was read for this dataset."""
         here = {view.name: view.hash for view in self.plan.all_views}
-        if any(here.get(view.name) != view.hash for view in assembler.plan.all_views):
-            return None
-        if any(column.name not in self.request for column in assembler.plan.request):
-            return None
-        return assembler.assemble(self.t, self.reads, self.request).matrix
+        return {view.name: view.hash for view in plan.all_views}.items() <= here.items() and set(plan.request) <= set(
+            self.plan.request
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -128,7 +145,9 @@ def build_dataset(
         )
     entities = entity_rows(pinned, rows)
     dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us)
-    return replace(dataset, gap=mode_gap(pinned, views, entities.filter(pa.array(dataset.test))))
+    source = RowSource(connection=connection, repo=repo, plan=pinned, spec=spec, views=views, now_us=now_us)
+    gap = mode_gap(pinned, views, entities.filter(pa.array(dataset.test)))
+    return replace(dataset, gap=gap, source=source)
 
 
 def _assemble(

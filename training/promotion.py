@@ -12,17 +12,17 @@ from infra.last_parity import last_parity
 from infra.packages.aliases import Aliases
 from infra.packages.decisions import Decisions
 from infra.runtimes.port import Scores
-from skewless.errors import PackageError
+from skewless.errors import SkewlessError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
 from training.dataset import Dataset
-from training.decision import Decision, decide
+from training.decision import Decision, Evidence, decide
 from training.measure import measure
 from training.slices import DEFAULT_CONFIDENCE, slice_gains
 from training.train import Trained
 from training.version_scores import version_scores
 from validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
-from validation.evaluation.evaluation import gate_metric
+from validation.evaluation.evaluation import gate_baseline, gate_metric
 
 CHAMPION = "champion"
 # Brings what a pinned plan reads to the online store; returns what is lacking still, a sentence each.
@@ -79,20 +79,24 @@ def judge(
     *,
     against: str | None,
     state: Path | None = None,
+    plan: FeaturePlan | None = None,
 ) -> Decision:
     """Return the gate's decision about a version; nothing is changed.
+
+    The champion is scored on the vectors of its own plan for the same rows.
 
     Args:
         scores: the version's, of the dataset's test rows.
         against: the champion's version, if there is one.
         state: as of ``promote``.
+        plan: the version's; None: the dataset's.
     """
-    candidate = gate_metric(spec, measure(dataset, spec, scores))
-    champion = _champion_scores(dataset, spec, packages, against) if against else None
-    decision = decide(spec.gate, candidate, None)
-    if champion is not None:
-        decision = _compared(dataset, spec, candidate, _test_rows(dataset, spec, scores, champion))
-    skew = "" if state is None else skewed(dataset.plan, state)
+    metrics = measure(dataset, spec, scores)
+    evidence = Evidence(candidate=gate_metric(spec, metrics), baseline=gate_baseline(spec, metrics))
+    if against is not None:
+        evidence = _compared(dataset, spec, evidence, scores, packages, against)
+    decision = decide(spec.gate, evidence)
+    skew = "" if state is None else skewed(plan or dataset.plan, state)
     if skew:
         decision = replace(decision, promote=False, reason=f"{skew}; {decision.reason}")
     by_rollout = against is not None and spec.rollout is not None and spec.rollout.kind != "at_once"
@@ -140,14 +144,29 @@ def skewed(plan: FeaturePlan, state: Path) -> str:
     return "; ".join(found)
 
 
-def _compared(dataset: Dataset, spec: ModelSpec, candidate: float | None, pair: Pair) -> Decision:
-    gate = spec.gate
+def _compared(
+    dataset: Dataset, spec: ModelSpec, evidence: Evidence, scores: Scores, packages: Path, version: str
+) -> Evidence:
+    """Return the evidence with the champion's part: its metric and the gain, or why it cannot be measured."""
+    try:
+        champion = version_scores(dataset, spec, packages, version)
+    except SkewlessError as error:
+        # A champion that cannot be scored measures nothing; a new version is the remedy.
+        _log.warning("champion_not_comparable", model=spec.name, version=version, error=str(error))
+        return replace(evidence, obstacle=error.cause())
+    measured = gate_metric(spec, measure(dataset, spec, champion))
+    if measured is None:
+        return replace(evidence, obstacle=f"its {spec.gate.metric} does not exist on the test rows")
+    gate, pair = spec.gate, _test_rows(dataset, spec, scores, champion)
     resamples = min(RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // pair.labels.size))
     confidence = DEFAULT_CONFIDENCE if gate.confidence is None else gate.confidence
-    gain = paired_gain(pair, gate.metric, confidence=confidence, resamples=resamples, seed=spec.seed)
     columns = {name: each.only(dataset.test) for name, each in dataset.slices.items()}
-    champion = gate_metric(spec, measure(dataset, spec, pair.champion))
-    return decide(gate, candidate, champion, gain, slice_gains(pair, columns, gate, spec.seed))
+    return replace(
+        evidence,
+        champion=measured,
+        gain=paired_gain(pair, gate.metric, confidence=confidence, resamples=resamples, seed=spec.seed),
+        slices=slice_gains(pair, columns, gate, spec.seed),
+    )
 
 
 def _test_rows(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> Pair:
@@ -160,12 +179,3 @@ def _test_rows(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: S
         task=spec.task,
         groups=None if dataset.groups is None else dataset.groups[test],
     )
-
-
-def _champion_scores(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> Scores | None:
-    try:
-        return version_scores(dataset, spec, packages, version)
-    except PackageError as error:
-        # An altered champion measures nothing; a new version is the remedy that its own error names.
-        _log.warning("champion_unreadable", model=spec.name, version=version, error=str(error))
-        return None

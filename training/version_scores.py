@@ -8,21 +8,31 @@ import numpy as np
 
 from infra.runtimes.port import Scores
 from infra.served_model import load_model
+from skewless.errors import PackageError
 from skewless.spec import ModelSpec
 from training.dataset import Dataset
 
 
-def version_scores(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> Scores | None:
-    """Return a version's scores of the test rows; None where it needs other views or has another task.
+def version_scores(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> Scores:
+    """Return a version's scores of the test rows, from the vectors of its own pinned plan.
 
     Raises:
-        PackageError: the package is altered or cannot be loaded.
+        PackageError: the package is altered, cannot be loaded, or has another task or other classes.
+        DefinitionError: a transform of the package gives other bits for one row than for many.
+        SourceError: the label table lacks a key or request field that the version needs.
+        StoreError: the log of one of its views is gone.
     """
     model = load_model(packages, spec.name, version)
     try:
-        if (model.package.spec.task, model.package.spec.classes) != (spec.task, spec.classes):
-            return None
-        matrix = dataset.matrix_for(model.assembler)
-        return None if matrix is None else model.runtime.score(np.ascontiguousarray(matrix[dataset.test]))
+        trained = model.package.spec
+        if (trained.task, trained.classes) != (spec.task, spec.classes):
+            raise PackageError(
+                f"model {spec.name!r} {version}",
+                "has another task",
+                value=" ".join([trained.task, *trained.classes]),
+                fix="train it again under the plan in force",
+            )
+        matrix = dataset.test_matrix(model.assembler, trained.labels)
+        return model.runtime.score(np.ascontiguousarray(matrix))
     finally:
         model.runtime.close()

@@ -11,6 +11,7 @@ from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, Stre
 from feast.repo_config import load_repo_config
 
 from infra.compiler.event_transforms import check_event_transform
+from infra.compiler.registration import feast_objects
 from infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
 from infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from infra.compiler.views import compile_view
@@ -50,7 +51,7 @@ def compile_repo(repo: Path) -> Compiled:
         check_event_transform(window)
     for spec in models:
         check_model(plan, spec)
-    return Compiled(plan=plan, models=models, feast_objects=tuple(objects))
+    return Compiled(plan=plan, models=models, feast_objects=feast_objects(plan, objects))
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
@@ -62,6 +63,7 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
     """
     _check_algorithm(spec)
     _check_group(plan, spec)
+    _check_asked(plan, spec)
     if spec.retrain is not None:
         cron_trigger(f"retrain {spec.name}", spec.retrain)
     for ref in plan.service(spec.service).features:
@@ -80,6 +82,16 @@ def _check_algorithm(spec: ModelSpec) -> None:
             "is unknown",
             value=spec.algorithm,
             fix=f"use one of {', '.join(ALGORITHMS)}, or install what registers it in skewless.trainers",
+        )
+
+
+def _check_asked(plan: FeaturePlan, spec: ModelSpec) -> None:
+    part = plan.only(spec.service)
+    if not part.join_keys and not part.request:
+        raise DefinitionError(
+            f"model {spec.name!r} service {spec.service!r}",
+            "asks nothing of the caller, so that all its predictions are one",
+            fix="add a feature that has a key or a request field",
         )
 
 

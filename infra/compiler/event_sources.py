@@ -69,7 +69,7 @@ def compile_source(view: StreamFeatureView, repo: Path) -> EventSource:
         history=source_path(history),
         created_column=history.created_timestamp_column or None,
         delay_us=length_us(owner, TAG_DELAY, tags),
-        dedupe_us=length_us(owner, TAG_DEDUPE, tags, "1h"),
+        dedupe_us=length_us(owner, TAG_DEDUPE, tags, "1d"),
         earliest_us=earliest,
         latest_us=latest,
     )
@@ -180,7 +180,7 @@ def _columns(
             raise DefinitionError(
                 f"{owner} column {column.name!r}",
                 "is declared, though it is the time of the event or of its row",
-                fix="leave it out of the columns",
+                fix="leave it out of the columns: views may read the time of an event without that",
             )
     return columns
 

@@ -108,15 +108,15 @@ def _refuse_tags(owner: str, tags: Mapping[str, str]) -> None:
 
 
 def _transform(owner: str, view: StreamFeatureView, source: EventSource, function: Any) -> Transform:  # noqa: ANN401
-    names = [column.name for column in source.columns]
+    names = [column.name for column in source.readable]
     inputs = parse_names(view.tags[TAG_INPUTS]) if TAG_INPUTS in view.tags else names
     tag = f"{owner} tag {TAG_INPUTS!r}"
-    check_known(tag, {column.name: column.dtype for column in source.columns}, inputs)
+    check_known(tag, {column.name: column.dtype for column in source.readable}, inputs)
     if not inputs or len(set(inputs)) < len(inputs):
         raise DefinitionError(tag, "is empty, or names a column twice", value=view.tags[TAG_INPUTS], fix="list each")
     outputs = parse_columns(f"{owner} tag {TAG_DERIVED!r}", view.tags[TAG_DERIVED])
     for column in outputs:
-        if column.name in {*names, source.event_column}:
+        if column.name in names:
             raise DefinitionError(
                 owner, "derives a column that events have already", value=column.name, fix="rename the derived column"
             )

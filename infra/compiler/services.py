@@ -7,35 +7,63 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureService, Field, OnDemandFeatureView
+from feast import FeatureService, Field, OnDemandFeatureView, RequestSource
 from feast.feature_view_projection import FeatureViewProjection
 
-from infra.compiler.views import compile_field, refuse_reserved
-from skewless.columns import REQUEST, Column, FeatureRef, Transform
+from infra.compiler.views import compile_field, known_tags, refuse_reserved
+from skewless.columns import PREDICTION, REQUEST, Column, FeatureRef, Transform
+from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.plan import Service, View
 from skewless.windows.view import WindowView
 
+TAG_PREDICTION_TIME = "skewless.prediction_time"
+
 
 def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
-    """Return the request fields of all on-demand views; one name has one type.
+    """Return the fields that a request brings for the on-demand views; one name has one type.
 
     Raises:
-        DefinitionError: two request sources declare one field with two types.
+        DefinitionError: two request sources declare one field with two types, or as two things.
     """
     fields: dict[str, Column] = {}
+    times: set[str] = set()
     for view in on_demand:
         for source in view.source_request_sources.values():
+            time_field = _time_field(source)
             for field in source.schema:
                 column = compile_field(f"request source {source.name!r}", field)
-                if fields.setdefault(column.name, column) != column:
+                if column.name == time_field:
+                    times.add(column.name)
+                elif fields.setdefault(column.name, column) != column:
                     raise DefinitionError(
                         f"request field {column.name!r}",
                         "is declared with two types",
                         value=f"{fields[column.name].dtype} and {column.dtype}",
                         fix="declare it once",
                     )
+    for name in sorted(times & fields.keys()):
+        raise DefinitionError(
+            f"request field {name!r}", "is also declared as the time of the prediction", fix="rename one of them"
+        )
     return tuple(fields.values())
+
+
+def _time_field(source: RequestSource) -> str | None:
+    """Return the field that holds the time of the prediction, which the request does not bring; None: there is none."""
+    owner = f"request source {source.name!r}"
+    name = known_tags(owner, source.tags or {}, [TAG_PREDICTION_TIME]).get(TAG_PREDICTION_TIME)
+    if name is None:
+        return None
+    types = {field.name: compile_field(owner, field).dtype for field in source.schema}
+    if types.get(name) is not DType.TIMESTAMP:
+        raise DefinitionError(
+            f"{owner} tag {TAG_PREDICTION_TIME!r}",
+            "does not name a field of type UnixTimestamp",
+            value=name,
+            fix="name one that the source's schema lists",
+        )
+    return name
 
 
 def check_inputs(views: Iterable[View | WindowView], request: Sequence[Column]) -> None:
@@ -75,6 +103,10 @@ def compile_transform(view: OnDemandFeatureView) -> Transform:
             "would compute through pandas, which gives other bits for one row than for many",
             value=f"mode={view.mode!r}",
             fix='use mode="python" with a numpy function',
+        )
+    if view.singleton:
+        raise DefinitionError(
+            owner, "would be called row by row", value="singleton=True", fix="remove that: the function takes arrays"
         )
     transformation: Any = view.feature_transformation
     function = transformation.udf
@@ -160,7 +192,7 @@ def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
         for field in _fields(owner, projection)
     ]
     refs += [
-        FeatureRef(group=REQUEST, name=field.name)
+        FeatureRef(group=PREDICTION if field.name == _time_field(source) else REQUEST, name=field.name)
         for source in view.source_request_sources.values()
         for field in source.schema
     ]

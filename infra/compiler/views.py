@@ -12,7 +12,7 @@ from feast.value_type import ValueType
 
 from infra.feast_plugins.duckdb_source import DuckDBSource
 from infra.feast_plugins.source_schema import is_lake
-from skewless.columns import REQUEST, Column
+from skewless.columns import PREDICTION, REQUEST, Column
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
 from skewless.keys import KEY_DTYPES
@@ -66,12 +66,12 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
 
 
 def refuse_reserved(owner: str, name: str) -> None:
-    """Refuse a view that is named as the request is: a reference could mean either.
+    """Refuse a view that is named as the request or the prediction is: a reference could mean either.
 
     Raises:
         DefinitionError: it is.
     """
-    if name == REQUEST:
+    if name in {REQUEST, PREDICTION}:
         raise DefinitionError(owner, "has a reserved name", fix="rename the view")
 
 

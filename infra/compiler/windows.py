@@ -61,7 +61,7 @@ def _window(view: StreamFeatureView, entities: Mapping[str, Entity], source: Eve
     keys = _keys(owner, view, entities, source)
     transform = compile_event_transform(view, source)
     derived = () if transform is None else transform.outputs
-    types = {column.name: column.dtype for column in (*source.columns, *derived)}
+    types = {column.name: column.dtype for column in (*source.readable, *derived)}
     aggregates = compile_aggregates(view, types, [key.name for key in keys])
     _check_ttl(owner, view.ttl, aggregates)
     where = compile_filter(view, types)
@@ -135,7 +135,7 @@ def _inputs(
     source: EventSource, keys: tuple[Column, ...], transform: Transform | None, read: set[str | None]
 ) -> tuple[Column, ...]:
     wanted = read | {ref.name for ref in (() if transform is None else transform.inputs)}
-    return tuple(column for column in source.columns if column.name in wanted and column not in keys)
+    return tuple(column for column in source.readable if column.name in wanted and column not in keys)
 
 
 def _scales(

@@ -123,9 +123,9 @@ def _described(path: Path) -> pa.Schema:
         raise missing(path) from error
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
-    return pa.schema([field for field in schema if field.name != KNOWN_AT])
+    return _plain(schema)
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    # Files tell field ids and the like, which no row has.
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
+    # Files tell field ids and the like, which no row has; and when rows were known, which is asked for by itself.
+    return pa.schema([pa.field(field.name, field.type) for field in schema if field.name != KNOWN_AT])

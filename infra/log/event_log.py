@@ -99,6 +99,16 @@ class EventLog:
         self._mine = span.last + 1
         return span
 
+    def check_end(self, at: int) -> None:
+        """Check that the log ends where its writer believes it to end.
+
+        Raises:
+            ConflictError: another writer took the position; as after such an ``append``, each further one is refused.
+            StoreError: a file is damaged.
+        """
+        if self._chain.next_seq() > at:
+            raise self._lost(at)
+
     def spans(self, first: int = 0, last: int | None = None) -> list[Span]:
         """Return the files that hold positions ``first`` to ``last``, both included, in order; None: to the end.
 
@@ -169,6 +179,11 @@ class EventLog:
         stands = baked(self._chain.manifest.read())
         merged = first_cover(np.concatenate([stands, records]))
         return as_table(merged[~np.isin(merged["first"], stands["first"])])
+
+    def is_ended(self) -> bool:
+        """Say whether for every position it is recorded when its applying ended."""
+        covered = first_cover(np.concatenate([baked(self._chain.manifest.read()), self._ends.read()]))
+        return int((covered["last"] - covered["first"] + 1).sum()) >= self.next_seq()
 
     def compact(self, *, keep: int = 60, target_rows: int = 1_000_000) -> CompactReport:
         """Merge batch files and small compacted files into bigger ones; what they replace stays for the grace time.

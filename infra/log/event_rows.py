@@ -10,6 +10,7 @@ from skewless.windows.view import EventSource
 
 SOURCE_POS = "__source_pos"
 EVENT_ID = "__event_id"
+DECLARED = "__declared"
 
 
 def event_schema(source: EventSource) -> pa.Schema:
@@ -17,7 +18,8 @@ def event_schema(source: EventSource) -> pa.Schema:
 
     Times are int64 microseconds. ``__event_ts`` of a rejected row is that of its arrival if it has none itself.
     ``__source_pos`` is the position in the stream, ``__reject`` the reason for a row in quarantine, whose message
-    stands in ``__raw``.
+    stands in ``__raw``. Rows of history have ``__declared`` too: their ``__known_at`` is declared, not when they were
+    applied; in other rows, and in logs without the column, it is null.
     """
     own = [pa.field(column.name, arrow_type(column.dtype)) for column in source.columns]
     ours = [

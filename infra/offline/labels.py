@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from skewless.spec import ModelSpec
 LABEL = "__label"
 KNOWN = "__known_us"
 WEIGHT = "__weight"
+_OTHER = "__other_"
 _MILLISECOND = 1_000
 
 
@@ -53,11 +55,15 @@ def read_labels(
     spec: ModelSpec,
     *,
     between: tuple[int, int] | None = None,
+    other: FeaturePlan | None = None,
 ) -> pa.Table:
     """Return the rows of a model's label table, ordered by prediction time.
 
+    The order does not depend on ``other``: rows that tie are equal in all columns of the plan.
+
     Args:
         between: earliest and latest ``__t`` of the rows that are read; None: all rows are.
+        other: a second plan, whose keys and request fields are read too; ``columns_of`` picks them out.
 
     Returns:
         Key and request columns in the plan's types (times as int64 microseconds), ``__t``
@@ -67,13 +73,25 @@ def read_labels(
     Raises:
         SourceError: the table is missing, broken, or lacks a column.
     """
-    order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request))])
+    order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request)), LABEL, WEIGHT])
     times = "" if between is None else f" WHERE {TIME} BETWEEN {between[0]:d} AND {between[1]:d}"
-    return ask_labels(connection, repo, plan, spec, f"SELECT * FROM labels{times} ORDER BY {order}")
+    return ask_labels(connection, repo, plan, spec, f"SELECT * FROM labels{times} ORDER BY {order}", other)
+
+
+def columns_of(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
+    """Return rows that were read with ``other=plan`` as they would be had the plan been the first."""
+    own = {f"{_OTHER}{column.name}": column.name for column in (*plan.join_keys, *plan.request)}
+    chosen = rows.select([*own, TIME, LABEL, KNOWN, WEIGHT])
+    return chosen.rename_columns([own.get(name, name) for name in chosen.column_names])
 
 
 def ask_labels(
-    connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec, question: str
+    connection: duckdb.DuckDBPyConnection,
+    repo: Path,
+    plan: FeaturePlan,
+    spec: ModelSpec,
+    question: str,
+    other: FeaturePlan | None = None,
 ) -> pa.Table:
     """Return what SQL says of ``labels``, whose columns are those of ``read_labels``.
 
@@ -81,13 +99,20 @@ def ask_labels(
         SourceError: the table is missing, broken, or lacks a column.
     """
     table = find_labels(repo, spec, plan)
+    if other is not None:
+        table = replace(table, declared={**label_columns(other, spec), **table.declared})
     types = table.column_types(connection)
-    check_columns(table, types, label_columns(plan, spec))
     labels = spec.labels
-    fields = [
-        f"{cast(quote(labels.column(c.name)), types[labels.column(c.name)], c.dtype)} AS {quote(c.name)}"
-        for c in (*plan.join_keys, *plan.request)
-    ]
+    fields = []
+    for prefix, each in (("", plan), (_OTHER, other)):
+        if each is None:
+            continue
+        check_columns(table, types, label_columns(each, spec))
+        fields += [
+            f"{cast(quote(name), types[name], c.dtype)} AS {quote(prefix + c.name)}"
+            for c in (*each.join_keys, *each.request)
+            for name in [labels.column(c.name)]
+        ]
     horizon = spec.as_dict()["horizon"]
     moment = f"{to_microseconds(quote(labels.event_time))} - {horizon}"
     floored = to_milliseconds(moment)

@@ -11,6 +11,7 @@ import numpy as np
 from infra.log.accepted import INGEST, SEQ
 from infra.log.ends import KNOWN_AT
 from infra.log.event_log import EventLog
+from infra.log.event_rows import DECLARED
 from infra.log.partitions import log_partitions
 from infra.offline.window_events import LogPart, ended_at
 from skewless.status import Int64Array
@@ -34,7 +35,7 @@ class Batches:
     Args:
         last: growing; each entry is about the positions behind those of the one before.
         taken: not after those that follow.
-        ended: not before those that come earlier; int64 maximum: not yet.
+        ended: not before those that come earlier; int64 maximum: not yet. Of history, when it was taken.
     """
 
     last: Int64Array
@@ -49,9 +50,12 @@ class Batches:
             return cls(last=nothing, taken=nothing, ended=nothing)
         files = list(part.files)
         there = connection.sql("SELECT * FROM read_parquet(?, union_by_name=true) LIMIT 0", params=[files]).columns
-        known = KNOWN_AT if KNOWN_AT in there else f"CAST(NULL AS BIGINT) AS {KNOWN_AT}"
+        known = KNOWN_AT if KNOWN_AT in there else "CAST(NULL AS BIGINT)"
+        if DECLARED in there:
+            # History was not applied when it counts as known, but no states were read before they had it.
+            known = f"CASE WHEN {DECLARED} THEN {INGEST} ELSE {known} END"
         rows = connection.sql(
-            f"SELECT max({SEQ}) AS last, {INGEST}, {KNOWN_AT} FROM (SELECT {SEQ}, {INGEST}, {known}"
+            f"SELECT max({SEQ}) AS last, {INGEST}, {KNOWN_AT} FROM (SELECT {SEQ}, {INGEST}, {known} AS {KNOWN_AT}"
             f" FROM read_parquet(?, union_by_name=true)) GROUP BY {INGEST}, {KNOWN_AT} ORDER BY last",
             params=[files],
         ).fetchnumpy()

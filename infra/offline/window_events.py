@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from infra.log.accepted import EVENT, SEQ
 from infra.log.ends import KNOWN_AT
-from infra.offline.window_sql import KEY, PART, PartScan, events_sql, timeline_sql
+from infra.offline.window_sql import KEY, PART, PartScan, events_sql, large_sql, timeline_sql
 from skewless.status import Int64Array
 from skewless.windows.events import EventLens, ViewEvents
 from skewless.windows.state_layout import NEVER, Origin, partition_number
@@ -89,7 +89,7 @@ class WindowEvents:
             PartScan(number=number, columns=self._columns(files), last=upto.get(part.partition))
             for number, (part, files) in enumerate(zip(self._parts, self.files, strict=True))
         ]
-        self.sql = events_sql(view.keys, view.inputs, scans, known=known)
+        self.sql = events_sql(view.keys, view.logged_inputs, scans, known=known)
 
     def chunks(self, numbered: str, rows: int) -> Generator[EventChunk]:
         """Yield the events of all keys that have some, about as many rows at a time.
@@ -106,6 +106,19 @@ class WindowEvents:
         with self._connection.sql(query, params=self.files).to_arrow_reader(min(rows, _BATCH_ROWS)) as reader:
             for table in whole_keys(reader, KEY, rows):
                 yield self._chunk(table)
+
+    def beyond(self) -> dict[str, int]:
+        """Return, per summed column, how many events do not count because their value is too large for an exact sum."""
+        found: dict[str, int] = {}
+        if not self.files:
+            return found
+        query = f"SELECT * FROM ({self.sql}) WHERE {large_sql(self._view)}"
+        with self._connection.sql(query, params=self.files).to_arrow_reader(_BATCH_ROWS) as reader:
+            for batch in reader:
+                rows = pa.Table.from_batches([batch])
+                for name, out in self._lens.beyond(rows.select(self._lens.columns), _int64s(rows[EVENT])).items():
+                    found[name] = found.get(name, 0) + int(out.sum())
+        return {name: count for name, count in found.items() if count}
 
     def _chunk(self, table: pa.Table) -> EventChunk:
         key, part, seq = _int64s(table[KEY]), _int64s(table[PART]), _int64s(table[SEQ])

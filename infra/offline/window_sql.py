@@ -10,6 +10,8 @@ from infra.log.ends import KNOWN_AT
 from infra.offline.as_of import TIME
 from infra.offline.sql import names, quote, same_keys
 from skewless.columns import Column
+from skewless.windows.measured import limits
+from skewless.windows.view import WindowView
 
 KEY = "__key"
 PART = "__part"
@@ -84,6 +86,22 @@ def timeline_sql(keys: Sequence[str], events: str, numbered: str) -> str:
         f"SELECT k.{KEY}, e.* FROM ({events}) e JOIN {numbered} k ON {same_keys(keys, 'e', 'k')}"
         f" WHERE e.{EVENT} >= k.{_FROM} AND e.{EVENT} < k.{_UNTIL} ORDER BY {KEY}, {EVENT}, {PART}, {SEQ}"
     )
+
+
+def large_sql(view: WindowView) -> str:
+    """Return a condition that holds for all events with a value too large for an exact sum, and for few others.
+
+    Of what a transform derives SQL knows nothing: then it holds for all events.
+    """
+    conditions = []
+    for name, most in limits(view).items():
+        if name in {column.name for column in view.logged_inputs}:
+            # Short of the limit, for what rounding does to it; NaN is larger than any number.
+            bound = 0.999 * most / 10 ** view.scales.get(name, 0)
+            conditions.append(f"abs(CAST({quote(name)} AS DOUBLE)) >= {bound!r}")
+        elif name != view.event_column:
+            return "true"
+    return " OR ".join(conditions) or "false"
 
 
 def _scan_sql(keys: Sequence[Column], inputs: Sequence[Column], scan: PartScan, *, known: bool) -> str:

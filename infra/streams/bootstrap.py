@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.durable import exclusive
 from infra.log.event_log import EventLog
 from infra.log.partitions import log_ends, log_partitions, source_folder
 from infra.offline.log_parts import log_parts
@@ -51,8 +52,12 @@ class Bootstrapper:
 
     def ensure(self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None) -> list[Built]:
         """Build the views that have no live generation in this store; tell servers about all."""
-        built = [self.build(view, on_states) for view in views if self._missing(view)]
+        built = []
         for view in views:
+            if self._missing(view):
+                # Who comes while another process builds waits for it, and finds that nothing is missing.
+                with exclusive(self.generations.building(view)):
+                    built += [self._build(view, on_states)] if self._missing(view) else []
             self.publish(view)
         return built
 
@@ -63,8 +68,11 @@ class Bootstrapper:
 
         Raises:
             StoreError: the store or the disk refused; what is read stays what it was.
-            ConflictError: another process began to build it too; so does what is read then.
         """
+        with exclusive(self.generations.building(view)):
+            return self._build(view, on_states)
+
+    def _build(self, view: WindowView, on_states: OnStates) -> Built:
         now_us, begun = self.clock.now_us(), time.monotonic()
         ends = log_ends(self.log_root, view.source)
         fresh = self.generations.begin(view, list(ends), now_us)

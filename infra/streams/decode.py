@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
-from infra.streams.duplicates import SeenIds
 from infra.streams.values import typed
 from skewless.columns import Column
 from skewless.dtypes import DType
@@ -31,12 +30,10 @@ class Decoded:
 
     Args:
         rows: accepted and rejected, in the schema of ``event_schema``.
-        duplicates: how many messages were left out because their event had come before.
         rejected: how many of the rows are in quarantine.
     """
 
     rows: pa.Table
-    duplicates: int
     rejected: int
 
 
@@ -62,7 +59,7 @@ class Judge:
         _note(reasons, ts > now_us + FUTURE_US, f"field {name!r} lies more than 10 s in the future")
         return ts
 
-    def values(self, rows: pa.Table, reasons: dict[int, str]) -> None:
+    def values(self, rows: pa.Table, ts: Int64Array, reasons: dict[int, str]) -> None:
         """Note events that no view can name, and those that a view could not sum."""
         if not rows.num_rows or not self._lenses:
             return
@@ -72,7 +69,7 @@ class Judge:
             for key in view.keys:
                 keyed &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
             whole |= keyed
-            for column, out in lens.beyond(rows).items():
+            for column, out in lens.beyond(rows, ts).items():
                 _note(reasons, out, f"column {column!r} is too large for view {view.name!r} to sum exactly")
         keys = sorted({key.name for view, _ in self._lenses for key in view.keys})
         _note(reasons, ~whole, f"no view's key is whole: null among the fields {', '.join(map(repr, keys))}")
@@ -93,8 +90,8 @@ class Decoder:
         self._schema = event_schema(source)
         self._moment = Column(name=source.event_column, dtype=DType.TIMESTAMP)
 
-    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int, seen: SeenIds) -> Decoded:
-        """Return the log rows of messages; their ids are compared with those seen, which is left as it is.
+    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> Decoded:
+        """Return the log rows of messages, one for each.
 
         Args:
             positions: of the messages in the stream.
@@ -107,10 +104,7 @@ class Decoder:
             columns[column.name] = self._typed(column, objects, reasons)
         ts = self._judge.times(self._typed(self._moment, objects, reasons), reasons, now_us)
         ids = self._ids(columns)
-        self._judge.values(pa.table(columns), reasons)
-        # An event in quarantine is none yet: one that is sent again, mended, is no duplicate of it.
-        named = [None if i in reasons else name for i, name in enumerate(ids)] if reasons else ids
-        repeated = seen.repeated(named, now_us) if ids else []
+        self._judge.values(pa.table(columns), ts, reasons)
         n = len(payloads)
         columns |= {
             EVENT: pa.array(ts),
@@ -126,11 +120,7 @@ class Decoder:
             ),
         }
         rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
-        if repeated:
-            kept = np.ones(n, dtype=np.bool_)
-            kept[repeated] = False
-            rows = rows.filter(pa.array(kept))
-        return Decoded(rows=rows, duplicates=len(repeated), rejected=len(reasons))
+        return Decoded(rows=rows, rejected=len(reasons))
 
     def _object(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
         if payload is None:

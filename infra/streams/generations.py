@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 
 from infra.durable import exclusive, refused, replace_durable
 from skewless.errors import ConflictError
+from skewless.windows.view import WindowView
 
 Stage = Literal["building", "live", "draining", "given up"]
 
@@ -73,6 +74,10 @@ class Generations:
     def __init__(self, state: Path) -> None:
         self.folder = state / "windows"
 
+    def building(self, view: ViewVersion) -> Path:
+        """Return the lock file that is held by who builds states of a view."""
+        return self._path(view).with_suffix(".build.lock")
+
     def of(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return the generations of a view, oldest first."""
         try:
@@ -97,6 +102,10 @@ class Generations:
             return (0, 0)
         return (stat.st_mtime_ns, stat.st_ino)
 
+    def has_served(self, source: str) -> bool:
+        """Say whether states of a source have ever been read: what is imported from then on is not history."""
+        return self._served(source).exists()
+
     def begin(self, view: ViewVersion, partitions: Sequence[str], now_us: int) -> Generation:
         """Give out the next number to a generation that is being built; building ones before it were given up."""
         with self._changed(view) as data:
@@ -108,7 +117,7 @@ class Generations:
             data["generations"].append(asdict(fresh))
         return fresh
 
-    def switch(self, view: ViewVersion, number: int, now_us: int) -> None:
+    def switch(self, view: WindowView, number: int, now_us: int) -> None:
         """Make a built generation the live one; the one before drains.
 
         Raises:
@@ -123,6 +132,7 @@ class Generations:
                     value=number,
                     fix="run `skewless bootstrap` once at a time",
                 )
+            self._mark_served(view.source)
             for item in stages.values():
                 item["stage"] = "live" if item["number"] == number else "draining"
                 item["since_us"] = now_us
@@ -148,6 +158,13 @@ class Generations:
             data = json.loads(path.read_text()) if path.exists() else {"last": 0, "generations": []}
             yield data
             replace_durable(path, json.dumps(data).encode())
+
+    def _mark_served(self, source: str) -> None:
+        if not self.has_served(source):
+            replace_durable(self._served(source), b"")
+
+    def _served(self, source: str) -> Path:
+        return self.folder / f"{source}.served"
 
     def _path(self, view: ViewVersion) -> Path:
         return self.folder / f"{view.name}-{view.hash}.json"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from infra.log.accepted import EVENT, INGEST, REJECT, SEQ
-from infra.log.event_log import EventLog, Span
-from infra.log.event_rows import EVENT_ID, SOURCE_POS
+from infra.log.accepted import EVENT, REJECT, SEQ
+from infra.log.event_log import EventLog
+from infra.log.event_rows import SOURCE_POS
 from infra.streams.decode import Decoder
-from infra.streams.duplicates import SeenIds
+from infra.streams.event_ids import EventIds
 from infra.streams.port import Messages, Partition
 from infra.streams.state_writer import PENDING_US, StateWriter
 from infra.streams.tally import Tally
-from skewless.windows.view import EventSource
 
 
 class Lane:
@@ -31,25 +27,23 @@ class Lane:
 
     Args:
         log: of the partition; its end is read here, once.
-        now_us: the present moment.
+        ids: of the source, shared by its lanes.
     """
 
-    def __init__(
-        self, *, source: EventSource, partition: Partition, log: EventLog, decoder: Decoder, now_us: int
-    ) -> None:
+    def __init__(self, *, partition: Partition, log: EventLog, decoder: Decoder, ids: EventIds) -> None:
         self.partition = partition
         self.log = log
         self.behind = True
         self.applied = -1
         self.drained_us = 0
         self._decoder = decoder
-        self._seen = SeenIds(source.dedupe_us)
+        self._ids = ids
+        ids.check()
         self._payloads: list[bytes | None] = []
         self._positions: list[int] = []
         self._watermark: int | None = None
         self._end = log.next_seq()
         self._next = self._last_position()
-        self._remember(source, now_us)
 
     @property
     def next_position(self) -> int | None:
@@ -66,10 +60,9 @@ class Lane:
         """Up to when all that had arrived has been applied; 0: unknown."""
         return 0 if self.behind or self._positions else self.drained_us
 
-    def take_up(self, source: EventSource, decoder: Decoder) -> None:
+    def take_up(self, decoder: Decoder, ids: EventIds) -> None:
         """Judge by another definition of the source from now on, for views that may be new."""
-        self._decoder = decoder
-        self._seen.horizon(source.dedupe_us)
+        self._decoder, self._ids = decoder, ids
         self.behind = True
 
     def take(self, messages: Messages) -> None:
@@ -86,17 +79,16 @@ class Lane:
         """
         if not self._positions:
             return None
-        decoded = self._decoder.decode(self._payloads, self._positions, now_us, self._seen)
-        rows = decoded.rows
-        if rows.num_rows:
-            # Behind what was there when the lane was opened: where to read on was taken from that.
-            span = self.log.append(rows, at=self._end)
+        decoded = self._decoder.decode(self._payloads, self._positions, now_us)
+        # Behind what was there when the lane was opened: where to read on was taken from that.
+        accepted = self._ids.accept(self.log, decoded.rows, at=self._end, now_us=now_us)
+        rows, span = accepted.rows, accepted.span
+        if span is not None:
             self._end = span.last + 1
             rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
-            self._seen.remember(rows.filter(rows[REJECT].is_null())[EVENT_ID].to_pylist(), now_us)
             tally.batches += 1
         tally.read += len(self._positions)
-        tally.duplicates += decoded.duplicates
+        tally.duplicates += len(self._positions) - rows.num_rows
         tally.rejected += decoded.rejected
         tally.accepted += rows.num_rows - decoded.rejected
         self._next = self._positions[-1] + 1
@@ -143,27 +135,6 @@ class Lane:
             return None
         rows = pa.concat_tables(self.log.read(last, last, [SOURCE_POS]))
         return int(rows[SOURCE_POS][0].as_py()) + 1
-
-    def _remember(self, source: EventSource, now_us: int) -> None:
-        if source.id_column is None:
-            return
-        since_us = now_us - source.dedupe_us
-        for span in self._recent(since_us):
-            for rows in self.log.read(span.first, span.last, [INGEST, EVENT_ID, REJECT]):
-                own = rows.filter(pc.and_(rows[REJECT].is_null(), pc.greater_equal(rows[INGEST], since_us)))
-                pairs = zip(own[INGEST].to_pylist(), own[EVENT_ID].to_pylist(), strict=True)
-                for moment, some in groupby(pairs, key=itemgetter(0)):
-                    self._seen.remember(map(itemgetter(1), some), moment)
-
-    def _recent(self, since_us: int) -> Iterable[Span]:
-        """Return the files that hold rows taken since a moment, oldest first."""
-        recent: list[Span] = []
-        for span in reversed(self.log.spans()):
-            newest = pa.concat_tables(self.log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
-            if newest < since_us:
-                break
-            recent.insert(0, span)
-        return recent
 
 
 def catch_up(log: EventLog, writer: StateWriter, tally: Tally, now_us: Callable[[], int]) -> int:

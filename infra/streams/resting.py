@@ -6,10 +6,11 @@ Any worker may apply what their logs hold, since that is done once for each posi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from infra.log.event_log import EventLog
+from infra.log.partitions import log_partitions
 from infra.online.port import Mark
 from infra.streams.lane import catch_up
 from infra.streams.state_writer import StateWriter
@@ -23,14 +24,17 @@ class Resting:
 
     Args:
         log_root: folder of all logs.
+        source: name of the event source.
     """
 
-    def __init__(self, writer: StateWriter, log_root: Path) -> None:
+    def __init__(self, writer: StateWriter, log_root: Path, source: str) -> None:
         self._writer = writer
         self._log_root = log_root
+        self._source = source
         self._logs: dict[str, EventLog] = {}
         self._before: dict[str, int | None] = {}
         self._whole: dict[str, Mark] = {}
+        self._ended: dict[str, int] = {}
 
     def look(self, own: Iterable[str], tally: Tally, now_us: Callable[[], int]) -> None:
         """Apply what is missing of partitions that are behind and have not moved since the last look.
@@ -42,11 +46,10 @@ class Resting:
             StoreError: the store refused or is away.
             ConflictError: the states hold more than a log.
         """
-        names = sorted(self._writer.partitions() - set(own))
+        names = {*self._writer.partitions(), *log_partitions(self._log_root, self._source)} - set(own)
         moment, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
-        standing = self._writer.standing(names)
-        behind = {name: at for name, at in standing.items() if at is None or at < ends[name]}
-        self._whole = {name: Mark(ends[name], moment) for name in standing.keys() - behind.keys()}
+        behind = self._behind(sorted(names))
+        self._whole = {name: Mark(ends[name], moment) for name in names - behind.keys()}
         stuck = [name for name, position in behind.items() if self._before.get(name, "unknown") == position]
         self._before = behind
         for name in stuck:
@@ -64,6 +67,26 @@ class Resting:
             for name, mark in self._whole.items()
             if name not in live and (IMPORTED in name or name.rpartition("/")[2] not in foreign)
         }
+
+    def catch_up(self, names: Sequence[str], tally: Tally, now_us: Callable[[], int]) -> None:
+        """Apply what is missing of some partitions now; raises as ``look``."""
+        for name in self._behind(names):
+            catch_up(self._log(name), self._writer, tally, now_us)
+
+    def _behind(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return up to where the states have the partitions of which something is missing."""
+        return {
+            name: position
+            for name, position in self._writer.standing(names).items()
+            if position is None or position < self._log(name).next_seq() - 1 or not self._is_ended(name)
+        }
+
+    def _is_ended(self, name: str) -> bool:
+        """Say whether it is recorded when the applying of a partition ended; bootstrap, for one, records nothing."""
+        end = self._log(name).next_seq()
+        if self._ended.get(name) != end and self._log(name).is_ended():
+            self._ended[name] = end
+        return self._ended.get(name) == end
 
     def _log(self, name: str) -> EventLog:
         return self._logs.setdefault(name, EventLog(self._log_root, name))

@@ -156,6 +156,10 @@ class StateWriter:
                 # After a loss not before the states are what they were: a reader may have missed the last markers.
                 if (last := rows[SEQ][-1].as_py()) >= recorded:
                     self._note(log, [states], last)
+        if self._only is None:
+            for view in self._views:
+                # Behind its marker: a server that is told of a partition without one takes it for lost.
+                self._generations.add_partitions(view, [log.partition])
         self._tell()
         return read, changed
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from infra.log.event_log import EventLog
 from infra.log.partitions import log_partitions, source_folder
 from infra.needed_views import NeededViews
 from infra.offline.window_join import WindowJoin
+from infra.online.redis_store import RedisWriter
 from infra.online.tile_store import TileStore
 from infra.retirement import Retirement
 from infra.streams.bootstrap import Bootstrapper
@@ -95,7 +97,7 @@ class Streams:
             source=source,
             views=self.views(source.name),
             open_stream=open_stream or self.stream(source),
-            writer=self._writer(source.name, store),
+            writer=self.writer(source, store),
             generations=self.generations,
             log_root=self.log_root,
             clock=self.clock,
@@ -110,17 +112,16 @@ class Streams:
             StoreError: the store or the disk refused.
             ConflictError: the states hold more than the log.
         """
-        writer = self._writer(source, store)
+        writer = self.writer(self.plan.source(source), store)
         for partition in log_partitions(self.log_root, source):
-            for view in self.views(source):
-                self.generations.add_partitions(view, [partition])
             writer.catch_up(EventLog(self.log_root, partition))
 
-    def _writer(self, source: str, store: TileStore) -> StateWriter:
+    def writer(self, source: EventSource, store: TileStore) -> StateWriter:
+        """Return what applies a source's events to the states in a store."""
         return StateWriter(
             project=self.plan.project,
-            log_folder=source_folder(self.log_root, source),
-            views=self.views(source),
+            log_folder=source_folder(self.log_root, source.name),
+            views=self.views(source.name),
             store=store,
             generations=self.generations,
             clock=self.clock,
@@ -174,15 +175,31 @@ class Streams:
             clock=self.clock,
         )
 
-    def importer(self, source: EventSource, repo: Path) -> Importer:
-        """Return what appends a source's history to its log."""
+    def importer(self, source: EventSource, repo: Path, *, dry_run: bool = False) -> Importer:
+        """Return what appends a source's history to its log.
+
+        Args:
+            dry_run: change nothing, and say what would be done.
+        """
+
+        @contextmanager
+        def open_writer() -> Iterator[StateWriter]:
+            store = RedisWriter(self.redis_url)
+            try:
+                yield self.writer(source, store.tiles())
+            finally:
+                store.close()
+
         return Importer(
             source=source,
             views=self.views(source.name),
             repo=repo,
             log_root=self.log_root,
+            generations=self.generations,
+            open_writer=open_writer,
             connection=self.connection,
             clock=self.clock,
+            dry_run=dry_run,
         )
 
     def housekeeper(self, sources: Sequence[EventSource], store: TileStore) -> Housekeeper:

@@ -17,6 +17,7 @@ import structlog
 from infra.log.event_log import EventLog
 from infra.online.port import Mark
 from infra.streams.decode import Decoder
+from infra.streams.event_ids import EventIds
 from infra.streams.generations import Generations
 from infra.streams.lane import Lane
 from infra.streams.port import EventStream, Owner, Partition
@@ -91,13 +92,14 @@ class Worker:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
+        self._ids = EventIds(source, log_root, source.dedupe_us)
         self._lanes: dict[Partition, Lane] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
         self._look_at = 0.0
         self._beat_at = 0.0
         self._refused: str | None = None
-        self._resting = Resting(writer, log_root)
+        self._resting = Resting(writer, log_root, source.name)
 
     @property
     def assignment(self) -> Assignment:
@@ -159,13 +161,7 @@ class Worker:
     def assigned(self, partition: Partition) -> int | None:
         """Take a partition over: where to read on is what the log says."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
-        lane = Lane(
-            source=self._source,
-            partition=partition,
-            log=log,
-            decoder=self._decoder,
-            now_us=self._clock.now_us(),
-        )
+        lane = Lane(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         for view in self._views:
             self._generations.add_partitions(view, [log.partition])
         self._lanes[partition] = lane
@@ -181,13 +177,16 @@ class Worker:
         wanted, self._next = self._next, None
         if wanted is None:
             return
-        if not self._source.same_stream(wanted.source):
+        before, after = self._source, wanted.source
+        if not before.same_stream(after):
             self.close()
-        self._source, self._views = wanted.source, wanted.views
+        if (before.id_column, before.dedupe_us) != (after.id_column, after.dedupe_us):
+            self._ids = EventIds(after, self._log_root, after.dedupe_us)
+        self._source, self._views = wanted
         self._decoder = Decoder(wanted.source, wanted.views, self._max_bytes)
         self._writer.take_up(wanted.views)
         for lane in self._lanes.values():
-            lane.take_up(wanted.source, self._decoder)
+            lane.take_up(self._decoder, self._ids)
         self._retry_at = self._look_at = 0.0
 
     def _joined(self) -> EventStream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,10 @@ from skewless.commands.output import Output, answering, table
 if TYPE_CHECKING:
     from skewless.project import Project
 
+_HINTS = {
+    "none": "`skewless bootstrap` brings them to the online states",
+    "behind": "the online store is away: `skewless stream` applies them when it is back, and so does the next import",
+}
 Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
 
 
@@ -35,16 +40,19 @@ def _import(project: Project, names: list[str], output: Output) -> None:
             if source.history is not None or names:
                 importer = project.streams.importer(source, project.repo)
                 done.append(importer.run(lambda file, rows: bar(file, rows, None)).as_dict())
-    columns = ("source", "files", "accepted", "rejected", "present")
+    columns = ("source", "files", "accepted", "rejected", "duplicates", "present", "states")
     shown = table("events", columns, [tuple(item.values()) for item in done])
-    output.answer({"dry_run": False, "sources": done}, shown, "`skewless bootstrap` brings them to the online states")
+    hints = [_HINTS[states] for states in _HINTS if any(item["states"] == states for item in done)]
+    output.answer({"dry_run": False, "sources": done}, shown, *hints)
 
 
 def _foresee(project: Project, names: list[str], output: Output) -> None:
     files = []
     with output.working("comparing the files with the log"):
         for source in project.streams.sources(names):
-            pending = project.streams.importer(source, project.repo).pending() if source.history else {}
-            files += [{"source": source.name, "file": file, "rows": rows} for file, rows in pending.items()]
-    shown = table("would be imported", ("source", "file", "rows"), [tuple(item.values()) for item in files])
+            if source.history is not None or names:
+                importer = project.streams.importer(source, project.repo, dry_run=True)
+                files += [{"source": source.name, **asdict(file)} for file in importer.run().by_file]
+    columns = ("source", "file", "accepted", "rejected", "duplicates", "present")
+    shown = table("would be imported", columns, [tuple(item.values()) for item in files])
     output.answer({"dry_run": True, "files": files}, shown, "nothing was changed")

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+from skewless.clock import OffsetClock
 from skewless.demo.after import compare_store, replay, retrain, where_next
 from skewless.demo.before import prepare
 from skewless.demo.faces import ask_every_face
@@ -33,6 +34,7 @@ def run_demo(repo: Path) -> dict[str, Any]:
     start = time.perf_counter()
     state = (repo / STATE).resolve()
     shutil.rmtree(state, ignore_errors=True)
+    OffsetClock.create(state / "clock")
     project = Project(repo, state=STATE, clock=f"file:{state}/clock", port=0)
     walk = Walk(project=project, console=Console())
     try:

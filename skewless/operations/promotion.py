@@ -72,10 +72,13 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
         version: any; None: the newest.
 
     Raises:
-        PackageError: there is no such version, it is altered, or it was trained under another plan or task.
-        SourceError: the label table has no test rows now.
+        PackageError: there is no such version, it is altered, or it was trained for another task.
+        SourceError: the label table has no test rows now, or lacks a key or request field of the version.
+        StoreError: the log of a view that the version needs is gone.
     """
     from infra.packages.aliases import Aliases
+    from infra.packages.package import open_package
+    from infra.served_model import pinned_plan
     from training.promotion import judge
     from training.version_scores import version_scores
 
@@ -83,15 +86,9 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
     holder = Aliases(project.packages).get(model, CHAMPION)
     if chosen == holder:
         return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
-    dataset = project.dataset(model)
+    dataset, plan = project.dataset(model), pinned_plan(open_package(project.packages, model, chosen))
     scores = version_scores(dataset, spec, project.packages, chosen)
-    if scores is None:
-        raise PackageError(
-            f"model {model!r} {chosen}",
-            "needs views that are not in the plan, or has another task",
-            fix="train it again under the plan in force",
-        )
-    decision = judge(dataset, spec, scores, project.packages, against=holder, state=project.state)
+    decision = judge(dataset, spec, scores, project.packages, against=holder, state=project.state, plan=plan)
     rows = int(dataset.test.sum())
     return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
 

@@ -11,10 +11,13 @@ import pyarrow as pa
 
 from skewless.status import BoolArray, Int64Array
 from skewless.transforms import TransformRunner
-from skewless.windows.measured import beyond, measure
+from skewless.windows.measured import Measured, beyond, measure, unsummable
 from skewless.windows.sketch import NO_HASH, Hashes
 from skewless.windows.state_layout import Origin, StateLayout
 from skewless.windows.view import WindowView
+
+_Columns = dict[str, pa.Array | npt.NDArray[Any]]
+_Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +46,20 @@ class EventLens:
         self._view = view
         self._layout = StateLayout(view)
         self._runner = None if view.transform is None else TransformRunner.of_events(view, view.transform)
-        self.columns = tuple(column.name for column in (*view.keys, *view.inputs))
+        self.columns = tuple(column.name for column in (*view.keys, *view.logged_inputs))
 
     def look(self, rows: pa.Table, origin: Origin) -> ViewEvents:
-        """Return the events of some log rows that count: their keys are whole and the filter holds.
+        """Return the events of some log rows that count: their keys are whole, the filter holds, and all can be summed.
 
         Args:
-            rows: the view's keys and inputs, typed as declared.
+            rows: the view's keys and logged inputs, typed as declared.
             origin: of each row.
         """
-        columns = self._columns(rows)
-        kept = np.flatnonzero(self._counts(rows, columns))
+        columns = self._columns(rows, origin.ts)
+        kept, measured = self._measured(columns, np.flatnonzero(self._counts(rows, columns)))
         whole = len(kept) == rows.num_rows
         if not whole:
-            columns = {
-                name: column.take(pa.array(kept)) if isinstance(column, pa.Array) else column[kept]
-                for name, column in columns.items()
-            }
             origin = Origin(ts=origin.ts[kept], partition=origin.partition[kept], seq=origin.seq[kept])
-        measured = measure(self._view, columns)
         hashes = np.empty((len(self._layout.hashed), len(kept)), dtype=np.uint64)
         for i, name in enumerate(self._layout.hashed):
             hashes[i] = np.where(measured[name].null, NO_HASH, measured[name].hashes)
@@ -74,15 +72,30 @@ class EventLens:
             hashes=hashes,
         )
 
-    def beyond(self, rows: pa.Table) -> dict[str, BoolArray]:
-        """Return, for each summed column, where its values are too large to be summed exactly; they must be refused."""
-        columns = self._columns(rows)
+    def beyond(self, rows: pa.Table, ts: Int64Array) -> dict[str, BoolArray]:
+        """Return, per summed column, which rows would count if their value were not too large for an exact sum.
+
+        Args:
+            ts: event time of each row, microseconds.
+        """
+        columns = self._columns(rows, ts)
         counts = self._counts(rows, columns)
         return {name: out & counts for name, out in beyond(self._view, columns).items()}
 
-    def _columns(self, rows: pa.Table) -> dict[str, pa.Array | npt.NDArray[Any]]:
+    def _measured(self, columns: _Columns, kept: _Rows) -> tuple[_Rows, dict[str, Measured]]:
+        """Return which of some rows can be summed, and what they hold."""
+        measured = measure(self._view, _taken(columns, kept))
+        out = unsummable(measured, len(kept))
+        if out.any():
+            kept = kept[~out]
+            measured = measure(self._view, _taken(columns, kept))
+        return kept, measured
+
+    def _columns(self, rows: pa.Table, ts: Int64Array) -> _Columns:
         """Return keys, inputs and what is derived from them, by name."""
-        columns: dict[str, pa.Array | npt.NDArray[Any]] = {name: rows[name].combine_chunks() for name in self.columns}
+        columns: _Columns = {name: rows[name].combine_chunks() for name in self.columns}
+        if len(self._view.logged_inputs) < len(self._view.inputs):
+            columns[self._view.event_column] = pa.array(ts, pa.int64())
         if self._runner is not None:
             inputs = {ref.name: _plain(columns[ref.name]) for ref in self._runner.transform.inputs}
             columns |= self._runner.run(inputs) if rows.num_rows else self._nothing()
@@ -92,7 +105,7 @@ class EventLens:
         outputs = () if self._view.transform is None else self._view.transform.outputs
         return {column.name: np.empty(0, dtype=column.dtype.numpy) for column in outputs}
 
-    def _counts(self, rows: pa.Table, columns: dict[str, pa.Array | npt.NDArray[Any]]) -> BoolArray:
+    def _counts(self, rows: pa.Table, columns: _Columns) -> BoolArray:
         counts = np.ones(rows.num_rows, dtype=np.bool_)
         for key in self._view.keys:
             if rows[key.name].null_count:
@@ -102,6 +115,14 @@ class EventLens:
             shown = _plain(wanted) if isinstance(wanted, pa.Array) else np.asarray(wanted, dtype=np.float64)
             counts &= (shown != 0) & ~np.isnan(shown)
         return counts
+
+
+def _taken(columns: _Columns, kept: _Rows) -> _Columns:
+    return {name: column if len(column) == len(kept) else _some(column, kept) for name, column in columns.items()}
+
+
+def _some(column: pa.Array | npt.NDArray[Any], kept: _Rows) -> pa.Array | npt.NDArray[Any]:
+    return column.take(pa.array(kept)) if isinstance(column, pa.Array) else column[kept]
 
 
 def _plain(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:

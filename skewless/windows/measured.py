@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.errors import SourceError
 from skewless.status import BoolArray, Int64Array
 from skewless.windows.fixed_point import SQUARE_LIMIT, SUM_LIMIT, Floats, quantise
 from skewless.windows.sketch import hash_numbers, hash_texts
@@ -29,12 +28,14 @@ class Measured:
         value: float64; NaN where null; -0.0 is 0.0.
         fixed: int64, scaled by the column's decimal digits; 0 where null.
         hashes: of the canonical bytes; meaningless where null.
+        beyond: where the value is too large to be summed exactly.
     """
 
     null: BoolArray
     value: Floats
     fixed: Int64Array
     hashes: Hashes
+    beyond: BoolArray
 
 
 def limit(view: WindowView, column: str) -> int | None:
@@ -45,31 +46,43 @@ def limit(view: WindowView, column: str) -> int | None:
     return SUM_LIMIT if functions & SUMMED else None
 
 
+def limits(view: WindowView) -> dict[str, int]:
+    """Return below which size the fixed-point numbers of each summed column must stay."""
+    columns = dict.fromkeys(item.column for item in view.aggregates)
+    return {name: most for name in columns if (most := limit(view, name)) is not None}
+
+
 def measure(view: WindowView, columns: Mapping[str, pa.Array | npt.NDArray[Any]]) -> dict[str, Measured]:
     """Return what the aggregates of a view take of n events.
 
     Args:
         columns: the columns that the aggregates read: Arrow as in the log, or numpy as a transform returns them
             (None or NaN for null).
-
-    Raises:
-        SourceError: a value is too large to be summed exactly: the view is younger than the events, which are judged
-            by the views of their time.
     """
     return {
         name: _measure(view, name, columns[name]) for name in dict.fromkeys(item.column for item in view.aggregates)
     }
 
 
+def unsummable(measured: Mapping[str, Measured], n: int) -> BoolArray:
+    """Return which of n events have a value that is too large to be summed exactly: they do not count in the view.
+
+    Such an event was accepted before the view summed its column; later ones are refused.
+    """
+    out = np.zeros(n, dtype=np.bool_)
+    for column in measured.values():
+        if len(column.beyond):
+            out |= column.beyond
+    return out
+
+
 def beyond(view: WindowView, columns: Mapping[str, pa.Array | npt.NDArray[Any]]) -> dict[str, BoolArray]:
     """Return, for each summed column, where its values are too large to be summed exactly."""
     found = {}
-    for name in dict.fromkeys(item.column for item in view.aggregates):
-        most = limit(view, name)
-        if most is not None:
-            numbers, null = _numbers(columns[name])
-            out = quantise(numbers, view.scales.get(name, 0), most)[1]
-            found[name] = np.asarray(out & ~null, dtype=np.bool_)
+    for name, most in limits(view).items():
+        numbers, null = _numbers(columns[name])
+        out = quantise(numbers, view.scales.get(name, 0), most)[1]
+        found[name] = np.asarray(out & ~null, dtype=np.bool_)
     return found
 
 
@@ -81,27 +94,22 @@ def _measure(view: WindowView, name: str, column: pa.Array | npt.NDArray[Any]) -
         texts = column if isinstance(column, pa.Array) else pa.array(list(column))
         null = np.asarray(texts.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
         hashes = hash_texts(texts) if hashed else np.empty(0, dtype=np.uint64)
-        return Measured(null=null, value=nothing, fixed=np.empty(0, dtype=np.int64), hashes=hashes)
+        return Measured(
+            null=null,
+            value=nothing,
+            fixed=np.empty(0, dtype=np.int64),
+            hashes=hashes,
+            beyond=np.empty(0, dtype=np.bool_),
+        )
     numbers, null = _numbers(column)
     value = numbers.astype(np.float64) + 0.0  # -0.0 becomes 0.0
     value[null] = np.nan
     most = limit(view, name)
-    fixed = np.empty(0, dtype=np.int64)
+    fixed, out = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
     if most is not None:
         fixed, out = quantise(np.where(null, 0, numbers), view.scales.get(name, 0), most)
-        if out.any():
-            raise _too_large(view, name, numbers[out][0])
     hashes = hash_numbers(np.where(null, 0, numbers)) if hashed else np.empty(0, dtype=np.uint64)
-    return Measured(null=null, value=value, fixed=fixed, hashes=hashes)
-
-
-def _too_large(view: WindowView, name: str, value: object) -> SourceError:
-    return SourceError(
-        f"view {view.name!r} column {name!r}",
-        "is too large in an accepted event to be summed exactly",
-        value=str(value),
-        fix=f"give it fewer digits by the tag skewless.scale.{name}, or leave such events out by skewless.where",
-    )
+    return Measured(null=null, value=value, fixed=fixed, hashes=hashes, beyond=out)
 
 
 def _numbers(column: pa.Array | npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:

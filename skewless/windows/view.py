@@ -75,6 +75,11 @@ class EventSource:
         """Say whether another definition names the same stream."""
         return (self.kind, self.topic, self.servers) == (other.kind, other.topic, other.servers)
 
+    @cached_property
+    def readable(self) -> tuple[Column, ...]:
+        """Return the columns that a view may read: those of an event, and its time."""
+        return (*self.columns, Column(name=self.event_column, dtype=DType.TIMESTAMP))
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EventSource:
         """Build a source from plain JSON values."""
@@ -104,7 +109,7 @@ class WindowView:
     Args:
         keys: entity keys, columns of the source.
         source: name of the event source.
-        event_column: when an event happened.
+        event_column: when an event happened; aggregates, filter and transform may read it like any other column.
         inputs: event columns that aggregates, filter or transform read, keys left out.
         transform: derives columns from an event, or None.
         filter: a boolean column, derived or not: events where it is not true do not count; or None.
@@ -136,6 +141,11 @@ class WindowView:
     def features(self) -> tuple[Column, ...]:
         """Return the typed features: numbers, as the finaliser gives them."""
         return tuple(Column(name=item.name, dtype=DType.FLOAT64) for item in self.aggregates)
+
+    @cached_property
+    def logged_inputs(self) -> tuple[Column, ...]:
+        """Return the inputs that the log holds under their own names: all but the event time."""
+        return tuple(column for column in self.inputs if column.name != self.event_column)
 
     @cached_property
     def hash(self) -> str:

@@ -202,7 +202,7 @@ def test_housekeeping_removes_what_is_too_old(place: Place) -> None:
     assert (tidied.runs, tidied.predictions) == (1, 1)
     assert len(newest_runs(project)) == 1
     assert len(place.log_files()) == 1
-    clean = Tidied(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0)
+    clean = Tidied(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
     assert replace(tidy(project), merged=0) == clean
     project.close()
 

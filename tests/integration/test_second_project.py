@@ -39,7 +39,7 @@ Row = dict[str, Any]
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The project after ``init``, the change, and the verbs that lead to two champions."""
     root = tmp_path_factory.mktemp("second")
-    OffsetClock(root / "clock").set(NOW)
+    OffsetClock.create(root / "clock").set(NOW)
     repo = root / "my-project"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKEWLESS_CLOCK", f"file:{root / 'clock'}")
@@ -241,7 +241,7 @@ def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     with Project(repo) as project:
         now = project.clock.now_us()
     monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{tmp_path / 'clock'}")
-    clock = OffsetClock(tmp_path / "clock")
+    clock = OffsetClock.create(tmp_path / "clock")
     clock.set(now)
     place = copy_project(repo, tmp_path / "my-project")
     done("materialize", "--repo", place)

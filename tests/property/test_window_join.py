@@ -166,5 +166,5 @@ def online(case: Case, states: dict[Key, bytes], t: int) -> None:
 
 def table_of(case: Case, events: list[Event]) -> pa.Table:
     keys = {key.name: column_of([event.key[i] for event in events], key) for i, key in enumerate(case.view.keys)}
-    inputs = {one.name: column_of([event.values[one.name] for event in events], one) for one in case.view.inputs}
+    inputs = {one.name: column_of([event.values[one.name] for event in events], one) for one in case.view.logged_inputs}
     return pa.table({**keys, **inputs})

@@ -38,7 +38,7 @@ def make_served(repo: Path, redis_url: str) -> Path:
         models.read_text().replace("from datetime", "from dataclasses import replace\nfrom datetime") + _STRICT
     )
     write_sample(repo / "data", NOW)
-    OffsetClock(repo / ".skewless/clock").set(NOW)
+    OffsetClock.create(repo / ".skewless/clock").set(NOW)
     with opened(repo, redis_url) as project:
         project.apply()
         project.materialize(check=False)

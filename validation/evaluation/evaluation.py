@@ -21,6 +21,7 @@ Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
 _EPSILON = 1e-15
 _BINS = 10
 _HALF = 0.5
+_CONSTANT_IS_BEST = frozenset({"calibration_error", "recall", "recall_at_base_rate"})
 
 
 def evaluate(
@@ -81,6 +82,20 @@ def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float |
             fix=f"use one of {', '.join(sorted(metrics))}",
         )
     return metrics[spec.gate.metric]
+
+
+def gate_baseline(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float | None:
+    """Return the gate's metric of the constant prediction, None where there is none that a model could beat.
+
+    A constant is perfectly calibrated and finds every positive, so that in ``calibration_error`` and the recalls it
+    is no measure of a model.
+
+    >>> from skewless.spec import Gate
+    >>> from types import SimpleNamespace
+    >>> gate_baseline(SimpleNamespace(gate=Gate(metric="auc")), {"auc": 0.7, "baseline_auc": 0.5})
+    0.5
+    """
+    return None if spec.gate.metric in _CONSTANT_IS_BEST else metrics.get(f"baseline_{spec.gate.metric}")
 
 
 def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> list[Row]:

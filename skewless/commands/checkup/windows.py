@@ -33,7 +33,10 @@ def check_windows(state: Path, settings: Settings) -> list[Finding]:
     if not needed.plan.windows:
         return []
     url = settings.redis_url or PrivateServer(state).status().url
-    now_us = open_clock(settings.clock).now_us()
+    try:
+        now_us = open_clock(settings.clock).now_us()
+    except SkewlessError as error:
+        return [from_error("clock", error)]
     try:
         reader = None if url is None else BlockingReader(url)
         try:

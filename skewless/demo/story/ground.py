@@ -10,11 +10,13 @@ from pathlib import Path
 import duckdb
 import yaml
 
+from skewless.clock import OffsetClock
 from skewless.errors import PlaceError
 
 FOLDER = ".skewless/story"
 _MODELS, _STORY_MODELS = "models.py", "story_models.py"
 _SPOILT = "weather"
+_CLOCK = ".skewless/clock"
 # An inch of mercury in hectopascals: the unit that American reports give the pressure in.
 _INCH_HPA = 33.8639
 _SETTINGS = {
@@ -67,7 +69,8 @@ class Ground:
                 shutil.copytree(folder, repo / "data" / folder.name)
             else:
                 (repo / "data" / folder.name).symlink_to(folder.resolve(), target_is_directory=True)
-        settings = _SETTINGS | {"clock": f"file:{repo / '.skewless' / 'clock'}"}
+        OffsetClock.create(repo / _CLOCK)
+        settings = _SETTINGS | {"clock": f"file:{_CLOCK}"}
         (repo / "skewless.yaml").write_text(yaml.safe_dump(settings))
         return cls(repo=repo, source=source)
 

@@ -75,7 +75,7 @@ def _policy_text(policy: TrafficPolicy) -> str:
 
 def _gate(record: Mapping[str, Any]) -> tuple[Any, ...]:
     gain = record.get("gain") or {}
-    evidence = {name: record.get(name) for name in ("candidate", "champion")}
+    evidence = {name: record.get(name) for name in ("candidate", "champion", "baseline")}
     evidence |= {name: gain.get(name) for name in ("gain", "low", "high", "confidence")}
     evidence = {name: value for name, value in evidence.items() if value is not None}
     passed = "passed" if record.get("promote") else "refused"

@@ -19,6 +19,7 @@ from tests.feast.windows.world import HOUR, MINUTE, NOW, NUMBERS, STAMP, WINDOWE
 AGO = [0, 3 * MINUTE, HOUR, 2 * HOUR, 9 * HOUR, 30 * 24 * HOUR]
 CARRIERS = ["AA", "UA", "AA", "ZZ", "UA", "AA"]
 PLANES = [0, 1, 2, 0, 1, 2]
+OF_PLANES = ["worst_delay_1d", "last_landed_1d"]
 
 
 def filled(world: World) -> World:
@@ -73,17 +74,19 @@ def test_a_service_of_both_kinds_is_answered_in_event_time(happened: World) -> N
     store = happened.store
     table = store.get_historical_features(entity_df(), store.get_feature_service("mixed")).to_arrow()
     own = expected(happened, "event_time")
-    assert columns_of(table, [*NUMBERS, "worst_delay_1d"]) == own
+    assert columns_of(table, [*NUMBERS, *OF_PLANES]) == own
     assert own["landings_1h"][0] == 3.0
     assert table["fleet"].to_pylist() == [950, 880, 950, None, 880, None]
     assert table["carrier"].to_pylist() == CARRIERS
-    assert table.column_names == ["carrier", "plane", "event_timestamp", "fleet", *NUMBERS, "worst_delay_1d"]
+    assert table.column_names == ["carrier", "plane", "event_timestamp", "fleet", *NUMBERS, *OF_PLANES]
 
 
 def test_an_option_asks_for_what_was_known(known: World) -> None:
-    table = known.store.get_historical_features(entity_df(), [*WINDOWED, "plane_now:worst_delay_1d"]).to_arrow()
+    table = known.store.get_historical_features(
+        entity_df(), [*WINDOWED, *(f"plane_now:{name}" for name in OF_PLANES)]
+    ).to_arrow()
     own = expected(known, "knowledge")
-    assert columns_of(table, [*NUMBERS, "worst_delay_1d"]) == own
+    assert columns_of(table, [*NUMBERS, *OF_PLANES]) == own
     assert own != expected(known, "event_time")
 
 

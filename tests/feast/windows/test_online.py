@@ -18,7 +18,7 @@ from skewless.keys import generation_key, window_marker
 from skewless.request import parse_columns
 from tests.feast.windows.world import HOUR, MINUTE, NUMBERS, WINDOWED, World, landing, some
 
-MIXED = ["fleet", *NUMBERS, "worst_delay_1d"]
+MIXED = ["fleet", *NUMBERS, "worst_delay_1d", "last_landed_1d"]
 
 
 def ask(
@@ -79,6 +79,23 @@ def test_training_sees_what_serving_saw(landed: World) -> None:
     past = landed.store.get_historical_features(rows, service).to_arrow()
     for name in MIXED:
         assert bits(online.to_dict()[name]) == bits(past[name].to_pylist()), name
+
+
+def test_a_transform_gets_arrays_from_feast_online_and_offline(landed: World) -> None:
+    """Seconds since the last event: Feast hands on its own lists, and has no time of a prediction to give."""
+    features = ["plane_now:last_landed_1d", "recency:seconds_since_last"]
+    asked_at = pd.Timestamp(landed.now_us() // 10**6, unit="s", tz="UTC")
+    rows = [{"plane": plane, "asked_at": asked_at.to_pydatetime()} for plane in (0, 1, 9)]
+    online = landed.store.get_online_features(features, rows)
+    t = pd.to_datetime([online.proto.results[1].event_timestamps[0].ToMicroseconds()] * 3, unit="us", utc=True)
+    frame = pd.DataFrame({"plane": [0, 1, 9], "asked_at": [asked_at] * 3, "event_timestamp": t})
+    past = landed.store.get_historical_features(frame, features).to_arrow()
+    for found in (online.to_dict(), past.to_pydict()):
+        last, seconds = found["last_landed_1d"], found["seconds_since_last"]
+        assert last[2] is None
+        assert seconds[2] is None or np.isnan(seconds[2])
+        assert bits(seconds[:2]) == bits([(asked_at.value // 1_000 - one) / 1e6 for one in last[:2]])
+    assert bits(online.to_dict()["last_landed_1d"]) == bits(past["last_landed_1d"].to_pylist())
 
 
 def test_absent_entities_are_present_with_counts_of_nothing(landed: World) -> None:

@@ -15,6 +15,7 @@ from feast import FeatureStore
 
 from infra.online.redis_store import RedisWriter
 from infra.streams.worker import Worker
+from skewless.clock import OffsetClock
 from skewless.project import Project
 
 ONLINE = "infra.feast_plugins.online_store.SkewlessOnlineStore"
@@ -31,9 +32,10 @@ DEFINITIONS = """\
 from datetime import timedelta
 
 import lateness
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, StreamFeatureView
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource
+from feast import RequestSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.types import Float64, Int64, String
+from feast.types import Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -74,7 +76,23 @@ plane_now = StreamFeatureView(
     entities=[plane],
     source=landings,
     timestamp_field="landed_at",
-    aggregations=[Aggregation(column="arr_delay", function="max", time_window=DAY, name="worst_delay_1d")],
+    aggregations=[
+        Aggregation(column="arr_delay", function="max", time_window=DAY, name="worst_delay_1d"),
+        Aggregation(column="landed_at", function="last", time_window=DAY, name="last_landed_1d"),
+    ],
+)
+asking = RequestSource(
+    name="asking",
+    schema=[Field(name="asked_at", dtype=UnixTimestamp)],
+    tags={"skewless.prediction_time": "asked_at"},
+)
+recency = OnDemandFeatureView(
+    name="recency",
+    sources=[asking, plane_now[["last_landed_1d"]]],
+    schema=[Field(name="seconds_since_last", dtype=Float64)],
+    mode="python",
+    udf=lateness.recency,
+    udf_string="",
 )
 carrier_facts = FeatureView(
     name="carrier_facts",
@@ -93,6 +111,10 @@ import numpy as np
 def lateness(events):
     delay = np.asarray(events["arr_delay"], dtype=np.float64)
     return {"late": delay > 15, "flown": np.asarray(events["cancelled"]) != 1}
+
+
+def recency(inputs):
+    return {"seconds_since_last": (inputs["asked_at"] - inputs["last_landed_1d"]) / 1e6}
 """
 
 
@@ -161,6 +183,7 @@ def write_repo(repo: Path, url: str, project: str, **offline: str) -> None:
         "entity_key_serialization_version": 3,
     }
     (repo / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    OffsetClock.create(repo / "clock")
     (repo / "skewless.yaml").write_text(yaml.safe_dump({"redis_url": url, "clock": f"file:{repo}/clock"}))
     (repo / "definitions.py").write_text(DEFINITIONS)
     (repo / "lateness.py").write_text(LATENESS)

@@ -117,7 +117,8 @@ def until(true: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
 @pytest.fixture
 def air(tmp_path: Path) -> Iterator[Air]:
     repo = write_repo(tmp_path / "p")
-    (repo / "models.py").write_text((repo / "models.py").read_text() + _SECOND_MODEL)
+    models = (repo / "models.py").read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False")
+    (repo / "models.py").write_text(models + _SECOND_MODEL)
     place = Air(repo)
     for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)

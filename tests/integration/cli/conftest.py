@@ -23,7 +23,7 @@ SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of the clock of all four projects; leave it alone."""
     path = tmp_path_factory.mktemp("clock") / "clock"
-    OffsetClock(path).set(NOW)
+    OffsetClock.create(path).set(NOW)
     return path
 
 

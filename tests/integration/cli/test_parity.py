@@ -33,7 +33,7 @@ def repo(filled: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy whose online store is filled."""
     place = Path(shutil.copytree(filled, tmp_path / "p", ignore=shutil.ignore_patterns("redis", "__pycache__")))
     (place / "skewless.yaml").write_text(f"clock: file:{place}/clock\nthreads: 1\n")
-    OffsetClock(place / "clock").set(NOW)
+    OffsetClock.create(place / "clock").set(NOW)
     done("materialize", "--no-check", "--repo", place)
     done("bootstrap", "--repo", place)
     yield place
@@ -142,7 +142,7 @@ def test_the_doctor_wants_states_that_keep_up(repo: Path, filled: Path) -> None:
     (marker,) = [key for key in client.scan_iter("*applied/*") if b".1:" in key]
     client.set(marker, b"590")
     assert finding(repo)["verdict"] == "ok"  # they wait for less than a minute
-    OffsetClock(repo / "clock").set(NOW + 2 * MINUTE)
+    OffsetClock.create(repo / "clock").set(NOW + 2 * MINUTE)
     behind = finding(repo)
     assert (behind["verdict"], "9 rows of " in behind["detail"]) == ("warn", True)
     client.delete(marker)

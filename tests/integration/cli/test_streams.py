@@ -15,7 +15,7 @@ from infra.log.accepted import REJECT
 from infra.log.event_log import EventLog
 from infra.log.partitions import log_partitions
 from infra.online.private_server import PrivateServer
-from infra.streams import importing
+from infra.streams import import_run
 from infra.streams.metrics import serve_metrics
 from infra.streams.tally import Tally
 from skewless.project import Project
@@ -57,7 +57,7 @@ def write_files(folder: Path, rows: list[dict[str, object]]) -> Path:
 def test_looking_changes_nothing(repo: Path) -> None:
     before = fingerprint(repo)
     (file,) = done("import", "--dry-run", "--repo", repo)["files"]
-    assert (file["source"], file["rows"]) == ("landings", 600)
+    assert (file["source"], file["file"], file["accepted"]) == ("landings", "data/landings.parquet", 600)
     (view,) = done("bootstrap", "--dry-run", "--repo", repo)["views"]
     assert view == {"view": "carrier_now", "live": None, "events": 0}
     assert fingerprint(repo) == before
@@ -65,11 +65,20 @@ def test_looking_changes_nothing(repo: Path) -> None:
 
 def test_history_is_taken_in_once(repo: Path) -> None:
     assert done("import", "--repo", repo)["sources"] == [
-        {"source": "landings", "files": 1, "accepted": 600, "rejected": 0, "present": 0}
+        {
+            "source": "landings",
+            "files": 1,
+            "accepted": 600,
+            "rejected": 0,
+            "duplicates": 0,
+            "present": 0,
+            "states": "none",
+        }
     ]
     again = done("import", "landings", "--repo", repo)["sources"][0]
     assert (again["accepted"], again["present"]) == (0, 600)
-    assert done("import", "--dry-run", "--repo", repo)["files"][0]["rows"] == 0
+    (file,) = done("import", "--dry-run", "--repo", repo)["files"]
+    assert (file["accepted"], file["present"]) == (0, 600)
     assert len(logged(repo)) == 600
 
 
@@ -78,15 +87,16 @@ def test_a_file_that_changed_since_it_was_taken_in_is_refused(repo: Path) -> Non
     place = repo / "data/landings.parquet"
     rows = pq.read_table(place)
     pq.write_table(rows.slice(1), place)
-    said = run("import", "--repo", repo, "--json")
-    assert said.code == 4
-    assert said.body["error"]["problem"] == "has a file that was imported and has changed since"
-    assert said.body["error"]["value"] == str(place)
+    for more in ((), ("--dry-run",)):
+        said = run("import", "--repo", repo, "--json", *more)
+        assert said.code == 4
+        assert said.body["error"]["problem"] == "has a file that was imported and has changed since"
+        assert said.body["error"]["value"] == str(place)
     assert len(logged(repo)) == 600
 
 
 def test_an_import_that_was_stopped_goes_on(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_BATCH_ROWS", 250)
+    monkeypatch.setattr(import_run, "BATCH_ROWS", 250)
     with Project(repo) as project:
         (source,) = project.streams.sources()
         importer = project.streams.importer(source, project.repo)
@@ -152,6 +162,31 @@ def test_events_of_a_push_source_come_through_redis(repo: Path) -> None:
     counts = read.matrix[:, read.labels.index("carrier_now__landings_1h")]
     assert len(names) == 2
     assert counts.tolist() == [4.0, 0.0]
+
+
+def identify(repo: Path, more: str = "") -> None:
+    """Give the landings an event id."""
+    place = repo / "definitions.py"
+    columns = '"skewless.columns": "carrier string, arr_delay float64'
+    text = place.read_text().replace(columns, f'"skewless.event_id": "landing", {more}{columns}, landing string')
+    place.write_text(text)
+    done("apply", "--repo", repo)
+
+
+def test_an_event_id_counts_once_whichever_partition_it_comes_through(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_STREAM_PARTITIONS", "3")
+    (repo / "data/landings.parquet").unlink()
+    identify(repo)
+    with Project(repo) as project:
+        sender = project.streams.sender(project.streams.sources()[0])
+        for _ in range(6):
+            sender.send([json.dumps(landing(1, landing="a")).encode()])
+        sender.close()
+        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+    assert (tally["read"], tally["accepted"], tally["duplicates"], tally["partitions"]) == (6, 1, 5, 3)
+    assert [row["landing"] for row in logged(repo)] == ["a"]
 
 
 def test_unknown_sources_are_refused(repo: Path) -> None:

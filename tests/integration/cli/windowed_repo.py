@@ -86,7 +86,7 @@ def write_repo(repo: Path) -> Path:
     texts["skewless.yaml"] = f"clock: file:{repo}/clock\nthreads: 1\n"
     for name, text in texts.items():
         (repo / name).write_text(text)
-    OffsetClock(repo / "clock").set(NOW)
+    OffsetClock.create(repo / "clock").set(NOW)
     n = 600
     landed = [NOW - DAY + i * 144 * SECOND for i in range(n)]
     delays = [20 * MINUTE if i % 10 == 0 else SECOND for i in range(n)]
@@ -107,7 +107,8 @@ def write_repo(repo: Path) -> Path:
         carrier=[CARRIERS[i % 3] for i in range(900)],
         asked_at=_stamps(asked),
         known_at=_stamps(asked),
-        late=[float(i % 41 > 20) for i in range(900)],
+        # The fleet tells them apart: AA is late most often.
+        late=[float(i % 41 > 10 + 10 * (i % 3)) for i in range(900)],
     )
     return repo
 

@@ -12,6 +12,7 @@ import skewless
 from infra.offline.engine import connect
 from infra.offline.labels import read_labels
 from infra.sample import write_sample
+from skewless.clock import OffsetClock
 from skewless.errors import SourceError
 from skewless.project import Project
 
@@ -23,7 +24,8 @@ TABLES = ("card_days", "shop_risk", "payments")
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
     repo = tmp_path / "repo"
-    shutil.copytree(TEMPLATE, repo, ignore=shutil.ignore_patterns("__pycache__"))
+    OffsetClock.create(repo / "clock")
+    shutil.copytree(TEMPLATE, repo, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     write_sample(repo / "data", NOW)
     with duckdb.connect(str(repo / "data/wh.duckdb")) as connection:
         connection.execute("SET TimeZone = 'UTC'")

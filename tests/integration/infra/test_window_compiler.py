@@ -109,7 +109,7 @@ def test_a_push_source_compiles_to_this_event_source(repo: Path) -> None:
             history="data/landings.parquet",
             created_column="written",
             delay_us=5 * MINUTE,
-            dedupe_us=HOUR,
+            dedupe_us=DAY,
             earliest_us=0,
             latest_us=7_258_118_400_000_000,
         ),
@@ -209,7 +209,7 @@ def test_a_function_reads_every_column_where_it_does_not_say_which(repo: Path) -
     edit(repo, '"skewless.inputs": "gate, arr_delay",', "")
     view = compiled_view(repo)
     assert view.transform is not None
-    assert [ref.name for ref in view.transform.inputs] == [item.name for item in compiled_source(repo).columns]
+    assert [ref.name for ref in view.transform.inputs] == [item.name for item in compiled_source(repo).readable]
     assert "carrier" not in {column.name for column in view.inputs}
 
 
@@ -269,9 +269,21 @@ def test_a_changed_window_says_that_it_has_to_be_filled_again(planner: Planner) 
 
 def test_the_example_of_the_page_compiles(tmp_path: Path) -> None:
     repo = write_repo(tmp_path / "repo")
-    definitions, function = blocks(page("windows.md"), "python")
-    (repo / "definitions.py").write_text(definitions)
+    definitions, function, recency, transform = blocks(page("windows.md"), "python")
     (repo / "events.py").write_text(function)
+    (repo / "transforms.py").write_text(transform)
+    last = 'Aggregation(column="landed_at", function="last", time_window=7 * DAY, name="last_landing_7d")'
+    assert last in page("windows.md")
+    imports = (
+        "from pathlib import Path\n\nimport transforms\nfrom feast import Field, OnDemandFeatureView, RequestSource\n"
+        "from feast.types import Float64, UnixTimestamp\n"
+    )
+    (repo / "definitions.py").write_text(f"{imports}{definitions}{recency}")
+    edit(repo, "    aggregations=[\n", f"    aggregations=[\n        {last},\n")
     plan = compile_repo(repo).plan
+    assert [ref.label for ref in plan.transform("recency").inputs] == [
+        "carrier_now__last_landing_7d",
+        "prediction__asked_at",
+    ]
     assert [view.name for view in plan.windows] == ["carrier_now"]
     assert [source.name for source in plan.sources] == ["landings"]

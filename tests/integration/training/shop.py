@@ -20,6 +20,7 @@ from infra.offline.views import OfflineViews
 from infra.online.memory_store import MemoryStore
 from skewless.clock import ManualClock
 from skewless.dtypes import DType
+from skewless.plan import View
 from skewless.spec import LabelSource, ModelSpec, Split
 from tests.plans import make_plan, make_transform, make_view
 from training.dataset import Dataset, build_dataset
@@ -62,7 +63,7 @@ class Shop:
     def state(self) -> Path:
         return self.root / "state"
 
-    def materialize(self, *moments: int) -> None:
+    def materialize(self, *moments: int, views: Sequence[View] = PLAN.views) -> None:
         for moment in moments:
             Materializer(
                 project="p",
@@ -72,7 +73,7 @@ class Shop:
                 online=MemoryStore(),
                 ledger=OfflineViews(self.state, self.connection).ledger,
                 clock=ManualClock(moment),
-            ).run(PLAN.views)
+            ).run(views)
 
     def dataset(self, spec: ModelSpec = SPEC, now_us: int = END) -> Dataset:
         return build_dataset(
@@ -107,7 +108,9 @@ def view_table(rng: np.random.Generator, n: int) -> pa.Table:
 
 
 def label_table(rng: np.random.Generator, n: int) -> pa.Table:
+    """Return questions whose answer is chance, but the likelier the greater the amount is."""
     at = np.sort(rng.integers(HORIZON, END, n))
+    amount = rng.normal(size=n)
     return pa.table(
         {
             "who": pa.array(rng.integers(0, 9, n), mask=rng.random(n) < 0.05),
@@ -115,8 +118,8 @@ def label_table(rng: np.random.Generator, n: int) -> pa.Table:
             "known": pa.array(at + rng.integers(0, 3 * DAY, n), mask=rng.random(n) < 0.05).cast(
                 pa.timestamp("us", tz="UTC")
             ),
-            "y": pa.array(rng.integers(0, 2, n), mask=rng.random(n) < 0.1),
-            "amount": rng.normal(size=n),
+            "y": pa.array((amount + 0.5 * rng.normal(size=n) > 0).astype(np.int64), mask=rng.random(n) < 0.1),
+            "amount": amount,
         }
     )
 

@@ -119,7 +119,8 @@ def test_a_label_that_is_always_the_same_number(finite: Shop, tmp_path: Path, al
     spec = spec_of(algorithm, "regression")
     dataset = finite.dataset(spec)
     found, decision = trained(replace(dataset, labels=np.full_like(dataset.labels, 3.0)), spec, tmp_path)
-    assert decision.promote
+    assert not decision.promote
+    assert "does not beat the constant prediction's 0.0000" in decision.reason
     assert found.metrics["rmse"] == pytest.approx(0.0, abs=1e-6)
     assert sum(found.package.curves["importance"]["splits"].values()) == 0
 

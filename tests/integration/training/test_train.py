@@ -13,6 +13,7 @@ import pytest
 
 from infra.packages.aliases import Aliases
 from infra.served_model import load_model
+from skewless.errors import PackageError
 from skewless.spec import Gate, ModelSpec
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
 from training.measure import measure
@@ -59,9 +60,7 @@ def test_a_model_of_every_kind_becomes_champion(finite: Shop, tmp_path: Path, al
     assert scores.shape == ((len(scores), 2) if task == "multiclass" else (len(scores),))
     assert model.certificate.bit_equal
     model.runtime.close()
-    found = version_scores(dataset, spec, tmp_path, "000001")
-    assert found is not None
-    assert measure(dataset, spec, found) == trained.metrics
+    assert measure(dataset, spec, version_scores(dataset, spec, tmp_path, "000001")) == trained.metrics
 
 
 def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path) -> None:
@@ -69,7 +68,8 @@ def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path
     dataset = finite.dataset(binary)
     trained = train(dataset, binary, tmp_path, threads=1, now_us=END)
     assert promote(dataset, binary, trained, tmp_path, END).champion is None
-    assert version_scores(dataset, classes, tmp_path, "000001") is None
+    with pytest.raises(PackageError, match="has another task"):
+        version_scores(dataset, classes, tmp_path, "000001")
     again = train(dataset, classes, tmp_path, threads=1, now_us=END)
     decision = promote(dataset, classes, again, tmp_path, END)
     assert (decision.promote, decision.champion) == (True, None)

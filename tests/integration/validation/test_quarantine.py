@@ -15,7 +15,9 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 from infra.log.accepted import EVENT, INGEST, REJECT, RUN
 from infra.offline.engine import connect
 from skewless.clock import ManualClock
+from skewless.dtypes import DType
 from skewless.errors import GateError
+from skewless.plan import View
 from tests.plans import make_view
 from validation.checks import SourceChecks
 
@@ -25,9 +27,8 @@ Refuse = Callable[[Sequence[Expectation]], pa.Table]
 
 
 @pytest.fixture
-def refuse(tmp_path: Path) -> Refuse:
-    """What has a batch refused by a suite, and returns what stands in quarantine."""
-    draft = tmp_path / "it's a draft) .parquet"
+def draft(tmp_path: Path) -> Path:
+    path = tmp_path / "it's a draft) .parquet"
     table = pa.table(
         {
             "id": pa.array(range(N), pa.int64()),
@@ -38,21 +39,32 @@ def refuse(tmp_path: Path) -> Refuse:
             RUN: pa.array([2] * N, pa.int64()),
         }
     )
-    pq.write_table(table, draft, row_group_size=8)
-    connection = connect(tmp_path / "spill")
+    pq.write_table(table, path, row_group_size=8)
+    return path
+
+
+def checks_of(folder: Path, suite: Sequence[Expectation], current: View = VIEW) -> SourceChecks:
+    """Return checks with one suite, for the view ``v`` of which one version is in force."""
+    checks = SourceChecks(
+        repo=folder,
+        state=folder / "state",
+        connection=connect(folder / "spill"),
+        clock=ManualClock(10**16),
+        known=frozenset({"v"}),
+        current=frozenset({current.hash}),
+    )
+    vars(checks)["suites"] = {"v": list(suite)}
+    return checks
+
+
+@pytest.fixture
+def refuse(tmp_path: Path, draft: Path) -> Refuse:
+    """What has a batch refused by a suite, and returns what stands in quarantine."""
 
     def work(suite: Sequence[Expectation]) -> pa.Table:
-        checks = SourceChecks(
-            repo=tmp_path,
-            state=tmp_path / "state",
-            connection=connection,
-            clock=ManualClock(10**16),
-            known=frozenset({"v"}),
-        )
-        vars(checks)["suites"] = {"v": list(suite)}
         for _ in range(2):  # refused again, kept once
             with pytest.raises(GateError):
-                checks.new_rows(VIEW, draft)
+                checks_of(tmp_path, suite).new_rows(VIEW, draft)
         (path,) = (tmp_path / "state/quarantine/v").iterdir()
         return pq.read_table(path)
 
@@ -100,3 +112,47 @@ def test_a_warning_is_no_reason(refuse: Refuse) -> None:
     warning = gxe.ExpectColumnValuesToNotBeNull(column="x", severity=FailureSeverity.WARNING)
     kept = refuse([warning, gxe.ExpectColumnValuesToBeBetween(column="x", max_value=25.0)])
     assert [i for i, reason in reasons(kept).items() if reason] == [26, 27, 29]
+
+
+IN_FORCE = make_view("v", features={"x": DType.FLOAT64, "more": DType.FLOAT64})
+
+
+@pytest.mark.parametrize(
+    "demand",
+    [
+        gxe.ExpectColumnValuesToNotBeNull(column="more"),
+        gxe.ExpectColumnPairValuesToBeEqual(column_A="x", column_B="more"),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["id", "more"]),
+        gxe.ExpectTableColumnsToMatchSet(column_set=["id", "x", "event", "more"], exact_match=False),
+    ],
+    ids=lambda item: item.expectation_type,
+)
+def test_8_2_what_is_demanded_of_columns_that_an_older_version_lacks_is_not_demanded_of_it(
+    tmp_path: Path, draft: Path, demand: Expectation
+) -> None:
+    checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)
+    assert not (tmp_path / "state/quarantine").exists()
+
+
+def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version(tmp_path: Path, draft: Path) -> None:
+    for demand in (gxe.ExpectColumnValuesToNotBeNull(column="x"), gxe.ExpectTableRowCountToEqual(value=7)):
+        with pytest.raises(GateError):
+            checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)
+
+
+@pytest.mark.xfail(
+    reason="what is said of the table's shape, which is that of the version in force, refuses the rows of others"
+)
+@pytest.mark.parametrize(
+    "demand",
+    [
+        gxe.ExpectTableColumnCountToEqual(value=N),
+        gxe.ExpectTableColumnsToMatchOrderedList(column_list=["id", "x"]),
+        gxe.ExpectTableColumnsToMatchSet(column_set=["id", "x"], exact_match=True),
+    ],
+    ids=lambda item: item.expectation_type,
+)
+def test_8_2_the_shape_of_the_table_is_not_demanded_of_an_older_version(
+    tmp_path: Path, draft: Path, demand: Expectation
+) -> None:
+    checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from infra.log.ends import KNOWN_AT
+from infra.log.event_rows import DECLARED
 from infra.predictions.reader import Logged, LoggedRead
 from skewless.request import Ask
 from skewless.rows import Versions
@@ -101,3 +104,21 @@ def test_as_of_does_not_move_what_could_be_read(world: World, hours: int, applie
 @pytest.mark.parametrize(("skew", "lost"), [(48, True), (50, False)])
 def test_clocks_apart_widen_it(world: World, skew: int, *, lost: bool) -> None:
     assert (Cause.LOST_WRITE in found(world, 0, start=150, end=150, skew_us=skew * SECOND)) == lost
+
+
+@pytest.mark.parametrize(("start", "lost"), [(50, False), (150, True)])
+def test_history_was_applied_when_it_was_taken_not_when_it_counts_as_known(
+    tmp_path: Path, start: int, *, lost: bool
+) -> None:
+    """SEMANTICS 2.6: its known time was declared; no state was read before it had what was taken as history."""
+    world = World(root=tmp_path, url="redis://127.0.0.1:1")
+    taken = NOW + 100 * SECOND
+    rows = event_rows([("AA", NOW - HOUR, 1.0, 1)] * 2, taken)
+    for known in (NOW - HOUR, NOW + HOUR):
+        declared = rows.slice(0, 1).append_column(KNOWN_AT, pa.array([known], pa.int64()))
+        world.log().append(declared.append_column(DECLARED, pa.array([True])))
+    assert found(world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
+    assert found(world, 0, start=start, end=start + 100) == ({Cause.LOST_WRITE} if lost else set())
+    world.log().compact(keep=0)
+    assert found(world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
+    world.close()

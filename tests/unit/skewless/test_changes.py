@@ -85,7 +85,8 @@ def plans(draw: st.DrawFn) -> FeaturePlan:
 def _edited(plan: FeaturePlan, field: str, kind: str, old: Any, new: Any, *details: Any) -> tuple[FeaturePlan, Said]:  # noqa: ANN401
     items = tuple(new if item is old else item for item in getattr(plan, field))
     said: Said = ("change", kind, old.name, tuple((tuple(path), action) for path, action in details))
-    return replace(plan, **{field: items}), said
+    fields: dict[str, Any] = {field: items}
+    return replace(plan, **fields), said
 
 
 def _shuffled(items: tuple[Any, ...]) -> tuple[Any, ...]:

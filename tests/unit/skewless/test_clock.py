@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.clock import ManualClock, OffsetClock, SystemClock, from_us, open_clock, to_us
-from skewless.errors import DefinitionError
+from skewless.errors import DefinitionError, PlaceError
 
 ROOT = Path(__file__).parents[3]
 SECOND = 1_000_000
@@ -54,7 +54,7 @@ def test_the_system_clock_is_the_machines() -> None:
 
 
 def test_an_offset_clock_begins_as_the_machines_and_ticks_when_moved(tmp_path: Path) -> None:
-    clock = OffsetClock(tmp_path / "new" / "clock")
+    clock = OffsetClock.create(tmp_path / "new" / "clock")
     assert abs(clock.now_us() - SystemClock().now_us()) < 60 * SECOND
     clock.set(1_000 * SECOND)
     first = clock.now_us()
@@ -64,7 +64,7 @@ def test_an_offset_clock_begins_as_the_machines_and_ticks_when_moved(tmp_path: P
 
 def test_an_offset_clock_is_shared_by_processes(tmp_path: Path) -> None:
     path = tmp_path / "clock"
-    clock = OffsetClock(path)
+    clock = OffsetClock.create(path)
     clock.set(5_000 * SECOND)
     code = f"from skewless.clock import open_clock; print(open_clock('file:{path}').now_us())"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
@@ -73,7 +73,27 @@ def test_an_offset_clock_is_shared_by_processes(tmp_path: Path) -> None:
 
 def test_a_setting_names_the_clock(tmp_path: Path) -> None:
     assert isinstance(open_clock("system"), SystemClock)
+    OffsetClock.create(tmp_path / "clock")
     assert isinstance(open_clock(f"file:{tmp_path / 'clock'}"), OffsetClock)
+
+
+def test_a_clock_is_created_once(tmp_path: Path) -> None:
+    OffsetClock.create(tmp_path / "clock").set(9 * SECOND)
+    assert 9 * SECOND <= OffsetClock.create(tmp_path / "clock").now_us() < 69 * SECOND
+
+
+def test_a_missing_clock_file_is_named_and_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "clock"
+    with pytest.raises(PlaceError, match=r"clock file .*/new/clock: is missing.*relative to the project"):
+        open_clock(f"file:{path}")
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567"])
+def test_a_file_that_is_no_clock_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clock").write_bytes(content)
+    with pytest.raises(PlaceError, match="cannot be used"):
+        open_clock(f"file:{tmp_path / 'clock'}")
 
 
 @pytest.mark.parametrize("setting", ["", "sytsem", "files:/tmp/x"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -101,3 +103,44 @@ def test_a_wrong_value_of_a_url_is_not_repeated(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         setattr(Settings(), "port", 5)  # noqa: B010 - a type checker refuses the plain way
+
+
+PATHS = (
+    "clock: file:moved/clock",
+    "redis_url: rediss://u:p%2F%40w@h:1/0?ssl_ca_certs=ca.pem&ssl_keyfile=/k.pem&socket_timeout=3",
+    'kafka: \'{"ssl.ca.location": "ca.pem", "ssl.key.location": "/k.pem", "security.protocol": "SSL"}\'',
+)
+
+
+def test_files_are_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere, repo = tmp_path / "elsewhere", tmp_path / "a b"
+    elsewhere.mkdir()
+    repo.mkdir()
+    write(repo, "\n".join(PATHS))
+    for folder, place in ((elsewhere, repo), (repo, Path()), (tmp_path, Path("a b"))):
+        monkeypatch.chdir(folder)
+        settings = load_settings(place)
+        assert settings.clock == f"file:{repo}/moved/clock"
+        full = quote(f"{repo}/ca.pem")
+        assert settings.redis_url == (
+            f"rediss://u:p%2F%40w@h:1/0?ssl_ca_certs={full}&ssl_keyfile=/k.pem&socket_timeout=3"
+        )
+        assert json.loads(settings.kafka) == {
+            "ssl.ca.location": f"{repo}/ca.pem",
+            "ssl.key.location": "/k.pem",
+            "security.protocol": "SSL",
+        }
+
+
+@pytest.mark.parametrize("text", ["not JSON", "[1]", '{"ssl.ca.location": "probe"}', '{"ssl.ca.location": 7}'])
+def test_a_kafka_setting_without_files_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    assert load_settings(tmp_path, kafka=text).kafka == text
+
+
+def test_a_variable_and_an_argument_are_relative_to_the_project_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_CLOCK", "file:c")
+    assert load_settings(tmp_path).clock == f"file:{tmp_path}/c"
+    assert load_settings(tmp_path, clock="file:d").clock == f"file:{tmp_path}/d"
+    assert load_settings(tmp_path, clock="file:~/d").clock == f"file:{Path.home()}/d"

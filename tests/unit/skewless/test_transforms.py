@@ -61,6 +61,13 @@ def test_5_1_work_across_rows_is_caught(body: str) -> None:
         runner(body).check()
 
 
+@pytest.mark.parametrize("when", ["len(X) == 1", "len(X) > 1", "X[0, 0] == 2**53"])
+def test_a_function_that_fails_for_some_rows_alone_is_refused(when: str) -> None:
+    body = f"if {when}: raise ArithmeticError('no such row')\n    return {{'out': X[:, 0]}}"
+    with pytest.raises(DefinitionError, match=r"transform 'made': fails on .* with ArithmeticError .got 'no such row'"):
+        runner(body).check()
+
+
 def test_5_1_inputs_come_as_contiguous_one_dimensional_arrays() -> None:
     body = "return {'out': np.array([float(inputs['a0'].flags.c_contiguous and inputs['a0'].ndim == 1)] * len(X))}"
     wide = np.arange(20.0).reshape(10, 2)

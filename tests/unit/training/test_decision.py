@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.spec import LOWER_IS_BETTER, Gate
-from training.decision import decide
+from training.decision import Decision, Evidence
+from training.decision import decide as decide_by
 from training.slices import SliceGain
 from validation.evaluation.bootstrap import Gain
 
 QUALITY = st.floats(-1e6, 1e6)
+BEATEN = "beats the constant prediction's 0.5000; the champion cannot be compared: gone"
 GAIN = Gain(metric="auc", rows=200, candidate=0.7, champion=0.69, gain=0.01, low=-0.004, high=0.02, confidence=0.95)
+
+
+def decide(
+    gate: Gate,
+    candidate: float | None,
+    champion: float | None,
+    gain: Gain | None = None,
+    slices: Sequence[SliceGain] = (),
+) -> Decision:
+    """Return the decision of a gate that does not look at the baseline."""
+    evidence = Evidence(candidate=candidate, champion=champion, gain=gain, slices=slices)
+    return decide_by(replace(gate, beat_baseline=False), evidence)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +101,71 @@ def test_a_lost_slice_blocks_and_is_named() -> None:
     )
     assert decision.as_dict()["slices"][0]["value"] == "AA"
     assert json.loads(json.dumps(decision.as_dict())) == decision.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("gate", "candidate", "baseline", "promoted", "reason"),
+    [
+        (Gate(), 0.5, 0.5, False, "auc 0.5000 does not beat the constant prediction's 0.5000 on the same rows"),
+        (Gate(), 0.5001, 0.5, True, "auc 0.5001, no champion to compare with"),
+        (
+            Gate(metric="rmse"),
+            15.29,
+            15.21,
+            False,
+            "rmse 15.2900 does not beat the constant prediction's 15.2100 on the same rows",
+        ),
+        (Gate(metric="rmse"), 15.2, 15.21, True, "rmse 15.2000, no champion to compare with"),
+        (Gate(metric="rmse", beat_baseline=False), 15.29, 15.21, True, "rmse 15.2900, no champion to compare with"),
+        (
+            Gate(metric="recall"),
+            0.3,
+            None,
+            True,
+            "recall 0.3000, no champion to compare with; recall has no baseline to beat on these rows",
+        ),
+        (Gate(floor=0.7), 0.6, 0.65, False, "auc 0.6000 misses the floor 0.7000"),
+    ],
+)
+def test_a_constant_must_be_beaten(
+    gate: Gate, candidate: float, baseline: float | None, reason: str, *, promoted: bool
+) -> None:
+    decision = decide_by(gate, Evidence(candidate=candidate, baseline=baseline))
+    assert (decision.promote, decision.reason, decision.baseline) == (promoted, reason, baseline)
+    assert decision.as_dict()["baseline"] == baseline
+
+
+@given(candidate=QUALITY, baseline=QUALITY, champion=st.none() | QUALITY, metric=st.sampled_from(["auc", "rmse"]))
+def test_whatever_else_holds_a_constant_is_not_replaced_by_worse(
+    candidate: float, baseline: float, champion: float | None, metric: str
+) -> None:
+    better = candidate < baseline if metric == "rmse" else candidate > baseline
+    evidence = Evidence(candidate=candidate, baseline=baseline, champion=champion)
+    promoted = decide_by(Gate(metric=metric, tolerance=1e9), evidence).promote
+    assert promoted <= better
+
+
+@pytest.mark.parametrize(
+    ("gate", "baseline", "promoted", "reason"),
+    [
+        (Gate(), 0.5, True, f"auc 0.7000 {BEATEN}"),
+        (Gate(), 0.8, False, "auc 0.7000 does not beat the constant prediction's 0.8000 on the same rows"),
+        (
+            Gate(floor=0.6),
+            0.5,
+            True,
+            f"auc 0.7000 reaches the floor 0.6000 and {BEATEN}",
+        ),
+        (
+            Gate(beat_baseline=False),
+            0.5,
+            False,
+            "auc 0.7000 has no floor or baseline to be judged by; the champion cannot be compared: gone",
+        ),
+    ],
+)
+def test_without_a_comparable_champion_floor_and_baseline_decide(
+    gate: Gate, baseline: float, reason: str, *, promoted: bool
+) -> None:
+    decision = decide_by(gate, Evidence(candidate=0.7, baseline=baseline, obstacle="gone"))
+    assert (decision.promote, decision.reason, decision.champion) == (promoted, reason, None)

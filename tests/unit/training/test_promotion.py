@@ -12,7 +12,7 @@ import pytest
 from infra.packages.aliases import Aliases
 from infra.packages.decisions import Decisions
 from infra.runtimes.port import Scores
-from skewless.errors import ConflictError, DefinitionError, PackageError
+from skewless.errors import ConflictError, DefinitionError, PackageError, SkewlessError, SourceError, StoreError
 from skewless.lifecycle import Rollout
 from skewless.spec import Gate, ModelSpec
 from tests.unit.training.only_test_rows import RIGHT, N, make_spec, only_test_rows, wrong_in
@@ -41,12 +41,14 @@ def run(
     return promote(dataset or only_test_rows(), spec, trained, packages, 77)
 
 
-def champion_scores(patch: pytest.MonkeyPatch, scores: Scores | None) -> list[str]:
-    """Let the champion have these scores on the dataset; return the versions that were asked for."""
+def champion_scores(patch: pytest.MonkeyPatch, scores: Scores | SkewlessError) -> list[str]:
+    """Let the champion have these scores on the dataset, or none; return the versions that were asked for."""
     asked: list[str] = []
 
-    def scored(_dataset: object, _spec: object, _packages: object, version: str) -> Scores | None:
+    def scored(_dataset: object, _spec: object, _packages: object, version: str) -> Scores:
         asked.append(version)
+        if isinstance(scores, SkewlessError):
+            raise scores
         return scores
 
     patch.setattr(promotion, "version_scores", scored)
@@ -147,24 +149,53 @@ def test_a_rollout_moves_no_alias(packages: Path, monkeypatch: pytest.MonkeyPatc
     assert Aliases(packages).get("m", CHAMPION) == "000002"
 
 
-def test_a_champion_of_other_views_is_replaced_by_whatever_reaches_the_floor(
-    packages: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        PackageError("package m 000001", "has no file", value="model.txt", fix="restore it"),
+        SourceError("label table of model 'm'", "has no such column", value="amount", fix="add it"),
+        StoreError("log of view 'v'", "has no row", fix="restore it"),
+    ],
+)
+def test_a_champion_that_cannot_be_scored_is_replaced_by_what_reaches_floor_and_baseline(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, error: SkewlessError
 ) -> None:
     run(packages, make_spec(Gate()), RIGHT)
-    champion_scores(monkeypatch, None)
+    champion_scores(monkeypatch, error)
     assert not run(packages, make_spec(Gate(floor=0.999)), wrong_in(0.5), "000002").promote
+    assert not run(packages, make_spec(Gate(floor=0.1)), 1.0 - RIGHT, "000002").promote
     decision = run(packages, make_spec(Gate(floor=0.6)), wrong_in(0.5), "000002")
     assert (decision.promote, decision.champion) == (True, None)
+    assert decision.reason.endswith(f"the champion cannot be compared: {error.cause()}")
+    kept = Decisions(packages).last("m", "000002")
+    assert kept is not None
+    assert (kept["reason"], kept["baseline"]) == (decision.reason, 0.5)
 
 
-def test_an_altered_champion_is_not_compared(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_without_the_metric_cannot_be_compared(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(packages, make_spec(Gate()), RIGHT)
+    champion_scores(monkeypatch, np.zeros(N))
+    spec = make_spec(Gate(metric="precision", floor=0.5))
+    decision = promotion.judge(only_test_rows(), spec, wrong_in(0.3), packages, against="000001")
+    assert (decision.promote, decision.champion) == (True, None)
+    assert "the champion cannot be compared: its precision does not exist on the test rows" in decision.reason
 
-    def altered(*_: object) -> Scores:
-        raise PackageError("package", "a file is missing", fix="restore it")
 
-    monkeypatch.setattr(promotion, "version_scores", altered)
-    assert run(packages, make_spec(Gate()), wrong_in(0.5), "000002").promote
+def test_a_model_no_better_than_a_constant_is_not_promoted(packages: Path) -> None:
+    scores, rmse = np.full(N, 0.4), {"task": "regression"}
+    decision = run(packages, make_spec(Gate(metric="rmse"), **rmse), scores)
+    assert (decision.promote, decision.baseline) == (False, 0.5)
+    assert "does not beat the constant prediction's 0.5000" in decision.reason
+    assert not run(packages, make_spec(Gate()), scores).promote
+    assert Aliases(packages).get("m", CHAMPION) is None
+    assert run(packages, make_spec(Gate(metric="rmse", beat_baseline=False), **rmse), scores).promote
+
+
+@pytest.mark.parametrize("metric", ["calibration_error", "recall", "recall_at_base_rate"])
+def test_where_a_constant_is_perfect_it_is_no_baseline(packages: Path, metric: str) -> None:
+    decision = run(packages, make_spec(Gate(metric=metric)), wrong_in(0.3))
+    assert (decision.promote, decision.baseline) == (True, None)
+    assert decision.reason.endswith(f"{metric} has no baseline to beat on these rows")
 
 
 def test_an_alias_that_moved_meanwhile_is_a_conflict(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

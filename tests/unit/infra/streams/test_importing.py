@@ -1,9 +1,12 @@
-"""History is appended once, also where two runs take the same file."""
+"""History is appended once, also where two runs take the same files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -11,20 +14,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.offline.engine import connect
+from infra.streams.event_ids import EventIds
+from infra.streams.generations import Generations
 from infra.streams.importing import Importer
+from infra.streams.state_writer import StateWriter
 from skewless.clock import ManualClock
 from skewless.errors import ConflictError
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
 
 
-def importer(root: Path, connection: duckdb.DuckDBPyConnection) -> Importer:
+def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> Importer:  # noqa: ANN401 - of Importer
+    @contextmanager
+    def open_writer() -> Iterator[StateWriter]:
+        raise AssertionError("there are no states")
+
+    fields: dict[str, Any] = {
+        "source": replace(SOURCE, history="history.parquet"),
+        "log_root": root / "log",
+        "clock": ManualClock(BASE),
+    }
     return Importer(
-        source=replace(SOURCE, history="history.parquet"),
         views=[VIEW],
         repo=root,
-        log_root=root / "log",
+        generations=Generations(root),
+        open_writer=open_writer,
         connection=connection,
-        clock=ManualClock(BASE),
+        **fields | more,
     )
 
 
@@ -42,15 +57,15 @@ def test_4_2_of_two_runs_at_once_one_appends(tmp_path: Path, monkeypatch: pytest
     }
     pq.write_table(pa.table(columns), tmp_path / "history.parquet")
     with connect(tmp_path / "spill", threads=1) as one, connect(tmp_path / "spill", threads=1) as two:
-        real = Importer._judged
+        real = EventIds.accept
 
-        def overtaken(self: Importer, rows: pa.Table, first: int) -> tuple[pa.Table, int]:
-            monkeypatch.setattr(Importer, "_judged", real)
-            assert importer(tmp_path, two).run().accepted == n
-            return real(self, rows, first)
+        def overtaken(self: EventIds, *args: object, **more: object) -> object:
+            monkeypatch.setattr(EventIds, "accept", real)
+            with pytest.raises(ConflictError, match="imported by another process"):
+                importer(tmp_path, two).run()
+            return real(self, *args, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(Importer, "_judged", overtaken)
-        with pytest.raises(ConflictError):
-            importer(tmp_path, one).run()
-        again = importer(tmp_path, one).run()
+        monkeypatch.setattr(EventIds, "accept", overtaken)
+        assert importer(tmp_path, one).run().accepted == n
+        again = importer(tmp_path, two).run()
     assert (again.accepted, again.present) == (0, n)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from infra.log.accepted import REJECT
 from infra.log.event_log import EventLog
 from infra.streams.decode import Decoder
+from infra.streams.event_ids import EventIds
 from infra.streams.lane import Lane
 from infra.streams.port import Messages, Partition
 from infra.streams.tally import Tally
@@ -35,13 +36,12 @@ BATCHES = st.lists(
 )
 
 
-def opened(root: Path, now_us: int) -> Lane:
+def opened(root: Path, ids: EventIds | None = None, partition: str = "0") -> Lane:
     return Lane(
-        source=BRIEF,
         partition=PART,
-        log=EventLog(root, "events/s/e/0"),
+        log=EventLog(root, f"events/s/e/{partition}"),
         decoder=Decoder(BRIEF, [VIEW], 1_000),
-        now_us=now_us,
+        ids=ids or EventIds(BRIEF, root, HORIZON),
     )
 
 
@@ -61,7 +61,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         now, position, tally = BASE, 0, Tally(source="s")
-        lane = opened(Path(folder), now)
+        lane = opened(Path(folder))
         expected: list[tuple[str, bool]] = []
         seen: dict[str, int] = {}
         for wait, events, again, compact in batches:
@@ -69,7 +69,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
             if compact:
                 lane.log.compact(keep=1)
             if again:
-                lane = opened(Path(folder), now)
+                lane = opened(Path(folder))
             took(lane, [message(name, good=good) for name, good in events], position, now, tally)
             position += len(events)
             for name, good in events:
@@ -86,21 +86,21 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
 
 
 def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path, BASE), Tally(source="s")
+    lane, tally = opened(tmp_path), Tally(source="s")
     took(lane, [message(None), message(None)], 0, BASE, tally)
     assert (tally.accepted, tally.duplicates) == (2, 0)
 
 
 def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path, BASE), Tally(source="s")
+    lane, tally = opened(tmp_path), Tally(source="s")
     took(lane, [message("a")], 5, BASE, tally)
     took(lane, [message("a"), message("a")], 6, BASE, tally)
     assert (lane.next_position, lane.log.next_seq(), tally.batches, tally.duplicates) == (8, 1, 1, 2)
-    assert opened(tmp_path, BASE).next_position == 6
+    assert opened(tmp_path).next_position == 6
 
 
 def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> None:
-    one, other, tally = opened(tmp_path, BASE), opened(tmp_path, BASE), Tally(source="s")
+    one, other, tally = opened(tmp_path), opened(tmp_path), Tally(source="s")
     took(one, [message("a")], 0, BASE, tally)
     with pytest.raises(ConflictError):
         took(other, [message("a")], 0, BASE, tally)
@@ -109,7 +109,7 @@ def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> 
 
 
 def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path, BASE), Tally(source="s")
+    lane, tally = opened(tmp_path), Tally(source="s")
     moments = [0, -SECOND, 5 * SECOND, 2 * SECOND, 3 * SECOND]
     took(lane, [message(None, ts=BASE + each) for each in moments], 0, BASE, tally)
     assert (tally.late, tally.watermark_us) == (1, BASE + 5 * SECOND)

@@ -1,0 +1,177 @@
+"""An event id counts once in its source, whichever door and partition it comes through (SEMANTICS 4.4).
+
+Whoever accepts events of a source holds a lock from comparing their ids to appending them, and has before that taken
+up from the logs the ids that others accepted: the log is what all of them share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.durable import refused
+from infra.log.accepted import INGEST, REJECT
+from infra.log.event_log import EventLog, Span
+from infra.log.event_rows import EVENT_ID
+from infra.log.partitions import log_partitions, source_folder
+from infra.streams.id_index import Digests, IdIndex, digests_of, first_places
+from skewless.status import BoolArray, Int64Array
+from skewless.windows.view import EventSource
+
+_EVER = -(2**63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """What the log took of some rows.
+
+    Args:
+        rows: those that are new, accepted or rejected, in their order.
+        span: where they stand; None: nothing was new.
+    """
+
+    rows: pa.Table
+    span: Span | None
+
+
+class EventIds:
+    """The ids of one source as one thread knows them; a source without an ``id_column`` accepts everything.
+
+    Args:
+        horizon_us: for how long an id is known after its event was accepted, microseconds; None: for ever.
+        behind: per log partition, from which position on ids are taken up; others from their beginning. None: all
+            ids within the horizon.
+    """
+
+    def __init__(
+        self, source: EventSource, log_root: Path, horizon_us: int | None, behind: Mapping[str, int] | None = None
+    ) -> None:
+        self._source = source
+        self._log_root = log_root
+        self._horizon_us = horizon_us
+        self._index = IdIndex(horizon_us)
+        self._behind = dict(behind or {})
+        self._next = dict(self._behind)
+        self._logs: dict[str, EventLog] = {}
+        self._token = os.urandom(16)
+        self._is_current = False
+
+    def accept(
+        self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, forget: BoolArray | None = None
+    ) -> Acceptance:
+        """Append the rows whose ids are not known, and remember these; a rejected row claims no id.
+
+        Args:
+            log: a partition of the source.
+            at: as ``EventLog.append`` takes it.
+            forget: rows whose ids surely never come again, so that they need not be remembered.
+
+        Raises:
+            ConflictError: another process wrote to the partition.
+            StoreError: the disk refused; nothing was taken.
+        """
+        if self._source.id_column is None:
+            return Acceptance(rows=rows, span=log.append(rows, at=at) if rows.num_rows else None)
+        with self._alone():
+            if not self._is_current:
+                self._open(log)
+                self._follow(now_us)
+                if at is not None:
+                    # A lane that has lost its partition would take the rows of its successor for duplicates.
+                    log.check_end(at)
+            new, claimed = self._new(rows, now_us, forget)
+            if not new.num_rows:
+                return Acceptance(rows=new, span=None)
+            self._is_current = False  # an append that is refused may stand nevertheless
+            span = log.append(new, at=at)
+            self._index.add(claimed, now_us)
+            self._next[log.partition] = span.last + 1
+            self._is_current = True
+        return Acceptance(rows=new, span=span)
+
+    def check(self) -> None:
+        """Look at the logs again before the next acceptance: a partition has been opened anew."""
+        self._is_current = False
+
+    def known(self, rows: pa.Table, now_us: int) -> BoolArray:
+        """Return which rows repeat an id that is known or stands in an earlier row; nothing is remembered."""
+        return self._judged(rows, now_us)[0]
+
+    def remember(self, rows: pa.Table, now_us: int) -> None:
+        """Take note of the ids of accepted rows that no log holds."""
+        named = rows.filter(_named(rows))
+        self._index.add(digests_of(named[EVENT_ID].to_pylist()), now_us)
+
+    def _open(self, log: EventLog) -> None:
+        self._logs[log.partition] = log
+        if log.next_seq() < self._next.get(log.partition, 0):
+            # The log is an older copy: what it has lost is not known any more.
+            self._index, self._next = IdIndex(self._horizon_us), dict(self._behind)
+
+    def _new(self, rows: pa.Table, now_us: int, forget: BoolArray | None) -> tuple[pa.Table, Digests]:
+        repeated, places, digests = self._judged(rows, now_us)
+        claims = ~repeated[places] if forget is None else ~(repeated | forget)[places]
+        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, claims]
+
+    def _judged(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
+        """Return which rows repeat an id, which of them have one, and the digests of those."""
+        places = np.flatnonzero(_named(rows).to_numpy(zero_copy_only=False))
+        digests = digests_of(rows[EVENT_ID].take(pa.array(places)).to_pylist())
+        repeated = np.zeros(rows.num_rows, dtype=np.bool_)
+        repeated[places] = self._index.known(digests, now_us) | ~first_places(digests)
+        return repeated, places, digests
+
+    def _follow(self, now_us: int) -> None:
+        """Take up what was accepted since the last look, by anybody."""
+        since_us = _EVER if self._horizon_us is None else now_us - self._horizon_us
+        for name in log_partitions(self._log_root, self._source.name):
+            log = self._logs.setdefault(name, EventLog(self._log_root, name))
+            first, end = self._next.get(name, 0), log.next_seq()
+            for span in _recent(log, first, end, since_us):
+                for rows in log.read(max(span.first, first), span.last, [INGEST, EVENT_ID, REJECT]):
+                    own = rows.filter(pc.and_(_named(rows), pc.greater_equal(rows[INGEST], since_us)))
+                    self._index.add(digests_of(own[EVENT_ID].to_pylist()), own[INGEST].to_numpy())
+            self._next[name] = end
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the right to accept events of the source, and see whether another has had it since we had it last."""
+        path = source_folder(self._log_root, self._source.name) / "ids.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise refused(path, error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.pread(lock, len(self._token), 0) != self._token:
+                self._is_current = False
+                os.pwrite(lock, self._token, 0)
+            yield
+        except OSError as error:
+            raise refused(path, error) from error
+        finally:
+            os.close(lock)
+
+
+def _named(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.and_(rows[REJECT].is_null(), rows[EVENT_ID].is_valid())
+
+
+def _recent(log: EventLog, first: int, end: int, since_us: int) -> list[Span]:
+    """Return the files from a position on that hold rows taken since a moment, oldest first."""
+    recent: list[Span] = []
+    for span in reversed(log.spans(first, end - 1)):
+        newest = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
+        if newest < since_us:
+            break
+        recent.insert(0, span)
+    return recent

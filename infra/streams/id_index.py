@@ -1,0 +1,141 @@
+"""Event ids and when they were accepted, in bounded memory (SEMANTICS 4.4).
+
+Runs of sorted digests are merged as they grow, like the levels of a log-structured merge tree: 24 bytes an id, a few
+binary searches for each look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.status import BoolArray, Int64Array
+
+Digests = npt.NDArray[np.uint64]  # shape (2, n): the two halves of n digests
+
+# A run is merged with the next when it is not many times bigger, so that an id is copied a logarithm of times.
+_BIGGER = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Digests, each once and sorted by their first halves, and when their ids were accepted, microseconds."""
+
+    digests: Digests
+    accepted: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.accepted)
+
+    @classmethod
+    def of(cls, digests: Digests, accepted: Int64Array) -> _Run:
+        order = np.lexsort((accepted, digests[1], digests[0]))
+        digests, accepted = digests[:, order], accepted[order]
+        last = np.append((digests[:, 1:] != digests[:, :-1]).any(axis=0), [True] * bool(len(accepted)))
+        return cls(digests=digests[:, last], accepted=accepted[last])
+
+    def chosen(self, rows: BoolArray) -> _Run:
+        return self if rows.all() else _Run(digests=self.digests[:, rows], accepted=self.accepted[rows])
+
+    def places(self, digests: Digests) -> Int64Array:
+        """Return where digests, sorted by their first halves, stand; -1: nowhere."""
+        places = np.full(digests.shape[1], -1, dtype=np.int64)
+        at = np.searchsorted(self.digests[0], digests[0])
+        left = np.flatnonzero(at < len(self))
+        while len(left):
+            left = left[self.digests[0, at[left]] == digests[0, left]]
+            same = self.digests[1, at[left]] == digests[1, left]
+            places[left[same]] = at[left[same]]
+            left = left[~same]  # another digest with the same first half: look at the next one
+            at[left] += 1
+            left = left[at[left] < len(self)]
+        return places
+
+
+class IdIndex:
+    """The ids that were accepted within a horizon.
+
+    Memory: 24 bytes an id, for at most twice as many as one horizon holds; a merge needs that once more.
+
+    Args:
+        horizon_us: for how long an id is known after its event was accepted, microseconds; None: for ever.
+    """
+
+    def __init__(self, horizon_us: int | None) -> None:
+        self._horizon_us = horizon_us
+        self._runs: list[_Run] = []
+
+    def __len__(self) -> int:
+        """Return how many ids are held, some of which may be past the horizon."""
+        return sum(map(len, self._runs))
+
+    def add(self, digests: Digests, accepted_us: Int64Array | int) -> None:
+        """Take note of ids that were accepted; of an id that is forgotten by then, anew.
+
+        >>> index, a = IdIndex(10), digests_of(["a"])
+        >>> index.add(a, 0)
+        >>> [index.known(a, now).tolist() for now in (10, 11)]
+        [[True], [False]]
+        >>> index.add(a, 11)
+        >>> index.known(a, 21).tolist()
+        [True]
+        """
+        if not digests.shape[1]:
+            return
+        moments = np.broadcast_to(np.asarray(accepted_us, dtype=np.int64), digests.shape[1:])
+        self._runs.append(_Run.of(digests, moments))
+        since_us = self._since(int(moments.max()))
+        while len(self._runs) > 1 and len(self._runs[-2]) <= _BIGGER * len(self._runs[-1]):
+            newer, older = self._runs.pop(), self._runs.pop()
+            self._runs.append(_merged(*(run.chosen(run.accepted >= since_us) for run in (older, newer))))
+
+    def known(self, digests: Digests, now_us: int) -> BoolArray:
+        """Return which ids were accepted within the horizon before a moment, its edge included; shape ``(n,)``."""
+        found = np.zeros(digests.shape[1], dtype=np.bool_)
+        order = np.argsort(digests[0])  # look-ups in order share what the processor has read
+        ordered = digests[:, order]
+        for run in self._runs:
+            places = run.places(ordered)
+            found[order[places >= 0]] |= run.accepted[places[places >= 0]] >= self._since(now_us)
+        return found
+
+    def _since(self, now_us: int) -> int:
+        return -(2**63) if self._horizon_us is None else now_us - self._horizon_us
+
+
+def digests_of(ids: Iterable[str]) -> Digests:
+    """Return what stands for ids: 128-bit digests, which no two ids share in practice."""
+    joined = b"".join(blake2b(name.encode(), digest_size=16).digest() for name in ids)
+    return np.ascontiguousarray(np.frombuffer(joined, dtype="<u8").reshape(-1, 2).T)
+
+
+def first_places(digests: Digests) -> BoolArray:
+    """Return which of some digests do not stand earlier among them.
+
+    >>> first_places(digests_of(["b", "a", "b"])).tolist()
+    [True, True, False]
+    """
+    order = np.lexsort((digests[1], digests[0]))
+    ordered = digests[:, order]
+    first = np.ones(len(order), dtype=np.bool_)
+    first[order[1:]] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
+    return first
+
+
+def _merged(older: _Run, newer: _Run) -> _Run:
+    """Return one run of two; of an id that both know the newer acceptance counts."""
+    again = older.places(newer.digests)
+    kept = np.ones(len(older), dtype=np.bool_)
+    kept[again[again >= 0]] = False
+    older = older.chosen(kept)
+    place = np.searchsorted(older.digests[0], newer.digests[0]) + np.arange(len(newer))
+    is_older = np.ones(len(older) + len(newer), dtype=np.bool_)
+    is_older[place] = False
+    result = _Run(digests=np.empty((2, len(is_older)), np.uint64), accepted=np.empty(len(is_older), np.int64))
+    result.digests[:, is_older], result.digests[:, place] = older.digests, newer.digests
+    result.accepted[is_older], result.accepted[place] = older.accepted, newer.accepted
+    return result

@@ -1,0 +1,234 @@
+"""One run over the files of a source's history: what is new of each goes to the log (SEMANTICS 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.log.accepted import EVENT, INGEST, RAW, REJECT
+from infra.log.event_log import KNOWN_AT, EventLog
+from infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
+from infra.log.partitions import log_ends, source_folder
+from infra.streams.decode import Judge
+from infra.streams.event_ids import EventIds
+from infra.streams.generations import Generations, applying
+from infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
+from infra.streams.import_matching import Match, Matcher
+from infra.streams.import_records import ImportRecord, ImportRecords, Mark
+from infra.streams.row_digest import RowDigest, digest_rows
+from skewless.clock import Clock
+from skewless.errors import SourceError
+from skewless.windows.view import EventSource, WindowView
+
+BATCH_ROWS = 100_000
+
+OnRows = Callable[[str, int], None]
+
+
+@dataclass(kw_only=True)
+class ImportedFile:
+    """What became of the rows of one file.
+
+    Args:
+        accepted, rejected: rows that this run appended.
+        duplicates: rows that it left out, since the log or the file had their event ids before.
+        present: rows that had been taken before.
+    """
+
+    file: str
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    present: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Say whether the file had rows that were not taken before."""
+        return bool(self.accepted or self.rejected or self.duplicates)
+
+
+class ImportRun:
+    """Takes one file of a source's history after the other, while nobody else imports the source.
+
+    Args:
+        views, dry_run: as of ``Importer``.
+        on_rows: called with a file's name and how many of its rows were taken in this run.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: EventSource,
+        views: Sequence[WindowView],
+        log_root: Path,
+        generations: Generations,
+        clock: Clock,
+        dry_run: bool,
+        on_rows: OnRows,
+    ) -> None:
+        self._source = source
+        self._views = views
+        self._log_root = log_root
+        self._generations = generations
+        self._clock = clock
+        self._dry_run = dry_run
+        self._on_rows = on_rows
+        self._folder = source_folder(log_root, source.name)
+        self._records = ImportRecords(self._folder, dry_run=dry_run)
+        self._pending: dict[str, HistoryFile] = {}
+        self._matcher = Matcher(log_root, import_prefix(source), self._pending)
+        self._judge = Judge(source, views)
+
+    @cached_property
+    def _ids(self) -> EventIds:
+        # What the log has by now is compared by DuckDB; from here on whatever is accepted meanwhile is taken up.
+        ends = log_ends(self._log_root, self._source.name)
+        behind = {name: last + 1 for name, last in ends.items()}
+        return EventIds(self._source, self._log_root, None, behind)
+
+    def take(self, file: HistoryFile) -> ImportedFile:
+        """Take what is new of one file."""
+        done = ImportedFile(file=file.name)
+        fingerprint = file.table.fingerprint()
+        before = self._records.of_file(file.name)
+        if before is not None and before.files[file.name][0] == fingerprint:
+            done.present = before.files[file.name][1]
+            return done
+        count = file.count()
+        if not count:
+            return done
+        match = self._matcher.find(file, count, self._records)
+        if match is None:
+            self._check(file, before)
+            match = self._begun(file)
+        done.present = count if match.digest is None else match.digest.rows
+        record = match.record if match.digest is None else self._append(file, match.record, match.digest, done)
+        self._records.name_file(record, file.name, fingerprint, count)
+        return done
+
+    def _check(self, file: HistoryFile, before: ImportRecord | None) -> None:
+        """Refuse a file that was taken in and has other rows now, unless each of them can be told from the old ones."""
+        column = self._source.id_column
+        if before is None:
+            return
+        if column and any(item.name == column for item in before.columns) and not file.nameless(column):
+            return
+        raise SourceError(
+            f"history of event source {self._source.name!r}",
+            "has a file that was imported and has changed since" + (", with events that have no id" if column else ""),
+            value=str(file.path),
+            fix="move it away, since its events are in the log, and put new events in a new file"
+            + ("" if column else "; or declare the tag skewless.event_id"),
+        )
+
+    def _begun(self, file: HistoryFile) -> Match:
+        columns = tuple(file_columns(self._source))
+        digest = RowDigest(columns)
+        record = ImportRecord(
+            key=self._records.free_key(file.name),
+            columns=columns,
+            head=digest_rows(columns, next(file.rows(columns, 1, last=0))),
+            done=Mark(rows=0, digest=digest.hexdigest()),
+        )
+        return Match(record=record, digest=digest)
+
+    def _append(self, file: HistoryFile, record: ImportRecord, digest: RowDigest, done: ImportedFile) -> ImportRecord:
+        columns = tuple(file_columns(self._source))
+        first = digest.rows
+        if record.columns != columns:  # the source was declared otherwise when the first rows were taken
+            digest = next(file.digests(columns, BATCH_ROWS, [first]))
+            head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
+            record = replace(record, columns=columns, head=head)
+        column, flags = self._source.id_column, None
+        if column is not None:
+            _ = self._ids  # before the log is compared
+            flags = file.repeats(column, first, self._log_root)
+        log, mark = self._matcher.log(record.key), Mark(rows=first, digest=digest.hexdigest())
+        for rows in file.rows(columns, BATCH_ROWS, first):
+            start = digest.rows
+            digest.update(rows)
+            record = replace(record, done=mark, next=Mark(rows=digest.rows, digest=digest.hexdigest()))
+            self._records.save(record)
+            self._take(log, rows, start, None if flags is None else flags[start - first : digest.rows - first], done)
+            mark = record.next or mark
+            self._on_rows(file.path.name, digest.rows - first)
+        if self._dry_run:
+            self._pending[record.key] = file
+        return replace(record, done=mark, next=None)
+
+    def _take(
+        self, log: EventLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, done: ImportedFile
+    ) -> None:
+        now_us = self._clock.now_us()
+        judged, known_at = self._judged(rows, start, now_us)
+        forget = None
+        if flags is not None:
+            rejected = judged[REJECT].is_valid().to_numpy()
+            kept = rejected | (flags & KNOWN == 0)
+            judged, known_at = judged.filter(pa.array(kept)), known_at.filter(pa.array(kept))
+            forget = flags[kept] & SEVERAL == 0
+        new = self._dry(judged, now_us) if self._dry_run else self._accept(log, judged, known_at, now_us, forget)
+        bad = new.num_rows - new[REJECT].null_count
+        done.accepted += new.num_rows - bad
+        done.rejected += bad
+        done.duplicates += rows.num_rows - new.num_rows
+
+    def _dry(self, judged: pa.Table, now_us: int) -> pa.Table:
+        if self._source.id_column is None:
+            return judged
+        new = judged.filter(pa.array(~self._ids.known(judged, now_us)))
+        self._ids.remember(new, now_us)
+        return new
+
+    def _accept(
+        self, log: EventLog, judged: pa.Table, known_at: pa.Array, now_us: int, forget: npt.NDArray[np.bool_] | None
+    ) -> pa.Table:
+        # While this is held no generation goes live: history is in the first one before anybody reads it.
+        with applying(self._folder):
+            if not self._has_served():
+                judged = judged.append_column(KNOWN_AT, known_at)
+                judged = judged.append_column(DECLARED, pa.array(np.ones(judged.num_rows, dtype=np.bool_)))
+            return self._ids.accept(log, judged, at=log.next_seq(), now_us=now_us, forget=forget).rows
+
+    def _has_served(self) -> bool:
+        generations = self._generations
+        return generations.has_served(self._source.name) or any(map(generations.written, self._views))
+
+    def _judged(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
+        """Return rows as the log takes them, and when they count as known where they are history."""
+        n, source = rows.num_rows, self._source
+        reasons: dict[int, str] = {}
+        moments = rows[source.event_column].combine_chunks()
+        ts = self._judge.times(moments, reasons, now_us)
+        self._judge.values(rows, ts, reasons)
+        ids = rows[source.id_column].cast(pa.string()) if source.id_column else pa.nulls(n, pa.string())
+        columns = {column.name: rows[column.name] for column in source.columns} | {
+            EVENT: pa.array(ts),
+            INGEST: pa.array(np.full(n, now_us, dtype=np.int64)),
+            SOURCE_POS: pa.array(np.arange(first, first + n, dtype=np.int64)),
+            EVENT_ID: ids,
+            REJECT: pa.array([reasons.get(i) for i in range(n)] if reasons else pa.nulls(n), pa.string()),
+            RAW: pa.nulls(n, pa.binary()),
+        }
+        schema = event_schema(source)
+        table = pa.table([_whole(columns[field.name]).cast(field.type) for field in schema], schema=schema)
+        known = pc.add(moments.cast(pa.int64()), source.delay_us)
+        if source.created_column:
+            known = pc.coalesce(rows[source.created_column].combine_chunks().cast(pa.int64()), known)
+        return table, known.fill_null(now_us)
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def import_prefix(source: EventSource) -> str:
+    """Return how the names of a source's import partitions begin."""
+    return f"events/{source.name}/import"

@@ -1,0 +1,94 @@
+"""The identity of a file's rows, whatever file format, compression or batches they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skewless.arrow_types import arrow_type
+from skewless.columns import Column
+
+_BYTES = 16
+
+
+class RowDigest:
+    """A digest that grows with the rows of a table: the same rows in the same order have the same digest.
+
+    Of each column it takes which values are null, the values in a fixed width (null is zero, all NaN are one), and of
+    text the lengths and the bytes, each by itself, so that the bounds of batches leave no trace.
+
+    Attributes:
+        rows: how many it has taken.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.rows = 0
+        self._columns = tuple(columns)
+        self._parts = [[blake2b(digest_size=_BYTES) for _ in range(3)] for _ in columns]
+
+    def update(self, rows: pa.Table) -> None:
+        """Take more rows; they have the columns under their names."""
+        for column, hashers in zip(self._columns, self._parts, strict=True):
+            for chunk in rows[column.name].cast(arrow_type(column.dtype)).chunks:
+                for hasher, part in zip(hashers, _parts(chunk), strict=False):
+                    hasher.update(part)
+        self.rows += rows.num_rows
+
+    def copy(self) -> RowDigest:
+        """Return a digest of the same rows that grows by itself."""
+        other = RowDigest(self._columns)
+        other.rows = self.rows
+        other._parts = [[hasher.copy() for hasher in hashers] for hashers in self._parts]
+        return other
+
+    def hexdigest(self) -> str:
+        """Return the digest of the rows so far."""
+        whole = blake2b(self.rows.to_bytes(8, "little"), digest_size=_BYTES)
+        for column, hashers in zip(self._columns, self._parts, strict=True):
+            whole.update(f"{len(column.name)} {column.name} {column.dtype} ".encode())
+            for hasher in hashers:
+                whole.update(hasher.digest())
+        return whole.hexdigest()
+
+
+def digest_rows(columns: Sequence[Column], rows: pa.Table) -> str:
+    """Return the digest of some rows.
+
+    >>> from skewless.dtypes import DType
+    >>> columns = [Column(name="x", dtype=DType.FLOAT64), Column(name="s", dtype=DType.STRING)]
+    >>> one = pa.table({"x": [1.0, None], "s": ["a", ""]})
+    >>> digest_rows(columns, one) == digest_rows(columns, pa.concat_tables([one.slice(0, 1), one.slice(1)]))
+    True
+    >>> digest_rows(columns, one) == digest_rows(columns, pa.table({"x": [1.0, 0.0], "s": ["a", ""]}))
+    False
+    """
+    digest = RowDigest(columns)
+    digest.update(rows)
+    return digest.hexdigest()
+
+
+def _parts(array: pa.Array) -> Iterator[bytes | memoryview]:
+    yield np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=np.uint8).tobytes()
+    if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
+        yield from _text(array)
+        return
+    values = array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
+    numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(array.type):
+        numbers = np.where(np.isnan(numbers), np.asarray(np.nan, numbers.dtype), numbers)
+    yield numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()
+
+
+def _text(array: pa.Array) -> Iterator[bytes | memoryview]:
+    is_text = pa.types.is_string(array.type)
+    filled = array.fill_null("" if is_text else b"")
+    whole = (filled.cast(pa.large_string()) if is_text else filled).cast(pa.large_binary())
+    yield pc.binary_length(whole).to_numpy().astype("<i8").tobytes()
+    _, bounds, data = whole.buffers()
+    if data is not None:
+        ends = np.frombuffer(bounds, dtype="<i8")[whole.offset : whole.offset + len(whole) + 1]
+        yield memoryview(data)[int(ends[0]) : int(ends[-1])]

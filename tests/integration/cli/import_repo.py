@@ -1,0 +1,80 @@
+"""A windowed project whose history is a folder of files, and what an import makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.log.accepted import REJECT
+from infra.log.event_log import EventLog
+from infra.log.partitions import log_partitions
+from tests.command_line import done, fingerprint
+from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
+
+COLUMNS = '"skewless.columns": "carrier string, arr_delay float64'
+_PATH = 'path="data/landings.parquet"'
+
+
+def write_folder_repo(repo: Path) -> Path:
+    """Write and apply the project."""
+    write_repo(repo)
+    (repo / "data/landings").mkdir()
+    (repo / "data/landings.parquet").rename(repo / "data/landings/a.parquet")
+    rewrite(repo, _PATH, _PATH.replace(".parquet", ""))
+    done("apply", "--repo", repo)
+    return repo
+
+
+def rewrite(repo: Path, old: str, new: str) -> None:
+    text = (repo / "definitions.py").read_text()
+    assert old in text
+    (repo / "definitions.py").write_text(text.replace(old, new))
+
+
+def give_ids(repo: Path) -> Path:
+    """Give each event of the history an id."""
+    rewrite(repo, COLUMNS, f'"skewless.event_id": "landing", {COLUMNS}, landing string')
+    path = repo / "data/landings/a.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(rows.append_column("landing", pa.array([f"h{i}" for i in range(rows.num_rows)])), path)
+    done("apply", "--repo", repo)
+    return repo
+
+
+def imported(repo: Path) -> dict[str, Any]:
+    """Import, after a dry run that must have changed nothing and foretold the same."""
+    before = fingerprint(repo)
+    foreseen = done("import", "--dry-run", "--repo", repo)["files"]
+    assert fingerprint(repo) == before
+    (source,) = done("import", "--repo", repo)["sources"]
+    for name in ("accepted", "rejected", "duplicates", "present"):
+        assert sum(file[name] for file in foreseen) == source[name], name
+    return dict(source)
+
+
+def logged(repo: Path, column: str = "arr_delay") -> list[Any]:
+    """Return the accepted rows' values of a column, partition by partition."""
+    root = repo / ".skewless" / "log"
+    return [
+        row[column]
+        for name in log_partitions(root, "landings")
+        for rows in EventLog(root, name).read(columns=[column, REJECT])
+        for row in rows.to_pylist()
+        if row[REJECT] is None
+    ]
+
+
+def landings(n: int, *, first: int = 0, written: int = NOW) -> pa.Table:
+    """Return landings of the last minutes before noon."""
+    at = [NOW - 10 * MINUTE + i for i in range(first, first + n)]
+    return pa.table(
+        {
+            "carrier": [CARRIERS[i % 3] for i in range(n)],
+            "arr_delay": [1_000.0 + i for i in range(first, first + n)],
+            "landed_at": pa.array(at, pa.int64()).cast(STAMP),
+            "written": pa.array([written] * n, pa.int64()).cast(STAMP),
+        }
+    )

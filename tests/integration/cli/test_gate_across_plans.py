@@ -1,0 +1,55 @@
+"""After views have changed, a version of before is still measured: on the values of its own views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.online.private_server import PrivateServer
+from tests.command_line import done
+from tests.integration.cli.windowed_repo import write_repo
+
+MORE = '        Aggregation(column="arr_delay", function="max", time_window=HOUR, name="worst_1h"),\n'
+CHANGES = {
+    "an aggregation more": (
+        '        Aggregation(column="carrier", function="count"',
+        MORE + '        Aggregation(column="carrier", function="count"',
+    ),
+    "a window of another length": ("time_window=HOUR, name", "time_window=2 * HOUR, name"),
+    "a latest-value view less": ("features=[carrier_now, facts]", "features=[carrier_now]"),
+    "a windowed view less": ("features=[carrier_now, facts]", "features=[facts]"),
+}
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Path]:
+    repo = write_repo(tmp_path / "p")
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
+
+
+def put_in_force(repo: Path) -> None:
+    done("apply", "--repo", repo)
+    done("import", "--repo", repo)
+    done("materialize", "--no-check", "--repo", repo)
+    done("bootstrap", "--repo", repo)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_champion_of_older_views_is_compared(repo: Path, change: str) -> None:
+    put_in_force(repo)
+    (first,) = done("train", "--repo", repo)["models"]
+    assert first["promoted"]
+    definitions = (repo / "definitions.py").read_text()
+    (repo / "definitions.py").write_text(definitions.replace(*CHANGES[change], 1))
+    assert (repo / "definitions.py").read_text() != definitions
+    put_in_force(repo)
+    (second,) = done("train", "--repo", repo)["models"]
+    assert second["decision"]["champion"] == first["decision"]["candidate"]
+    assert second["decision"]["gain"]["rows"] == first["metrics"]["rows"]
+    assert second["decision"]["baseline"] == 0.5
+    back = done("promote", "late", "000001", "--dry-run", "--repo", repo)
+    assert back["decision"]["candidate"] == first["decision"]["candidate"]
+    assert back["decision"]["champion"] == second["decision"]["candidate"]

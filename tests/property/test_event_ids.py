@@ -1,0 +1,167 @@
+"""SEMANTICS 4.4: an event id counts once in its source, whichever door, partition and process it comes through."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.log.accepted import INGEST, REJECT
+from infra.log.event_log import EventLog
+from infra.log.event_rows import EVENT_ID
+from infra.log.partitions import log_partitions
+from infra.offline.engine import connect
+from infra.streams.decode import Decoder
+from infra.streams.event_ids import EventIds
+from infra.streams.id_index import Digests, IdIndex
+from infra.streams.importing import Imported
+from infra.streams.lane import Lane
+from infra.streams.port import Messages, Partition
+from infra.streams.tally import Tally
+from skewless.arrow_types import arrow_type
+from skewless.clock import ManualClock
+from tests.reliability.stream_world import BASE, SOURCE, VIEW
+from tests.unit.infra.streams.test_importing import importer
+
+HORIZON = 10
+BRIEF = replace(SOURCE, dedupe_us=HORIZON)
+PROCESSES, LANES = 2, 2
+Events = list[tuple[str | None, bool]]
+SCHEMA = pa.schema(
+    [
+        *(pa.field(column.name, arrow_type(column.dtype)) for column in SOURCE.columns),
+        pa.field("ts", pa.timestamp("us", tz="UTC")),
+    ]
+)
+EVENT = st.tuples(st.sampled_from([*"abcde", None]), st.booleans())  # an id, and whether it can be accepted
+STEP = st.tuples(
+    st.integers(0, PROCESSES - 1),
+    st.integers(0, LANES),  # a lane; or the last: a file that is imported
+    st.sampled_from([0, 1, 5, HORIZON - 1, HORIZON, HORIZON + 1]),  # time since the last step
+    st.lists(EVENT, min_size=1, max_size=4),
+    st.sampled_from(["go on", "go on", "restart", "compact"]),
+)
+
+
+@dataclass
+class Process:
+    """One worker with lanes of its own, which share what it knows of ids."""
+
+    root: Path
+    number: int
+    positions: list[int] = field(default_factory=lambda: [0] * LANES)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        ids, decoder = EventIds(BRIEF, self.root, HORIZON), Decoder(BRIEF, [VIEW], 1_000)
+        names = [f"{self.number}-{i}" for i in range(LANES)]
+        self.lanes = [
+            Lane(
+                partition=Partition(name=name, epoch="e"),
+                log=EventLog(self.root, f"events/s/e/{name}"),
+                decoder=decoder,
+                ids=ids,
+            )
+            for name in names
+        ]
+
+    def take(self, lane: int, events: Events, now: int, tally: Tally) -> None:
+        one, first = self.lanes[lane], self.positions[lane]
+        made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
+        self.positions[lane] += len(made)
+        one.take(Messages(partition=one.partition, positions=range(first, self.positions[lane]), payloads=list(made)))
+        one.accept(now, tally)
+
+
+def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> Imported:
+    """Import events as the next file; the others are there still."""
+    made = [
+        {"event": name, "id": 1 if good else None, "x": float(number), "y": None, "n": i, "s": None, "ts": BASE}
+        for i, (name, good) in enumerate(events)
+    ]
+    (root / "history").mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(made, schema=SCHEMA), root / f"history/{number:03}.parquet")
+    source = replace(BRIEF, history="history")
+    return importer(root, connection, source=source, log_root=root, clock=ManualClock(now)).run()
+
+
+@given(st.lists(STEP, max_size=12))
+def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
+    steps: list[tuple[int, int, int, Events, str]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "spill", threads=1) as connection:
+        root, now, tally = Path(folder), BASE, Tally(source="s")
+        processes = [Process(root, number) for number in range(PROCESSES)]
+        accepted: dict[str, int] = {}
+        expected: list[tuple[str | None, int]] = []
+        rejected = files = 0
+        for process, lane, wait, events, what in steps:
+            now += wait
+            if what == "restart":
+                processes[process].start()
+            if what == "compact":
+                processes[process].lanes[lane % LANES].log.compact(keep=0)
+            is_file = lane == LANES
+            if is_file:
+                files += 1
+                done = taken_in(root, files, events, now, connection)
+                tally.accepted, tally.rejected = tally.accepted + done.accepted, tally.rejected + done.rejected
+                tally.duplicates += done.duplicates
+            else:
+                processes[process].take(lane, events, now, tally)
+            # A stream compares with the ids of its horizon, a file with all.
+            horizon = 10 * len(steps) * HORIZON if is_file else HORIZON
+            for name, good in events:
+                rejected += not good
+                if good and (name is None or name not in accepted or now - accepted[name] > horizon):
+                    expected.append((name, now))
+                    accepted |= {} if name is None else {name: now}
+        logged = [
+            row
+            for name in log_partitions(root, "s")
+            for rows in EventLog(root, name).read(columns=[EVENT_ID, INGEST, REJECT])
+            for row in rows.to_pylist()
+        ]
+        whole = [(row[EVENT_ID], row[INGEST]) for row in logged if row[REJECT] is None]
+        assert sorted(whole, key=repr) == sorted(expected, key=repr)
+        sent = sum(len(events) for _, _, _, events, _ in steps)
+        assert (tally.accepted, tally.rejected) == (len(expected), rejected)
+        assert tally.duplicates == sent - len(expected) - rejected
+
+
+HALVES = st.tuples(st.integers(0, 2), st.integers(0, 2))  # so few that first halves meet
+
+
+@given(st.lists(st.tuples(st.integers(0, HORIZON + 2), st.lists(HALVES, max_size=6, unique=True)), max_size=12))
+def test_an_index_is_a_dict_of_the_newest_acceptances(batches: list[tuple[int, list[tuple[int, int]]]]) -> None:
+    def digests(pairs: list[tuple[int, int]]) -> Digests:
+        return np.ascontiguousarray(np.array(pairs, dtype=np.uint64).reshape(-1, 2).T)
+
+    every = [(first, second) for first in range(3) for second in range(3)]
+    index, model, now = IdIndex(HORIZON), dict[tuple[int, int], int](), 0
+    for wait, pairs in batches:
+        now += wait
+        index.add(digests(pairs), now)
+        model |= dict.fromkeys(pairs, now)
+        expected = [pair in model and now - model[pair] <= HORIZON for pair in every]
+        assert index.known(digests(every), now).tolist() == expected
+
+
+def test_ids_past_the_horizon_are_given_up() -> None:
+    index, batch = IdIndex(100), 10
+    most = 0
+    for moment in range(2_000):
+        digests = np.stack([np.arange(batch, dtype=np.uint64) + np.uint64(moment * batch), np.zeros(batch, np.uint64)])
+        index.add(digests, moment)
+        most = max(most, len(index))
+    assert 101 * batch <= most <= 2 * 101 * batch

@@ -1,0 +1,78 @@
+"""What the markers that were read with rows say of them, against plain models of the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.online.guard import Guard, Standing
+from infra.online.port import Mark
+
+NAMES = ["m", "n", "o"]
+MARKS = st.none() | st.builds(Mark, st.integers(-1, 5), st.integers(0, 20))
+READS = st.lists(st.tuples(st.lists(st.sampled_from(NAMES), unique=True), st.lists(MARKS, min_size=3, max_size=3)))
+
+
+@given(READS)
+def test_4_5_a_marker_is_lost_where_it_is_gone_or_further_back_than_it_ever_was(
+    reads: list[tuple[list[str], list[Mark | None]]],
+) -> None:
+    guard, furthest = Guard(), dict[str, int]()
+    for names, marks in reads:
+        found = dict(zip(names, marks, strict=False))
+        standing = guard.judge(names, list(found.values()))
+        lost = {name for name, mark in found.items() if mark is None or mark.position < furthest.get(name, -9)}
+        assert standing.lost == lost
+        assert standing.watermarks == {name: mark.watermark_us for name, mark in found.items() if mark is not None}
+        furthest |= {name: mark.position for name, mark in found.items() if mark is not None and name not in lost}
+
+
+def test_8_4_a_watermark_that_goes_back_is_no_loss() -> None:
+    guard = Guard()
+    assert [guard.judge(["m"], [Mark(3, at)]).lost for at in (50, 40, 0)] == [set()] * 3
+
+
+@pytest.mark.parametrize("order", [(5, 3), (3, 5)])
+def test_4_5_of_what_is_expected_the_furthest_counts(order: tuple[int, int]) -> None:
+    guard = Guard()
+    for position in order:
+        guard.expect("m", position)
+    assert guard.lost(["m"], [Mark(4, 99)]) == {"m"}
+    assert guard.lost(["m"], [Mark(5)]) == set()
+
+
+def test_4_5_what_is_expected_does_not_take_back_what_was_seen() -> None:
+    guard = Guard()
+    assert guard.lost(["m"], [Mark(7)]) == set()
+    guard.expect("m", 5)
+    assert guard.lost(["m"], [Mark(6)]) == {"m"}
+
+
+def test_names_and_markers_that_do_not_belong_together_are_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Guard().judge(["m", "n"], [Mark(1)])
+
+
+def test_8_4_the_watermark_of_several_markers_is_the_least_and_unknown_where_one_is() -> None:
+    standing = Standing(frozenset(), {"m": 9, "n": 4, "o": 0})
+    names: list[list[str]] = [["m"], ["m", "n"], ["m", "o"], ["m", "gone"], []]
+    assert [standing.watermark(each) for each in names] == [9, 4, 0, 0, 0]
+
+
+@given(
+    st.sets(st.sampled_from(NAMES)),
+    st.dictionaries(st.sampled_from(NAMES), st.integers(0, 20)),
+    st.lists(st.tuples(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.integers(1, 9)), max_size=3),
+    st.integers(0, 30),
+)
+def test_8_4_a_view_is_lost_where_its_oldest_marker_is_older_than_it_may_be(
+    lost: set[str], watermarks: dict[str, int], limits: list[tuple[list[str], int]], t: int
+) -> None:
+    before = Standing(frozenset(lost), watermarks)
+    after = before.within(limits, t)
+    old = [set(names) for names, most in limits if any(t - watermarks.get(name, 0) > most for name in names)]
+    assert after.lost == lost.union(*old)
+    assert after.watermarks == watermarks
+    assert before == Standing(frozenset(lost), watermarks)
+    assert before.within([], t) == before
