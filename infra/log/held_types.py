@@ -1,4 +1,4 @@
-"""What an event source's log already holds: a column keeps its type for ever (SEMANTICS 8.6)."""
+"""What an event source's log already holds: a column keeps its type for ever (SEMANTICS 8.2)."""
 
 from __future__ import annotations
 
