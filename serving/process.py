@@ -171,6 +171,7 @@ def _events(config: ServerConfig) -> EventsConfig:
         redis_url=config.redis_url,
         stream_partitions=config.settings.stream_partitions,
         event_bytes=config.settings.event_bytes,
+        keep_versions=config.settings.keep_versions,
         kafka=config.settings.kafka,
     )
 

@@ -58,9 +58,11 @@ class VectorReader:
         self._views = plan.views
         self._keys = [KeyCodec(plan.project, view) for view in plan.views]
         self._rows = [RowCodec(view) for view in plan.views]
-        self._marks = [marker_key(plan.project, view) for view in plan.views]
+        self._mark_of = {view.name: marker_key(plan.project, view) for view in plan.views}
+        self._marks = list(self._mark_of.values())
         self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
         self._limited = [view for view in plan.all_views if view.max_age_us]
+        self._rows_marks = [[mark] for mark in self._marks]
 
     @property
     def markers(self) -> list[str]:
@@ -69,9 +71,7 @@ class VectorReader:
 
     def markers_of(self, view: View | WindowView) -> list[str]:
         """Return the markers that vouch for a view of the plan."""
-        if isinstance(view, WindowView):
-            return self._windows.markers_of(view.name)
-        return [self._marks[self._views.index(view)]]
+        return self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._mark_of[view.name]]
 
     def standing(self, standing: Standing, t: int) -> Standing:
         """Return what the markers of the service say at a time.
@@ -132,8 +132,8 @@ class VectorReader:
         return self._assembled({**reads, **states.reads}, states.applied, t, ask, Standing())
 
     def _watermark(self, standing: Standing) -> Int64Array:
-        views = self._assembler.plan.all_views
-        return np.array([standing.watermark(self.markers_of(view)) for view in views], dtype=np.int64)
+        marks = [*self._rows_marks, *self._windows.marker_lists]
+        return np.array([standing.watermark(each) for each in marks], dtype=np.int64)
 
     def _decoded(self, rows: Sequence[bytes | None], standing: Standing, n: int) -> dict[str, ViewRead]:
         step = len(self._views)

@@ -79,6 +79,11 @@ class WindowStates:
         """Return the markers to be read with the states: of each view and partition."""
         return list(chain.from_iterable(means.markers for means in self._means.values()))
 
+    @property
+    def marker_lists(self) -> list[list[str]]:
+        """Return the markers of each view, in the order of the plan."""
+        return [means.markers for means in self._means.values()]
+
     def markers_of(self, view: str) -> list[str]:
         """Return the markers that vouch for a view; none while nobody knows which states hold it."""
         return self._means[view].markers

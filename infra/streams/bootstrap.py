@@ -116,6 +116,7 @@ class Bootstrapper:
             for log in self._logs(view):
                 writer.follow(log)
             self.generations.add_partitions(view, log_partitions(self.log_root, view.source))
+            self.generations.mark_served(view.source)
             self.generations.switch(view, fresh.number, self.clock.now_us())
             self.publish(view)
 

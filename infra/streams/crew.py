@@ -58,6 +58,7 @@ class Crew:
         self._replay, self._speed = replay, speed
         self._presence = presence
         self._plan, self._in_force = streams.plan, streams.plan.hash
+        sources = streams.sources(names)
         self._stores = [RedisWriter(streams.redis_url)]
         self._workers: dict[str, Worker] = {}
         self._ending: dict[str, threading.Event] = {}
@@ -66,9 +67,13 @@ class Crew:
         self._stop = threading.Event()
         self._quiet_since = time.monotonic()
         self._read = 0
-        for source in streams.sources(names):
-            self._add(streams, source)
-        self._build(streams)
+        try:
+            for source in sources:
+                self._add(streams, source)
+            self._build(streams)
+        except SkewlessError:
+            self.close()
+            raise
 
     @property
     def tallies(self) -> list[Tally]:

@@ -97,6 +97,13 @@ class EventIds:
             self._is_current = True
         return Acceptance(rows=new, span=span)
 
+    def take_up(self, source: EventSource) -> None:
+        """Go by another definition of the source from now on: another id column, another horizon."""
+        if (source.id_column, source.dedupe_us) != (self._source.id_column, self._source.dedupe_us):
+            self._horizon_us = source.dedupe_us
+            self._forget()
+        self._source = source
+
     def check(self) -> None:
         """Look at the logs again before the next acceptance: a partition has been opened anew."""
         self._is_current = False
@@ -113,8 +120,10 @@ class EventIds:
     def _open(self, log: EventLog) -> None:
         self._logs[log.partition] = log
         if log.next_seq() < self._next.get(log.partition, 0):
-            # The log is an older copy: what it has lost is not known any more.
-            self._index, self._next = IdIndex(self._horizon_us), dict(self._behind)
+            self._forget()  # the log is an older copy: what it has lost is not known any more
+
+    def _forget(self) -> None:
+        self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._behind), False
 
     def _new(self, rows: pa.Table, now_us: int, forget: BoolArray | None) -> tuple[pa.Table, Digests]:
         repeated, places, digests = self._judged(rows, now_us)
@@ -136,10 +145,20 @@ class EventIds:
             log = self._logs.setdefault(name, EventLog(self._log_root, name))
             first, end = self._next.get(name, 0), log.next_seq()
             for span in _recent(log, first, end, since_us):
-                for rows in log.read(max(span.first, first), span.last, [INGEST, EVENT_ID, REJECT]):
-                    own = rows.filter(pc.and_(_named(rows), pc.greater_equal(rows[INGEST], since_us)))
+                for rows in log.read(max(span.first, first), span.last, self._columns()):
+                    own = self._logged(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
                     self._index.add(digests_of(own[EVENT_ID].to_pylist()), own[INGEST].to_numpy())
             self._next[name] = end
+
+    def _columns(self) -> list[str]:
+        column = self._source.id_column
+        return [INGEST, EVENT_ID, REJECT, *([column] if column else [])]
+
+    def _logged(self, rows: pa.Table) -> pa.Table:
+        """Return accepted rows that have an id, those too of before its column was declared as the id."""
+        ids = pc.coalesce(rows[self._source.id_column].cast(pa.string()), rows[EVENT_ID].cast(pa.string()))
+        rows = rows.select([INGEST, REJECT]).append_column(EVENT_ID, ids)
+        return rows.filter(_named(rows))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

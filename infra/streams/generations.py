@@ -106,6 +106,15 @@ class Generations:
         """Say whether states of a source have ever been read: what is imported from then on is not history."""
         return self._served(source).exists()
 
+    def mark_served(self, source: str) -> None:
+        """Note that states of a source are about to be read; call it while nobody else may apply its events.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if not self.has_served(source):
+            replace_durable(self._served(source), b"")
+
     def begin(self, view: ViewVersion, partitions: Sequence[str], now_us: int) -> Generation:
         """Give out the next number to a generation that is being built; building ones before it were given up."""
         with self._changed(view) as data:
@@ -132,7 +141,6 @@ class Generations:
                     value=number,
                     fix="run `skewless bootstrap` once at a time",
                 )
-            self._mark_served(view.source)
             for item in stages.values():
                 item["stage"] = "live" if item["number"] == number else "draining"
                 item["since_us"] = now_us
@@ -158,10 +166,6 @@ class Generations:
             data = json.loads(path.read_text()) if path.exists() else {"last": 0, "generations": []}
             yield data
             replace_durable(path, json.dumps(data).encode())
-
-    def _mark_served(self, source: str) -> None:
-        if not self.has_served(source):
-            replace_durable(self._served(source), b"")
 
     def _served(self, source: str) -> Path:
         return self.folder / f"{source}.served"

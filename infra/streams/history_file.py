@@ -154,7 +154,7 @@ def file_columns(source: EventSource) -> list[Column]:
 def logged_id(connection: duckdb.DuckDBPyConnection, files: Sequence[str], column: str) -> str:
     """Return SQL for the event id of log rows, of those too that were logged before the column was declared as one."""
     there = connection.sql("SELECT * FROM read_parquet(?, union_by_name=true) LIMIT 0", params=[list(files)]).columns
-    return f"coalesce({EVENT_ID}, CAST({quote(column)} AS VARCHAR))" if column in there else EVENT_ID
+    return f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if column in there else EVENT_ID
 
 
 def _files(log_root: Path, partition: str) -> list[str]:

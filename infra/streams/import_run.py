@@ -109,7 +109,9 @@ class ImportRun:
             self._check(file, before)
             match = self._begun(file)
         done.present = count if match.digest is None else match.digest.rows
-        record = match.record if match.digest is None else self._append(file, match.record, match.digest, done)
+        record = match.record
+        if match.digest is not None:
+            record = self._append(file, count, record, match.digest, done)
         self._records.name_file(record, file.name, fingerprint, count)
         return done
 
@@ -139,7 +141,9 @@ class ImportRun:
         )
         return Match(record=record, digest=digest)
 
-    def _append(self, file: HistoryFile, record: ImportRecord, digest: RowDigest, done: ImportedFile) -> ImportRecord:
+    def _append(
+        self, file: HistoryFile, count: int, record: ImportRecord, digest: RowDigest, done: ImportedFile
+    ) -> ImportRecord:
         columns = tuple(file_columns(self._source))
         first = digest.rows
         if record.columns != columns:  # the source was declared otherwise when the first rows were taken
@@ -151,7 +155,7 @@ class ImportRun:
             _ = self._ids  # before the log is compared
             flags = file.repeats(column, first, self._log_root)
         log, mark = self._matcher.log(record.key), Mark(rows=first, digest=digest.hexdigest())
-        for rows in file.rows(columns, BATCH_ROWS, first):
+        for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # what is written meanwhile comes next time
             start = digest.rows
             digest.update(rows)
             record = replace(record, done=mark, next=Mark(rows=digest.rows, digest=digest.hexdigest()))
@@ -195,7 +199,7 @@ class ImportRun:
             if not self._has_served():
                 judged = judged.append_column(KNOWN_AT, known_at)
                 judged = judged.append_column(DECLARED, pa.array(np.ones(judged.num_rows, dtype=np.bool_)))
-            return self._ids.accept(log, judged, at=log.next_seq(), now_us=now_us, forget=forget).rows
+            return self._ids.accept(log, judged, at=None, now_us=now_us, forget=forget).rows
 
     def _has_served(self) -> bool:
         generations = self._generations

@@ -60,9 +60,9 @@ class Lane:
         """Up to when all that had arrived has been applied; 0: unknown."""
         return 0 if self.behind or self._positions else self.drained_us
 
-    def take_up(self, decoder: Decoder, ids: EventIds) -> None:
+    def take_up(self, decoder: Decoder) -> None:
         """Judge by another definition of the source from now on, for views that may be new."""
-        self._decoder, self._ids = decoder, ids
+        self._decoder = decoder
         self.behind = True
 
     def take(self, messages: Messages) -> None:

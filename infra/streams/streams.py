@@ -98,7 +98,6 @@ class Streams:
             views=self.views(source.name),
             open_stream=open_stream or self.stream(source),
             writer=self.writer(source, store),
-            generations=self.generations,
             log_root=self.log_root,
             clock=self.clock,
             max_rows=self.settings.stream_batch_rows,

@@ -18,7 +18,6 @@ from infra.log.event_log import EventLog
 from infra.online.port import Mark
 from infra.streams.decode import Decoder
 from infra.streams.event_ids import EventIds
-from infra.streams.generations import Generations
 from infra.streams.lane import Lane
 from infra.streams.port import EventStream, Owner, Partition
 from infra.streams.resting import Resting
@@ -72,7 +71,6 @@ class Worker:
         views: Sequence[WindowView],
         open_stream: OpenStream,
         writer: StateWriter,
-        generations: Generations,
         log_root: Path,
         clock: Clock,
         max_rows: int = 20_000,
@@ -86,7 +84,6 @@ class Worker:
         self._stream: EventStream | None = None
         self._next: Assignment | None = None
         self._writer = writer
-        self._generations = generations
         self._log_root = log_root
         self._clock = clock
         self._max_rows = max_rows
@@ -162,8 +159,6 @@ class Worker:
         """Take a partition over: where to read on is what the log says."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
         lane = Lane(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
-        for view in self._views:
-            self._generations.add_partitions(view, [log.partition])
         self._lanes[partition] = lane
         self._retry_at = 0.0
         return lane.next_position
@@ -180,13 +175,12 @@ class Worker:
         before, after = self._source, wanted.source
         if not before.same_stream(after):
             self.close()
-        if (before.id_column, before.dedupe_us) != (after.id_column, after.dedupe_us):
-            self._ids = EventIds(after, self._log_root, after.dedupe_us)
+        self._ids.take_up(after)
         self._source, self._views = wanted
         self._decoder = Decoder(wanted.source, wanted.views, self._max_bytes)
         self._writer.take_up(wanted.views)
         for lane in self._lanes.values():
-            lane.take_up(self._decoder, self._ids)
+            lane.take_up(self._decoder)
         self._retry_at = self._look_at = 0.0
 
     def _joined(self) -> EventStream:
@@ -264,11 +258,6 @@ class Worker:
         if time.monotonic() < self._look_at:
             return
         own = {lane.log.partition: lane for lane in self._lanes.values()}
-        for view in self._views:
-            # A generation that was begun meanwhile does not know of partitions that had no event yet.
-            if self._generations.add_partitions(view, list(own)):
-                for lane in own.values():
-                    lane.behind = True
         for name, position in self._writer.standing(list(own)).items():
             own[name].behind |= position is None or position < own[name].applied
         self._resting.look(own, self.tally, self._clock.now_us)

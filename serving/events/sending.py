@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.needed_views import NeededWatch
 from infra.plan_in_force import PlanInForce
 from skewless.errors import RequestError, StoreError
 from skewless.windows.view import EventSource
@@ -27,15 +28,20 @@ class EventsConfig:
     redis_url: str
     stream_partitions: int
     event_bytes: int
+    keep_versions: int
     kafka: str
 
 
 class Events:
-    """Sends to the event sources of the plan in force; one connection for each, opened when it is first needed."""
+    """Sends to the event sources of the plan in force, and to those that only models need.
+
+    There is one connection for each, opened when it is first used.
+    """
 
     def __init__(self, config: EventsConfig) -> None:
         self._config = config
         self._plan = PlanInForce(config.state)
+        self._needed = NeededWatch(config.state, config.keep_versions)
         self._lanes: dict[str, _Lane] = {}
 
     @property
@@ -47,13 +53,15 @@ class Events:
         """Return an event source by its name.
 
         Raises:
-            RequestError: the plan in force has none of this name.
+            RequestError: nothing needs a source of this name.
             StalePlanError: there is no plan any more.
         """
-        known = self._plan.read().sources
-        for source in known:
-            if source.name == name:
-                return source
+        known: Sequence[EventSource] = ()
+        for plan in (self._plan.read, lambda: self._needed.read().plan):
+            known = plan().sources
+            for source in known:
+                if source.name == name:
+                    return source
         raise RequestError(
             SOURCE,
             "is unknown",
@@ -69,7 +77,7 @@ class Events:
             DefinitionError: the source is a Kafka topic, and its client is not installed.
         """
         lane = self._lanes.get(source.name)
-        if lane is None or lane.source != source:
+        if lane is None or not lane.source.same_stream(source):
             replaced, lane = lane, _Lane(source, self._open(source))
             self._lanes[source.name] = lane
             if replaced is not None:

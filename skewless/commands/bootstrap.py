@@ -14,6 +14,7 @@ from skewless.commands.output import Output, answering, table
 
 if TYPE_CHECKING:
     from skewless.project import Project
+    from skewless.windows.view import WindowView
 
 Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Windowed views; none: all.")]
 
@@ -31,8 +32,7 @@ def bootstrap(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = Fal
 def _build(project: Project, names: list[str] | None, output: Output) -> None:
     from infra.online.redis_store import RedisWriter
 
-    plan = project.applied.plan
-    chosen = [plan.window(name) for name in names or [view.name for view in plan.windows]]
+    chosen = _chosen(project, names)
     with closing(RedisWriter(project.redis_url)) as store, output.progress("reading the log") as bar:
         builder = project.streams.bootstrapper(store.tiles())
         built = [asdict(builder.build(view, lambda name, done: bar(name, done, None))) for view in chosen]
@@ -40,14 +40,25 @@ def _build(project: Project, names: list[str] | None, output: Output) -> None:
     output.answer({"views": built}, table("built from the log", columns, [tuple(item.values()) for item in built]))
 
 
+def _chosen(project: Project, names: list[str] | None) -> list[WindowView]:
+    """Return windowed views by their names, with ``@HASH`` those that only models need; none: all.
+
+    Raises:
+        DefinitionError: there is no such view.
+    """
+    needed = project.needed
+    known = {needed.label(view): view for view in needed.plan.windows}
+    return [known[name] if name in known else needed.plan.window(name) for name in names or known]
+
+
 def _foresee(project: Project, names: list[str] | None, output: Output) -> None:
     from infra.log.partitions import log_ends
 
-    plan, rows = project.applied.plan, []
-    for name in names or [view.name for view in plan.windows]:
-        view = plan.window(name)
+    rows = []
+    for view in _chosen(project, names):
         live = project.streams.generations.live(view)
         events = sum(end + 1 for end in log_ends(project.state / "log", view.source).values())
-        rows.append({"view": name, "live": None if live is None else live.number, "events": events})
+        number = None if live is None else live.number
+        rows.append({"view": project.needed.label(view), "live": number, "events": events})
     shown = table("would be built", ("view", "generation now", "events"), [tuple(row.values()) for row in rows])
     output.answer({"dry_run": True, "views": rows}, shown, "nothing was changed")

@@ -16,6 +16,7 @@ from skewless.errors import RequestError, SkewlessError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from infra.needed_views import NeededViews
     from infra.offline.join import Order
     from skewless.keys import KeyValue
     from skewless.plan import FeaturePlan, View
@@ -36,20 +37,22 @@ def get(name: Name, *, key: Key = None, as_of: AsOf = None, repo: Repo = Path(),
     """Show an entity's online values with their status, age and origin."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        plan = _plan(project.applied.plan, name)
+        plan = _plan(project.needed, name)
         keys = _keys(plan, key or [])
         asked = None if as_of is None else _moment(as_of)
         _show(project, plan, keys, asked, output)
 
 
-def _plan(plan: FeaturePlan, name: str) -> FeaturePlan:
-    """Return the views that a name stands for."""
-    if name in {view.name for view in plan.all_views}:
-        views = tuple(view for view in plan.views if view.name == name)
-        return replace(plan, views=views, windows=tuple(view for view in plan.windows if view.name == name), request=())
+def _plan(needed: NeededViews, name: str) -> FeaturePlan:
+    """Return the views that a name stands for: a view, a version that only models need (``NAME@HASH``), a service."""
+    plan, label = needed.plan, needed.label
+    if name in map(label, plan.all_views):
+        views = tuple(view for view in plan.views if label(view) == name)
+        windows = tuple(view for view in plan.windows if label(view) == name)
+        return replace(plan, views=views, windows=windows, request=())
     if name in {service.name for service in plan.services}:
         return replace(plan.only(name), request=())
-    known = ", ".join([view.name for view in plan.all_views] + [service.name for service in plan.services])
+    known = ", ".join([label(view) for view in plan.all_views] + [service.name for service in plan.services])
     raise RequestError("name", "is neither a feature view nor a service", value=name, fix=f"use one of {known}")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skewless.project import Project
 
 _HINTS = {
+    "applied": "they count as known from now on: training in knowledge time does not see them before",
     "none": "`skewless bootstrap` brings them to the online states",
     "behind": "the online store is away: `skewless stream` applies them when it is back, and so does the next import",
 }
@@ -42,7 +43,11 @@ def _import(project: Project, names: list[str], output: Output) -> None:
                 done.append(importer.run(lambda file, rows: bar(file, rows, None)).as_dict())
     columns = ("source", "files", "accepted", "rejected", "duplicates", "present", "states")
     shown = table("events", columns, [tuple(item.values()) for item in done])
-    hints = [_HINTS[states] for states in _HINTS if any(item["states"] == states for item in done)]
+    hints = [
+        _HINTS[states]
+        for states in _HINTS
+        if any(item["states"] == states and (item["files"] or states == "behind") for item in done)
+    ]
     output.answer({"dry_run": False, "sources": done}, shown, *hints)
 
 

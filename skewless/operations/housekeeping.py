@@ -80,7 +80,7 @@ def _merge_events(project: Project) -> int:
     from infra.log.event_log import EventLog
     from infra.log.partitions import log_partitions
 
-    root, merged = project.state / "log" / "events", 0
+    root, merged = project.state / "log", 0
     for source in sorted({view.source for view in project.needed.plan.windows}):
         for name in log_partitions(root, source):
             log = EventLog(root, name)

@@ -11,7 +11,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.log.accepted import INGEST, REJECT
@@ -95,6 +96,8 @@ def taken_in(root: Path, number: int, events: Events, now: int, connection: duck
     return importer(root, connection, source=source, log_root=root, clock=ManualClock(now)).run()
 
 
+@pytest.mark.timeout(900)
+@settings(max_examples=max(1, settings().max_examples // 2))  # an example takes half a second
 @given(st.lists(STEP, max_size=12))
 def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
     steps: list[tuple[int, int, int, Events, str]],

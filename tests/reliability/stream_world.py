@@ -132,7 +132,6 @@ class StreamWorld:
             views=self.views,
             open_stream=open_stream,
             writer=writer,
-            generations=self.generations,
             log_root=self.log_root,
             clock=self.clock,
             max_rows=max_rows,

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from infra.log.accepted import REJECT, SEQ
+from infra.log.accepted import EVENT, INGEST, REJECT, SEQ
+from infra.log.event_log import EventLog
+from infra.log.event_rows import SOURCE_POS, event_schema
 from infra.log.partitions import source_folder
 from infra.online.guard import Guard
 from infra.online.redis_store import BlockingReader
@@ -20,9 +23,9 @@ from infra.online.window_states import lease_key
 from infra.streams.generations import Generations, applying
 from infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.errors import ConflictError, StoreError
-from skewless.keys import generation_key
+from skewless.keys import generation_key, window_marker
 from skewless.windows.hops import SECOND
-from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, read_online
+from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
 
@@ -279,3 +282,46 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
     one.retire(VIEW, 1)
     assert one.begin(VIEW, [], 6).number == 3
     assert [item.number for item in Generations(tmp_path).written(VIEW)] == [2]
+
+
+def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
+    world: StreamWorld, store: TileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise they would take the view for lost."""
+    world.ensure()
+    name = "events/s/import/0123"
+    rows = pa.Table.from_pylist(
+        [{"event": "e", "id": 1, EVENT: world.clock.now_us(), INGEST: world.clock.now_us(), SOURCE_POS: 0}],
+        schema=event_schema(world.source),
+    )
+    EventLog(world.log_root, name).append(rows)
+    real, told = TileStore.publish, []
+
+    def publish(self: TileStore, key: bytes, pointer: bytes) -> None:
+        listed = json.loads(pointer)["partitions"]
+        marks = [window_marker("p", VIEW, json.loads(pointer)["generation"], part) for part in listed]
+        assert None not in self.peek_markers(marks)
+        told.append(listed)
+        real(self, key, pointer)
+
+    monkeypatch.setattr(TileStore, "publish", publish)
+    worker = world.worker(store, lambda owner: MemoryStream(MemoryBroker(PARTITIONS), owner))
+    look(worker)
+    assert name in told[-1]
+    assert world.online(world.clock.now_us()).answered
+    world.check()
+    assert EventLog(world.log_root, name).is_ended()
+
+
+def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: TileStore) -> None:
+    """A build records no ends: it says nothing of other views."""
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    world.ensure()
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    feed(world, traffic, broker)
+    drain(worker)
+    for name in world.logged():
+        (world.log_root / name / "ends.bin").unlink(missing_ok=True)
+    broker.recreate()
+    look(worker)
+    assert all(EventLog(world.log_root, name).is_ended() for name in world.logged())

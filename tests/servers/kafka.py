@@ -62,6 +62,16 @@ class KafkaBroker:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(20)
 
+    def freeze(self) -> None:
+        """Let the broker hang, with all its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a broker that hangs go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap})
 

@@ -85,7 +85,12 @@ def front(world: World) -> Iterator[Front]:
 def serving(world: World, redis_url: str) -> Iterator[Front]:
     """Serve the routes for a while."""
     config = EventsConfig(
-        state=world.project.state, redis_url=redis_url, stream_partitions=1, event_bytes=EVENT_BYTES, kafka="{}"
+        state=world.project.state,
+        redis_url=redis_url,
+        stream_partitions=1,
+        event_bytes=EVENT_BYTES,
+        keep_versions=2,
+        kafka="{}",
     )
     listener = socket.create_server(("127.0.0.1", 0))
     servers: list[uvicorn.Server] = []

@@ -77,4 +77,6 @@ def test_settings_of_the_client_that_cannot_be_read_are_said(world: World) -> No
 
 
 def _config(state: Path) -> EventsConfig:
-    return EventsConfig(state=state, redis_url="redis://x", stream_partitions=1, event_bytes=1, kafka="[]")
+    return EventsConfig(
+        state=state, redis_url="redis://x", stream_partitions=1, event_bytes=1, keep_versions=2, kafka="[]"
+    )

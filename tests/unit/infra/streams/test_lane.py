@@ -115,3 +115,22 @@ def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
     assert (tally.late, tally.watermark_us) == (1, BASE + 5 * SECOND)
     took(lane, [message(None, ts=BASE)], 5, BASE, tally)
     assert (tally.late, tally.watermark_us) == (2, BASE + 5 * SECOND)
+
+
+def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
+    ids, tally = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), Tally(source="s")
+    lane = Lane(
+        partition=PART,
+        log=EventLog(tmp_path, "events/s/e/0"),
+        decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
+        ids=ids,
+    )
+    took(lane, [message("a"), message("a")], 0, BASE, tally)
+    assert tally.accepted == 2
+    ids.take_up(BRIEF)
+    other = opened(tmp_path, ids, "1")
+    took(other, [message("a"), message("b")], 0, BASE + 1, tally)
+    assert (tally.accepted, tally.duplicates) == (3, 1)
+    ids.take_up(replace(BRIEF, dedupe_us=1))
+    took(other, [message("a"), message("b")], 2, BASE + 2, tally)
+    assert (tally.accepted, tally.duplicates) == (4, 2)

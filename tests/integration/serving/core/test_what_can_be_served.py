@@ -1,0 +1,98 @@
+"""One rule for servers that start and servers that run: every model that can be served is, and the others say why."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.packages.aliases import Aliases
+from serving.metrics.metrics import Metrics
+from serving.models.table import CHAMPION, ModelTable
+from skewless.errors import PackageError, StalePlanError
+from skewless.keys import marker_key
+from tests.integration.serving.core.conftest import SECOND
+from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
+from tests.projects import MODEL, Place
+
+
+def refused(metrics: Metrics, thing: str) -> float:
+    line = f'skewless_model_refused{{model="{thing}"}} '
+    found = [text for text in metrics.render().decode().splitlines() if text.startswith(line)]
+    return float(found[0].removeprefix(line)) if found else 0.0
+
+
+def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Place) -> None:
+    damage(place, ONE)
+    metrics = Metrics()
+
+    async def steps(table: ModelTable) -> None:
+        assert [model.name for model in table.all()] == [SECOND]
+        assert "metrics.json" in table.problems[MODEL]
+        assert table.unserved([MODEL, SECOND, "none"]) == {MODEL: table.problems[MODEL], "none": "is not served"}
+        assert refused(metrics, MODEL) == 1.0
+        with pytest.raises(StalePlanError, match="cannot be served"):
+            table.get(MODEL)
+        path = place.project.packages / MODEL / ONE / "metrics.json"
+        path.write_bytes(path.read_bytes()[:-1])
+        assert await table.refresh() == [MODEL]
+        assert (table.get(MODEL).version, table.problems, refused(metrics, MODEL)) == (ONE, {}, 0.0)
+
+    tables(place, steps, metrics=metrics)
+
+
+def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_restart_as_before(place: Place) -> None:
+    async def runs(table: ModelTable) -> None:
+        move(place, TWO)
+        assert await table.refresh() == [MODEL]
+        move(place, THREE)
+        damage(place, THREE)
+        assert await table.refresh() == []
+        assert table.get(MODEL).version == TWO
+        assert "metrics.json" in table.problems[MODEL]
+
+    async def started(table: ModelTable) -> None:
+        assert table.get(MODEL).version == TWO
+        assert "metrics.json" in table.problems[MODEL]
+        assert table.get(SECOND).version == ONE
+
+    tables(place, runs, started)
+
+
+def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_it(place: Place) -> None:
+    plan = place.project.applied.plan
+    for view in place.model.plan.views:
+        place.redis.delete(marker_key(plan.project, view))
+
+    async def steps(table: ModelTable) -> None:
+        assert table.all() == []
+
+    with pytest.raises(StalePlanError, match="does not hold"):
+        tables(place, steps)
+    place.project.materialize(check=False)
+
+    async def whole(table: ModelTable) -> None:
+        assert len(table.all()) == 2
+
+    tables(place, whole)
+
+
+def test_a_server_without_any_champion_says_so(place: Place) -> None:
+    for name in (MODEL, SECOND):
+        for path in (place.project.packages / name / "aliases" / CHAMPION).iterdir():
+            path.unlink()
+    assert Aliases(place.project.packages).get(MODEL, CHAMPION) is None
+
+    async def steps(table: ModelTable) -> None:
+        raise AssertionError(table)
+
+    with pytest.raises(PackageError, match="no champion"):
+        tables(place, steps)
+
+
+def test_a_plan_that_was_applied_since_does_not_matter(place: Place) -> None:
+    """The views that a version pins are fed while it may answer, so it is served whatever plan is in force."""
+    (place.state / "plan.json").unlink()
+
+    async def steps(table: ModelTable) -> None:
+        assert [model.name for model in table.all()] == [MODEL, SECOND]
+
+    tables(place, steps)
