@@ -18,6 +18,7 @@ from skewless.errors import StalePlanError, StoreError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
 
+EXPECTATIONS = "expectations.py"
 _FORMAT = 1
 
 
@@ -28,7 +29,7 @@ class Applied:
     Args:
         registry: Feast's registry file, relative to the repo.
         registry_sha256: its content when the plan was applied.
-        definitions_sha256: content of the repo's Python files then.
+        files: SHA-256 of each of the repo's Python files then, by name.
     """
 
     plan: FeaturePlan
@@ -36,7 +37,12 @@ class Applied:
     applied_us: int
     registry: str
     registry_sha256: str
-    definitions_sha256: str
+    files: Mapping[str, str]
+
+    @property
+    def definitions_sha256(self) -> str:
+        """Return the identity of the repo's Python files as they were when the plan was applied."""
+        return hashlib.sha256(json.dumps(dict(self.files), sort_keys=True).encode()).hexdigest()
 
     def model(self, name: str) -> ModelSpec:
         """Return a model's spec.
@@ -70,7 +76,7 @@ def save_applied(state: Path, applied: Applied) -> None:
         "applied_us": applied.applied_us,
         "registry": applied.registry,
         "registry_sha256": applied.registry_sha256,
-        "definitions_sha256": applied.definitions_sha256,
+        "files": dict(applied.files),
     }
     place, temporary = state / "plan.json", state / "plan.json.tmp"
     try:
@@ -94,7 +100,7 @@ def _remember(state: Path, body: Mapping[str, Any]) -> None:
     """Add a plan to those that were in force, unless it is the last one again."""
     history = _history(state)
     last = next(history.backwards(), None)
-    if last is None or {**last[1], "applied_us": 0} != {**json.loads(json.dumps(body)), "applied_us": 0}:
+    if last is None or any(last[1].get(name) != json.loads(json.dumps(body[name])) for name in ("plan", "models")):
         with suppress(FileExistsError):  # somebody has applied another one meanwhile
             history.append(last[0] + 1 if last else 1, body)
 
@@ -117,7 +123,8 @@ def read_applied(state: Path) -> Applied | None:
         return Applied(
             plan=FeaturePlan.from_dict(body["plan"]),
             models=tuple(ModelSpec.from_dict(item) for item in body["models"]),
-            **{name: body[name] for name in ("applied_us", "registry", "registry_sha256", "definitions_sha256")},
+            files=dict(body.get("files", {})),
+            **{name: body[name] for name in ("applied_us", "registry", "registry_sha256")},
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StalePlanError(f"file {path}", f"cannot be read: {error}", fix="run `skewless apply` again") from error
@@ -148,12 +155,19 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
 
-def definitions_sha256(repo: Path) -> str:
-    """Return the identity of the repo's Python files."""
-    total = hashlib.sha256()
-    for path in sorted(repo.glob("*.py")):
-        total.update(f"{path.name}\0".encode() + path.read_bytes())
-    return total.hexdigest()
+def definition_files(repo: Path) -> dict[str, str]:
+    """Return the SHA-256 of each of the repo's Python files, by name."""
+    return {path.name: file_sha256(path) for path in sorted(repo.glob("*.py"))}
+
+
+def edited_files(repo: Path, applied: Applied) -> list[str]:
+    """Return the Python files that came, changed or went since a plan was applied, sorted.
+
+    ``expectations.py`` is not among them: it is read whenever something is validated, so it needs no apply.
+    """
+    now = definition_files(repo)
+    names = {*now, *applied.files} - {EXPECTATIONS}
+    return sorted(name for name in names if now.get(name) != applied.files.get(name))
 
 
 def load_current(repo: Path, state: Path) -> Applied:
@@ -163,6 +177,8 @@ def load_current(repo: Path, state: Path) -> Applied:
         StalePlanError: nothing was applied, or the registry has moved on.
     """
     applied = load_applied(repo, state)
-    if definitions_sha256(repo) != applied.definitions_sha256:
-        structlog.get_logger().warning("definitions_changed", fix="`skewless plan` shows what; `skewless apply`")
+    files = edited_files(repo, applied)
+    if files:
+        fix = "`skewless plan` shows what; `skewless apply`"
+        structlog.get_logger().warning("definitions_changed", files=files, fix=fix)
     return applied

@@ -19,6 +19,8 @@ from skewless.windows.view import EventSource, WindowView
 
 CHAMPION = "champion"
 PLAN = "plan"
+# Model, version and the plan that it pins.
+Retained = tuple[str, str, FeaturePlan]
 _log = structlog.get_logger()
 
 
@@ -79,6 +81,15 @@ class NeededWatch:
         applied = read_applied(self._state)
         if applied is None:
             raise StalePlanError(f"file {self._state / 'plan.json'}", "is missing", fix="run `skewless apply`")
+        retained, unreadable = self.retained()
+        return unite(applied.plan, retained, unreadable)
+
+    def retained(self) -> tuple[list[Retained], tuple[str, ...]]:
+        """Return the versions that may answer, and those of them whose packages are altered.
+
+        Raises:
+            PackageError: an alias, a policy or the wishes are damaged.
+        """
         retained, unreadable = [], []
         pinned = WantedFile(self._state).read().pinned
         for model in _models(self._packages):
@@ -88,7 +99,7 @@ class NeededWatch:
                 except PackageError as error:
                     _log.warning("package_unreadable", model=model, version=version, error=str(error))
                     unreadable.append(f"{model} {version}")
-        return unite(applied.plan, retained, tuple(unreadable))
+        return retained, tuple(unreadable)
 
     def _plan_of(self, model: str, version: str) -> FeaturePlan:
         if (model, version) not in self._pinned:  # a package is immutable
@@ -101,9 +112,7 @@ class NeededWatch:
         return _version(self._state / "plan.json"), _version(self._state / FILE), moves
 
 
-def unite(
-    plan: FeaturePlan, retained: Iterable[tuple[str, str, FeaturePlan]], unreadable: tuple[str, ...] = ()
-) -> NeededViews:
+def unite(plan: FeaturePlan, retained: Iterable[Retained], unreadable: tuple[str, ...] = ()) -> NeededViews:
     """Return what a plan and the versions that may answer need.
 
     A source keeps the definition that is in force; columns that only older views read are added to it, so that events

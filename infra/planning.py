@@ -8,45 +8,77 @@ from pathlib import Path
 
 import duckdb
 
-from infra.applied import Applied, definitions_sha256, file_sha256, read_applied, save_applied
+from infra.applied import (
+    EXPECTATIONS,
+    Applied,
+    definition_files,
+    edited_files,
+    file_sha256,
+    read_applied,
+    save_applied,
+)
 from infra.compiler.compile import Compiled, compile_repo
+from infra.log.accepted import AcceptedLog
+from infra.log.held_types import check_held_types
+from infra.log.partitions import log_ends
+from infra.needed_views import CHAMPION, NeededWatch
 from infra.offline.exact_sums import check_sums
 from infra.offline.labels import find_labels, label_columns
 from infra.offline.log_parts import log_parts
 from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
 from infra.packages.aliases import Aliases
-from infra.packages.package import open_package
+from infra.packages.package import read_spec
+from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
 from infra.registry import check_registration, registered, registry_path
-from infra.served_model import pinned_plan
-from skewless.changes import Breakage, Change, compare_named, compare_plans, find_breakages
+from infra.streams.build_rate import build_seconds
+from infra.streams.generations import Generations
+from infra.traffic import Traffic
+from skewless.changes import Change, compare_models, compare_plans
 from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.plan import FeaturePlan
-from skewless.windows.view import EventSource
+from skewless.errors import PackageError, SourceError
+from skewless.plan import View
+from skewless.windows.view import EventSource, WindowView
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
-    """What ``apply`` would do.
+    """What ``apply`` would do, and what comes of it.
 
     Args:
         hash: the compiled plan's hash.
         changes: differences to the plan in force.
-        breakages: served models that would lose a view.
+        builds: versions of views that come online.
+        retires: versions of views that go offline.
+        trains: models that get what was declared only by a training.
+        serves: versions that go on being served.
+        breakages: versions that would no longer be fed.
+        notes: what else there is to know, a sentence each.
     """
 
     hash: str
     changes: list[Change]
+    builds: list[Build]
+    retires: list[Retiring]
+    trains: list[Training]
+    serves: list[Served]
     breakages: list[Breakage]
+    notes: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Compares and puts in force the definitions of one repo."""
+    """Compares and puts in force the definitions of one repo.
+
+    Args:
+        keep: champions of a model that a rollback may return to, the present one among them.
+        retire_hours: time after which a view that nothing reads goes offline.
+    """
 
     repo: Path
     state: Path
     connection: duckdb.DuckDBPyConnection
+    keep: int = 2
+    retire_hours: float = 24.0
 
     def plan(self) -> PlanReport:
         """Return what would change; nothing is touched.
@@ -68,6 +100,7 @@ class Planner:
             SourceError: a source is missing, broken or of another shape; nothing was changed.
             StoreError: the disk refused; nothing was changed.
         """
+        files = definition_files(self.repo)  # of before: an edit meanwhile is shown by the next plan
         compiled = self._compile()
         self._check_sums(compiled)
         report = self._compare(compiled)
@@ -80,7 +113,7 @@ class Planner:
                 applied_us=now_us,
                 registry=place,
                 registry_sha256=file_sha256(self.repo / place),
-                definitions_sha256=definitions_sha256(self.repo),
+                files=files,
             )
             save_applied(self.state, applied)
         return report
@@ -94,6 +127,7 @@ class Planner:
             history = _history(self.repo, source)
             if history is not None:
                 check_columns(history, history.column_types(self.connection), event_columns(source))
+            check_held_types(self.state / "log", source)
         for spec in compiled.models:
             table = find_labels(self.repo, spec)
             pinned = compiled.plan.only(spec.service)
@@ -111,18 +145,77 @@ class Planner:
     def _compare(self, compiled: Compiled) -> PlanReport:
         applied = read_applied(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
-        before = {spec.name: spec for spec in applied.models} if applied else {}
-        changes += compare_named("model", before, {spec.name: spec for spec in compiled.models})
+        changes += compare_models(applied.models if applied else (), compiled.models)
+        changes += self._registry_change(applied)
+        retained, unreadable = NeededWatch(self.state, self.keep).retained()
+        effects = Effects(
+            old=applied.plan if applied else None,
+            new=compiled.plan,
+            retained=retained,
+            champions=dict(self._champions()),
+        )
         return PlanReport(
-            hash=compiled.plan.hash, changes=changes, breakages=find_breakages(compiled.plan, self._champions())
+            hash=compiled.plan.hash,
+            changes=changes,
+            builds=[self._build(view, effects.needed.label(view)) for view in effects.coming()],
+            retires=effects.retiring(self.retire_hours),
+            trains=list(effects.trainings(compiled.models)),
+            serves=list(effects.served(Traffic(self._packages).get)),
+            breakages=list(effects.breakages()),
+            notes=[*self._edits(applied, changes), *(_kept_back(name) for name in unreadable)],
         )
 
-    def _champions(self) -> Iterator[tuple[str, str, FeaturePlan]]:
-        root = self.state / "packages"
-        for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            version = Aliases(root).get(folder.name, "champion")
-            if version is not None:
-                yield folder.name, version, pinned_plan(open_package(root, folder.name, version))
+    @property
+    def _packages(self) -> Path:
+        return self.state / "packages"
+
+    def _registry_change(self, applied: Applied | None) -> list[Change]:
+        """Return that somebody else has written Feast's registry, which then no verb accepts before an ``apply``."""
+        if applied is None or file_sha256(self.repo / applied.registry) == applied.registry_sha256:
+            return []
+        return [Change(action="change", kind="registry", name=applied.registry)]
+
+    def _edits(self, applied: Applied | None, changes: list[Change]) -> Iterator[str]:
+        """Yield what files were edited to no effect: all that verbs warn of is shown."""
+        if applied is None:
+            return
+        if definition_files(self.repo).get(EXPECTATIONS) != applied.files.get(EXPECTATIONS):
+            yield f"{EXPECTATIONS} was edited: its suites count at once, without `skewless apply`"
+        files = edited_files(self.repo, applied)
+        if files and not changes:
+            were = "was" if len(files) == 1 else "were"
+            yield f"{', '.join(files)} {were} edited to no effect: `skewless apply` takes note of it"
+
+    def _build(self, view: View | WindowView, label: str) -> Build:
+        if isinstance(view, View):
+            return Build(view=label, hash=view.hash, kind="rows", rows=self._new_rows(view))
+        generations = Generations(self.state)
+        if generations.live(view) is not None:
+            return Build(view=label, hash=view.hash, kind="catch up", rows=None)
+        events = sum(end + 1 for end in log_ends(self.state / "log", view.source).values())
+        seconds = build_seconds(generations.folder, events)
+        return Build(view=label, hash=view.hash, kind="states", rows=events, seconds=seconds)
+
+    def _new_rows(self, view: View) -> int | None:
+        """Return how many rows the source has more than the log; None: only reading it would tell."""
+        rows = view_table(self.repo, view).count_rows(self.connection)
+        return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
+
+    def _champions(self) -> Iterator[tuple[str, Champion]]:
+        aliases = Aliases(self._packages)
+        for folder in sorted(self._packages.iterdir()) if self._packages.is_dir() else []:
+            version = aliases.get(folder.name, CHAMPION)
+            if version is None:
+                continue
+            try:
+                spec = read_spec(self._packages, folder.name, version)
+            except PackageError:
+                spec = None
+            yield folder.name, Champion(version=version, spec=spec)
+
+
+def _kept_back(name: str) -> str:
+    return f"package {name} cannot be read, so nobody knows which views it needs: nothing is retired before it can"
 
 
 def event_columns(source: EventSource) -> dict[str, DType]:

@@ -328,7 +328,8 @@ class Project:
     def _planner(self) -> Planner:
         from infra.planning import Planner
 
-        return Planner(repo=self.repo, state=self.state, connection=self.connection)
+        keep, hours = self.settings.keep_versions, self.settings.retire_hours
+        return Planner(repo=self.repo, state=self.state, connection=self.connection, keep=keep, retire_hours=hours)
 
     @cached_property
     def materializer(self) -> Materializer:

@@ -64,6 +64,14 @@ class EventLog:
         """
         return self._chain.next_seq()
 
+    def schema(self) -> pa.Schema:
+        """Return all columns that the rows have had so far, without ``__known_at``; none: there are no rows.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
+        return self._chain.schema()
+
     def append(self, rows: pa.Table, *, at: int | None = None) -> Span:
         """Number the rows, at least one, and write them durably; return their file.
 

@@ -163,6 +163,21 @@ class Table:
         row = _AS_READ if self.is_text else "file_row_number"
         return f"(CAST({file} AS BIGINT) << {_ROW_BITS}) + {row}"
 
+    def count_rows(self, connection: duckdb.DuckDBPyConnection) -> int | None:
+        """Return how many rows there are, without reading them; None: of text only reading would tell.
+
+        Raises:
+            SourceError: a file is broken.
+        """
+        if self.is_text:
+            return None
+        try:
+            with self.opened(connection):
+                found = connection.execute(f"SELECT count(*) FROM {self.relation}", self.parameters).fetchone()
+        except duckdb.Error as error:
+            raise broken(self.name, error) from error
+        return int(found[0]) if found else 0
+
     def position(self, connection: duckdb.DuckDBPyConnection) -> str | None:
         """Return SQL that tells the relation's rows apart by a BIGINT, or None where rows have no position."""
         if self.warehouse is not None:

@@ -16,7 +16,7 @@ from infra.packages.manifest import MANIFEST, verify_folder
 from infra.packages.names import check_file_name, version_folder
 from infra.runtimes.port import Vector
 from infra.runtimes.reference import Reference
-from skewless.errors import PackageError
+from skewless.errors import DefinitionError, PackageError
 from skewless.spec import ModelSpec
 
 Json = Mapping[str, Any]
@@ -131,6 +131,20 @@ def open_package(root: Path, name: str, version: str) -> Package:
         extra={path.removeprefix(_EXTRA): data.decode() for path, data in files.items() if path.startswith(_EXTRA)},
         **documents,
     )
+
+
+def read_spec(root: Path, name: str, version: str) -> ModelSpec:
+    """Return what a version was trained by, whatever became of the other files of its package.
+
+    Raises:
+        PackageError: there is no such version, or its spec cannot be read.
+    """
+    try:
+        return ModelSpec.from_dict(json.loads((version_folder(root, name, version) / "spec.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, DefinitionError) as error:
+        raise PackageError(
+            f"package {name} {version}", "has a spec that cannot be read", fix="restore the file spec.json"
+        ) from error
 
 
 def _to_json(thing: str, value: Json) -> bytes:

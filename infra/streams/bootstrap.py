@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from infra.offline.log_parts import log_parts
 from infra.offline.window_join import WindowJoin
 from infra.online.port import Mark
 from infra.online.tile_store import StateView, TileStore
+from infra.streams.build_rate import note_build
 from infra.streams.generations import Generation, Generations, applying
 from infra.streams.state_writer import PENDING_US, StateWriter
 from skewless.clock import Clock
@@ -71,7 +73,7 @@ class Bootstrapper:
             return self._build(view, on_states)
 
     def _build(self, view: WindowView, on_states: OnStates) -> Built:
-        now_us = self.clock.now_us()
+        now_us, begun = self.clock.now_us(), time.monotonic()
         ends = log_ends(self.log_root, view.source)
         fresh = self.generations.begin(view, list(ends), now_us)
         states = StateView.of(self.plan.project, view, fresh.number)
@@ -83,7 +85,9 @@ class Bootstrapper:
         marks = {names[part]: Mark(end, now_us) for part, end in ends.items()}
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
         self._follow(view, fresh)
-        return Built(view=view.name, generation=fresh.number, states=count, events=sum(ends.values()) + len(ends))
+        events = sum(ends.values()) + len(ends)
+        note_build(self.generations.folder, events, time.monotonic() - begun)
+        return Built(view=view.name, generation=fresh.number, states=count, events=events)
 
     def publish(self, view: WindowView) -> None:
         """Tell servers which generation is read, and which partitions are applied to it."""

@@ -66,10 +66,13 @@ class Generations:
 
     Args:
         state: the project's state folder.
+
+    Attributes:
+        folder: of the files about windows.
     """
 
     def __init__(self, state: Path) -> None:
-        self._folder = state / "windows"
+        self.folder = state / "windows"
 
     def building(self, view: ViewVersion) -> Path:
         """Return the lock file that is held by who builds states of a view."""
@@ -165,10 +168,10 @@ class Generations:
             replace_durable(path, json.dumps(data).encode())
 
     def _served(self, source: str) -> Path:
-        return self._folder / f"{source}.served"
+        return self.folder / f"{source}.served"
 
     def _path(self, view: ViewVersion) -> Path:
-        return self._folder / f"{view.name}-{view.hash}.json"
+        return self.folder / f"{view.name}-{view.hash}.json"
 
 
 @contextmanager

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from skewless.commands.length import length_text
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
+from skewless.errors import GateError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from infra.plan_effects import Build
     from infra.planning import PlanReport
 
+Check = Annotated[bool, typer.Option("--check", help="Exit 5 if `apply` would change anything.")]
+_MOST_NAMES = 3
+_PARTS = ("builds", "retires", "trains", "serves", "breakages")
 
-def plan(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Show what `apply` would change and which served models it would break; nothing is touched."""
+
+def plan(*, check: Check = False, repo: Repo = Path(), as_json: Json = False) -> None:
+    """Show what `apply` would change, and what comes of it for views and models; nothing is touched."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("compiling the definitions"):
             report = project.plan()
         _answer(output, report, applied=False)
+        if check and report.changes:
+            raise typer.Exit(GateError.exit_code)
 
 
 def apply(*, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
@@ -33,19 +47,72 @@ def apply(*, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False
 
 def plan_body(report: PlanReport) -> dict[str, Any]:
     """Return a plan report as plain values."""
+    body = {name: [asdict(item) for item in getattr(report, name)] for name in _PARTS}
     return {
         "plan": report.hash,
-        "changes": [asdict(change) for change in report.changes],
-        "breakages": [asdict(breakage) for breakage in report.breakages],
+        "changes": [change.as_dict() for change in report.changes],
+        **body,
+        "notes": list(report.notes),
     }
 
 
 def _answer(output: Output, report: PlanReport, *, applied: bool) -> None:
-    changes = [(item.action, item.kind, item.name, item.detail) for item in report.changes]
-    parts = [table(f"plan {report.hash}", ("action", "kind", "name", "detail"), changes)] if changes else []
-    if report.breakages:
-        breakages = [(item.model, item.version, item.reason) for item in report.breakages]
-        parts.append(table("served models that would break", ("model", "version", "reason"), breakages))
     done = "in force" if applied else "not applied: nothing was touched"
-    last = f"plan {report.hash}: {len(changes) or 'no'} change{'' if len(changes) == 1 else 's'}, {done}"
-    output.answer({**plan_body(report), "applied": applied}, *parts, last)
+    n = len(report.changes)
+    last = f"plan {report.hash}: {n or 'no'} change{'' if n == 1 else 's'}, {done}"
+    output.answer({**plan_body(report), "applied": applied}, *_parts(report), *report.notes, last)
+
+
+def _parts(report: PlanReport) -> Iterator[RenderableType]:
+    from skewless.commands.change_text import change_lines
+
+    if report.changes:
+        yield "\n".join([f"plan {report.hash}", *(line for item in report.changes for line in change_lines(item)), ""])
+    if report.builds:
+        builds = [(item.view, *_built(item)) for item in report.builds]
+        yield table("comes online", ("view", "what", "time"), builds)
+    if report.retires:
+        retired = [
+            (item.view, f"{length_text(int(item.hours * 3_600_000_000))} after apply") for item in report.retires
+        ]
+        yield table("goes offline, as nothing reads it any more", ("view", "when"), retired)
+    if report.trains:
+        trained = [(item.model, item.version, _some(item.reasons)) for item in report.trains]
+        yield table("to be trained, to get what is declared", ("model", "champion", "because of"), trained)
+    if report.serves and report.changes:
+        served = [(item.model, item.version, item.role, _read(item.views)) for item in report.serves]
+        yield table("goes on being served", ("model", "version", "role", "on"), served)
+    if report.breakages:
+        broken = [(item.model, item.version, item.reason) for item in report.breakages]
+        yield table("served models that would break", ("model", "version", "reason"), broken)
+
+
+def _built(item: Build) -> tuple[str, str | None]:
+    if item.kind == "catch up":
+        return "states are online still, and catch up", None
+    if item.kind == "states":
+        time = None if item.seconds is None else f"about {length_text(max(1, round(item.seconds)) * 1_000_000)}"
+        return (
+            f"states, from {item.rows:,} events of the log" if item.rows else "states: the log has no events yet",
+            time,
+        )
+    rows = "rows of a CSV source" if item.rows is None else f"about {item.rows:,} rows"
+    return f"{rows}, accepted by the next materialization", None
+
+
+def _read(views: Sequence[str]) -> str:
+    """Return what a version reads: the versions of views that are no longer in the plan by name.
+
+    >>> _read(["facts", "card_now@3f2a91c0"]), _read(["facts"])
+    ('card_now@3f2a91c0, and 1 view of the plan', '1 view of the plan')
+    """
+    old = [view for view in views if "@" in view]
+    n = len(views) - len(old)
+    current = [f"{n} view{'' if n == 1 else 's'} of the plan"] if n else []
+    return ", and ".join([*([_some(old)] if old else []), *current]) or "no views"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f", {more} more" if more > 0 else "")

@@ -110,11 +110,11 @@ def running_server(state: Path) -> dict[str, Any] | None:
 
 def plan_state(repo: Path, applied: Applied) -> str:
     """Say whether the definitions and Feast's registry are still those of the applied plan."""
-    from infra.applied import definitions_sha256, file_sha256
+    from infra.applied import edited_files, file_sha256
 
     if file_sha256(repo / applied.registry) != applied.registry_sha256:
         return "registry changed since apply"
-    if definitions_sha256(repo) != applied.definitions_sha256:
+    if edited_files(repo, applied):
         return "changed since apply"
     return "unchanged since apply"
 

@@ -99,7 +99,6 @@ CASES: tuple[Case, ...] = (
         _case(f"{file} altered", ("replay", "fraud"), altered(file), file)
         for file in ("model.txt", "plan.json", "extra/payment_time.py")
     ),
-    _case("model.txt altered", ("plan",), altered("model.txt"), "model.txt"),
     Case(
         name="train: an altered champion is replaced, as its error advises", ask=verb("train", "fraud"), code=0,
         arrange=altered("model.txt"),

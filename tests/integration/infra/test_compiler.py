@@ -14,6 +14,7 @@ from infra.offline.engine import connect
 from infra.planning import Planner
 from infra.sample import write_sample
 from skewless.columns import FeatureRef
+from skewless.commands.change_text import change_lines
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError, SkewlessError, SourceError
 from tests.plans import columns
@@ -319,6 +320,8 @@ def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
     assert [(change.action, change.kind, change.name) for change in dry.changes] == [
         ("add", "view", "card_days"),
         ("add", "view", "shop_risk"),
+        ("add", "request field", "amount"),
+        ("add", "request field", "paid_at"),
         ("add", "transform", "payment_time"),
         ("add", "service", "fraud_features"),
         ("add", "model", "fraud"),
@@ -327,7 +330,7 @@ def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
     assert planner.plan().changes == []
     edit(planner.repo, DELAY, 'tags={"skewless.delay": "2h"},')
     (change,) = planner.plan().changes
-    assert (change.action, change.name, change.detail) == ("change", "shop_risk", "delay_us: 3600000000 -> 7200000000")
+    assert change_lines(change) == ["~ view shop_risk", "    ~ delay 1 hour -> 2 hours"]
 
 
 def test_what_is_compiled_is_what_feast_registers(repo: Path) -> None:

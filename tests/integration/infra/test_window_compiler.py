@@ -14,6 +14,7 @@ from feast import FeatureStore
 from infra.compiler.compile import compile_repo
 from infra.offline.engine import connect
 from infra.planning import Planner
+from skewless.commands.change_text import change_lines
 from skewless.dtypes import DType
 from skewless.errors import SourceError
 from skewless.plan import FeaturePlan
@@ -229,12 +230,14 @@ def test_a_history_that_lacks_a_column_is_refused(repo: Path, planner: Planner) 
 def test_apply_registers_what_feast_reads_back_and_a_second_apply_changes_nothing(planner: Planner) -> None:
     write_history(planner.repo)
     report = planner.apply(1)
-    assert [(item.action, item.kind, item.name, item.detail) for item in report.changes] == [
-        ("add", "windowed view", "carrier_now", "needs `skewless bootstrap carrier_now`"),
-        ("add", "event source", "landings", ""),
-        ("add", "transform", "hopes", ""),
-        ("add", "service", "air", ""),
+    assert [(item.action, item.kind, item.name) for item in report.changes] == [
+        ("add", "windowed view", "carrier_now"),
+        ("add", "event source", "landings"),
+        ("add", "request field", "hour"),
+        ("add", "transform", "hopes"),
+        ("add", "service", "air"),
     ]
+    assert [(item.view, item.kind, item.rows) for item in report.builds] == [("carrier_now", "states", 0)]
     assert planner.apply(2).changes == []
     store = FeatureStore(repo_path=str(planner.repo))
     (view,) = store.list_stream_feature_views()
@@ -261,10 +264,14 @@ def test_a_changed_window_says_that_it_has_to_be_filled_again(planner: Planner) 
     planner.apply(1)
     edit(planner.repo, 'name="fuel_day"', 'name="fuel_day", slide_interval=2 * HOUR')
     edit(planner.repo, '"5m"', '"6m"')
-    assert [(item.kind, item.detail) for item in planner.plan().changes] == [
-        ("windowed view", "aggregates: other [fuel_day]; needs `skewless bootstrap carrier_now`"),
-        ("event source", "delay_us: 300000000 -> 360000000"),
+    report = planner.plan()
+    assert [line for item in report.changes for line in change_lines(item)] == [
+        "~ windowed view carrier_now",
+        "    ~ fuel_day: hop 1 hour -> 2 hours",
+        "~ event source landings",
+        "    ~ delay 5 minutes -> 6 minutes",
     ]
+    assert [(item.view, item.kind) for item in report.builds] == [("carrier_now", "states")]
 
 
 def test_the_example_of_the_page_compiles(tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""Changes as people read them, like a pull request: a line for each difference, never a whole list."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from skewless.changes import Change
+from skewless.clock import from_us
+from skewless.columns import Column, FeatureRef, Transform
+from skewless.commands.length import length_text
+from skewless.differences import Difference
+from skewless.plan import Service, Source, View
+from skewless.spec import ModelSpec
+from skewless.windows.view import Aggregate, EventSource, WindowView
+
+_MARKS = {"add": "+", "change": "~", "remove": "-", "order": "~"}
+# Whose items are called by their name alone, and how those of the others are called.
+_ITEMS = {
+    "aggregates": "",
+    "features": "",
+    "keys": "key ",
+    "inputs": "input ",
+    "columns": "column ",
+    "outputs": "output ",
+}
+_MOMENTS = ("earliest_us", "latest_us")
+_LONGEST = 48  # characters of one value
+_CONTEXT = 8  # of what two long texts have in common before they differ
+_LINE = 100
+_MOST_LINES = 6  # of the difference between two texts of many lines
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def change_lines(change: Change) -> list[str]:
+    """Return the lines of one thing that came, changed or went."""
+    name = f"{_MARKS[change.action]} {change.kind} {_cut(change.name)}"
+    whole = [item for item in change.details if not item.path]
+    inner = [line for item in change.details if item.path for line in difference_lines(item)]
+    about = describe(whole[0].after) if whole and change.action == "add" else ""
+    return [f"{name}: {about}" if about else name, *(f"    {line}" for line in inner)]
+
+
+def difference_lines(item: Difference) -> list[str]:
+    """Return the lines of one difference inside of a thing: one, or a few of a text of many lines.
+
+    >>> difference_lines(Difference(path=("gate", "floor"), action="change", before=0.6, after=0.99))
+    ['~ gate.floor 0.6 -> 0.99']
+    """
+    mark, label = _MARKS[item.action], _label(item.path)
+    if item.action == "order":
+        return [f"{mark} order of {label}: {_first_moved(item)}"]
+    if item.action != "change":
+        value = item.after if item.action == "add" else item.before
+        about = "" if str(value) == item.path[-1] else describe(value)
+        return [f"{mark} {label}: {about}" if about else f"{mark} {label}"]
+    if _is_long(item.before) or _is_long(item.after):
+        return _text_lines(f"{mark} {label}", str(item.before), str(item.after))
+    return [f"{mark} {label} {' -> '.join(_pair(item))}"]
+
+
+def describe(value: object) -> str:
+    """Return a thing in a few words; empty: its name says all."""
+    for kind, words in _WORDS.items():
+        if isinstance(value, kind):
+            return words(value)
+    return _value(value, "")
+
+
+_WORDS: Mapping[type, Callable[[Any], str]] = {
+    Aggregate: lambda it: f"{it.function} of {_cut(it.column)} over {length_text(it.window_us)}",
+    Column: lambda it: str(it.dtype),
+    FeatureRef: lambda _: "",
+    Source: lambda it: _cut(it.path),
+    View: lambda it: f"{_count(it.features, 'feature')} by {_cut(_names(it.keys))}",
+    WindowView: lambda it: f"{_count(it.aggregates, 'feature')} of {_cut(it.source)} by {_cut(_names(it.keys))}",
+    EventSource: lambda it: f"{it.kind}, {_count(it.columns, 'column')}",
+    Transform: lambda it: _count(it.outputs, "output"),
+    Service: lambda it: _count(it.features, "feature"),
+    ModelSpec: lambda it: f"{it.algorithm} on {_cut(it.service)}",
+}
+
+
+def _label(path: Sequence[str]) -> str:
+    """Return where a difference lies.
+
+    >>> _label(("aggregates", "mean_7d", "window_us")), _label(("transform", "outputs", "late", "dtype"))
+    ('mean_7d: window', 'transform output late: dtype')
+    """
+    text, glue, names = "", "", iter(path)
+    for name in names:
+        following = next(names, None) if name in _ITEMS else None
+        if following is None:
+            text, glue = text + glue + _cut(name.removesuffix("_us")), "."
+        else:
+            text, glue = f"{text}{' ' if text else ''}{_ITEMS[name]}{_cut(following)}", ": "
+    return text
+
+
+def _first_moved(item: Difference) -> str:
+    before, after = list(_sequence(item.before)), list(_sequence(item.after))
+    i = next(i for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new)
+    return f"{_cut(after[i])} is now before {_cut(before[i])}"
+
+
+def _pair(item: Difference) -> tuple[str, str]:
+    name = item.path[-1] if item.path else ""
+    shown = _value(item.before, name), _value(item.after, name)
+    if shown[0] != shown[1]:
+        return shown
+    if isinstance(item.before, list | tuple) and isinstance(item.after, list | tuple):
+        pairs = zip(item.before, item.after, strict=True)
+        return shown[0], f"{sum(old != new for old, new in pairs)} of them are others"
+    texts = [repr(item.before), repr(item.after)]
+    alike = (i for i, (old, new) in enumerate(zip(*texts, strict=False)) if old != new)
+    same = max(0, next(alike, min(map(len, texts))) - _CONTEXT)
+    before, after = (("..." if same else "") + _cut(text[same:]) for text in texts)
+    return before, after
+
+
+def _value(value: object, name: str) -> str:
+    if isinstance(value, timedelta):
+        return length_text(value // _MICROSECOND)
+    if isinstance(value, int) and not isinstance(value, bool) and name.endswith("_us"):
+        return _moment(value) if name in _MOMENTS else length_text(value)
+    if isinstance(value, Mapping | list | tuple):
+        return _count(value, "value")
+    if isinstance(value, StrEnum):
+        return str(value)
+    return "none" if value is None else _cut(repr(value))
+
+
+def _moment(at_us: int) -> str:
+    try:
+        return from_us(at_us).isoformat().removesuffix("+00:00").replace("T00:00:00", "")
+    except OverflowError:
+        return f"{at_us:,} us"
+
+
+def _text_lines(head: str, before: str, after: str) -> list[str]:
+    every = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0, lineterm=""))[2:]
+    changed = [line for line in every if not line.startswith("@@")]
+    shown = [f"    {_cut(line, _LINE)}" for line in changed[:_MOST_LINES]]
+    more = [f"    ... {len(changed) - _MOST_LINES:,} more lines"] if len(changed) > _MOST_LINES else []
+    added = [line for line in changed if line.startswith("+")]
+    return [f"{head}: {_count(added, 'line')} added, {len(changed) - len(added):,} removed", *shown, *more]
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, str) and "\n" in value
+
+
+def _cut(text: str, longest: int = _LONGEST) -> str:
+    """Return a text that fits, and that a terminal can show."""
+    short = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in short)
+
+
+def _count(items: Mapping[str, object] | Sequence[object], noun: str) -> str:
+    return f"{len(items):,} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def _names(columns: Sequence[Column]) -> str:
+    return ", ".join(column.name for column in columns)
+
+
+def _sequence(value: object) -> Iterator[str]:
+    return iter(value) if isinstance(value, list) else iter(())
