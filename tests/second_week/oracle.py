@@ -97,7 +97,8 @@ def default_hop(window_s: int) -> int:
 
 def window_values(view: Window, events: Iterable[Item], t: int) -> Values:
     """Return the features of one entity at t, from its events (SEMANTICS 3.1, 3.3, 3.4)."""
-    seen = sorted((event for event in events if event.ts < t), key=lambda event: (event.ts, event.order))
+    edge = min(left_edge(t, aggregate) for aggregate in view.aggregates)
+    seen = sorted((event for event in events if edge <= event.ts < t), key=lambda event: (event.ts, event.order))
     rows = [(event.ts, columns) for event in seen if _counts(view, columns := _columns(view, event))]
     return [_feature(view, aggregate, rows, t) for aggregate in view.aggregates]
 

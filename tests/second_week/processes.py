@@ -22,7 +22,7 @@ from tests.second_week.project import SHOPS, USERS
 
 ROOT = Path(__file__).parents[2]
 _MAIN = "from skewless.cli import main; main()"
-_PAUSE_S = 0.04
+_PAUSE_S = 0.15
 _START_S, _STOP_S = 60.0, 40.0
 Row = dict[str, Any]
 
@@ -170,7 +170,7 @@ class Load:
             address = self.server.address
             if connection is None or f"{connection.host}:{connection.port}" != address:
                 connection = HTTPConnection(address, timeout=30)
-            self.reads.append(predict(connection, model, some_rows(self.chance, 3)))
+            self.reads.append(predict(connection, model, some_rows(self.chance, 2)))
         except (OSError, HTTPException, ValueError) as error:
             self.failures.append(f"{model}: {error!r}")
             return None

@@ -14,7 +14,6 @@ from tests.second_week import declared, oracle
 from tests.second_week.changes import KINDS, Changes, kinds
 from tests.second_week.world import World
 
-_PROVEN_EVERY = 10
 _PRODUCT = {"skewless", "serving", "training", "validation", "infra"}
 
 
@@ -36,14 +35,14 @@ def test_a_second_week(tmp_path: Path) -> None:
 @pytest.mark.timeout(5_400)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_many_changes(tmp_path: Path, seed: int) -> None:
-    Week(repo=tmp_path / "week", seed=seed, changes=200, restart_every=0, workers=2).live()
+    Week(repo=tmp_path / "week", seed=seed, changes=200, restart_every=0, prove_every=20, workers=2).live()
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(5_400)
 @pytest.mark.parametrize("seed", [4, 5, 6])
 def test_many_changes_with_a_restart_after_each(tmp_path: Path, seed: int) -> None:
-    Week(repo=tmp_path / "week", seed=seed, changes=200, restart_every=1).live()
+    Week(repo=tmp_path / "week", seed=seed, changes=200, restart_every=1, prove_every=20).live()
 
 
 @dataclass(kw_only=True)
@@ -52,6 +51,7 @@ class Week:
 
     Args:
         restart_every: after how many changes the server is started again; 0: never.
+        prove_every: after how many changes parity and replay look; they do at the end in any case.
         workers: processes of the server.
         allowed: kinds of changes.
     """
@@ -60,6 +60,7 @@ class Week:
     seed: int
     changes: int
     restart_every: int
+    prove_every: int = 0
     workers: int = 1
     allowed: tuple[str, ...] = KINDS
     done: Counter[str] = field(default_factory=Counter)
@@ -96,7 +97,7 @@ class Week:
             world.restart_server()
         world.settle()
         expect(world)
-        if number % _PROVEN_EVERY == 0:
+        if self.prove_every and number % self.prove_every == 0:
             prove(world, "--new")
 
     def _note(self, place: str, kind: str, values: int) -> None:

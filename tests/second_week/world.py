@@ -23,7 +23,7 @@ from tests.second_week.processes import Load, Program, Server, predict, row
 
 SECOND = 1_000_000
 _PATIENCE_S = 45.0
-_STEP_S = 0.2
+_STEP_S = 0.3
 _EVENTS_AT_FIRST = {"clicks": 500, "visits": 200}
 Made = list[tuple[Raw, Item]]
 
@@ -150,8 +150,8 @@ class World:
 
     def scheduled(self, job: str) -> None:
         """Ask the scheduler for a run, and wait until it is done."""
-        self.done("runs", "start", job, "--cause", "the second week")
         number = len(self._runs(job))
+        self.done("runs", "start", job, "--cause", "the second week")
 
         def look() -> object:
             runs = self._runs(job)
