@@ -94,9 +94,9 @@ _FORMULAS = {
 }
 
 
-def settings(clock: Path) -> str:
+def settings() -> str:
     """Return the text of ``skewless.yaml``."""
-    lines = [f"clock: file:{clock}", "threads: 1", "port: 0", "stream_partitions: 3", "second_runtime: none"]
+    lines = ["clock: file:clock", "threads: 1", "port: 0", "stream_partitions: 3", "second_runtime: none"]
     lines += ["log_flush_seconds: 0.2", "reload_seconds: 0.2", 'materialize_cron: "*/15 * * * *"']
     return "\n".join([*lines, *(f'{name}_cron: "off"' for name in _OFF)]) + "\n"
 

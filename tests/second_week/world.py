@@ -47,7 +47,7 @@ class World:
         self.files: dict[Path, tuple[Source, list[Raw]]] = {}
         self.fact_files: dict[Path, list[Item]] = {}
         self._open: list[Item] = []
-        self._clock = OffsetClock(repo / "clock")
+        self._clock = OffsetClock.create(repo / "clock")
         self._clock.set(files.NOW)
         self._project = Project(repo)
         self.server = Server(repo, self._project.state, "--workers", str(workers))
@@ -73,7 +73,7 @@ class World:
 
     def _begin(self) -> None:
         self.repo.joinpath("feature_store.yaml").write_text(files.CONFIG)
-        self.repo.joinpath("skewless.yaml").write_text(files.settings(self.repo / "clock"))
+        self.repo.joinpath("skewless.yaml").write_text(files.settings())
         files.write(self.repo, self.declared)
         write_labels(self.repo / "data/labels.parquet", self.chance, files.NOW)
         for source in self.declared.sources:
