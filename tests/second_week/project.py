@@ -86,6 +86,7 @@ def asked(inputs):
     outputs = {"x_twice": x * 2.0, "hour": (at // 3_600_000_000 % 24).astype(np.float64)}
     return {name: column.tolist() for name, column in outputs.items()} if isinstance(inputs["x"], list) else outputs
 '''
+_SUMS = ("sum", "mean", "var", "std")
 _FORMULAS = {
     "ratio": "x / (np.abs(feature) + {number!r})",
     "shift": "feature * {number!r} + x",
@@ -199,7 +200,8 @@ def _window(view: Window) -> str:
         tags = {"skewless.inputs": view.number, "skewless.derived": "big bool, net float64"}
     if view.where:
         tags["skewless.where"] = view.where
-    if view.scale >= 0:
+    summed = {item.column for item in view.aggregates if item.function in _SUMS}
+    if view.scale >= 0 and view.number in summed:
         tags[f"skewless.scale.{view.number}"] = str(view.scale)
     lines = [f"    {_aggregation(item)}," for item in view.aggregates]
     udf = f", udf=derive_{view.name}.derive" if view.number else ""

@@ -132,3 +132,5 @@ def end(world: World) -> None:
     wrong = world.judge_load()
     assert not wrong, f"{len(wrong)} differences, first: {wrong[0]}"
     prove(world)
+    tally = world.judge.tally
+    assert tally["compared"] > tally.total() / 2, f"most values were not compared: {dict(tally)}"
