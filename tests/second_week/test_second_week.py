@@ -32,14 +32,14 @@ def test_a_second_week(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(5_400)
+@pytest.mark.timeout(14_400)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_many_changes(tmp_path: Path, seed: int) -> None:
     Week(repo=tmp_path / "week", seed=seed, changes=200, restart_every=0, prove_every=20, workers=2).live()
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(5_400)
+@pytest.mark.timeout(14_400)
 @pytest.mark.parametrize("seed", [4, 5, 6])
 def test_many_changes_with_a_restart_after_each(tmp_path: Path, seed: int) -> None:
     Week(repo=tmp_path / "week", seed=seed, changes=200, restart_every=1, prove_every=20).live()
