@@ -163,16 +163,22 @@ class Load:
             for model in self.models:
                 with self._lock:
                     connection = self._ask(connection, model)
+        if connection is not None:
+            connection.close()
 
     def _ask(self, connection: HTTPConnection | None, model: str) -> HTTPConnection | None:
         """Ask once; return the connection for the next time."""
         try:
             address = self.server.address
-            if connection is None or f"{connection.host}:{connection.port}" != address:
-                connection = HTTPConnection(address, timeout=30)
+            if connection is not None and f"{connection.host}:{connection.port}" != address:
+                connection.close()
+                connection = None
+            connection = connection or HTTPConnection(address, timeout=30)
             self.reads.append(predict(connection, model, some_rows(self.chance, 2)))
         except (OSError, HTTPException, ValueError) as error:
             self.failures.append(f"{model}: {error!r}")
+            if connection is not None:
+                connection.close()
             return None
         return connection
 
