@@ -15,6 +15,7 @@ from infra.predictions.reads import reads_of
 from infra.predictions.record import Record, best_output
 from infra.predictions.schema import SCHEMA
 from skewless.arrays import end_to_end
+from skewless.status import Int64Array
 from skewless.vector import Matrix
 
 _NUMBERS = ("t", "asked_at", "read_start", "read_end", "skew_us")
@@ -32,7 +33,15 @@ def to_batch(records: Sequence[Record], constants: Constants) -> pa.RecordBatch:
     columns["id"] = texts(list(chain.from_iterable(held["ids"])))
     columns["inputs"] = utf8(list(chain.from_iterable(held["inputs"])))
     columns["reads"] = reads_of(held["versions"], held["status"], held["applied"], lengths, constants)
+    columns["watermarks"] = _watermarks(held["watermarks"], lengths)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _watermarks(moments: Sequence[Int64Array], lengths: Int64Array) -> pa.ListArray:
+    """Return of each row those of its views, in the order of its reads; null is unknown."""
+    rows = np.repeat(np.stack(moments), lengths, axis=0)
+    known = np.ascontiguousarray(rows > 0).reshape(-1)
+    return equal_lists(len(rows), rows.shape[1], numbers(rows, known))
 
 
 def _outputs(matrices: Sequence[Matrix], outputs: Sequence[Matrix]) -> dict[str, pa.Array]:

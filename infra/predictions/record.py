@@ -11,7 +11,7 @@ import numpy.typing as npt
 from infra.online.window_states import Applied
 from infra.predictions.origin import Origin
 from skewless.rows import Versions
-from skewless.status import StatusArray
+from skewless.status import Int64Array, StatusArray
 from skewless.vector import Matrix
 
 Source = Literal["entities", "vectors"]
@@ -35,6 +35,7 @@ class Record(NamedTuple):
         status: of what each view of the origin answered, shape ``(n, n_views)``.
         versions: per view, where each row came from.
         applied: per windowed view, up to where its states had been applied.
+        watermarks: per view of the origin, up to when all that had arrived was in what was read; 0: unknown.
         source: whether keys were sent and looked up, or full vectors; these have no views.
         narrow: float64 fields or features came as floats of fewer bits, which the model's spec accepts.
     """
@@ -52,6 +53,7 @@ class Record(NamedTuple):
     status: StatusArray
     versions: Mapping[str, Versions]
     applied: Mapping[str, Applied]
+    watermarks: Int64Array
     source: Source = "entities"
     narrow: bool = False
 

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("inputs", pa.string()),
         ("reads", pa.list_(READ)),
+        ("watermarks", pa.list_(pa.int64())),
         ("vector", pa.list_(pa.float64())),
         ("score", pa.float64()),
         ("scores", pa.list_(pa.float64())),

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 
 from infra.predictions.origin import Origin
 from infra.predictions.record import Record
 from serving.prediction.answer import Scored
+
+_NONE = np.empty(0, dtype=np.int64)
 
 
 class Times(NamedTuple):
@@ -50,6 +53,7 @@ def record_of(scored: Scored, origin: Origin, rows: Iterable[object], times: Tim
         status=scored.status,
         versions=vectors.versions if vectors else {},
         applied=vectors.applied if vectors else {},
+        watermarks=vectors.watermark if vectors else _NONE,
         source="entities" if vectors else "vectors",
         narrow=scored.narrow,
     )

@@ -51,6 +51,7 @@ def record(of: Origin, n: int, seed: int, *, outputs: int = 1, windowed: tuple[s
         status=chance.integers(0, 6, (n, len(names))).astype(np.uint8),
         versions={name: _versions(chance, n) for name in names},
         applied={name: _applied(chance, n) for name in windowed},
+        watermarks=np.array([chance.choice([0, T - i]) for i, _ in enumerate(names)], dtype=np.int64),
     )
 
 
@@ -59,6 +60,7 @@ def vector_record(of: Origin, n: int, seed: int) -> Record:
     given = record(of, n, seed)
     rows = [str(row.tolist()).replace("nan", "null").encode() for row in given.matrix]
     nothing: dict[str, Any] = {"status": np.empty((n, 0), np.uint8), "versions": {}, "applied": {}}
+    nothing["watermarks"] = np.empty(0, np.int64)
     return given._replace(source="vectors", inputs=rows, **nothing)
 
 
@@ -72,6 +74,7 @@ def _row(given: Record, i: int) -> dict[str, Any]:
     several = isinstance(scores, list)
     return {
         "id": given.ids[i],
+        "watermarks": [moment or None for moment in given.watermarks.tolist()],
         "t": given.t,
         "asked_at": given.asked_at,
         "read_start": given.read_start,
