@@ -1,8 +1,7 @@
 """Materialisation: source rows -> accepted log -> newest row of each entity in the online store.
 
-Every step can be repeated. Accepting compares with the log; applying starts after the store's own
-marker and is newer-wins; the run's end is recorded last. A crash anywhere is made good by the next
-run (SEMANTICS 1.4, 2.3, 2.6).
+Every step can be repeated. Accepting compares with the log; applying starts after the store's own marker and is
+newer-wins; the run's end is recorded last. A crash anywhere is made good by the next run (SEMANTICS 1.4, 2.3, 2.6).
 """
 
 from __future__ import annotations
@@ -12,17 +11,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import structlog
 
 from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
 from infra.log.known import last_covered
 from infra.log.runs import Coverage, Kind, Run, RunLedger
+from infra.needed_views import NeededViews
 from infra.newest import Newest
 from infra.offline.changes import Changes, EventRange, Share, Window, next_due
 from infra.offline.sources import Table, view_table
@@ -34,6 +34,7 @@ from skewless.keys import marker_key
 from skewless.plan import View
 
 _BATCH_ROWS = 100_000
+_log = structlog.get_logger()
 
 Check = Callable[[View, Path], None]
 
@@ -63,7 +64,7 @@ class Materializer:
         repo: the user's folder.
         state: the project's state folder.
         online: where rows are applied.
-        label: how reports call a view: of a view that changed there may be several versions.
+        needed: what has to be fed. A version that only models read and that cannot be fed is reported, no error.
     """
 
     project: str
@@ -73,7 +74,7 @@ class Materializer:
     online: OnlineWriter
     ledger: RunLedger
     clock: Clock
-    label: Callable[[View], str] = attrgetter("name")
+    needed: NeededViews | None = None
 
     def run(
         self,
@@ -89,12 +90,10 @@ class Materializer:
         Memory does not grow with the rows. A run that is stopped anywhere is completed by the next.
 
         Args:
-            views: the views to bring up to date.
             check: the gate that new rows must pass before they are accepted: it is given a Parquet file, whose
                 rows with a reason in ``__reject`` are none of its business, and raises to refuse.
             events: accept only rows of these event times: a backfill.
             naive_is_utc: accept times without a zone, as Feast does.
-            on_step: told how far it is.
 
         Raises:
             GateError: a view's new rows were refused; the other views are up to date.
@@ -109,7 +108,11 @@ class Materializer:
                     try:
                         reports.append(job.view(view))
                     except (GateError, SourceError) as error:
-                        refused.append(error)
+                        if self.needed is None or not self.needed.only_pinned(view):
+                            refused.append(error)
+                            continue
+                        reports.append(ViewReport.unfed(self.label(view), error))
+                        _log.warning("view_not_fed", view=self.label(view), error=str(error))
             except StoreError:
                 job.withdraw()
                 raise
@@ -117,6 +120,10 @@ class Materializer:
         if refused:
             raise refused[0]
         return reports
+
+    def label(self, view: View) -> str:
+        """Return how reports call a version of a view."""
+        return view.name if self.needed is None else self.needed.label(view)
 
     def pending(self, views: Sequence[View]) -> list[Pending]:
         """Return what a run would accept now; nothing is changed."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from skewless.errors import SkewlessError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -34,13 +36,23 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewReport:
-    """What a run did for one view, in rows."""
+    """What a run did for one view, in rows.
+
+    Args:
+        problem: why a version that only models read has not been fed; None: it has.
+    """
 
     view: str
     accepted: int
     rejected: int
     applied: int
     written: int
+    problem: str | None = None
+
+    @classmethod
+    def unfed(cls, view: str, error: SkewlessError) -> ViewReport:
+        """Return the report of a view that could not be fed."""
+        return cls(view=view, accepted=0, rejected=0, applied=0, written=0, problem=str(error))
 
 
 OnStep = Callable[[Step], None]

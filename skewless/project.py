@@ -79,7 +79,7 @@ class Project:
 
     @property
     def needed(self) -> NeededViews:
-        """All that has to be fed now: the views of the plan in force, and those that only models read."""
+        """All that has to be fed now: the plan's views, and those that only models read."""
         return self._needed.read()
 
     @cached_property
@@ -93,8 +93,7 @@ class Project:
         """The project's DuckDB, in memory."""
         from infra.offline.engine import connect
 
-        spill = self.state / "spill"
-        return connect(spill, memory_limit=self.settings.memory_limit, threads=self.settings.threads)
+        return connect(self.state / "spill", memory_limit=self.settings.memory_limit, threads=self.settings.threads)
 
     @cached_property
     def views(self) -> OfflineViews:
@@ -347,5 +346,5 @@ class Project:
             online=online,
             ledger=self.views.ledger,
             clock=self.clock,
-            label=self.needed.label,
+            needed=self.needed,
         )

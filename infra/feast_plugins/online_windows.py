@@ -20,7 +20,7 @@ from infra.feast_plugins.stored import Table
 from infra.feast_plugins.values import unpack_values
 from infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
 from infra.feast_plugins.windowed import WindowPlans
-from infra.online.guard import Guard
+from infra.online.guard import Guard, Limit
 from infra.online.port import Mark
 from infra.online.window_states import WindowStates
 from skewless.clock import from_us
@@ -116,7 +116,7 @@ class AskedWindow:
 
     def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> ViewRead:
         view, t = self.known.view, now_us // MILLISECOND * MILLISECOND
-        limits = [(self.marks, view.max_age_us)] if view.max_age_us else []
+        limits = [Limit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
         standing = self.known.guard.judge(self.marks, [stood[mark] for mark in self.marks]).within(limits, t)
         return self.known.states.read(self.keys, rows, standing, t).reads[view.name]
 

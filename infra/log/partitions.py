@@ -7,6 +7,8 @@ from pathlib import Path
 
 from infra.log.event_log import EventLog
 
+IMPORTED = "/import/"  # in the names of partitions into which no stream flows
+
 
 def source_folder(log_root: Path, source: str) -> Path:
     """Return the folder of a source's logs: a folder for each epoch, in it one for each partition."""

@@ -1,6 +1,7 @@
 -- Moves markers forward; they never go back. Positions stay below 2^53. Answers how many servers took it.
 -- An argument is 'POSITION IDENTITY LAYOUT EXPECTED WATERMARK': a server that is another than IDENTITY says, or was
 -- started again, takes nothing; '-' is any server. EXPECTED is what the marker must have reached; '-' is anything.
+-- A LAYOUT of '=' is the one that stands there.
 -- A marker is 'POSITION WATERMARK', behind which LAYOUT stands, if it is not '-'. A WATERMARK of 0 leaves the one that
 -- stands, but for that of a marker which vouches for nothing (below -1).
 local function identity()
@@ -19,6 +20,9 @@ for i, key in ipairs(KEYS) do
     end
     if watermark == '0' and tonumber(position) > -2 then
       watermark = old and string.match(old, '^%S+ (%d+)') or watermark
+    end
+    if layout == '=' then
+      layout = old and string.match(old, '^%S+ %d+ (%S+)') or '-'
     end
     redis.call('SET', key, position .. ' ' .. watermark .. (layout == '-' and '' or ' ' .. layout))
     taken = taken + 1

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infra.online.guard import Guard, Standing
+from infra.online.guard import Guard, Limit, Standing
 from infra.online.integer_keys import Heads, IntegerKeys
 from infra.online.port import Marked
 from infra.online.window_states import WindowStates
@@ -169,8 +169,9 @@ class FeatureReader:
         return {**self._decoded(found, standing), **self._windows.read(states, held, standing, t).reads}, standing
 
     @property
-    def _limits(self) -> list[tuple[Sequence[str], int]]:
-        return [(self._markers(view), view.max_age_us) for view in self.plan.all_views if view.max_age_us]
+    def _limits(self) -> list[Limit]:
+        limited = [view for view in self.plan.all_views if view.max_age_us]
+        return [Limit(view.hash, self._markers(view), view.max_age_us) for view in limited]
 
     def _watermarks(self, standing: Standing) -> dict[str, int]:
         return {view.name: standing.watermark(self._markers(view)) for view in self.plan.all_views}

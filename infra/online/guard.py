@@ -17,11 +17,26 @@ from skewless.plan import FeaturePlan
 from skewless.windows.view import WindowView
 
 
+class Limit(NamedTuple):
+    """How old the watermark of a view may be.
+
+    Args:
+        view: hash of the view.
+        markers: that vouch for it; none: nobody has said anything of it yet.
+        most_us: microseconds.
+    """
+
+    view: str
+    markers: Sequence[str]
+    most_us: int
+
+
 class Standing(NamedTuple):
     """What the markers that were read with some rows say of them.
 
     Args:
-        lost: markers that are gone or have gone back: what their views hold is not to be believed.
+        lost: markers that are gone or have gone back, and hashes of views whose watermark is too old: what these views
+            hold is not to be believed.
         watermarks: by marker, up to when all that had arrived is in what was read, microseconds; 0: unknown.
     """
 
@@ -32,19 +47,16 @@ class Standing(NamedTuple):
         """Return the least watermark of some markers; 0: one is unknown, or there is none."""
         return min((self.watermarks.get(name, 0) for name in markers), default=0)
 
-    def within(self, limits: Iterable[tuple[Sequence[str], int]], t: int) -> Standing:
-        """Return the same, but that views whose watermark is too old count as lost (SEMANTICS 8.4).
+    def within(self, limits: Iterable[Limit], t: int) -> Standing:
+        """Return the same, but that views whose watermark is too old at a time count as lost (SEMANTICS 8.4).
 
-        Args:
-            limits: for each limited view its markers, and how old its watermark may be at ``t``, microseconds.
-
-        >>> sorted(Standing(frozenset(), {"m": 5, "n": 7}).within([(["m"], 2), (["n"], 2)], 9).lost)
-        ['m']
+        >>> sorted(Standing(frozenset(), {"m": 5, "n": 7}).within([Limit("v", ["m"], 2), Limit("w", ["n"], 2)], 9).lost)
+        ['m', 'v']
         """
         lost = self.lost
-        for markers, most in limits:
+        for view, markers, most in limits:
             if t - self.watermark(markers) > most:
-                lost = lost | set(markers)
+                lost = lost | {view, *markers}
         return Standing(lost, self.watermarks)
 
 

@@ -29,6 +29,7 @@ _STANDING = Path(__file__).with_name("standing.lua").read_text()
 _SPREAD = 64
 _SLOTS_EACH = 16_384 // _SPREAD
 _ANY = "-"
+_SAME = "="
 # Stands where rows were applied once and are put again: nobody may read the others meanwhile.
 LOST = -2
 
@@ -55,12 +56,28 @@ class Markers:
         self._began[name] = layout, [identity.decode() for identity, _ in answers]
         return _position(least([value for _, value in answers], layout))
 
-    def peek(self, names: Sequence[str]) -> list[int | None]:
-        """Return what ``get`` would of each name, from one round trip; it is no beginning of work."""
+    def peek(self, names: Sequence[str]) -> list[Mark | None]:
+        """Return the markers by their names, from one round trip; it is no beginning of work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]
         values = iter(self._servers.read([], list(chain.from_iterable(marks))))
-        return [_position(least(list(islice(values, len(each))), layout)) for each in marks]
+        return [least(list(islice(values, len(each))), layout) for each in marks]
+
+    def refresh(self, marks: Mapping[str, Mark]) -> None:
+        """Record watermarks; positions, and the layouts that they were set under, stay.
+
+        Raises:
+            StoreError: a marker is further back than it should be.
+        """
+        spread = self._servers.layout() is not None
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for name, (seq, watermark_us) in marks.items():
+            own = marker_keys(name, spread=spread)
+            keys += own
+            values += [f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode()] * len(own)
+        if self._servers.write(self._advance, keys, values) < len(keys):
+            raise self.lost()
 
     def set(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
         """Record how far partitions were applied, by the names of their markers, never going back.
@@ -155,7 +172,10 @@ def mark_of(value: bytes | None) -> Mark | None:
     number = int(parts[0])
     if number <= LOST:
         return None
-    return Mark(number, int(parts[1]) if len(parts) > 1 else 0)
+    if len(parts) == 1:
+        return Mark(number)
+    # Of a release before watermarks: a layout stands there.
+    return Mark(number, int(parts[1])) if parts[1].isdigit() else None
 
 
 def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:

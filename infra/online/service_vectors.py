@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infra.online.guard import Standing
+from infra.online.guard import Limit, Standing
 from infra.online.window_states import Applied, WindowStates
 from skewless.keys import KeyCodec, KeyValue, marker_key
 from skewless.number_rows import NumberRows
@@ -79,7 +79,7 @@ class VectorReader:
         Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
         """
         own = Standing(standing.lost & set(self.markers) if standing.lost else standing.lost, standing.watermarks)
-        return own.within([(self.markers_of(view), view.max_age_us) for view in self._limited], t)
+        return own.within([Limit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
         """Return the keys of n entity rows: the first's in each view, the second's, and so on; then of the states.

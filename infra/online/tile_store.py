@@ -171,8 +171,18 @@ class TileStore:
 
     def peek_markers(self, names: Sequence[str]) -> list[int | None]:
         """Return what ``marker`` would of each name, from one round trip; whoever sets one asks ``marker`` before."""
+        return [None if mark is None else mark.position for mark in self.peek_marks(names)]
+
+    def peek_marks(self, names: Sequence[str]) -> list[Mark | None]:
+        """Return how far partitions were surely applied, and up to when all that had arrived was."""
         with translated(self._url):
             return self._markers.peek(names)
+
+    def refresh_markers(self, marks: Mapping[str, Mark]) -> None:
+        """Record new watermarks of markers that stand where they should; refused where one is further back."""
+        if marks:
+            with translated(self._url):
+                self._markers.refresh(marks)
 
     def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None]) -> None:
         """Record how far partitions were applied.

@@ -114,7 +114,8 @@ class WindowStates:
         applied: dict[str, Applied] = {}
         n = len(names) // max(len(self._means), 1)
         for i, (name, means) in enumerate(self._means.items()):
-            if means.keys is None or not standing.lost.isdisjoint(means.markers):
+            lost = bool(standing.lost) and not standing.lost.isdisjoint((means.view.hash, *means.markers))
+            if means.keys is None or lost:
                 reads[name] = missing(means.view, n, available=False)
                 applied[name] = Applied(generation=0, slots=Slots.none())
             else:

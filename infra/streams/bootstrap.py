@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.durable import exclusive
 from infra.log.event_log import EventLog
-from infra.log.partitions import log_ends, log_partitions, source_folder
+from infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
 from infra.offline.log_parts import log_parts
 from infra.offline.window_join import WindowJoin
 from infra.online.port import Mark
@@ -82,12 +82,28 @@ class Bootstrapper:
             self.store.marker(name)
         self.store.set_markers(dict.fromkeys(names.values(), Mark(-1)), dict.fromkeys(names.values()))
         count = self._load(view, states, ends, now_us, on_states)
-        marks = {names[part]: Mark(end, now_us) for part, end in ends.items()}
+        known = self._watermarks(view, list(ends), now_us)
+        marks = {names[part]: Mark(end, known[part]) for part, end in ends.items()}
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
         self._follow(view, fresh)
         events = sum(ends.values()) + len(ends)
         note_build(self.generations.folder, events, time.monotonic() - begun)
         return Built(view=view.name, generation=fresh.number, states=count, events=events)
+
+    def _watermarks(self, view: WindowView, partitions: Sequence[str], now_us: int) -> dict[str, int]:
+        """Return what may be said of partitions whose log is in the states: what the states of before say.
+
+        What waits in a stream only its worker knows; into what was imported nothing flows.
+        """
+        live = self.generations.live(view)
+        names = [
+            window_marker(self.plan.project, view, 0 if live is None else live.number, each) for each in partitions
+        ]
+        marks = self.store.peek_marks(names)
+        return {
+            each: now_us if IMPORTED in each else 0 if mark is None else mark.watermark_us
+            for each, mark in zip(partitions, marks, strict=True)
+        }
 
     def publish(self, view: WindowView) -> None:
         """Tell servers which generation is read, and which partitions are applied to it."""

@@ -14,18 +14,20 @@ from skewless.errors import DefinitionError, StoreError
 
 try:
     import confluent_kafka as kafka
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does not list it
 except ImportError as missing:
     raise DefinitionError(
         "Kafka", "needs the package confluent-kafka", fix="pip install 'skewless[kafka]'"
     ) from missing
 
 __all__ = [
+    "END_OF_PARTITION",
     "GONE",
     "OUT_OF_RANGE",
     "TIMED_OUT",
     "AdminClient",
     "ClientLog",
+    "OffsetSpec",
     "is_final",
     "kafka",
     "made_with",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 # The client's own errors have names with an underscore.
+END_OF_PARTITION = kafka.KafkaError._PARTITION_EOF  # noqa: SLF001 - it has no public name
 OUT_OF_RANGE = {kafka.KafkaError._AUTO_OFFSET_RESET, kafka.KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
 GONE = {
     kafka.KafkaError.UNKNOWN_TOPIC_ID,

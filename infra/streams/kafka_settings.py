@@ -8,12 +8,13 @@ from typing import Any
 from infra.streams.kafka_client import ClientLog
 from skewless.errors import DefinitionError
 
-# Where to go on is the owner's to say, and a position that is gone must be heard of.
+# Where to go on is the owner's to say, and a position that is gone must be heard of; so must the end of a partition,
+# since the mark at the end of a transaction has a position and is not a message.
 _OURS = {
     "auto.offset.reset": "error",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    "enable.partition.eof": False,
+    "enable.partition.eof": True,
     "group.protocol": "classic",
     "partition.assignment.strategy": "range,roundrobin",
 }

@@ -9,9 +9,18 @@ from typing import Any
 
 import structlog
 
-from infra.streams.kafka_client import GONE, OUT_OF_RANGE, AdminClient, is_final, kafka, made_with, refused
+from infra.streams.kafka_client import (
+    END_OF_PARTITION,
+    GONE,
+    OUT_OF_RANGE,
+    AdminClient,
+    is_final,
+    kafka,
+    made_with,
+    refused,
+)
 from infra.streams.kafka_settings import admin_settings, consumer_settings
-from infra.streams.kafka_topic import TopicWatch
+from infra.streams.kafka_topic import EndsWatch, TopicWatch
 from infra.streams.port import Messages, Owner, Partition
 
 _SLICE_S = 0.1
@@ -21,11 +30,22 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class _Reading:
-    """How far an owned partition was read; ``following``: the next position, None: the oldest there is."""
+    """How far an owned partition was read.
+
+    Args:
+        following: the next position, None: the oldest there is.
+        ended: where the client last came to the end; marks of transactions may lie before it.
+    """
 
     partition: Partition
     following: int | None
     lost: bool = False
+    ended: int = 0
+
+    @property
+    def position(self) -> int:
+        """Up to where nothing is left to be read."""
+        return max(self.following or 0, self.ended)
 
 
 class KafkaStream:
@@ -66,7 +86,8 @@ class KafkaStream:
         callbacks = {"error_cb": self._heard, "on_commit": _committed}
         with made_with(topic):
             self._consumer = kafka.Consumer({**consumer_settings(bootstrap, group, settings or {}), **callbacks})
-            self._watch = TopicWatch(topic, AdminClient(admin_settings(bootstrap, settings or {})))
+            admin = AdminClient(admin_settings(bootstrap, settings or {}))
+            self._watch, self._ends = TopicWatch(topic, admin), EndsWatch(topic, admin)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     @property
@@ -83,6 +104,7 @@ class KafkaStream:
             left = deadline - time.monotonic()
             found = self._consumed(limit, max(0.0, min(left, _SLICE_S)))
             self._settle()
+            self._ends.look(self._owned)
             messages = self._grouped(found)
             if messages or left <= 0:
                 self._flowing = bool(messages)
@@ -110,14 +132,13 @@ class KafkaStream:
             low, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
             if high < 0:
                 return None
-            total += max(0, high - (max(0, low) if reading.following is None else reading.following))
+            total += max(0, high - max(0 if reading.following is None else reading.position, low, 0))
         return total
 
-    def drained(self) -> Collection[Partition]:
-        """See ``EventStream``; by what the client's last fetch told, so some hundred milliseconds late."""
-        if self._trouble:
-            return []
-        return [reading.partition for index, reading in self._owned.items() if self._is_at_end(index, reading)]
+    def drained(self) -> Mapping[Partition, float]:
+        """See ``EventStream``; by what the broker said within the last two seconds."""
+        ages = {reading.partition: self._ends.age_s(index, reading.position) for index, reading in self._owned.items()}
+        return {} if self._trouble else {partition: age for partition, age in ages.items() if age is not None}
 
     def names(self) -> Collection[str] | None:
         """See ``EventStream``; as the broker said a few seconds ago."""
@@ -127,10 +148,6 @@ class KafkaStream:
         """See ``EventStream``."""
         self._consumer.close()
         self._let_go(list(self._owned))
-
-    def _is_at_end(self, index: int, reading: _Reading) -> bool:
-        _, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
-        return high == 0 or (reading.following is not None and 0 < high <= reading.following)
 
     def _consumed(self, limit: int, wait_s: float) -> list[kafka.Message]:
         """Return what is there, or wait for the first; the client's own wait would be for all of them."""
@@ -148,7 +165,11 @@ class KafkaStream:
         for message in found:
             error = message.error()
             if error is not None:
-                self._failed(message.partition(), error)
+                if error.code() == END_OF_PARTITION:
+                    if message.partition() in self._owned:
+                        self._owned[message.partition()].ended = message.offset()
+                else:
+                    self._failed(message.partition(), error)
                 continue
             index = message.partition()
             if index != last:

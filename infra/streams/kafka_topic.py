@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from infra.streams.kafka_client import AdminClient, kafka
+from infra.streams.kafka_client import AdminClient, OffsetSpec, kafka
 
 UNKNOWN_LIFE = "t0"
 _REST_S = 5.0
 _RETRY_S = 0.5
 _ANSWER_S = 10.0
+_ENDS_S = 0.5
+_ENDS_ANSWER_S = 2.0
+_ENDS_OLD_S = 1.8
 _NO_ID = str(kafka.Uuid(0, 0))
 
 
@@ -64,6 +69,38 @@ class TopicWatch:
         if self._asked is None and time.monotonic() >= self._next:
             self.ask()
         return None
+
+
+class EndsWatch:
+    """Asks twice a second, without waiting, where the partitions of a topic end."""
+
+    def __init__(self, topic: str, admin: AdminClient) -> None:
+        self._topic = topic
+        self._admin = admin
+        self._asked: Mapping[Any, Future[Any]] = {}
+        self._asked_at = 0.0
+        self._next = 0.0
+        self._ends: dict[int, tuple[int, float]] = {}
+
+    def look(self, indices: Iterable[int]) -> None:
+        """Take up answers that have come, and ask again when it is time."""
+        self._admin.poll(0)
+        if self._asked and all(asked.done() for asked in self._asked.values()):
+            for place, asked in self._asked.items():
+                with suppress(kafka.KafkaException):
+                    self._ends[place.partition] = asked.result().offset, self._asked_at
+            self._asked = {}
+        now, places = time.monotonic(), [kafka.TopicPartition(self._topic, index) for index in indices]
+        if places and not self._asked and now >= self._next:
+            self._asked_at, self._next = now, now + _ENDS_S
+            latest: Any = dict.fromkeys(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            self._asked = self._admin.list_offsets(latest, request_timeout=_ENDS_ANSWER_S)
+
+    def age_s(self, index: int, position: int) -> float | None:
+        """Return how long ago a partition ended at a position or before it; None: it did not, or nobody knows."""
+        end, asked_at = self._ends.get(index, (0, 0.0))
+        age = time.monotonic() - asked_at
+        return age if age < _ENDS_OLD_S and end <= position else None
 
 
 def _answer(asked: Future[Any]) -> Answer:

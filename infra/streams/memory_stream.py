@@ -117,9 +117,9 @@ class MemoryStream:
             ends = {partition: len(self._broker.log(int(partition.name))) for partition in self._next}
         return sum(max(0, end - self._next[partition]) for partition, end in ends.items())
 
-    def drained(self) -> Collection[Partition]:
+    def drained(self) -> Mapping[Partition, float]:
         """See ``EventStream``."""
-        return self._drained
+        return dict.fromkeys(self._drained, 0.0)
 
     def names(self) -> Collection[str] | None:
         """See ``EventStream``."""

@@ -81,7 +81,6 @@ class ParquetStream:
         deadline = time.monotonic() + timeout_s
         while not self.done:
             payloads = self._released(limit)
-            self._is_ahead = self._pace is not None and len(payloads) < limit
             if payloads:
                 positions = range(self._following, self._following + len(payloads))
                 self._following = positions.stop
@@ -99,9 +98,9 @@ class ParquetStream:
         """See ``EventStream``."""
         return max(0, self._n - self._following) if self._owns else 0
 
-    def drained(self) -> Collection[Partition]:
+    def drained(self) -> Mapping[Partition, float]:
         """See ``EventStream``: what is not due yet has not arrived."""
-        return [self._partition] if self._owns and (self.done or self._is_ahead) else []
+        return {self._partition: 0.0} if self._owns and (self.done or self._is_ahead) else {}
 
     def names(self) -> Collection[str] | None:
         """See ``EventStream``."""
@@ -115,9 +114,10 @@ class ParquetStream:
 
     def _released(self, limit: int) -> list[bytes]:
         batch = self._held()
-        n = min(limit, batch.num_rows)
+        n = there = min(limit, batch.num_rows)
         if self._pace is not None:
             n = self._pace.due(_times(batch.slice(0, n), str(self._rows.time_column)))
+        self._is_ahead = n < there
         self._batch = batch.slice(n)
         return as_json(batch.slice(0, n))
 

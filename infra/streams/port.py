@@ -72,10 +72,10 @@ class EventStream(Protocol):
         """Return how many messages of the owned partitions were not yet returned by ``poll``; None: unknown."""
         ...
 
-    def drained(self) -> Collection[Partition]:
-        """Return the owned partitions of which ``poll``, when it was last called, left nothing behind.
+    def drained(self) -> Mapping[Partition, float]:
+        """Return the owned partitions of which ``poll`` left nothing behind, and how late that is known, seconds.
 
-        All that had arrived there before that call has been returned then; none where the broker was away.
+        All that had arrived so long before ``poll`` was last called has been returned; none where the broker is away.
         """
         ...
 

@@ -139,9 +139,9 @@ class RedisStream:
             return sum(self._unread(client, index) for index in self._owned)
         return None
 
-    def drained(self) -> Collection[Partition]:
+    def drained(self) -> Mapping[Partition, float]:
         """See ``EventStream``."""
-        return self._drained
+        return dict.fromkeys(self._drained, 0.0)
 
     def names(self) -> Collection[str] | None:
         """See ``EventStream``."""

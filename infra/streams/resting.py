@@ -10,13 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions
+from infra.log.partitions import IMPORTED, log_partitions
 from infra.online.port import Mark
 from infra.streams.lane import catch_up
 from infra.streams.state_writer import StateWriter
 from infra.streams.tally import Tally
-
-IMPORTED = "/import/"
 
 
 class Resting:

@@ -138,7 +138,7 @@ class StateWriter:
             for part, mark in watermarks.items()
             for states in self._all()
         }
-        self._store.set_markers(marks, {name: mark.position for name, mark in marks.items()})
+        self._store.refresh_markers(marks)
 
     def partitions(self) -> set[str]:
         """Return the log partitions that are applied to some generation."""

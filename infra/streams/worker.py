@@ -198,9 +198,9 @@ class Worker:
             for messages in stream.poll(self._max_rows - waiting, timeout):
                 if messages.partition in self._lanes:
                     self._lanes[messages.partition].take(messages)
-            for partition in stream.drained():
+            for partition, late_s in stream.drained().items():
                 if partition in self._lanes:
-                    self._lanes[partition].drained_us = began_us
+                    self._lanes[partition].drained_us = began_us - int(late_s * 1e6)
         self._mend()
         waiting = sum(lane.waiting for lane in self._lanes.values())
         # Files of 100 ms at least, and at once where it was quiet before.

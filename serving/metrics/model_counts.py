@@ -59,4 +59,4 @@ class ModelCounts:
             each = zip(self._views, codes, times, self._limits, watermarks, strict=True)
             for view, code, event_ts, limit, watermark in each:
                 age = t - event_ts
-                view.count_one(code, age * _SECONDS, stale=0 < limit < max(age, t - watermark))
+                view.count_one(code, age * _SECONDS, old=0 < limit < age, frozen=0 < limit < t - watermark)

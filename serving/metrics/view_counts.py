@@ -44,9 +44,16 @@ class ViewCounts:
         self._ages.observe_many(ages)
         self._stale.value += stale
 
-    def count_one(self, code: int, age: float, *, stale: bool) -> None:
-        """Count one row; what it says of age and staleness counts if a row was found."""
+    def count_one(self, code: int, age: float, *, old: bool, frozen: bool) -> None:
+        """Count one row.
+
+        Args:
+            age: seconds; it counts if a row was found.
+            old: whether the row, if one was found, is older than the freshness limit.
+            frozen: whether its view has not been updated for so long.
+        """
         self._by_status[code].value += 1
-        if code not in _ABSENT:
+        found = code not in _ABSENT
+        if found:
             self._ages.observe(age)
-            self._stale.value += stale
+        self._stale.value += (old and found) or (frozen and code != Status.UNAVAILABLE)

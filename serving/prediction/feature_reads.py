@@ -60,7 +60,7 @@ class FeatureReads:
         if self._cache is None:
             return await self._fetch(keys, markers, now_us)
         held, oldest, watermarks = self._cache.get(keys, now_us)
-        if len(held) == len(keys):
+        if len(held) == len(keys) and watermarks.keys() >= set(markers):
             return Stored(values=held, standing=Standing(frozenset(), watermarks), read_start=oldest, read_end=now_us)
         fetched = await self._fetch([key for key in keys if key not in held], markers, now_us)
         standing = fetched.standing

@@ -54,7 +54,9 @@ def incomplete(model: ServedModel, standing: Standing, t: int) -> StoreError:
         t: when it was asked, microseconds.
     """
     reader, used = model.reader, model.reader.standing(standing, t)
-    view = next(view for view in model.plan.all_views if not used.lost.isdisjoint(reader.markers_of(view)))
+    view = next(
+        view for view in model.plan.all_views if not used.lost.isdisjoint((view.hash, *reader.markers_of(view)))
+    )
     verb = "`skewless stream`" if isinstance(view, WindowView) else "`skewless materialize`"
     if standing.lost.isdisjoint(reader.markers_of(view)):
         age = (t - standing.watermark(reader.markers_of(view))) // 1_000_000

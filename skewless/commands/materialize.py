@@ -45,6 +45,7 @@ def _run(project: Project, output: Output, *, check: bool) -> None:
             check=check, on_step=lambda step: bar(f"{step.view}: {step.doing}", step.done, step.total)
         )
     views, sums = [asdict(report) for report in reports], totals(reports)
-    rows = [tuple(view.values()) for view in views]
+    rows = [(view["view"], *(view[name] for name in sums)) for view in views]
     shown = table("rows", ("view", *sums), [*rows, ("all", *sums.values())])
-    output.answer({"dry_run": False, "views": views, "totals": dict(sums)}, shown)
+    unfed = [f"{report.view} is not fed: {report.problem}" for report in reports if report.problem]
+    output.answer({"dry_run": False, "views": views, "totals": dict(sums)}, shown, *unfed)

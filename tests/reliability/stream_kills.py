@@ -55,8 +55,8 @@ class FileStream:
     def lag(self) -> int | None:
         return sum(len(self._lines(partition)) - at for partition, at in self._next.items())
 
-    def drained(self) -> Collection[Partition]:
-        return self._next.keys() - self._full
+    def drained(self) -> Mapping[Partition, float]:
+        return dict.fromkeys(self._next.keys() - self._full, 0.0)
 
     def names(self) -> Collection[str] | None:
         return [str(i) for i in range(PARTITIONS)]

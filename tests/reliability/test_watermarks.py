@@ -223,7 +223,6 @@ def test_8_4_all_that_had_arrived_by_the_watermark_is_applied_whatever_happens(p
     place.world.check()
 
 
-@pytest.mark.xfail(reason="a bootstrap reads the log, and says that nothing waits in the stream either")
 def test_8_4_states_that_are_built_say_nothing_of_what_waits_in_the_stream(place: Place) -> None:
     worker = settled(place)
     worker.close()

@@ -140,9 +140,6 @@ def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version
             checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)
 
 
-@pytest.mark.xfail(
-    reason="what is said of the table's shape, which is that of the version in force, refuses the rows of others"
-)
 @pytest.mark.parametrize(
     "demand",
     [

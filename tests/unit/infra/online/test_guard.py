@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.online.guard import Guard, Standing
+from infra.online.guard import Guard, Limit, Standing
 from infra.online.port import Mark
 
 NAMES = ["m", "n", "o"]
@@ -70,8 +70,12 @@ def test_8_4_a_view_is_lost_where_its_oldest_marker_is_older_than_it_may_be(
     lost: set[str], watermarks: dict[str, int], limits: list[tuple[list[str], int]], t: int
 ) -> None:
     before = Standing(frozenset(lost), watermarks)
-    after = before.within(limits, t)
-    old = [set(names) for names, most in limits if any(t - watermarks.get(name, 0) > most for name in names)]
+    after = before.within([Limit(f"view {i}", *limit) for i, limit in enumerate(limits)], t)
+    old = [
+        {f"view {i}", *names}
+        for i, (names, most) in enumerate(limits)
+        if any(t - watermarks.get(name, 0) > most for name in names)
+    ]
     assert after.lost == lost.union(*old)
     assert after.watermarks == watermarks
     assert before == Standing(frozenset(lost), watermarks)

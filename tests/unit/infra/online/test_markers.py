@@ -22,12 +22,7 @@ LAYOUT = b"1a2b3c4d5e6f7788"
         (b"7", Mark(7)),  # of a release before watermarks
         (b"", None),
         (None, None),
-        pytest.param(
-            b"7 " + LAYOUT,
-            None,
-            marks=pytest.mark.xfail(reason="a cluster's marker of a release before watermarks is a ValueError"),
-            id="of a release before watermarks, in a cluster",
-        ),
+        pytest.param(b"7 " + LAYOUT, None, id="of a release before watermarks, in a cluster"),
     ],
 )
 def test_4_5_a_marker_is_a_position_and_a_time(stored: bytes | None, mark: Mark | None) -> None:

@@ -156,7 +156,6 @@ def test_8_4_where_nothing_is_known_of_a_view_it_is_older_than_any_max_age(view:
     assert vectors.watermark.tolist() == [0]
 
 
-@pytest.mark.xfail(reason="Standing.within names the markers of a view, and such a view has none")
 def test_8_4_a_windowed_view_of_no_partition_at_all_is_older_than_any_max_age() -> None:
     """As it is after a bootstrap while no worker has ever run: nobody says that nothing has arrived."""
     plan = planned(WINDOW)

@@ -91,7 +91,6 @@ def test_8_4_rows_are_counted_alike_together_and_alone(
     assert samples[at("skewless_stale_reads_total", view="v")] == 0
 
 
-@pytest.mark.xfail(reason="ViewCounts.count_one leaves out what was not found, Scored.stale does not")
 def test_8_4_an_entity_without_a_row_in_a_frozen_view_is_counted_alike_together_and_alone() -> None:
     whole = scored([(Status.NOT_FOUND, Status.NOT_FOUND)] * N, [(0, 0)] * N, (T - 51, T - 51))
     assert whole.stale.tolist() == [[False, True]] * N

@@ -83,7 +83,6 @@ def test_8_4_what_is_read_with_a_loss_is_not_kept() -> None:
     assert desk.read([b"n1"]).values == {b"n1": b"right"}
 
 
-@pytest.mark.xfail(reason="what a batch of only kept values or of none did not read is taken for unknown")
 @pytest.mark.parametrize("keys", [[], [b"m0"]], ids=["no key at all", "all were read for a model of fewer views"])
 def test_8_4_every_marker_that_is_asked_for_is_known_where_the_store_has_it(keys: list[bytes]) -> None:
     """Rows without a key ask for nothing of a view; it is not frozen for that."""
