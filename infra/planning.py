@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
@@ -37,6 +37,7 @@ from skewless.changes import Change, compare_models, compare_plans
 from skewless.dtypes import DType
 from skewless.errors import PackageError, SourceError
 from skewless.plan import View
+from skewless.settings import Settings
 from skewless.windows.view import EventSource, WindowView
 
 
@@ -67,18 +68,12 @@ class PlanReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Compares and puts in force the definitions of one repo.
-
-    Args:
-        keep: champions of a model that a rollback may return to, the present one among them.
-        retire_hours: time after which a view that nothing reads goes offline.
-    """
+    """Compares and puts in force the definitions of one repo."""
 
     repo: Path
     state: Path
     connection: duckdb.DuckDBPyConnection
-    keep: int = 2
-    retire_hours: float = 24.0
+    settings: Settings = field(default_factory=Settings)
 
     def plan(self) -> PlanReport:
         """Return what would change; nothing is touched.
@@ -147,7 +142,7 @@ class Planner:
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededWatch(self.state, self.keep).retained()
+        retained, unreadable = NeededWatch(self.state, self.settings.keep_versions).retained()
         effects = Effects(
             old=applied.plan if applied else None,
             new=compiled.plan,
@@ -158,7 +153,7 @@ class Planner:
             hash=compiled.plan.hash,
             changes=changes,
             builds=[self._build(view, effects.needed.label(view)) for view in effects.coming()],
-            retires=effects.retiring(self.retire_hours),
+            retires=effects.retiring(self.settings.retire_hours),
             trains=list(effects.trainings(compiled.models)),
             serves=list(effects.served(Traffic(self._packages).get)),
             breakages=list(effects.breakages()),

@@ -327,8 +327,7 @@ class Project:
     def _planner(self) -> Planner:
         from infra.planning import Planner
 
-        keep, hours = self.settings.keep_versions, self.settings.retire_hours
-        return Planner(repo=self.repo, state=self.state, connection=self.connection, keep=keep, retire_hours=hours)
+        return Planner(repo=self.repo, state=self.state, connection=self.connection, settings=self.settings)
 
     @cached_property
     def materializer(self) -> Materializer:
