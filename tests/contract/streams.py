@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Protocol
 from zlib import crc32
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from infra.online.address import Address
@@ -243,6 +244,27 @@ def poll_until(workers: Sequence[Worker], condition: Callable[[], object], secon
         assert time.monotonic() < deadline, [worker.stream.trouble for worker in workers]
         for worker in workers:
             worker.poll()
+
+
+PLACES = ["memory", "valkey", "redis", "cluster", "kafka"]
+
+
+def place_of(request: pytest.FixtureRequest) -> Place:
+    """Return the place that a fixture's parameter names."""
+    if request.param == "memory":
+        return MemoryPlace()
+    if request.param == "kafka":
+        return KafkaPlace(request.getfixturevalue("kafka"))
+    fixtures = {"valkey": "valkey", "redis": "redis_8", "cluster": "three_nodes"}
+    made = RedisPlace(request.getfixturevalue(fixtures[request.param]))
+    made.recreate()
+    return made
+
+
+def send(place: Place, payloads: list[bytes], keys: list[str] | None = None) -> None:
+    sender = place.sender()
+    sender.send(payloads, keys)
+    sender.close()
 
 
 def numbered(n: int, first: int = 0) -> list[bytes]:

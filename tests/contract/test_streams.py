@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from infra.streams.port import Partition
 from skewless.errors import StoreError
 from tests.contract.streams import (
+    PLACES,
     KafkaPlace,
     Log,
     MemoryPlace,
@@ -21,7 +20,9 @@ from tests.contract.streams import (
     RedisPlace,
     Worker,
     numbered,
+    place_of,
     poll_until,
+    send,
     spread,
 )
 from tests.servers.kafka import kafka_broker, named_broker
@@ -29,16 +30,9 @@ from tests.servers.node import Node, running
 from tests.servers.programs import program
 
 
-@pytest.fixture(params=["memory", "valkey", "redis", "cluster", "kafka"])
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> Place:
-    if request.param == "memory":
-        return MemoryPlace()
-    if request.param == "kafka":
-        return KafkaPlace(request.getfixturevalue("kafka"))
-    fixtures = {"valkey": "valkey", "redis": "redis_8", "cluster": "three_nodes"}
-    made = RedisPlace(request.getfixturevalue(fixtures[request.param]))
-    made.recreate()
-    return made
+    return place_of(request)
 
 
 @pytest.fixture(params=["memory", "valkey", "kafka"])
@@ -54,12 +48,6 @@ def stoppable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]
             pytest.skip("a broker that the tests did not start is not stopped")
         with kafka_broker(tmp_path) as broker:
             yield KafkaPlace(broker)
-
-
-def send(place: Place, payloads: list[bytes], keys: list[str] | None = None) -> None:
-    sender = place.sender()
-    sender.send(payloads, keys)
-    sender.close()
 
 
 def test_every_message_comes_once_and_those_of_a_key_in_their_order(place: Place) -> None:
@@ -191,80 +179,6 @@ def test_lag_counts_down_as_messages_are_returned(place: Place) -> None:
         worker.poll(limit=5)
     assert worker.stream.lag() == 300 - len(log.payloads())
     worker.stream.close()
-
-
-def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(place: Place) -> None:
-    log = Log()
-    worker = Worker(place, log)
-    assert list(worker.stream.drained()) == []
-    poll_until([worker], lambda: len(worker.owned) == N and worker.all_drained)
-    send(place, numbered(300), spread(300))
-    poll_until([worker], lambda: len(log.payloads()) == 300)
-    poll_until([worker], lambda: len(worker.owned) == N and worker.all_drained)
-    worker.stream.close()
-
-
-def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(place: Place) -> None:
-    send(place, numbered(200), ["one"] * 200)
-    log = Log()
-    worker = Worker(place, log)
-    poll_until([worker], lambda: len(worker.owned) == N)
-    while len(log.payloads()) < 200:
-        if worker.poll(limit=8, timeout_s=1.0) and len(log.payloads()) < 200:
-            (partition,) = (partition for partition, entries in log.read.items() if entries)
-            assert partition not in worker.stream.drained()
-    poll_until([worker], lambda: worker.all_drained)
-    worker.stream.close()
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(place: Place, seed: int) -> None:
-    """The sender goes on meanwhile; ``sent``: how many messages were surely there at which moment."""
-    chance, stop, sent = random.Random(seed), threading.Event(), [(0.0, 0)]
-    claims: list[tuple[Partition, int, int]] = []
-    log = Log()
-    worker = Worker(place, log)
-    poll_until([worker], lambda: len(worker.owned) == N)
-
-    def load() -> None:
-        sender = place.sender()
-        while not stop.is_set():
-            n = sent[-1][1]
-            sender.send(numbered(17, n), spread(n + 17)[n:])
-            sent.append((time.monotonic(), n + 17))
-            stop.wait(0.005)
-        sender.close()
-
-    loading = threading.Thread(target=load)
-    loading.start()
-    try:
-        deadline = time.monotonic() + 2.0 + place.late_s
-        while time.monotonic() < deadline:
-            before = time.monotonic() - place.late_s
-            worker.poll(limit=chance.choice((4, 40, 400)), timeout_s=0.02)
-            n = max(n for moment, n in sent.copy() if moment <= before)
-            claims += [(partition, n, len(log.read[partition])) for partition in worker.stream.drained()]
-    finally:
-        stop.set()
-        loading.join()
-    poll_until([worker], log.has(sent[-1][1]))
-    assert any(n and read for _, n, read in claims)
-    for partition, n, read in claims:
-        missed = [body for _, body in log.read[partition][read:] if int(body or b"") < n]
-        assert not missed, (partition, n, missed[:3])
-    worker.stream.close()
-
-
-def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(place: Place) -> None:
-    log = Log()
-    workers = [Worker(place, log), Worker(place, log)]
-    poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])
-    poll_until(workers, lambda: None not in [worker.stream.names() for worker in workers])
-    for worker in workers:
-        assert sorted(worker.stream.names() or ()) == [str(index) for index in range(N)]
-    poll_until(workers, lambda: all(worker.all_drained for worker in workers))
-    for worker in workers:
-        worker.stream.close()
 
 
 def test_groups_do_not_take_messages_from_each_other(place: Place) -> None:

@@ -325,10 +325,8 @@ class HalfBroken(Streams):
 def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamWorld) -> None:
     plan = replace(world.plan, sources=(world.source, replace(world.source, name="broken")))
     with connect(world.root / "spill", threads=1) as connection:
-        streams = HalfBroken(
-            plan=plan, state=world.root, settings=Settings(), url=lambda: world.url, connection=connection,
-            clock=world.clock, broker=MemoryBroker(PARTITIONS), broken="broken",
-        )  # fmt: skip
+        streams = HalfBroken(plan=plan, state=world.root, settings=Settings(), url=lambda: world.url, clock=world.clock,
+            connection=connection, broker=MemoryBroker(PARTITIONS), broken="broken")  # fmt: skip
         crew = Crew(streams)
         crew.start()
         until(lambda: any(task.done() for task in crew._tasks))
