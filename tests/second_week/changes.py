@@ -49,8 +49,9 @@ _LIFE = ("retrained", "retrained_by_the_scheduler", "promoted", "rolled_back", "
 KINDS = (*_DEFINITIONS, *_DATA, *_LIFE)
 
 
-def kinds(chance: random.Random, allowed: tuple[str, ...] = KINDS) -> Iterator[str]:
+def kinds(seed: int, allowed: tuple[str, ...] = KINDS) -> Iterator[str]:
     """Return kinds of changes without an end: each comes once before any comes again."""
+    chance = random.Random(seed)
     while True:
         yield from chance.sample(allowed, len(allowed))
 

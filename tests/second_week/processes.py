@@ -158,28 +158,24 @@ class Load:
             yield
 
     def _run(self) -> None:
-        connection: HTTPConnection | None = None
+        connection = HTTPConnection("nowhere")
         while not self._stop.wait(_PAUSE_S):
             for model in self.models:
                 with self._lock:
                     connection = self._ask(connection, model)
-        if connection is not None:
-            connection.close()
+        connection.close()
 
-    def _ask(self, connection: HTTPConnection | None, model: str) -> HTTPConnection | None:
+    def _ask(self, connection: HTTPConnection, model: str) -> HTTPConnection:
         """Ask once; return the connection for the next time."""
         try:
             address = self.server.address
-            if connection is not None and f"{connection.host}:{connection.port}" != address:
+            if f"{connection.host}:{connection.port}" != address:
                 connection.close()
-                connection = None
-            connection = connection or HTTPConnection(address, timeout=30)
+                connection = HTTPConnection(address, timeout=30)
             self.reads.append(predict(connection, model, some_rows(self.chance, 2)))
         except (OSError, HTTPException, ValueError) as error:
             self.failures.append(f"{model}: {error!r}")
-            if connection is not None:
-                connection.close()
-            return None
+            connection.close()
         return connection
 
 

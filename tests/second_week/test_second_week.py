@@ -14,6 +14,8 @@ from tests.second_week import declared, oracle
 from tests.second_week.changes import KINDS, Changes, kinds
 from tests.second_week.world import World
 
+# Of those that meet most kinds in 20 changes, with a rollback after views have changed.
+SEED = 61_493
 _PRODUCT = {"skewless", "serving", "training", "validation", "infra"}
 
 
@@ -26,9 +28,9 @@ def test_the_oracle_shares_no_code_with_the_product() -> None:
         assert {name for name in names if name.startswith("tests")} <= {"tests.second_week.declared"}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_second_week(tmp_path: Path) -> None:
-    Week(repo=tmp_path / "week", seed=1, changes=20, restart_every=5).live()
+    Week(repo=tmp_path / "week", seed=SEED, changes=20, restart_every=5).live()
 
 
 @pytest.mark.soak
@@ -71,7 +73,7 @@ class Week:
         self.repo.mkdir()
         world = World(self.repo, self.seed, workers=self.workers)
         with world.living():
-            place, doer, chosen = f"seed {self.seed}, before any change", Changes(world), self._kinds(world)
+            place, doer, chosen = f"seed {self.seed}, before any change", Changes(world), self._kinds()
             try:
                 expect(world)
                 for number, kind in chosen:
@@ -85,8 +87,8 @@ class Week:
                 raise AssertionError(f"{place}: {error}") from error
         self._print(world.judge.tally)
 
-    def _kinds(self, world: World) -> Iterator[tuple[int, str]]:
-        return zip(range(1, self.changes + 1), kinds(world.chance, self.allowed), strict=False)
+    def _kinds(self) -> Iterator[tuple[int, str]]:
+        return zip(range(1, self.changes + 1), kinds(self.seed, self.allowed), strict=False)
 
     def _go_on(self, world: World, number: int) -> None:
         """Let some minutes pass with events, and perhaps a server that is started again; then all must be right."""

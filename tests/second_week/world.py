@@ -47,6 +47,7 @@ class World:
         self.files: dict[Path, tuple[Source, list[Raw]]] = {}
         self.fact_files: dict[Path, list[Item]] = {}
         self._open: list[Item] = []
+        self._asking = random.Random(seed + 3)
         self._clock = OffsetClock.create(repo / "clock")
         self._clock.set(files.NOW)
         self._project = Project(repo)
@@ -295,7 +296,7 @@ class World:
 
     def judge_everyone(self) -> list[str]:
         """Ask for every user by every model, when all is at rest; every view must be served, bit for bit."""
-        rows = [row(self.chance, user) for user in [*files.USERS, "nobody"]]
+        rows = [row(self._asking, user) for user in [*files.USERS, "nobody"]]
         connection = HTTPConnection(self.server.address, timeout=30)
         wrong: list[str] = []
 
