@@ -16,7 +16,7 @@ from skewless.project import Project
 from tests.command_line import Said, run
 from tests.second_week import project as files
 from tests.second_week.data import TABLE, Happenings, Raw, write_events, write_facts, write_labels
-from tests.second_week.declared import Declared, Source
+from tests.second_week.declared import Declared, Source, View, Window
 from tests.second_week.judge import Judge
 from tests.second_week.oracle import NEVER, Item
 from tests.second_week.processes import Load, Program, Server, predict, row
@@ -176,10 +176,11 @@ class World:
     @property
     def sources(self) -> list[Source]:
         """The sources that a view reads that is declared, or that a champion or the champion before it needs."""
-        needed = [self.declared]
+        needed: list[View] = [*self.declared.windows]
         for model, moves in self.champions.items():
-            needed += [self.judge.versions[model, version] for version in moves[-2:]]
-        names = {view.source.name for declared in needed for view in declared.windows}
+            for declared in (self.judge.versions[model, version] for version in moves[-2:]):
+                needed += map(declared.view, declared.service_of(model).views)
+        names = {view.source.name for view in needed if isinstance(view, Window)}
         return [source for source in self.declared.sources if source.name in names]
 
     # -- doors --------------------------------------------------------------------------------------------------------
