@@ -135,7 +135,7 @@ def settle(
 
 def skewed(plan: FeaturePlan, state: Path) -> str:
     """Return which views of a model parity last found different from the log; empty: none."""
-    verdicts = {verdict.hash: verdict for verdict in last_parity(state).values()}
+    verdicts = {item.hash: item for item in sorted(last_parity(state).values(), key=lambda item: item.at_us)}
     found = [
         f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
         for view in plan.all_views

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from skewless.columns import Transform
 from skewless.plan import FeaturePlan
 from skewless.transforms import input_dtype
 
+_ADAPTER = "_skewless_array_calls"
 _FUTURE = "from __future__ import annotations\n"
 
 
@@ -56,7 +58,9 @@ def registered_text(plan: FeaturePlan, transform: Transform) -> str:
     """Return the source text that Feast runs: the transform's module, ours, and a line that joins them."""
     inputs = {ref.name: (plan.dtype(ref).value, input_dtype(plan, ref).value) for ref in transform.inputs}
     outputs = {column.name: column.dtype.value for column in transform.outputs}
-    ours = inspect.getsource(array_calls).replace(_FUTURE, "")
+    # In a function: names of ours must not take the place of those that the transform's module has.
+    ours = textwrap.indent(inspect.getsource(array_calls).replace(_FUTURE, ""), "    ")
     function = transform.function
-    call = f"{function}_of_lists = arrays_for({function}, {transform.name!r}, {inputs!r}, {outputs!r})"
-    return f"{transform.source.rstrip()}\n\n\n# Written by `skewless apply`.\n{ours}\n\n{call}\n"
+    call = f"{function}_of_lists = {_ADAPTER}()({function}, {transform.name!r}, {inputs!r}, {outputs!r})"
+    adapter = f"def {_ADAPTER}():\n{ours}\n    return arrays_for"
+    return f"{transform.source.rstrip()}\n\n\n# Written by `skewless apply`.\n{adapter}\n\n\n{call}\n"

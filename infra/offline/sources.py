@@ -173,10 +173,10 @@ class Table:
             return None
         try:
             with self.opened(connection):
-                found = connection.execute(f"SELECT count(*) FROM {self.relation}", self.parameters).fetchone()
+                found = connection.execute(f"SELECT count(*) FROM {self.relation}", self.parameters).fetchall()
         except duckdb.Error as error:
             raise broken(self.name, error) from error
-        return int(found[0]) if found else 0
+        return int(found[0][0])
 
     def position(self, connection: duckdb.DuckDBPyConnection) -> str | None:
         """Return SQL that tells the relation's rows apart by a BIGINT, or None where rows have no position."""

@@ -40,16 +40,15 @@ class ModelLoader:
             if await self._online.marker(marker_key(model.plan.project, view)) is None:
                 raise StalePlanError(
                     f"model {name!r} {version}",
-                    "needs a view that this Redis does not hold",
-                    value=f"{view.name}@{view.hash[:8]}",
+                    f"needs view {view.name!r}, which this Redis does not hold",
+                    value=view.hash,
                     fix=f"run `skewless materialize`, or `skewless promote {name} {version}`",
                 )
         for lacking in await self.look(model):
-            view_hash = model.plan.window(lacking).hash
             raise StalePlanError(
                 f"model {name!r} {version}",
-                "needs a windowed view that this Redis does not hold",
-                value=f"{lacking}@{view_hash[:8]}",
+                f"needs windowed view {lacking!r}, which this Redis does not hold",
+                value=model.plan.window(lacking).hash,
                 fix=f"run `skewless stream`, or `skewless promote {name} {version}`",
             )
         return model

@@ -23,7 +23,7 @@ from tests.integration.errors import (
     usage,
 )
 from tests.integration.errors.case import Case, Said
-from tests.integration.errors.scene import Scene, Stage, opened_stage
+from tests.integration.errors.scene import Rows, Scene, Stage, opened_stage
 
 TABLE: tuple[Case, ...] = (
     *requests.CASES,
@@ -67,7 +67,12 @@ def test_bad_input(case: Case, scene: Scene) -> None:
     case.after(scene, said)
     _check_files(case, files, scene.files())
     if not case.writes_rows:
-        assert scene.stage.store.rows() == rows
+        assert _without_watermarks(scene.stage.store.rows()) == _without_watermarks(rows)
+
+
+def _without_watermarks(rows: Rows) -> Rows:
+    """Keep the position of each marker: a view beside the refused one may be known to be complete for longer."""
+    return {key: value.split()[0] if key.endswith(b":applied") and value else value for key, value in rows.items()}
 
 
 def _check_said(case: Case, said: Said) -> None:
