@@ -62,6 +62,7 @@ class Presence:
             kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=time.time(), beat_s=time.time()
         )
         self._path = _folder(state) / f"{kind}-{self._me.host}-{self._me.pid}-{secrets.token_hex(4)}.json"
+        self._staging = self._path.with_name(f".{self._path.name}.tmp")
         self._plan = ""
         _sweep(state, self._me)
 
@@ -71,17 +72,17 @@ class Presence:
             _log.info("plan_taken_up", kind=self._me.kind, plan=plan, before=self._plan or None)
             self._plan = plan
         body = {**asdict(self._me), "beat_s": time.time(), "plan": plan, "detail": dict(detail)}
-        staging = self._path.with_name(f".{self._path.name}.tmp")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            staging.write_text(json.dumps(body))
-            staging.replace(self._path)
+            self._staging.write_text(json.dumps(body))
+            self._staging.replace(self._path)
         except OSError as error:
             _log.warning("presence_not_written", error=str(error))
 
     def close(self) -> None:
-        """Take the file away."""
+        """Take the file away, and what a full disk left of it."""
         self._path.unlink(missing_ok=True)
+        self._staging.unlink(missing_ok=True)
 
 
 @contextmanager

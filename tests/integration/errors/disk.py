@@ -100,6 +100,7 @@ CASES: tuple[Case, ...] = (
         thing="server.json",
         says=("cannot be written",),
         fix="make room",
+        added=(".skewless/processes",),
     ),
     Case(
         name="private Redis, full disk",

@@ -50,6 +50,26 @@ def _case(what: str, words: tuple[str, ...], arrange: Arrange, value: str, **par
     return Case(name=f"{words[0]}: {what}", ask=verb(*words), code=8, arrange=arrange, says=(value,), **given)
 
 
+def unserved(what: str, arrange: Arrange, *says: str) -> Case:
+    """Return the starting of a server that cannot serve `fraud`: it says why, and serves the other model."""
+
+    def start(scene: Scene) -> None:
+        arrange(scene)
+        scene.serve()
+
+    return Case(
+        name=f"serve: {what}", ask=post(rows()), code=503, arrange=start, thing="model 'fraud'",
+        says=("cannot be served", *says), fix="it is tried again", after=_other_model_served,
+    )  # fmt: skip
+
+
+def _other_model_served(scene: Scene, _: Said) -> None:
+    assert scene.server is not None
+    listed = scene.server.get("/models")
+    assert [model["model"] for model in listed["models"]] == ["strict"]
+    assert listed["refused"].keys() == {"fraud"}
+
+
 def _moved_to_altered(scene: Scene) -> None:
     """While a server runs, a version that was altered becomes champion."""
     scene.serve()
@@ -90,7 +110,7 @@ def _swaps_when_repaired(scene: Scene, said: Said) -> None:
 
 
 CASES: tuple[Case, ...] = (
-    *(_case(f"{file} altered", ("serve",), altered(file), file) for file in FILES),
+    *(unserved(f"{file} altered", altered(file), "package 'fraud' version '000001'", file) for file in FILES),
     *(
         _case(f"{file} altered", ("predict", "fraud", "--row", _ROW), altered(file), file)
         for file in ("model.txt", "spec.json")
@@ -107,8 +127,8 @@ CASES: tuple[Case, ...] = (
             ".skewless/packages/fraud/decisions/*02.json",
         ),
     ),
-    _case("model.txt lost", ("serve",), _lost, "model.txt", fix="restore the folder"),
-    _case("a file added", ("serve",), _smuggled, "notes.txt", fix="move it out"),
+    unserved("model.txt lost", _lost, "model.txt", "restore the folder"),
+    unserved("a file added", _smuggled, "notes.txt", "move it out"),
     Case(
         name="hot swap: an altered version", ask=post(rows()), code=200,
         arrange=_moved_to_altered, after=_old_version_served, added=LOGGED,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.integration.errors.case import ROUND, Arrange, Case, verb, written
+from tests.integration.errors.case import ROUND, Arrange, Case, Said, post, rows, verb, written
+from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
+from tests.integration.errors.server import eventually
 from tests.integration.errors.world import narrowed
 
 _ROW = json.dumps(GOOD)
@@ -31,6 +33,18 @@ def _registry_moved(scene: Scene) -> None:
     path.write_bytes(path.read_bytes() + b"\xc0\x3e\x01")
 
 
+def _served_narrowed(scene: Scene) -> None:
+    narrowed(scene)
+    scene.serve()
+
+
+def _from_its_own_view(scene: Scene, said: Said) -> None:
+    assert "card_days__country" in said.body["predictions"][0]["features"]
+    assert scene.server is not None
+    assert scene.server.get("/models")["refused"] == {}
+    eventually(lambda: scene.logged() > scene.logged_before)
+
+
 def _each(words: tuple[str, ...]) -> Iterator[Case]:
     def case(what: str, arrange: Arrange, thing: str, *says: str, fix: str) -> Case:
         return Case(
@@ -47,17 +61,16 @@ def _each(words: tuple[str, ...]) -> Iterator[Case]:
     )
 
 
-def _other_plan(*words: str) -> Case:
-    return Case(
-        name=f"{words[0]}: a model of another plan", ask=verb(*words), code=3, arrange=narrowed,
-        thing="model 'fraud' 000001", says=("trained under another plan", "'card_days'", "country"), fix="train again",
-    )  # fmt: skip
-
-
 CASES: tuple[Case, ...] = (
     *(case for words in _VERBS for case in _each(words)),
-    _other_plan("serve"),
-    _other_plan("predict", "fraud", "--row", _ROW),
+    Case(
+        name="serve: a model of another plan goes on", ask=post(rows()), code=200, arrange=_served_narrowed,
+        after=_from_its_own_view, added=LOGGED,
+    ),
+    Case(
+        name="predict: a model of another plan goes on", ask=verb("predict", "fraud", "--row", _ROW), code=0,
+        arrange=narrowed, added=LOGGED,
+    ),
     Case(
         name="train: a model that is not in the plan", ask=verb("train", "nosuch"), code=3,
         thing="model", says=("not in the applied plan", "'nosuch'", "fraud, strict"), fix="add it to models.py",
