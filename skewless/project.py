@@ -215,15 +215,22 @@ class Project:
     def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
         """Check the labels, train a new version, and promote it if its gate allows and it can be served.
 
+        It gives way to servers on this machine: on Linux at a lower priority than theirs.
         Of a model with a rollout only the decision says so: ``skewless.operations.promotion.train`` begins it.
         ``on_rows`` is told how far it is with what the version lacks in the online store.
         """
+        from infra.priority import run_aside
+
+        spec = self.applied.model(model)
+        _ = self.redis_url  # a private server that is started now outlives the training, and must not give way
+        return run_aside(lambda: self._train(spec, on_rows))
+
+    def _train(self, spec: ModelSpec, on_rows: OnRows | None) -> TrainReport:
         from training.promotion import TrainReport, promote
         from training.train import train
 
-        spec = self.applied.model(model)
         self.checks.labels(spec).raise_if_failed()
-        dataset = self.dataset(model)
+        dataset = self.dataset(spec.name)
         now_us, threads = self.clock.now_us(), self.settings.threads or os.cpu_count() or 1
         bounds = self.checks.bounds(dataset.plan, spec)
         trained = train(dataset, spec, self.packages, threads=threads, now_us=now_us, bounds=bounds)

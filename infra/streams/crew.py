@@ -13,6 +13,7 @@ import structlog
 
 from infra.needed_views import NeededViews
 from infra.online.redis_store import RedisWriter
+from infra.priority import give_way
 from infra.processes import SILENT_S, Presence
 from infra.streams.streams import Streams
 from infra.streams.tally import Tally
@@ -124,6 +125,7 @@ class Crew:
 
     def _keep(self) -> None:
         """Take up plans, say that the process lives, and tidy, until told to stop."""
+        give_way()  # states are built here, which must not slow down what takes events, or servers beside
         tidy_at = time.monotonic() + _TIDY_S
         while not self._stop.is_set():
             self._beat()
