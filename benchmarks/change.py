@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.change_check import check_values, prove
 from benchmarks.change_project import Shape, add_aggregation, write_project
-from benchmarks.change_traffic import EVENTS_S, Second, Sent, predict_until, send_until
+from benchmarks.change_traffic import COUNTED, EVENTS_S, PREDICTED, STOP, Second, Sent, predict, send
 from benchmarks.change_watch import ANSWERED, IN_FORCE, LIVE, ON_SERVER, ON_STREAM, Watch
 from benchmarks.contestant import Contestant, ContestantError
 from benchmarks.http_wire import post
@@ -36,7 +36,7 @@ from infra.processes import read_processes
 
 REACH = 0.9
 BEFORE = "before"
-WAYS = {"verbs at normal priority": 0, "verbs at nice 10": 10}
+WAYS = {"verbs as they are": 0, "verbs at nice 10": 10}
 _BEFORE_S = 20.0
 _ASKED = 2_000
 _LONGEST_S = 300.0
@@ -105,18 +105,17 @@ def _measured(shape: Shape, nice: int) -> Measured:
 
 def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> Measured:
     """Change the project under load."""
-    stop, laps = repo.parent / "stop", {}
+    signals, laps = repo.parent, {}
     watch = Watch(state=repo / ".skewless", url=url, address=server.address)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         cards = shape.cards(np.random.default_rng(14), _ASKED).tolist()
         requests = [post("/predict", b'{"rows": [{"card_id": %d}]}' % card) for card in cards]
-        load = pool.submit(predict_until, stop, server.address, requests, max(seconds(1.0), 0.1))
-        sender = pool.submit(send_until, stop, server.address, shape)
+        load = pool.submit(predict, signals, server.address, requests, max(seconds(1.0), 0.1))
+        sender = pool.submit(send, signals, server.address, shape)
         try:
-            _sleep(_BEFORE_S / 4)  # the load is under way, the server is warm
+            _wait_for(signals, load, sender)
             watch.moments[BEFORE] = time.time()
-            _sleep(_BEFORE_S)
-            _raise_failure(load, sender)
+            time.sleep(max(seconds(_BEFORE_S), 0.5))
             with watch.looking():
                 add_aggregation(repo)
                 for verb, reached in (("apply", LIVE), ("train", ANSWERED)):
@@ -126,7 +125,7 @@ def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> 
                     watch.until(reached, _LONGEST_S)
                     _raise_failure(load, sender)
         finally:
-            stop.touch()
+            (signals / STOP).touch()
         return Measured(laps=laps, moments=watch.moments, windows=load.result(), sent=sender.result())
 
 
@@ -136,8 +135,14 @@ def _raise_failure(*under_way: Future[Any]) -> None:
             each.result()
 
 
-def _sleep(whole: float) -> None:
-    time.sleep(max(seconds(whole), 0.5))
+def _wait_for(signals: Path, load: Future[Any], sender: Future[Any]) -> None:
+    """Wait until both are under way: the worker has read the ids of the log, and the server is warm."""
+    deadline = time.monotonic() + _LONGEST_S
+    while not all((signals / name).exists() for name in (PREDICTED, COUNTED)):
+        _raise_failure(load, sender)
+        if time.monotonic() > deadline:
+            raise ContestantError("no event is counted")
+        time.sleep(0.05)
 
 
 @contextmanager

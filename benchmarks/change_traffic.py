@@ -1,6 +1,7 @@
 """What comes in while a project is changed: predictions in a closed loop, and events of which some are waited for.
 
 Each runs in a process of its own until a file appears, and measures in seconds of the system's clock, which all share.
+When it is under way it leaves a file itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.contestant import ContestantError
 from benchmarks.http_load import Address, closed_loop
 from benchmarks.serving_race import refuse_failures
 
+STOP, PREDICTED, COUNTED = "stop", "predicted", "counted"
 CONCURRENCY = 16
 EVENTS_S = 200
 _TICK_S = 0.05
@@ -62,14 +64,17 @@ class Sent:
     seen: Sequence[tuple[float, float]]
 
 
-def predict_until(stop: Path, address: Address, requests: Sequence[bytes], window_s: float) -> list[Second]:
-    """Keep requests under way until a file appears; return the windows.
+def predict(signals: Path, address: Address, requests: Sequence[bytes], window_s: float) -> list[Second]:
+    """Keep requests under way until told to stop; return the windows.
+
+    Args:
+        signals: a folder; ``PREDICTED`` is left there after the first window.
 
     Raises:
         ContestantError: a request was answered with an error.
     """
     windows: list[Second] = []
-    while not stop.exists():
+    while not (signals / STOP).exists():
         begun = time.time()
         measured = closed_loop(address, requests, concurrency=CONCURRENCY, seconds=window_s)
         refuse_failures(f"the server after {len(windows)} windows", measured)
@@ -78,22 +83,28 @@ def predict_until(stop: Path, address: Address, requests: Sequence[bytes], windo
         windows.append(
             Second(begun=begun, ended=time.time(), answered=answered, **{name: facts[name] for name in _FACTS})
         )
+        (signals / PREDICTED).touch()
     return windows
 
 
-def send_until(stop: Path, address: Address, shape: Shape) -> Sent:
-    """Send events at a steady rate until a file appears; wait for those of cards that nobody else has.
+def send(signals: Path, address: Address, shape: Shape) -> Sent:
+    """Send events at a steady rate until told to stop; wait for those of cards that nobody else has.
+
+    Args:
+        signals: a folder; ``COUNTED`` is left there when nothing waits any more to be counted.
 
     Raises:
         ContestantError: events were refused, or one is not counted within a minute.
     """
     sender = _Sender(address=address, shape=shape)
     due, tick = time.time(), 0
-    while not stop.exists():
+    while not (signals / STOP).exists():
         sender.send(marked=tick % _MARKED_EVERY == 0)
         due, tick = due + _TICK_S, tick + 1
         while (rest := due - time.time()) > 0:
             sender.look()
+            if not sender.waiting:
+                (signals / COUNTED).touch()
             time.sleep(min(rest, _LOOK_S))
     sender.send(marked=True)  # when it is counted, so are all before it
     while sender.waiting:

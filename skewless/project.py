@@ -157,8 +157,10 @@ class Project:
         return self._planner().plan()
 
     def apply(self) -> PlanReport:
-        """Put the definitions in force: Feast's registry, then the plan."""
-        report = self._planner().apply(self.clock.now_us())
+        """Put the definitions in force: Feast's registry, then the plan. It gives way to servers, as ``train`` does."""
+        from infra.priority import run_aside
+
+        report = run_aside(lambda: self._planner().apply(self.clock.now_us()))
         self.refresh()
         return report
 

@@ -8,14 +8,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.durable import exclusive
+from infra.needed_views import NeededViews
 from infra.offline.engine import connect
+from infra.processes import Presence, read_processes
 from infra.streams.crew import Crew
 from infra.streams.kafka_sender import KafkaSender
 from infra.streams.kafka_stream import KafkaStream
@@ -25,6 +28,7 @@ from infra.streams.redis_sender import RedisSender
 from infra.streams.redis_stream import RedisStream
 from infra.streams.streams import Streams
 from infra.streams.worker import OpenStream, Worker
+from skewless.dtypes import DType
 from skewless.errors import StoreError
 from skewless.settings import Settings
 from skewless.windows.hops import SECOND
@@ -34,6 +38,7 @@ from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, lo
 from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
+from tests.window_cases import make_window_view
 
 PARTITIONS = 3
 
@@ -337,6 +342,30 @@ def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamW
             crew.check()
         crew.close()
         assert all(task.done() for task in crew._tasks)
+
+
+def test_a_crew_says_that_it_lives_while_it_waits_for_states(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.streams.crew._LOOK_S", 0.02)
+    changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
+    needed = [NeededViews(plan=world.plan, in_force="before", readers={})]
+    with connect(world.root / "spill", threads=1) as connection:
+        streams = HalfBroken(
+            plan=world.plan, state=world.root, settings=Settings(), url=lambda: world.url, connection=connection,
+            clock=world.clock, broker=MemoryBroker(PARTITIONS), broken="none",
+        )  # fmt: skip
+        crew = Crew(streams, lambda: needed[-1], presence=Presence(world.root, "stream"))
+        with closing(crew):
+            crew.start()
+            with exclusive(world.generations.building(changed.windows[0])):
+                needed.append(NeededViews(plan=changed, in_force="after", readers={}))
+                until(lambda: crew._workers["s"].assignment.views == changed.windows)
+                (before,) = read_processes(world.root)
+                until(lambda: read_processes(world.root)[0].beat_s > before.beat_s + 0.2)
+                assert read_processes(world.root)[0].plan == world.plan.hash
+            until(lambda: read_processes(world.root)[0].plan == "after")
+            assert world.generations.live(changed.windows[0]) is not None
 
 
 def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, store_node: Node) -> None:
