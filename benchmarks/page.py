@@ -36,6 +36,7 @@ WORKS = (
     "window_growth",
     "ingest",
     "visible",
+    "change",
     "window_reads",
     "validate",
     "drift",

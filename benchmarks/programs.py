@@ -25,18 +25,22 @@ def run_feast(repo: Path, *arguments: str) -> None:
     _run(_FEAST, ["--chdir", str(repo), *arguments], {"FEAST_USAGE": "False"})
 
 
-def run_skewless(repo: Path, verb: str, *arguments: str, url: str = "") -> None:
+def run_skewless(repo: Path, verb: str, *arguments: str, url: str = "", nice: int = 0) -> None:
     """Run ``skewless`` on a repo, with the Redis of a URL.
+
+    Args:
+        nice: by how much its priority is lowered.
 
     Raises:
         ProgramError: it failed.
     """
-    _run(_SKEWLESS, [verb, *arguments, "--repo", str(repo)], {"SKEWLESS_REDIS_URL": url} if url else {})
+    environment = {"SKEWLESS_REDIS_URL": url} if url else {}
+    _run(_SKEWLESS, [verb, *arguments, "--repo", str(repo)], environment, nice)
 
 
-def _run(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+def _run(program: str, arguments: list[str], environment: dict[str, str], nice: int = 0) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [*(("nice", "-n", str(nice)) if nice else ()), sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=False,

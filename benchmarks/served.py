@@ -72,8 +72,11 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, core: int) -> Iterator[Running]:
-    """Start a server on a core, yield it when it answers, and stop it.
+def running(server: Server, core: int | None) -> Iterator[Running]:
+    """Start a server, yield it when it answers, and stop it.
+
+    Args:
+        core: where all its threads run; None: wherever there is room.
 
     Raises:
         ContestantError: it ended, or did not answer in time.
@@ -84,9 +87,8 @@ def running(server: Server, core: int) -> Iterator[Running]:
     environment = {**os.environ, "FEAST_USAGE": "False", "PYTHONHASHSEED": "0", **own}
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
-        process = subprocess.Popen(
-            on_core(core, command), cwd=_ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        placed = command if core is None else on_core(core, command)
+        process = subprocess.Popen(placed, cwd=_ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while refusal := _refusal(address, server.first):
                 waited = time.perf_counter() - begun

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from infra.priority import run_aside
 from skewless.errors import DefinitionError
 
 
@@ -21,7 +22,8 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
     if threads:
         config["threads"] = threads
     try:
-        connection = duckdb.connect(":memory:", config=config)
+        # It starts its threads here: they give way, whoever asks it.
+        connection = run_aside(lambda: duckdb.connect(":memory:", config=config))
         connection.execute("SET TimeZone = 'UTC'")
         # Both replace a window or a join by arg_max, which carries values through sort keys: there -0.0
         # is 0.0 and all NaN are one.

@@ -14,6 +14,7 @@ from infra.offline.log_parts import log_parts
 from infra.offline.window_join import WindowJoin
 from infra.online.port import Mark
 from infra.online.tile_store import StateView, TileStore
+from infra.priority import run_aside
 from infra.streams.build_rate import note_build
 from infra.streams.generations import Generation, Generations, applying
 from infra.streams.state_writer import PENDING_US, StateWriter
@@ -81,7 +82,7 @@ class Bootstrapper:
         for name in names.values():
             self.store.marker(name)
         self.store.set_markers(dict.fromkeys(names.values(), Mark(-1)), dict.fromkeys(names.values()))
-        count = self._load(view, states, ends, now_us, on_states)
+        count = run_aside(lambda: self._load(view, states, ends, now_us, on_states))
         known = self._watermarks(view, list(ends), now_us)
         marks = {names[part]: Mark(end, known[part]) for part, end in ends.items()}
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))

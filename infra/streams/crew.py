@@ -1,4 +1,4 @@
-"""The workers of one process: a thread for each event source, and one that takes up plans and keeps things in order."""
+"""The workers of one process: a thread for each event source, one that takes up plans and tidies, one that beats."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ class Crew:
     @property
     def tallies(self) -> list[Tally]:
         """Return what each worker has done."""
-        return [worker.tally for worker in self._workers.values()]
+        return [worker.tally for worker in list(self._workers.values())]  # a plan may be taken up at the same time
 
     def start(self) -> None:
         """Begin."""
         for name, worker in self._workers.items():
             self._begin(name, worker)
-        self._tasks.append(self._pool.submit(self._keep))
+        self._tasks += [self._pool.submit(task) for task in (self._keep, self._say)]
 
     def check(self) -> None:
         """Raise what a worker could not go on from, whatever it is."""
@@ -123,16 +123,19 @@ class Crew:
         wait(self._tasks)
 
     def _keep(self) -> None:
-        """Take up plans, say that the process lives, and tidy, until told to stop."""
+        """Take up plans and tidy, until told to stop."""
         tidy_at = time.monotonic() + _TIDY_S
-        while not self._stop.is_set():
-            self._beat()
-            if self._stop.wait(_LOOK_S):
-                return
+        while not self._stop.wait(_LOOK_S):
             self._try("plan_not_taken_up", self._take_up)
             if time.monotonic() > tidy_at:
                 tidy_at = time.monotonic() + _TIDY_S
                 self._try("housekeeping_failed", self._tidy)
+
+    def _say(self) -> None:
+        """Say that the process lives, until told to stop: building states may take minutes."""
+        while not self._stop.is_set():
+            self._beat()
+            self._stop.wait(_LOOK_S)
 
     def _try(self, event: str, work: Callable[[], None]) -> None:
         try:
@@ -200,6 +203,6 @@ class Crew:
                 "trouble": worker.tally.trouble
                 or (f"stuck for {now - worker.stepped_at:.0f} s" if now - worker.stepped_at > SILENT_S else None),
             }
-            for worker in self._workers.values()
+            for worker in list(self._workers.values())
         ]
         self._presence.beat(self._in_force, {"sources": sources})

@@ -33,7 +33,7 @@ def _run_here(contestant: Contestant) -> Report:
     return meter.report(contestant.entrant(meter, **json.loads(json.dumps(contestant.arguments))))
 
 
-def _program_here(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+def _program_here(program: str, arguments: list[str], environment: dict[str, str], nice: int = 0) -> None:  # noqa: ARG001 - of a process of its own
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path.cwd())
         patch.setattr(sys, "path", list(sys.path))

@@ -22,7 +22,11 @@ from benchmarks.result import Result
 from benchmarks.server import own_server
 from benchmarks.stored import stored_digest
 
-SLOW = {work for work in WORKS if work.startswith("serving")} | {"replay", "gpu"}  # they train models and start servers
+SLOW = {work for work in WORKS if work.startswith("serving")} | {
+    "change",
+    "replay",
+    "gpu",
+}  # they train models and start servers
 FOREIGN = {"serving_peers", "drift"}  # install peers
 KEYS = {"name", "value", "unit", "against", "ratio", "target", "met"}
 

@@ -1,27 +1,68 @@
-"""A thread that gives way has a lower priority than the others."""
+"""A thread that gives way has a lower priority than the others, and so has all that it starts."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from infra.priority import give_way
+from infra.offline.engine import connect
+from infra.priority import give_way, run_aside
+from skewless.errors import StoreError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+LOW = 10
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def priority(thread: int | None = None) -> int:
+    return os.getpriority(os.PRIO_PROCESS, thread or threading.get_native_id())
+
+
 def test_only_the_thread_itself_gives_way() -> None:
     found: list[int] = []
 
     def work() -> None:
         give_way()
-        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        found.append(priority())
 
-    before = os.getpriority(os.PRIO_PROCESS, 0)
+    before = priority()
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found[0] >= max(before, 10)
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    assert found[0] >= max(before, LOW)
+    assert priority() == before
+
+
+def test_who_has_a_lower_priority_already_keeps_it() -> None:
+    def work() -> int:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW + 5)
+        give_way()
+        return priority()
+
+    assert run_aside(work) >= LOW + 5
+
+
+def test_work_aside_gives_way_with_all_that_it_starts_and_returns_as_if_it_did_not() -> None:
+    before = priority()
+    assert run_aside(lambda: (priority(), run_aside(priority))) >= (LOW, LOW)
+    assert priority() == before
+    with pytest.raises(StoreError, match="planted"):
+        run_aside(lambda: _raise(StoreError("a", "planted", fix="b")))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_the_threads_of_duckdb_give_way(tmp_path: Path) -> None:
+    def threads() -> set[int]:
+        return {int(path.name) for path in Path("/proc/self/task").iterdir()}
+
+    before = threads()
+    with connect(tmp_path, threads=3):
+        found = [priority(thread) for thread in threads() - before]
+    assert len(found) >= 2
+    assert min(found) >= LOW

@@ -1,0 +1,111 @@
+"""When a change has reached those who work on a project: seen from outside, in files, in Redis, in replies."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from benchmarks.change_project import MODEL
+from benchmarks.contestant import ContestantError
+from benchmarks.http_load import Address, ask
+from benchmarks.http_wire import post
+from infra.log.partitions import log_ends
+from infra.online.redis_store import RedisWriter
+from infra.online.tile_store import TileStore
+from infra.plan_in_force import PlanInForce
+from infra.processes import read_processes
+from infra.streams.generations import Generations
+from skewless.keys import window_marker
+from skewless.plan import FeaturePlan
+from skewless.windows.view import WindowView
+
+IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
+_LOOK_S = 0.05
+_QUESTION = post("/predict", orjson.dumps({"model": MODEL, "rows": [{"card_id": 1}]}))
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """Notes when a change reaches what.
+
+    Attributes:
+        moments: seconds since 1970: when the new plan was in force, when the server and the stream worker said that
+            they work on it, when the states of its views were live and held all of the log, and when another version
+            of the model answered than at the beginning.
+    """
+
+    state: Path
+    url: str
+    address: Address
+    moments: dict[str, float] = field(default_factory=dict)
+
+    def until(self, moment: str, seconds: float) -> None:
+        """Wait for a moment.
+
+        Raises:
+            ContestantError: it did not come in time, or looking for it failed.
+        """
+        deadline = time.monotonic() + seconds
+        while moment not in self.moments:
+            if self._looking.done():
+                self._looking.result()
+            if time.monotonic() > deadline:
+                raise ContestantError(f"{moment!r} did not come within {seconds:g} s, only {self.moments}")
+            time.sleep(_LOOK_S)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look in a thread, in the order in which a change goes its way, while the block runs."""
+        self._plans, stop = PlanInForce(self.state), threading.Event()
+        before, version = self._plans.hash(), self._version()
+        with ThreadPoolExecutor(1) as pool, closing(RedisWriter(self.url)) as store:
+            tiles = store.tiles()
+            looks: list[Mapping[str, Callable[[], bool]]] = [
+                {IN_FORCE: lambda: self._plans.hash() != before},
+                {
+                    ON_SERVER: lambda: self._is_on_plan("server"),
+                    ON_STREAM: lambda: self._is_on_plan("stream"),
+                    LIVE: lambda: self._is_live(self._plans.read(), tiles),
+                },
+                {ANSWERED: lambda: self._version() != version},
+            ]
+            self._looking: Future[None] = pool.submit(self._look, looks, stop)
+            try:
+                yield
+            finally:
+                stop.set()
+
+    def _look(self, looks: list[Mapping[str, Callable[[], bool]]], stop: threading.Event) -> None:
+        for stage in looks:
+            left = dict(stage)
+            while left and not stop.is_set():
+                for moment in [name for name, came in left.items() if came()]:
+                    self.moments[moment] = time.time()
+                    del left[moment]
+                time.sleep(_LOOK_S)
+
+    def _is_on_plan(self, kind: str) -> bool:
+        plans = [process.plan for process in read_processes(self.state) if process.kind == kind]
+        return plans == [self._plans.hash()]
+
+    def _is_live(self, plan: FeaturePlan, tiles: TileStore) -> bool:
+        return all(self._has_caught_up(plan.project, view, tiles) for view in plan.windows)
+
+    def _has_caught_up(self, project: str, view: WindowView, tiles: TileStore) -> bool:
+        live = Generations(self.state).live(view)
+        if live is None:
+            return False
+        ends = log_ends(self.state / "log", view.source)
+        reached = tiles.peek_markers([window_marker(project, view, live.number, part) for part in ends])
+        return all(last is not None and last >= end for last, end in zip(reached, ends.values(), strict=True))
+
+    def _version(self) -> str:
+        (body,) = ask(self.address, [_QUESTION])
+        return str(orjson.loads(body)["version"])
