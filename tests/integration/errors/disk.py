@@ -100,7 +100,6 @@ CASES: tuple[Case, ...] = (
         thing="server.json",
         says=("cannot be written",),
         fix="make room",
-        added=(".skewless/processes",),
     ),
     Case(
         name="private Redis, full disk",

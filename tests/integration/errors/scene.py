@@ -23,7 +23,7 @@ from tests.integration.errors.server import Server
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
-TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json"}
+TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"}
 STATE = ".skewless"
 Rows = dict[bytes, bytes]
 
