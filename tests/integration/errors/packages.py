@@ -46,8 +46,8 @@ def _smuggled(scene: Scene) -> None:
 
 
 def _case(what: str, words: tuple[str, ...], arrange: Arrange, value: str, **parts: Any) -> Case:  # noqa: ANN401
-    given = {"thing": "package 'fraud' version '000001'", "fix": "use another version", **parts}
-    return Case(name=f"{words[0]}: {what}", ask=verb(*words), code=8, arrange=arrange, says=(value,), **given)
+    given = {"thing": "package 'fraud' version '000001'", "fix": "use another version", "code": 8, **parts}
+    return Case(name=f"{words[0]}: {what}", ask=verb(*words), arrange=arrange, says=(value,), **given)
 
 
 def unserved(what: str, arrange: Arrange, *says: str) -> Case:
@@ -112,7 +112,10 @@ def _swaps_when_repaired(scene: Scene, said: Said) -> None:
 CASES: tuple[Case, ...] = (
     *(unserved(f"{file} altered", altered(file), "package 'fraud' version '000001'", file) for file in FILES),
     *(
-        _case(f"{file} altered", ("predict", "fraud", "--row", _ROW), altered(file), file)
+        _case(
+            f"{file} altered", ("predict", "fraud", "--row", _ROW), altered(file), file, code=3,
+            thing="model 'fraud'", fix="it is tried again",
+        )
         for file in ("model.txt", "spec.json")
     ),
     *(
