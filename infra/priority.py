@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import wraps
-from multiprocessing.pool import ThreadPool
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -29,8 +29,17 @@ def run_aside(work: Callable[[], _T]) -> _T:
 
     The calling thread waits, and may be interrupted: then the other one ends with the process.
     """
-    with ThreadPool(1, give_way) as pool:
-        return pool.apply(work)
+    done = Future[_T]()
+
+    def run() -> None:
+        give_way()
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the caller gets it
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="aside", daemon=True).start()
+    return done.result()
 
 
 def aside(work: Callable[_P, _T]) -> Callable[_P, _T]:
