@@ -97,7 +97,7 @@ class Planner:
             SourceError: a source is missing, broken or of another shape; nothing was changed.
             StoreError: the disk refused; nothing was changed.
         """
-        files = definition_files(self.repo)  # of before: an edit meanwhile is shown by the next plan
+        files = definition_files(self.repo)  # hashed first: an edit made meanwhile is shown by the next plan
         compiled = self._compile()
         self._check_sums(compiled)
         report = self._compare(compiled)

@@ -50,7 +50,7 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class GateEvidence:
     """What a gate decides by; each number is the gate's metric on the same test rows.
 
     Args:
@@ -70,10 +70,10 @@ class Evidence:
     slices: Sequence[SliceGain] = ()
 
 
-def decide(gate: Gate, evidence: Evidence) -> Decision:
+def decide(gate: Gate, evidence: GateEvidence) -> Decision:
     """Return the gate's decision.
 
-    >>> decide(Gate(metric="auc", floor=0.6), Evidence(candidate=0.7, baseline=0.5, champion=0.69)).promote
+    >>> decide(Gate(metric="auc", floor=0.6), GateEvidence(candidate=0.7, baseline=0.5, champion=0.69)).promote
     True
     """
     promote, reason = _verdict(gate, evidence)
@@ -88,7 +88,7 @@ def decide(gate: Gate, evidence: Evidence) -> Decision:
     )
 
 
-def _verdict(gate: Gate, evidence: Evidence) -> tuple[bool, str]:
+def _verdict(gate: Gate, evidence: GateEvidence) -> tuple[bool, str]:
     candidate, baseline = evidence.candidate, evidence.baseline
     if candidate is None:
         return False, f"{gate.metric} does not exist on the test rows"
@@ -104,7 +104,7 @@ def _verdict(gate: Gate, evidence: Evidence) -> tuple[bool, str]:
     return promote, reason
 
 
-def _against_champion(gate: Gate, evidence: Evidence, candidate: float, sign: float) -> tuple[bool, str]:
+def _against_champion(gate: Gate, evidence: GateEvidence, candidate: float, sign: float) -> tuple[bool, str]:
     champion, gain = evidence.champion, evidence.gain
     if champion is None:
         return _without_champion(gate, evidence, candidate)
@@ -122,7 +122,7 @@ def _against_champion(gate: Gate, evidence: Evidence, candidate: float, sign: fl
     return True, text
 
 
-def _without_champion(gate: Gate, evidence: Evidence, candidate: float) -> tuple[bool, str]:
+def _without_champion(gate: Gate, evidence: GateEvidence, candidate: float) -> tuple[bool, str]:
     """Return the verdict on what reached floor and baseline, where no champion was measured."""
     if not evidence.obstacle:
         return True, f"{gate.metric} {candidate:.4f}, no champion to compare with"

@@ -16,7 +16,7 @@ from skewless.errors import SkewlessError
 from skewless.plan import FeaturePlan
 from skewless.spec import ModelSpec
 from training.dataset import Dataset
-from training.decision import Decision, Evidence, decide
+from training.decision import Decision, GateEvidence, decide
 from training.measure import measure
 from training.slices import DEFAULT_CONFIDENCE, slice_gains
 from training.train import Trained
@@ -92,7 +92,7 @@ def judge(
         plan: the version's; None: the dataset's.
     """
     metrics = measure(dataset, spec, scores)
-    evidence = Evidence(candidate=gate_metric(spec, metrics), baseline=gate_baseline(spec, metrics))
+    evidence = GateEvidence(candidate=gate_metric(spec, metrics), baseline=gate_baseline(spec, metrics))
     if against is not None:
         evidence = _compared(dataset, spec, evidence, scores, packages, against)
     decision = decide(spec.gate, evidence)
@@ -145,8 +145,8 @@ def skewed(plan: FeaturePlan, state: Path) -> str:
 
 
 def _compared(
-    dataset: Dataset, spec: ModelSpec, evidence: Evidence, scores: Scores, packages: Path, version: str
-) -> Evidence:
+    dataset: Dataset, spec: ModelSpec, evidence: GateEvidence, scores: Scores, packages: Path, version: str
+) -> GateEvidence:
     """Return the evidence with the champion's part: its metric and the gain, or why it cannot be measured."""
     try:
         champion = version_scores(dataset, spec, packages, version)

@@ -92,7 +92,7 @@ class Bootstrapper:
         return Built(view=view.name, generation=fresh.number, states=count, events=events)
 
     def _watermarks(self, view: WindowView, partitions: Sequence[str], now_us: int) -> dict[str, int]:
-        """Return what may be said of partitions whose log is in the states: what the states of before say.
+        """Return the watermarks of partitions whose log is in the new states: those of the states that are live so far.
 
         What waits in a stream only its worker knows; into what was imported nothing flows.
         """

@@ -155,7 +155,7 @@ class EventIds:
         return [INGEST, EVENT_ID, REJECT, *([column] if column else [])]
 
     def _logged(self, rows: pa.Table) -> pa.Table:
-        """Return accepted rows that have an id, those too of before its column was declared as the id."""
+        """Return accepted rows that have an id, also if they were logged before its column was declared as the id."""
         ids = pc.coalesce(rows[self._source.id_column].cast(pa.string()), rows[EVENT_ID].cast(pa.string()))
         rows = rows.select([INGEST, REJECT]).append_column(EVENT_ID, ids)
         return rows.filter(_named(rows))

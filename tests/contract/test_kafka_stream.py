@@ -165,7 +165,7 @@ def test_8_4_the_end_of_a_transaction_does_not_keep_a_partition_from_being_drain
 
 
 def test_8_4_of_a_broker_that_hangs_nothing_is_drained(tmp_path: Path) -> None:
-    """It takes messages from others, for all that is known here, where only the way to it is cut."""
+    """The broker may still take messages from others where only the way to it is cut."""
     if named_broker():
         pytest.skip("a broker that the tests did not start is not stopped")
     with kafka_broker(tmp_path) as broker:

@@ -9,26 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.offline.engine import connect
-from infra.streams.crew import Crew
 from infra.streams.kafka_sender import KafkaSender
 from infra.streams.kafka_stream import KafkaStream
 from infra.streams.memory_stream import MemoryBroker, MemoryStream
 from infra.streams.port import EventStream, Owner
 from infra.streams.redis_sender import RedisSender
 from infra.streams.redis_stream import RedisStream
-from infra.streams.streams import Streams
-from infra.streams.worker import OpenStream, Worker
+from infra.streams.worker import Worker
 from skewless.errors import StoreError
-from skewless.settings import Settings
 from skewless.windows.hops import SECOND
-from skewless.windows.view import EventSource
 from tests.reliability.losses import DURABLE
 from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, look
 from tests.servers.kafka import kafka_broker
@@ -304,37 +298,6 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
     world.check()
     assert sum(worker.tally.accepted for worker in done) == len(traffic.good)
     assert sum(worker.tally.accepted > 0 for worker in done) >= 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class HalfBroken(Streams):
-    """Streams in memory, of which one cannot be joined for a reason that nobody expected."""
-
-    broker: MemoryBroker
-    broken: str
-
-    def stream(self, source: EventSource) -> OpenStream:
-        def join(owner: Owner) -> EventStream:
-            if source.name == self.broken:
-                raise ZeroDivisionError(source.name)
-            return MemoryStream(self.broker, owner)
-
-        return join
-
-
-def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamWorld) -> None:
-    plan = replace(world.plan, sources=(world.source, replace(world.source, name="broken")))
-    with connect(world.root / "spill", threads=1) as connection:
-        streams = HalfBroken(plan=plan, state=world.root, settings=Settings(), url=lambda: world.url, clock=world.clock,
-            connection=connection, broker=MemoryBroker(PARTITIONS), broken="broken")  # fmt: skip
-        crew = Crew(streams)
-        crew.start()
-        until(lambda: any(task.done() for task in crew._tasks))
-        until(lambda: crew.tallies[0].partitions == PARTITIONS)
-        with pytest.raises(ZeroDivisionError):
-            crew.check()
-        crew.close()
-        assert all(task.done() for task in crew._tasks)
 
 
 def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, store_node: Node) -> None:

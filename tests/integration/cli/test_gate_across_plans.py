@@ -1,4 +1,4 @@
-"""After views have changed, a version of before is still measured: on the values of its own views."""
+"""After views have changed, an older version is still measured: on the values of its own views."""
 
 from __future__ import annotations
 

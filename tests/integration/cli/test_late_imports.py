@@ -42,7 +42,7 @@ def test_a_late_import_is_known_from_its_end_for_training_reads_and_replay(repo:
     done("predict", "--row", row, "--repo", repo)
     read = get(repo)
     before = read["online"]["features"]
-    # Events of before the predictions, written before them too, but imported after them.
+    # These events happened and were written before the predictions, but are imported after them.
     pq.write_table(landings(60, written=NOW - 5 * MINUTE), repo / "data/landings/late.parquet")
     done_ = imported(repo)
     assert (done_["accepted"], done_["states"]) == (60, "applied")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.spec import LOWER_IS_BETTER, Gate
-from training.decision import Decision, Evidence
+from training.decision import Decision, GateEvidence
 from training.decision import decide as decide_by
 from training.slices import SliceGain
 from validation.evaluation.bootstrap import Gain
@@ -29,7 +29,7 @@ def decide(
     slices: Sequence[SliceGain] = (),
 ) -> Decision:
     """Return the decision of a gate that does not look at the baseline."""
-    evidence = Evidence(candidate=candidate, champion=champion, gain=gain, slices=slices)
+    evidence = GateEvidence(candidate=candidate, champion=champion, gain=gain, slices=slices)
     return decide_by(replace(gate, beat_baseline=False), evidence)
 
 
@@ -130,7 +130,7 @@ def test_a_lost_slice_blocks_and_is_named() -> None:
 def test_a_constant_must_be_beaten(
     gate: Gate, candidate: float, baseline: float | None, reason: str, *, promoted: bool
 ) -> None:
-    decision = decide_by(gate, Evidence(candidate=candidate, baseline=baseline))
+    decision = decide_by(gate, GateEvidence(candidate=candidate, baseline=baseline))
     assert (decision.promote, decision.reason, decision.baseline) == (promoted, reason, baseline)
     assert decision.as_dict()["baseline"] == baseline
 
@@ -140,7 +140,7 @@ def test_whatever_else_holds_a_constant_is_not_replaced_by_worse(
     candidate: float, baseline: float, champion: float | None, metric: str
 ) -> None:
     better = candidate < baseline if metric == "rmse" else candidate > baseline
-    evidence = Evidence(candidate=candidate, baseline=baseline, champion=champion)
+    evidence = GateEvidence(candidate=candidate, baseline=baseline, champion=champion)
     promoted = decide_by(Gate(metric=metric, tolerance=1e9), evidence).promote
     assert promoted <= better
 
@@ -167,5 +167,5 @@ def test_whatever_else_holds_a_constant_is_not_replaced_by_worse(
 def test_without_a_comparable_champion_floor_and_baseline_decide(
     gate: Gate, baseline: float, reason: str, *, promoted: bool
 ) -> None:
-    decision = decide_by(gate, Evidence(candidate=0.7, baseline=baseline, obstacle="gone"))
+    decision = decide_by(gate, GateEvidence(candidate=0.7, baseline=baseline, obstacle="gone"))
     assert (decision.promote, decision.reason, decision.champion) == (promoted, reason, None)

@@ -30,7 +30,7 @@ def verdict(mismatches: int, *, view: str = "v", hash_: str = VIEW.hash) -> Last
         ([], True),
         ([verdict(0)], True),
         ([verdict(2)], False),
-        ([verdict(2, hash_="of before")], True),
+        ([verdict(2, hash_="older")], True),
         ([verdict(2, view="other", hash_="another")], True),
         ([verdict(2), verdict(0)], True),  # the last one counts
     ],
