@@ -10,7 +10,7 @@ import structlog
 
 from infra.applied import read_applied
 from infra.packages.aliases import Aliases
-from infra.served_model import read_pinned_plan
+from infra.packages.pinned import read_pinned_plan
 from infra.traffic import Traffic, versions_of
 from infra.wanted import FILE, WantedFile
 from skewless.errors import PackageError, StalePlanError

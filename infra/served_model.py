@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from infra.online.service_vectors import VectorReader
 from infra.online.window_states import WindowStates
-from infra.packages.names import version_folder
 from infra.packages.package import Package, open_package
+from infra.packages.pinned import pinned_plan
 from infra.predictions.origin import Origin
 from infra.runtimes.candidates import Place, candidates
 from infra.runtimes.certification import Certificate, certify
@@ -90,45 +87,6 @@ class ServedModel:
             missing=self.package.spec.missing,
             views=tuple((view.name, view.hash) for view in self.plan.all_views),
         )
-
-
-def pin(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a package stores as its plan: the pinned part and the vocabularies."""
-    return {"features": plan.as_dict(), "hash": plan.hash, "vocabularies": dict(vocabularies)}
-
-
-def pinned_plan(package: Package) -> FeaturePlan:
-    """Return the plan that a package pins.
-
-    Raises:
-        PackageError: the plan is not the one that its hash names.
-    """
-    return _unpinned(package.plan, f"package {package.name} {package.version}")
-
-
-def read_pinned_plan(packages: Path, name: str, version: str) -> FeaturePlan:
-    """Return the plan that a version pins, whatever became of the other files of its package.
-
-    Raises:
-        PackageError: there is no such version, or the plan is not the one that its hash names.
-    """
-    owner = f"package {name} {version}"
-    try:
-        return _unpinned(json.loads((version_folder(packages, name, version) / "plan.json").read_bytes()), owner)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackageError(owner, "has a plan that cannot be read", fix="restore the file plan.json") from error
-
-
-def _unpinned(pinned: Mapping[str, Any], owner: str) -> FeaturePlan:
-    plan = FeaturePlan.from_dict(pinned["features"])
-    if plan.hash != pinned["hash"]:
-        raise PackageError(
-            owner,
-            "holds a plan with another hash than it says",
-            value=plan.hash,
-            fix="train again with this version of skewless",
-        )
-    return plan
 
 
 def load_model(packages: Path, name: str, version: str, place: Place | None = None) -> ServedModel:

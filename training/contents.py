@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from infra.packages.package import PackageContents
+from infra.packages.pinned import pin
 from infra.predictions.record import best_output
 from infra.runtimes.port import Scores
 from infra.runtimes.reference import Reference, reference_rows
-from infra.served_model import pin
 from skewless.bounds import Bounds
 from skewless.clock import from_us
 from skewless.spec import ModelSpec

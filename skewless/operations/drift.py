@@ -39,8 +39,8 @@ def watch(project: Project, model: str, *, until_us: int | None = None, window_u
 
 def measure(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
     """Return the drift of a model's champion in a window; see ``watch``, of which this changes nothing."""
+    from infra.packages.pinned import pinned_plan
     from infra.predictions.live import Answered
-    from infra.served_model import pinned_plan
     from validation.drift.report import DriftReport
     from validation.drift.window import LABEL, SCORE, compare_window
 

@@ -78,7 +78,7 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
     """
     from infra.packages.aliases import Aliases
     from infra.packages.package import open_package
-    from infra.served_model import pinned_plan
+    from infra.packages.pinned import pinned_plan
     from training.promotion import judge
     from training.version_scores import version_scores
 
@@ -123,7 +123,7 @@ def pinned_of(project: Project, model: str, version: str) -> FeaturePlan:
     Raises:
         PackageError: there is no such version, or it is altered.
     """
-    from infra.served_model import read_pinned_plan
+    from infra.packages.pinned import read_pinned_plan
 
     return read_pinned_plan(project.packages, model, version)
 

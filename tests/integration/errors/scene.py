@@ -198,7 +198,9 @@ class Scene:
         """Return every file of the project, and what the case wrote elsewhere, with its hash."""
         place = self.place / "elsewhere"
         outside = {f"elsewhere/{path}": digest for path, digest in fingerprint(place).items()} if place.is_dir() else {}
-        here = {path: digest for path, digest in fingerprint(self.repo).items() if Path(path).name not in TRANSIENT}
+        here = {
+            path: digest for path, digest in fingerprint(self.repo).items() if TRANSIENT.isdisjoint(Path(path).parts)
+        }
         # Which labels passed their gate is remembered, whatever becomes of the verb after it.
         return {path: digest for path, digest in here.items() if not path.startswith(REMEMBERED)} | outside
 
