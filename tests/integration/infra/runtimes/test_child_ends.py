@@ -76,7 +76,7 @@ def test_killed_in_the_middle_of_a_call(lightgbm_binary: Case) -> None:
         os.kill(process, signal.SIGKILL)
         for call in calls:
             assert isinstance(call.exception(timeout=60), LostError)
-    assert not is_alive(process)
+    wait_for(process)
 
 
 def test_too_slow_an_answer_ends_the_child(lightgbm_binary: Case) -> None:
