@@ -149,6 +149,7 @@ class Project:
             url=lambda: self.redis_url,
             connection=self.connection,
             clock=self.clock,
+            needed=lambda: self.needed,
         )
 
     def plan(self) -> PlanReport:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import structlog
 
-from infra.needed_views import NeededViews
 from infra.online.redis_store import RedisWriter
 from infra.processes import SILENT_S, Presence
 from infra.streams.streams import Streams
@@ -31,8 +30,7 @@ class Crew:
     """Starts, watches and stops the workers of some sources, and lets them take up each plan that is applied.
 
     Args:
-        streams: opens what works on the sources of the plan.
-        needed: returns what has to be fed now; None: what the streams' plan says, for ever.
+        streams: opens what works on the sources of the plan, and says what is needed from then on.
         names: of sources; none: all, also those that come later.
         replay: Parquet files that are read instead of the stream.
         presence: where the process says that it runs; None: nowhere.
@@ -45,7 +43,6 @@ class Crew:
     def __init__(
         self,
         streams: Streams,
-        needed: Callable[[], NeededViews] | None = None,
         *,
         names: Sequence[str] = (),
         replay: Path | None = None,
@@ -53,7 +50,6 @@ class Crew:
         presence: Presence | None = None,
     ) -> None:
         self._streams = streams
-        self._needed = needed
         self._names = names
         self._replay, self._speed = replay, speed
         self._presence = presence
@@ -145,7 +141,7 @@ class Crew:
 
     def _take_up(self) -> None:
         """Let the workers do what the plan in force and the models need now; what cannot be done is tried again."""
-        needed = None if self._needed is None else self._needed()
+        needed = None if self._streams.needed is None else self._streams.needed()
         if needed is None or needed.plan is self._plan:
             return
         streams = replace(self._streams, plan=needed.plan)
@@ -187,8 +183,8 @@ class Crew:
         sources = [worker.assignment.source for worker in self._workers.values()]
         store = self._stores[0].tiles()
         streams.housekeeper(sources, store).tidy()
-        if self._needed is not None:
-            streams.retirement(self._needed(), store).run()
+        if streams.needed is not None:
+            streams.retirement(streams.needed(), store).run()
 
     def _beat(self) -> None:
         if self._presence is None:

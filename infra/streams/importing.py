@@ -124,7 +124,7 @@ class Importer:
         try:
             with self.open_writer() as writer:
                 resting = Resting(writer, self.log_root, self.source.name)
-                resting.catch_up(names, Tally(source=self.source.name), self.clock.now_us)
+                resting.catch_up(names, Tally(source=self.source.name))
         except StoreError:
             return "behind"
         return "applied"

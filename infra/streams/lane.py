@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 
@@ -23,6 +21,7 @@ class Lane:
     Attributes:
         behind: something stands in the log that the states may lack.
         applied: the last position that was applied.
+        unended: the first position that was applied without a record of its end; None: there is none.
         drained_us: up to when all that had arrived in the stream has been taken; 0: unknown.
 
     Args:
@@ -35,6 +34,7 @@ class Lane:
         self.log = log
         self.behind = True
         self.applied = -1
+        self.unended: int | None = None
         self.drained_us = 0
         self._decoder = decoder
         self._ids = ids
@@ -96,7 +96,7 @@ class Lane:
         self._watch(rows, tally)
         return rows if rows.num_rows else None
 
-    def apply(self, writer: StateWriter, rows: pa.Table, tally: Tally, now_us: Callable[[], int]) -> None:
+    def apply(self, writer: StateWriter, rows: pa.Table, tally: Tally) -> None:
         """Apply rows that were accepted just now.
 
         Raises:
@@ -104,19 +104,30 @@ class Lane:
         """
         self.behind = True
         tally.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
-        last = rows[SEQ][-1].as_py()
-        self.log.ended(rows[SEQ][0].as_py(), last, now_us())
-        self.behind, self.applied = False, last
+        if self.unended is None:
+            self.unended = rows[SEQ][0].as_py()
+        self.behind, self.applied = False, rows[SEQ][-1].as_py()
+        self.note_end(writer)
 
-    def catch_up(self, writer: StateWriter, tally: Tally, now_us: Callable[[], int]) -> None:
+    def note_end(self, writer: StateWriter) -> None:
+        """Record the end of what was applied, once no view that is needed lacks it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if self.unended is not None and writer.note_end(self.log, self.unended, self.applied):
+            self.unended = None
+
+    def catch_up(self, writer: StateWriter, tally: Tally) -> None:
         """Apply all that the log holds and the states lack.
 
         Raises:
             StoreError: the store refused or is away; the lane is behind then.
             ConflictError: the states hold more than the log, to which nothing may be written then.
         """
-        self.applied = catch_up(self.log, writer, tally, now_us)
-        self.behind = False
+        self.applied = catch_up(self.log, writer, tally)
+        self.behind, self.unended = False, 0 if self.applied >= 0 else None
+        self.note_end(writer)
 
     def _watch(self, rows: pa.Table, tally: Tally) -> None:
         ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
@@ -137,7 +148,7 @@ class Lane:
         return int(rows[SOURCE_POS][0].as_py()) + 1
 
 
-def catch_up(log: EventLog, writer: StateWriter, tally: Tally, now_us: Callable[[], int]) -> int:
+def catch_up(log: EventLog, writer: StateWriter, tally: Tally) -> int:
     """Apply all that a log holds and the states lack; return the last position.
 
     Raises:
@@ -148,7 +159,4 @@ def catch_up(log: EventLog, writer: StateWriter, tally: Tally, now_us: Callable[
     read, changed = writer.catch_up(log)
     tally.rereads += read
     tally.states += changed
-    if end >= 0:
-        # What was recorded before stands: the first record of a position counts.
-        log.ended(0, end, now_us())
     return end

@@ -51,7 +51,7 @@ class Resting:
         stuck = [name for name, position in behind.items() if self._before.get(name, "unknown") == position]
         self._before = behind
         for name in stuck:
-            catch_up(self._log(name), self._writer, tally, now_us)
+            self._apply(name, tally)
 
     def watermarks(self, live: Collection[str], foreign: Collection[str]) -> dict[str, Mark]:
         """Return, of the partitions into which no stream flows any more, those of which all was applied at a look.
@@ -66,10 +66,16 @@ class Resting:
             if name not in live and (IMPORTED in name or name.rpartition("/")[2] not in foreign)
         }
 
-    def catch_up(self, names: Sequence[str], tally: Tally, now_us: Callable[[], int]) -> None:
+    def catch_up(self, names: Sequence[str], tally: Tally) -> None:
         """Apply what is missing of some partitions now; raises as ``look``."""
         for name in self._behind(names):
-            catch_up(self._log(name), self._writer, tally, now_us)
+            self._apply(name, tally)
+
+    def _apply(self, name: str, tally: Tally) -> None:
+        end = catch_up(self._log(name), self._writer, tally)
+        if end >= 0:
+            # What was recorded before stands: the first record of a position counts.
+            self._writer.note_end(self._log(name), 0, end)
 
     def _behind(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return up to where the states have the partitions of which something is missing."""

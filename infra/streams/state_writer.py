@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from infra.online.port import Mark
 from infra.online.tile_store import StateView, TileStore
 from infra.streams.generations import Generations, applying
 from skewless.clock import Clock
-from skewless.errors import ConflictError
+from skewless.errors import ConflictError, SkewlessError
 from skewless.keys import generation_key, window_marker
 from skewless.windows.events import EventLens
 from skewless.windows.state_layout import Origin, partition_number
@@ -34,6 +34,7 @@ class StateWriter:
     Args:
         log_folder: of the source, for the lock that a switch of generations takes.
         views: the windowed views that the source feeds.
+        needed: returns the hashes of the views that the source has to feed now; None: those of ``views``, for ever.
         only: write this generation alone, whatever its stage; by default all that are to be written.
     """
 
@@ -46,6 +47,7 @@ class StateWriter:
         store: TileStore,
         generations: Generations,
         clock: Clock,
+        needed: Callable[[], Collection[str]] | None = None,
         only: int | None = None,
     ) -> None:
         self._project = project
@@ -53,6 +55,7 @@ class StateWriter:
         self._store = store
         self._generations = generations
         self._clock = clock
+        self._needed_now = needed
         self._only = only
         self._views: Sequence[WindowView] = ()
         self._lenses: dict[str, EventLens] = {}
@@ -70,6 +73,27 @@ class StateWriter:
         for known in (self._versions, self._written):
             for gone in known.keys() - self._lenses.keys():
                 del known[gone]
+
+    def note_end(self, log: EventLog, first: int, last: int) -> bool:
+        """Record that applying positions ``first`` to ``last`` has ended, unless a view needs them that lacks them.
+
+        A view that is needed since a moment ago may answer before this writer feeds it. Whoever takes it up applies
+        what it lacks, and records the end then (SEMANTICS 2.6). Call it when they have been applied.
+
+        Returns:
+            Whether it is recorded.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        try:
+            needed = self._lenses.keys() if self._needed_now is None else self._needed_now()
+        except SkewlessError:
+            return False  # nobody knows; who reads it to take it up says so
+        if not self._lenses.keys() >= set(needed):
+            return False
+        log.ended(first, last, self._clock.now_us())
+        return True
 
     def apply(self, log: EventLog, rows: pa.Table, watermark_us: int = 0) -> int:
         """Apply rows that the log has just taken; return how many states changed.

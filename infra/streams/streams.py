@@ -41,6 +41,7 @@ class Streams:
         state: the project's state folder.
         url: tells where states are, and the streams of push sources; asked when they are first needed.
         connection: reads the logs.
+        needed: returns what has to be fed now; None: what the plan says, for ever.
     """
 
     plan: FeaturePlan
@@ -49,6 +50,7 @@ class Streams:
     url: Callable[[], str]
     connection: duckdb.DuckDBPyConnection
     clock: Clock
+    needed: Callable[[], NeededViews] | None = None
 
     @property
     def redis_url(self) -> str:
@@ -117,6 +119,7 @@ class Streams:
 
     def writer(self, source: EventSource, store: TileStore) -> StateWriter:
         """Return what applies a source's events to the states in a store."""
+        name, needed = source.name, self.needed
         return StateWriter(
             project=self.plan.project,
             log_folder=source_folder(self.log_root, source.name),
@@ -124,6 +127,7 @@ class Streams:
             store=store,
             generations=self.generations,
             clock=self.clock,
+            needed=None if needed is None else lambda: {v.hash for v in needed().plan.windows if v.source == name},
         )
 
     def stream(self, source: EventSource) -> OpenStream:

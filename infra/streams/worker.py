@@ -235,7 +235,7 @@ class Worker:
         if lane.behind:
             return  # what is before these rows comes first
         try:
-            lane.apply(self._writer, rows, self.tally, self._clock.now_us)
+            lane.apply(self._writer, rows, self.tally)
         except StoreError as error:
             self._trouble(error)
 
@@ -247,7 +247,9 @@ class Worker:
             self._look()
             for lane in self._lanes.values():
                 if lane.behind:
-                    lane.catch_up(self._writer, self.tally, self._clock.now_us)
+                    lane.catch_up(self._writer, self.tally)
+                else:
+                    lane.note_end(self._writer)
         except StoreError as error:
             self._trouble(error)
             return

@@ -55,7 +55,6 @@ def stream(
         with output.working("building states that are missing"):
             crew = Crew(
                 project.streams,
-                lambda: project.needed,
                 names=sources or [],
                 replay=replay,
                 speed=speed,

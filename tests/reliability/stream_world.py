@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,7 @@ class StreamWorld:
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE))
     views: tuple[WindowView, ...] = (VIEW,)
     source: EventSource = SOURCE
+    needed: Callable[[], Collection[str]] | None = None
 
     @property
     def plan(self) -> FeaturePlan:
@@ -126,6 +127,7 @@ class StreamWorld:
             store=store,
             generations=self.generations,
             clock=self.clock,
+            needed=self.needed,
         )
         return Worker(
             source=self.source,

@@ -76,8 +76,9 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
     needed = [NeededViews(plan=world.plan, in_force="before", readers={})]
     with connect(world.root / "spill", threads=1) as connection:
         streams = HalfBroken(plan=world.plan, state=world.root, settings=Settings(), url=lambda: world.url,
-            clock=world.clock, connection=connection, broker=MemoryBroker(PARTITIONS), broken="none")  # fmt: skip
-        crew = Crew(streams, lambda: needed[-1], presence=Presence(world.root, "stream"))
+            clock=world.clock, connection=connection, broker=MemoryBroker(PARTITIONS), broken="none",
+            needed=lambda: needed[-1])  # fmt: skip
+        crew = Crew(streams, presence=Presence(world.root, "stream"))
         with closing(crew):
             crew.start()
             with exclusive(world.generations.building(changed.windows[0])):
