@@ -129,14 +129,16 @@ def pinned_of(project: Project, model: str, version: str) -> FeaturePlan:
 
 
 def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
-    """Train a new version; one that passed its gate takes over as its model declares.
+    """Train a new version, beside servers in idle time; one that passed its gate takes over as its model declares.
 
     Raises:
         GateError: the labels' suite does not hold.
         SourceError: labels or features that cannot be trained on.
         ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
     """
-    report = project.train(model, on_rows=on_rows)
+    from infra.processes import beside_servers
+
+    report = beside_servers(project.state, lambda: project.train(model, on_rows=on_rows))
     _begin(project, model, report.trained.package.version, report.decision)
     return report
 
