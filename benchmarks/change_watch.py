@@ -27,7 +27,7 @@ from skewless.plan import FeaturePlan
 from skewless.windows.view import WindowView
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
-_LOOK_S = 0.05
+_LOOK_S = 0.1  # it takes time from the server
 _QUESTION = post("/predict", orjson.dumps({"model": MODEL, "rows": [{"card_id": 1}]}))
 
 

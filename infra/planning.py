@@ -29,7 +29,6 @@ from infra.offline.sources import Table, check_columns, find_table, view_columns
 from infra.packages.aliases import Aliases
 from infra.packages.package import read_spec
 from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
-from infra.priority import aside
 from infra.registry import check_registration, registered, registry_path
 from infra.streams.build_rate import build_seconds
 from infra.streams.generations import Generations
@@ -88,9 +87,8 @@ class Planner:
         check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
 
-    @aside
     def apply(self, now_us: int) -> PlanReport:
-        """Register the definitions with Feast and put the plan in force; return what changed. It gives way to servers.
+        """Register the definitions with Feast and put the plan in force; return what changed.
 
         Raises:
             DefinitionError: a definition cannot be right; nothing was changed.

@@ -8,10 +8,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _LOW = 10  # a tenth of a busy core
 
@@ -24,15 +22,26 @@ def give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, own, max(_LOW, os.getpriority(os.PRIO_PROCESS, own)))
 
 
-def run_aside(work: Callable[[], _T]) -> _T:
-    """Return what work returns, done by a thread that gives way, as do all threads and processes that it starts.
+def use_idle_time() -> None:
+    """Let the calling thread run only while a core has nothing else to do; where that cannot be, it gives way."""
+    give_way()
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+
+
+def run_aside(work: Callable[[], _T], lower: Callable[[], None] = give_way) -> _T:
+    """Return what work returns, done by a thread of lower priority, which all that it starts inherits.
 
     The calling thread waits, and may be interrupted: then the other one ends with the process.
+
+    Args:
+        lower: ``give_way``, where others may wait for what the thread holds; or ``use_idle_time``.
     """
     done = Future[_T]()
 
     def run() -> None:
-        give_way()
+        lower()
         try:
             done.set_result(work())
         except BaseException as error:  # noqa: BLE001 - the caller gets it
@@ -40,13 +49,3 @@ def run_aside(work: Callable[[], _T]) -> _T:
 
     threading.Thread(target=run, name="aside", daemon=True).start()
     return done.result()
-
-
-def aside(work: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Decorate a function that gives way to servers on this machine, as ``run_aside`` says."""
-
-    @wraps(work)
-    def give(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return run_aside(lambda: work(*args, **kwargs))
-
-    return give

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
+from infra.priority import run_aside, use_idle_time
+
+_T = TypeVar("_T")
 Kind = Literal["server", "stream", "scheduler"]
 SILENT_S = 5.0
 _BEAT_S = 1.0
@@ -114,6 +117,20 @@ def read_processes(state: Path) -> list[Process]:
         except (OSError, ValueError, TypeError):
             continue  # it has just ended, or the power was cut
     return sorted(found, key=lambda item: (item.kind, item.started_s))
+
+
+def beside_servers(state: Path, work: Callable[[], _T]) -> _T:
+    """Return what work returns; if a server runs on this machine, work takes only the time that it leaves idle."""
+    return run_aside(work, use_idle_time) if is_served_here(state) else work()
+
+
+def is_served_here(state: Path) -> bool:
+    """Say whether a server of the project runs on this machine."""
+    own, now_s = socket.gethostname(), time.time()
+    return any(
+        process.kind == "server" and process.host == own and not process.is_silent(now_s)
+        for process in read_processes(state)
+    )
 
 
 def _sweep(state: Path, me: Process) -> None:

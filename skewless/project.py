@@ -213,20 +213,24 @@ class Project:
         return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
 
     def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
-        """Check the labels, train a new version, and promote it if its gate allows and it can be served.
+        """Check the labels, train in time that servers leave idle, promote if the gate allows and it can be served.
 
         Of a model with a rollout only the decision says so: ``skewless.operations.promotion.train`` begins it.
         ``on_rows`` is told how far it is with what the version lacks in the online store.
         """
+        from infra.processes import beside_servers
         from training.promotion import TrainReport, promote
-        from training.train import train
+        from training.train import Trained, train
 
-        spec = self.applied.model(model)
-        self.checks.labels(spec).raise_if_failed()
-        dataset = self.dataset(model)
-        now_us, threads = self.clock.now_us(), self.settings.threads or os.cpu_count() or 1
-        bounds = self.checks.bounds(dataset.plan, spec)
-        trained = train(dataset, spec, self.packages, threads=threads, now_us=now_us, bounds=bounds)
+        spec, now_us = self.applied.model(model), self.clock.now_us()
+
+        def fit() -> tuple[Dataset, Trained]:
+            self.checks.labels(spec).raise_if_failed()
+            dataset, threads = self.dataset(model), self.settings.threads or os.cpu_count() or 1
+            bounds = self.checks.bounds(dataset.plan, spec)
+            return dataset, train(dataset, spec, self.packages, threads=threads, now_us=now_us, bounds=bounds)
+
+        dataset, trained = beside_servers(self.state, fit)
         ready = partial(self.readiness.prepare, on_rows=on_rows)
         decision = promote(dataset, spec, trained, self.packages, now_us, state=self.state, prepare=ready)
         return TrainReport(trained=trained, decision=decision, dataset=dataset)
@@ -311,14 +315,10 @@ class Project:
 
     def close(self) -> None:
         """Let go of the online store and the database; a private server stops when nobody uses it."""
-        opened = self.__dict__
-        for name in ("online", "online_reader"):
-            if name in opened:
-                opened[name].close()
-        if "connection" in opened:
-            self.connection.close()
-        if "private" in opened:
-            self.private.release()
+        ends = {"online": "close", "online_reader": "close", "connection": "close", "private": "release"}
+        for name, end in ends.items():
+            if name in self.__dict__:
+                getattr(self.__dict__[name], end)()
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from infra.packages.package import Package
 from infra.packages.writer import write_package
-from infra.priority import aside
 from infra.runtimes.port import Scores
 from infra.served_model import load_model
 from skewless.bounds import Bounds
@@ -31,11 +30,10 @@ class Trained:
     scores: Scores
 
 
-@aside
 def train(
     dataset: Dataset, spec: ModelSpec, packages: Path, *, threads: int, now_us: int, bounds: Bounds | None = None
 ) -> Trained:
-    """Train a model, write its package, and open it again as the server would. It gives way to servers.
+    """Train a model, write its package, and open it again as the server would.
 
     Args:
         bounds: what must hold of its features and request fields.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from infra.plan_effects import Build
     from infra.planning import PlanReport
+    from skewless.project import Project
 
 Check = Annotated[bool, typer.Option("--check", help="Exit 5 if `apply` would change anything.")]
 _MOST_NAMES = 3
@@ -30,7 +31,7 @@ def plan(*, check: Check = False, repo: Repo = Path(), as_json: Json = False) ->
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("compiling the definitions"):
-            report = project.plan()
+            report = _beside_servers(project, project.plan)
         _answer(output, report, applied=False)
         if check and report.changes:
             raise typer.Exit(GateError.exit_code)
@@ -41,8 +42,14 @@ def apply(*, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("compiling the definitions"):
-            report = project.plan() if dry_run else project.apply()
+            report = _beside_servers(project, project.plan if dry_run else project.apply)
         _answer(output, report, applied=not dry_run)
+
+
+def _beside_servers(project: Project, work: Callable[[], PlanReport]) -> PlanReport:
+    from infra.processes import beside_servers
+
+    return beside_servers(project.state, work)
 
 
 def plan_body(report: PlanReport) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.offline.engine import connect
-from infra.priority import give_way, run_aside
+from infra.priority import give_way, run_aside, use_idle_time
 from skewless.errors import StoreError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
@@ -55,6 +55,20 @@ def test_work_aside_gives_way_with_all_that_it_starts_and_returns_as_if_it_did_n
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_idle_time_is_inherited_and_gives_way_where_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def policies() -> tuple[int, int]:
+        return os.sched_getscheduler(0), run_aside(lambda: os.sched_getscheduler(0))
+
+    assert run_aside(policies, use_idle_time) == (os.SCHED_IDLE, os.SCHED_IDLE)
+    assert os.sched_getscheduler(0) != os.SCHED_IDLE
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert run_aside(priority, use_idle_time) >= LOW
 
 
 def test_the_threads_of_duckdb_give_way(tmp_path: Path) -> None:
