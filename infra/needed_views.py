@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -129,7 +130,8 @@ def unite(plan: FeaturePlan, retained: Iterable[Retained], unreadable: tuple[str
             continue
         for view in pinned.all_views:
             if view.hash not in readers:
-                (views if isinstance(view, View) else windows).append(view)  # type: ignore[arg-type]
+                of_kind: list[Any] = views if isinstance(view, View) else windows
+                of_kind.append(view)
             readers.setdefault(view.hash, []).append(f"{model} {version}")
         for source in pinned.sources:
             sources[source.name] = _joined(sources.get(source.name), source)
