@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +57,8 @@ class Server:
         asked = [json.loads(body_of(request)) for request in requests]
         return [json.dumps({"t_us": T, "predictions": self._predictions(body)}).encode() for body in asked]
 
-    def _predictions(self, body: dict[str, object]) -> list[dict[str, object]]:
-        rows: list[dict[str, int]] = body["rows"]  # type: ignore[assignment]
+    def _predictions(self, body: dict[str, Any]) -> list[dict[str, object]]:
+        rows: list[dict[str, int]] = body["rows"]
         seen = [self.known.features(row["card_id"], T) for row in rows]
         if body["version"] == "000001":
             seen = [{name: value for name, value in each.items() if "max" not in name} for each in seen]
