@@ -7,10 +7,9 @@ newer-wins; the run's end is recorded last. A crash anywhere is made good by the
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +26,7 @@ from infra.newest import Newest
 from infra.offline.changes import Changes, EventRange, Share, Window, next_due
 from infra.offline.sources import Table, view_table
 from infra.online.port import Mark, OnlineWriter
+from infra.read_progress import Progress
 from infra.run_report import OnStep, Pending, Step, ViewReport
 from skewless.clock import Clock
 from skewless.errors import GateError, SourceError, StoreError
@@ -37,23 +37,6 @@ _BATCH_ROWS = 100_000
 _log = structlog.get_logger()
 
 Check = Callable[[View, Path], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far the source of a view has been read; a hint, checked against the log.
-
-    Args:
-        files: fingerprints of the source's files.
-        upto_us: publication time up to which they were read.
-        next_seq: end of the log at that moment.
-        next_due_us: publication of the next row that the same files hold, if any.
-    """
-
-    files: Mapping[str, str]
-    upto_us: int
-    next_seq: int
-    next_due_us: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,25 +148,24 @@ class Materializer:
 
     def progress(self, view: View) -> Progress | None:
         """Return how far the source of a view has been read; None where that is unknown, or not of this log."""
-        try:
-            progress = Progress(**json.loads(self._progress_path(view).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return progress if progress.next_seq <= self.log(view).next_seq() else None
+        progress = Progress.read(self._progress_path(view))
+        return progress if progress is not None and progress.next_seq <= self.log(view).next_seq() else None
+
+    def is_read(self, view: View, now_us: int) -> bool:
+        """Say whether the source of a view holds nothing that is due and was not read.
+
+        Raises:
+            SourceError: the source is away.
+        """
+        progress = self.progress(view)
+        if progress is None or progress.upto_us > now_us:
+            return False
+        due = progress.next_due_us is not None and progress.next_due_us <= now_us
+        return not due and progress.files == view_table(self.repo, view).fingerprints()
 
     def save_progress(self, view: View, progress: Progress) -> None:
         """Record how far the source of a view has been read."""
-        path = self._progress_path(view)
-        temporary = path.with_suffix(".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(progress)))
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreError(
-                f"file {path}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
-            ) from error
+        progress.write(self._progress_path(view))
 
     def _progress_path(self, view: View) -> Path:
         return self.state / "progress" / f"{view.name}-{view.hash}.json"
@@ -251,7 +233,7 @@ class _Job:
 
     def _accept(self, view: View) -> tuple[int, int]:
         parent = self._parent
-        if self._idle(view):
+        if parent.is_read(view, self._now_us):
             return 0, 0
         changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
         log = parent.log(view)
@@ -305,13 +287,6 @@ class _Job:
                 value=applied_seq,
                 fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty database",
             )
-
-    def _idle(self, view: View) -> bool:
-        progress = self._parent.progress(view)
-        if progress is None or progress.upto_us > self._now_us:
-            return False
-        due = progress.next_due_us is not None and progress.next_due_us <= self._now_us
-        return not due and progress.files == view_table(self._parent.repo, view).fingerprints()
 
     def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:
         parent = self._parent

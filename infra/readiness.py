@@ -10,7 +10,7 @@ from infra.log.partitions import log_ends
 from infra.materialize import Check, Materializer
 from infra.online.redis_store import RedisWriter
 from infra.streams.streams import Streams
-from skewless.errors import SkewlessError, StoreError
+from skewless.errors import SkewlessError, SourceError, StoreError
 from skewless.keys import marker_key, window_marker
 from skewless.plan import FeaturePlan, View
 from skewless.windows.view import WindowView
@@ -79,21 +79,33 @@ class Readiness:
         if not missing:
             return []
         try:
-            self.materializer.run(
+            reports = self.materializer.run(
                 missing, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
             )
         except StoreError:
             raise
         except SkewlessError as error:
             return [f"{error.thing}: {error.problem}"]
-        return []
+        return [f"view {report.view!r} cannot be fed: {report.problem}" for report in reports if report.problem]
 
     def _rows_lacking(self, store: RedisWriter, plan: FeaturePlan, view: View, *, behind: bool) -> str:
         reached = store.marker(marker_key(plan.project, view))
         if reached is None:
             return f"view {view.name!r} is not in the online store"
         rows = self.materializer.log(view).next_seq() - 1 - reached
-        return f"view {view.name!r} is {rows:,} rows behind" if behind and rows > 0 else ""
+        if behind and rows > 0:
+            return f"view {view.name!r} is {rows:,} rows behind"
+        return f"view {view.name!r} was not fed while nothing read it" if behind and self._was_left(view) else ""
+
+    def _was_left(self, view: View) -> bool:
+        """Say whether its source holds rows that no run has read, because nothing needed the view."""
+        materializer, needed = self.materializer, self.materializer.needed
+        if needed is None or view.hash in needed.readers:
+            return False
+        try:
+            return not materializer.is_read(view, materializer.clock.now_us())
+        except SourceError:
+            return True
 
     def _states_lacking(self, store: RedisWriter, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
         live = self.streams.generations.live(view)

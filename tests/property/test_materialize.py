@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from infra.log.accepted import AcceptedLog, Draft, Segment
 from infra.log.known import known_ranges
 from infra.log.runs import Coverage, Run, RunLedger
-from infra.materialize import Materializer, Progress
+from infra.materialize import Materializer
 from infra.offline.views import OfflineViews
 from infra.online.memory_store import MemoryStore
 from infra.online.port import Binaries, Mark
+from infra.read_progress import Progress
 from skewless.clock import ManualClock
 from skewless.dtypes import DType
 from skewless.keys import KeyCodec

@@ -1,0 +1,100 @@
+"""Versions come back whose views nothing has fed meanwhile: what they read is filled first, or they stay away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.online.private_server import PrivateServer
+from infra.packages.aliases import Aliases
+from skewless.clock import OffsetClock
+from skewless.project import Project
+from tests.command_line import done, run
+from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, write_repo
+
+FLEET = 'Field(name="fleet", dtype=Float64)'
+MORE = f'{FLEET}, Field(name="more", dtype=Float64)'
+MODEL, OLD, NEW = "late", "000001", "000002"
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Path]:
+    """A project whose first version reads views that nothing reads since the second one is champion."""
+    repo = write_repo(tmp_path / "p")
+    with (repo / "skewless.yaml").open("a") as settings:
+        settings.write("keep_versions: 1\n")
+    models = repo / "models.py"
+    models.write_text(models.read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False"))
+    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
+        done(*words, "--repo", repo)
+    change(repo, FLEET, MORE)
+    write_facts(repo, fleet=1.0, more=2.0)
+    for words in (("apply",), ("materialize",), ("train",)):
+        done(*words, "--repo", repo)
+    assert champion(repo) == NEW
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
+
+
+def champion(repo: Path) -> str | None:
+    return Aliases(repo / ".skewless/packages").get(MODEL, "champion")
+
+
+def change(repo: Path, before: str, after: str) -> None:
+    definitions = repo / "definitions.py"
+    definitions.write_text(definitions.read_text().replace(before, after))
+
+
+def write_facts(repo: Path, **values: float) -> None:
+    """Write the table with one new row of each carrier, as of now."""
+    place, now = repo / "data/facts.parquet", OffsetClock(repo / "clock").now_us()
+    stamps = pa.array([now] * len(CARRIERS), pa.int64()).cast(STAMP)
+    columns = {name: [value] * len(CARRIERS) for name, value in values.items()}
+    rows = pa.table({"carrier": CARRIERS, **columns, "event_time": stamps, "created": stamps})
+    pq.write_table(rows, place)
+
+
+def fill(repo: Path, **values: float) -> None:
+    """Write new rows and materialise what is fed."""
+    clock = OffsetClock(repo / "clock")
+    clock.set(clock.now_us() + MINUTE)
+    write_facts(repo, **values)
+    done("materialize", "--repo", repo)
+
+
+def read(repo: Path) -> set[float]:
+    """Return what the champion reads of the table."""
+    with Project(repo) as project:
+        found = project.predict(MODEL, [{"carrier": carrier} for carrier in CARRIERS])
+    return set(found["facts__fleet"].to_pylist())
+
+
+@pytest.mark.parametrize("words", [("promote", MODEL, OLD), ("rollback", MODEL)], ids=["promote", "rollback"])
+def test_what_comes_back_reads_what_was_written_meanwhile(repo: Path, words: tuple[str, ...]) -> None:
+    fill(repo, fleet=7.0, more=8.0)
+    assert read(repo) == {7.0}
+    done(*words, "--repo", repo)
+    assert (champion(repo), read(repo)) == (OLD, {7.0})
+    # And it is fed from then on.
+    fill(repo, fleet=9.0, more=8.0)
+    assert read(repo) == {9.0}
+    assert done("replay", "--repo", repo)["ok"]
+    assert done("parity", "--repo", repo)["ok"]
+
+
+@pytest.mark.parametrize("words", [("promote", MODEL, OLD), ("rollback", MODEL)], ids=["promote", "rollback"])
+def test_what_can_no_longer_be_fed_stays_away(repo: Path, words: tuple[str, ...]) -> None:
+    change(repo, MORE, MORE.removeprefix(f"{FLEET}, "))
+    write_facts(repo, more=2.0)
+    for verb in (("apply",), ("materialize",), ("train",)):
+        done(*verb, "--repo", repo)
+    now = champion(repo)
+    assert now == "000003"
+    said = run(*words, "--repo", repo, "--json")
+    assert said.code != 0
+    assert "fleet" in str(said.body["error"])
+    assert champion(repo) == now
