@@ -14,7 +14,7 @@ from infra.packages.aliases import Aliases
 from infra.packages.pinned import read_pinned_plan
 from infra.traffic import Traffic, versions_of
 from infra.wanted import FILE, WantedFile
-from skewless.errors import PackageError, StalePlanError
+from skewless.errors import PackageError, SkewlessError, StalePlanError
 from skewless.plan import FeaturePlan, View
 from skewless.windows.view import EventSource, WindowView
 
@@ -101,6 +101,18 @@ class NeededWatch:
                     _log.warning("package_unreadable", model=model, version=version, error=str(error))
                     unreadable.append(f"{model} {version}")
         return retained, tuple(unreadable)
+
+    def unfed(self, model: str, version: str) -> list[str]:
+        """Return the views of a version that nothing feeds now; none where nobody knows what is fed.
+
+        Raises:
+            PackageError: the version's package is altered.
+        """
+        try:
+            readers = self.read().readers
+        except SkewlessError:
+            return []
+        return [view.name for view in self._plan_of(model, version).all_views if view.hash not in readers]
 
     def _plan_of(self, model: str, version: str) -> FeaturePlan:
         if (model, version) not in self._pinned:  # a package is immutable

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from infra.needed_views import NeededWatch
 from infra.online.port import OnlineReader
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel, load_model
@@ -20,10 +21,29 @@ _HOLD_SECONDS = 30
 class ModelLoader:
     """Opens versions beside those that answer; nothing is swapped here."""
 
-    def __init__(self, *, packages: Path, online: OnlineReader, place: Place | None = None) -> None:
+    def __init__(
+        self, *, packages: Path, online: OnlineReader, needed: NeededWatch, place: Place | None = None
+    ) -> None:
         self._packages = packages
         self._online = online
+        self._needed = needed
         self._place = place
+
+    async def check_fed(self, name: str, version: str) -> None:
+        """Refuse a version that reads what nothing has fed since it was last needed (SEMANTICS 8.5).
+
+        Raises:
+            StalePlanError: it reads such views; who promotes it fills them, which a server cannot.
+            PackageError: its package is altered.
+        """
+        unfed = await asyncio.to_thread(self._needed.unfed, name, version)
+        if unfed:
+            raise StalePlanError(
+                f"model {name!r} {version}",
+                "reads views that nothing feeds any more",
+                value=", ".join(unfed),
+                fix=f"run `skewless promote {name} {version}`, or begin a rollout: these fill them first",
+            )
 
     async def open(self, name: str, version: str) -> ServedModel:
         """Return a version that has been verified, certified and warmed up, and whose views are filled.

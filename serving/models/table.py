@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from infra.needed_views import retained_champions
+from infra.needed_views import NeededWatch, retained_champions
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
@@ -52,7 +52,8 @@ class ModelTable:
         self._repo = repo
         self._packages = state / "packages"
         self._aliases = Aliases(self._packages)
-        self._loader = ModelLoader(packages=self._packages, online=online, place=place)
+        needed = NeededWatch(state, keep)
+        self._loader = ModelLoader(packages=self._packages, online=online, needed=needed, place=place)
         self._wanted = WantedFile(state)
         self._wishes = Wanted()
         self._metrics = metrics or Metrics()
@@ -165,7 +166,8 @@ class ModelTable:
 
         Raises:
             RequestError: there is no such model or version.
-            PackageError, StalePlanError, StoreError: it cannot be opened; nothing has changed.
+            PackageError, StalePlanError, StoreError: it cannot be opened, or nothing feeds what it reads; nothing
+                has changed.
         """
         if name not in self.names():
             raise RequestError(
@@ -185,6 +187,7 @@ class ModelTable:
             if version is None or champion == target:
                 await self._crown(name, target)
             else:
+                await self._loader.check_fed(name, target)
                 await self._opened(name, target)
             self._wishes = self._wanted.load(name, None if version is None else target)
             if champion is not None and name not in self._champions:
@@ -207,6 +210,7 @@ class ModelTable:
 
         Raises:
             RequestError: the model is not served.
+            StalePlanError: nothing feeds what that one reads.
             ConflictError: there was none before it, or somebody moved the alias at the same time.
         """
         self.get(name)
@@ -221,6 +225,7 @@ class ModelTable:
                 f"model {name!r}", "never had another champion", value=holder, fix="train a new version"
             )
         async with self._changing:
+            await self._loader.check_fed(name, before)
             await self._opened(name, before)
             self._aliases.move(name, CHAMPION, expect=holder, to=before, reason=reason, now_us=now_us)
             return await self._crown(name, before)

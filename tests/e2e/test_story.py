@@ -18,6 +18,7 @@ REPO = ROOT / "feature_repo"
 DAYS = 19
 
 Facts = dict[str, Any]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_800)]
 
 
 def python(*words: str) -> str:
@@ -43,7 +44,6 @@ def events(facts: Facts, kind: str) -> list[Facts]:
     return [event for event in facts["events"] if event["kind"] == kind]
 
 
-@pytest.mark.timeout(900)
 def test_the_gate_stops_a_change_of_unit_and_lets_the_correction_pass(facts: Facts) -> None:
     (stopped,), (mended,) = events(facts, "stopped"), events(facts, "mended")
     planted = events(facts, "planted")
@@ -54,7 +54,6 @@ def test_the_gate_stops_a_change_of_unit_and_lets_the_correction_pass(facts: Fac
     assert 900 < low < high < 1_100
 
 
-@pytest.mark.timeout(900)
 def test_a_new_season_retrains_the_model_and_the_version_takes_over_in_steps(facts: Facts) -> None:
     cause, retrained = events(facts, "cause")[0], events(facts, "retrain")[0]
     assert cause["facts"]["name"] in {"drift", "quality"}
@@ -67,7 +66,6 @@ def test_a_new_season_retrains_the_model_and_the_version_takes_over_in_steps(fac
     assert retrained["at"] < second["at"]
 
 
-@pytest.mark.timeout(900)
 def test_a_bad_challenger_is_rolled_back_by_a_guardrail(facts: Facts) -> None:
     sent = events(facts, "planted")[2]
     after = [event for event in events(facts, "traffic") if event["facts"]["challenger"] == "000003"]
@@ -79,13 +77,11 @@ def test_a_bad_challenger_is_rolled_back_by_a_guardrail(facts: Facts) -> None:
     assert "breached" in last["text"]
 
 
-@pytest.mark.timeout(900)
 def test_no_job_failed_and_housekeeping_ran_every_day(facts: Facts) -> None:
     assert [name for name in facts["runs"] if name.endswith((" failed", " lost"))] == []
     assert facts["runs"]["housekeeping done"] == DAYS
 
 
-@pytest.mark.timeout(900)
 def test_every_answer_of_every_version_is_proven(facts: Facts) -> None:
     assert facts["different_bits"] == 0
     # Answers of shadows are in the log besides.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.online.private_server import PrivateServer
+from infra.online.redis_store import RedisReader
 from infra.packages.aliases import Aliases
+from infra.wanted import Wanted, WantedFile
+from serving.models.table import ModelTable
 from skewless.clock import OffsetClock
+from skewless.errors import StalePlanError
 from skewless.project import Project
 from tests.command_line import done, run
 from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, write_repo
@@ -98,3 +103,27 @@ def test_what_can_no_longer_be_fed_stays_away(repo: Path, words: tuple[str, ...]
     assert said.code != 0
     assert "fleet" in str(said.body["error"])
     assert champion(repo) == now
+
+
+def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
+    state = repo / ".skewless"
+
+    async def main() -> None:
+        with Project(repo) as project:
+            reader = RedisReader(project.redis_url)
+        try:
+            table = ModelTable(repo=repo, state=state, online=reader, keep=1)
+            await table.load()
+            with pytest.raises(StalePlanError, match=f"nothing feeds.*'facts'.*skewless promote {MODEL} {OLD}"):
+                await table.want(MODEL, OLD)
+            with pytest.raises(StalePlanError, match="nothing feeds"):
+                await table.roll_back(MODEL, reason="by hand", now_us=1)
+            assert table.open_versions(MODEL) == [champion(repo)] == [NEW]
+            assert WantedFile(state).read() == Wanted()
+            done("promote", MODEL, OLD, "--repo", repo)
+            await table.refresh()
+            assert table.get(MODEL).version == OLD
+        finally:
+            await reader.close()
+
+    asyncio.run(main())
