@@ -23,7 +23,7 @@ from tests.second_week.project import SHOPS, USERS
 ROOT = Path(__file__).parents[2]
 _MAIN = "from skewless.cli import main; main()"
 _PAUSE_S = 0.15
-_START_S, _STOP_S = 60.0, 40.0
+_START_S, _STOP_S = 240.0, 120.0
 Row = dict[str, Any]
 
 
