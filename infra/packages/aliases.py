@@ -62,6 +62,16 @@ class Aliases:
         files = self._files(model, alias)
         return (_move(files, number, data) for number, data in files.backwards())
 
+    def before(self, model: str, alias: str) -> str | None:
+        """Return the version that held the alias when the present holder got it, None if there was none.
+
+        A move one step back undoes a step; every other one adds one, to an old version too.
+        """
+        path: list[str] = []
+        for move in self.history(model, alias):
+            path = path[:-1] if path[-2:-1] == [move.to] else [*path, move.to]
+        return path[-2] if len(path) > 1 else None
+
     def names(self, model: str) -> list[str]:
         """Return the aliases of a model that ever moved, sorted."""
         folder = model_folder(self._root, model) / "aliases"

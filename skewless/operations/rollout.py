@@ -7,7 +7,6 @@ so an alias that lags is moved, and one that a person has moved since is followe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -167,7 +166,7 @@ def plan_rollback(project: Project, model: str, reason: str) -> Change:
     if policy is not None and policy.challenger is not None:
         return plan.back(policy, reason, now_us, {})
     moves = aliases.history(model, CHAMPION)
-    earlier = _earlier(moves)
+    earlier = aliases.before(model, CHAMPION)
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"
         raise PackageError(f"model {model!r}", "has no champion before this one", fix=fix)
@@ -271,14 +270,6 @@ def _resolve(project: Project, model: str) -> None:
             alerts.resolve(ALERT, model, project.clock.now_us())
         except StoreError as error:
             _log.warning("alert_not_resolved", model=model, error=str(error))
-
-
-def _earlier(moves: Sequence[Move]) -> str | None:
-    """Return the champion before the present one, where going back undoes a step instead of adding one."""
-    path: list[str] = []
-    for move in moves:
-        path = [*path[: path.index(move.to)], move.to] if move.to in path else [*path, move.to]
-    return path[-2] if len(path) > 1 else None
 
 
 def _books(project: Project) -> tuple[Traffic, Aliases]:

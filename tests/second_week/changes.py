@@ -224,12 +224,12 @@ class Changes:
     def rolled_back(self) -> str:
         """To the champion before, whatever happened to its views meanwhile."""
         world, model = self._world, self._model()
-        moves = world.champions[model]
-        if len(moves) < 2:
+        champion, before = world.champions[model][-1], world.before(model)
+        if before is None:
             return self.retrained()
         world.done("rollback", model)
-        world.moved(model, moves[-2])
-        return f"rolled back {model} from {moves[-2]} to {moves[-1]}"
+        world.moved(model, before)
+        return f"rolled back {model} from {champion} to {before}"
 
     def worker_killed(self) -> str:
         """Events come before, meanwhile and afterwards."""

@@ -173,6 +173,16 @@ class World:
     def moved(self, model: str, version: str) -> None:
         self.champions[model].append(version)
 
+    def before(self, model: str) -> str | None:
+        """Return the champion that a rollback returns to: a move one step back undoes a step (docs/commands.md)."""
+        path: list[str] = []
+        for version in self.champions[model]:
+            if path[-2:-1] == [version]:
+                path.pop()
+            else:
+                path.append(version)
+        return path[-2] if len(path) > 1 else None
+
     @property
     def sources(self) -> list[Source]:
         """The sources that a view reads that is declared, or that a champion or the champion before it needs."""

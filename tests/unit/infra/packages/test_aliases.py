@@ -42,6 +42,31 @@ def test_moves_are_kept_in_order(root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("holders", "before"),
+    [
+        ("1", None),
+        ("12", "1"),
+        ("121", None),
+        ("123", "2"),
+        ("1232", "1"),
+        ("12321", None),
+        ("1231", "3"),
+        ("12313", "2"),
+        ("123132", "1"),
+    ],
+)
+def test_a_move_one_step_back_undoes_a_step_and_every_other_one_adds_one(
+    root: Path, holders: str, before: str | None
+) -> None:
+    aliases = Aliases(root)
+    assert aliases.before("late", "champion") is None
+    versions = [f"00000{digit}" for digit in holders]
+    for expect, to in zip([None, *versions], versions, strict=False):
+        aliases.move("late", "champion", expect=expect, to=to, reason="", now_us=1)
+    assert aliases.before("late", "champion") == (None if before is None else f"00000{before}")
+
+
 def test_aliases_do_not_disturb_each_other(root: Path) -> None:
     aliases = Aliases(root)
     aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
