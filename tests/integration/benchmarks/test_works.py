@@ -22,11 +22,6 @@ from benchmarks.result import Result
 from benchmarks.server import own_server
 from benchmarks.stored import stored_digest
 
-SLOW = {work for work in WORKS if work.startswith("serving")} | {
-    "change",
-    "replay",
-    "gpu",
-}  # they train models and start servers
 FOREIGN = {"serving_peers", "drift"}  # install peers
 KEYS = {"name", "value", "unit", "against", "ratio", "target", "met"}
 
@@ -37,8 +32,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tier(work: str) -> list[pytest.MarkDecorator]:
-    """Return the marks of a work: none of those that are fast."""
-    return [pytest.mark.bench] if work in FOREIGN else [pytest.mark.soak] * (work in SLOW)
+    """Return the mark of a work."""
+    return [pytest.mark.bench if work in FOREIGN else pytest.mark.soak]
 
 
 @pytest.mark.parametrize("work", [pytest.param(work, marks=tier(work)) for work in WORKS])

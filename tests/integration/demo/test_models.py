@@ -112,6 +112,7 @@ def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None
     assert "10 s is rejected for good" in said
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_a_model_with_a_schedule_is_retrained_beside_one_without(tmp_path: Path) -> None:
     repo = make(tmp_path / "p", FLEET, LATE.format(more=', retrain="0 4 * * *"'))
