@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from skewless.errors import PackageError, StalePlanError, StoreError
+from skewless.errors import ConflictError, PackageError, StalePlanError, StoreError
 from skewless.lifecycle import Rollout
 from skewless.traffic import TrafficPolicy
 
@@ -211,21 +211,33 @@ def _settled(project: Project, model: str) -> TrafficPolicy | None:
         return policy
     change = plan.follow(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
     if change is not None:
-        return _apply(project, model, change)
+        # It follows the alias, so it never moves it: somebody may have moved it on by now.
+        return _place(project, model, change)
     _follow_policy(project, model, policy, last)
     return policy
 
 
 def _apply(project: Project, model: str, change: Change) -> TrafficPolicy:
-    """Put a policy in force, then let the alias follow it."""
-    traffic, aliases = _books(project)
-    placed = traffic.replace(model, change.policy, expect=change.policy.number - 1 or None)
+    """Put a policy in force, then let the alias follow it, unless somebody has moved it meanwhile."""
+    placed = _place(project, model, change)
+    last = next(_books(project)[1].backwards(model, CHAMPION), None)
+    if last is None or last.to != placed.champion:
+        if last is not None and last.number > placed.moves:
+            raise ConflictError(
+                f"alias {CHAMPION!r} of model {model!r}",
+                "was moved by somebody else meanwhile, who is followed",
+                value=last.to,
+                fix="look at `skewless versions` and decide again",
+            )
+        _follow_policy(project, model, placed, last)
+    return placed
+
+
+def _place(project: Project, model: str, change: Change) -> TrafficPolicy:
+    placed = _books(project)[0].replace(model, change.policy, expect=change.policy.number - 1 or None)
     _log.info(
         "rollout", model=model, change=change.kind, policy=placed.number, phase=placed.phase, reason=placed.reason
     )
-    last = next(aliases.backwards(model, CHAMPION), None)
-    if last is None or last.to != placed.champion:
-        _follow_policy(project, model, placed, last)
     return placed
 
 

@@ -15,6 +15,7 @@ from infra.vitals import Vitals
 from skewless.errors import ConflictError, PackageError
 from skewless.operations import rollout
 from skewless.project import Project
+from skewless.traffic import TrafficPolicy
 from tests.command_line import done, run
 from tests.projects import MODEL, Place, copy_project, opened
 from tests.rollouts import NEW, OLD, champion, count, make_rollout, standing
@@ -133,6 +134,49 @@ def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Place) -> None:
     assert outcome.policy is not None
     assert (outcome.policy.phase, outcome.policy.champion) == ("champion", NEW)
     assert "I know better" in outcome.policy.reason
+
+
+def race(spot: Place, monkeypatch: pytest.MonkeyPatch, *, expect: str, to: str) -> None:
+    """Move the alias by another hand just before the next policy is written."""
+    real = Traffic.replace
+
+    def raced(self: Traffic, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
+        monkeypatch.setattr(Traffic, "replace", real)
+        hand()
+        return real(self, model, policy, expect=expect)
+
+    def hand() -> None:
+        Aliases(spot.project.packages).move(MODEL, "champion", expect=expect, to=to, reason="at once", now_us=1)
+
+    monkeypatch.setattr(Traffic, "replace", raced)
+
+
+def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
+    spot: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = spot.project
+    rollout.begin(project, MODEL, NEW)
+    rollout.rollback(project, MODEL, "looks wrong")
+    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
+    race(spot, monkeypatch, expect=NEW, to=OLD)
+    rollout.step(project, MODEL)
+    assert champion(project) == OLD
+    rollout.step(project, MODEL)
+    assert (standing(project).champion, champion(project)) == (OLD, OLD)
+    assert not rollout.wants_step(project, MODEL)
+
+
+def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = spot.project
+    shape = replace(project.applied.model(MODEL), rounds=3)
+    third = train(project.dataset(MODEL), shape, project.packages, threads=1, now_us=spot.now_us()).package.version
+    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
+    race(spot, monkeypatch, expect=NEW, to=third)
+    with pytest.raises(ConflictError, match=f"moved by somebody else meanwhile.*'{third}'"):
+        rollout.rollback(project, MODEL, "looks wrong")
+    assert champion(project) == third
+    rollout.step(project, MODEL)
+    assert (standing(project).champion, champion(project)) == (third, third)
 
 
 def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Place) -> None:
