@@ -12,7 +12,7 @@ import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,20 @@ _FIELDS = np.dtype([("first", "<i8"), ("last", "<i8"), ("ended_us", "<i8")])
 _STORED = np.dtype([*((name, "<i8") for name in _FIELDS.names or ()), ("sum", "<u4")])
 
 Records = npt.NDArray[Any]
+
+
+class LastEnd(NamedTuple):
+    """The last position whose end is recorded, and how much of the file has been read for it.
+
+    Args:
+        last: -1: none.
+        file: inode of the file.
+        size: bytes of it that were read.
+    """
+
+    last: int = -1
+    file: int = 0
+    size: int = 0
 
 
 class EndsFile:
@@ -69,6 +83,27 @@ class EndsFile:
         except OSError as error:
             raise refused(self._path, error) from error
         return _decoded(data)
+
+    def last(self, before: LastEnd) -> LastEnd:
+        """Return the last position that any record names, reading only what was added since ``before``.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if before.file == stat.st_ino and before.size == stat.st_size:
+                    return before
+                start = before.size if before.file == stat.st_ino and before.size <= stat.st_size else 0
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            return before
+        except OSError as error:
+            raise refused(self._path, error) from error
+        last = int(_decoded(data)["last"].max(initial=before.last))
+        return LastEnd(last=last, file=stat.st_ino, size=start + len(data) // _SIZE * _SIZE)
 
     def keep(self, wanted: Callable[[Records], npt.NDArray[np.bool_]]) -> None:
         """Rewrite the file with the records for which ``wanted`` is true; nothing happens if that is all.
