@@ -21,9 +21,11 @@ import pyarrow.compute as pc
 
 from infra.durable import exclusive, refused, sync_folder, write_durable
 from infra.log.accepted import SEQ
+from infra.log.inventory import Inventory, damaged, missing
 from infra.log.manifest import Manifest
 
 KNOWN_AT = "__known_at"
+NAME = "ends.bin"
 
 _RECORD = struct.Struct("<qqq")
 _SUM = struct.Struct("<I")
@@ -49,11 +51,18 @@ class LastEnd(NamedTuple):
 
 
 class EndsFile:
-    """The records of one log; any process may write them."""
+    """The records of one log; any process may write them.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        root: of the logs.
+        partition: whose ends they are.
+    """
+
+    def __init__(self, root: Path, partition: str) -> None:
+        folder = root / partition
+        self._inventory = Inventory(root, partition)
         self._folder = folder
-        self._path = folder / "ends.bin"
+        self._path = folder / NAME
         self._lock = folder / ".ends.lock"
 
     def record(self, first: int, last: int, ended_us: int) -> None:
@@ -74,15 +83,20 @@ class EndsFile:
         """Return all whole records, fields first, last and ended_us, in the order in which they were written.
 
         Raises:
-            StoreError: the file cannot be read.
+            StoreError: the file is missing, damaged or cannot be read.
         """
         try:
             data = self._path.read_bytes()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if NAME in self._inventory.notes():
+                raise missing(self._path) from error
             return np.empty(0, _FIELDS)
         except OSError as error:
             raise refused(self._path, error) from error
-        return _decoded(data)
+        records, is_whole = _decoded(data)
+        if not is_whole:
+            raise damaged(self._path, "a record is not what was written")
+        return records
 
     def last(self, before: LastEnd) -> LastEnd:
         """Return the last position that any record names, reading only what was added since ``before``.
@@ -102,7 +116,7 @@ class EndsFile:
             return before
         except OSError as error:
             raise refused(self._path, error) from error
-        last = int(_decoded(data)["last"].max(initial=before.last))
+        last = int(_decoded(data)[0]["last"].max(initial=before.last))
         return LastEnd(last=last, file=stat.st_ino, size=start + len(data) // _SIZE * _SIZE)
 
     def keep(self, wanted: Callable[[Records], npt.NDArray[np.bool_]]) -> None:
@@ -146,6 +160,8 @@ class EndsFile:
             os.pwrite(descriptor, record, end)
         finally:
             os.close(descriptor)
+        if not end:
+            self._inventory.expect(NAME)
 
     def _replace(self, records: Records) -> None:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
@@ -238,15 +254,17 @@ def _is_whole(record: bytes) -> bool:
     return record[_RECORD.size :] == _SUM.pack(zlib.crc32(record[: _RECORD.size]))
 
 
-def _decoded(data: bytes) -> Records:
+def _decoded(data: bytes) -> tuple[Records, bool]:
+    """Return the whole records, and whether those that are not are the last: what a power cut or a kill leaves."""
     count = len(data) // _SIZE
     stored = np.frombuffer(data, _STORED, count)
     sums = [zlib.crc32(data[at : at + _RECORD.size]) for at in range(0, count * _SIZE, _SIZE)]
-    whole = stored[stored["sum"] == np.array(sums, np.uint32)]
+    valid = stored["sum"] == np.array(sums, np.uint32)
+    whole = stored[valid]
     records = np.empty(len(whole), _FIELDS)
     for name in _FIELDS.names or ():
         records[name] = whole[name]
-    return records
+    return records, bool(valid[: len(whole)].all())
 
 
 def _encoded(records: Records) -> bytes:

@@ -52,6 +52,6 @@ class LogPositions:
         return found
 
     def _last_end(self, partition: str) -> LastEnd:
-        end = EndsFile(self._log_root / partition).last(self._ends.get(partition, LastEnd()))
+        end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))
         self._ends[partition] = end
         return end

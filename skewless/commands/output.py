@@ -94,10 +94,19 @@ def answering(*, as_json: bool) -> Iterator[Output]:
             output,
             PlaceError(f"package {error.name!r}", "is not installed", fix="install the requirements of skewless again"),
         )
+    except _read_errors() as error:
+        fix = "run `skewless doctor`, which names damaged files of the logs"
+        _refuse(output, StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
         _refuse(output, _named(error))
+
+
+def _read_errors() -> tuple[type[Exception], ...]:
+    """Return what DuckDB raises where a file is gone or cannot be read; nothing where DuckDB is not loaded."""
+    duckdb = sys.modules.get("duckdb")
+    return () if duckdb is None else (duckdb.IOException,)
 
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
