@@ -48,6 +48,11 @@ class FileNote(NamedTuple):
     rows: int = -1
     digest: str = _UNKNOWN
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether its bytes were noted."""
+        return self.digest != _UNKNOWN
+
 
 class Inventory:
     """The notes of one log. Any process may write them; an object belongs to one thread.

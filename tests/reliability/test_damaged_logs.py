@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from infra.outcomes.writer import FOLDER as OUTCOMES
 from infra.outcomes.writer import OutcomeWriter
 from infra.predictions.files import FOLDER as PREDICTIONS
 from infra.predictions.files import log_files
+from skewless.commands.checkup.logs import check_logs
 from skewless.errors import StoreError
 from skewless.feedback import Outcome
 from tests.unit.infra.predictions.merges import merge, write
@@ -171,6 +173,30 @@ def test_1_4_a_damaged_log_is_refused_by_name_or_read_right(
                 wrong.update({(fault.__name__, name): str(error)} if named.name != name.name else {})
     assert refused
     assert not wrong
+
+
+def rot(path: Path, luck: random.Random) -> None:
+    """Flip a bit as a disk does, which dates nothing."""
+    stat = path.stat()
+    flip(path, luck)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("fault", [rot, flip, cut, delete, delete_folder])
+@pytest.mark.parametrize("kind", KINDS)
+def test_1_4_the_doctor_names_each_file_that_is_not_what_was_written(
+    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: Callable[[Path, random.Random], None]
+) -> None:
+    source, _ = written[kind]
+    root = KINDS[kind][2]
+    shutil.copytree(source, tmp_path / "state", copy_function=shutil.copy2)
+    assert {finding.verdict for finding in check_logs(tmp_path / "state")} == {"ok"}
+    path = random.Random(kind).choice(sorted((tmp_path / "state" / root).rglob("*.parquet")))
+    fault(path, random.Random(1))
+    (said,) = [finding for finding in check_logs(tmp_path / "state") if finding.verdict == "fail"]
+    assert said.name == f"files of {root}"
+    assert path.name in said.detail or fault is delete_folder
+    assert ".parquet" in said.detail
 
 
 @pytest.mark.parametrize("kind", KINDS)
