@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from infra.durable import refused
+from infra.log.inventory import Inventory
 
 _DIGITS = 20
 
@@ -16,7 +17,9 @@ def remove_named_before(folder: Path, before_us: int) -> int:
     Raises:
         StoreError: the disk refused.
     """
-    return _remove(path for path in sorted(folder.glob("*.parquet")) if _named_us(path) < before_us)
+    due = [path for path in sorted(folder.glob("*.parquet")) if _named_us(path) < before_us]
+    Inventory(folder).drop(path.name for path in due)
+    return _remove(due)
 
 
 def remove_written_before(folder: Path, before_us: int) -> int:

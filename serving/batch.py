@@ -100,7 +100,8 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    online = RedisReader(config.redis_url)
+    guard = Guard.of_runs(config.state, [])
+    online = RedisReader(config.redis_url, on_connect=guard.renewed)
     log = PredictionWriter(
         config.state / "predictions",
         capacity=config.settings.log_capacity,
@@ -109,7 +110,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
     )
     place = Place(second=config.settings.second_runtime, alone=True)
     try:
-        models = ModelTable(repo=config.repo, state=config.state, online=online, place=place)
+        models = ModelTable(repo=config.repo, state=config.state, online=online, guard=guard, place=place)
         await models.load()
         model = models.get(name)
         predictor = Predictor(
@@ -117,7 +118,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             clock=config.clock,
             log=log,
             limits=Limits.of(config.settings),
-            guard=Guard.of_runs(config.state, [model.plan]),
+            guard=guard,
         )
         yield predictor, model
         await predictor.close()

@@ -68,7 +68,8 @@ async def serve(
     """
     async with AsyncExitStack() as stack:
         settings = config.settings
-        online = RedisReader(config.redis_url, timeout_s=settings.feature_timeout_ms / 1_000)
+        guard = Guard.of_runs(config.state, [])
+        online = RedisReader(config.redis_url, settings.feature_timeout_ms / 1_000, guard.renewed)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
@@ -77,9 +78,9 @@ async def serve(
             on_drop=_counting_drops(metrics),
         )
         stack.callback(writer.close)
-        models = _models(config, online, metrics)
+        models = _models(config, online, guard, metrics)
         await models.load()
-        predictor = _predictor(config, online, writer, models, metrics)
+        predictor = _predictor(config, online, writer, guard, metrics)
         stack.push_async_callback(predictor.close)
         vitals = VitalsFile(config.state, models.routes, config.clock)
         vitals.start()
@@ -109,12 +110,13 @@ async def serve(
         await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
 
 
-def _models(config: ServerConfig, online: RedisReader, metrics: Metrics) -> ModelTable:
+def _models(config: ServerConfig, online: RedisReader, guard: Guard, metrics: Metrics) -> ModelTable:
     settings = config.settings
     return ModelTable(
         repo=config.repo,
         state=config.state,
         online=online,
+        guard=guard,
         metrics=metrics,
         keep=settings.keep_versions,
         place=Place(second=settings.second_runtime),
@@ -140,14 +142,14 @@ def metrics_of(config: ServerConfig) -> Metrics:
 
 
 def _predictor(
-    config: ServerConfig, online: RedisReader, writer: PredictionWriter, models: ModelTable, metrics: Metrics
+    config: ServerConfig, online: RedisReader, writer: PredictionWriter, guard: Guard, metrics: Metrics
 ) -> Predictor:
     predictor = Predictor(
         online=online,
         clock=config.clock,
         log=writer,
         limits=Limits.of(config.settings),
-        guard=Guard.of_runs(config.state, [model.plan for model in models.all()]),
+        guard=guard,
         metrics=metrics,
     )
     predictor.skew_us = _skew_us(config.redis_url)

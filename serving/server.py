@@ -12,7 +12,7 @@ from serving.http.listening import bind
 from serving.process import metrics_of, serve
 from serving.server_config import ServerConfig
 from serving.workers.announcement import announcing
-from serving.workers.shutdown import Shutdown, on_signals
+from serving.workers.shutdown import Shutdown, on_signals, report_crashes
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
@@ -27,6 +27,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PlaceError: the port is in use.
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    report_crashes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, on_ready))
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from skewless.checksum import is_whole
 from skewless.few_number_rows import FewNumberRows
 from skewless.packed_reads import PackedReads
 from skewless.plan import FeaturePlan
@@ -52,6 +53,7 @@ class NumberRows:
     def __init__(self, plan: FeaturePlan) -> None:
         codecs = [RowCodec(view) for view in plan.views]
         layouts = [RowLayout(view.features) for view in plan.views]
+        self._codecs = codecs
         self._blanks = [codec.blank for codec in codecs]
         self._sizes = [layout.size for layout in layouts]
         self._starts = [sum(self._sizes[:i]) for i in range(len(layouts))]
@@ -85,7 +87,7 @@ class NumberRows:
         )
 
     def vectors(self, rows: Sequence[bytes | None], t: int) -> NumberVectors | None:
-        """Return the vectors at time ``t``; None if a row is not one of its view, as ``RowCodec.decode`` tells.
+        """Return the vectors at time ``t``; None if a row is damaged, as ``RowCodec.decode`` tells.
 
         Args:
             rows: of the first entity in each view, then of the second, and so on.
@@ -93,7 +95,7 @@ class NumberRows:
         n = len(rows) // len(self._sizes)
         filled = [blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))]
         packed = b"".join(filled)
-        if len(packed) != n * self._size:
+        if len(packed) != n * self._size or not (is_whole(packed) or self._are_sound(rows)):
             return None
         if 0 < n <= _FEW:
             return self._of_few(packed, n, t)
@@ -112,6 +114,11 @@ class NumberRows:
         matrix = self._numbers(raw)
         matrix[nulls.view(np.bool_)] = np.nan
         return NumberVectors(matrix=matrix, status=status, event_ts=event_ts, versions=PackedReads(self._places, raw))
+
+    def _are_sound(self, rows: Sequence[bytes | None]) -> bool:
+        """Say whether all rows are what was written: those of a release before have no checksum."""
+        step = len(self._codecs)
+        return all(codec.sound(rows[i::step]).all() for i, codec in enumerate(self._codecs))
 
     def _of_few(self, packed: bytes, n: int, t: int) -> NumberVectors | None:
         few = self._few.vectors(packed, t)

@@ -281,8 +281,8 @@ class Project:
         from infra.online.features import FeatureReader
         from infra.online.guard import Guard
 
-        plan = self.applied.plan.only(service)
-        return FeatureReader(plan, self.online_reader, vocabularies, Guard.of_runs(self.state, [plan]))
+        plan, reader = self.applied.plan.only(service), self.online_reader
+        return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
 
     @cached_property
     def _feature_readers(self) -> dict[str, FeatureReader]:

@@ -21,7 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 _HEAD = np.dtype(
     [
         *((name, ">u8") for name in ("event", "created", "partition", "seq")),
-        *(("view", "<u8"), ("run", ">i8"), ("format", "u1"), ("flags", "u1")),
+        *(("view", "<u8"), ("sum", "<u4"), ("run", ">i4"), ("format", "u1"), ("flags", "u1")),
     ]
 )
 _SIGN = np.uint64(1 << 63)
@@ -73,6 +73,29 @@ class RowLayout:
         """Return which bytes of a row each feature takes; of text, the end in the heap."""
         found = [self.bytes_of(f"f{i}") for i in range(len(self._features))]
         return [slice(each.start, each.stop) for each in found]
+
+    def length(self, row: bytes) -> int:
+        """Return how long a row should be: as long as what it says of its texts."""
+        text = self.text
+        return self.size + int.from_bytes(row[self.cells[text[-1]]], "little") if text else self.size
+
+    def is_readable(self, row: bytes) -> bool:
+        """Say whether the texts of a row of the right length lie one after the other, and are text."""
+        ends = [0, *(int.from_bytes(row[self.cells[place]], "little") for place in self.text)]
+        if ends != sorted(ends):
+            return False
+        try:
+            for place, start, end in zip(self.text, ends, ends[1:], strict=False):
+                if self._features[place].dtype is DType.STRING:
+                    row[self.size + start : self.size + end].decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def laid_out(self, rows: Sequence[bytes]) -> Bytes:
+        """Return the bytes of sound rows without their heaps, shape ``(n, size)``."""
+        heads = [row[: self.size] for row in rows] if self.text else rows
+        return np.frombuffer(b"".join(heads), dtype=np.uint8).reshape(len(rows), self.size)
 
     def head(self, raw: Bytes, name: str) -> npt.NDArray[Any]:
         """Return a field of the rows' heads, as it lies there; ``raw`` has shape ``(n, size)``."""

@@ -4,7 +4,7 @@ Layout::
 
     0   rank: event_ts, created_ts (null: int64 minimum), partition hash, seq   4 x 8 bytes
     32  first 8 bytes of the view's hash
-    40  run id                                        int64, big-endian
+    40  checksum, little-endian (0: a row of a release before), run id, big-endian   2 x 4 bytes
     48  format version, flags (bit 0: tombstone)      2 x 1 byte
     50  null bitmap, then the columns in the plan's order, little-endian, no padding;
         text columns hold the end of their value in the heap (uint32)
@@ -17,7 +17,7 @@ in Python and as unsigned words in Lua (SEMANTICS 2.1, 2.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.binaries import constant
+from skewless.checksum import complements, is_whole
 from skewless.columns import Column
 from skewless.dtypes import DType
-from skewless.errors import StoreError
 from skewless.plan import View
 from skewless.row_layout import Bytes, RowLayout
 from skewless.status import BoolArray, Int64Array
@@ -41,6 +41,7 @@ RANK_BYTES = 32
 NO_TIME = -(2**63)
 TOMBSTONE = 1
 _ABSENT = 2  # never stored
+_OWNER, _SUM, _FORMAT_BYTE, _FORMAT = slice(32, 40), slice(40, 44), slice(48, 49), bytes([FORMAT])
 _FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run"}
 
 _SIGN = np.uint64(1 << 63)
@@ -137,6 +138,7 @@ class RowCodec:
         self._features = view.features
         self.layout = RowLayout(view.features)
         self._hash = np.uint64(int.from_bytes(bytes.fromhex(view.hash)[:8], "little"))
+        self._mark = bytes.fromhex(view.hash)[:8]
         self._partition = partition_hash(partition or view.partition)
 
     @property
@@ -178,8 +180,12 @@ class RowCodec:
                 texts.append(text)
             else:
                 fixed[f"f{i}"] = np.where(nulls[column.name], 0, values[column.name])
-        rows = _as_binary(fixed)
-        return pc.binary_join_element_wise(rows, *texts, constant(b"")) if texts else rows
+        if not texts:
+            fixed["sum"] = complements(fixed)
+            return _as_binary(fixed)
+        heaps = pc.binary_join_element_wise(*texts, constant(b""))
+        fixed["sum"] = complements(fixed, [each.as_buffer() for each in heaps])
+        return pc.binary_join_element_wise(_as_binary(fixed), heaps, constant(b""))
 
     def decode(self, rows: Sequence[bytes | None], *, numbers: bool = True) -> ViewRead:
         """Return the columns of packed rows; None is an entity without a row.
@@ -187,13 +193,29 @@ class RowCodec:
         Args:
             numbers: give the block too.
 
-        Raises:
-            StoreError: a row is cut short, of another view or of an unknown format.
+        A row that is damaged is read as if the store had not answered for its entity.
         """
+        sound = self.sound(rows)
+        if not sound.all():
+            kept = [row if ok else None for row, ok in zip(rows, sound.tolist(), strict=True)]
+            return replace(self._read(kept, numbers=numbers), unanswered=~sound)
+        return self._read(rows, numbers=numbers)
+
+    def sound(self, rows: Sequence[bytes | None]) -> BoolArray:
+        """Return which rows are what was written: not cut short, of this view and of a known format; None is.
+
+        Of rows with a checksum any single bit that was altered is noticed, of older ones only what cannot be read.
+        """
+        stored = [row for row in rows if row is not None]
+        if all(map(self._is_shaped, stored)) and is_whole(b"".join(stored)):
+            return np.ones(len(rows), dtype=np.bool_)
+        return np.fromiter((row is None or self._is_sound(row) for row in rows), dtype=np.bool_, count=len(rows))
+
+    def _read(self, rows: Sequence[bytes | None], *, numbers: bool) -> ViewRead:
         layout, places = self.layout, self.layout.places
         blank = self.blank
         filled = [blank if row is None else row for row in rows]
-        raw = self._laid_out(filled)
+        raw = layout.laid_out(filled)
         found = layout.head(raw, "flags") == 0
         nulls = layout.nulls(raw)
         if not found.all():
@@ -215,30 +237,12 @@ class RowCodec:
             block=layout.numbers(raw, nulls) if numbers else None,
         )
 
-    def _laid_out(self, rows: Sequence[bytes]) -> Bytes:
-        """Return the bytes of the rows without their heaps, shape ``(n, size)``."""
-        size, text = self.layout.size, self.layout.text
-        heads = rows
-        if text or set(map(len, rows)) - {size}:
-            lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-            # Before they are joined: a row of another length would move all that follow it.
-            self._refuse(rows, lengths < size if text else lengths != size)
-            heads = [row[:size] for row in rows]
-        raw = np.frombuffer(b"".join(heads), dtype=np.uint8).reshape(len(rows), size)
-        bad = (self.layout.head(raw, "view") != self._hash) | (self.layout.head(raw, "format") != FORMAT)
-        if text:
-            bad |= lengths != size + self.layout.column(raw, text[-1]).astype(np.int64)
-        self._refuse(rows, bad)
-        return raw
+    def _is_shaped(self, row: bytes) -> bool:
+        marked = row[_OWNER] == self._mark and row[_FORMAT_BYTE] == _FORMAT
+        return marked and len(row) == self.layout.length(row)
 
-    def _refuse(self, rows: Sequence[bytes], bad: BoolArray) -> None:
-        if bad.any():
-            raise StoreError(
-                f"view {self._view.name!r}",
-                "holds a row that this plan did not write",
-                value=rows[int(bad.argmax())][:64].hex(),
-                fix="run `skewless materialize` after `skewless apply`, or point at the right Redis",
-            )
+    def _is_sound(self, row: bytes) -> bool:
+        return self._is_shaped(row) and (is_whole(row) if any(row[_SUM]) else self.layout.is_readable(row))
 
     @cached_property
     def blank(self) -> bytes:
@@ -248,6 +252,7 @@ class RowCodec:
         row["seq"], row["run"] = 2**64 - 1, -1
         if self._features:
             row["nulls"] = 0xFF
+        row["sum"] = complements(row)
         return row.tobytes()
 
 

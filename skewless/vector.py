@@ -172,7 +172,7 @@ class Assembler:
         return np.fromiter((codes.get(word, np.nan) for word in column), dtype=np.float64, count=len(column))
 
 
-def view_status(read: ViewRead, t: Int64Array, ttl_us: int) -> StatusArray:
+def view_status(read: ViewRead, t: Int64Array | int, ttl_us: int) -> StatusArray:
     """Return the status of each row that a view answered, at times ``t``."""
     if not read.available:
         return np.full(len(read.found), Status.UNAVAILABLE, dtype=np.uint8)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from infra.online.redis_store import RedisWriter
-from skewless.errors import StoreError
 from skewless.status import BoolArray
 from validation.parity_report import Mismatch
 
@@ -70,22 +68,3 @@ class Checker(Protocol):
 def entity_of(keys: pa.Table, row: int) -> dict[str, Any]:
     """Return one row of key columns."""
     return {name: keys[name][row].as_py() for name in keys.column_names}
-
-
-def readable(stored: Sequence[bytes | None], unpack: Callable[[Sequence[bytes | None]], object]) -> BoolArray:
-    """Return which of some packed things can be unpacked.
-
-    Args:
-        unpack: raises StoreError if one of those that it is given cannot.
-    """
-    if _unpacks(stored, unpack):
-        return np.ones(len(stored), dtype=np.bool_)
-    return np.fromiter((_unpacks([item], unpack) for item in stored), dtype=np.bool_, count=len(stored))
-
-
-def _unpacks(stored: Sequence[bytes | None], unpack: Callable[[Sequence[bytes | None]], object]) -> bool:
-    try:
-        unpack(stored)
-    except StoreError:
-        return False
-    return True

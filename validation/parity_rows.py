@@ -25,7 +25,7 @@ from skewless.keys import KeyCodec, marker_key
 from skewless.plan import View
 from skewless.rows import RowCodec, Versions, ViewRead
 from skewless.status import BoolArray, Int64Array
-from validation.parity_checker import BATCH_KEYS, Checked, entity_of, readable
+from validation.parity_checker import BATCH_KEYS, Checked, entity_of
 from validation.parity_report import Fault, Mismatch
 
 _ALWAYS = 2**62
@@ -96,9 +96,8 @@ class _Comparison:
         log: AcceptedLog = views.log(view)
         self._end = log.next_seq()
         codec = RowCodec(view)
-        self._sound = readable(checked.stored, codec.decode)
-        pairs = zip(checked.stored, self._sound.tolist(), strict=True)
-        self._online = codec.decode([row if ok else None for row, ok in pairs])
+        self._sound = codec.sound(checked.stored)
+        self._online = codec.decode(checked.stored)
         self._seq = self._online.versions.seq.astype(np.int64)
         self._there = np.array([row is not None for row in checked.stored], dtype=np.bool_) & self._sound
         self._winner = _winners(view, views, checked.keys, min(marker + 1, self._end))

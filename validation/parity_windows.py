@@ -31,10 +31,10 @@ from skewless.windows.codec import TileCodec
 from skewless.windows.fixed_point import Floats
 from skewless.windows.hops import MILLISECOND
 from skewless.windows.reading import WindowReader
-from skewless.windows.tiles import CODE_BITS, KIND_BITS, Slots, Tiles
+from skewless.windows.tiles import Slots
 from skewless.windows.view import WindowView
 from validation.bits import equal_bits
-from validation.parity_checker import BATCH_KEYS, Checked, entity_of, readable
+from validation.parity_checker import BATCH_KEYS, Checked, entity_of
 from validation.parity_report import Fault, Mismatch
 from validation.window_proof import applied_matrix
 
@@ -244,13 +244,12 @@ def _held(view: WindowView, reads: Sequence[_Read]) -> _Held:
     sounds, early, features, slots = [], [], [], []
     done = 0
     for read in reads:
-        sound = readable(read.stored, codec.unpack)
-        kept = [state if ok else None for state, ok in zip(read.stored, sound.tolist(), strict=True)]
-        sane = _sane(view, codec.unpack(kept), read.t)
-        tiles = codec.unpack([state if ok else None for state, ok in zip(kept, sane.tolist(), strict=True)])
+        tiles, sound = codec.unpack_sound(read.stored)
+        sane = sound & (tiles.m <= read.t + _CLOCKS_APART_US)
+        tiles = codec.unpack([state if ok else None for state, ok in zip(read.stored, sane.tolist(), strict=True)])
         with np.errstate(all="ignore"):  # damaged words make any number
             features.append(reader.features(tiles, read.t))
-        sounds.append(sound & sane)
+        sounds.append(sane)
         early.append(tiles.m > read.t)
         slots.append((tiles.slots.entity + done, tiles.slots.partition, tiles.slots.seq))
         done += len(read.stored)
@@ -261,17 +260,6 @@ def _held(view: WindowView, reads: Sequence[_Read]) -> _Held:
         slots=Slots(entity=entity, partition=partition, first=seq, seq=seq),
         features=np.concatenate(features),
     )
-
-
-def _sane(view: WindowView, tiles: Tiles, t: int) -> BoolArray:
-    """Return which states a writer of ours can have written: tags of the view, rolled up by a clock like this one."""
-    code = tiles.tag & ((1 << CODE_BITS) - 1)
-    level, kind = code & ((1 << KIND_BITS) - 1), code >> KIND_BITS
-    hashed = len({item.column for item in view.aggregates if item.function.value == "count_distinct"})
-    wrong = (level > len(view.hops)) | (kind > hashed) | ((level == 0) & (kind > 0))
-    sane = tiles.m <= t + _CLOCKS_APART_US
-    sane[tiles.entity[wrong]] = False
-    return np.asarray(sane, dtype=np.bool_)
 
 
 def _damage(state: bytes | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.online.port import Mark
@@ -25,6 +25,7 @@ class Connections:
         self._url = url
         self._writer: RedisWriter | None = None
         self._reader: BlockingReader | None = None
+        self._on_connect: list[Callable[[], None]] = []
 
     @property
     def writer(self) -> RedisWriter:
@@ -40,7 +41,12 @@ class Connections:
         with self._alone:
             if self._reader is None:
                 self._reader = BlockingReader(self._address())
+                self._reader.on_connect(self._connected)
             return self._reader
+
+    def on_connect(self, work: Callable[[], None]) -> None:
+        """Have something done whenever a connection was made to read over, before it is used."""
+        self._on_connect.append(work)
 
     def get(self, keys: Sequence[bytes | None]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip; a key that is None has none.
@@ -85,6 +91,10 @@ class Connections:
             self._writer = self._reader = None
             if self._private is not None:
                 self._private.release()
+
+    def _connected(self) -> None:
+        for work in self._on_connect:
+            work()
 
     def _address(self) -> str:
         return self._private.ensure() if self._private is not None else str(self._url)

@@ -21,7 +21,8 @@ from skewless.clock import from_us
 from skewless.columns import Column
 from skewless.errors import RequestError
 from skewless.rows import ViewRead
-from skewless.status import BoolArray, Status, StatusArray, row_status
+from skewless.status import BoolArray, Status, StatusArray
+from skewless.vector import view_status
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 
@@ -86,7 +87,7 @@ class Asked:
     def decode(self, rows: Sequence[bytes | None], now_us: int) -> tuple[ViewRead, StatusArray]:
         """Return the columns of the rows that were read, and what became of each at a time."""
         read = self.stored.codec.decode(rows, numbers=False)
-        return read, row_status(read.found, read.versions.event_ts, now_us, self.stored.view.ttl_us)
+        return read, view_status(read, now_us, self.stored.view.ttl_us)
 
 
 def say_version(response: GetOnlineFeaturesResponse, table: Table) -> None:

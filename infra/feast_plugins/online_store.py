@@ -272,7 +272,7 @@ class SkewlessOnlineStore(OnlineStore):
     ) -> AskedWindow:
         from infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
 
-        reader = self.connections(config).reader
+        reader = self.connections(config)
         with self._alone:
             if self._windows is None:
                 self._windows = OnlineWindows(state_of(config))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +40,10 @@ class Reader(Protocol):
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key."""
+        ...
+
+    def on_connect(self, work: Callable[[], None]) -> None:
+        """Have something done whenever a connection was made, before anything is read over it."""
         ...
 
 
@@ -153,14 +157,14 @@ class OnlineWindows:
         values = key_values(view.keys, columns)
         n = len(next(iter(values.values())))
         with self._alone:
-            known = self._of(view)
+            known = self._of(view, reader)
             if time.monotonic() > known.look_at:
                 known.states.take(reader.get(known.pointers))
                 known.look_at = time.monotonic() + _LOOK_S
             keys, marks = known.states.names(values, n), known.states.markers
         return AskedWindow(table=table, wanted=_wanted(known, table, names), keys=keys, marks=marks, known=known)
 
-    def _of(self, view: WindowView) -> _Known:
+    def _of(self, view: WindowView, reader: Reader) -> _Known:
         if view.hash not in self._known:
             plan = FeaturePlan(
                 project=self._plans.plan.project,
@@ -170,8 +174,7 @@ class OnlineWindows:
                 services=(),
                 windows=(view,),
             )
-            guard, states = Guard(), WindowStates(plan)
-            guard.expect_states(plan.project, view, self._state)
+            guard, states = Guard.of_runs(self._state, [plan], reader), WindowStates(plan)
             self._known[view.hash] = _Known(view=view, pointers=states.pointers, states=states, guard=guard)
         return self._known[view.hash]
 

@@ -2,13 +2,12 @@
 
 A file is written beside its place, made durable, then linked to its name: it stands whole or not
 at all, and of two writers one loses. The next file starts at last + 1, so the chain can be followed
-without listing the folder; ``tail.json`` only saves the steps already made.
+without listing the folder; the notes about the files save opening each, and tell the end from a file that is missing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra.durable import sync_folder
+from infra.log.inventory import Inventory, damaged, missing, noted
 from skewless.errors import ConflictError, StoreError
 
 SEQ = "__seq"
@@ -88,18 +88,25 @@ class AcceptedLog:
     def __init__(self, root: Path, partition: str) -> None:
         self.partition = partition
         self._folder = root / partition
+        self._inventory = Inventory(root, partition)
         self._segments: list[Segment] = []
 
     def segments(self) -> Sequence[Segment]:
-        """Return all files in order, following the chain from where it was last known."""
-        if not self._segments:
-            self._segments = self._remembered()
+        """Return all files in order, following the chain from where it was last known.
+
+        Raises:
+            StoreError: a file is missing, cut short or altered.
+        """
         while (segment := self._at(self.next_seq(follow=False))) is not None:
             self._segments.append(segment)
         return tuple(self._segments)
 
     def files(self, first: int = 0) -> list[str]:
-        """Return the paths of the files that hold positions from ``first`` on."""
+        """Return the paths of the files that hold positions from ``first`` on.
+
+        Raises:
+            StoreError: a file is missing, cut short or altered.
+        """
         return [str(segment.path) for segment in self.segments() if segment.last >= first]
 
     def next_seq(self, *, follow: bool = True) -> int:
@@ -139,9 +146,9 @@ class AcceptedLog:
                 os.fsync(file.fileno())
             self._link(draft.path, path)
             sync_folder(self._folder)
+        noted(self._inventory, path, draft.rows)
         segment = Segment(path=path, first=draft.first, last=draft.first + draft.rows - 1)
         self._segments.append(segment)
-        self._remember()
         return segment
 
     def append(self, rows: pa.Table) -> Segment:
@@ -176,31 +183,24 @@ class AcceptedLog:
 
     def _at(self, first: int) -> Segment | None:
         path = self._path(first)
-        try:
-            rows = pq.read_metadata(path).num_rows
-        except FileNotFoundError:
-            return None
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"log file {path}", f"is damaged: {error}", fix="restore it from a backup: the log is the authority"
-            ) from error
+        notes = self._inventory.notes()
+        note = notes.get(path.name)
+        if note is None and not path.exists():
+            # A file stands before it is noted, so one behind a hole was written after what was there.
+            if path.name > self._inventory.newest():
+                return None
+            if not path.exists():
+                raise missing(path)
+        self._inventory.check(path)
+        rows = _count(path) if note is None or note.rows < 0 else note.rows
         return Segment(path=path, first=first, last=first + rows - 1)
 
-    def _remembered(self) -> list[Segment]:
-        try:
-            starts = json.loads((self._folder / "tail.json").read_text())
-            segments = [Segment(path=self._path(first), first=first, last=last) for first, last in starts]
-        except (OSError, ValueError, TypeError):
-            return []
-        # A folder restored from a backup may hold less than its tail says; then the chain tells.
-        return segments if all(segment.path.exists() for segment in segments[-1:]) else []
 
-    def _remember(self) -> None:
-        temporary = self._folder / f".{uuid.uuid4().hex}.tail"
-        # The rows are durable without it, so a disk that refuses now is the next append's trouble.
-        with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps([[segment.first, segment.last] for segment in self._segments]))
-            temporary.replace(self._folder / "tail.json")
+def _count(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -10,15 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.log.ends import KNOWN_AT
-from infra.log.manifest import Manifest, ManifestFile, Span, batch_path, damaged, missing
+from infra.log.inventory import Inventory, damaged, missing
+from infra.log.manifest import Manifest, ManifestFile, Span, batch_path
 from skewless.errors import StoreError
 
 
 class Chain:
     """The files of a log in order, followed by name from where they were last known."""
 
-    def __init__(self, folder: Path, partition: str) -> None:
+    def __init__(self, root: Path, partition: str) -> None:
+        folder = root / partition
         self.manifest = ManifestFile(folder)
+        self.inventory = Inventory(root, partition)
         self.batches: list[Span] = []
         self._partition = partition
         self._folder = folder
@@ -30,7 +33,7 @@ class Chain:
         """Bring ``batches`` up to date; return the manifest they stand behind.
 
         Raises:
-            StoreError: a file is damaged.
+            StoreError: a file is missing or damaged.
         """
         manifest = self.manifest.read()
         while True:
@@ -39,7 +42,7 @@ class Chain:
                 self.batches.append(batch)
             # The next file may be missing because it was compacted and removed while we were on our way to it.
             latest = self.manifest.read()
-            if latest is manifest:
+            if latest is manifest and not self._has_hole(self._next(manifest)):
                 return manifest
             manifest = latest
 
@@ -48,9 +51,16 @@ class Chain:
         return self._next(self.follow())
 
     def spans(self, first: int, last: int | None) -> list[Span]:
-        """Return the files that hold positions ``first`` to ``last``, both included; None: to the end."""
+        """Return the files that hold positions ``first`` to ``last``, both included; None: to the end.
+
+        Raises:
+            StoreError: one is missing, cut short or altered.
+        """
         manifest = self.follow()
-        return [*_within(manifest.spans, first, last), *_within(self.batches, first, last)]
+        spans = [*_within(manifest.spans, first, last), *_within(self.batches, first, last)]
+        for span in spans:
+            self.inventory.check(span.path)
+        return spans
 
     def extend(self, batch: Span, schema: pa.Schema) -> None:
         """Take note of a file that this process has appended, if it is the next one."""
@@ -87,6 +97,15 @@ class Chain:
                 f"cannot take a column of another type: {error}",
                 fix="give the column a new name",
             ) from error
+
+    def _has_hole(self, first: int) -> bool:
+        """Say whether a batch has come at a position meanwhile; refuse a log that has later ones, but not that."""
+        path = batch_path(self._folder, first)
+        if path.name > self.inventory.newest():
+            return False
+        if path.exists():
+            return True
+        raise missing(path)
 
     def _next(self, manifest: Manifest) -> int:
         return (self.batches[-1].last if self.batches else manifest.end) + 1

@@ -23,7 +23,8 @@ from infra.durable import alone, refused, sync_folder
 from infra.log.accepted import SEQ
 from infra.log.chain import Chain
 from infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, unbaked, with_known_at
-from infra.log.manifest import Gap, Manifest, Retired, Span, compacted_path, joined, missing
+from infra.log.inventory import missing, noted
+from infra.log.manifest import Gap, Manifest, Retired, Span, compacted_path, joined
 from infra.log.reading import GROUP_ROWS, regrouped, tables
 
 # An older file is merged again with newer rows only if it is not many times bigger than they are, so that each row
@@ -94,6 +95,7 @@ class Compactor:
         first, last = group[0].first, group[-1].last
         span = Span(path=compacted_path(self._folder, first, last), first=first, last=last)
         gaps = self._write(group, span.path)
+        noted(self._files.inventory, span.path, span.rows)
         new = _merged(manifest, span, gaps, self._now_us())
         return new if self._files.manifest.replace(manifest, new) else None
 
@@ -137,9 +139,10 @@ class Compactor:
             # A file may only go when the manifest that replaced it is durable.
             sync_folder(self._folder)
             listed = {span.path for span in manifest.spans}
-            for path in sorted(set(self._folder.iterdir()) - listed):
-                if self._is_due(path, manifest):
-                    path.unlink(missing_ok=True)
+            due = [path for path in sorted(set(self._folder.iterdir()) - listed) if self._is_due(path, manifest)]
+            self._files.inventory.drop(path.name for path in due)
+            for path in due:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise refused(self._folder, error) from error
         waiting = tuple(item for item in manifest.retired if item.at_us > self._now_us() - self._grace_us)

@@ -12,7 +12,7 @@ import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,11 @@ import pyarrow.compute as pc
 
 from infra.durable import exclusive, refused, sync_folder, write_durable
 from infra.log.accepted import SEQ
+from infra.log.inventory import Inventory, damaged, missing
 from infra.log.manifest import Manifest
 
 KNOWN_AT = "__known_at"
+NAME = "ends.bin"
 
 _RECORD = struct.Struct("<qqq")
 _SUM = struct.Struct("<I")
@@ -34,12 +36,33 @@ _STORED = np.dtype([*((name, "<i8") for name in _FIELDS.names or ()), ("sum", "<
 Records = npt.NDArray[Any]
 
 
-class EndsFile:
-    """The records of one log; any process may write them."""
+class LastEnd(NamedTuple):
+    """The last position whose end is recorded, and how much of the file has been read for it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        last: -1: none.
+        file: inode of the file.
+        size: bytes of it that were read.
+    """
+
+    last: int = -1
+    file: int = 0
+    size: int = 0
+
+
+class EndsFile:
+    """The records of one log; any process may write them.
+
+    Args:
+        root: of the logs.
+        partition: whose ends they are.
+    """
+
+    def __init__(self, root: Path, partition: str) -> None:
+        folder = root / partition
+        self._inventory = Inventory(root, partition)
         self._folder = folder
-        self._path = folder / "ends.bin"
+        self._path = folder / NAME
         self._lock = folder / ".ends.lock"
 
     def record(self, first: int, last: int, ended_us: int) -> None:
@@ -60,15 +83,41 @@ class EndsFile:
         """Return all whole records, fields first, last and ended_us, in the order in which they were written.
 
         Raises:
-            StoreError: the file cannot be read.
+            StoreError: the file is missing, damaged or cannot be read.
         """
         try:
             data = self._path.read_bytes()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if NAME in self._inventory.notes():
+                raise missing(self._path) from error
             return np.empty(0, _FIELDS)
         except OSError as error:
             raise refused(self._path, error) from error
-        return _decoded(data)
+        records, is_whole = _decoded(data)
+        if not is_whole:
+            raise damaged(self._path, "a record is not what was written")
+        return records
+
+    def last(self, before: LastEnd) -> LastEnd:
+        """Return the last position that any record names, reading only what was added since ``before``.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if before.file == stat.st_ino and before.size == stat.st_size:
+                    return before
+                start = before.size if before.file == stat.st_ino and before.size <= stat.st_size else 0
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            return before
+        except OSError as error:
+            raise refused(self._path, error) from error
+        last = int(_decoded(data)[0]["last"].max(initial=before.last))
+        return LastEnd(last=last, file=stat.st_ino, size=start + len(data) // _SIZE * _SIZE)
 
     def keep(self, wanted: Callable[[Records], npt.NDArray[np.bool_]]) -> None:
         """Rewrite the file with the records for which ``wanted`` is true; nothing happens if that is all.
@@ -111,6 +160,8 @@ class EndsFile:
             os.pwrite(descriptor, record, end)
         finally:
             os.close(descriptor)
+        if not end:
+            self._inventory.expect(NAME)
 
     def _replace(self, records: Records) -> None:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
@@ -203,15 +254,17 @@ def _is_whole(record: bytes) -> bool:
     return record[_RECORD.size :] == _SUM.pack(zlib.crc32(record[: _RECORD.size]))
 
 
-def _decoded(data: bytes) -> Records:
+def _decoded(data: bytes) -> tuple[Records, bool]:
+    """Return the whole records, and whether those that are not are the last: what a power cut or a kill leaves."""
     count = len(data) // _SIZE
     stored = np.frombuffer(data, _STORED, count)
     sums = [zlib.crc32(data[at : at + _RECORD.size]) for at in range(0, count * _SIZE, _SIZE)]
-    whole = stored[stored["sum"] == np.array(sums, np.uint32)]
+    valid = stored["sum"] == np.array(sums, np.uint32)
+    whole = stored[valid]
     records = np.empty(len(whole), _FIELDS)
     for name in _FIELDS.names or ():
         records[name] = whole[name]
-    return records
+    return records, bool(valid[: len(whole)].all())
 
 
 def _encoded(records: Records) -> bytes:

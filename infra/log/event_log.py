@@ -21,7 +21,8 @@ from infra.log.accepted import SEQ
 from infra.log.chain import Chain
 from infra.log.compaction import Compactor, CompactReport
 from infra.log.ends import KNOWN_AT, EndsFile, as_table, baked, first_cover, with_known_at
-from infra.log.manifest import Span, batch_path, missing
+from infra.log.inventory import missing, noted
+from infra.log.manifest import Span, batch_path
 from infra.log.reading import tables
 from skewless.errors import ConflictError
 
@@ -49,8 +50,8 @@ class EventLog:
     ) -> None:
         self.partition = partition
         self._folder = root / partition
-        self._chain = Chain(self._folder, partition)
-        self._ends = EndsFile(self._folder)
+        self._chain = Chain(root, partition)
+        self._ends = EndsFile(root, partition)
         self._compactor = Compactor(self._folder, self._chain, self._ends, clock, grace_s)
         self._sync_ends = sync_ends
         self._mine: int | None = None
@@ -115,7 +116,7 @@ class EventLog:
         Files that have been compacted since are there for the grace time.
 
         Raises:
-            StoreError: a file is damaged.
+            StoreError: a file is missing or damaged.
         """
         return self._chain.spans(first, last)
 
@@ -234,6 +235,7 @@ class EventLog:
         finally:
             temporary.unlink(missing_ok=True)
         self._check_fence(span)
+        noted(self._chain.inventory, span.path, span.rows)
         if self._sync_ends:
             self._ends.sync()
 

@@ -33,6 +33,22 @@ def known_ranges(runs: Iterable[Run], partition: str) -> list[KnownRange]:
     return ranges
 
 
+def last_by_partition(runs: Iterable[Run]) -> dict[str, int]:
+    """Return the last position of each partition that a finished run had applied; -1: it applied none.
+
+    >>> from infra.log.runs import Coverage
+    >>> cover = Coverage(first=0, last=4, kind="live")
+    >>> last_by_partition([Run(run_id=1, started_us=0, ended_us=9, covers={"p": cover}), Run(run_id=2, started_us=9)])
+    {'p': 4}
+    """
+    found: dict[str, int] = {}
+    for run in runs:
+        if run.ended_us is not None:
+            for partition, part in run.covers.items():
+                found[partition] = max(part.last, found.get(partition, -1))
+    return found
+
+
 def last_covered(runs: Iterable[Run], partition: str) -> int:
     """Return the last position of a partition that a finished run had applied; -1: none."""
-    return max((item.last for item in known_ranges(runs, partition)), default=-1)
+    return last_by_partition(runs).get(partition, -1)

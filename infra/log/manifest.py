@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,18 +156,6 @@ def compacted_path(folder: Path, first: int, last: int) -> Path:
     return folder / f"c{first:020d}-{last:020d}.parquet"
 
 
-def missing(path: Path) -> StoreError:
-    """Return the error for a file that the log lists but the disk does not have."""
-    return StoreError(f"log file {path}", "is missing", fix="restore it from a backup: the log is the authority")
-
-
-def damaged(path: Path, error: Exception) -> StoreError:
-    """Return the error for a file that stands but cannot be read."""
-    return StoreError(
-        f"log file {path}", f"is damaged: {error}", fix="restore it from a backup: the log is the authority"
-    )
-
-
 def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     """Return growing, disjoint gaps with those that touch made one.
 
@@ -182,6 +171,10 @@ def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     return tuple(result)
 
 
+def _sum(body: Mapping[str, object]) -> int:
+    return zlib.crc32(json.dumps(body).encode())
+
+
 def _signature(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
@@ -193,11 +186,14 @@ def _encoded(manifest: Manifest) -> bytes:
         "gaps": [[gap.first, gap.last] for gap in manifest.gaps],
         "retired": [[item.first, item.last, item.at_us] for item in manifest.retired],
     }
-    return json.dumps(body).encode()
+    return json.dumps(body | {"sum": _sum(body)}).encode()
 
 
 def _decoded(text: bytes, folder: Path) -> Manifest:
     body = json.loads(text)
+    # Those of a release before have none.
+    if body.pop("sum", None) not in {None, _sum(body)}:
+        raise ValueError("its bytes are not those that were written")
     return Manifest(
         generation=int(body["generation"]),
         spans=tuple(

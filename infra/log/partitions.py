@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.log.event_log import EventLog
+from infra.log.inventory import noted_partitions
 
 IMPORTED = "/import/"  # in the names of partitions into which no stream flows
 
@@ -18,7 +19,9 @@ def source_folder(log_root: Path, source: str) -> Path:
 def log_partitions(log_root: Path, source: str) -> list[str]:
     """Return the names of the log partitions of a source, sorted."""
     folder = source_folder(log_root, source)
-    return sorted(str(path.relative_to(log_root)) for path in folder.glob("*/*") if path.is_dir())
+    found = {str(path.relative_to(log_root)) for path in folder.glob("*/*") if path.is_dir()}
+    # One whose folder is gone is missing, not over.
+    return sorted(found.union(noted_partitions(log_root, str(folder.relative_to(log_root)))))
 
 
 def log_ends(log_root: Path, source: str) -> Mapping[str, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import redis
@@ -17,7 +18,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from infra.online.address import Address
+from infra.online.port import OnConnect
 from infra.online.resp import Connection
+from skewless.errors import SkewlessError
 
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"
@@ -25,13 +28,18 @@ _SENTINEL = "sentinel_"
 _ONCE_MORE = 1
 
 
-def open_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
+def open_client(address: Address, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
     """Return a blocking client; that of a cluster connects at once, the others when they are used.
+
+    Args:
+        on_connect: called for each connection that was made, before it is used.
 
     Raises:
         RedisError: a cluster does not answer.
     """
     options = _timed(timeout_s)
+    if on_connect is not None:
+        options["redis_connect_func"] = partial(_connected, on_connect, address.kind != "cluster")
     if address.kind == "server":
         return redis.Redis.from_url(address.url, **options)
     if address.kind == "cluster":
@@ -74,13 +82,17 @@ async def close_async_client(client: Any) -> None:  # noqa: ANN401 - as above
         await sentinel.aclose()
 
 
-async def dial(client: Any, protocol: asyncio.Protocol) -> asyncio.StreamWriter:  # noqa: ANN401 - as above
+async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Protocol) -> asyncio.StreamWriter:  # noqa: ANN401 - as above
     """Open a connection of an asynchronous client, made known as its address says, and hand it to a protocol.
 
     From then on the client knows nothing of it. That the writer lives keeps it open.
 
+    Args:
+        on_connect: awaited once the connection stands; None: nothing is to be done.
+
     Raises:
         RedisError: it cannot be opened, or the server refuses user, password or database.
+        SkewlessError: what ``on_connect`` raised.
     """
     connection = client.connection_pool.make_connection()
     try:
@@ -91,6 +103,8 @@ async def dial(client: Any, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
     writer: asyncio.StreamWriter = connection._writer  # noqa: SLF001 - it has no public name
     connection._reader = connection._writer = None  # noqa: SLF001 - as above
     writer.transport.set_protocol(protocol)
+    if on_connect is not None:
+        await on_connect()
     return writer
 
 
@@ -109,6 +123,17 @@ def lent(client: Any) -> Iterator[Connection]:  # noqa: ANN401 - as above
         raise
     finally:
         pool.release(connection)
+
+
+def _connected(on_connect: Callable[[], None], introduce: bool, connection: Any) -> None:  # noqa: ANN401, FBT001 - as above
+    """Make a connection known, which redis-py's client of a cluster has done already, and tell of it."""
+    if introduce:
+        connection.on_connect()
+    try:
+        on_connect()
+    except SkewlessError:
+        connection.disconnect()
+        raise
 
 
 def _sentinels(client: Any) -> list[Any]:  # noqa: ANN401 - as above

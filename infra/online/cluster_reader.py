@@ -18,7 +18,7 @@ from infra.online.failures import store_error
 from infra.online.gathering import Gathering, Value
 from infra.online.link import Link, settle
 from infra.online.markers import marker_keys, split
-from infra.online.port import Marked
+from infra.online.port import Marked, OnConnect
 from infra.online.resp import command, mget
 from infra.online.slot_map import Node, SlotMap
 from skewless.errors import StoreError
@@ -35,11 +35,14 @@ class ClusterReader:
     Args:
         address: of a cluster.
         timeout_s: how long a node may take for a reply.
+        on_connect: awaited for each connection that was made, and when slots have got another master, before anything
+            is read there.
     """
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float, on_connect: OnConnect | None = None) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._on_connect = on_connect
         self._slots = SlotMap(Node(*host) for host in address.hosts)
         self._links: dict[Node, Link] = {}
         self._renewing: asyncio.Task[None] | None = None
@@ -201,7 +204,8 @@ class ClusterReader:
         for _ in nodes:
             node, reply = await replies.get()
             if not isinstance(reply, Exception):
-                self._slots.learn(reply, node)
+                if self._slots.learn(reply, node) and self._on_connect is not None:
+                    await self._on_connect()
                 return
         raise reply
 
@@ -209,7 +213,7 @@ class ClusterReader:
         link = self._links.get(node)
         if link is None or link.broken:
             client = open_async_node(self._address, *node, self._timeout_s)
-            link = self._links[node] = Link(partial(dial, client), self._timeout_s)
+            link = self._links[node] = Link(partial(dial, client, self._on_connect), self._timeout_s)
         return link
 
     def _noted(self, error: Exception) -> StoreError:

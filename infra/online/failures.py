@@ -31,6 +31,8 @@ def translated(url: str) -> Iterator[None]:
 
 def store_error(url: str, error: Exception) -> StoreError:
     """Return what a failure of a store at ``url`` means to its users."""
+    if isinstance(error, StoreError):
+        return error
     problem, fix = _explained(error)
     translation = StoreError(f"Redis at {display_url(url)}", problem, fix=fix)
     translation.__cause__ = error

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from infra.log.event_log import EventLog
-from infra.log.known import last_covered
-from infra.log.runs import RunLedger
-from infra.online.port import Mark
-from infra.streams.generations import Generations
-from skewless.keys import marker_key, window_marker
+from infra.online.log_positions import LogPositions
+from infra.online.port import Mark, OnlineReader
 from skewless.plan import FeaturePlan
-from skewless.windows.view import WindowView
 
 
 class Limit(NamedTuple):
@@ -60,42 +56,83 @@ class Standing(NamedTuple):
         return Standing(lost, self.watermarks)
 
 
+class Connecting(Protocol):
+    """Makes connections to a store, and tells of each."""
+
+    def on_connect(self, work: Callable[[], None]) -> None:
+        """Have something done whenever a connection was made, before anything is read over it."""
+        ...
+
+
 class Guard:
     """Remembers how far the marker of each view was, and says which has gone back.
+
+    What a reader has not seen itself it asks the log: when it connects, since the server that it finds may have lost
+    writes, and from time to time, since it may have read nothing for long.
+
+    Args:
+        log: how far views were applied; None: only what was read counts.
 
     >>> guard = Guard()
     >>> [guard.lost(["m"], [None if seq is None else Mark(seq)]) for seq in (3, 5, 4, None, 5)]
     [set(), set(), {'m'}, {'m'}, set()]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: LogPositions | None = None) -> None:
+        self._log = log
         self._seen: dict[str, int] = {}
 
     @classmethod
-    def of_runs(cls, state: Path, plans: Iterable[FeaturePlan]) -> Guard:
+    def of_runs(cls, state: Path, plans: Iterable[FeaturePlan], reader: Connecting | None = None) -> Guard:
         """Return a guard that expects what the finished runs of a project have applied.
 
         Args:
             state: the project's state folder.
             plans: whose views are read.
+            reader: whose connections have the log asked again; None: the caller sees to that, or reads but once.
         """
-        guard, runs = cls(), RunLedger(state / "runs").runs()
+        guard = cls(LogPositions(state))
         for plan in plans:
-            for view in plan.views:
-                guard.expect(marker_key(plan.project, view), last_covered(runs, view.partition))
-            for window in plan.windows:
-                guard.expect_states(plan.project, window, state)
+            guard.watch(plan)
+        guard.renew()
+        if reader is not None:
+            reader.on_connect(guard.renew)
         return guard
 
-    def expect_states(self, project: str, view: WindowView, state: Path) -> None:
-        """Expect of the states that are read what was recorded as applied to them."""
-        live = Generations(state).live(view)
-        for partition in live.partitions if live else ():
-            ends = EventLog(state / "log", partition).ends()
-            # Positions that were compacted since are none to be lost: their markers are older than the file is.
-            if live and ends.num_rows:
-                name = window_marker(project, view, live.number, partition)
-                self.expect(name, ends["last"][-1].as_py())
+    def watch(self, plan: FeaturePlan) -> None:
+        """Ask the log for the views of a plan too, whenever it is asked from now on."""
+        if self._log is not None:
+            self._log.add(plan)
+
+    def renew(self) -> None:
+        """Expect what the log says by now; reads files. Call it when a connection was made, before it is used.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        self._expect(self._positions())
+
+    async def renewed(self) -> None:
+        """Do as ``renew`` does, beside the event loop."""
+        self._expect(await asyncio.to_thread(self._positions))
+
+    async def check(self, online: OnlineReader) -> set[str]:
+        """Look whether the store has what the log says was applied since this reader last saw it; return what is lost.
+
+        The store is asked after the log was read, so that a marker that only now moves is no loss.
+
+        Raises:
+            StoreError: the disk refused, or the store is away.
+        """
+        positions = await asyncio.to_thread(self._positions)
+        news = {name: position for name, position in positions.items() if position > self._seen.get(name, -1)}
+        if not news:
+            return set()
+        _, marks = await online.get_marked([], list(news))
+        for (name, position), mark in zip(news.items(), marks, strict=True):
+            if mark is None or mark.position < position:
+                self.expect(name, position)
+        return self.lost(list(news), marks)
 
     def expect(self, name: str, position: int) -> None:
         """Take a marker that is further back than a position for one that has gone back."""
@@ -116,3 +153,10 @@ class Guard:
             else:
                 self._seen[name] = mark.position
         return gone
+
+    def _positions(self) -> dict[str, int]:
+        return self._log.read() if self._log is not None else {}
+
+    def _expect(self, positions: Mapping[str, int]) -> None:
+        for name, position in positions.items():
+            self.expect(name, position)

@@ -15,6 +15,7 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from infra.online.bare_socket import BareSocket
+from skewless.errors import SkewlessError
 
 # Takes a reply, or the error that came in its place. Must not raise.
 Done: TypeAlias = Callable[[Any], None]
@@ -137,7 +138,7 @@ class Link(asyncio.Protocol):
     async def _open(self, dial: Dial) -> None:
         try:
             self._writer = await dial(self)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, SkewlessError) as error:
             self.break_off(error)
             return
         self._socket = BareSocket.under(self._writer.transport)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -56,6 +56,10 @@ class OnlineWriter(Protocol):
     def close(self) -> None:
         """Give the connection back."""
         ...
+
+
+# Awaited for each connection that was made, before anything is read over it.
+OnConnect: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class OnlineReader(Protocol):

@@ -16,7 +16,7 @@ from infra.online.cluster_servers import ClusterServers
 from infra.online.failures import translated
 from infra.online.link import settle
 from infra.online.markers import Markers, least, marker_keys, split
-from infra.online.port import Binaries, Mark, Marked
+from infra.online.port import Binaries, Mark, Marked, OnConnect
 from infra.online.scan import delete_keys
 from infra.online.server_reader import ServerReader
 from infra.online.servers import OneServer, Servers
@@ -101,8 +101,13 @@ class BlockingReader:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._servers = _open(url)
+        self._on_connect: list[Callable[[], None]] = []
+        self._servers = _open(url, self._connected)
         self._spread = isinstance(self._servers, ClusterServers)
+
+    def on_connect(self, work: Callable[[], None]) -> None:
+        """Have something done whenever a connection was made, before anything is read over it."""
+        self._on_connect.append(work)
 
     def get(self, keys: Binaries) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip; None: no row."""
@@ -125,6 +130,10 @@ class BlockingReader:
         """Give the connections back."""
         self._servers.close()
 
+    def _connected(self) -> None:
+        for work in self._on_connect:
+            work()
+
 
 class RedisReader:
     """The asynchronous side: the server reads through it, over one connection to each server.
@@ -132,13 +141,14 @@ class RedisReader:
     Args:
         url: the store's address.
         timeout_s: how long the store may take for a reply.
+        on_connect: awaited for each connection that was made, before anything is read over it.
     """
 
-    def __init__(self, url: str, timeout_s: float = _READ_S) -> None:
+    def __init__(self, url: str, timeout_s: float = _READ_S, on_connect: OnConnect | None = None) -> None:
         self._url = url
         address = Address.parse(url)
         kind = ClusterReader if address.kind == "cluster" else ServerReader
-        self._reader: ClusterReader | ServerReader = kind(address, timeout_s)
+        self._reader: ClusterReader | ServerReader = kind(address, timeout_s, on_connect)
 
     def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
         """Have ``done`` called with what ``get_marked`` returns or raises."""
@@ -173,10 +183,10 @@ class RedisReader:
         await self._reader.close()
 
 
-def _open(url: str) -> Servers:
+def _open(url: str, on_connect: Callable[[], None] | None = None) -> Servers:
     address = Address.parse(url)
     with translated(url):
-        client = open_client(address, _WRITE_S)
+        client = open_client(address, _WRITE_S, on_connect)
     return ClusterServers(client) if address.kind == "cluster" else OneServer(client)
 
 

@@ -13,7 +13,7 @@ from infra.online.clients import close_async_client, dial, open_async_client
 from infra.online.failures import store_error
 from infra.online.link import Link
 from infra.online.markers import mark_of
-from infra.online.port import Marked
+from infra.online.port import Marked, OnConnect
 from infra.online.resp import command, mget
 from skewless.errors import StoreError
 
@@ -26,12 +26,14 @@ class ServerReader:
     Args:
         address: of a server, or of sentinels.
         timeout_s: how long the server may take for a reply.
+        on_connect: awaited for each connection that was made, before anything is read over it.
     """
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float, on_connect: OnConnect | None = None) -> None:
         self._url = address.url
         self._timeout_s = timeout_s
         self._client = open_async_client(address, timeout_s)
+        self._on_connect = on_connect
         self._link: Link | None = None
 
     def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
@@ -79,7 +81,7 @@ class ServerReader:
 
     def _live(self) -> Link:
         if self._link is None or self._link.broken:
-            self._link = Link(partial(dial, self._client), self._timeout_s)
+            self._link = Link(partial(dial, self._client, self._on_connect), self._timeout_s)
         return self._link
 
     def _checked(self, error: Exception) -> Exception:

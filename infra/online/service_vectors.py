@@ -33,6 +33,7 @@ class ServiceVectors(NamedTuple):
             microseconds, perhaps after ``t``; 0: unknown.
         versions: per view, where its rows come from.
         applied: per windowed view, up to where its states had been applied.
+        damaged: how many rows and states of entities could not be read; these are UNAVAILABLE.
     """
 
     matrix: Matrix
@@ -41,6 +42,7 @@ class ServiceVectors(NamedTuple):
     watermark: Int64Array
     versions: Mapping[str, Versions]
     applied: Mapping[str, Applied]
+    damaged: int = 0
 
 
 class VectorReader:
@@ -105,9 +107,6 @@ class VectorReader:
             names: as ``names`` returned them.
             stored: what stands under each; None: nothing.
             standing: what the markers say that were read with them; the views of lost ones are UNAVAILABLE.
-
-        Raises:
-            StoreError: a row or state is not one of its view.
         """
         if self._numbers is not None and not standing.lost:
             numbers = self._numbers.vectors(stored, t)
@@ -123,7 +122,9 @@ class VectorReader:
         n_rows = len(self._views) * ask.n
         reads = self._decoded(stored[:n_rows], standing, ask.n)
         states = self._windows.read(names[n_rows:], stored[n_rows:], standing, t)
-        return self._assembled({**reads, **states.reads}, states.applied, t, ask, standing)
+        vectors = self._assembled({**reads, **states.reads}, states.applied, t, ask, standing)
+        damaged = sum(int(read.unanswered.sum()) for read in reads.values() if read.unanswered is not None)
+        return vectors._replace(damaged=damaged + states.damaged)
 
     def unavailable(self, t: int, ask: Ask) -> ServiceVectors:
         """Return the vectors where the store did not answer."""

@@ -51,19 +51,20 @@ class SlotMap:
         """Return the keys of one marker on each master: it vouches for all rows of its server."""
         return [marker_key_of(name, part) for part in self._parts]
 
-    def learn(self, ranges: Iterable[Sequence[Any]], asked: Node) -> None:
-        """Take over what CLUSTER SLOTS replied.
+    def learn(self, ranges: Iterable[Sequence[Any]], asked: Node) -> bool:
+        """Take over what CLUSTER SLOTS replied; return whether a slot has another master than before.
 
         Args:
             ranges: first slot, last slot, and the master's host and port, then its replicas.
             asked: who replied; a node that does not know its own host names none.
         """
-        self._owners = [None] * _SLOTS
+        before, self._owners = self._owners, [None] * _SLOTS
         for first, last, (host, port, *_), *_ in ranges:
             node = Node((host or b"").decode() or asked.host, port)
             self._owners[first : last + 1] = [node] * (last + 1 - first)
         self._renew_parts()
         self.stale = False
+        return self._owners != before
 
     def move(self, slot: int, node: Node) -> None:
         """Take over what a node said of one slot."""

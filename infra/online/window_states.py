@@ -18,7 +18,7 @@ from skewless.status import BoolArray, Int64Array
 from skewless.windows.answer import window_read
 from skewless.windows.codec import TileCodec
 from skewless.windows.reading import WindowReader
-from skewless.windows.tiles import Slots
+from skewless.windows.tiles import Slots, Tiles
 from skewless.windows.view import WindowView
 
 
@@ -37,10 +37,11 @@ class Applied:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowReads:
-    """What windowed views answered: per view, the read, and what it rests on."""
+    """What windowed views answered: per view, the read, and what it rests on; and how many states were damaged."""
 
     reads: Mapping[str, ViewRead]
     applied: Mapping[str, Applied]
+    damaged: int = 0
 
 
 class WindowStates:
@@ -106,10 +107,8 @@ class WindowStates:
 
         Args:
             standing: what the markers say that were read with the states.
-
-        Raises:
-            StoreError: a state is not one of its view.
         """
+        damaged = 0
         reads: dict[str, ViewRead] = {}
         applied: dict[str, Applied] = {}
         n = len(names) // max(len(self._means), 1)
@@ -121,8 +120,10 @@ class WindowStates:
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = standing.watermark(means.markers)
-                reads[name], applied[name] = means.read(names[part], states[part], t, min(t, watermark))
-        return WindowReads(reads=reads, applied=applied)
+                tiles, sound = means.codec.unpack_sound(states[part])
+                damaged += n - int(sound.sum())
+                reads[name], applied[name] = means.read(names[part], tiles, sound, t, min(t, watermark))
+        return WindowReads(reads=reads, applied=applied, damaged=damaged)
 
     def unavailable(self, n: int) -> WindowReads:
         """Return reads for a store that did not answer."""
@@ -142,7 +143,7 @@ class _Means:
         self.keys: KeyCodec | None = None
         self.markers: list[str] = []
         self._project = project
-        self._codec = TileCodec(view)
+        self.codec = TileCodec(view)
         self._reader = WindowReader(view)
         self._text = b""
 
@@ -156,14 +157,13 @@ class _Means:
         self.keys = KeyCodec(self._project, self.view, self.generation)
 
     def read(
-        self, names: Sequence[bytes | None], states: Sequence[bytes | None], t: int, known_to: int
+        self, names: Sequence[bytes | None], tiles: Tiles, sound: BoolArray, t: int, known_to: int
     ) -> tuple[ViewRead, Applied]:
-        tiles = self._codec.unpack(states)
         features = self._reader.features(tiles, t)
-        times: Int64Array = np.full(len(states), t, dtype=np.int64)
-        answered: BoolArray = tiles.m <= t
+        times: Int64Array = np.full(len(names), t, dtype=np.int64)
+        answered: BoolArray = (tiles.m <= t) & sound
         keyed = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = window_read(self.view, features, times, answered, keyed, np.full(len(states), known_to, dtype=np.int64))
+        read = window_read(self.view, features, times, answered, keyed, np.full(len(names), known_to, dtype=np.int64))
         return read, Applied(generation=self.generation, slots=tiles.slots)
 
 

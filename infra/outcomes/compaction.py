@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.durable import exclusive
+from infra.log.inventory import Inventory
 from infra.outcomes.schema import SCHEMA
 from infra.outcomes.writer import FOLDER, store
 
@@ -33,7 +34,7 @@ def compact(state: Path) -> int:
 def _groups(folder: Path) -> list[list[Path]]:
     groups: list[list[Path]] = []
     rows = 0
-    for path in sorted(folder.glob("*.parquet")):
+    for path in Inventory(folder).files():
         n = pq.read_metadata(path).num_rows
         if not groups or rows + n > _MOST_ROWS:
             groups.append([])
@@ -49,6 +50,7 @@ def _merge(paths: list[Path]) -> int:
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _distinct(pa.concat_tables(tables)))
+    Inventory(first.parent).drop(path.name for path in paths)
     for path in paths:
         path.unlink()
     return len(paths) - 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from infra.log.inventory import Inventory
 from infra.outcomes.schema import SCHEMA
 from infra.outcomes.writer import FOLDER
 from skewless.errors import StoreError
@@ -80,10 +81,14 @@ _COUNTS = f"""
 
 
 class OutcomeLog:
-    """The outcome log of a project, as it is when it is opened."""
+    """The outcome log of a project, as it is when it is opened.
+
+    Raises:
+        StoreError: a file is missing, cut short or altered.
+    """
 
     def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
-        self._files = [str(path) for path in sorted((state / FOLDER).glob("*.parquet"))]
+        self._files = [str(path) for path in Inventory(state / FOLDER).files()]
         self._connection = connection
 
     def standing(self, known_by_us: int) -> pa.Table:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.durable import refused, sync_file, sync_folder
+from infra.log.inventory import Inventory, noted
 from infra.outcomes.schema import SCHEMA
 from skewless.feedback import Outcome
 
@@ -63,6 +64,7 @@ def store(path: Path, table: pa.Table) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise refused(path, error) from error
+    noted(Inventory(path.parent), path, table.num_rows)
 
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.durable import alone, create_durable, refused, sync_folder
+from infra.log.inventory import Inventory, noted
 from infra.predictions.files import (
     DAY_US,
     FOLDER,
@@ -91,7 +92,9 @@ def _remove_due(folder: Path, found: Listing, replaced: Mapping[str, Collection[
         sync_folder(folder)
         for name, sources in replaced.items():
             if _is_old(folder / name, before_s):
-                for source in sorted(standing.intersection(sources)):
+                gone = sorted(standing.intersection(sources))
+                Inventory(folder).drop(gone)
+                for source in gone:
                     (folder / source).unlink(missing_ok=True)
         for path in folder.glob("*.tmp"):
             if _is_old(path, before_s):
@@ -154,6 +157,7 @@ def _merge(folder: Path, names: Sequence[str], path: Path) -> None:
     sink = pa.BufferOutputStream()
     write_rows(with_sources(rows, list(names)), sink)
     create_durable(path, sink.getvalue())
+    noted(Inventory(folder), path, rows.num_rows)
 
 
 def _read(path: Path) -> pa.Table:

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.log.inventory import Inventory
 from skewless.errors import StoreError
 
 FOLDER = "predictions"  # in the state folder
@@ -74,8 +75,9 @@ def log_files(folder: Path) -> list[Path]:
     """Return the files that hold the prediction log, each prediction in one of them, in the order of their names.
 
     Raises:
-        StoreError: a merged file is damaged.
+        StoreError: a file is missing, cut short or altered.
     """
+    Inventory(folder).files()
     found = Listing.of(folder)
     replaced = {source for name in found.merged_beside_written() for source in merged_from(folder / name)}
     return [folder / name for name in found.names if name not in replaced]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import structlog
 
 from infra.durable import sync_folder
+from infra.log.inventory import Inventory, noted
 from infra.predictions.batches import to_batch
 from infra.predictions.constants import Constants
 from infra.predictions.files import write_rows
@@ -53,6 +54,7 @@ class PredictionWriter:
         self._held = 0
         self._wake = threading.Condition()
         self._closed = False
+        self._inventory = Inventory(folder)
         self._name = uuid.uuid4().hex[:12]
         self._files = 0
         self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
@@ -136,6 +138,7 @@ class PredictionWriter:
                 os.fsync(file.fileno())
             temporary.replace(path)
             sync_folder(self._folder)
+            noted(self._inventory, path, table.num_rows)
         finally:
             temporary.unlink(missing_ok=True)
         self._files += 1

@@ -21,7 +21,6 @@ from skewless.windows.events import EventLens
 from skewless.windows.view import EventSource, WindowView
 
 FUTURE_US = 10_000_000
-_RAW_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +112,16 @@ class Decoder:
             EVENT_ID: pa.array(ids or [None] * n, pa.string()),
             REJECT: pa.array([reasons.get(i) for i in range(n)] if reasons else pa.nulls(n), pa.string()),
             RAW: pa.array(
-                [(payloads[i] or b"")[:_RAW_BYTES] if i in reasons else None for i in range(n)]
-                if reasons
-                else pa.nulls(n),
+                [self._raw(payloads[i]) if i in reasons else None for i in range(n)] if reasons else pa.nulls(n),
                 pa.binary(),
             ),
         }
         rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
         return Decoded(rows=rows, rejected=len(reasons))
+
+    def _raw(self, payload: bytes | None) -> bytes | None:
+        """Return what came; of a message that is too long, the beginning: its reason says how long it was."""
+        return None if payload is None else payload[: self._max_bytes]
 
     def _object(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
         if payload is None:

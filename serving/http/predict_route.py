@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,8 @@ from serving.prediction.question import NO_OPTIONS, Options, Question
 from skewless.clock import Clock
 from skewless.errors import RequestError, SkewlessError
 from skewless.request import check_count
+
+Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
 
 
 class PredictRequest(BaseModel):
@@ -46,13 +48,13 @@ class Prediction(BaseModel):
     """One row of a reply; what was not asked for is left out."""
 
     id: str
-    score: float
+    score: float | Infinite
     version: str | None = Field(None, description="what answered the row, where several versions answer one request")
     t_us: int | None = Field(None, description="the time of the row, where it is another than the request's")
-    scores: list[float] | None = Field(None, description="of a model with several outputs: all of them")
+    scores: list[float | Infinite] | None = Field(None, description="of a model with several outputs: all of them")
     decision: str | None = Field(None, description="of a model with decisions: the one that the score leads to")
     out_of_bounds: list[str] | None = Field(None, description="features and fields outside the model's bounds, if any")
-    features: dict[str, float | None] | None = None
+    features: dict[str, float | Infinite | None] | None = None
     views: dict[str, dict[str, Any]] | None = None
     contributions: dict[str, float | list[float]] | None = Field(None, description="by feature, and the bias")
 

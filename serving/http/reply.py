@@ -13,6 +13,7 @@ from serving.prediction.answer import Answer
 from serving.prediction.joint import MixedAnswer
 from skewless.clock import from_us
 from skewless.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
+from skewless.json_number import json_number
 from skewless.status import Status
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
@@ -102,9 +103,12 @@ def _outcomes(answer: Answer) -> list[dict[str, Any]]:
     """Return id and score of each row: of several outputs all are given, and the greatest is the score."""
     scores = answer.scores
     if scores.ndim == 1:
-        return [{"id": name, "score": score} for name, score in zip(answer.ids, scores.tolist(), strict=True)]
+        return [
+            {"id": name, "score": json_number(score)} for name, score in zip(answer.ids, scores.tolist(), strict=True)
+        ]
     return [
-        {"id": name, "score": max(row), "scores": row} for name, row in zip(answer.ids, scores.tolist(), strict=True)
+        {"id": name, "score": json_number(max(row)), "scores": [json_number(score) for score in row]}
+        for name, row in zip(answer.ids, scores.tolist(), strict=True)
     ]
 
 
@@ -118,7 +122,7 @@ def _explained(answer: Answer) -> Iterator[dict[str, Any]]:
     for values, status, ages, stale in rows:
         yield {
             # NaN is not JSON: what the model saw as missing is null here.
-            "features": {name: _finite(value) for name, value in zip(labels, values, strict=True)},
+            "features": {name: json_number(value) for name, value in zip(labels, values, strict=True)},
             "views": {
                 view: {"status": Status(code).name, "age_s": _finite(age), "stale": late, "watermark_age_s": lag}
                 for view, code, age, late, lag in zip(views, status, ages, stale, behind, strict=True)

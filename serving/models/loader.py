@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
 import numpy as np
+import structlog
 
 from infra.needed_views import NeededWatch
+from infra.online.guard import Guard
 from infra.online.port import OnlineReader
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel, load_model
-from skewless.errors import StalePlanError
+from skewless.errors import StalePlanError, StoreError
 from skewless.keys import marker_key
 
 _HOLD_SECONDS = 30
+_log = structlog.get_logger()
 
 
 class ModelLoader:
-    """Opens versions beside those that answer; nothing is swapped here."""
+    """Opens versions beside those that answer; nothing is swapped here.
+
+    Args:
+        guard: is told which views are read.
+        needed: says which views are fed.
+    """
 
     def __init__(
-        self, *, packages: Path, online: OnlineReader, needed: NeededWatch, place: Place | None = None
+        self,
+        *,
+        packages: Path,
+        online: OnlineReader,
+        guard: Guard,
+        needed: NeededWatch,
+        place: Place | None = None,
     ) -> None:
         self._packages = packages
         self._online = online
+        self._guard = guard
         self._needed = needed
         self._place = place
 
@@ -56,6 +72,8 @@ class ModelLoader:
             StoreError: the online store is away.
         """
         model = await asyncio.to_thread(self._load, name, version)
+        self._guard.watch(model.plan)
+        await self._guard.renewed()
         for view in model.plan.views:
             if await self._online.marker(marker_key(model.plan.project, view)) is None:
                 raise StalePlanError(
@@ -72,6 +90,12 @@ class ModelLoader:
                 fix=f"run `skewless stream`, or `skewless promote {name} {version}`",
             )
         return model
+
+    async def notice_losses(self) -> None:
+        """Have views refused of which the store lost rows since it was last read (SEMANTICS 4.5)."""
+        with contextlib.suppress(StoreError):  # requests say so themselves
+            if lost := await self._guard.check(self._online):
+                _log.error("store_lost_rows", markers=sorted(lost))
 
     async def look(self, model: ServedModel) -> list[str]:
         """Take up which states windowed views are read from, and say that they are; return the views without."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from infra.needed_views import NeededWatch, retained_champions
+from infra.online.guard import Guard
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
@@ -35,6 +36,7 @@ class ModelTable:
     A version stays open until it is dropped and the last request let go of it.
 
     Args:
+        guard: is told which views are read; None: nobody watches for losses of the store.
         keep: champions of each model that stay open, the present one among them.
         place: where models may be scored besides; None: by their own library alone.
     """
@@ -45,6 +47,7 @@ class ModelTable:
         repo: Path,
         state: Path,
         online: OnlineReader,
+        guard: Guard | None = None,
         metrics: Metrics | None = None,
         keep: int = 2,
         place: Place | None = None,
@@ -52,8 +55,13 @@ class ModelTable:
         self._repo = repo
         self._packages = state / "packages"
         self._aliases = Aliases(self._packages)
-        needed = NeededWatch(state, keep)
-        self._loader = ModelLoader(packages=self._packages, online=online, needed=needed, place=place)
+        self._loader = ModelLoader(
+            packages=self._packages,
+            online=online,
+            guard=guard or Guard(),
+            needed=NeededWatch(state, keep),
+            place=place,
+        )
         self._wanted = WantedFile(state)
         self._wishes = Wanted()
         self._metrics = metrics or Metrics()
@@ -159,6 +167,7 @@ class ModelTable:
             for model in (model for versions in self._open.values() for model in versions.values()):
                 with contextlib.suppress(StoreError):  # requests say so themselves
                     await self._loader.look(model)
+            await self._loader.notice_losses()
             return swapped
 
     async def want(self, name: str, version: str | None = None) -> ServedModel:

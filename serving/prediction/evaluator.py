@@ -23,7 +23,7 @@ from serving.prediction.answer import Answer, Scored
 from serving.prediction.bounds import outside_bounds, refused_value
 from serving.prediction.feature_reads import FeatureReads, Stored
 from serving.prediction.record import Times, record_of
-from serving.prediction.refusals import fail, incomplete, refuse, too_old
+from serving.prediction.refusals import fail, incomplete, refuse, refuse_damaged, too_old
 from serving.prediction.scoring import Scoring, Values
 from serving.prediction.shadows import Shadows
 from serving.prediction.ticket import Group, Ticket, grouped
@@ -165,6 +165,7 @@ class Evaluator:
         began = time.perf_counter()
         try:
             vectors = vectors_of(group)
+            refuse_damaged(group, vectors.damaged)
         except Exception:
             if len(group.tickets) == 1:
                 raise
@@ -172,7 +173,7 @@ class Evaluator:
                 self._guarded(alone, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
             return
         self._assemble.observe(time.perf_counter() - began)
-        self._score(group, vectors, vectors.matrix, times, degraded=degraded)
+        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.damaged > 0)
 
     def _score(
         self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool = False

@@ -46,6 +46,24 @@ def too_old(answer: Answer) -> SkewlessError | None:
     )
 
 
+def refuse_damaged(group: Group, rows: int) -> None:
+    """Refuse damaged rows of the store if the model does, and to those who asked together: then each is asked alone.
+
+    Args:
+        rows: how many are damaged.
+
+    Raises:
+        StoreError: these do not get an answer.
+    """
+    if rows and (len(group.tickets) > 1 or group.model.package.spec.missing == "refuse"):
+        raise StoreError(
+            f"model {group.model.name!r}",
+            "needs rows that are damaged in Redis",
+            value=f"{rows} rows",
+            fix="run `skewless parity --repair`, which puts them again from the log",
+        )
+
+
 def incomplete(model: ServedModel, standing: Standing, t: int) -> StoreError:
     """Return why a model that refuses to score what is missing cannot read its first view that is not to be used.
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import signal
 from collections.abc import Iterator
 
+import structlog
+
 from serving.workers.service_manager import notify
+
+_CRASH = ": native code crashed, its stacks are on stderr"
+_CAUSES = {
+    **dict.fromkeys(("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"), _CRASH),
+    "SIGKILL": ": somebody killed it, or the kernel for want of memory; the kernel's log says which",
+}
+_log = structlog.get_logger()
 
 
 class Shutdown:
@@ -60,17 +70,44 @@ class Shutdown:
 
 @contextlib.contextmanager
 def on_signals(shutdown: Shutdown) -> Iterator[None]:
-    """Let SIGTERM and SIGINT ask for the shutdown."""
+    """Let SIGTERM, SIGINT and SIGHUP ask for the shutdown."""
     loop = asyncio.get_running_loop()
 
-    def ask() -> None:
+    def ask(number: signal.Signals) -> None:
+        _log.info("shutdown_asked", signal=number.name)
         notify("STOPPING=1")
         shutdown.ask()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ask)
+    # A terminal that closes would else end the process without a word; nohup has it ignored.
+    hung_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    numbers = (signal.SIGINT, signal.SIGTERM, *hung_up)
+    for number in numbers:
+        loop.add_signal_handler(number, ask, number)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def report_crashes() -> None:
+    """Have the stacks of all threads written to stderr when native code crashes (SIGSEGV, SIGABRT and the like)."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # stderr is no file, or closed
+        faulthandler.enable()
+
+
+def cause_of(code: int) -> str:
+    """Return why a process ended, by its exit code; negative: the signal.
+
+    >>> cause_of(-11), cause_of(-1), cause_of(1)
+    ('SIGSEGV: native code crashed, its stacks are on stderr', 'SIGHUP', 'exit code 1')
+    """
+    if code > 0:
+        return f"exit code {code}"
+    if code == 0:
+        return "exit code 0, though nobody asked it to end"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}{_CAUSES.get(name, '')}"

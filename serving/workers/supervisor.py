@@ -27,7 +27,7 @@ import uvloop
 from serving.http.listening import allow_sharing, bind
 from serving.server_config import ServerConfig
 from serving.workers.announcement import announcing
-from serving.workers.shutdown import Shutdown, on_signals
+from serving.workers.shutdown import Shutdown, cause_of, on_signals, report_crashes
 from serving.workers.worker_process import NOW, STOP, Orders, WorkerProcess
 from skewless.errors import SkewlessError
 
@@ -45,6 +45,7 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PlaceError: the port is in use.
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    report_crashes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_supervise(config, on_ready))
 
@@ -129,7 +130,8 @@ class Workers:
                 return
             restarts += 1
             wait = backoff.after(time.monotonic() - begun)
-            _log.error("worker_ended", worker=number, pid=self._processes[number].pid, code=code, again_in_s=wait)
+            pid = self._processes[number].pid
+            _log.error("worker_ended", worker=number, pid=pid, code=code, cause=cause_of(code), again_in_s=wait)
             if await self._shutdown.within(wait):
                 return
             begun = time.monotonic()

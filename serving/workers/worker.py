@@ -13,7 +13,7 @@ import uvloop
 from infra.telemetry import configure_logging
 from serving.http.listening import bind_shared
 from serving.process import metrics_of, serve
-from serving.workers.shutdown import Shutdown, on_signals
+from serving.workers.shutdown import Shutdown, on_signals, report_crashes
 from serving.workers.siblings import Siblings
 from serving.workers.worker_process import LENGTH, NOW, STOP, Orders
 from skewless.errors import SkewlessError
@@ -23,6 +23,7 @@ def main() -> int:
     """Serve until told otherwise; return the exit code."""
     said, sys.stdout = os.dup(1), sys.stderr  # what libraries print is none of the supervisor's business
     configure_logging()
+    report_crashes()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(said))

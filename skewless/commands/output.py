@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from skewless.errors import PlaceError, SkewlessError, StoreError
+from skewless.json_number import json_number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -94,10 +94,19 @@ def answering(*, as_json: bool) -> Iterator[Output]:
             output,
             PlaceError(f"package {error.name!r}", "is not installed", fix="install the requirements of skewless again"),
         )
+    except _read_errors() as error:
+        fix = "run `skewless doctor`, which names damaged files of the logs"
+        _refuse(output, StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
         _refuse(output, _named(error))
+
+
+def _read_errors() -> tuple[type[Exception], ...]:
+    """Return what DuckDB raises where a file is gone or cannot be read; nothing where DuckDB is not loaded."""
+    duckdb = sys.modules.get("duckdb")
+    return () if duckdb is None else (duckdb.IOException,)
 
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
@@ -151,13 +160,13 @@ def cell(value: object) -> str:
 
 
 def plain(value: object) -> object:
-    """Return a value as JSON can hold it: NaN and infinities are null, other objects are text.
+    """Return a value as JSON can hold it: NaN is null, infinities and other objects are text.
 
-    >>> plain({"a": float("nan"), "b": (1, "x")})
-    {'a': None, 'b': [1, 'x']}
+    >>> plain({"a": float("nan"), "b": (1, "x"), "c": float("-inf")})
+    {'a': None, 'b': [1, 'x'], 'c': '-Infinity'}
     """
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return json_number(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

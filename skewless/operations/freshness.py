@@ -116,7 +116,9 @@ def _online(project: Project, view: View) -> tuple[int | None, int | None]:
         _log.warning("online_store_not_sampled", view=view.name, problem=error.problem)
         return None, None
     there = [row for row in rows if row is not None]
-    events = RowCodec(view).decode(there).versions.event_ts
+    codec = RowCodec(view)
+    there = [row for row, sound in zip(there, codec.sound(there).tolist(), strict=True) if sound]
+    events = codec.decode(there).versions.event_ts
     limit = view.freshness_us
     return len(there), int((project.clock.now_us() - events > limit).sum()) if limit else 0
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.errors import StoreError
-from skewless.status import Int64Array
+from skewless.status import BoolArray, Int64Array
 from skewless.windows.state_layout import EVER, StateLayout
-from skewless.windows.tiles import LEVEL, Slots, Tiles
+from skewless.windows.tiles import CODE, KIND_BITS, LEVEL, Slots, Tiles
 from skewless.windows.view import WindowView
 
 _HEAD = struct.Struct("<qIIq")
@@ -36,6 +36,7 @@ class TileCodec:
         layout = StateLayout(view)
         self._view = view
         self._levels = len(view.hops)
+        self._hashed = len(layout.hashed)
         self._record = 1 + layout.width + len(layout.hashed)
         self._mark = int(np.frombuffer(bytes.fromhex(view.hash)[:8], dtype="<i8")[0])
         self._empty = _HEAD.pack(self._mark, 0, 0, int(EVER))
@@ -91,7 +92,10 @@ class TileCodec:
         body = b"".join([memoryview(state)[end:] for state, end in zip(filled, bounds, strict=True)])
         records = np.frombuffer(body, dtype="<i8").reshape(-1, self._record)
         entity = np.repeat(np.arange(n), rest // (8 * self._record))
-        if (odd := np.flatnonzero((records[:, 0] & LEVEL) > self._levels)).size:
+        code = records[:, 0] & CODE
+        level, kind = code & LEVEL, code >> KIND_BITS
+        odd = np.flatnonzero((level > self._levels) | (kind > self._hashed) | ((level == 0) & (kind > 0)))
+        if odd.size:
             self._refuse(filled, np.arange(n) == entity[odd[0]])
         return Tiles(
             n=n,
@@ -107,6 +111,14 @@ class TileCodec:
             words=records[:, 1:],
         )
 
+    def unpack_sound(self, states: Sequence[bytes | None]) -> tuple[Tiles, BoolArray]:
+        """Return the records of the states that can be read, and which these are; the others count as empty."""
+        try:
+            return self.unpack(states), np.ones(len(states), dtype=np.bool_)
+        except StoreError:
+            sound = np.fromiter(map(self._is_sound, states), dtype=np.bool_, count=len(states))
+        return self.unpack([state if ok else None for state, ok in zip(states, sound.tolist(), strict=True)]), sound
+
     @staticmethod
     def head(state: bytes | None) -> bytes:
         """Return the part of a state that changes whenever the state does: its head and slots; none: empty."""
@@ -114,6 +126,13 @@ class TileCodec:
             return state or b""
         slots = _HEAD.unpack_from(state)[1]
         return state[: 8 * (_HEAD_WORDS + _SLOT_WORDS * slots)]
+
+    def _is_sound(self, state: bytes | None) -> bool:
+        try:
+            self.unpack([state])
+        except StoreError:
+            return False
+        return True
 
     def _refuse(self, states: Sequence[bytes], bad: npt.NDArray[np.bool_]) -> None:
         if bad.any():

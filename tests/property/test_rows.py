@@ -29,7 +29,8 @@ RAW: dict[DType, st.SearchStrategy[Any]] = {
     DType.TIMESTAMP: INT64,
 }
 SCHEMAS = st.lists(st.sampled_from(list(DType)), min_size=1, max_size=20)
-VERSION = st.tuples(TIMES, st.none() | TIMES, st.integers(0, 2**63 - 1), INT64, st.booleans())
+RUNS = st.integers(-1, 2**31 - 1)
+VERSION = st.tuples(TIMES, st.none() | TIMES, st.integers(0, 2**63 - 1), RUNS, st.booleans())
 
 
 @st.composite

@@ -74,15 +74,12 @@ def _linked(_source: Path, target: Path) -> str:
     return f"link-{'.'.join(Path(target).suffixes[-2:])}".replace("..", ".")
 
 
-def _replaced(_source: Path, target: Path) -> str:
-    return "replace-tail" if Path(target).name == "tail.json" else "replace-progress"
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run one materialisation under the steps' eyes; without a point, list those passed."""
     import infra.materialize  # noqa: PLC0415 - only the child needs these
     import infra.newest  # noqa: PLC0415
     from infra.log.accepted import Draft  # noqa: PLC0415
+    from infra.log.inventory import Inventory  # noqa: PLC0415
     from infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from skewless.clock import ManualClock  # noqa: PLC0415
     from tests.integration.infra.world import World  # noqa: PLC0415
@@ -93,7 +90,8 @@ def main(arguments: Sequence[str]) -> None:
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap(os, "fsync", _synced)
     steps.wrap(os, "link", _linked)
-    steps.wrap(Path, "replace", _replaced)
+    steps.wrap(Path, "replace", lambda *_: "replace-progress")
+    steps.wrap(Inventory, "add", lambda *_: "note-file")
     steps.wrap(Draft, "write", lambda *_: "write-draft")
     for name in ("put", "set_marker"):
         steps.wrap(RedisWriter, name, lambda *_, name=name: name)

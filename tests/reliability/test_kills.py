@@ -68,7 +68,7 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(world: World
         "sync-draft-of-log",
         "link-.parquet",
         "sync-folder-of-log",
-        "replace-tail",
+        "note-file",
         "replace-progress",
         "put",
         "set_marker",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from infra.log.accepted import REJECT, SEQ
+from infra.log.inventory import noted_below
 from infra.online.guard import Guard
 from infra.online.servers import OneServer
 from infra.online.window_states import WindowStates
@@ -187,6 +188,7 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
         one.worker.close()
         for path in (one.world.log_root / name).iterdir():
             path.unlink()
+        (noted_below(one.world.log_root) / f"{name}.list").unlink()
         for _ in range(8):
             one.worker.step()
             assert "older copy" in str(one.worker.tally.trouble)

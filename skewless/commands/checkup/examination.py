@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skewless.commands.checkup.finding import Finding, from_error
 from skewless.commands.checkup.gpu import check_gpu, check_gpu_packages
+from skewless.commands.checkup.logs import check_logs
 from skewless.commands.checkup.machine import check_disk, check_memory, check_port, machine_memory
 from skewless.commands.checkup.processes import check_processes
 from skewless.commands.checkup.project import check_plan
@@ -41,6 +42,7 @@ def examine(repo: Path) -> list[Finding]:
         *check_store(state, settings.redis_url, settings.skew_limit_ms),
         check_port(settings.host, settings.port, server["url"] if server else None),
         check_plan(repo, state),
+        *check_logs(state),
         *check_processes(state),
         *check_windows(state, settings),
         *check_scoring(state, settings.second_runtime),

@@ -61,8 +61,9 @@ def _unfilled(*words: str) -> Case:
 
 def _older_log(scene: Scene) -> None:
     """Lose the log of a view, whose rows the store has already; they are due again."""
-    for path in (*(scene.state / "log/batch").glob("shop_risk-*/*"), *(scene.state / "progress").glob("shop_risk-*")):
-        path.unlink()
+    for pattern in ("log/batch/shop_risk-*/*", "log.files/batch/shop_risk-*", "progress/shop_risk-*"):
+        for path in scene.state.glob(pattern):
+            path.unlink()
 
 
 def _served_then_away(scene: Scene) -> None:

@@ -23,7 +23,8 @@ from tests.integration.errors.server import Server
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
-TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"}
+_NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
+TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
 STATE = ".skewless"
 Rows = dict[bytes, bytes]
 

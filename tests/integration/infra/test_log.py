@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
+from infra.log.inventory import noted_below
 from infra.log.known import KnownRange, known_ranges, last_covered
 from infra.log.runs import Coverage, Kind, Run, RunLedger
 from skewless.errors import ConflictError, StoreError
@@ -52,17 +53,22 @@ def test_files_from_a_position_on(log: AcceptedLog) -> None:
     assert [len(log.files(first)) for first in (0, 2, 3, 4, 5, 6)] == [3, 3, 2, 1, 1, 0]
 
 
-@pytest.mark.parametrize("tail", ["none", "old", "damaged", "strange", "ahead"])
-def test_4_2_the_chain_is_followed_whatever_its_tail_says(log: AcceptedLog, tmp_path: Path, tail: str) -> None:
-    hint = folder_of(tmp_path) / "tail.json"
+@pytest.mark.parametrize("notes", ["none", "old", "torn", "damaged", "empty"])
+def test_4_2_the_chain_is_followed_whatever_its_notes_say(log: AcceptedLog, tmp_path: Path, notes: str) -> None:
+    noted = noted_below(tmp_path) / f"{PARTITION}.list"
     log.append(rows(1, 2))
-    old = hint.read_text()
+    old = noted.read_text()
     log.append(rows(3))
-    texts = {"old": old, "damaged": "[[0, ", "strange": "[1, {}]", "ahead": "[[0, 1], [2, 2], [3, 9]]"}
-    if tail == "none":
-        hint.unlink()
+    texts = {
+        "old": old,
+        "torn": noted.read_text()[:-9],
+        "damaged": noted.read_text().replace("+ 0", "+ 1"),
+        "empty": "",
+    }
+    if notes == "none":
+        noted.unlink()
     else:
-        hint.write_text(texts[tail])
+        noted.write_text(texts[notes])
     other = AcceptedLog(tmp_path, PARTITION)
     assert other.next_seq() == 3
     assert other.append(rows(4)).first == 3
@@ -153,7 +159,6 @@ def test_4_2_a_killed_append_stands_whole_or_not_at_all(
 
 def test_a_damaged_file_is_named(log: AcceptedLog, tmp_path: Path) -> None:
     path = log.append(rows(1, 2, 3)).path
-    (folder_of(tmp_path) / "tail.json").unlink()
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(StoreError, match=f"log file {path}: is damaged.*restore it from a backup"):
         AcceptedLog(tmp_path, PARTITION).files()
@@ -179,7 +184,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(
 def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
     log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "write_text", fill_disk)
+    monkeypatch.setattr("infra.log.inventory.exclusive", fill_disk)
     assert log.append(rows(1, 2)).last == 1
     monkeypatch.undo()
     assert AcceptedLog(tmp_path, PARTITION).next_seq() == 2

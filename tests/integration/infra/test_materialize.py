@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from infra.log.accepted import RAW, REJECT
+from infra.log.inventory import noted_below
 from infra.offline.views import OfflineViews
 from infra.online.redis_store import RedisWriter
 from skewless.dtypes import DType
@@ -260,9 +261,11 @@ def test_2_6_the_observed_delay_is_that_of_live_rows(world: World) -> None:
 def test_a_log_that_was_lost_is_told_from_its_marker(world: World) -> None:
     write(world, CREATED, (1, 90, 91, 1.0))
     world.run(CREATED)
-    log = world.state / "log"
-    log.rename(world.root / "elsewhere")
+    (world.state / "log").rename(world.root / "elsewhere")
     write(world, CREATED)
+    with pytest.raises(StoreError, match=r"log file .*00000000\.parquet: is missing"):
+        world.run(CREATED)
+    noted_below(world.state / "log").rename(world.root / "notes")
     with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this Redis.*got 0"):
         world.run(CREATED)
 
@@ -271,6 +274,7 @@ def test_a_log_that_was_lost_with_its_redis_is_made_again(world: World) -> None:
     write(world, CREATED, (1, 90, 91, 1.0))
     world.run(CREATED)
     (world.state / "log").rename(world.root / "elsewhere")
+    noted_below(world.state / "log").rename(world.root / "notes")
     world.forget_online()
     assert world.accepted(CREATED) == [1]
     assert world.online(CREATED, [1]).values["x"].tolist() == [1.0]

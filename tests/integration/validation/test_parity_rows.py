@@ -46,6 +46,12 @@ def flip(world: World, number: int, place: int) -> None:
     world.redis.set(world.row_key(number), bytes(row))
 
 
+def unsum(world: World, number: int) -> None:
+    """Make a row one of a release before."""
+    row = world.stored(world.row_key(number))
+    world.redis.set(world.row_key(number), row[:40] + bytes(4) + row[44:])
+
+
 def value_place() -> int:
     fields = RowCodec(ROWS).dtype.fields
     assert fields is not None
@@ -66,7 +72,17 @@ def test_rows_of_the_log_are_equal(world: World) -> None:
     assert world.compare("facts").ok
 
 
-def test_a_flipped_bit_is_a_value(world: World) -> None:
+@pytest.mark.parametrize("place", [0, 33, 45, 52, -1])
+def test_a_flipped_bit_is_damage_wherever_it_is(world: World, place: int) -> None:
+    """In the rank, the view, the run, a number, a text: also one that is no text then."""
+    flip(world, 3, place)
+    item = only(world.compare("facts"), Fault.DAMAGED)
+    assert item.entity == {"id": 3}
+    repairs(world)
+
+
+def test_a_flipped_bit_of_a_row_without_a_checksum_is_a_value(world: World) -> None:
+    unsum(world, 3)
     flip(world, 3, value_place() + 7)
     item = only(world.compare("facts"), Fault.VALUE)
     assert (item.entity, item.feature, item.online != item.log) == ({"id": 3}, "x", True)
@@ -77,6 +93,7 @@ def test_a_flipped_bit_is_a_value(world: World) -> None:
 def test_the_sign_of_zero_is_a_value(world: World) -> None:
     row = bytearray(world.stored(world.row_key(3)))
     row[value_place() + 7] = 0
+    row[40:44] = bytes(4)
     world.redis.set(world.row_key(3), bytes(row))
     item = only(world.compare("facts"), Fault.VALUE)
     assert (repr(item.online), repr(item.log)) == ("0.0", "-0.0")
@@ -112,6 +129,7 @@ def test_the_row_of_another_entity_is_a_value(world: World) -> None:
 
 
 def test_a_row_that_is_newer_than_the_log_is_not_repaired(world: World) -> None:
+    unsum(world, 1)
     row = bytearray(world.stored(world.row_key(1)))
     row[24:32] = (10_000).to_bytes(8, "big")
     world.redis.set(world.row_key(1), bytes(row))

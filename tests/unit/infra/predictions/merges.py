@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from infra.log.inventory import Inventory
 from infra.predictions.compaction import compact
 from infra.predictions.files import DAY_US, FOLDER, log_files
 from infra.predictions.reader import PredictionLog
@@ -58,6 +59,7 @@ def write_record(state: Path, given: Record, form: int = 3) -> Path:
                 table.column_names.index("format"), "format", pa.array([2] * len(table), pa.uint8())
             )
         pq.write_table(table, path)
+        Inventory(folder).add(path)
     return path
 
 

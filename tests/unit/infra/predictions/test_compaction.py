@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra import durable
+from infra.log.inventory import Inventory
 from infra.predictions import compaction
 from infra.predictions.compaction import compact
 from infra.predictions.files import DAY_US, FOLDER, merged_from, merged_name
@@ -126,7 +127,9 @@ def test_what_comes_late_is_merged_by_itself(tmp_path: Path) -> None:
 
 def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
     for seed, name in enumerate(("0-first.parquet", f"{DAY:020d}-copy.parquet")):
-        write(tmp_path, day=0, seed=seed).rename(tmp_path / FOLDER / name)
+        path = write(tmp_path, day=0, seed=seed)
+        Inventory(tmp_path / FOLDER).drop([path.name])
+        path.rename(tmp_path / FOLDER / name)
     before = stored(tmp_path)
     assert merge(tmp_path, later_s=GRACE_S + 10) == 0
     assert (len(names(tmp_path)), stored(tmp_path)) == (2, before)
@@ -173,6 +176,7 @@ def test_a_name_that_is_used_again_is_not_proven(tmp_path: Path) -> None:
     merge(tmp_path)
     assert FIRST in proven_files(tmp_path)
     for path in (tmp_path / FOLDER).glob("*.parquet"):
+        Inventory(tmp_path / FOLDER).drop([path.name])
         path.unlink()
     for seed in range(2, 4):
         write(tmp_path, day=0, seed=seed)
@@ -219,6 +223,7 @@ def test_what_is_removed_meanwhile_is_not_merged(tmp_path: Path, monkeypatch: py
     real = compaction._read
 
     def removed(path: Path) -> Any:  # noqa: ANN401 - a table
+        Inventory(last.parent).drop([last.name])
         last.unlink(missing_ok=True)
         return real(path)
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from infra.log.inventory import Inventory
 from infra.predictions.checksums import checksums, checksums_of_first_format
 from infra.predictions.reader import Logged, ModelVersion, PredictionLog
 from infra.predictions.record import Record
@@ -141,6 +142,7 @@ def test_vectors_of_unequal_length_are_damage(tmp_path: Path) -> None:
     vectors[1] = vectors[1][:-1]
     column = pa.array(vectors, SCHEMA.field("vector").type)
     pq.write_table(table.set_column(table.column_names.index("vector"), "vector", column), path)
+    Inventory(tmp_path).add(path)
     with pytest.raises(StoreError, match="unequal length"):
         read(tmp_path)
 
@@ -150,6 +152,7 @@ def test_files_of_the_second_format(tmp_path: Path) -> None:
     write(tmp_path, given)
     (path,) = tmp_path.glob("*.parquet")
     pq.write_table(pq.read_table(path).drop_columns(list(SECOND)), path)
+    Inventory(tmp_path).add(path)
     (logged,) = read(tmp_path)
     assert (list(logged.ids), list(logged.roles)) == (list(given.ids), ["champion"] * 3)
 

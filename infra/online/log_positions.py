@@ -1,0 +1,57 @@
+"""How far the log says that views were applied: no store that lost nothing is behind that (SEMANTICS 4.5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.log.ends import EndsFile, LastEnd
+from infra.log.known import last_by_partition
+from infra.log.runs import RunLedger
+from infra.streams.generations import Generations
+from skewless.keys import marker_key, window_marker
+from skewless.plan import FeaturePlan
+from skewless.windows.view import WindowView
+
+
+class LogPositions:
+    """Reads the ledger of runs and the ends of event logs; what was read once is not read again. Any thread may ask.
+
+    Args:
+        state: the project's state folder.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._log_root = state / "log"
+        self._ledger = RunLedger(state / "runs")
+        self._generations = Generations(state)
+        self._rows: dict[str, str] = {}
+        self._windows: dict[str, tuple[str, WindowView]] = {}
+        self._ends: dict[str, LastEnd] = {}
+
+    def add(self, plan: FeaturePlan) -> None:
+        """Ask for the views of a plan from now on."""
+        self._rows.update((marker_key(plan.project, view), view.partition) for view in plan.views)
+        self._windows.update((window.hash, (plan.project, window)) for window in plan.windows)
+
+    def read(self) -> dict[str, int]:
+        """Return, by the names of markers, the last position that is recorded as applied; -1: none.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        found: dict[str, int] = {}
+        if self._rows:
+            covered = last_by_partition(self._ledger.runs())
+            found.update((marker, covered.get(partition, -1)) for marker, partition in list(self._rows.items()))
+        for project, view in list(self._windows.values()):
+            live = self._generations.live(view)
+            for partition in live.partitions if live else ():
+                end = self._last_end(partition)
+                if live and end.last >= 0:
+                    found[window_marker(project, view, live.number, partition)] = end.last
+        return found
+
+    def _last_end(self, partition: str) -> LastEnd:
+        end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))
+        self._ends[partition] = end
+        return end

@@ -1,0 +1,274 @@
+"""SEMANTICS 4.5: a reader that had not read since what was lost was written notices the loss when it connects anew."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from infra.online.guard import Guard
+from infra.online.log_positions import LogPositions
+from infra.online.port import Marked
+from infra.online.redis_store import BlockingReader, RedisReader
+from infra.online.window_states import WindowStates
+from infra.sample import write_sample
+from skewless.clock import ManualClock, OffsetClock
+from skewless.errors import StoreError
+from skewless.keys import marker_key
+from skewless.plan import FeaturePlan
+from tests.integration.errors.server import eventually
+from tests.integration.infra.world import HOUR, World
+from tests.plans import make_plan
+from tests.projects import NOW
+from tests.reliability.losses import DURABLE, FIRST, VIEW, journal, lose, materialize
+from tests.reliability.serving_world import STRICT, Served, make_served, served
+from tests.reliability.serving_world import opened as world_of
+from tests.reliability.stream_world import read_online
+from tests.reliability.test_stream_losses import Line, line
+from tests.servers.cluster import Cluster, cluster
+from tests.servers.node import Node, running, until
+from tests.servers.programs import program
+from tests.servers.sentinels import sentinel_set
+
+T = TypeVar("T")
+KEYS = 60
+_READY_S = 30.0
+
+
+class Blocking:
+    """As a notebook or Feast's online store reads."""
+
+    def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
+        self.reader = BlockingReader(url)
+        self.guard = Guard.of_runs(state, [plan], self.reader)
+
+    def read(self, names: list[str]) -> Marked:
+        return answered(lambda: self.reader.get_marked([b"any"], names))
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+class Asynchronous:
+    """As the server reads."""
+
+    def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
+        self.guard = Guard.of_runs(state, [plan])
+        self._runner = asyncio.Runner()
+        self._reader = self._runner.run(self._open(url))
+
+    def read(self, names: list[str]) -> Marked:
+        return answered(lambda: self._runner.run(self._reader.get_marked([b"any"], names)))
+
+    def check(self) -> set[str]:
+        """Look after the store, as the server does every second."""
+        return answered(lambda: self._runner.run(self.guard.check(self._reader)))
+
+    def close(self) -> None:
+        self._runner.run(self._reader.close())
+        self._runner.close()
+
+    async def _open(self, url: str) -> RedisReader:
+        return RedisReader(url, on_connect=self.guard.renewed)
+
+
+Reader = Blocking | Asynchronous
+
+
+def answered(read: Callable[[], T]) -> T:
+    """Read until the store answers: the first attempt may go over the connection that broke."""
+    end = time.monotonic() + _READY_S
+    while True:
+        try:
+            return read()
+        except StoreError:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+@contextmanager
+def opened(kind: type[Reader], url: str, state: Path, plan: FeaturePlan) -> Iterator[Reader]:
+    reader = kind(url, state, plan)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with running(Node(program("valkey"), tmp_path / "node", DURABLE)) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster"), options=DURABLE) as three:
+        yield three
+
+
+@pytest.fixture
+def nodes(started_nodes: Cluster) -> Cluster:
+    started_nodes.flush()
+    return started_nodes
+
+
+def make_world(tmp_path: Path, url: str) -> tuple[World, FeaturePlan, str]:
+    world = World(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
+    plan = replace(make_plan(["counted.x"], views=[VIEW]), project=world.project)
+    return world, plan, marker_key(world.project, VIEW)
+
+
+@pytest.mark.parametrize("has_read", [False, True])
+@pytest.mark.parametrize("kind", [Asynchronous, Blocking])
+@pytest.mark.parametrize("place", ["node", "nodes"])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 20))])
+def test_4_5_rows_that_were_lost_before_they_were_read(
+    tmp_path: Path, request: pytest.FixtureRequest, place: str, kind: type[Reader], seed: int, *, has_read: bool
+) -> None:
+    servers: Node | Cluster = request.getfixturevalue(place)
+    luck = random.Random(seed)
+    lossy = servers if isinstance(servers, Node) else luck.choice(servers.nodes)
+    world, plan, name = make_world(tmp_path, servers.url)
+    materialize(world, 1, KEYS)
+    with opened(kind, world.url, world.state, plan) as reader:
+        if has_read:
+            assert reader.guard.lost([name], reader.read([name])[1]) == set()
+        before = journal(lossy).stat().st_size
+        materialize(world, 2, KEYS)
+        lose(lossy, luck.randrange(before, journal(lossy).stat().st_size))
+        until(lambda: isinstance(servers, Node) or servers.whole())
+        assert reader.guard.lost([name], reader.read([name])[1]) == {name}
+        world.clock.set(FIRST + 100)
+        world.run(VIEW)
+        assert reader.guard.lost([name], reader.read([name])[1]) == set()
+
+
+@pytest.mark.parametrize("kind", [Asynchronous, Blocking])
+def test_4_5_a_restart_that_lost_nothing_is_no_loss(tmp_path: Path, node: Node, kind: type[Reader]) -> None:
+    world, plan, name = make_world(tmp_path, node.url)
+    materialize(world, 1, KEYS)
+    with opened(kind, world.url, world.state, plan) as reader:
+        reader.read([name])
+        materialize(world, 2, KEYS)
+        node.stop()
+        node.start()
+        assert reader.guard.lost([name], reader.read([name])[1]) == set()
+
+
+def test_4_5_what_is_lost_behind_a_connection_that_stands_is_noticed_without_requests(
+    tmp_path: Path, node: Node
+) -> None:
+    """A master that was made a replica, or a proxy: what the store says goes back, and nobody hung up."""
+    world, plan, name = make_world(tmp_path, node.url)
+    materialize(world, 1, KEYS)
+    with opened(Asynchronous, world.url, world.state, plan) as reader:
+        assert isinstance(reader, Asynchronous)
+        assert reader.check() == set()
+        old = node.ask("GET", name)
+        materialize(world, 2, KEYS)
+        assert reader.check() == set()
+        node.ask("SET", name, old)
+        materialize(world, 2, KEYS)  # reads the marker, applies again
+        assert reader.guard.lost([name], reader.read([name])[1]) == set()
+        materialize(world, 3, KEYS)
+        node.ask("SET", name, old)
+        assert reader.check() == {name}
+        assert reader.guard.lost([name], reader.read([name])[1]) == {name}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+def test_4_5_states_that_were_lost_before_they_were_read(tmp_path: Path, node: Node, share: float) -> None:
+    with line(tmp_path, node.url) as one:
+        one.run()
+        readers = [kind(node.url, one.world.root, one.world.plan) for kind in (Asynchronous, Blocking)]
+        states = WindowStates(one.world.plan)
+        assert is_answered(one, states)
+        for reader in readers:
+            assert reader.guard.lost(states.markers, reader.read(states.markers)[1]) == set()
+        kept = journal(node).stat().st_size
+        one.feed()
+        one.run()
+        end = journal(node).stat().st_size
+        lose(node, kept + int(share * (end - kept)))
+        for reader in readers:
+            assert reader.guard.lost(states.markers, reader.read(states.markers)[1]), share
+        one.recover()
+        for reader in readers:
+            assert reader.guard.lost(states.markers, reader.read(states.markers)[1]) == set()
+            reader.close()
+
+
+def is_answered(one: Line, states: WindowStates) -> bool:
+    """Have the generation taken up that is read, as a server does; say whether it answers."""
+    reader = BlockingReader(one.world.url)
+    try:
+        t = one.world.clock.now_us()
+        return read_online(one.world, reader, t, Guard(), one.world.views[0], states).answered
+    finally:
+        reader.close()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", [Asynchronous, Blocking])
+def test_4_5_rows_that_the_new_master_never_had(tmp_path: Path, kind: type[Reader]) -> None:
+    with sentinel_set(program("valkey"), tmp_path / "set") as watched:
+        world, plan, name = make_world(tmp_path, watched.url)
+        materialize(world, 1, KEYS)
+        master = watched.master()
+        master.ask("WAIT", 2, 10_000)
+        with opened(kind, world.url, world.state, plan) as reader:
+            assert reader.guard.lost([name], reader.read([name])[1]) == set()
+            replicas = watched.replicas()
+            for each in replicas:
+                each.freeze()
+            # More than the buffers of the kernel between master and replica hold.
+            materialize(world, 2, KEYS, note="x" * 500_000)
+            master.kill()
+            for each in replicas:
+                each.thaw()
+            watched.successor(master)
+            assert reader.guard.lost([name], reader.read([name])[1]) == {name}
+
+
+def test_4_5_positions_are_read_on_from_where_they_were_read(tmp_path: Path, node: Node) -> None:
+    """The same answer as of a reader that begins anew, whatever was added or compacted between."""
+    with line(tmp_path, node.url) as one:
+        positions = LogPositions(one.world.root)
+        positions.add(one.world.plan)
+        for _ in range(3):
+            one.run()
+            anew = LogPositions(one.world.root)
+            anew.add(one.world.plan)
+            assert positions.read() == anew.read() != {}
+
+
+@pytest.mark.soak
+def test_4_5_a_server_that_nobody_asked_refuses_what_the_store_lost(tmp_path: Path, node: Node) -> None:
+    repo = make_served(tmp_path / "p", node.url)
+    # No look at models, and so none at the log, comes between the loss and the request.
+    with served(repo, node.url, SKEWLESS_RELOAD_SECONDS="1000") as server:
+        before = journal(node).stat().st_size
+        later = NOW + 24 * HOUR
+        write_sample(repo / "data", later)
+        OffsetClock.create(repo / ".skewless/clock").set(later)
+        with world_of(repo, node.url) as project:
+            assert sum(report.accepted for report in project.materialize(check=False))
+        lose(node, before)
+        refused = until_answered(server)
+        assert refused[0] == 503, refused
+        with world_of(repo, node.url) as project:
+            project.materialize(check=False)
+        assert until_answered(server)[0] == 200
+
+
+def until_answered(server: Served) -> tuple[int, dict[str, str], str]:
+    """Return the reply of the model that refuses missing features, once the store is reached."""
+    return eventually(lambda: server.ask(STRICT), lambda reply: "did not answer" not in reply[2])
