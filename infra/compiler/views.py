@@ -187,8 +187,9 @@ def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
     renamed = {plan_name: column for column, plan_name in source.field_mapping.items()}
     return Source(
         path=source_path(source),
-        event_column=source.timestamp_field,
-        created_column=source.created_timestamp_column or None,
+        # A mapped time is called as the view calls it, as in Feast.
+        event_column=renamed.get(source.timestamp_field, source.timestamp_field),
+        created_column=renamed.get(source.created_timestamp_column, source.created_timestamp_column) or None,
         tombstone_column=tombstone,
         columns=renamed,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow as pa
 from feast import OnDemandFeatureView
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -23,13 +24,15 @@ from infra.feast_plugins.asked_features import Asked, Table, asked_features
 from infra.feast_plugins.entity_rows import date_range, query_entities, range_entities, read_entities
 from infra.feast_plugins.feature_history import Source, open_source
 from infra.feast_plugins.offline_engine import engine
-from infra.feast_plugins.place import repo_of
+from infra.feast_plugins.place import repo_of, settings_of, state_of
 from infra.feast_plugins.request_order import asked_count
 from infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from infra.feast_plugins.source_schema import check_source, column_types, readable_path, source_table
 from infra.feast_plugins.source_views import source_views
+from infra.left_out import refuse_left_out, save_left_out, tell_left_out
 from infra.offline.sql import names, quote
-from skewless.clock import to_us
+from skewless.clock import open_clock, to_us
+from skewless.columns import digest
 
 
 class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
@@ -109,15 +112,20 @@ class SkewlessOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """Return a job for the last row of each key in a range of event time, both ends of which belong to it.
 
-        Of rows with equal times the one created last wins, one without a created time never does; rows with a
-        null key are left out, since nobody could ask for them.
+        Of rows with equal times the one created last wins, one without a created time never does. Rows without an
+        event time or a key are left out, since nobody could ask for them, and counted.
+
+        Raises:
+            GateError: there are such rows, and the setting ``strict`` allows none.
         """
         source, condition = _ranged(config, data_source, timestamp_field, start_date, end_date)
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
         order = [f"{source.moment(timestamp_field)} DESC"]
         if created_timestamp_column:
             order.append(f"{source.moment(created_timestamp_column)} DESC NULLS LAST")
-        keys = [quote(key) for key in join_key_columns]
+        join_key_columns = [key for key in join_key_columns if key != DUMMY_ENTITY_ID or key in source.types]
+        keys = [quote(source.column(key)) for key in join_key_columns]
+        _count_left_out(config, data_source, source, {"event time": timestamp_field, **_keyed(join_key_columns)})
         partition = f"PARTITION BY {', '.join(keys)}" if keys else ""
         wanted = " AND ".join([condition, *(f"{key} IS NOT NULL" for key in keys)])
         query = (
@@ -219,6 +227,25 @@ def _ranged(
     limits = [(">=", start), ("<=", end)]
     conditions = [f"{moment} {sign} {to_us(limit)}" for sign, limit in limits if limit is not None]
     return source, " AND ".join(conditions) or "true"
+
+
+def _keyed(keys: Iterable[str]) -> dict[str, str]:
+    return {f"key {key!r}": key for key in keys}
+
+
+def _count_left_out(config: RepoConfig, data_source: DataSource, source: Source, wanted: Mapping[str, str]) -> None:
+    """Count the rows of a source that lack what no row may lack; ``wanted``: by what it is, its column."""
+    counts = ", ".join(f"count(*) FILTER ({quote(source.column(column))} IS NULL)" for column in wanted.values())
+    with engine(config) as connection, source.table.opened(connection):
+        query = f"SELECT {counts} FROM {source.table.relation}"
+        (found,) = connection.execute(query, source.table.parameters).fetchall()
+    reasons = {f"{what} is null": rows for what, rows in zip(wanted, found, strict=True) if rows}
+    settings, name = settings_of(config), f"source {data_source.name}"
+    now_us = open_clock(settings.clock).now_us()
+    save_left_out(state_of(config), name, digest(data_source.name), "materialize", reasons, now_us)
+    if settings.strict:
+        refuse_left_out(name, reasons)
+    tell_left_out(name, reasons)
 
 
 def _selected(source: Source, columns: Sequence[str | None]) -> str:

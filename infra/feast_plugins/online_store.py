@@ -31,18 +31,23 @@ from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows,
 from infra.feast_plugins.online_request import EntityRows, OnlineRequest
 from infra.feast_plugins.place import settings_of, state_of
 from infra.feast_plugins.pulled import batch_source
-from infra.feast_plugins.rows import Positions, Row, pack_rows
+from infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
 from infra.feast_plugins.store_verbs import teach_pushes
 from infra.feast_plugins.stored import Stored, Table
 from infra.feast_plugins.windowed import is_windowed
+from infra.left_out import refuse_left_out, save_left_out, tell_left_out
 from skewless.clock import open_clock
 from skewless.errors import RequestError
+from skewless.plan import View
 
 if TYPE_CHECKING:
     from infra.feast_plugins.online_windows import AskedWindow, OnlineWindows
     from infra.feast_plugins.pushed_events import EventPusher
 
 Progress = Callable[[int], Any]
+
+FUTURE = "event time lies more than 10 s in the future"
+_SLACK_US = 10_000_000  # clocks of those who push may be ahead
 
 
 class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
@@ -106,7 +111,7 @@ class SkewlessOnlineStore(OnlineStore):
             return
         stored = self._forms.keyed(self.form(config, table), data[0][0])
         packed = pack_rows(stored, config.project, data, self._numbers(config).take(len(data)))
-        self.connections(config).writer.put(packed.keys, packed.rows)
+        self._put(config, stored.view, packed)
         if progress is not None:
             progress(len(data))
 
@@ -119,11 +124,30 @@ class SkewlessOnlineStore(OnlineStore):
         """
         refuse_windowed(table)
         positions = self._numbers(config).take(rows.num_rows)
-        packed = pack_frame(self.form(config, table), config.project, rows, batch_source(table), positions)
+        stored = self.form(config, table)
+        packed = pack_frame(stored, config.project, rows, batch_source(table), positions)
         if packed is None:
             return False
-        self.connections(config).writer.put(packed.keys, packed.rows)
+        self._put(config, stored.view, packed)
         return True
+
+    def leave_out(self, config: RepoConfig, view: View, reasons: Mapping[str, int]) -> None:
+        """Count what a direct write leaves out of a view.
+
+        Raises:
+            GateError: the setting ``strict`` allows none.
+        """
+        if reasons:
+            save_left_out(state_of(config), view.name, view.hash, "push", reasons, self._numbers(config).now_us())
+            if settings_of(config).strict:
+                refuse_left_out(view.name, reasons)
+            tell_left_out(view.name, reasons)
+
+    def _put(self, config: RepoConfig, view: View, packed: Packed) -> None:
+        """Write rows; one of the future is not served before its time, and nor is the one that it replaces."""
+        future = int((packed.event_ts > self._numbers(config).now_us() + _SLACK_US).sum())
+        self.leave_out(config, view, {FUTURE: future} if future else {})
+        self.connections(config).writer.put(packed.keys, packed.rows)
 
     async def online_write_batch_async(
         self, config: RepoConfig, table: Table, data: Sequence[Row], progress: Progress | None

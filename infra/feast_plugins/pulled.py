@@ -21,6 +21,8 @@ from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
 from feast.value_type import ValueType
 
+from infra.feast_plugins.fitting import fit_table
+from infra.feast_plugins.frames import moments_of
 from infra.feast_plugins.rows import Row
 from infra.feast_plugins.stored import Table
 from skewless.errors import SourceError
@@ -59,12 +61,14 @@ def newest_rows(
 
 
 def as_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[Row]]:
-    """Yield rows as Feast writes them to an online store, some at a time."""
-    source = batch_source(view)
-    renamed = source.field_mapping or {}
-    event, created = source.timestamp_field, source.created_timestamp_column
-    for batch in table.to_batches(max_chunksize=batch_rows):
-        yield _rows(view, batch, renamed.get(event, event), renamed.get(created, created) if created else None)
+    """Yield rows as Feast writes them to an online store, some at a time.
+
+    Raises:
+        SourceError: a value does not fit the declared type, or a list holds a null that has no value.
+    """
+    event, created = moments_of(batch_source(view))
+    for batch in fit_table(view, table).to_batches(max_chunksize=batch_rows):
+        yield _rows(view, batch, event, created)
 
 
 def _validate(context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, table: pa.Table) -> None:
@@ -87,18 +91,24 @@ def batch_source(view: Table) -> DataSource:
     return source
 
 
-def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str | None) -> list[Row]:
-    names = [str(column.name) for column in view.entity_columns]
-    keys = [_values(batch, column.name, column.dtype.to_value_type()) for column in view.entity_columns]
+def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str) -> list[Row]:
+    columns = [column for column in view.entity_columns if column.name in batch.schema.names]
+    names = [str(column.name) for column in columns]
+    keys = [_values(batch, column.name, column.dtype.to_value_type()) for column in columns]
     features = [field.name for field in view.features if field.name not in names]
     types = {field.name: field.dtype.to_value_type() for field in view.features}
-    columns = [_values(batch, name, types[name]) for name in features]
+    values = [_values(batch, name, types[name]) for name in features]
     times = _times(batch, event)
     publications = _times(batch, created) if created else [None] * len(times)
     return [
         (EntityKey(join_keys=names, entity_values=key), dict(zip(features, row, strict=True)), time, published)
         for key, row, time, published in zip(
-            zip(*keys, strict=True), zip(*columns, strict=True), times, publications, strict=True
+            # The rows of a view without entities have no key.
+            zip(*keys, strict=True) if keys else [()] * len(times),
+            zip(*values, strict=True),
+            times,
+            publications,
+            strict=True,
         )
     ]
 

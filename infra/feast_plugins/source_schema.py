@@ -72,8 +72,9 @@ def check_source(table: Table, source: DataSource) -> None:
         SourceError: it cannot, or has not.
     """
     names = read_schema(table).names
+    renamed = {name: column for column, name in (source.field_mapping or {}).items()}
     for column in (source.timestamp_field, source.created_timestamp_column):
-        if column and column not in names:
+        if column and renamed.get(column, column) not in names:
             raise SourceError(
                 table.name, "has no such column", value=column, fix=f"name one that it has: {', '.join(names)}"
             )
