@@ -58,7 +58,7 @@ def fit_table(view: Table, table: pa.Table) -> pa.Table:
 
 
 def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of a declared type: a null inside a list of floats becomes NaN.
+    """Return a column of a declared type: a null inside a list of floats becomes NaN, one of times stays.
 
     Raises:
         SourceError: a number does not fit the declared type, or a list of anything else holds a null.
@@ -69,15 +69,17 @@ def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedA
         return column
     if not isinstance(field.dtype, Array | Set) or not _holds_null(column):
         return column
-    if primitive(_leaf(field.dtype)) not in _FLOATS or any(part.null_count for part in _inner(column)):
+    leaf, whole = primitive(_leaf(field.dtype)), not any(part.null_count for part in _inner(column))
+    if leaf is DType.TIMESTAMP and whole:
+        return column
+    if leaf not in _FLOATS or not whole:
         raise SourceError(
             owner,
             f"is declared as {field.dtype}, and a list in it holds a null, which Feast has no value for",
             fix="leave such elements out, or declare a list of floats, where null is NaN",
         )
-    leaf = pa.float64() if primitive(_leaf(field.dtype)) is DType.FLOAT64 else pa.float32()
     filled = [_filled(item) for item in column.to_pylist()]
-    return pa.chunked_array([pa.array(filled, _with_leaf(column.type, leaf))])
+    return pa.chunked_array([pa.array(filled, _with_leaf(column.type, arrow_type(leaf)))])
 
 
 def _fields(view: Table) -> Iterable[Field]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
+import structlog
 from feast import OnDemandFeatureView
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
@@ -30,9 +31,12 @@ from infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from infra.feast_plugins.source_schema import check_source, column_types, readable_path, source_table
 from infra.feast_plugins.source_views import source_views
 from infra.left_out import refuse_left_out, save_left_out, tell_left_out
+from infra.offline.sources import is_remote, is_there
 from infra.offline.sql import names, quote
 from skewless.clock import open_clock, to_us
 from skewless.columns import digest
+
+_log = structlog.get_logger()
 
 
 class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
@@ -180,12 +184,17 @@ class SkewlessOfflineStore(OfflineStore):
         write_log(repo_of(config) / path, data, getattr(destination, "partition_by", None) or ())
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Check that a source can be read and has the time columns that it names.
+        """Check that a source can be read and has the time columns that it names; if it is not there yet, warn.
 
         Raises:
             SourceError: it cannot, or has not.
         """
-        check_source(source_table(config, data_source, f"data source {data_source.name!r}"), data_source)
+        owner = f"data source {data_source.name!r}"
+        path = readable_path(data_source, owner)
+        if is_remote(path) or is_there(repo_of(config), path):
+            check_source(source_table(config, data_source, owner), data_source)
+        else:
+            _log.warning("source_not_there", source=data_source.name, path=path, fix="put the file there")
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource

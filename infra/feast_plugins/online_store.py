@@ -27,6 +27,7 @@ from infra.feast_plugins.connections import Connections
 from infra.feast_plugins.entity_keys import key_columns
 from infra.feast_plugins.forms import Forms
 from infra.feast_plugins.frames import pack_frame
+from infra.feast_plugins.kept_views import check_kept
 from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond, say_version
 from infra.feast_plugins.online_request import EntityRows, OnlineRequest
 from infra.feast_plugins.place import settings_of, state_of
@@ -34,10 +35,9 @@ from infra.feast_plugins.pulled import batch_source
 from infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
 from infra.feast_plugins.store_verbs import teach_pushes
 from infra.feast_plugins.stored import Stored, Table
-from infra.feast_plugins.windowed import is_windowed
+from infra.feast_plugins.windowed import is_windowed, refuse_windowed
 from infra.left_out import refuse_left_out, save_left_out, tell_left_out
 from skewless.clock import open_clock
-from skewless.errors import RequestError
 from skewless.plan import View
 
 if TYPE_CHECKING:
@@ -217,7 +217,13 @@ class SkewlessOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,  # noqa: ARG002, FBT001 - Feast's signature
     ) -> None:
-        """Delete the rows of views that are gone; whatever is kept needs no preparation."""
+        """Delete the rows of views that are gone, once it is sure that those that are kept can be materialised.
+
+        Raises:
+            SourceError: a source has a column of another type than declared, which cannot be converted exactly.
+        """
+        for table in tables_to_keep:
+            check_kept(config, table)
         entities = {entity.name: entity.join_key for entity in (*entities_to_delete, *entities_to_keep)}
         kept = {self._forms.make(table, config, entities).view.hash for table in tables_to_keep}
         for table in tables_to_delete:
@@ -308,20 +314,6 @@ class SkewlessOnlineStore(OnlineStore):
             if self._positions is None:
                 self._positions = Positions(open_clock(settings_of(config).clock))
             return self._positions
-
-
-def refuse_windowed(table: Table) -> None:
-    """Refuse to write features of a windowed view.
-
-    Raises:
-        RequestError: the view is one.
-    """
-    if is_windowed(table):
-        raise RequestError(
-            f"windowed view {table.name!r}",
-            "has no rows that could be written: its features are computed from events",
-            fix=f"push events to its source: store.push({table.stream_source.name!r}, frame)",
-        )
 
 
 def table_keys(

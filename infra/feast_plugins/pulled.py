@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from feast.data_source import DataSource
 from feast.infra.common.materialization_job import MaterializationTask
@@ -113,9 +114,50 @@ def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str) -> list[
     ]
 
 
+def frame_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
+    """Return a frame that is pushed as Feast writes it to an online store.
+
+    Feast's own conversion passes through Arrow, where every dict of a column gets the keys of all others.
+    """
+    source = batch_source(view)
+    columns = frame.rename(columns=source.field_mapping or {})
+    event, created = moments_of(source)
+    keys = [column for column in view.entity_columns if column.name in columns]
+    names = [str(column.name) for column in keys]
+    features = [field for field in view.features if field.name not in names]
+    key_values = [_messages(columns[column.name], column.dtype) for column in keys]
+    values = [_messages(columns[field.name], field.dtype) for field in features]
+    times = _moments(columns[event])
+    publications = _moments(columns[created]) if created else [None] * len(times)
+    return [
+        (
+            EntityKey(join_keys=names, entity_values=[column[i] for column in key_values]),
+            {str(field.name): column[i] for field, column in zip(features, values, strict=True)},
+            times[i],
+            publications[i],
+        )
+        for i in range(len(frame))
+    ]
+
+
+def _messages(column: pd.Series[Any], dtype: Any) -> list[Value]:  # noqa: ANN401 - Feast's types have no common one
+    plain = [None if _is_missing(value) else value for value in column.tolist()]
+    values: list[Value] = python_values_to_proto_values(plain, dtype.to_value_type())
+    return values
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
+
+
+def _moments(column: pd.Series[Any]) -> list[Any]:
+    times = pd.to_datetime(column, utc=True)
+    return [None if _is_missing(moment) else moment for moment in times.tolist()]
+
+
 def _values(batch: pa.RecordBatch, name: str, kind: ValueType) -> list[Value]:
     # From Python's own integers: numpy would turn int64 beside a null into float64.
-    values: list[Value] = python_values_to_proto_values(batch.column(name).to_pylist(), kind)
+    values: list[Value] = python_values_to_proto_values(batch.column(name).to_pylist(maps_as_pydicts="strict"), kind)
     return values
 
 

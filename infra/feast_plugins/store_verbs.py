@@ -18,7 +18,7 @@ from feast.data_source import PushMode
 from feast.feature_store import FeatureStore
 
 from infra.feast_plugins.fitting import fit_frame
-from infra.feast_plugins.windowed import is_windowed
+from infra.feast_plugins.windowed import is_windowed, refuse_windowed
 
 _TAUGHT = "_skewless_pushes"
 _Verb = Callable[..., Any]
@@ -85,8 +85,6 @@ def _checked(feasts: _Verb) -> _Verb:
         online = _ours(store)
         if online is None:
             return view, frame
-        from infra.feast_plugins.online_store import refuse_windowed  # noqa: PLC0415 - it imports this module
-
         refuse_windowed(view)
         if frame is None:
             return view, frame

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
 from infra.log.known import due_sql
-from infra.offline.source_columns import NAIVE, check_view
+from infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
 from infra.offline.sources import ORDER, Table, broken
 from infra.offline.sql import cast, names, quote, to_microseconds
 from skewless.plan import View
@@ -227,7 +227,8 @@ def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Seque
     casts = {}
     for column in (*view.keys, *view.features):
         name = source.column(column.name)
-        casts[column.name] = (quote(name), cast(quote(name), types.get(name, ""), column.dtype))
+        raw = "''" if column.name == NO_ENTITY else quote(name)
+        casts[column.name] = (raw, cast(raw, types.get(name, ""), column.dtype))
     typed = ", ".join(f"{expression} AS {quote(name)}" for name, (_, expression) in casts.items())
     bad = ", ".join(
         f"({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{i}')}"

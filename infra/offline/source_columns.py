@@ -8,6 +8,7 @@ from skewless.dtypes import DType
 from skewless.errors import SourceError
 from skewless.plan import View
 
+NO_ENTITY = "__dummy_id"  # Feast's name of the key of a view without entities: no source has it, and it is empty
 NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
 _ZONED = "TIMESTAMP WITH TIME ZONE"
 _ALL_NULL = '"NULL"'  # a Parquet column that never held a value, as pandas writes it
@@ -101,7 +102,8 @@ def check_columns(
 def view_columns(view: View) -> dict[str, DType]:
     """Return the source columns that a view reads, with the types that they must fit."""
     source = view.source
-    wanted = {source.column(column.name): column.dtype for column in (*view.keys, *view.features)}
+    named = [column for column in (*view.keys, *view.features) if column.name != NO_ENTITY]
+    wanted = {source.column(column.name): column.dtype for column in named}
     wanted[source.event_column] = DType.TIMESTAMP
     if source.created_column:
         wanted[source.created_column] = DType.TIMESTAMP

@@ -30,6 +30,8 @@ _FILE_COLUMNS = frozenset({"file_index", "file_row_number"})
 _ROW_BITS = 40
 # DuckDB numbers rows in the order of their files, in one thread, whatever ``preserve_insertion_order`` is.
 _AS_READ = "row_number() OVER ()"
+NO_STORES = "lies in an object store, which cannot be read"
+USE_FILES = "copy it to a folder of this machine, or mount the bucket, and give that path"
 PARTS = ".parts"  # folder beside a Parquet file, named after it, with the rows appended to it
 
 
@@ -204,10 +206,11 @@ def find_table(repo: Path, path: str, name: str, declared: Mapping[str, DType] |
         declared: types of the columns that are wanted, for sources that carry none.
 
     Raises:
-        SourceError: there is no such file.
+        SourceError: there is no such file, or it lies in an object store.
     """
-    warehouse = find_warehouse(path)
-    full = repo / (warehouse.path if warehouse else path)
+    if is_remote(path):
+        raise SourceError(name, NO_STORES, value=path, fix=USE_FILES)
+    warehouse, full = find_warehouse(path), _place(repo, path)
     files = tuple(sorted(str(file) for file in _files(full)))
     if not files:
         raise SourceError(
@@ -216,6 +219,25 @@ def find_table(repo: Path, path: str, name: str, declared: Mapping[str, DType] |
     if warehouse is not None:
         return Table(name=name, files=files, warehouse=replace(warehouse, path=files[0]))
     return Table(name=name, files=files, partitions=_partitions(_root(full), files), declared=dict(declared or {}))
+
+
+def is_there(repo: Path, path: str) -> bool:
+    """Say whether there is a file behind a path, folder, glob or database address, relative to the repo."""
+    return not is_remote(path) and any(True for _ in _files(_place(repo, path)))
+
+
+def is_remote(path: str) -> bool:
+    """Say whether a path is the address of an object store.
+
+    >>> is_remote("s3://bucket/users.parquet"), is_remote("data/*.parquet"), is_remote("duckdb:w.db#t")
+    (True, False, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
+def _place(repo: Path, path: str) -> Path:
+    warehouse = find_warehouse(path)
+    return repo / (warehouse.path if warehouse else path)
 
 
 def view_table(repo: Path, view: View) -> Table:
