@@ -27,7 +27,10 @@ _CONTENT = "__content"
 
 @dataclass(frozen=True, kw_only=True)
 class EventRange:
-    """Which rows to look at, by event time: ``start_us <= event <= end_us``; None: no limit."""
+    """Which rows to look at, by event time: ``start_us <= event <= end_us``; None: no limit.
+
+    Rows without an event time belong to every range, so that each run says that they are left out.
+    """
 
     start_us: int | None = None
     end_us: int | None = None
@@ -35,7 +38,8 @@ class EventRange:
     def condition(self) -> str:
         """Return the SQL condition over a row's log columns."""
         limits = [(">=", self.start_us), ("<=", self.end_us)]
-        return " AND ".join(f"{EVENT} {sign} {limit}" for sign, limit in limits if limit is not None) or "true"
+        within = " AND ".join(f"{EVENT} {sign} {limit}" for sign, limit in limits if limit is not None)
+        return f"({EVENT} IS NULL OR {within or 'true'})"
 
 
 @dataclass(frozen=True, kw_only=True)

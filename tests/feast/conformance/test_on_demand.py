@@ -16,7 +16,9 @@ from feast.types import Float64
 from tests.feast.conformance.test_views import table_frame
 from tests.feast.conformance.world import NOW, USER, World, ago, asked, table_of, users
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Saving dataset is an experimental:RuntimeWarning"
+)
 FACTOR = RequestSource(name="asked", schema=[Field(name="factor", dtype=Float64)])
 
 
