@@ -26,7 +26,7 @@ from infra.offline.exact_sums import check_sums
 from infra.offline.labels import find_labels, label_columns
 from infra.offline.log_parts import log_parts
 from infra.offline.source_columns import check_columns, check_view
-from infra.offline.sources import Table, find_table, is_remote, is_there, view_table
+from infra.offline.sources import Table, find_table, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import read_spec
 from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
@@ -117,8 +117,6 @@ class Planner:
     def _compile(self) -> Compiled:
         compiled = compile_repo(self.repo)
         for view in compiled.plan.views:
-            if self._is_absent(view):
-                continue
             table = view_table(self.repo, view)
             check_view(table.name, table.column_types(self.connection), view)
         for source in compiled.plan.sources:
@@ -160,11 +158,7 @@ class Planner:
             trains=list(effects.trainings(compiled.models)),
             serves=list(effects.served(Traffic(self._packages).get)),
             breakages=list(effects.breakages()),
-            notes=[
-                *self._edits(applied, changes),
-                *(_kept_back(name) for name in unreadable),
-                *(_not_there(view) for view in compiled.plan.views if self._is_absent(view)),
-            ],
+            notes=[*self._edits(applied, changes), *(_kept_back(name) for name in unreadable)],
         )
 
     @property
@@ -200,14 +194,8 @@ class Planner:
 
     def _new_rows(self, view: View) -> int | None:
         """Return how many rows the source has more than the log; None: only reading it would tell."""
-        if self._is_absent(view):
-            return 0
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
-
-    def _is_absent(self, view: View) -> bool:
-        """Say whether the source of a view is not there yet: its fields are declared, so that nothing is missing."""
-        return not is_remote(view.source.path) and not is_there(self.repo, view.source.path)
 
     def _champions(self) -> Iterator[tuple[str, Champion]]:
         aliases = Aliases(self._packages)
@@ -224,10 +212,6 @@ class Planner:
 
 def _kept_back(name: str) -> str:
     return f"package {name} cannot be read, so nobody knows which views it needs: nothing is retired before it can"
-
-
-def _not_there(view: View) -> str:
-    return f"source of view {view.name!r} has no file yet (got {view.source.path!r}): no row is accepted before it has"
 
 
 def event_columns(source: EventSource) -> dict[str, DType]:
