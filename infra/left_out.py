@@ -58,6 +58,20 @@ def save_left_out(state: Path, view: str, view_hash: str, verb: Verb, reasons: M
         _log.warning("left_out_not_kept", view=view, error=str(error))
 
 
+def leave_out(
+    state: Path, view: str, view_hash: str, verb: Verb, reasons: Mapping[str, int], at_us: int, *, strict: bool
+) -> None:
+    """Keep what a verb leaves out of a view, and warn of it.
+
+    Raises:
+        GateError: ``strict`` is set, and there is something.
+    """
+    save_left_out(state, view, view_hash, verb, reasons, at_us)
+    if strict:
+        refuse_left_out(view, reasons)
+    tell_left_out(view, reasons)
+
+
 def refuse_left_out(view: str, reasons: Mapping[str, int]) -> None:
     """Refuse what a verb would leave out.
 

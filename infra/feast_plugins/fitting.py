@@ -29,17 +29,15 @@ def fit_frame(view: Table, frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         SourceError: a value does not fit the declared type, or a list holds a null that has no value.
     """
-    changed = {}
+    changed, kinds = {}, dict(zip(frame.columns, frame.dtypes, strict=True))
     for field in _fields(view):
-        if field.name not in frame.columns:
+        if field.name not in kinds or _harmless(field, kinds[field.name]):
             continue
         column = frame[field.name]
-        if not _harmless(field, column):
-            owner = f"view {view.name!r} feature {field.name!r}"
-            given = pa.chunked_array([pa.array(column, from_pandas=True)])
-            fitted = fit_column(owner, field, given)
-            if fitted is not given:
-                changed[field.name] = pd.Series(fitted.to_pylist(), index=frame.index, dtype=object)
+        given = pa.chunked_array([pa.array(column, from_pandas=True)])
+        fitted = fit_column(f"view {view.name!r} feature {field.name!r}", field, given)
+        if fitted is not given:
+            changed[field.name] = pd.Series(fitted.to_pylist(), index=frame.index, dtype=object)
     return frame.assign(**changed) if changed else frame
 
 
@@ -87,15 +85,15 @@ def _fields(view: Table) -> Iterable[Field]:
     return fields
 
 
-def _harmless(field: Field, column: pd.Series[Any]) -> bool:
+def _harmless(field: Field, kind: Any) -> bool:  # noqa: ANN401 - numpy's types and pandas' have no common one
     """Say whether a column holds no value that Feast would change, by its type alone."""
-    dtype, kind = primitive(field.dtype), column.dtype.kind
+    dtype = primitive(field.dtype)
     if dtype is None:
         return not isinstance(field.dtype, Array | Set)
-    plain: Any = getattr(column.dtype, "numpy_dtype", column.dtype)  # pandas' own types of integers stand on numpy's
+    plain = getattr(kind, "numpy_dtype", kind)  # pandas' own types of integers stand on numpy's
     if dtype in _LIMITS:
-        return kind == "b" or (kind in "iu" and np.can_cast(plain, np.dtype(dtype.numpy)))
-    return dtype is not DType.FLOAT32 or kind in "biu" or plain == np.float32
+        return kind.kind == "b" or (kind.kind in "iu" and np.can_cast(plain, np.dtype(dtype.numpy)))
+    return dtype is not DType.FLOAT32 or kind.kind in "biu" or plain == np.float32
 
 
 def _refuse_lossy(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:

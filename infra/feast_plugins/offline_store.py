@@ -30,7 +30,7 @@ from infra.feast_plugins.request_order import asked_count
 from infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from infra.feast_plugins.source_schema import check_source, column_types, readable_path, source_table
 from infra.feast_plugins.source_views import source_views
-from infra.left_out import refuse_left_out, save_left_out, tell_left_out
+from infra.left_out import leave_out
 from infra.offline.sources import is_remote, is_there
 from infra.offline.sql import names, quote
 from skewless.clock import open_clock, to_us
@@ -250,11 +250,8 @@ def _count_left_out(config: RepoConfig, data_source: DataSource, source: Source,
         (found,) = connection.execute(query, source.table.parameters).fetchall()
     reasons = {f"{what} is null": rows for what, rows in zip(wanted, found, strict=True) if rows}
     settings, name = settings_of(config), f"source {data_source.name}"
-    now_us = open_clock(settings.clock).now_us()
-    save_left_out(state_of(config), name, digest(data_source.name), "materialize", reasons, now_us)
-    if settings.strict:
-        refuse_left_out(name, reasons)
-    tell_left_out(name, reasons)
+    now_us, identity = open_clock(settings.clock).now_us(), digest(data_source.name)
+    leave_out(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
 
 
 def _selected(source: Source, columns: Sequence[str | None]) -> str:

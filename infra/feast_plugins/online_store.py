@@ -36,7 +36,7 @@ from infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
 from infra.feast_plugins.store_verbs import teach_pushes
 from infra.feast_plugins.stored import Stored, Table
 from infra.feast_plugins.windowed import is_windowed, refuse_windowed
-from infra.left_out import refuse_left_out, save_left_out, tell_left_out
+from infra.left_out import leave_out
 from skewless.clock import open_clock
 from skewless.plan import View
 
@@ -138,10 +138,8 @@ class SkewlessOnlineStore(OnlineStore):
             GateError: the setting ``strict`` allows none.
         """
         if reasons:
-            save_left_out(state_of(config), view.name, view.hash, "push", reasons, self._numbers(config).now_us())
-            if settings_of(config).strict:
-                refuse_left_out(view.name, reasons)
-            tell_left_out(view.name, reasons)
+            state, now_us, strict = state_of(config), self._numbers(config).now_us(), settings_of(config).strict
+            leave_out(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
 
     def _put(self, config: RepoConfig, view: View, packed: Packed) -> None:
         """Write rows; one of the future is not served before its time, and nor is the one that it replaces."""

@@ -97,7 +97,7 @@ def _checked(feasts: _Verb) -> _Verb:
 def _count_dropped(store: FeatureStore, online: Any, view: Any, frame: pd.DataFrame) -> None:  # noqa: ANN401 - as below
     """Count the rows of a frame without any value: Feast drops such a frame before a store sees it."""
     names = [field.name for field in view.features if field.name in frame.columns]
-    if len(frame) and names and frame[names].isnull().to_numpy().all():
+    if len(frame) and names and all(frame[name].isnull().all() for name in names):
         stored = online.form(store.config, view).view
         online.leave_out(store.config, stored, {"no row of the frame has a value, so Feast drops it": len(frame)})
 
