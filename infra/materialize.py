@@ -7,6 +7,7 @@ newer-wins; the run's end is recorded last. A crash anywhere is made good by the
 from __future__ import annotations
 
 import fcntl
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from typing import Literal
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
+from infra.left_out import refuse_left_out, save_left_out
 from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
 from infra.log.known import last_covered
 from infra.log.runs import Coverage, Kind, Run, RunLedger
 from infra.needed_views import NeededViews
 from infra.newest import Newest
-from infra.offline.changes import Changes, EventRange, Share, Window, next_due
+from infra.offline.changes import ORDINARY, Changes, EventRange, Share, Waiting, Window, waiting_rows
 from infra.offline.sources import Table, view_table
 from infra.online.port import Mark, OnlineWriter
 from infra.read_progress import Progress
@@ -48,6 +51,7 @@ class Materializer:
         state: the project's state folder.
         online: where rows are applied.
         needed: what has to be fed. A version that only models read and that cannot be fed is reported, no error.
+        strict: refuse the new rows of a view if one of them is left out for another reason than that it is not due.
     """
 
     project: str
@@ -58,6 +62,7 @@ class Materializer:
     ledger: RunLedger
     clock: Clock
     needed: NeededViews | None = None
+    strict: bool = False
 
     def run(
         self,
@@ -79,7 +84,8 @@ class Materializer:
             naive_is_utc: accept times without a zone, as Feast does.
 
         Raises:
-            GateError: a view's new rows were refused; the other views are up to date.
+            GateError: a view's new rows were refused, by the gate or because ``strict`` is set; the other views are
+                up to date.
             SourceError: a view's source is away or broken; the other views are up to date.
         """
         with self._exclusive():
@@ -203,14 +209,16 @@ class _Job:
     def view(self, view: View) -> ViewReport:
         self._refuse_foreign_log(view)
         try:
-            accepted, rejected = self._accept(view)
+            accepted, rejected, left_out = self._accept(view)
         except (GateError, SourceError):
             # What the log holds is served, whatever became of its source.
             self._apply(view, accepted=False)
             raise
         applied, written = self._apply(view, accepted=True)
         label = self._parent.label(view)
-        return ViewReport(view=label, accepted=accepted, rejected=rejected, applied=applied, written=written)
+        return ViewReport(
+            view=label, accepted=accepted, rejected=rejected, applied=applied, written=written, left_out=left_out
+        )
 
     def finish(self) -> None:
         if self._run is None:
@@ -231,16 +239,23 @@ class _Job:
             self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us)
         return self._run
 
-    def _accept(self, view: View) -> tuple[int, int]:
-        parent = self._parent
-        if parent.is_read(view, self._now_us):
-            return 0, 0
+    def _accept(self, view: View) -> tuple[int, int, Mapping[str, int]]:
+        """Return how many rows were accepted and rejected, and how many are left out, by reason."""
+        parent, before = self._parent, self._parent.progress(view)
+        if before is not None and parent.is_read(view, self._now_us):
+            refuse_left_out(parent.label(view), self._refused({}, before.waiting))
+            return 0, 0, before.waiting
         changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
+        # A clock that went back must not make rows look new again.
+        upto_us = max(self._now_us, before.upto_us if before else self._now_us)
+        waiting = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
         log = parent.log(view)
         log.sweep()
         with log.draft() as draft:
             rejected = self._write(draft, changes)
-            if draft.rows > rejected and self._check is not None:
+            self._leave_out(view, rejected, waiting.rows)
+            n = sum(rejected.values())
+            if draft.rows > n and self._check is not None:
                 draft.close()
                 self._check(view, draft.path)
             if draft.rows:
@@ -250,33 +265,41 @@ class _Job:
                 finally:
                     self._left |= log.next_seq() > tail
         if self._events is None:
-            self._save_progress(view, files)
-        return draft.rows - rejected, rejected
+            self._save_progress(view, files, upto_us, waiting)
+        return draft.rows - n, n, {**rejected, **waiting.rows}
 
-    def _write(self, draft: Draft, changes: Changes) -> int:
-        """Write what is due to a draft; return how many of its rows are rejected."""
-        rejected = 0
+    def _leave_out(self, view: View, rejected: Mapping[str, int], waiting: Mapping[str, int]) -> None:
+        """Keep how many rows are left out; what is rejected stands in the log, unless that is not allowed."""
+        refused = self._refused(rejected, waiting)
+        reasons = {**refused, **waiting}
+        save_left_out(self._parent.state, view.name, view.hash, "materialize", reasons, self._now_us)
+        refuse_left_out(self._parent.label(view), refused)
+
+    def _refused(self, rejected: Mapping[str, int], waiting: Mapping[str, int]) -> Mapping[str, int]:
+        late = {reason: rows for reason, rows in waiting.items() if reason not in ORDINARY}
+        return {**rejected, **late} if self._parent.strict else {}
+
+    def _write(self, draft: Draft, changes: Changes) -> dict[str, int]:
+        """Write what is due to a draft; return how many of its rows are rejected, by reason."""
+        rejected: Counter[str] = Counter()
         for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
-            rejected += rows.num_rows - rows[REJECT].null_count
+            if rows[REJECT].null_count < rows.num_rows:
+                counted = pc.value_counts(rows[REJECT].drop_null()).to_pylist()
+                rejected.update({item["values"]: item["counts"] for item in counted})
             draft.write(self._stamped(rows))
             self._tell(changes.view, "accepting", draft.rows, None)
-        return rejected
+        return dict(rejected)
 
     def _stamped(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()
         ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
         return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run.run_id, dtype=np.int64)))
 
-    def _save_progress(self, view: View, files: Mapping[str, str]) -> None:
-        parent = self._parent
-        before = parent.progress(view)
-        # A clock that went back must not make rows look new again.
-        upto = max(self._now_us, before.upto_us if before else self._now_us)
-        due = next_due(parent.connection, view, view_table(parent.repo, view), upto)
-        parent.save_progress(
-            view,
-            Progress(files=files, upto_us=upto, next_seq=parent.log(view).next_seq(), next_due_us=due),
-        )
+    def _save_progress(self, view: View, files: Mapping[str, str], upto_us: int, waiting: Waiting) -> None:
+        next_seq = self._parent.log(view).next_seq()
+        due_us = waiting.next_us
+        progress = Progress(files=files, upto_us=upto_us, next_seq=next_seq, waiting=waiting.rows, next_due_us=due_us)
+        self._parent.save_progress(view, progress)
 
     def _refuse_foreign_log(self, view: View) -> None:
         applied_seq = self._parent.online.marker(marker_key(self._parent.project, view))

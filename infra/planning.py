@@ -25,7 +25,8 @@ from infra.needed_views import CHAMPION, NeededWatch
 from infra.offline.exact_sums import check_sums
 from infra.offline.labels import find_labels, label_columns
 from infra.offline.log_parts import log_parts
-from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
+from infra.offline.source_columns import check_columns, check_view
+from infra.offline.sources import Table, find_table, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.package import read_spec
 from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
@@ -117,16 +118,16 @@ class Planner:
         compiled = compile_repo(self.repo)
         for view in compiled.plan.views:
             table = view_table(self.repo, view)
-            check_columns(table, table.column_types(self.connection), view_columns(view))
+            check_view(table.name, table.column_types(self.connection), view)
         for source in compiled.plan.sources:
             history = _history(self.repo, source)
             if history is not None:
-                check_columns(history, history.column_types(self.connection), event_columns(source))
+                check_columns(history.name, history.column_types(self.connection), event_columns(source))
             check_held_types(self.state / "log", source)
         for spec in compiled.models:
             table = find_labels(self.repo, spec)
             pinned = compiled.plan.only(spec.service)
-            check_columns(table, table.column_types(self.connection), label_columns(pinned, spec))
+            check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
         return compiled
 
     def _check_sums(self, compiled: Compiled) -> None:

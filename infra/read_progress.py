@@ -19,12 +19,15 @@ class Progress:
         files: fingerprints of the source's files.
         upto_us: publication time up to which they were read.
         next_seq: end of the log at that moment.
-        next_due_us: publication of the next row that the same files hold, if any.
+        waiting: rows of the same files that were not due then, by what they wait for. A file without this field was
+            written when rows that happen after they were written were rejected: it says nothing any more.
+        next_due_us: when the first of these rows is due, if there is one.
     """
 
     files: Mapping[str, str]
     upto_us: int
     next_seq: int
+    waiting: Mapping[str, int]
     next_due_us: int | None
 
     @classmethod

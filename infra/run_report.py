@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from skewless.errors import SkewlessError
@@ -39,6 +39,7 @@ class ViewReport:
     """What a run did for one view, in rows.
 
     Args:
+        left_out: rows of the source that are not in the online store: rejected by this run, or not due; by reason.
         problem: why a version that only models read has not been fed; None: it has.
     """
 
@@ -47,6 +48,7 @@ class ViewReport:
     rejected: int
     applied: int
     written: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
 
     @classmethod

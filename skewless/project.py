@@ -188,8 +188,7 @@ class Project:
         Raises:
             GateError: new rows of a view were refused; the other views are up to date.
         """
-        gate = self.checks.new_rows if check else None
-        return self.materializer.run(self.needed.plan.views, gate, on_step=on_step)
+        return self.materializer.run(self.needed.plan.views, self.checks.new_rows if check else None, on_step=on_step)
 
     def dataset(self, model: str) -> Dataset:
         """Return a model's training set as of now; ``.table()`` gives Arrow."""
@@ -347,4 +346,5 @@ class Project:
             ledger=self.views.ledger,
             clock=self.clock,
             needed=self.needed,
+            strict=self.settings.strict,
         )

@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free one")
     memory_limit: str = Field("1GB", description="DuckDB's memory limit; work beyond it spills to disk")
     threads: int = Field(0, ge=0, description="DuckDB and training threads; 0: one per core")
+    strict: bool = Field(
+        False,  # noqa: FBT003 - a default
+        description="whether materialisation and pushes refuse a view's rows if one would be left out",
+    )
     log_flush_seconds: float = Field(1.0, gt=0, description="longest time a prediction waits for its log file")
     log_capacity: int = Field(100_000, gt=0, description="predictions held for the log before they are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="how often the server looks for a moved alias")

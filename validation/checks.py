@@ -12,7 +12,8 @@ import duckdb
 
 from infra.log.accepted import EVENT, REJECT
 from infra.offline.changes import Window, judged_rows
-from infra.offline.sources import Table, check_columns, view_columns, view_table
+from infra.offline.source_columns import check_view
+from infra.offline.sources import Table, view_table
 from infra.offline.sql import quote, text
 from skewless.bounds import Bounds
 from skewless.clock import Clock
@@ -104,7 +105,7 @@ class SourceChecks:
         """
         table = view_table(self.repo, view)
         types = table.column_types(self.connection)
-        check_columns(table, types, view_columns(view))
+        check_view(table.name, types, view)
         window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
         rows = f"(SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
         return table, _as_declared(view, rows)

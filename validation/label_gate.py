@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from infra.offline.labels import find_labels, own_columns
-from infra.offline.sources import Table, check_columns
+from infra.offline.source_columns import check_columns
+from infra.offline.sources import Table
 from infra.offline.sql import quote
 from skewless.columns import digest
 from skewless.spec import ModelSpec
@@ -50,7 +51,7 @@ class LabelGate:
             remember: if it passes, the next check judges only what is new since.
         """
         table = find_labels(self.repo, spec)
-        check_columns(table, table.column_types(self.connection), own_columns(spec))
+        check_columns(table.name, table.column_types(self.connection), own_columns(spec))
         name = f"{LABELS}:{spec.name}"
         # Taken before the rows are read: a file that changes meanwhile is judged again.
         done = Checked(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))

@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from feast import Entity, FeatureView, Field, FileSource
+from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.types import PrimitiveFeastType
 from feast.value_type import ValueType
 
 from infra.feast_plugins.duckdb_source import DuckDBSource
-from infra.feast_plugins.source_schema import is_lake
+from infra.feast_plugins.source_schema import EXPORT_LAKE, NO_LAKES, is_lake
+from infra.offline.sources import NO_STORES, USE_FILES, is_remote
 from skewless.columns import PREDICTION, REQUEST, Column
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
@@ -38,6 +40,7 @@ _DTYPES = {
     PrimitiveFeastType.UNIX_TIMESTAMP: DType.TIMESTAMP,
 }
 _KEY_TYPES = {ValueType.INT32: DType.INT32, ValueType.INT64: DType.INT64, ValueType.STRING: DType.STRING}
+NOBODY = DUMMY_ENTITY_NAME  # Feast's name of the entity of views without one
 _LENGTH = re.compile(r"(\d+)(us|ms|s|m|h|d)")
 _UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 
@@ -51,7 +54,7 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
     name = feast_view.name
     owner = f"feature view {name!r}"
     refuse_reserved(owner, name)
-    keys = tuple(compile_key(feast_view, entities, entity) for entity in feast_view.entities)
+    keys = tuple(compile_key(feast_view, entities, entity) for entity in feast_view.entities or [NOBODY])
     tags = known_tags(owner, feast_view.tags, _TAGS)
     return View(
         name=name,
@@ -108,6 +111,12 @@ def compile_key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_
         DefinitionError: the entity is unknown, or has a key of a type that cannot be one.
     """
     entity = entities.get(entity_name)
+    if entity is None and entity_name == NOBODY:
+        raise DefinitionError(
+            f"feature view {feast_view.name!r}",
+            "has no entity, and `skewless` serves by entity",
+            fix="give it one; Feast's own verbs materialise and serve a view without entities",
+        )
     if entity is None:
         raise DefinitionError(
             f"feature view {feast_view.name!r}",
@@ -161,7 +170,11 @@ def readable_source(owner: str, source: Any) -> Any:  # noqa: ANN401 - Feast's s
     Raises:
         DefinitionError: it is of another kind, or has no timestamp field.
     """
-    if not isinstance(source, FileSource | DuckDBSource) or is_lake(source):
+    if is_lake(source):
+        raise DefinitionError(owner, NO_LAKES, value=source.path, fix=EXPORT_LAKE)
+    if isinstance(source, FileSource) and is_remote(source_path(source)):
+        raise DefinitionError(owner, f"has a source that {NO_STORES}", value=source.path, fix=USE_FILES)
+    if not isinstance(source, FileSource | DuckDBSource):
         raise DefinitionError(
             owner,
             "has a source that cannot be read",
@@ -187,8 +200,9 @@ def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
     renamed = {plan_name: column for column, plan_name in source.field_mapping.items()}
     return Source(
         path=source_path(source),
-        event_column=source.timestamp_field,
-        created_column=source.created_timestamp_column or None,
+        # A mapped time is called as the view calls it, as in Feast.
+        event_column=renamed.get(source.timestamp_field, source.timestamp_field),
+        created_column=renamed.get(source.created_timestamp_column, source.created_timestamp_column) or None,
         tombstone_column=tombstone,
         columns=renamed,
     )

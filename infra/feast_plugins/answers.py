@@ -12,13 +12,17 @@ import numpy as np
 import pyarrow as pa
 from feast.repo_config import RepoConfig
 
+from infra.compiler.views import primitive
 from infra.feast_plugins.asked_features import Asked, AskedView
 from infra.feast_plugins.entity_rows import EntityRows
 from infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
+from infra.feast_plugins.fitting import fit_column
 from infra.feast_plugins.key_types import as_type
 from infra.feast_plugins.offline_engine import engine
+from infra.feast_plugins.place import settings_of
 from infra.feast_plugins.source_views import named_relations
 from infra.feast_plugins.windowed import is_windowed
+from infra.left_out import refuse_left_out, tell_left_out
 from infra.offline import arrays
 from infra.offline.as_of import ROW, TIME, as_of_sql
 from infra.offline.sources import Table
@@ -145,14 +149,29 @@ def _found(
     view = view_history(answer.config, connection, asked, entities.types)
     keys = {name: _entity_key(entities, name, target) for name, target in view.types.items()}
     rows = entities.joinable(connection, keys)
+    left_out = view.left_out(connection)
+    if settings_of(answer.config).strict:
+        refuse_left_out(asked.view.name, left_out)
+    tell_left_out(asked.view.name, left_out)
     with view.opened(connection, as_known=answer.as_known) as (history, parameters, count):
         ids = find(connection, history, parameters, rows, count)
         found = fetch(connection, history, parameters, ids, history.columns)
     expired = _expired(rows, found, view.ttl_us)
     return Rows(
-        table=found.table.drop_columns([EVENT]).combine_chunks(),
+        table=_fitted(asked, found.table.drop_columns([EVENT])).combine_chunks(),
         at=np.where(expired, found.table.num_rows, found.at).astype(np.int64),
     )
+
+
+def _fitted(asked: AskedView, table: pa.Table) -> pa.Table:
+    """Return found rows whose lists hold what Feast's messages can, as online."""
+    declared = {field.name: field for field in asked.view.features}
+    for i, name in enumerate(asked.labels):
+        place = table.schema.get_field_index(f"__f{i}")
+        if name in declared and primitive(declared[name].dtype) is None:
+            owner = f"source of view {asked.view.name!r} column {name!r}"
+            table = table.set_column(place, f"__f{i}", fit_column(owner, declared[name], table.column(place)))
+    return table
 
 
 def refuse_same_names(entities: EntityRows, asked: AskedView) -> None:

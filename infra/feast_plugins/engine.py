@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from infra.feast_plugins.progress import Bar
 from infra.feast_plugins.pulled import as_messages, newest_rows
 from infra.feast_plugins.stored import Stored, Table, is_plain, stored_form
 from infra.feast_plugins.windowed import is_windowed
+from infra.left_out import tell_left_out
 from infra.log.runs import RunLedger
 from infra.materialize import Materializer
 from infra.offline.changes import EventRange
@@ -136,16 +137,22 @@ class SkewlessComputeEngine(ComputeEngine):
                 online=online.connections(self.repo_config).writer,
                 ledger=RunLedger(state / "runs"),
                 clock=clock,
+                strict=settings.strict,
             )
             with Bar(task.tqdm_builder) as bar:
                 events = events_of(task, from_us(clock.now_us()))
-                materializer.run([stored.view], events=events, naive_is_utc=True, on_step=bar.step)
+                reports = materializer.run([stored.view], events=events, naive_is_utc=True, on_step=bar.step)
         finally:
             connection.close()
+        for report in reports:
+            tell_left_out(report.view, report.left_out)
 
     def _pull(self, online: SkewlessOnlineStore, registry: BaseRegistry, task: MaterializationTask) -> None:
         """Write the newest rows of a view that only Feast's own types can carry."""
-        start = _EPOCH if is_incremental(task, datetime.now(UTC)) else task.start_time
+        now_us = open_clock(settings_of(self.repo_config).clock).now_us()
+        start = _EPOCH if is_incremental(task, from_us(now_us)) else task.start_time
+        # A row of the future would hide the one of now; it comes with the first run after its time.
+        task = replace(task, end_time=from_us(min(to_us(task.end_time), now_us)))
         table = newest_rows(self.get_execution_context(registry, task), registry, task, start)
         done = 0
         with Bar(task.tqdm_builder) as bar:

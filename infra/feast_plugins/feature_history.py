@@ -19,8 +19,9 @@ from infra.feast_plugins.asked_features import Table as View
 from infra.feast_plugins.key_types import as_type, common_type
 from infra.feast_plugins.source_schema import source_table
 from infra.offline.as_of import History
-from infra.offline.sources import NAIVE, Table
-from infra.offline.sql import quote, to_microseconds
+from infra.offline.source_columns import NAIVE, is_converted
+from infra.offline.sources import Table
+from infra.offline.sql import cast, may_misfit, quote, to_microseconds
 from infra.offline.winners import copied
 from skewless.dtypes import DType
 from skewless.errors import RequestError, SourceError
@@ -70,15 +71,29 @@ class Source:
         return "''" if name == DUMMY_ENTITY_ID and name not in self.types else quote(self.column(name))
 
     def feature(self, name: str, dtype: DType | None) -> str:
-        """Return SQL of a feature, as the source has it; one that never held a value gets its declared type.
+        """Return SQL of a feature in its declared type, where that changes no value, else as the source has it.
 
         Raises:
             SourceError: there is no such column.
         """
         column = self.column(name)
-        if self.types[column] != '"NULL"' or dtype is None:
+        kind = self.types[column]
+        if dtype is None or (dtype is DType.TIMESTAMP and kind != '"NULL"'):
             return quote(column)
-        return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
+        if kind == '"NULL"':
+            return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
+        return cast(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
+
+    def misfit(self, name: str, dtype: DType | None) -> str | None:
+        """Return SQL for whether a feature's value does not fit its declared type; None: every value does.
+
+        Raises:
+            SourceError: there is no such column.
+        """
+        kind = self.types[self.column(name)]
+        if dtype is None or not is_converted(kind, dtype) or not may_misfit(kind, dtype):
+            return None
+        return f"({quote(self.column(name))} IS NOT NULL AND ({self.feature(name, dtype)}) IS NULL)"
 
     def moment(self, name: str) -> str:
         """Return SQL of a time column as int64 microseconds; without a zone it is UTC, as in Feast.
@@ -149,6 +164,8 @@ class ViewHistory:
 
     Args:
         features: position in the request -> SQL of the feature; its column is ``column(i)``.
+        misfits: feature of the view -> SQL for whether its value does not fit its type: materialisation leaves such
+            rows out, and so does the history.
         keys: column of the entity rows -> SQL of the key in the source, in the type of ``types``.
         types: column of the entity rows -> type in which the key is compared.
         ttl_us: rows older than this find nothing; 0: no limit.
@@ -160,6 +177,7 @@ class ViewHistory:
     keys: Mapping[str, str]
     types: Mapping[str, str]
     features: tuple[str, ...]
+    misfits: Mapping[str, str]
     ttl_us: int
 
     @property
@@ -174,7 +192,8 @@ class ViewHistory:
         parts += [f"{expression} AS {name}" for expression, name in zip(self.features, self.columns, strict=True)]
         if position is not None:
             parts.append(f"{position} AS {_POSITION}")
-        return f"SELECT {', '.join(parts)} FROM {self.source.table.relation}"
+        wanted = " AND ".join(f"NOT {misfit}" for misfit in self.misfits.values())
+        return f"SELECT {', '.join(parts)} FROM {self.source.table.relation}{' WHERE ' * bool(wanted)}{wanted}"
 
     def history(self, relation: str, row_id: str, *, as_known: bool) -> History:
         """Return the history over a relation that ``select`` made.
@@ -192,6 +211,17 @@ class ViewHistory:
             known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
             return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
         return History(**common, valid_from=EVENT, rank=[CREATED])
+
+    def left_out(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        """Return how many rows of the source are left out, by reason."""
+        if not self.misfits:
+            return {}
+        table = self.source.table
+        counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in self.misfits.values())
+        with table.opened(connection):
+            (found,) = connection.execute(f"SELECT {counts} FROM {table.relation}", table.parameters).fetchall()
+        named = zip(self.misfits, found, strict=True)
+        return {f"column {name!r} does not fit its declared type": rows for name, rows in named if rows}
 
     @contextmanager
     def opened(
@@ -242,6 +272,7 @@ def view_history(
         keys[name] = as_type(source.key(column.name), here, types[name])
     batch = view.batch_source
     declared = {field.name: primitive(field.dtype) for field in view.features}
+    misfits = {name: source.misfit(name, dtype) for name, dtype in declared.items()}
     return ViewHistory(
         source=source,
         event=source.moment(batch.timestamp_field),
@@ -249,5 +280,6 @@ def view_history(
         keys=keys,
         types=types,
         features=tuple(source.feature(name, declared.get(name)) for name in asked.labels),
+        misfits={name: misfit for name, misfit in misfits.items() if misfit},
         ttl_us=(view.ttl or timedelta(0)) // timedelta(microseconds=1),
     )

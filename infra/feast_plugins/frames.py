@@ -42,19 +42,20 @@ def pack_frame(
     wanted = {column.name: column.dtype for column in (*view.keys, *view.features)}
     if OPAQUE in stored.kinds.values() or not set(wanted) <= set(table.column_names):
         return None
-    stamps = {source.timestamp_field, source.created_timestamp_column} - {"", None}
+    event, created = moments_of(source)
+    stamps = {event, created} - {""}
     typed = {name: _cast(table[name], dtype) for name, dtype in wanted.items()}
     times = {name: _cast(table[name], DType.TIMESTAMP) for name in stamps if name in table.column_names}
-    if None in typed.values() or None in times.values() or source.timestamp_field not in times:
+    if None in typed.values() or None in times.values() or event not in times:
         return None
     columns: dict[str, Any] = {name: column for name, column in typed.items() if column is not None}
-    for name in (*(key.name for key in view.keys), source.timestamp_field):
+    for name in (*(key.name for key in view.keys), event):
         _refuse_null(stored, name, columns[name] if name in columns else times[name])
     features = {column.name: _values(columns[column.name], column.dtype) for column in view.features}
     gone = {column.name: nulls(columns[column.name]) for column in view.features}
-    versions = _versions(times, source, positions)
+    versions = _versions(times[event], times.get(created), positions)
     keys = stored.key_codec(project).pack({key.name: columns[key.name].combine_chunks() for key in view.keys})
-    return Packed(keys=keys, rows=stored.codec.pack(versions, features, gone))
+    return Packed(keys=keys, event_ts=versions.event_ts, rows=stored.codec.pack(versions, features, gone))
 
 
 def _cast(column: pa.ChunkedArray, dtype: DType) -> pa.ChunkedArray | None:
@@ -81,11 +82,17 @@ def _values(column: pa.ChunkedArray, dtype: DType) -> Any:  # noqa: ANN401 - Arr
     return values(column.cast(pa.int64()) if dtype is DType.TIMESTAMP else column, dtype)
 
 
-def _versions(times: dict[str, pa.ChunkedArray | None], source: DataSource, positions: Int64Array) -> Versions:
+def moments_of(source: DataSource) -> tuple[str, str]:
+    """Return how a source's rows call their event and created time once they are named as the view names them."""
+    renamed = source.field_mapping or {}
+    event, created = source.timestamp_field or "", source.created_timestamp_column or ""
+    return renamed.get(event, event), renamed.get(created, created)
+
+
+def _versions(event: pa.ChunkedArray, created: pa.ChunkedArray | None, positions: Int64Array) -> Versions:
     n = len(positions)
-    created = times.get(source.created_timestamp_column or "")
     return Versions(
-        event_ts=int64s(times[source.timestamp_field], NO_TIME),
+        event_ts=int64s(event, NO_TIME),
         created_ts=np.full(n, NO_TIME, dtype=np.int64) if created is None else int64s(created, NO_TIME),
         seq=positions,
         run_id=np.full(n, NO_RUN, dtype=np.int64),

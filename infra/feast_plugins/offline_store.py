@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
+import structlog
 from feast import OnDemandFeatureView
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -23,13 +25,18 @@ from infra.feast_plugins.asked_features import Asked, Table, asked_features
 from infra.feast_plugins.entity_rows import date_range, query_entities, range_entities, read_entities
 from infra.feast_plugins.feature_history import Source, open_source
 from infra.feast_plugins.offline_engine import engine
-from infra.feast_plugins.place import repo_of
+from infra.feast_plugins.place import repo_of, settings_of, state_of
 from infra.feast_plugins.request_order import asked_count
 from infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from infra.feast_plugins.source_schema import check_source, column_types, readable_path, source_table
 from infra.feast_plugins.source_views import source_views
+from infra.left_out import leave_out
+from infra.offline.sources import is_remote, is_there
 from infra.offline.sql import names, quote
-from skewless.clock import to_us
+from skewless.clock import open_clock, to_us
+from skewless.columns import digest
+
+_log = structlog.get_logger()
 
 
 class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
@@ -109,15 +116,20 @@ class SkewlessOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """Return a job for the last row of each key in a range of event time, both ends of which belong to it.
 
-        Of rows with equal times the one created last wins, one without a created time never does; rows with a
-        null key are left out, since nobody could ask for them.
+        Of rows with equal times the one created last wins, one without a created time never does. Rows without an
+        event time or a key are left out, since nobody could ask for them, and counted.
+
+        Raises:
+            GateError: there are such rows, and the setting ``strict`` allows none.
         """
         source, condition = _ranged(config, data_source, timestamp_field, start_date, end_date)
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
         order = [f"{source.moment(timestamp_field)} DESC"]
         if created_timestamp_column:
             order.append(f"{source.moment(created_timestamp_column)} DESC NULLS LAST")
-        keys = [quote(key) for key in join_key_columns]
+        join_key_columns = [key for key in join_key_columns if key != DUMMY_ENTITY_ID or key in source.types]
+        keys = [quote(source.column(key)) for key in join_key_columns]
+        _count_left_out(config, data_source, source, {"event time": timestamp_field, **_keyed(join_key_columns)})
         partition = f"PARTITION BY {', '.join(keys)}" if keys else ""
         wanted = " AND ".join([condition, *(f"{key} IS NOT NULL" for key in keys)])
         query = (
@@ -172,12 +184,17 @@ class SkewlessOfflineStore(OfflineStore):
         write_log(repo_of(config) / path, data, getattr(destination, "partition_by", None) or ())
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Check that a source can be read and has the time columns that it names.
+        """Check that a source can be read and has the time columns that it names; if it is not there yet, warn.
 
         Raises:
             SourceError: it cannot, or has not.
         """
-        check_source(source_table(config, data_source, f"data source {data_source.name!r}"), data_source)
+        owner = f"data source {data_source.name!r}"
+        path = readable_path(data_source, owner)
+        if is_remote(path) or is_there(repo_of(config), path):
+            check_source(source_table(config, data_source, owner), data_source)
+        else:
+            _log.warning("source_not_there", source=data_source.name, path=path, fix="put the file there")
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
@@ -219,6 +236,22 @@ def _ranged(
     limits = [(">=", start), ("<=", end)]
     conditions = [f"{moment} {sign} {to_us(limit)}" for sign, limit in limits if limit is not None]
     return source, " AND ".join(conditions) or "true"
+
+
+def _keyed(keys: Iterable[str]) -> dict[str, str]:
+    return {f"key {key!r}": key for key in keys}
+
+
+def _count_left_out(config: RepoConfig, data_source: DataSource, source: Source, wanted: Mapping[str, str]) -> None:
+    """Count the rows of a source that lack what no row may lack; ``wanted``: by what it is, its column."""
+    counts = ", ".join(f"count(*) FILTER ({quote(source.column(column))} IS NULL)" for column in wanted.values())
+    with engine(config) as connection, source.table.opened(connection):
+        query = f"SELECT {counts} FROM {source.table.relation}"
+        (found,) = connection.execute(query, source.table.parameters).fetchall()
+    reasons = {f"{what} is null": rows for what, rows in zip(wanted, found, strict=True) if rows}
+    settings, name = settings_of(config), f"source {data_source.name}"
+    now_us, identity = open_clock(settings.clock).now_us(), digest(data_source.name)
+    leave_out(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
 
 
 def _selected(source: Source, columns: Sequence[str | None]) -> str:

@@ -14,6 +14,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
 from infra.feast_plugins.stored import Table
+from skewless.errors import RequestError
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Any]
 
@@ -55,6 +56,7 @@ class OnlineRequest:
         """Return what a request is about.
 
         Raises:
+            RequestError: there is no row, so nothing says which keys there are.
             ValueError: the rows differ in their columns.
             FeastError: a feature is not defined, or a field of the request is missing.
         """
@@ -95,7 +97,11 @@ class OnlineRequest:
 def _columns(rows: EntityRows) -> Mapping[str, Any]:
     if not isinstance(rows, list):
         return rows
-    columns: dict[str, list[Any]] = {name: [] for name in (rows[0] if rows else {})}
+    if not rows:
+        raise RequestError(
+            "entity_rows", "has no row", fix="give at least one, or a table of columns: {join key: []} asks for nothing"
+        )
+    columns: dict[str, list[Any]] = {name: [] for name in rows[0]}
     for row in rows:
         if row.keys() != columns.keys():
             raise ValueError("All entity_rows must have the same keys.")

@@ -27,22 +27,27 @@ from infra.feast_plugins.connections import Connections
 from infra.feast_plugins.entity_keys import key_columns
 from infra.feast_plugins.forms import Forms
 from infra.feast_plugins.frames import pack_frame
+from infra.feast_plugins.kept_views import check_kept
 from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond, say_version
 from infra.feast_plugins.online_request import EntityRows, OnlineRequest
 from infra.feast_plugins.place import settings_of, state_of
 from infra.feast_plugins.pulled import batch_source
-from infra.feast_plugins.rows import Positions, Row, pack_rows
+from infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
 from infra.feast_plugins.store_verbs import teach_pushes
 from infra.feast_plugins.stored import Stored, Table
-from infra.feast_plugins.windowed import is_windowed
+from infra.feast_plugins.windowed import is_windowed, refuse_windowed
+from infra.left_out import leave_out
 from skewless.clock import open_clock
-from skewless.errors import RequestError
+from skewless.plan import View
 
 if TYPE_CHECKING:
     from infra.feast_plugins.online_windows import AskedWindow, OnlineWindows
     from infra.feast_plugins.pushed_events import EventPusher
 
 Progress = Callable[[int], Any]
+
+FUTURE = "event time lies more than 10 s in the future"
+_SLACK_US = 10_000_000  # clocks of those who push may be ahead
 
 
 class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
@@ -106,7 +111,7 @@ class SkewlessOnlineStore(OnlineStore):
             return
         stored = self._forms.keyed(self.form(config, table), data[0][0])
         packed = pack_rows(stored, config.project, data, self._numbers(config).take(len(data)))
-        self.connections(config).writer.put(packed.keys, packed.rows)
+        self._put(config, stored.view, packed)
         if progress is not None:
             progress(len(data))
 
@@ -119,11 +124,28 @@ class SkewlessOnlineStore(OnlineStore):
         """
         refuse_windowed(table)
         positions = self._numbers(config).take(rows.num_rows)
-        packed = pack_frame(self.form(config, table), config.project, rows, batch_source(table), positions)
+        stored = self.form(config, table)
+        packed = pack_frame(stored, config.project, rows, batch_source(table), positions)
         if packed is None:
             return False
-        self.connections(config).writer.put(packed.keys, packed.rows)
+        self._put(config, stored.view, packed)
         return True
+
+    def leave_out(self, config: RepoConfig, view: View, reasons: Mapping[str, int]) -> None:
+        """Count what a direct write leaves out of a view.
+
+        Raises:
+            GateError: the setting ``strict`` allows none.
+        """
+        if reasons:
+            state, now_us, strict = state_of(config), self._numbers(config).now_us(), settings_of(config).strict
+            leave_out(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
+
+    def _put(self, config: RepoConfig, view: View, packed: Packed) -> None:
+        """Write rows; one of the future is not served before its time, and nor is the one that it replaces."""
+        future = int((packed.event_ts > self._numbers(config).now_us() + _SLACK_US).sum())
+        self.leave_out(config, view, {FUTURE: future} if future else {})
+        self.connections(config).writer.put(packed.keys, packed.rows)
 
     async def online_write_batch_async(
         self, config: RepoConfig, table: Table, data: Sequence[Row], progress: Progress | None
@@ -193,7 +215,13 @@ class SkewlessOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,  # noqa: ARG002, FBT001 - Feast's signature
     ) -> None:
-        """Delete the rows of views that are gone; whatever is kept needs no preparation."""
+        """Delete the rows of views that are gone, once it is sure that those that are kept can be materialised.
+
+        Raises:
+            SourceError: a source has a column of another type than declared, which cannot be converted exactly.
+        """
+        for table in tables_to_keep:
+            check_kept(config, table)
         entities = {entity.name: entity.join_key for entity in (*entities_to_delete, *entities_to_keep)}
         kept = {self._forms.make(table, config, entities).view.hash for table in tables_to_keep}
         for table in tables_to_delete:
@@ -284,20 +312,6 @@ class SkewlessOnlineStore(OnlineStore):
             if self._positions is None:
                 self._positions = Positions(open_clock(settings_of(config).clock))
             return self._positions
-
-
-def refuse_windowed(table: Table) -> None:
-    """Refuse to write features of a windowed view.
-
-    Raises:
-        RequestError: the view is one.
-    """
-    if is_windowed(table):
-        raise RequestError(
-            f"windowed view {table.name!r}",
-            "has no rows that could be written: its features are computed from events",
-            fix=f"push events to its source: store.push({table.stream_source.name!r}, frame)",
-        )
 
 
 def table_keys(

@@ -11,7 +11,8 @@ from feast import FeatureView
 from feast.infra.passthrough_provider import PassthroughProvider
 
 from infra.feast_plugins.online_store import SkewlessOnlineStore
-from infra.feast_plugins.stored import Table
+from infra.feast_plugins.pulled import frame_messages
+from infra.feast_plugins.stored import OPAQUE, Table
 
 
 class SkewlessProvider(PassthroughProvider):
@@ -36,6 +37,9 @@ class SkewlessProvider(PassthroughProvider):
         await asyncio.to_thread(self.ingest_df, feature_view, df, field_mapping)
 
     def _as_columns(self, store: SkewlessOnlineStore, view: FeatureView, df: pd.DataFrame) -> bool:
+        if OPAQUE in store.form(self.repo_config, view).kinds.values():
+            store.online_write_batch(self.repo_config, view, frame_messages(view, df), None)
+            return True
         source: Any = view.batch_source
         table = pa.Table.from_pandas(df, preserve_index=False)
         renamed = source.field_mapping or {}

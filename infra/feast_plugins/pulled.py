@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from feast.data_source import DataSource
 from feast.infra.common.materialization_job import MaterializationTask
@@ -21,6 +22,8 @@ from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
 from feast.value_type import ValueType
 
+from infra.feast_plugins.fitting import fit_table
+from infra.feast_plugins.frames import moments_of
 from infra.feast_plugins.rows import Row
 from infra.feast_plugins.stored import Table
 from skewless.errors import SourceError
@@ -59,12 +62,14 @@ def newest_rows(
 
 
 def as_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[Row]]:
-    """Yield rows as Feast writes them to an online store, some at a time."""
-    source = batch_source(view)
-    renamed = source.field_mapping or {}
-    event, created = source.timestamp_field, source.created_timestamp_column
-    for batch in table.to_batches(max_chunksize=batch_rows):
-        yield _rows(view, batch, renamed.get(event, event), renamed.get(created, created) if created else None)
+    """Yield rows as Feast writes them to an online store, some at a time.
+
+    Raises:
+        SourceError: a value does not fit the declared type, or a list holds a null that has no value.
+    """
+    event, created = moments_of(batch_source(view))
+    for batch in fit_table(view, table).to_batches(max_chunksize=batch_rows):
+        yield _rows(view, batch, event, created)
 
 
 def _validate(context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, table: pa.Table) -> None:
@@ -87,25 +92,72 @@ def batch_source(view: Table) -> DataSource:
     return source
 
 
-def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str | None) -> list[Row]:
-    names = [str(column.name) for column in view.entity_columns]
-    keys = [_values(batch, column.name, column.dtype.to_value_type()) for column in view.entity_columns]
+def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str) -> list[Row]:
+    columns = [column for column in view.entity_columns if column.name in batch.schema.names]
+    names = [str(column.name) for column in columns]
+    keys = [_values(batch, column.name, column.dtype.to_value_type()) for column in columns]
     features = [field.name for field in view.features if field.name not in names]
     types = {field.name: field.dtype.to_value_type() for field in view.features}
-    columns = [_values(batch, name, types[name]) for name in features]
+    values = [_values(batch, name, types[name]) for name in features]
     times = _times(batch, event)
     publications = _times(batch, created) if created else [None] * len(times)
     return [
         (EntityKey(join_keys=names, entity_values=key), dict(zip(features, row, strict=True)), time, published)
         for key, row, time, published in zip(
-            zip(*keys, strict=True), zip(*columns, strict=True), times, publications, strict=True
+            # The rows of a view without entities have no key.
+            zip(*keys, strict=True) if keys else [()] * len(times),
+            zip(*values, strict=True),
+            times,
+            publications,
+            strict=True,
         )
     ]
 
 
+def frame_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
+    """Return a frame that is pushed as Feast writes it to an online store.
+
+    Feast's own conversion passes through Arrow, where every dict of a column gets the keys of all others.
+    """
+    source = batch_source(view)
+    columns = frame.rename(columns=source.field_mapping or {})
+    event, created = moments_of(source)
+    keys = [column for column in view.entity_columns if column.name in columns]
+    names = [str(column.name) for column in keys]
+    features = [field for field in view.features if field.name not in names]
+    key_values = [_messages(columns[column.name], column.dtype) for column in keys]
+    values = [_messages(columns[field.name], field.dtype) for field in features]
+    times = _moments(columns[event])
+    publications = _moments(columns[created]) if created else [None] * len(times)
+    return [
+        (
+            EntityKey(join_keys=names, entity_values=[column[i] for column in key_values]),
+            {str(field.name): column[i] for field, column in zip(features, values, strict=True)},
+            times[i],
+            publications[i],
+        )
+        for i in range(len(frame))
+    ]
+
+
+def _messages(column: pd.Series[Any], dtype: Any) -> list[Value]:  # noqa: ANN401 - Feast's types have no common one
+    plain = [None if _is_missing(value) else value for value in column.tolist()]
+    values: list[Value] = python_values_to_proto_values(plain, dtype.to_value_type())
+    return values
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
+
+
+def _moments(column: pd.Series[Any]) -> list[Any]:
+    times = pd.to_datetime(column, utc=True)
+    return [None if _is_missing(moment) else moment for moment in times.tolist()]
+
+
 def _values(batch: pa.RecordBatch, name: str, kind: ValueType) -> list[Value]:
     # From Python's own integers: numpy would turn int64 beside a null into float64.
-    values: list[Value] = python_values_to_proto_values(batch.column(name).to_pylist(), kind)
+    values: list[Value] = python_values_to_proto_values(batch.column(name).to_pylist(maps_as_pydicts="strict"), kind)
     return values
 
 

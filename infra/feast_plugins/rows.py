@@ -28,9 +28,10 @@ NO_RUN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """Rows ready to be put: their Redis keys and their bytes, in the order of arrival."""
+    """Rows ready to be put: their Redis keys, event times (microseconds) and bytes, in the order of arrival."""
 
     keys: Binaries
+    event_ts: Int64Array
     rows: pa.LargeBinaryArray
 
 
@@ -65,7 +66,8 @@ def pack_rows(stored: Stored, project: str, data: Sequence[Row], positions: Int6
     view = stored.view
     keys = key_bytes(stored.key_codec(project), view, key_columns([row[0] for row in data]))
     values, nulls = pack_values(stored, [row[1] for row in data])
-    rows = stored.codec.pack(_versions(stored, data, positions), values, nulls)
+    versions = _versions(stored, data, positions)
+    rows = stored.codec.pack(versions, values, nulls)
     named = [key for key in keys if key is not None]
     if len(named) < len(rows):
         raise SourceError(
@@ -74,7 +76,7 @@ def pack_rows(stored: Stored, project: str, data: Sequence[Row], positions: Int6
             value=keys.index(None) if None in keys else None,
             fix="leave such rows out",
         )
-    return Packed(keys=named, rows=rows)
+    return Packed(keys=named, event_ts=versions.event_ts, rows=rows)
 
 
 def _versions(stored: Stored, data: Sequence[Row], positions: Int64Array) -> Versions:

@@ -17,6 +17,9 @@ from infra.offline.warehouse import find_warehouse
 from skewless.dtypes import DType
 from skewless.errors import SourceError
 
+NO_LAKES = "has a source that is a Delta table, which cannot be read"
+EXPORT_LAKE = "export it as Parquet files, and use a FileSource of that folder without a file_format"
+
 
 def source_table(
     config: RepoConfig, source: DataSource | None, owner: str, declared: Mapping[str, DType] | None = None
@@ -45,8 +48,9 @@ def readable_path(source: DataSource | None, owner: str) -> str:
         SourceError: it is of a kind that we cannot read.
     """
     path: str = getattr(source, "path", "")
-    files = isinstance(source, FileSource) and not is_lake(source)
-    if files or find_warehouse(path) is not None:
+    if source is not None and is_lake(source):
+        raise SourceError(owner, NO_LAKES, value=path, fix=EXPORT_LAKE)
+    if isinstance(source, FileSource) or find_warehouse(path) is not None:
         return path.removeprefix("file://")
     raise SourceError(
         owner,
@@ -72,8 +76,9 @@ def check_source(table: Table, source: DataSource) -> None:
         SourceError: it cannot, or has not.
     """
     names = read_schema(table).names
+    renamed = {name: column for column, name in (source.field_mapping or {}).items()}
     for column in (source.timestamp_field, source.created_timestamp_column):
-        if column and column not in names:
+        if column and renamed.get(column, column) not in names:
             raise SourceError(
                 table.name, "has no such column", value=column, fix=f"name one that it has: {', '.join(names)}"
             )

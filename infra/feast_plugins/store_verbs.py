@@ -1,9 +1,9 @@
-"""``FeatureStore.push`` for event sources: what Feast has no hook for is wrapped.
+"""``FeatureStore.push`` for event sources, and without silent losses: what Feast has no hook for is wrapped.
 
 Feast's own push hands a frame to every view of a source, one by one, and refuses a frame that lacks a view's features
-before any store or provider sees it. Events lack them, and must be sent once, however many views read them. So three
-methods of ``FeatureStore`` are wrapped; they act on stores with our online store and on windowed views alone, and are
-Feast's own for all others.
+before any store or provider sees it. Events lack them, and must be sent once, however many views read them. It also
+drops frames without a value, and turns values into messages that hold others. So three methods of ``FeatureStore`` are
+wrapped; they act on stores with our online store alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pandas as pd
 from feast.data_source import PushMode
 from feast.feature_store import FeatureStore
 
-from infra.feast_plugins.windowed import is_windowed
+from infra.feast_plugins.fitting import fit_frame
+from infra.feast_plugins.windowed import is_windowed, refuse_windowed
 
 _TAUGHT = "_skewless_pushes"
 _Verb = Callable[..., Any]
@@ -81,13 +82,24 @@ def _checked(feasts: _Verb) -> _Verb:
     @functools.wraps(feasts)
     def checked(store: FeatureStore, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - handed on as they came
         view, frame = feasts(store, *args, **kwargs)
-        if is_windowed(view) and _ours(store) is not None:
-            from infra.feast_plugins.online_store import refuse_windowed  # noqa: PLC0415 - it imports this module
-
-            refuse_windowed(view)
-        return view, frame
+        online = _ours(store)
+        if online is None:
+            return view, frame
+        refuse_windowed(view)
+        if frame is None:
+            return view, frame
+        _count_dropped(store, online, view, frame)
+        return view, fit_frame(view, frame)
 
     return checked
+
+
+def _count_dropped(store: FeatureStore, online: Any, view: Any, frame: pd.DataFrame) -> None:  # noqa: ANN401 - as below
+    """Count the rows of a frame without any value: Feast drops such a frame before a store sees it."""
+    names = [field.name for field in view.features if field.name in frame.columns]
+    if len(frame) and names and all(frame[name].isnull().all() for name in names):
+        stored = online.form(store.config, view).view
+        online.leave_out(store.config, stored, {"no row of the frame has a value, so Feast drops it": len(frame)})
 
 
 def _sent(store: FeatureStore, source: str, df: pd.DataFrame, *, cached: bool) -> list[str] | None:

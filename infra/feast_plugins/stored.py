@@ -13,7 +13,8 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
-from infra.compiler.views import compile_view, primitive
+from infra.compiler.views import NOBODY, compile_view, primitive
+from infra.offline.source_columns import NO_ENTITY
 from skewless.columns import Column
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
@@ -22,7 +23,7 @@ from skewless.plan import Source, View
 from skewless.rows import RowCodec
 
 OPAQUE = "opaque"
-DUMMY_KEY = "__dummy_id"
+DUMMY_KEY = NO_ENTITY
 
 Table = Any  # FeatureView, StreamFeatureView, OnDemandFeatureView or LabelView: Feast gives them no common type
 JoinKeys = Callable[[], Mapping[str, str]]
@@ -126,6 +127,9 @@ def _exact(table: Table, join_keys: JoinKeys) -> View | None:
 
 
 def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
+    # Feast hides the entity of a view without entities from some of its callers.
+    if table.entities in ([], [NOBODY]):
+        return {NOBODY: Entity(name=NOBODY, join_keys=[DUMMY_KEY], value_type=ValueType.STRING)}
     columns = {column.name: column.dtype.to_value_type() for column in table.entity_columns}
     if len(table.entities) == len(columns) == 1:
         named: Mapping[str, str] = {table.entities[0]: next(iter(columns))}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import Int64List, RepeatedValue, Value
+from feast.value_type import ValueType
 
 from infra.feast_plugins.stored import OPAQUE, Stored
 from skewless.columns import Column
@@ -23,6 +24,9 @@ _NO_TIME = -(2**63)
 # What else a column takes because nothing is lost.
 _WIDENED = {"int64_val": "int32_val", "double_val": "float_val"}
 _NEVER_NULL = frozenset({"int32_val", "int64_val", "float_val", "double_val", "bool_val", "string_val", "bytes_val"})
+
+_NESTED = frozenset({ValueType.VALUE_LIST, ValueType.VALUE_SET})
+_EMPTY = Value(int64_list_val=Int64List())
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Nulls = Mapping[str, BoolArray]
@@ -53,7 +57,9 @@ def pack_values(stored: Stored, rows: Sequence[Mapping[str, Value]]) -> tuple[Co
         kinds = _kinds(found, kind)
         nulls[name] = np.fromiter((item is None for item in kinds), dtype=np.bool_, count=len(kinds))
         if kind == OPAQUE:
-            values[name] = _objects(_serialised(found, kinds))
+            nested = stored.types[name] in _NESTED
+            whole = [value and _with_empty_lists(value) for value in found] if nested else found
+            values[name] = _objects(_serialised(whole, kinds))
         else:
             values[name] = _array(stored, column, _plain(column, kind, found, kinds))
     return values, nulls
@@ -65,6 +71,15 @@ def _kinds(found: Sequence[Value | None], kind: str) -> Sequence[str | None]:
         if set(kinds) == {kind}:
             return kinds
     return [kind_of(value) for value in found]
+
+
+def _with_empty_lists(value: Value) -> Value:
+    """Return a list of lists whose empty lists are lists: Feast writes them as null, which no list may hold here."""
+    kind = kind_of(value)
+    if kind not in {"list_val", "set_val"}:
+        return value
+    inner = [_EMPTY if kind_of(item) is None else _with_empty_lists(item) for item in getattr(value, kind).val]
+    return Value(**{kind: RepeatedValue(val=inner)})
 
 
 def _serialised(found: Iterable[Value | None], kinds: Iterable[str | None]) -> list[bytes | None]:

@@ -19,6 +19,20 @@ def is_windowed(table: Table) -> bool:
     return isinstance(table, StreamFeatureView) and bool(table.aggregations)
 
 
+def refuse_windowed(table: Table) -> None:
+    """Refuse to write features of a windowed view.
+
+    Raises:
+        RequestError: the view is one.
+    """
+    if is_windowed(table):
+        raise RequestError(
+            f"windowed view {table.name!r}",
+            "has no rows that could be written: its features are computed from events",
+            fix=f"push events to its source: store.push({table.stream_source.name!r}, frame)",
+        )
+
+
 class WindowPlans:
     """The windowed views and event sources of the plan in force; threads may share it.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +219,23 @@ def _translated(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
+    """Return how many rows of some log files are in quarantine, by reason; groups without any are not read."""
+    counts: Counter[str] = Counter()
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            column = file.schema_arrow.get_field_index(REJECT)
+            groups = [i for i in range(file.num_row_groups) if not _all_null(file.metadata.row_group(i), column)]
+            reasons = file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null()
+        counts.update({item["values"]: item["counts"] for item in pc.value_counts(reasons).to_pylist()})
+    return dict(counts)
+
+
 def count_rejected(files: Sequence[str]) -> int:
     """Return how many rows of some log files are in quarantine."""
-    return sum(int(pc.sum(pc.is_valid(pq.read_table(path, columns=[REJECT])[REJECT])).as_py() or 0) for path in files)
+    return sum(rejected_reasons(files).values())
+
+
+def _all_null(group: pq.RowGroupMetaData, column: int) -> bool:
+    statistics = group.column(column).statistics
+    return bool(statistics is not None and statistics.has_null_count and statistics.null_count == group.num_rows)

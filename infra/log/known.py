@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from infra.log.accepted import CREATED, EVENT
 from infra.log.runs import Kind, Run
 
 
@@ -16,6 +17,15 @@ class KnownRange:
     last: int
     kind: Kind
     ended_us: int
+
+
+def due_sql(delay_us: int) -> str:
+    """Return SQL for when a log row is due, int64 microseconds; null for a row without a time.
+
+    That is when it was written, and not before it happens: a forecast waits for its event time. Without a created
+    time it is the event time plus the declared delay.
+    """
+    return f"greatest({EVENT}, coalesce({CREATED}, {EVENT} + {delay_us}))"
 
 
 def known_ranges(runs: Iterable[Run], partition: str) -> list[KnownRange]:

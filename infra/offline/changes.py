@@ -10,18 +10,27 @@ import duckdb
 import pyarrow as pa
 
 from infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
-from infra.offline.sources import NAIVE, ORDER, Table, broken, check_columns, view_columns
+from infra.log.known import due_sql
+from infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
+from infra.offline.sources import ORDER, Table, broken
 from infra.offline.sql import cast, names, quote, to_microseconds
 from skewless.plan import View
 
-FUTURE_SLACK_US = 10_000_000
+# What rows wait for. Nobody calls a row late that happens later, or whose source is declared to be late.
+CREATED_LATER = "created time lies in the future"
+EVENT_LATER = "event time lies in the future"
+DELAYED = "declared delay has not passed"
+ORDINARY = frozenset({EVENT_LATER, DELAYED})
 
 _CONTENT = "__content"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventRange:
-    """Which rows to look at, by event time: ``start_us <= event <= end_us``; None: no limit."""
+    """Which rows to look at, by event time: ``start_us <= event <= end_us``; None: no limit.
+
+    Rows without an event time belong to every range, so that each run says that they are left out.
+    """
 
     start_us: int | None = None
     end_us: int | None = None
@@ -29,12 +38,13 @@ class EventRange:
     def condition(self) -> str:
         """Return the SQL condition over a row's log columns."""
         limits = [(">=", self.start_us), ("<=", self.end_us)]
-        return " AND ".join(f"{EVENT} {sign} {limit}" for sign, limit in limits if limit is not None) or "true"
+        within = " AND ".join(f"{EVENT} {sign} {limit}" for sign, limit in limits if limit is not None)
+        return f"({EVENT} IS NULL OR {within or 'true'})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Which rows to look at, by publication: ``after_us < published <= upto_us``.
+    """Which rows to look at, by when they are due: ``after_us < due <= upto_us``.
 
     Args:
         after_us: None: everything up to ``upto_us``, rows without a time too.
@@ -47,11 +57,11 @@ class Window:
 
     def condition(self, delay_us: int) -> str:
         """Return the SQL condition over a row's log columns."""
-        published = f"coalesce({CREATED}, {EVENT} + {delay_us})"
+        due = due_sql(delay_us)
         if self.after_us is None:
-            condition = f"({published} <= {self.upto_us} OR {published} IS NULL)"
+            condition = f"({due} <= {self.upto_us} OR {due} IS NULL)"
         else:
-            condition = f"({published} > {self.after_us} AND {published} <= {self.upto_us})"
+            condition = f"({due} > {self.after_us} AND {due} <= {self.upto_us})"
         return condition if self.events is None else f"{condition} AND {self.events.condition()}"
 
 
@@ -115,7 +125,7 @@ class Changes:
         queries, parameters = [], []
         for share in self.shares:
             types = share.table.column_types(connection)
-            check_columns(share.table, types, view_columns(self.view), naive_is_utc=self.naive_is_utc)
+            check_view(share.table.name, types, self.view, naive_is_utc=self.naive_is_utc)
             bounds = _event_bounds(connection, self.view, share, types)
             query, bound = _share_sql(self.view, share, share.table.ordered(connection, types), types, bounds)
             queries.append(f"SELECT * FROM ({query})")
@@ -169,16 +179,45 @@ def _columns(view: View) -> list[str]:
     return [column.name for column in (*view.keys, *view.features)] + [EVENT, CREATED, TOMBSTONE, REJECT, RAW]
 
 
-def next_due(connection: duckdb.DuckDBPyConnection, view: View, table: Table, after_us: int) -> int | None:
-    """Return when the next row of a source is published, or None."""
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """The rows of a source that are not due yet.
+
+    Args:
+        rows: how many, by what they wait for.
+        next_us: when the first of them is due; None: there are none.
+    """
+
+    rows: Mapping[str, int]
+    next_us: int | None
+
+
+def waiting_rows(
+    connection: duckdb.DuckDBPyConnection, view: View, table: Table, after_us: int, events: EventRange | None = None
+) -> Waiting:
+    """Return which rows of a source are due later than a moment; ``events``: of these event times alone.
+
+    Raises:
+        SourceError: a file of the source cannot be read.
+    """
     types = table.column_types(connection)
-    event = _moment(view.source.event_column, types)
-    published = f"coalesce({_moment(view.source.created_column, types)}, {event} + {view.delay_us})"
-    relation = _pruned(view, types, table.relation, after_us)
-    query = f"SELECT min({published}) FROM {relation} WHERE {published} > {after_us}"
-    with table.opened(connection):
-        rows = connection.execute(query, table.parameters).fetchall()
-    return rows[0][0] if rows else None
+    moments = f"{_moment(view.source.event_column, types)} AS {EVENT}, {_moment(view.source.created_column, types)}"
+    rows = f"SELECT {moments} AS {CREATED} FROM {_pruned(view, types, table.relation, after_us)}"
+    reason = (
+        f"CASE WHEN {CREATED} > {after_us} THEN '{CREATED_LATER}' WHEN {EVENT} > {after_us} THEN '{EVENT_LATER}'"
+        f" ELSE '{DELAYED}' END"
+    )
+    wanted = "" if events is None else f" AND {events.condition()}"
+    due = due_sql(view.delay_us)
+    query = (
+        f"SELECT {reason}, count(*), min({due}) FROM ({rows}) WHERE {due} > {after_us}{wanted} GROUP BY 1 ORDER BY 1"
+    )
+    try:
+        with table.opened(connection):
+            found = connection.execute(query, table.parameters).fetchall()
+    except duckdb.Error as error:
+        raise broken(table.name, error) from error
+    return Waiting(rows={row[0]: row[1] for row in found}, next_us=min((row[2] for row in found), default=None))
 
 
 def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:
@@ -192,7 +231,8 @@ def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Seque
     casts = {}
     for column in (*view.keys, *view.features):
         name = source.column(column.name)
-        casts[column.name] = (quote(name), cast(quote(name), types.get(name, ""), column.dtype))
+        raw = "''" if column.name == NO_ENTITY else quote(name)
+        casts[column.name] = (raw, cast(raw, types.get(name, ""), column.dtype))
     typed = ", ".join(f"{expression} AS {quote(name)}" for name, (_, expression) in casts.items())
     bad = ", ".join(
         f"({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{i}')}"
@@ -234,7 +274,6 @@ def _reason(view: View, columns: list[str]) -> str:
     cases += [
         (quote(f"__bad_{i}"), f"column {name!r} does not fit its declared type") for i, name in enumerate(columns)
     ]
-    cases.append((f"{EVENT} > {CREATED} + {FUTURE_SLACK_US}", "event time lies after publication"))
     whens = " ".join(f"WHEN {condition} THEN {_text(reason)}" for condition, reason in cases)
     return f"CASE {whens} END"
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from infra.offline.as_of import TIME
 from infra.offline.labels import nullable, request_arrays, to_milliseconds
-from infra.offline.sources import Table, broken, check_columns, find_table
+from infra.offline.source_columns import check_columns
+from infra.offline.sources import Table, broken, find_table
 from infra.offline.sql import cast, quote, to_microseconds
 from skewless.columns import Column
 from skewless.dtypes import DType
@@ -80,7 +81,7 @@ class EntityFile:
         wanted[time_column] = DType.TIMESTAMP
         table = find_table(Path.cwd(), str(path), f"entity file {str(path)!r}", wanted)
         found = cls(table=table, plan=plan, time_column=time_column, connection=connection)
-        check_columns(table, found.types, wanted)
+        check_columns(table.name, found.types, wanted)
         return found
 
     @cached_property

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
-from infra.log.known import KnownRange
+from infra.log.known import KnownRange, due_sql
 from infra.log.runs import Run
 from infra.offline.arrays import view_read
 from infra.offline.as_of import TIME, History
@@ -103,7 +103,7 @@ def history(view: View, order: Order) -> History:
         moment = "r.started_us"
         joined = f"JOIN run_starts r ON log.{RUN} = r.run_id"
     else:
-        known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE coalesce({CREATED}, {EVENT} + {view.delay_us}) END"
+        known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE {due_sql(view.delay_us)} END"
         moment = known if order == "knowledge" else "r.ended_us"
         joined = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
     rows = event_history(view)

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from infra.offline import arrays
 from infra.offline.as_of import TIME
-from infra.offline.sources import Table, broken, check_columns, find_table
+from infra.offline.source_columns import check_columns
+from infra.offline.sources import Table, broken, find_table
 from infra.offline.sql import cast, quote, to_microseconds
 from skewless.columns import Column
 from skewless.dtypes import DType
@@ -107,7 +108,7 @@ def ask_labels(
     for prefix, each in (("", plan), (_OTHER, other)):
         if each is None:
             continue
-        check_columns(table, types, label_columns(each, spec))
+        check_columns(table.name, types, label_columns(each, spec))
         fields += [
             f"{cast(quote(name), types[name], c.dtype)} AS {quote(prefix + c.name)}"
             for c in (*each.join_keys, *each.request)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import duckdb
 
+from infra.offline.source_columns import view_columns
 from infra.offline.sql import text
 from infra.offline.warehouse import Warehouse, find_warehouse
 from skewless.columns import digest
@@ -18,9 +19,6 @@ from skewless.dtypes import DType
 from skewless.errors import SourceError
 from skewless.plan import View
 
-NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
-_ZONED = "TIMESTAMP WITH TIME ZONE"
-_ALL_NULL = '"NULL"'  # a Parquet column that never held a value, as pandas writes it
 _MISFIT = re.compile(
     r"CSV Error on Line: (?P<line>\d+).*?"
     r'converting column "(?P<column>.*?)"\. Could not convert string "(?P<value>.*?)" to \'(?P<type>.*?)\'',
@@ -32,17 +30,9 @@ _FILE_COLUMNS = frozenset({"file_index", "file_row_number"})
 _ROW_BITS = 40
 # DuckDB numbers rows in the order of their files, in one thread, whatever ``preserve_insertion_order`` is.
 _AS_READ = "row_number() OVER ()"
+NO_STORES = "lies in an object store, which cannot be read"
+USE_FILES = "copy it to a folder of this machine, or mount the bucket, and give that path"
 PARTS = ".parts"  # folder beside a Parquet file, named after it, with the rows appended to it
-_ACCEPTED = {
-    DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
-    DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},
-    DType.FLOAT32: {"FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER"},
-    DType.FLOAT64: {"FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT"},
-    DType.BOOL: {"BOOLEAN"},
-    DType.STRING: {"VARCHAR"},
-    DType.BYTES: {"BLOB"},
-    DType.TIMESTAMP: {_ZONED, "TIMESTAMPTZ_NS", "DATE"},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +206,11 @@ def find_table(repo: Path, path: str, name: str, declared: Mapping[str, DType] |
         declared: types of the columns that are wanted, for sources that carry none.
 
     Raises:
-        SourceError: there is no such file.
+        SourceError: there is no such file, or it lies in an object store.
     """
-    warehouse = find_warehouse(path)
-    full = repo / (warehouse.path if warehouse else path)
+    if is_remote(path):
+        raise SourceError(name, NO_STORES, value=path, fix=USE_FILES)
+    warehouse, full = find_warehouse(path), _place(repo, path)
     files = tuple(sorted(str(file) for file in _files(full)))
     if not files:
         raise SourceError(
@@ -228,6 +219,25 @@ def find_table(repo: Path, path: str, name: str, declared: Mapping[str, DType] |
     if warehouse is not None:
         return Table(name=name, files=files, warehouse=replace(warehouse, path=files[0]))
     return Table(name=name, files=files, partitions=_partitions(_root(full), files), declared=dict(declared or {}))
+
+
+def is_there(repo: Path, path: str) -> bool:
+    """Say whether there is a file behind a path, folder, glob or database address, relative to the repo."""
+    return not is_remote(path) and any(True for _ in _files(_place(repo, path)))
+
+
+def is_remote(path: str) -> bool:
+    """Say whether a path is the address of an object store.
+
+    >>> is_remote("s3://bucket/users.parquet"), is_remote("data/*.parquet"), is_remote("duckdb:w.db#t")
+    (True, False, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
+def _place(repo: Path, path: str) -> Path:
+    warehouse = find_warehouse(path)
+    return repo / (warehouse.path if warehouse else path)
 
 
 def view_table(repo: Path, view: View) -> Table:
@@ -287,52 +297,3 @@ def broken(name: str, error: Exception) -> SourceError:
     if isinstance(error, duckdb.CatalogException):
         return SourceError(name, f"cannot be read: {reason}", fix="create the table, or correct its name")
     return SourceError(name, f"cannot be read: {reason}", fix="write the file again, or remove it")
-
-
-def check_columns(
-    table: Table, types: Mapping[str, str], wanted: Mapping[str, DType], *, naive_is_utc: bool = False
-) -> None:
-    """Check that a table has the columns that the plan names, with types that fit exactly.
-
-    Args:
-        naive_is_utc: accept times without a zone, as Feast does.
-
-    Raises:
-        SourceError: a column is missing, has no time zone, or is of another type.
-    """
-    for column, dtype in wanted.items():
-        if column not in types:
-            raise SourceError(
-                table.name,
-                "has no such column",
-                value=column,
-                fix=f"correct the definition, or add the column; it has {', '.join(types)}",
-            )
-        if types[column] in NAIVE and dtype is DType.TIMESTAMP:
-            if naive_is_utc:
-                continue
-            raise SourceError(
-                f"{table.name} column {column!r}",
-                "is a time without a zone",
-                value=types[column],
-                fix="write it with zone UTC (pyarrow: pa.timestamp('us', tz='UTC'))",
-            )
-        if types[column] not in _ACCEPTED[dtype] | {_ALL_NULL}:
-            raise SourceError(
-                f"{table.name} column {column!r}",
-                f"does not fit the declared type {dtype}",
-                value=types[column],
-                fix="correct the definition, or write the column with that type",
-            )
-
-
-def view_columns(view: View) -> dict[str, DType]:
-    """Return the source columns that a view reads, with the types that they must fit."""
-    source = view.source
-    wanted = {source.column(column.name): column.dtype for column in (*view.keys, *view.features)}
-    wanted[source.event_column] = DType.TIMESTAMP
-    if source.created_column:
-        wanted[source.created_column] = DType.TIMESTAMP
-    if source.tombstone_column:
-        wanted[source.tombstone_column] = DType.BOOL
-    return wanted

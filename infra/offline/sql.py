@@ -6,6 +6,11 @@ from collections.abc import Iterable
 
 from skewless.dtypes import DType
 
+_FLOATS = frozenset({"FLOAT", "DOUBLE"})
+_SMALL = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "UTINYINT", "USMALLINT"})
+_LONG = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT"})
+_INTEGERS = _LONG | {"INTEGER", "UINTEGER"}
+
 
 def quote(name: str) -> str:
     """Return an identifier in quotes.
@@ -75,8 +80,26 @@ def cast(expression: str, from_type: str, dtype: DType) -> str:
     """
     if dtype is DType.TIMESTAMP:
         return to_microseconds(expression, from_type)
-    if dtype in {DType.INT32, DType.INT64} and from_type in {"DOUBLE", "FLOAT"}:
+    decimal = from_type.startswith("DECIMAL")
+    if dtype in {DType.INT32, DType.INT64} and (decimal or from_type in _FLOATS):
         return f"CASE WHEN {expression} = trunc({expression}) THEN TRY_CAST({expression} AS {dtype.sql}) END"
+    if dtype in {DType.FLOAT32, DType.FLOAT64} and (decimal or from_type in _LONG):
+        # By its digits, once, to the nearest float64, as Python has it; DuckDB would divide two numbers.
+        nearest = f"CAST(CAST({expression} AS VARCHAR) AS DOUBLE)"
+        return nearest if dtype is DType.FLOAT64 else f"TRY_CAST({nearest} AS FLOAT)"
+    if dtype is DType.STRING and from_type == "BOOLEAN":
+        return f"CASE {expression} WHEN true THEN 'True' WHEN false THEN 'False' END"
     if from_type == dtype.sql:
         return expression
     return f"TRY_CAST({expression} AS {dtype.sql})"
+
+
+def may_misfit(from_type: str, dtype: DType) -> bool:
+    """Say whether ``cast`` may find a value that does not fit.
+
+    >>> may_misfit("DOUBLE", DType.INT64), may_misfit("FLOAT", DType.FLOAT64)
+    (True, False)
+    """
+    if dtype in {DType.INT32, DType.INT64}:
+        return from_type not in _SMALL | {dtype.sql} | ({"INTEGER", "UINTEGER"} if dtype is DType.INT64 else set())
+    return dtype is DType.FLOAT32 and from_type != "FLOAT" and from_type not in _SMALL | _INTEGERS

@@ -15,7 +15,8 @@ from infra.log.accepted import REJECT
 from infra.log.event_log import EventLog
 from infra.log.event_rows import EVENT_ID
 from infra.log.partitions import log_partitions
-from infra.offline.sources import Table, check_columns, find_table
+from infra.offline.source_columns import check_columns
+from infra.offline.sources import Table, find_table
 from infra.offline.sql import cast, quote
 from infra.offline.winners import copied
 from infra.streams.row_digest import RowDigest
@@ -136,7 +137,7 @@ def history_files(source: EventSource, repo: Path, connection: duckdb.DuckDBPyCo
         raise SourceError(name, "is not declared", fix="give the source a batch_source with the files")
     declared = {column.name: column.dtype for column in source.columns}
     whole = find_table(repo, source.history, name, declared)
-    check_columns(whole, whole.column_types(connection), {item.name: item.dtype for item in file_columns(source)})
+    check_columns(whole.name, whole.column_types(connection), {item.name: item.dtype for item in file_columns(source)})
     for file in whole.files:
         chosen, _ = whole.split([file])
         if chosen is not None:

@@ -14,6 +14,7 @@ from skewless.errors import SkewlessError, StoreError
 
 if TYPE_CHECKING:
     from infra.applied import Applied
+    from infra.left_out import LeftOut
     from infra.log.runs import Run
     from infra.needed_views import NeededViews
     from infra.online.port import OnlineWriter
@@ -26,6 +27,7 @@ CHAMPION = "champion"
 def take_inventory(project: Project) -> dict[str, Any]:
     """Return where a project stands, as plain values; starts nothing, changes nothing."""
     from infra.applied import read_applied
+    from infra.left_out import read_left_out
     from infra.log.runs import RunLedger
     from infra.retirement import read_lives
     from skewless.commands.window_inventory import event_sources, windowed_views
@@ -47,6 +49,7 @@ def take_inventory(project: Project) -> dict[str, Any]:
         "online": online,
         "views": views,
         "windows": windows,
+        "left_out": [_left_out(item) for item in read_left_out(project.state)],
         "sources": event_sources(project, needed) if needed else [],
         "unneeded": [asdict(life) for life in read_lives(project.state) if life.stage != "needed"],
         "processes": running_processes(project.state),
@@ -90,6 +93,11 @@ def running_processes(state: Path) -> list[dict[str, Any]]:
         }
         for item in read_processes(state)
     ]
+
+
+def _left_out(item: LeftOut) -> dict[str, Any]:
+    seen = None if item.at_us is None else _iso(item.at_us)
+    return {"view": item.view, "verb": item.verb, "reason": item.reason, "rows": item.rows, "seen": seen}
 
 
 def _iso(moment_us: int) -> str:

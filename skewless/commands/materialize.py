@@ -48,4 +48,6 @@ def _run(project: Project, output: Output, *, check: bool) -> None:
     rows = [(view["view"], *(view[name] for name in sums)) for view in views]
     shown = table("rows", ("view", *sums), [*rows, ("all", *sums.values())])
     unfed = [f"{report.view} is not fed: {report.problem}" for report in reports if report.problem]
-    output.answer({"dry_run": False, "views": views, "totals": dict(sums)}, shown, *unfed)
+    reasons = [(report.view, reason, n) for report in reports for reason, n in report.left_out.items()]
+    left_out = [table("rows left out of the online store", ("view", "reason", "rows"), reasons)] if reasons else []
+    output.answer({"dry_run": False, "views": views, "totals": dict(sums)}, shown, *left_out, *unfed)

@@ -27,6 +27,7 @@ _VIEW_COLUMNS = ("view", "log_rows", "rejected", "declared_delay", "observed_del
 
 _PROCESS_COLUMNS = ("kind", "host", "pid", "plan", "started_at", "lives")
 _WINDOW_COLUMNS = ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches")
+_LEFT_OUT_COLUMNS = ("view", "verb", "reason", "rows", "seen")
 _UNNEEDED_COLUMNS = ("name", "hash", "stage")
 _SOURCE_COLUMNS = ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s")
 
@@ -62,6 +63,7 @@ def _shown(body: dict[str, Any]) -> list[RenderableType]:
     if body["views"]:
         parts.append(table("views", _VIEW_COLUMNS, [_view_row(view) for view in body["views"]]))
     for title, kind, names in (
+        ("rows left out of the online store", "left_out", _LEFT_OUT_COLUMNS),
         ("windowed views", "windows", _WINDOW_COLUMNS),
         ("views that nothing reads any more", "unneeded", _UNNEEDED_COLUMNS),
         ("event sources", "sources", _SOURCE_COLUMNS),

@@ -90,7 +90,7 @@ def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) 
         ledger.finish(run, {view.partition: cover}, batch.ended)
         for seq, (key, event, created, tombstone) in enumerate(batch.rows, start=first + 1):
             declared = event + DELAY if created is None else created
-            known = batch.ended if kind == "live" else declared
+            known = batch.ended if kind == "live" else max(event, declared)
             accepted.append(
                 LogRow(key=key, event=event, created=created, tombstone=tombstone, run=run.run_id, seq=seq, known=known)
             )

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from infra.left_out import read_left_out
 from infra.log.accepted import RAW, REJECT
 from infra.log.inventory import noted_below
 from infra.offline.views import OfflineViews
@@ -107,22 +108,26 @@ def test_2_3_a_tombstone_deletes_and_a_later_row_brings_back(world: World) -> No
 
 def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(world: World) -> None:
     view = make_view(keys={"id": DType.INT32}, features={"n": DType.INT64})
-    slack = 10_000_000
     world.write(
         "v.parquet",
         {
             "id": pa.array([1, None, 2**31, 4, 5, 6, 7], pa.int64()),
-            "event": times(HOUR, HOUR, HOUR, HOUR, HOUR + slack, HOUR + slack + 1, None),
+            "event": times(HOUR, HOUR, HOUR, HOUR, 2 * HOUR, NOW + 1, None),
             "created": times(*[HOUR] * 7),
             "n": pa.array([1.0, 2.0, 3.0, 4.5, 5.0, 6.0, None], pa.float64()),
         },
     )
     (report,) = world.run(view)
-    assert (report.accepted, report.rejected) == (2, 5)
+    assert (report.accepted, report.rejected) == (2, 4)
+    assert report.left_out == {
+        "key 'id' is null": 2,
+        "column 'n' does not fit its declared type": 1,
+        "event time is null": 1,
+        "event time lies in the future": 1,
+    }
     reasons = {row["id"]: row[REJECT] for row in world.rejected(view) if row["id"] is not None}
     assert reasons == {
         4: "column 'n' does not fit its declared type",
-        6: "event time lies after publication",
         7: "event time is null",
     }
     by_raw = {json.loads(row[RAW])["id"]: row[REJECT] for row in world.rejected(view)}
@@ -131,9 +136,16 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(world: World) -> 
     assert json.loads(next(row[RAW] for row in world.rejected(view) if row["id"] == 4))["n"] == 4.5
     assert world.online(view, [1], [4], [5], [6], [7]).found.tolist() == [True, False, True, False, False]
     assert same(world.online(view, [1], [4], [6]), world.offline(view, [1], [4], [6]))
-    # They are in the log, so they are not looked at again.
+    # They are in the log, so they are not looked at again; the one that lay in the future has come.
     os.utime(world.root / "v.parquet", ns=(1, 1))
-    assert [(one.accepted, one.rejected) for one in world.run(view)] == [(0, 0)]
+    world.clock.set(NOW + 1)
+    assert [(one.accepted, one.rejected, one.left_out) for one in world.run(view)] == [(1, 0, {})]
+    assert same(world.online(view, [6]), world.offline(view, [6]))
+    assert {item.reason: item.rows for item in read_left_out(world.state)} == {
+        "key 'id' is null": 2,
+        "column 'n' does not fit its declared type": 1,
+        "event time is null": 1,
+    }
 
 
 def vanish(path: Path) -> None:

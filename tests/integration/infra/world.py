@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,12 @@ class World:
         events: EventRange | None = None,
         naive_is_utc: bool = False,
         on_step: OnStep | None = None,
+        strict: bool = False,
     ) -> list[ViewReport]:
         writer = self.writer()
         try:
             with self.connect() as connection:
-                job = self.job(connection, writer)
+                job = replace(self.job(connection, writer), strict=strict)
                 return job.run(views, check, events=events, naive_is_utc=naive_is_utc, on_step=on_step)
         finally:
             writer.close()

@@ -1,0 +1,112 @@
+"""Which columns a view wants of its source, and which of their types fit the declared ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from skewless.dtypes import DType
+from skewless.errors import SourceError
+from skewless.plan import View
+
+NO_ENTITY = "__dummy_id"  # Feast's name of the key of a view without entities: no source has it, and it is empty
+NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
+_ZONED = "TIMESTAMP WITH TIME ZONE"
+_ALL_NULL = '"NULL"'  # a Parquet column that never held a value, as pandas writes it
+_ACCEPTED = {
+    DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
+    DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},
+    DType.FLOAT32: {"FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER"},
+    DType.FLOAT64: {"FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT"},
+    DType.BOOL: {"BOOLEAN"},
+    DType.STRING: {"VARCHAR"},
+    DType.BYTES: {"BLOB"},
+    DType.TIMESTAMP: {_ZONED, "TIMESTAMPTZ_NS", "DATE"},
+}
+
+_INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"})
+_UNSIGNED = frozenset({"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"})
+# What features also take: Feast turns such values into the declared type, and none of them changes.
+_CONVERTED = {
+    DType.INT32: _INTEGERS | _UNSIGNED | {"BOOLEAN", "FLOAT", "DECIMAL"},
+    DType.INT64: _INTEGERS | _UNSIGNED | {"BOOLEAN", "FLOAT", "DECIMAL"},
+    DType.FLOAT32: _INTEGERS | _UNSIGNED | {"BOOLEAN", "DECIMAL"},
+    DType.FLOAT64: _INTEGERS | _UNSIGNED | {"DECIMAL"},
+    DType.STRING: _INTEGERS | _UNSIGNED | {"BOOLEAN", "UUID", "ENUM"},
+}
+
+
+def check_view(name: str, types: Mapping[str, str], view: View, *, naive_is_utc: bool = False) -> None:
+    """Check that a view's source has the columns that the view names, with types that fit.
+
+    Raises:
+        SourceError: as ``check_columns``.
+    """
+    converted = {view.source.column(column.name) for column in view.features}
+    converted -= {view.source.column(column.name) for column in view.keys}
+    check_columns(name, types, view_columns(view), naive_is_utc=naive_is_utc, converted=converted)
+
+
+def is_converted(kind: str, dtype: DType) -> bool:
+    """Say whether a feature of a declared type may be read from a column of another type.
+
+    >>> is_converted("DECIMAL(10,2)", DType.FLOAT64), is_converted("DOUBLE", DType.STRING)
+    (True, False)
+    """
+    return kind.partition("(")[0] in _CONVERTED.get(dtype, set()) | _ACCEPTED[dtype]
+
+
+def check_columns(
+    name: str,
+    types: Mapping[str, str],
+    wanted: Mapping[str, DType],
+    *,
+    naive_is_utc: bool = False,
+    converted: Collection[str] = (),
+) -> None:
+    """Check that a table has the columns that the plan names, with types that fit exactly.
+
+    Args:
+        naive_is_utc: accept times without a zone, as Feast does.
+        converted: columns whose values may be turned into the declared type, as Feast does.
+
+    Raises:
+        SourceError: a column is missing, has no time zone, or is of another type.
+    """
+    for column, dtype in wanted.items():
+        if column not in types:
+            raise SourceError(
+                name,
+                "has no such column",
+                value=column,
+                fix=f"correct the definition, or add the column; it has {', '.join(types)}",
+            )
+        if types[column] in NAIVE and dtype is DType.TIMESTAMP:
+            if naive_is_utc:
+                continue
+            raise SourceError(
+                f"{name} column {column!r}",
+                "is a time without a zone",
+                value=types[column],
+                fix="write it with zone UTC (pyarrow: pa.timestamp('us', tz='UTC'))",
+            )
+        fits = types[column] in _ACCEPTED[dtype] | {_ALL_NULL}
+        if not fits and not (column in converted and is_converted(types[column], dtype)):
+            raise SourceError(
+                f"{name} column {column!r}",
+                f"does not fit the declared type {dtype}",
+                value=types[column],
+                fix="correct the definition, or write the column with that type",
+            )
+
+
+def view_columns(view: View) -> dict[str, DType]:
+    """Return the source columns that a view reads, with the types that they must fit."""
+    source = view.source
+    named = [column for column in (*view.keys, *view.features) if column.name != NO_ENTITY]
+    wanted = {source.column(column.name): column.dtype for column in named}
+    wanted[source.event_column] = DType.TIMESTAMP
+    if source.created_column:
+        wanted[source.created_column] = DType.TIMESTAMP
+    if source.tombstone_column:
+        wanted[source.tombstone_column] = DType.BOOL
+    return wanted

@@ -1,0 +1,229 @@
+"""Rows and values that cannot be served as they are: counted, converted as Feast does, or refused; the same offline."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from feast import FileSource
+from feast.data_format import DeltaFormat
+from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
+
+from infra.left_out import read_left_out
+from skewless.errors import GateError, RequestError, SourceError
+from tests.feast.conformance.test_views import table_frame
+from tests.feast.conformance.world import NOW, World, ago, asked, table_of, users
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+BOOLS = pa.array([True, False, None])
+LONG = [2**53 + 1, -(2**63), None]
+
+
+def value_of(world: World, *ids: int) -> list[Any]:
+    return world.online(["v:x"], users(*ids))["x"]
+
+
+def reasons(world: World) -> dict[str, int]:
+    return {item.reason: item.rows for item in read_left_out(world.state)}
+
+
+def be_strict(world: World) -> None:
+    (world.root / "skewless.yaml").write_text(yaml.safe_dump({"strict": True}))
+
+
+MISFITS: dict[str, tuple[FeastType, pa.Array]] = {
+    "a fraction": (Int64, pa.array([1.0, 2.5])),
+    "2^63": (Int64, pa.array([1.0, 2.0**63])),
+    "2^31 in 32 bits": (Int32, pa.array([1, 2**31])),
+    "infinity": (Int64, pa.array([1.0, float("inf")])),
+    "beyond float32": (Float32, pa.array([1.0, 1e300])),
+    "a fraction of a decimal": (Int64, pa.array([Decimal("1.0"), Decimal("2.5")], pa.decimal128(10, 2))),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_misfit_is_counted_refused_if_strict_and_no_history_has_it(world: World, name: str) -> None:
+    dtype, values = MISFITS[name]
+    world.write("v.parquet", table_of([1, 2], x=values))
+    world.apply(world.view("v", {"x": dtype}))
+    be_strict(world)
+    with pytest.raises(GateError, match="1 x column 'x' does not fit its declared type"):
+        world.store.materialize(ago(days=1), ago())
+    assert value_of(world, 1, 2) == [None, None]
+    with pytest.raises(GateError, match="1 x column 'x' does not fit"):
+        world.offline(["v:x"], asked(1, 2))
+    (world.root / "skewless.yaml").unlink()
+    world.store.materialize(ago(days=1), ago())
+    assert value_of(world, 1, 2) == [1, None]
+    assert world.offline(["v:x"], asked(1, 2))["x"].to_pylist() == [1, None]
+    assert reasons(world) == {"column 'x' does not fit its declared type": 1}
+    pushed = pd.DataFrame({**table_frame([3, 4]), "x": values.to_pandas()})
+    with pytest.raises(SourceError, match=r"holds a value that .* cannot"):
+        world.store.push("v_push", pushed)
+    assert value_of(world, 3, 4) == [None, None]
+
+
+def test_rows_without_a_key_or_time_are_counted_for_every_kind_of_view(world: World) -> None:
+    for name, dtype, values in (("v", Float64, [1.0, 2.0, 3.0]), ("w", Array(Float64), [[1.0], [2.0], [3.0]])):
+        columns = table_of([1, 2, 3], x=pa.array(values))
+        columns["user_id"] = pa.array([1, None, 3], pa.int64())
+        columns["event_time"] = pa.array([ago(hours=1), ago(hours=1), None], columns["event_time"].type)
+        world.write(f"{name}.parquet", columns)
+        world.apply(world.view(name, {"x": dtype}))
+    world.store.materialize_incremental(ago())
+    assert value_of(world, 1, 3) == [1.0, None]
+    told = [(item.view, item.reason, item.rows) for item in read_left_out(world.state)]
+    assert told == [
+        ("source w.parquet_source", "event time is null", 1),
+        ("source w.parquet_source", "key 'user_id' is null", 1),
+        ("v", "event time is null", 1),
+        ("v", "key 'user_id' is null", 1),
+    ]
+    be_strict(world)
+    with pytest.raises(GateError, match="1 x event time is null, 1 x key 'user_id' is null"):
+        world.store.materialize(ago(days=1), ago(), ["w"])
+
+
+def test_pushes_that_cannot_be_seen_are_counted_and_refused_if_strict(world: World) -> None:
+    world.write("v.parquet", table_of([9], x=[9.0]))
+    world.apply(world.view("v"))
+    future = pd.DataFrame({**table_frame([1], NOW + timedelta(hours=1)), "x": [1.0]})
+    empty = pd.DataFrame({**table_frame([1, 2]), "x": [np.nan, np.nan]})
+    cases = (("event time lies more than 10 s in the future", future), ("no row of the frame has a value", empty))
+    for reason, frame in cases:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Feast's, of the frame that it drops
+            world.store.push("v_push", frame)
+        assert [(item.rows, item.verb) for item in read_left_out(world.state) if reason in item.reason] == [
+            (len(frame), "push")
+        ]
+    be_strict(world)
+    for reason, frame in cases:
+        with pytest.raises(GateError, match=reason):
+            world.store.push("v_push", frame)
+
+
+CONVERTED: dict[str, tuple[FeastType, pa.Array, list[Any]]] = {
+    "decimals in Float64": (
+        Float64,
+        pa.array([Decimal("0.10"), Decimal("12345678901234567890.12"), None], pa.decimal128(24, 2)),
+        [0.1, 12345678901234567890.12, None],
+    ),
+    "integers in Float64": (Float64, pa.array(LONG), [float(2**53 + 1), -(2.0**63), None]),
+    "unsigned in Float64": (Float64, pa.array([2**64 - 1, 1, None], pa.uint64()), [2.0**64, 1.0, None]),
+    "bools in Int64": (Int64, BOOLS, [1, 0, None]),
+    "bools in Float32": (Float32, BOOLS, [1.0, 0.0, None]),
+    "bools in String": (String, BOOLS, ["True", "False", None]),
+    "integers in String": (String, pa.array(LONG), ["9007199254740993", "-9223372036854775808", None]),
+    "floats in Int64": (Int64, pa.array([3.0, -4.0, None]), [3, -4, None]),
+    "float64 in Float32": (Float32, pa.array([0.1, -2.5, None]), [float(np.float32(0.1)), -2.5, None]),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_other_types_become_the_declared_one_on_both_sides(world: World, name: str) -> None:
+    dtype, values, expected = CONVERTED[name]
+    world.write("v.parquet", table_of([1, 2, 3], x=values))
+    world.apply(world.view("v", {"x": dtype}))
+    world.store.materialize(ago(days=1), ago())
+    assert value_of(world, 1, 2, 3) == expected
+    assert world.offline(["v:x"], asked(1, 2, 3))["x"].to_pylist() == expected
+    assert reasons(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [(String, pa.array([0.5])), (Int64, pa.array(["1"])), (Float64, pa.array([True])), (Int64, pa.array([[1]]))],
+    ids=["floats in String", "text in Int64", "bools in Float64", "lists in Int64"],
+)
+def test_types_that_would_change_a_value_are_refused_by_apply(world: World, dtype: FeastType, values: pa.Array) -> None:
+    world.write("v.parquet", table_of([1], x=values))
+    with pytest.raises(SourceError, match="column 'x': does not fit the declared type"):
+        world.apply(world.view("v", {"x": dtype}))
+
+
+def test_a_null_in_a_list(world: World) -> None:
+    lists: dict[str, tuple[Any, list[Any]]] = {
+        "d": (Float64, [[1.0, None]]),
+        "f": (Float32, [[None, 0.5]]),
+        "t": (UnixTimestamp, [[ago(), None]]),
+        "n": (Array(Float64), [[[None, 1.0], []]]),
+    }
+    for name, (base, values) in lists.items():
+        world.write(f"{name}.parquet", table_of([1], x=pa.array(values)))
+        world.apply(world.view(name, {"x": Array(base)}))
+        world.store.push(f"{name}_push", pd.DataFrame({**table_frame([2]), "x": pd.Series(values, dtype=object)}))
+    world.store.materialize(ago(days=1), ago())
+    expected = {"d": "[1.0, nan]", "f": "[nan, 0.5]", "t": str([ago(), None]), "n": "[[nan, 1.0], []]"}
+    for name, text in expected.items():
+        online = world.online([f"{name}:x"], users(1, 2))["x"]
+        (offline,) = world.offline([f"{name}:x"], asked(1))["x"].to_pylist()
+        assert [str(online[0]), str(online[1])] == [text, text]
+        assert str(offline).replace("zoneinfo.ZoneInfo(key='UTC')", "datetime.timezone.utc") == text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (Array(Int64), [1, None]),
+        (Array(String), ["a", None]),
+        (Array(Array(Float64)), [[1.0], None]),
+    ],
+    ids=["integers", "texts", "lists"],
+)
+def test_a_null_in_a_list_that_has_no_value_for_it_is_refused(world: World, dtype: FeastType, value: list[Any]) -> None:
+    world.write("v.parquet", table_of([1], x=pa.array([value])))
+    world.apply(world.view("v", {"x": dtype}))
+    refused = "a list in it holds a null, which Feast has no value for"
+    with pytest.raises(SourceError, match=refused):
+        world.store.materialize(ago(days=1), ago())
+    with pytest.raises(SourceError, match=refused):
+        world.offline(["v:x"], asked(1))
+    with pytest.raises(SourceError, match=refused):
+        world.store.push("v_push", pd.DataFrame({**table_frame([1]), "x": pd.Series([value], dtype=object)}))
+    assert value_of(world, 1) == [None]
+
+
+def test_a_source_that_is_not_there_yet_is_warned_of(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    view = world.view("v")
+    provider: Any = world.store._get_provider()
+    provider.validate_data_source(world.store.config, view.batch_source)
+    world.apply(view)
+    assert "source_not_there" in capsys.readouterr().out
+    with pytest.raises(SourceError, match="has no file"):
+        world.store.materialize(ago(days=1), ago())
+    world.write("v.parquet", table_of([1], x=[1.0]))
+    world.store.materialize(ago(days=1), ago())
+    assert value_of(world, 1) == [1.0]
+
+
+SENTENCES = {
+    "lies in an object store, which cannot be read .got 's3://bucket/v.parquet'": FileSource(
+        path="s3://bucket/v.parquet", timestamp_field="event_time"
+    ),
+    "is a Delta table, which cannot be read": FileSource(
+        path="v.delta", timestamp_field="event_time", file_format=DeltaFormat()
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_apply_says_what_cannot_be_read(world: World, sentence: str) -> None:
+    provider: Any = world.store._get_provider()
+    with pytest.raises(SourceError, match=sentence):
+        provider.validate_data_source(world.store.config, SENTENCES[sentence])
+
+
+def test_a_request_without_rows(world: World) -> None:
+    world.write("v.parquet", table_of([1], x=[1.0]))
+    world.apply(world.view("v"))
+    with pytest.raises(RequestError, match=r"entity_rows: has no row. Fix: give at least one"):
+        world.online(["v:x"], [])
+    assert world.online(["v:x"], {"user_id": []}) == {"user_id": [], "x": []}

@@ -1,0 +1,122 @@
+"""One Feast project on our three classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource
+from feast.types import FeastType, Float64, Int64
+from feast.value_type import ValueType as FeastValueType
+
+from tests.feast.conformance.value_types import STAMP
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+USER = Entity(name="user", join_keys=["user_id"], value_type=FeastValueType.INT64)
+PROVIDERS = {"local": "local", "skewless": "infra.feast_plugins.provider.SkewlessProvider"}
+
+
+def ago(**length: float) -> datetime:
+    """Return a moment before now."""
+    return NOW - timedelta(**length)
+
+
+class World:
+    """A repo with its store."""
+
+    def __init__(self, root: Path, port: int, provider: str = "skewless", **more: Any) -> None:  # noqa: ANN401 - lines of YAML
+        self.root, self.state = root, root / ".skewless"
+        body = {
+            "project": f"c{uuid4().hex}",
+            "registry": "registry.db",
+            "provider": PROVIDERS[provider],
+            "offline_store": {"type": "infra.feast_plugins.offline_store.SkewlessOfflineStore"},
+            "online_store": {
+                "type": "infra.feast_plugins.online_store.SkewlessOnlineStore",
+                "redis_url": f"redis://127.0.0.1:{port}/2",
+            },
+            "batch_engine": {"type": "infra.feast_plugins.engine.SkewlessComputeEngine"},
+            "entity_key_serialization_version": 3,
+        }
+        (root / "feature_store.yaml").write_text(yaml.safe_dump(body | more))
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        """The store."""
+        return FeatureStore(repo_path=str(self.root))
+
+    def apply(self, *objects: Any) -> None:  # noqa: ANN401 - any Feast object
+        """Register definitions."""
+        self.store.apply([USER, *objects])
+
+    def write(self, path: str, columns: Mapping[str, Any]) -> None:
+        """Publish a Parquet file."""
+        pq.write_table(pa.table(dict(columns)), self.root / path)
+
+    def source(self, path: str, **options: Any) -> FileSource:  # noqa: ANN401 - Feast's
+        """Return a source of the repo."""
+        times: dict[str, Any] = {"timestamp_field": "event_time", "created_timestamp_column": "created"}
+        return FileSource(name=f"{path}_source", path=str(self.root / path), **(times | options))
+
+    def view(
+        self,
+        name: str,
+        features: Mapping[str, FeastType] | None = None,
+        *,
+        entities: Sequence[Entity] = (USER,),
+        keys: Mapping[str, FeastType] | None = None,
+        source: FileSource | None = None,
+        **options: Any,  # noqa: ANN401 - Feast's
+    ) -> FeatureView:
+        """Return a view that may also be pushed to."""
+        typed = dict(keys if keys is not None else {"user_id": Int64}) | dict(features or {"x": Float64})
+        return FeatureView(
+            name=name,
+            entities=list(entities),
+            ttl=timedelta(days=10),
+            schema=[Field(name=field, dtype=dtype) for field, dtype in typed.items()],
+            source=PushSource(name=f"{name}_push", batch_source=source or self.source(f"{name}.parquet")),
+            **options,
+        )
+
+    def online(self, features: Any, rows: Any, **options: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - Feast's
+        """Return an online read."""
+        answer: dict[str, list[Any]] = self.store.get_online_features(features, rows, **options).to_dict()
+        return answer
+
+    def offline(self, features: Any, rows: Any, **options: Any) -> pa.Table:  # noqa: ANN401 - Feast's
+        """Return a historical retrieval."""
+        return self.store.get_historical_features(rows, features, **options).to_arrow()
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a value type's feature.
+
+    >>> plain_name("Array(Int64)")
+    'array_int64_'
+    """
+    return name.lower().replace("(", "_").replace(")", "_")
+
+
+def table_of(ids: Sequence[int], at: datetime | None = None, **columns: Any) -> dict[str, Any]:  # noqa: ANN401 - Arrow's or lists
+    """Return rows of users that happened at one time."""
+    times = pa.array([at or ago(hours=1)] * len(ids), STAMP)
+    return {"user_id": pa.array(ids, pa.int64()), "event_time": times, "created": times, **columns}
+
+
+def users(*ids: int | None) -> list[dict[str, Any]]:
+    """Return entity rows for online reads."""
+    return [{"user_id": user} for user in ids]
+
+
+def asked(*ids: int, **columns: Any) -> pd.DataFrame:  # noqa: ANN401 - of any type
+    """Return entity rows for historical retrievals."""
+    return pd.DataFrame({"user_id": list(ids), "event_timestamp": [NOW] * len(ids), **columns})
