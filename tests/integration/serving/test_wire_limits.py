@@ -14,8 +14,9 @@ import pytest
 import uvicorn
 
 from serving.http.exchange import Exchange
-from serving.http.fast_lane import WireLimits, fast_lane
+from serving.http.fast_lane import fast_lane
 from serving.http.hot_routes import HotRoutes
+from serving.http.wire_limits import WireLimits
 
 LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
 HOT, COLD = b"/hot", b"/cold"
