@@ -33,6 +33,7 @@ class RequestReader(HttpToolsProtocol):
     bodies: UnfinishedBodies
 
     cycle: Any
+    url = b""
     pipeline: Any  # requests that wait for their turn, the oldest at the right
     _head: list[Header] | None = None
     _rest: memoryview | None = None

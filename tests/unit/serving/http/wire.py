@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,18 +123,7 @@ class Wire:
 
     def replies(self) -> list[Reply]:
         """Return all replies until now; nothing may be left over."""
-        data, found = b"".join(self.transport.written), []
-        while data:
-            match = _HEAD.match(data)
-            assert match, data
-            lines = [line.split(b": ", 1) for line in match[2].splitlines()]
-            headers = {name.decode().lower(): value.decode() for name, value in lines}
-            assert len(headers) == len(lines), lines
-            end = match.end() + int(headers["content-length"])
-            assert end <= len(data), data
-            found.append(Reply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
-            data = data[end:]
-        return found
+        return parsed(b"".join(self.transport.written))
 
     def bodies(self) -> list[bytes]:
         return [reply.body for reply in self.replies()]
@@ -154,6 +143,27 @@ class Wire:
 
     def _named(self, path: str) -> Handler | None:
         return self._now if path.startswith("/named/") else None
+
+
+def parsed(data: bytes, methods: Iterable[str] = ()) -> list[Reply]:
+    """Return the replies in what was written; nothing may be left over.
+
+    Args:
+        methods: of the requests; a reply to HEAD has no body, whatever length it says.
+    """
+    found, known = [], iter(methods)
+    while data:
+        match = _HEAD.match(data)
+        assert match, data
+        lines = [line.split(b": ", 1) for line in match[2].splitlines()]
+        headers = {name.decode().lower(): value.decode() for name, value in lines}
+        assert len(headers) == len(lines), lines
+        length = 0 if next(known, "") == "HEAD" else int(headers["content-length"])
+        end = match.end() + length
+        assert end <= len(data), data
+        found.append(Reply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
+        data = data[end:]
+    return found
 
 
 def on_a_wire(
