@@ -7,6 +7,7 @@ must have read the same one: else a gateway might, too, and what it took for a b
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 from collections import Counter
@@ -111,7 +112,7 @@ class Lane:
         said = parsed(b"".join(transport.written).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""), self.methods())
         protocol.connection_lost(None)
         await _turn(2)
-        problems = [reply.body.decode() for reply in said if reply.status != 200]
+        problems = [json.loads(reply.body)["error"]["problem"] for reply in said if reply.status >= 400 and reply.body]
         return Outcome(self.seen, [reply.status for reply in said], problems, transport.closed)
 
     def methods(self) -> list[str]:
