@@ -18,23 +18,14 @@ class HotCycle:
     A refused one is handled as soon as it is its turn, and its body is not kept.
     """
 
-    __slots__ = (
-        "begun",
-        "body",
-        "complete",
-        "disconnected",
-        "expects",
-        "handled",
-        "handler",
-        "headers",
-        "keep_alive",
-        "path",
-        "query",
-        "refused",
-        "response_complete",
-    )
-
     message_event = _Signal()
+    begun = False
+    complete = False
+    disconnected = False
+    expects = False
+    handled = False
+    refused = False
+    response_complete = False
 
     def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
         self.handler = handler
@@ -42,11 +33,4 @@ class HotCycle:
         self.query = query
         self.headers = headers
         self.keep_alive = keep_alive
-        self.expects = False
         self.body: list[bytes] = []
-        self.refused = False
-        self.begun = False
-        self.complete = False
-        self.handled = False
-        self.response_complete = False
-        self.disconnected = False

@@ -124,8 +124,6 @@ class RequestReader(HttpToolsProtocol):
             return
         name, value = name.lower(), value.rstrip(b" \t")
         self._size += len(name) + len(value)
-        if self._size > self.limits.header_bytes:
-            self._stop(*self._too_long())
         if name in _WATCHED:
             self._watch(name, value)
         self._head.append((name, value))
