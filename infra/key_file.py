@@ -27,6 +27,15 @@ class Stamp:
     size: int
 
 
+def stamp_of(path: Path) -> Stamp | None:
+    """Return what tells this version of a file from others; None: there is no file, or none that can be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return Stamp(found.st_ino, found.st_ctime_ns, found.st_size)
+
+
 class KeyFile:
     """The API keys of a project: ``api_keys.json`` in its state folder, which its owner alone may read.
 
@@ -42,11 +51,7 @@ class KeyFile:
 
     def stamp(self) -> Stamp | None:
         """Return what tells this version of the file from others; None: there is no file, or none that can be seen."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return Stamp(found.st_ino, found.st_ctime_ns, found.st_size)
+        return stamp_of(self.path)
 
     def read(self) -> _Keys:
         """Return all keys in the order they were made, also those that have expired; no file: none.

@@ -29,10 +29,11 @@ from serving.access.rules import is_loopback
 from serving.events.sending import Events, EventsConfig
 from serving.feedback.taking import Feedback
 from serving.http.app import Serving, create_app, hot_routes
-from serving.http.fast_lane import WireLimits, fast_lane
+from serving.http.fast_lane import fast_lane
 from serving.http.http_server import Entrance, run_http
 from serving.http.listening import listen_privately
 from serving.http.tls import TlsOptions, tls_options
+from serving.http.wire_limits import UnfinishedBodies, WireLimits
 from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
 from serving.models.vitals_file import VitalsFile
@@ -183,6 +184,7 @@ def _wire_limits(settings: Settings, events: Events) -> WireLimits:
     return WireLimits(
         body_bytes=settings.body_bytes,
         header_bytes=settings.header_bytes,
+        unfinished_bytes=settings.unfinished_body_bytes,
         keep_alive_seconds=_KEEP_ALIVE_SECONDS,
         longer=longer,
     )
@@ -190,15 +192,21 @@ def _wire_limits(settings: Settings, events: Events) -> WireLimits:
 
 def _entrances(serving: Serving, link: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Entrance]:
     """Return the way in for clients and, for a worker, the one for its siblings, who get answers of it alone."""
-    public = Entrance(link=link, options=_options(serving, limits, **tls))
+    bodies = UnfinishedBodies(limits.unfinished_bytes)
+    public = Entrance(link=link, options=_options(serving, limits, bodies, **tls))
     if serving.siblings is None:
         return [public]
     place = socket_of(serving.siblings.folder, serving.siblings.number)
     alone = replace(serving, siblings=None, access=OpenAccess(), local=True)
-    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, lifespan="off"))]
+    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, bodies, lifespan="off"))]
 
 
-def _options(serving: Serving, limits: WireLimits, **more: Any) -> uvicorn.Config:  # noqa: ANN401 - of uvicorn
+def _options(
+    serving: Serving,
+    limits: WireLimits,
+    bodies: UnfinishedBodies,
+    **more: Any,  # noqa: ANN401 - of uvicorn
+) -> uvicorn.Config:
     routes = hot_routes(serving)
     return uvicorn.Config(
         create_app(serving, routes),
@@ -207,9 +215,8 @@ def _options(serving: Serving, limits: WireLimits, **more: Any) -> uvicorn.Confi
         access_log=False,
         server_header=False,
         ws="none",
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LAST_SECONDS,
-        http=fast_lane(routes, limits),
+        http=fast_lane(routes, limits, bodies),
         **more,
     )
 

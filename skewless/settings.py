@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     max_batch: int = Field(10_000, gt=0, description="most entity rows in one request")
     body_bytes: int = Field(8_388_608, gt=0, description="longest request body, unpacked")
     header_bytes: int = Field(65_536, ge=1_024, description="longest request line and headers in all")
+    unfinished_body_bytes: int = Field(
+        268_435_456, gt=0, description="request bodies that are still arriving, all together in one worker"
+    )
     max_in_flight: int = Field(512, gt=0, description="requests under way in one worker before more are refused")
     feature_timeout_ms: float = Field(500.0, gt=0, description="longest wait for the online store")
     deadline_ms: float = Field(0.0, ge=0, description="longest time for a request that names none; 0: no limit")

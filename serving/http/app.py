@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,13 +15,14 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
-from serving.access.gate import Access, OpenAccess
+from serving.access.gate import Access, Headers, OpenAccess
 from serving.access.middleware import AccessMiddleware
 from serving.events.routes import add_events
 from serving.events.sending import Events
 from serving.feedback.routes import add_feedback
 from serving.feedback.taking import Feedback
 from serving.http.error_schema import ERRORS
+from serving.http.head_requests import HeadMiddleware
 from serving.http.hot_routes import HotRoutes, answer
 from serving.http.model_routes import add_models
 from serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
@@ -35,7 +37,7 @@ from serving.oip.routes import oip_router
 from serving.prediction.predictor import Predictor
 from serving.workers.siblings import Siblings
 from skewless.clock import Clock, SystemClock
-from skewless.errors import RequestError, SkewlessError
+from skewless.errors import AccessError, RequestError, SkewlessError
 
 _BEAT_SECONDS = 1.0
 
@@ -95,7 +97,17 @@ def hot_routes(serving: Serving) -> HotRoutes:
         body_bytes=serving.body_bytes,
         deadline_s=serving.deadline_s,
     )
-    return HotRoutes({"/predict": predict.handle}, [infer.find])
+    return HotRoutes({"/predict": predict.handle}, [infer.find], partial(_admit, serving))
+
+
+def _admit(serving: Serving, headers: Headers) -> AccessError | None:
+    """Return why who asks may not predict; who may is counted."""
+    try:
+        serving.access.allow(headers, "predict")
+    except AccessError as error:
+        serving.metrics.requests("unknown", "", error.kind).inc()
+        return error
+    return None
 
 
 def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
@@ -126,6 +138,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     add_feedback(app, serving.feedback)
     app.add_exception_handler(SkewlessError, _on_error)
     app.add_exception_handler(HTTPException, _on_refused)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
     return app
 
@@ -147,7 +160,7 @@ def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
 
     @app.post("/predict", summary="Predict from entity ids", openapi_extra=schema, responses=replies)
     async def predict(request: Request) -> Response:
-        return await answer(routes.at("/predict"), request)
+        return await answer(routes, routes.at("/predict"), request)
 
 
 def _add_health(app: FastAPI, serving: Serving) -> None:

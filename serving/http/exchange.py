@@ -46,10 +46,10 @@ class Exchange:
         """Send plain values as JSON."""
         self._send(status, orjson.dumps(body), (*JSON, *headers))
 
-    def refuse(self, error: SkewlessError) -> None:
-        """Send an error in the shape of the path."""
+    def refuse(self, error: SkewlessError, status: int | None = None) -> None:
+        """Send an error in the shape of the path; None: with the status of its kind."""
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.reply_json(http_status(error), error_json(error, self.path), headers)
+        self.reply_json(status or http_status(error), error_json(error, self.path), headers)
 
 
 Handler = Callable[[Exchange], None]

@@ -1,7 +1,8 @@
 """Hot routes answered inside uvicorn's own protocol: its parser, keep-alive, limits and TLS, without ASGI.
 
-All other requests, and those that a client sends before it has read the reply to the last (pipelining), go to the
-application as ever.
+All other requests go to the application as ever. A request waits until those before it on its connection are answered:
+``RequestReader`` calls ``enter``, or ``refuse``; both put a request in the ``pipeline`` or begin to answer it
+(``_start_asgi_task``); its handler, or the application, replies; ``on_response_complete`` begins the next.
 """
 
 from __future__ import annotations
@@ -9,73 +10,23 @@ from __future__ import annotations
 import http
 import urllib.parse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import httptools
-import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.exchange import JSON, Exchange, Handler, Header
+from serving.http.hot_cycle import HotCycle
 from serving.http.hot_routes import HotRoutes, handled
-from serving.http.reply import error_json
-from skewless.errors import RequestError
+from serving.http.request_reader import RequestReader
+from serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.errors import RequestError, SkewlessError
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LENGTH = b"content-length: "
 _KNOWN = 1_000  # hot paths remembered as they came
 _CLOSE = b"connection: close\r\n"
-
-
-@dataclass(frozen=True, kw_only=True)
-class WireLimits:
-    """How much of a request is read.
-
-    Args:
-        body_bytes: longest body, but for ``longer``.
-        header_bytes: the address of a request, and names and values of all its headers.
-        request_seconds: from the first byte of a request to its last; and how long a reply may wait to be read.
-        keep_alive_seconds: how long a connection may stay without a request.
-        linger_seconds: how long the rest of a body that is too long is taken, so that its sender gets the refusal.
-        longer: longest body below some paths.
-    """
-
-    body_bytes: int
-    header_bytes: int = 65_536
-    request_seconds: float = 30.0
-    keep_alive_seconds: float = 75.0
-    linger_seconds: float = 1.0
-    longer: tuple[tuple[str, int], ...] = ()
-
-    def most(self, path: str) -> int:
-        """Return the longest body of a path."""
-        return next((size for start, size in self.longer if path.startswith(start)), self.body_bytes)
-
-
-class _Signal:
-    """Stands where uvicorn wakes those who wait for more of a request: here nobody does."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-class _HotCycle:
-    """A hot request on its way through, with what uvicorn looks at in a request's cycle."""
-
-    __slots__ = ("body", "disconnected", "handled", "handler", "keep_alive", "path", "query", "response_complete")
-
-    message_event = _Signal()
-
-    def __init__(self, handler: Handler, path: str, query: bytes, *, keep_alive: bool) -> None:
-        self.handler = handler
-        self.path = path
-        self.query = query
-        self.keep_alive = keep_alive
-        self.body: list[bytes] = []
-        self.handled = False
-        self.response_complete = False
-        self.disconnected = False
 
 
 class _UsualHead:
@@ -97,150 +48,160 @@ def _head(status: int, headers: Iterable[Header]) -> bytes:
     return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-class FastLane(HttpToolsProtocol):
+def _refusing(error: SkewlessError, status: int | None = None) -> Handler:
+    """Return what replies with an error."""
+    return lambda exchange: exchange.refuse(error, status)
+
+
+class _Way:
+    """The transport as the application's replies see it: they hang up as all others do."""
+
+    def __init__(self, lane: FastLane) -> None:
+        self.write = lane.transport.write
+        self.is_closing = lane.transport.is_closing
+        self.close = lane.hang_up
+
+
+class FastLane(RequestReader):
     """One connection.
 
     Subclasses made by ``fast_lane`` say which routes and limits are meant.
     """
 
     routes: HotRoutes
-    limits: WireLimits
     known: dict[bytes, tuple[Handler, str]]
     usual: _UsualHead
 
-    cycle: Any
-    _in_application: Any = None
-    _head: list[Header] | None = None
-    _head_size = 0
-    _size = 0
-    _length = 0
-    _most = 0
-    _refusal: tuple[int, str] | None = None
-    _deaf = False
-    _busy_since: float | None = None
-    _idle_since: float | None = None
+    _answering: Any = None
+    _ended = False
     _blocked_since: float | None = None
-
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
-        """Begin to wait for a request."""
-        super().connection_made(transport)
-        self._idle_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that the application is at, too: uvicorn tells only the last that came."""
         self.pipeline.clear()
-        if self._in_application is not None:
-            self._in_application.disconnected = True
-            self._in_application.message_event.set()
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes; those of a line that does not end are counted here, because the parser keeps them to itself."""
-        if self._deaf:
-            return
-        head = self._head
-        super().data_received(data)
-        if head is not None and head is self._head and not self.transport.is_closing():
-            self._head_size += len(data)
-            if self._head_size > self.limits.header_bytes:
-                self._refusal = self._too_long()
-                self.send_400_response("")
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn says None
+        """Answer what was asked before the client closed its side; True: the connection stays for that.
 
-    def on_message_begin(self) -> None:
-        """Begin a request; what only the application needs is made when it is asked."""
-        self.url = b""
-        self.headers = self._head = []
-        self.expect_100_continue = False
-        self._head_size = self._size = self._length = 0
-        self._busy_since, self._idle_since = self.loop.time(), None
+        With TLS the event loop closes both sides whatever is said here.
+        """
+        if self.scheme == "https":
+            return False
+        self._ended = True
+        if self._busy_since is not None and not self._deaf:
+            self.refuse(400, RequestError("the request", "ends before it is complete", fix="send all of it"))
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        name = name.lower()
-        self._size += len(name) + len(value)
-        if self._size > self.limits.header_bytes:
-            self._refuse(*self._too_long())
-        if name == b"content-length" and value.isdigit():
-            self._length = int(value)
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+    def resume_writing(self) -> None:
+        """Answer what waits, too."""
+        super().resume_writing()
+        if self.pipeline and (self._answering is None or self._answering.response_complete):
+            self._go_on()
 
-    def on_headers_complete(self) -> None:
+    def enter(self, *, keep_alive: bool) -> None:
         """Choose the lane."""
-        self._head = None
-        if self._size + len(self.url) > self.limits.header_bytes:
-            self._refuse(*self._too_long())
         handler, path = self.known.get(self.url) or self._find()
         self._most = self.limits.most(path) if handler is None else self.limits.body_bytes
         if self._length > self._most:
-            self._refuse(413, f"its body has more than {self._most} bytes")
-        self._size = 0
-        waits = self.cycle is not None and not self.cycle.response_complete
-        if handler is None or waits or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+            self._stop(*self._too_much())
+        if handler is None or self.parser.get_method() != b"POST":
             self._enter_slow_lane()
             return
-        keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        self.cycle = _HotCycle(handler, path, self.url.partition(b"?")[2], keep_alive=keep_alive)
-        if self.expect_100_continue:
-            self.transport.write(_CONTINUE)
+        cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
+        cycle.expects = self.expect_100_continue
+        refusal = self.routes.admit(self.headers)
+        if refusal is not None:
+            cycle.handler, cycle.refused = _refusing(refusal), True
+            cycle.keep_alive = keep_alive and not cycle.expects  # nobody could tell whether its body follows
+        waits = (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
+        if waits or cycle.refused or cycle.expects:
+            self._queue(cycle, waits=waits)
+        else:  # as nearly all: begin at once, without a detour
+            self.cycle = self._answering = cycle
+            cycle.begun = True
 
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        self._size += len(body)
-        if self._size > self._most:
-            self._refuse(413, f"its body has more than {self._most} bytes")
-        if type(self.cycle) is _HotCycle:
-            self.cycle.body.append(body)
-        else:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Let the handler answer."""
-        self._busy_since = None
+    def take(self, body: bytes) -> None:
+        """Keep a part of the body."""
         cycle = self.cycle
-        if type(cycle) is not _HotCycle:
-            super().on_message_complete()
-            return
-        exchange = Exchange(
-            method="POST",
-            path=cycle.path,
-            query=cycle.query,
-            headers=self.headers,
-            body=b"".join(cycle.body),
-            send=partial(self._send, cycle),
-        )
-        handled(cycle.handler, exchange)
-        cycle.handled = True
+        if type(cycle) is not HotCycle:
+            HttpToolsProtocol.on_body(self, body)
+        elif not cycle.refused:
+            cycle.body.append(body)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, or too long a one, and hang up."""
-        status, problem = self._refusal or (400, msg.rstrip(".").lower())
-        error = RequestError("the request", problem, fix="see docs/serving.md, Limits")
-        self._write(
-            status,
-            orjson.dumps(error_json(error, self.url.decode("latin-1"))),
-            ((b"content-type", b"application/json"),),
-            close=True,
-        )
-        if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            # The rest of the body is still coming: to hang up now would take the reply with it.
-            self._deaf = True
+    def holds_body(self) -> bool:
+        """Say whether the body is kept."""
+        cycle = self.cycle
+        return not cycle.response_complete if type(cycle) is not HotCycle else not cycle.refused
+
+    def leave(self) -> None:
+        """Let the handler answer, if it is the request's turn."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._idle_since = self.loop.time()
+        elif type(cycle) is not HotCycle:
+            HttpToolsProtocol.on_message_complete(self)
+        else:
+            cycle.complete = True
+            if cycle.begun and not cycle.handled:
+                self._handle(cycle)
+
+    def refuse(self, status: int, error: SkewlessError) -> None:
+        """Answer the request that is being read in its turn, but not twice; then hang up."""
+        refused = self.cycle if self._busy_since is not None and self._head is None else None
+        self.stop_reading()
+        if refused is None:
+            waits = self.cycle is not None and not self.cycle.response_complete
+        elif refused.response_complete:
+            self.hang_up()
+            return
+        elif type(refused) is not HotCycle and refused.response_started:
+            refused.keep_alive = False
+            return
+        else:
+            waits = bool(self.pipeline) and self.pipeline[0][0] is refused
+            if waits:
+                self.pipeline.popleft()
+            refused.disconnected = True
+            refused.message_event.set()
+        cycle = HotCycle(_refusing(error, status), self.url.decode("latin-1"), b"", [], keep_alive=False)
+        cycle.refused = True
+        self._queue(cycle, waits=waits)
+
+    def hang_up(self) -> None:
+        """Close; the rest of a refused request is taken for a while, or it would take the reply with it."""
+        unfinished = self._deaf or self._busy_since is not None
+        self.stop_reading()
+        self.pipeline.clear()
+        if unfinished and not self._ended:
             self.loop.call_later(self.limits.linger_seconds, self.transport.close)
         else:
             self.transport.close()
 
+    def on_response_complete(self) -> None:
+        """Let the next request have its turn."""
+        self.server_state.total_requests += 1
+        if self.pipeline or self.flow.read_paused:
+            self._go_on()
+        elif self._busy_since is None:
+            self._idle_since = self.loop.time()
+
     def timed_out(self, now: float) -> bool:
         """Say whether a request takes too long to arrive, a reply to be read, or the next request to come."""
+        if self.flow.read_paused and self._busy_since is not None:
+            self._busy_since = now  # we do not read it
         blocked = self.transport.get_write_buffer_size() > 0
         self._blocked_since = (self._blocked_since or now) if blocked else None
         for since in (self._busy_since, self._blocked_since):
             if since is not None and now - since > self.limits.request_seconds:
                 return True
         return self._idle_since is not None and now - self._idle_since > self.limits.keep_alive_seconds
-
-    def _too_long(self) -> tuple[int, str]:
-        return 431, f"its first line and headers have more than {self.limits.header_bytes} bytes"
 
     def _find(self) -> tuple[Handler | None, str]:
         """Return what handles the request's path, if it is a hot one, and the path itself."""
@@ -253,23 +214,60 @@ class FastLane(HttpToolsProtocol):
             self.known[raw] = handler, path
         return handler, path
 
-    def _refuse(self, status: int, problem: str) -> None:
-        """Stop the parser, whose error then becomes ``send_400_response``."""
-        self._refusal = (status, problem)
-        raise ValueError(problem)
-
     def _enter_slow_lane(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
+        HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
-        super().on_headers_complete()
+        HttpToolsProtocol.on_headers_complete(self)
+        self.cycle.transport = _Way(self)
+
+    def _queue(self, cycle: HotCycle, *, waits: bool) -> None:
+        self.cycle = cycle
+        if waits:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - as in uvicorn
-        self._in_application = cycle
-        super()._start_asgi_task(cycle, app)
+        """Begin to answer: it is the request's turn, whichever lane it is on."""
+        self._answering = cycle
+        if type(cycle) is not HotCycle:
+            if cycle.waiting_for_100_continue and cycle.more_body:
+                # Not only when the application asks: a client that is answered before would be free to send no body.
+                cycle.waiting_for_100_continue = False
+                self.transport.write(_CONTINUE)
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.begun = True
+        if cycle.complete or cycle.refused:
+            self._handle(cycle)
+        elif cycle.expects:
+            self.transport.write(_CONTINUE)
 
-    def _send(self, cycle: _HotCycle, status: int, body: bytes, headers: Sequence[Header]) -> None:
+    def _handle(self, cycle: HotCycle) -> None:
+        exchange = Exchange(
+            method="POST",
+            path=cycle.path,
+            query=cycle.query,
+            headers=cycle.headers,
+            body=b"".join(cycle.body),
+            send=partial(self._send, cycle),
+        )
+        handled(cycle.handler, exchange)
+        cycle.handled = True
+
+    def _go_on(self) -> None:
+        """Answer the next request, or read more."""
+        if self.pipeline and not self.flow.write_paused:
+            self._start_asgi_task(*self.pipeline.pop())
+        self.read_on()
+        self.flow.resume_reading()
+        if self._busy_since is None and self.cycle.response_complete:
+            self._idle_since = self.loop.time()
+
+    def _send(self, cycle: HotCycle, status: int, body: bytes, headers: Sequence[Header]) -> None:
         if cycle.response_complete:
             return
         if not cycle.handled:
@@ -280,14 +278,11 @@ class FastLane(HttpToolsProtocol):
         if cycle.disconnected or self.transport.is_closing():
             return
         self._write(status, body, headers, close=not cycle.keep_alive)
-        if not cycle.keep_alive:
-            self.transport.close()
-        elif self.pipeline:
+        if cycle.keep_alive:
             self.on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        if self._busy_since is None:
-            self._idle_since = self.loop.time()
+        else:
+            self.server_state.total_requests += 1
+            self.hang_up()
 
     def _write(self, status: int, body: bytes, headers: Sequence[Header], *, close: bool) -> None:
         default = self.server_state.default_headers
@@ -296,9 +291,17 @@ class FastLane(HttpToolsProtocol):
         self.transport.write(b"%b%b%b%d\r\n\r\n%b" % (head, _CLOSE if close else b"", _LENGTH, len(body), body))
 
 
-def fast_lane(routes: HotRoutes, limits: WireLimits) -> type[FastLane]:
-    """Return the protocol class for uvicorn's ``http`` option."""
-    return type("FastLane", (FastLane,), {"routes": routes, "limits": limits, "known": {}, "usual": _UsualHead()})
+def fast_lane(routes: HotRoutes, limits: WireLimits, bodies: UnfinishedBodies | None = None) -> type[FastLane]:
+    """Return the protocol class for uvicorn's ``http`` option.
+
+    Args:
+        routes: what is answered without the application.
+        limits: of each request.
+        bodies: what all connections of the process hold together; None: those of this class have their own.
+    """
+    bodies = bodies or UnfinishedBodies(limits.unfinished_bytes)
+    own = {"routes": routes, "limits": limits, "bodies": bodies, "known": {}, "usual": _UsualHead()}
+    return type("FastLane", (FastLane,), own)
 
 
 def reap(connections: set[Any], now: float) -> int:

@@ -12,6 +12,7 @@ from serving.http.exchange import Exchange, Handler, Header
 from skewless.errors import SkewlessError
 
 Find = Callable[[str], Handler | None]
+Admit = Callable[[Sequence[Header]], SkewlessError | None]
 _log = structlog.get_logger()
 
 
@@ -21,11 +22,13 @@ class HotRoutes:
     Args:
         fixed: handlers by path.
         others: finds those whose path holds a name.
+        admit: says by a request's headers why it is refused, before its body is read; None: everybody is let in.
     """
 
-    def __init__(self, fixed: dict[str, Handler], others: Sequence[Find] = ()) -> None:
+    def __init__(self, fixed: dict[str, Handler], others: Sequence[Find] = (), admit: Admit | None = None) -> None:
         self._fixed = fixed
         self._others = others
+        self.admit = admit or _admit_all
 
     def at(self, path: str) -> Handler:
         """Return the handler of a hot route."""
@@ -41,6 +44,10 @@ class HotRoutes:
             if handler is not None:
                 return handler
         return None
+
+
+def _admit_all(_: Sequence[Header]) -> None:
+    """Let a request in."""
 
 
 def handled(handler: Handler, exchange: Exchange) -> None:
@@ -59,8 +66,15 @@ def failed(exchange: Exchange, error: Exception) -> None:
     exchange.refuse(error)
 
 
-async def answer(handler: Handler, request: Request) -> Response:
-    """Return what a handler replies to a request that came through the framework."""
+async def answer(routes: HotRoutes, handler: Handler, request: Request) -> Response:
+    """Return what a handler replies to a request that came through the framework.
+
+    Raises:
+        SkewlessError: the request is not admitted; its body was not read.
+    """
+    refusal = routes.admit(request.scope["headers"])
+    if refusal is not None:
+        raise refusal
     waiting: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def send(status: int, body: bytes, headers: Sequence[Header]) -> None:

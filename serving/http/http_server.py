@@ -13,9 +13,10 @@ import uvicorn
 
 from serving.http.fast_lane import reap
 from serving.http.listening import refuse_new
+from serving.http.tls import CertificateRenewal
 from serving.workers.shutdown import Shutdown
 
-_REAP_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 _CLOSE = (b"connection", b"close")
 _ACCEPTED = 8  # connections in one turn of the loop
 _SETTLE_SECONDS = 0.1
@@ -40,12 +41,13 @@ async def run_http(
             connect anew.
         on_ready: told once all entrances listen.
     """
+    renewals = [CertificateRenewal(entrance.options) for entrance in entrances if entrance.options.is_ssl]
     servers = [_Server(entrance.options) for entrance in entrances]
     running = [
         asyncio.create_task(server.serve(sockets=_several(entrance.link)))
         for server, entrance in zip(servers, entrances, strict=True)
     ]
-    reaper = asyncio.create_task(_reap(servers))
+    reaper = asyncio.create_task(_look_after(servers, renewals))
     try:
         while not all(server.started for server in servers):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
@@ -63,12 +65,14 @@ async def run_http(
         reaper.cancel()
 
 
-async def _reap(servers: Sequence[uvicorn.Server]) -> None:
+async def _look_after(servers: Sequence[uvicorn.Server], renewals: Sequence[CertificateRenewal]) -> None:
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(_REAP_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS)
         for server in servers:
             reap(server.server_state.connections, loop.time())
+        for renewal in renewals:
+            renewal.look()
 
 
 async def _hurry(servers: Sequence[uvicorn.Server], shutdown: Shutdown) -> None:

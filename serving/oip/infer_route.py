@@ -93,7 +93,6 @@ class InferRoute:
         began = time.perf_counter()
         model: ServedModel | None = None
         try:
-            self._access.allow(exchange.headers, "predict")
             self._predictor.admission.check()
             name, version = _named(exchange.path)
             model = self._models.get(name, version)

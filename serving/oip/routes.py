@@ -152,7 +152,7 @@ def _add_infer(router: APIRouter, routes: HotRoutes) -> None:
         handler = routes.find(request.url.path)
         if handler is None:
             raise RequestError(MODEL_FIELD, "names no model that is served", fix="POST /v2/repository/index lists them")
-        return await answer(handler, request)
+        return await answer(routes, handler, request)
 
     @router.post(f"{_MODEL}/infer", summary="Predict with a model", response_model=InferenceReply, openapi_extra=_BODY)
     async def of_model(name: str, request: Request) -> Response:  # noqa: ARG001 - the handler reads the path

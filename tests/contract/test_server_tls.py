@@ -17,8 +17,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
+from structlog.testing import capture_logs
 
-from serving.http.tls import tls_options
+from serving.http.http_server import Entrance, run_http
+from serving.http.tls import CertificateRenewal, tls_options
+from serving.workers.shutdown import Shutdown
 from skewless.errors import DefinitionError
 from skewless.settings import Settings
 
@@ -46,22 +50,29 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:  # noqa: AN
 
 @contextmanager
 def serving(settings: Settings, repo: Path) -> Iterator[int]:
-    """Serve with these settings for a while; yield the port."""
+    """Serve with these settings for a while, as the server does; yield the port."""
     options = uvicorn.Config(
         _application, log_config=None, lifespan="off", http="httptools", **tls_options(settings, repo)
     )
-    server = uvicorn.Server(options)
+    ready, ends = threading.Event(), []
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+
+    async def serve() -> None:
+        shutdown, loop = Shutdown(), asyncio.get_running_loop()
+        ends.append(lambda: loop.call_soon_threadsafe(shutdown.end))
+        await run_http([Entrance(link=listener, options=options)], shutdown, 0, ready.set)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        assert ready.wait(20)
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        ends[0]()
         thread.join(20)
         listener.close()
     assert not thread.is_alive()
@@ -100,6 +111,119 @@ def test_the_oldest_version_that_is_spoken_is_1_2(files: Path) -> None:
         old.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.raises(ssl.SSLError):
             get(port, old)
+
+
+def offered(port: int, context: ssl.SSLContext, name: str | None = None) -> bytes:
+    """Return the certificate that the server shows, whoever signed it."""
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as link,
+        context.wrap_socket(link, server_hostname=name) as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""
+
+
+def der(file: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(file.read_text())
+
+
+def test_of_tls_1_2_only_suites_with_forward_secrecy_and_authentication_are_spoken(files: Path) -> None:
+    with serving(Settings(tls_cert="server.crt", tls_key="server.key"), files) as port:
+        for suite, spoken in (
+            ("ECDHE-RSA-AES128-GCM-SHA256", True),
+            ("ECDHE-RSA-CHACHA20-POLY1305", True),
+            ("ECDHE-RSA-AES128-SHA256", False),
+            ("ECDHE-RSA-AES256-SHA", False),
+            ("AES256-SHA", False),
+            ("AES128-GCM-SHA256", False),
+        ):
+            old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            old.maximum_version = ssl.TLSVersion.TLSv1_2
+            old.set_ciphers(f"{suite}:@SECLEVEL=0")
+            if spoken:
+                assert offered(port, old) == der(files / "server.crt")
+            else:
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    offered(port, old)
+
+
+@pytest.fixture
+def renewed(files: Path, tmp_path: Path) -> Path:
+    """A folder with a server's pair, whose files may be replaced."""
+    for name in ("server.crt", "server.key", "client.crt"):
+        shutil.copy(files / name, tmp_path / name)
+    return tmp_path
+
+
+def replaced(source: Path, target: Path) -> None:
+    """Put a file in the place of another at once, as those who renew certificates do."""
+    Path(shutil.copy(source, target.with_suffix(".new"))).rename(target)
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("name", [None, "localhost"], ids=["no name", "a name"])
+def test_a_renewed_certificate_is_taken_up(
+    files: Path, renewed: Path, name: str | None, newest: ssl.TLSVersion
+) -> None:
+    def shown() -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.maximum_version = newest
+        return offered(port, context, name)
+
+    with serving(Settings(tls_cert="server.crt", tls_key="server.key"), renewed) as port:
+        assert shown() == der(files / "server.crt")
+        standing = HTTPSConnection("127.0.0.1", port, context=trusting(files), timeout=20)
+        standing.request("GET", "/")
+        assert standing.getresponse().read() == b"https!"
+        replaced(files / "client.crt", renewed / "server.crt")
+        replaced(files / "client.key", renewed / "server.key")
+        deadline = time.monotonic() + 20
+        while shown() != der(files / "client.crt"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        standing.request("GET", "/")
+        assert standing.getresponse().read() == b"https!"
+        standing.close()
+
+
+def test_files_that_do_not_fit_together_leave_the_certificate_as_it_was(files: Path, renewed: Path) -> None:
+    settings = Settings(tls_cert="server.crt", tls_key="server.key")
+    options = uvicorn.Config(_application, log_config=None, **tls_options(settings, renewed))
+    renewal = CertificateRenewal(options)
+    first = renewal.context
+    replaced(files / "client.crt", renewed / "server.crt")
+    with capture_logs() as said:
+        renewal.look()
+        renewal.look()
+    assert [line["event"] for line in said] == ["tls_certificate_unchanged"]
+    assert "names the key of another certificate" in said[0]["error"]
+    assert renewal.context is first
+    (renewed / "server.key").unlink()
+    with capture_logs() as said:
+        renewal.look()
+    assert [line["event"] for line in said] == ["tls_certificate_unchanged"]
+    replaced(files / "client.key", renewed / "server.key")
+    with capture_logs() as said:
+        renewal.look()
+    assert [line["event"] for line in said] == ["tls_certificate_read"]
+    assert renewal.context is not first
+
+
+def test_a_renewed_authority_decides_about_clients(files: Path, renewed: Path) -> None:
+    settings = Settings(tls_cert="server.crt", tls_key="server.key", tls_ca="client.crt")
+    with serving(settings, renewed) as port:
+        assert get(port, trusting(files, "client")) == "https!"
+        replaced(files / "server.crt", renewed / "client.crt")
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert get(port, trusting(files, "server")) == "https!"
+                break
+            except (ssl.SSLError, ConnectionError):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            get(port, trusting(files, "client"))
 
 
 def test_with_an_authority_a_client_needs_a_certificate_of_it(files: Path) -> None:

@@ -18,7 +18,7 @@ def sent(path: str, body: bytes, *, chunked: bool) -> bytes:
     if not chunked:
         return request(path, body)
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:]) if part)
-    return f"POST {path} HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
 
 
 async def feed(wire: Wire, parts: Sequence[bytes], pauses: Sequence[bool]) -> None:

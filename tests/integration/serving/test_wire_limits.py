@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import select
+import shutil
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 
 from serving.http.exchange import Exchange
-from serving.http.fast_lane import WireLimits, fast_lane
+from serving.http.fast_lane import fast_lane
 from serving.http.hot_routes import HotRoutes
+from serving.http.wire_limits import WireLimits
 
 LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
 HOT, COLD = b"/hot", b"/cold"
@@ -29,16 +33,21 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:  # noqa: AN
     await send({"type": "http.response.body", "body": b"cold"})
 
 
+def _run(server: uvicorn.Server, listener: socket.socket, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(server.serve(sockets=[listener]))
+
+
 def _hot(exchange: Exchange) -> None:
     exchange.reply(200, b"hot!")
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+@pytest.fixture(scope="module", params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
     lane = fast_lane(HotRoutes({"/hot": _hot}), LIMITS)
     server = uvicorn.Server(uvicorn.Config(_application, http=lane, log_config=None, lifespan="off"))
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread = threading.Thread(target=lambda: _run(server, listener, request.param))
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started:
@@ -139,3 +148,43 @@ def test_a_body_of_unknown_length_is_cut_off(port: int, path: bytes) -> None:
 def test_some_paths_take_longer_bodies(port: int) -> None:
     assert told(port, request(b"/long/one", body=b"b" * 5_000)).endswith(b"cold")
     assert told(port, request(b"/long/one", body=b"b" * 5_001)).startswith(b"HTTP/1.1 413 ")
+
+
+def ended(port: int, *parts: bytes) -> bytes:
+    """Send parts, close the sending side, and return all that is said."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for part in parts:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        while data := connection.recv(65_536):
+            said += data
+    return said
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_who_closes_the_sending_side_gets_each_reply(port: int, path: bytes) -> None:
+    one = request(path, body=b"abc").replace(b"connection: close\r\n", b"")
+    for n in (1, 2, 50):
+        assert ended(port, *[one] * n).count(b"HTTP/1.1 200 ") == n
+    cut = ended(port, one + one[:-1])
+    assert [cut.count(b"HTTP/1.1 %d " % status) for status in (200, 400)] == [1, 1]
+    assert ended(port) == b""
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_a_request_for_another_protocol_is_answered_with_its_body(port: int, path: bytes) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("no curl on this machine")
+    url = f"http://127.0.0.1:{port}{path.decode()}"
+    command = [curl, "-sS", "--http2", "-d", "POST /x HTTP/1.1", "-w", " %{http_code} %{http_version}", url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout == f"{'hot!' if path == HOT else 'cold'} 200 1.1"
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_trailers_that_do_not_end_stop_nobody(port: int, path: bytes) -> None:
+    head = request(path).replace(b"content-length: 0", b"transfer-encoding: chunked")
+    said = told(port, head, b"0\r\nx: ", *[b"a" * 1_000] * 200)
+    assert said.startswith(b"HTTP/1.1 431 ") or said == b"", said

@@ -19,7 +19,8 @@ from infra.key_file import KeyFile
 from infra.online.redis_store import RedisReader
 from serving.access.gate import KeyAccess
 from serving.http.app import Serving, create_app, hot_routes
-from serving.http.fast_lane import WireLimits, fast_lane
+from serving.http.fast_lane import fast_lane
+from serving.http.wire_limits import WireLimits
 from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
 from serving.prediction.predictor import Predictor

@@ -85,6 +85,45 @@ REFUSALS = {
 }
 
 
+GET_ROUTES = ["/health/live", "/health/ready", "/metrics", "/models", "/v2", "/v2/models/stats", "/openapi.json"]
+
+
+@pytest.mark.parametrize("path", GET_ROUTES)
+def test_head_is_answered_as_get_without_its_body(doors: Doors, path: str) -> None:
+    for door in (doors.fast, doors.slow):
+        whole, head = door.ask("GET", path), door.ask("HEAD", path)
+        assert (head.status, head.body) == (whole.status, b"")
+        assert head.headers.keys() == whole.headers.keys()
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert door.ask("HEAD", path, key="sk_web_unknown").status in {401, whole.status}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/predict", 405), (INFER, 405)])
+def test_head_of_what_get_has_not_is_refused_as_get(doors: Doors, path: str, status: int) -> None:
+    for door in (doors.fast, doors.slow):
+        reply = door.ask("HEAD", path)
+        assert (reply.status, reply.body, door.ask("GET", path).status) == (status, b"", status)
+
+
+@pytest.mark.parametrize("door", ["fast", "slow"])
+def test_a_key_is_masked_wherever_a_client_put_it(doors: Doors, door: str) -> None:
+    way, key = getattr(doors, door), doors.keys["predict"]
+    replies = [
+        way.ask("GET", f"/{key}"),
+        way.ask("GET", f"/v2/{key}"),
+        way.ask("POST", "/predict", body(model=key)),
+        way.ask("POST", "/predict", json.dumps({"rows": ask(1), key: 1}).encode()),
+        way.ask("POST", "/predict", body(as_of=f"Bearer {key}")),
+        way.ask("POST", f"/v2/models/{key}/infer", infer()),
+        way.ask("POST", INFER, infer(outputs=[{"name": key}])),
+        way.ask("POST", f"/v2/repository/models/{key}/load", b"{}"),
+        way.ask("GET", f"/models/{key}/versions"),
+    ]
+    for reply in replies:
+        assert 400 <= reply.status < 500, reply.body
+        assert key.encode()[-40:] not in reply.body, reply.body
+
+
 @pytest.mark.parametrize("kind", PREDICTIONS)
 def test_predictions_are_the_same(doors: Doors, kind: str) -> None:
     fast, slow = (door.ask("POST", "/predict", PREDICTIONS[kind]) for door in (doors.fast, doors.slow))

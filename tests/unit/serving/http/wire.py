@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
-from serving.http.exchange import Exchange, Handler
-from serving.http.fast_lane import FastLane, WireLimits, fast_lane
+from serving.http.exchange import Exchange, Handler, Header
+from serving.http.fast_lane import FastLane, fast_lane
 from serving.http.hot_routes import HotRoutes
-from skewless.errors import BusyError
+from serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.errors import AccessError, BusyError, SkewlessError
 
 LIMITS = WireLimits(body_bytes=100, header_bytes=300, request_seconds=30.0, keep_alive_seconds=75.0, linger_seconds=0.0)
 _TURNS = 30
@@ -68,9 +69,13 @@ class Reply:
 
 @dataclass
 class Wire:
-    """One connection; hot are ``/now``, ``/later``, ``/busy``, ``/broken`` and all below ``/named/``."""
+    """One connection; hot are ``/now``, ``/later``, ``/busy``, ``/broken`` and all below ``/named/``.
+
+    Hot routes do not let in who sends the header ``x-stranger``. ``/early`` is answered without its body.
+    """
 
     limits: WireLimits = LIMITS
+    unfinished: UnfinishedBodies | None = None
     transport: Transport = field(default_factory=Transport)
     exchanges: list[Exchange] = field(default_factory=list)
     state: ServerState = field(default_factory=ServerState)
@@ -83,7 +88,7 @@ class Wire:
             "/busy": self._busy,
             "/broken": self._broken,
         }
-        lane = fast_lane(HotRoutes(routes, [self._named]), self.limits)
+        lane = fast_lane(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished)
         config = uvicorn.Config(_application, log_config=None, ws="none")
         self.protocol = lane(config=config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)
@@ -97,30 +102,28 @@ class Wire:
         """Hand over parts, and let whatever can happen happen."""
         for part in parts:
             self.protocol.data_received(part)
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
+            await self.turn()
+
+    async def end(self) -> None:
+        """Close the client's side."""
+        if not self.protocol.eof_received():
+            self.transport.close()
+        await self.turn()
+
+    async def turn(self) -> None:
+        """Let whatever can happen happen."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def settle(self, n: int = 0) -> None:
         """Answer the exchange that waits at a place with its number of bytes."""
         exchange = self.exchanges[n]
         exchange.reply(200, b"later %d" % len(exchange.body))
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
+        await self.turn()
 
     def replies(self) -> list[Reply]:
         """Return all replies until now; nothing may be left over."""
-        data, found = b"".join(self.transport.written), []
-        while data:
-            match = _HEAD.match(data)
-            assert match, data
-            lines = [line.split(b": ", 1) for line in match[2].splitlines()]
-            headers = {name.decode().lower(): value.decode() for name, value in lines}
-            assert len(headers) == len(lines), lines
-            end = match.end() + int(headers["content-length"])
-            assert end <= len(data), data
-            found.append(Reply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
-            data = data[end:]
-        return found
+        return parsed(b"".join(self.transport.written))
 
     def bodies(self) -> list[bytes]:
         return [reply.body for reply in self.replies()]
@@ -142,11 +145,34 @@ class Wire:
         return self._now if path.startswith("/named/") else None
 
 
-def on_a_wire(steps: Callable[[Wire], Awaitable[None]], limits: WireLimits = LIMITS) -> Wire:
+def parsed(data: bytes, methods: Iterable[str] = ()) -> list[Reply]:
+    """Return the replies in what was written; nothing may be left over.
+
+    Args:
+        methods: of the requests; a reply to HEAD has no body, whatever length it says.
+    """
+    found, known = [], iter(methods)
+    while data:
+        match = _HEAD.match(data)
+        assert match, data
+        lines = [line.split(b": ", 1) for line in match[2].splitlines()]
+        headers = {name.decode().lower(): value.decode() for name, value in lines}
+        assert len(headers) == len(lines), lines
+        length = 0 if next(known, "") == "HEAD" else int(headers["content-length"])
+        end = match.end() + length
+        assert end <= len(data), data
+        found.append(Reply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
+        data = data[end:]
+    return found
+
+
+def on_a_wire(
+    steps: Callable[[Wire], Awaitable[None]], limits: WireLimits = LIMITS, bodies: UnfinishedBodies | None = None
+) -> Wire:
     """Return a connection after some steps."""
 
     async def main() -> Wire:
-        wire = Wire(limits)
+        wire = Wire(limits, bodies)
         await steps(wire)
         return wire
 
@@ -158,9 +184,15 @@ def request(path: str, body: bytes = b"", *headers: str, method: str = "POST", v
     return "\r\n".join(lines).encode() + body
 
 
+def _admit(headers: Sequence[Header]) -> SkewlessError | None:
+    if any(name == b"x-stranger" for name, _ in headers):
+        return AccessError("API key", "is missing", fix="send one")
+    return None
+
+
 async def _application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
     size = 0
-    while True:
+    while scope["path"] != "/early":
         message = await receive()
         size += len(message.get("body", b""))
         if not message.get("more_body"):

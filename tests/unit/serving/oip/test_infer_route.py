@@ -116,14 +116,6 @@ def test_a_version_may_be_named() -> None:
     assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/2/infer")[0] == 404
 
 
-def test_who_asks_is_looked_at_before_what_is_asked() -> None:
-    desk = Desk()
-    status, reply, _ = desk.ask("nonsense", scopes="feedback")
-    assert (status, reply) == (403, {"error": "key 'k': has not the scope 'predict'. Fix: ask for it"})
-    assert desk.access.asked == ["predict"]
-    assert not desk.predictor.asked
-
-
 def test_another_time_needs_another_scope() -> None:
     body = {"inputs": [VECTORS], "parameters": {"as_of": "2026-01-01T00:00:00.0009Z"}}
     assert Desk().ask(body)[0] == 403
