@@ -20,6 +20,7 @@ from serving.events.routes import add_events
 from serving.events.sending import Events
 from serving.feedback.routes import add_feedback
 from serving.feedback.taking import Feedback
+from serving.http.defects import DefectMiddleware
 from serving.http.error_schema import ERRORS
 from serving.http.hot_routes import HotRoutes, answer
 from serving.http.model_routes import add_models
@@ -127,6 +128,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     app.add_exception_handler(SkewlessError, _on_error)
     app.add_exception_handler(HTTPException, _on_refused)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
+    app.add_middleware(DefectMiddleware)
     return app
 
 

@@ -75,5 +75,5 @@ def _version(body: Mapping[str, Any]) -> str | None:
         )
     version = parameters.get("version")
     if version is not None and not (isinstance(version, str) and version.isdecimal()):
-        raise RequestError("parameter 'version'", "is no version", value=str(version), fix='send "1" or "000001"')
+        raise RequestError("parameter 'version'", "is no version", value=version, fix='send "1" or "000001"')
     return version
