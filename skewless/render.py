@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import Any
 _MOST_CHARS = 200
 _MOST_BITS = 512
 _GAP = "..."
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s'\"/,;:()]+/)+")
 
 
 def render_value(value: object) -> str:
@@ -35,6 +37,15 @@ def shorten(text: str, most: int = _MOST_CHARS) -> str:
         head = (most - len(_GAP)) // 2
         text = text[:head] + _GAP + text[head + len(_GAP) - most :]
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def hide_paths(text: str) -> str:
+    """Return a text without the folders of absolute paths: who asks over the network is not told them.
+
+    >>> hide_paths("make room below /srv/p/.skewless/outcomes, or see http://host/a/b")
+    'make room below .../outcomes, or see http://host/a/b'
+    """
+    return _FOLDERS.sub(f"{_GAP}/", text) if "/" in text else text
 
 
 class _Bounded(reprlib.Repr):
