@@ -88,8 +88,14 @@ def sync_folder(folder: Path) -> None:
 def refused(path: Path, error: OSError) -> StoreError:
     """Return the error that says which path the disk refused, and why."""
     return StoreError(
-        f"file {path.name!r}", "cannot be written", value=error.strerror, fix=f"make room or access below {path.parent}"
+        f"file {path.name!r}", "cannot be written", value=cause(error), fix=f"make room or access below {path.parent}"
     )
+
+
+def cause(error: Exception) -> str:
+    """Return why the disk refused, without the path that the error names."""
+    number = error.errno if isinstance(error, OSError) else None
+    return type(error).__name__ if number is None else os.strerror(number)
 
 
 def create_durable(path: Path, data: bytes) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Up to the last @ of a word: a password may hold one.
-_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+_WORD = re.compile(r"\S+")
 # The name stays: it is no secret, and says whose key it was. A part of a key is masked as well.
 _API_KEY = re.compile(r"\b(sk_[a-z0-9-]+_)[\w-]{8,}")
 _PROOF = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
@@ -25,7 +24,14 @@ def redact(text: str) -> str:
     >>> redact("{'authorization': 'Bearer eyJhbGciOiJI'}")
     "{'authorization': '***'}"
     """
-    text = _PASSWORD.sub(r"\1***@", text)
+    text = _WORD.sub(_without_password, text) if "://" in text else text
     text = _API_KEY.sub(r"\1***", text)
     text = _PROOF.sub(r"\1 ***", text)
     return _HEADER.sub(r"\1\2***", text)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    """Return a word without what stands before its last @, where it is a URL: a password may hold an @."""
+    word = found[0]
+    start, end = word.find("://") + len("://"), word.rfind("@")
+    return f"{word[:start]}***{word[end:]}" if len("://") <= start <= end else word

@@ -10,7 +10,9 @@ from typing import Any
 import structlog
 
 from infra.redaction import redact
+from skewless.render import shorten
 
+_MOST_CHARS = 16_384  # of one text; a traceback is seldom longer
 FORMAT_VARIABLE = "SKEWLESS_LOG"
 
 
@@ -37,15 +39,15 @@ def configure_logging() -> None:
 
 
 def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return an event whose texts hold no secret; the processor that every line passes."""
+    """Return an event whose texts hold no secret and are of bounded length; the processor that every line passes."""
     return {name: _redacted(value) for name, value in event.items()}
 
 
 def _redacted(value: object) -> object:
     if isinstance(value, str):
-        return redact(value)
+        return shorten(redact(value), _MOST_CHARS)
     if isinstance(value, bytes):
-        return redact(value.decode("latin-1"))
+        return shorten(redact(value.decode("latin-1")), _MOST_CHARS)
     if isinstance(value, Mapping):
         return {name: _redacted(item) for name, item in value.items()}
     return [_redacted(item) for item in value] if isinstance(value, list | tuple) else value

@@ -96,8 +96,8 @@ async def serve(
             reload_seconds=settings.reload_seconds,
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
-            ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models),
-            beat=_beat(config, models, stack),
+            ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
+            beat=_beat(config, models, writer, stack),
             events=events,
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, most=settings.max_batch),
             siblings=siblings,
@@ -229,22 +229,29 @@ def _skew_us(redis_url: str) -> int:
         probe.close()
 
 
-def _beat(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Callable[[], None]:
-    """Return what says that this process runs, on which plan, and what it serves."""
+def _beat(
+    config: ServerConfig, models: ModelTable, writer: PredictionWriter, stack: AsyncExitStack
+) -> Callable[[], None]:
+    """Return what says that this process runs, on which plan, what it serves, and whether its log takes rows."""
     presence, plan = Presence(config.state, "server"), PlanInForce(config.state)
     stack.callback(presence.close)
 
     def beat() -> None:
         served = {model.name: model.version for model in models.all()}
-        presence.beat(plan.hash(), {"models": served, "refused": models.problems})
+        presence.beat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.trouble})
 
     return beat
 
 
-def _reasons(shutdown: Shutdown, skew_us: int, settings: Settings, models: ModelTable) -> dict[str, str]:
+def _reasons(
+    shutdown: Shutdown, skew_us: int, settings: Settings, models: ModelTable, writer: PredictionWriter
+) -> dict[str, str]:
     if shutdown.asked:
         return {"server": "it is going down"}
     reasons = {f"model {name}": why for name, why in models.unserved(settings.required_models).items()}
+    needing = sorted(model.name for model in models.all() if model.package.spec.log == "required")
+    if writer.trouble is not None and needing:
+        reasons["prediction log"] = f"cannot be written ({writer.trouble}), and is required by {', '.join(needing)}"
     limit_ms = settings.skew_limit_ms
     if skew_us > limit_ms * 1_000:
         reasons["clock"] = (

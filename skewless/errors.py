@@ -18,12 +18,18 @@
     ├── BusyError             11   the server has as much to do as it can
     └── DeadlineError         12   the time that a caller gave was not enough
 
-An error names the thing, the problem, the value and the fix; it is shown as one sentence each.
+An error names the thing, the problem, the value and the fix; it is shown as one sentence each. However long a value or
+a name from outside is, an error is short: the middle of long parts is left out.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from skewless.render import render_value, shorten
+
+_THING_CHARS, _PROBLEM_CHARS, _FIX_CHARS = 400, 2_000, 2_000
+_INT64 = range(-(2**63), 2**63)
 
 
 class SkewlessError(Exception):
@@ -40,9 +46,9 @@ class SkewlessError(Exception):
     kind: ClassVar[str] = "error"
 
     def __init__(self, thing: str, problem: str, *, fix: str, value: object = None) -> None:
-        self.thing = thing
-        self.problem = problem
-        self.fix = fix
+        self.thing = shorten(thing, _THING_CHARS)
+        self.problem = shorten(problem, _PROBLEM_CHARS)
+        self.fix = shorten(fix, _FIX_CHARS)
         self.value = value
         super().__init__(self.sentence())
 
@@ -52,7 +58,7 @@ class SkewlessError(Exception):
 
     def cause(self) -> str:
         """Return the message without the fix."""
-        got = "" if self.value is None else f" (got {self.value!r})"
+        got = "" if self.value is None else f" (got {render_value(self.value)})"
         return f"{self.thing}: {self.problem.rstrip('.')}{got}"
 
     def as_dict(self) -> dict[str, object]:
@@ -64,8 +70,15 @@ class SkewlessError(Exception):
             "fix": self.fix,
         }
         if self.value is not None:
-            parts["value"] = self.value if isinstance(self.value, str | int) else repr(self.value)
+            parts["value"] = _plain(self.value)
         return parts
+
+
+def _plain(value: object) -> str | int:
+    """Return a value as any JSON can hold it."""
+    if isinstance(value, str):
+        return shorten(value)
+    return value if isinstance(value, int) and value in _INT64 else render_value(value)
 
 
 class DefinitionError(SkewlessError):

@@ -175,7 +175,7 @@ def _number(name: str, value: object) -> float | None:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise RequestError(f"field {name!r}", "is not finite", value=str(value), fix="send a number, or null")
+        raise RequestError(f"field {name!r}", "is not finite", value=value, fix="send a number, or null")
     return number
 
 

@@ -50,7 +50,7 @@ def _text(column: Column, value: object) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise RequestError(
-            f"key {column.name!r}", "is not valid Unicode", value=ascii(value), fix="send well-formed text"
+            f"key {column.name!r}", "is not valid Unicode", value=value, fix="send well-formed text"
         ) from None
     return value
 
@@ -68,7 +68,7 @@ def _integer(column: Column, value: object) -> int:
     limit = _RANGE[column.dtype]
     if not -limit <= value < limit:
         raise RequestError(
-            f"key {column.name!r}", f"does not fit {column.dtype}", value=str(value), fix="send a key in range"
+            f"key {column.name!r}", f"does not fit {column.dtype}", value=value, fix="send a key in range"
         )
     return value
 

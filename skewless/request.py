@@ -224,7 +224,7 @@ def _text(column: Column, value: object) -> str | bytes:
     try:
         encoded = value.encode()
     except UnicodeEncodeError:
-        raise _wrong(column, ascii(value), "send well-formed text") from None
+        raise _wrong(column, value, "send well-formed text") from None
     return encoded if column.dtype is DType.BYTES else value
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from infra.durable import sync_folder
+from infra.durable import cause, sync_folder, write_durable
 from infra.log.inventory import Inventory, noted
 from infra.predictions.batches import to_batch
 from infra.predictions.constants import Constants
@@ -29,11 +29,15 @@ _log = structlog.get_logger()
 # Making Arrow of this many rows and records holds the interpreter for about a millisecond; then others have a turn.
 _PIECE_ROWS, _PIECE_RECORDS = 1_024, 512
 _PAUSE_SECONDS = 0.0005
+_PROBE_BYTES = 65_536
 _Ring = defaultdict[tuple[int, str], deque[Record]]
 
 
 class PredictionWriter:
     """Takes records without blocking; a thread makes them durable.
+
+    While the disk refuses, ``trouble`` says why; whether it has room again is tried as often as the log is flushed, so
+    that it is seen without a prediction.
 
     Args:
         folder: where the files go.
@@ -57,6 +61,7 @@ class PredictionWriter:
         self._inventory = Inventory(folder)
         self._name = uuid.uuid4().hex[:12]
         self._files = 0
+        self.trouble: str | None = None
         self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
         self._thread.start()
 
@@ -109,23 +114,46 @@ class PredictionWriter:
                 self._write(ring, waiting)
             elif closed:
                 return
+            elif self.trouble is not None:
+                self._probe()
 
     def _write(self, ring: _Ring, waiting: list[Future[None]]) -> None:
         rows = sum(len(record.ids) for records in ring.values() for record in records)
         error: StoreError | None = None
         try:
             self._store(pa.Table.from_batches(list(_batches(ring)), schema=SCHEMA))
-        except (OSError, pa.ArrowException) as cause:
-            error = StoreError(f"prediction log {self._folder}", f"cannot be written: {cause}", fix="free disk space")
+            self._note(None)
+        except (OSError, pa.ArrowException) as refusal:
+            self._note(cause(refusal))
+            error = StoreError("prediction log", "cannot be written", value=self.trouble, fix="free disk space")
             self._on_drop(rows, "disk")
-        except Exception as cause:  # noqa: BLE001 - a defect must not end the thread: later records would wait for ever
+        except Exception:  # noqa: BLE001 - a defect must not end the thread: later records would wait for ever
             _log.exception("prediction_log_failed", rows=rows)
-            error = StoreError("prediction log", f"cannot hold these predictions: {cause}", fix="see the server's log")
+            error = StoreError("prediction log", "cannot hold these predictions", fix="see the server's log")
             self._on_drop(rows, "defect")
         with self._wake:
             self._held -= rows
         for done in waiting:
             done.set_exception(error) if error else done.set_result(None)
+
+    def _note(self, trouble: str | None) -> None:
+        """Remember whether the disk refuses; a change is logged once."""
+        if trouble is not None and trouble != self.trouble:
+            _log.error("prediction_log_refused", folder=str(self._folder), reason=trouble)
+        elif trouble is None and self.trouble is not None:
+            _log.info("prediction_log_is_back", folder=str(self._folder))
+        self.trouble = trouble
+
+    def _probe(self) -> None:
+        """Try whether the disk takes a file again."""
+        path = self._folder / f".{self._name}.probe"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_durable(path, bytes(_PROBE_BYTES))
+            path.unlink()
+        except (OSError, StoreError):
+            return
+        self._note(None)
 
     def _store(self, table: pa.Table) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access.gate import Access
 from serving.access.rules import scope_of
-from serving.http.reply import error_json, http_status, retry_after
+from serving.http.defects import send_error
 from skewless.errors import AccessError
 
 
@@ -33,7 +32,7 @@ class AccessMiddleware:
             try:
                 self._admit(scope)
             except AccessError as error:
-                await _refuse(error, scope["path"], send)
+                await send_error(error, scope["path"], send)
                 return
         await self._app(scope, receive, send)
 
@@ -48,11 +47,3 @@ class AccessMiddleware:
             case needed:
                 pass
         scope.setdefault("state", {})["caller"] = self._access.allow(scope["headers"], needed)
-
-
-async def _refuse(error: AccessError, path: str, send: Send) -> None:
-    body = orjson.dumps(error_json(error, path))
-    told = {"Content-Type": "application/json", "Content-Length": str(len(body)), **retry_after(error)}
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-    await send({"type": "http.response.start", "status": http_status(error), "headers": headers})
-    await send({"type": "http.response.body", "body": body})

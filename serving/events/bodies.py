@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -39,7 +39,7 @@ def parse_events(body: bytes, content_type: str) -> list[bytes]:
     for i, event in enumerate(found["events"]):
         if not isinstance(event, dict):
             raise RequestError(f"event {i}", "is not a JSON object", value=event, fix=_ONE)
-    return _some([orjson.dumps(event) for event in found["events"]])
+    return _some(_messages(found["events"]))
 
 
 def parse_push(body: bytes) -> tuple[str, list[bytes]]:
@@ -65,7 +65,14 @@ def parse_push(body: bytes) -> tuple[str, list[bytes]]:
             value=found["to"],
             fix=f"use one of {', '.join(_MODES)}: all mean the same",
         )
-    return name, _some([orjson.dumps(row) for row in _rows(columns)])
+    return name, _some(_messages(_rows(columns)))
+
+
+def _messages(events: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    try:
+        return [orjson.dumps(event) for event in events]
+    except TypeError as error:
+        raise RequestError("request body", f"is nested too deep: {error}", fix="send flat events") from error
 
 
 def _rows(columns: object) -> list[dict[str, Any]]:

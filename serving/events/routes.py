@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving.events.bodies import TooLongError, parse_events, parse_push
 from serving.events.sending import SOURCE, Events
+from serving.http.openapi import body_of
 from skewless.errors import RequestError
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
@@ -29,9 +30,13 @@ _T = TypeVar("_T")
 class PushRequest(BaseModel):
     """What ``POST /push`` takes, as Feast's feature server does."""
 
+    model_config = ConfigDict(extra="forbid")
+
     push_source_name: str
-    df: dict[str, list[object]] = Field(description="columns of equal lengths")
-    to: str = Field("online", description="`online`, `offline` or `online_and_offline`: all go to the stream")
+    df: dict[str, list[object]] = Field(min_length=1, description="columns of equal lengths, of one value or more")
+    to: Literal["online", "offline", "online_and_offline"] = Field("online", description="all go to the stream")
+    allow_registry_cache: Any = Field(None, description="Feast's; of no effect")
+    transform_on_write: Any = Field(None, description="Feast's; of no effect")
 
 
 class Taken(BaseModel):
@@ -64,12 +69,10 @@ def add_events(app: FastAPI, events: Events | None) -> None:
         await taking.send(found, payloads)
         return _taken(source, len(payloads))
 
-    schema = {"requestBody": {"content": {"application/json": {"schema": PushRequest.model_json_schema()}}}}
-
     @app.post(
         "/push",
         summary="Put events into a source's stream, in the shape of Feast's feature server",
-        openapi_extra=schema,
+        openapi_extra=body_of(PushRequest),
         status_code=202,
         response_model=Taken,
     )

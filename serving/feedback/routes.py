@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.feedback.taking import Feedback
+from serving.http.openapi import body_of
 from skewless.errors import RequestError
 from skewless.feedback import Outcome
 
@@ -28,15 +29,17 @@ class FeedbackRow(BaseModel):
         None, description="all join keys of the model, and those request fields that tell predictions apart"
     )
     event_time: str | int | None = Field(None, description="ISO 8601 with a zone, or microseconds since the epoch")
-    label: float | None = Field(description="what was to be predicted; null takes back what was said before")
-    value: float | None = Field(None, description="what it was worth, in the unit of the business")
+    label: float | bool | None = Field(description="what was to be predicted; null takes back what was said before")
+    value: float | bool | None = Field(None, description="what it was worth, in the unit of the business")
     known_at: str | int | None = Field(None, description="when it became known; now, if it is missing")
 
 
 class FeedbackRequest(BaseModel):
     """The body of ``POST /feedback``."""
 
-    feedback: list[FeedbackRow]
+    model_config = ConfigDict(extra="forbid")
+
+    feedback: list[FeedbackRow] = Field(min_length=1)
 
 
 class FeedbackReply(BaseModel):
@@ -51,12 +54,11 @@ def add_feedback(app: FastAPI, feedback: Feedback | None) -> None:
     Args:
         feedback: takes it; None: it is refused.
     """
-    schema = {"requestBody": {"content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}}}}
 
     @app.post(
         "/feedback",
         summary="Say what came of predictions",
-        openapi_extra=schema,
+        openapi_extra=body_of(FeedbackRequest),
         status_code=202,
         response_model=FeedbackReply,
     )

@@ -21,10 +21,12 @@ from serving.events.routes import add_events
 from serving.events.sending import Events
 from serving.feedback.routes import add_feedback
 from serving.feedback.taking import Feedback
+from serving.http.defects import DefectMiddleware
 from serving.http.error_schema import ERRORS
 from serving.http.head_requests import HeadMiddleware
 from serving.http.hot_routes import HotRoutes, answer
 from serving.http.model_routes import add_models
+from serving.http.openapi import body_of, describe_api
 from serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
 from serving.http.reply import error_json, http_status, retry_after
 from serving.metrics.exposition import whole_server
@@ -140,6 +142,8 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_refused)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
+    app.add_middleware(DefectMiddleware)
+    describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
 
@@ -155,10 +159,9 @@ async def _watch(serving: Serving) -> None:
 
 
 def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
-    schema = {"requestBody": {"content": {"application/json": {"schema": PredictRequest.model_json_schema()}}}}
     replies: dict[int | str, dict[str, Any]] = {200: {"model": PredictReply}}
 
-    @app.post("/predict", summary="Predict from entity ids", openapi_extra=schema, responses=replies)
+    @app.post("/predict", summary="Predict from entity ids", openapi_extra=body_of(PredictRequest), responses=replies)
     async def predict(request: Request) -> Response:
         return await answer(routes, routes.at("/predict"), request)
 

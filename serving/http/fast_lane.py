@@ -25,7 +25,7 @@ from skewless.errors import RequestError, SkewlessError
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LENGTH = b"content-length: "
-_KNOWN = 1_000  # hot paths remembered as they came
+_KNOWN, _KNOWN_BYTES = 1_000, 256  # hot paths remembered as they came, and the longest of them
 _CLOSE = b"connection: close\r\n"
 
 
@@ -210,7 +210,7 @@ class FastLane(RequestReader):
         if "%" in path:
             path = urllib.parse.unquote(path)
         handler = self.routes.find(path)
-        if handler is not None and raw == self.url and len(self.known) < _KNOWN:
+        if handler is not None and raw == self.url and len(self.known) < _KNOWN and len(raw) <= _KNOWN_BYTES:
             self.known[raw] = handler, path
         return handler, path
 

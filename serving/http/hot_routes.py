@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import structlog
 from fastapi import Request, Response
 
+from serving.http.defects import defect
 from serving.http.exchange import Exchange, Handler, Header
 from skewless.errors import SkewlessError
 
 Find = Callable[[str], Handler | None]
 Admit = Callable[[Sequence[Header]], SkewlessError | None]
-_log = structlog.get_logger()
 
 
 class HotRoutes:
@@ -60,10 +59,7 @@ def handled(handler: Handler, exchange: Exchange) -> None:
 
 def failed(exchange: Exchange, error: Exception) -> None:
     """Reply with an error; what is no error of ours is logged, it is a defect."""
-    if not isinstance(error, SkewlessError):
-        _log.error("request_failed", path=exchange.path, exc_info=error)
-        error = SkewlessError("the server", "failed on this request", fix="see its log")
-    exchange.refuse(error)
+    exchange.refuse(error if isinstance(error, SkewlessError) else defect(error, exchange.path))
 
 
 async def answer(routes: HotRoutes, handler: Handler, request: Request) -> Response:

@@ -32,16 +32,20 @@ Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbe
 class PredictRequest(BaseModel):
     """What ``POST /predict`` takes."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"rows": [{"card_id": 7}]}]})
+    model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(None, description="name of the model; may be left out where one is served")
     version: str | None = Field(None, description="a version that is loaded; by default the champion")
-    rows: list[dict[str, Any]] = Field(description="one or many objects of entity keys and request fields")
-    features: bool = Field(default=False, description="also return feature values, their status and age")
-    contributions: bool = Field(default=False, description="also return what each feature added to the margin")
+    rows: list[dict[str, Any]] = Field(
+        min_length=1, description="one or many objects of entity keys and request fields"
+    )
+    features: bool | None = Field(default=None, description="also return feature values, their status and age")
+    contributions: bool | None = Field(default=None, description="also return what each feature added to the margin")
     as_of: int | str | None = Field(None, description="evaluate at this time: microseconds, or ISO 8601 with a zone")
-    max_feature_age_s: float | None = Field(None, description="older rows are stale, whatever their view says")
-    timeout_us: int | None = Field(None, description="microseconds after which the answer is of no use")
+    max_feature_age_s: float | None = Field(
+        None, gt=0, lt=2**53, description="older rows are stale, whatever their view says"
+    )
+    timeout_us: int | None = Field(None, gt=0, lt=2**53, description="microseconds after which the answer is of no use")
 
 
 class Prediction(BaseModel):

@@ -15,10 +15,12 @@ from serving.prediction.joint import MixedAnswer
 from skewless.clock import from_us
 from skewless.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
 from skewless.json_number import json_number
+from skewless.render import hide_paths
 from skewless.status import Status
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
 _HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}
+_OURS = frozenset({"error", "definition", "stale_plan", "source", "gate", "store", "package", "conflict", "place"})
 _ONE_SENTENCE = "/v2/"  # the Open Inference Protocol
 _ABSENT = frozenset({"field 'model'", SOURCE})
 
@@ -145,14 +147,19 @@ def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
     """Return an error in the shape of a path's routes: in parts, or one sentence where a protocol says so.
 
     What a client sent is shown to it, but for API keys and passwords: replies end up in logs of gateways and clients.
+    Paths of the server's file system are named by their last part alone.
 
     >>> error_json(RequestError("input 'x'", "is missing", fix="send it"), "/v2/models/fraud/infer")
     {'error': "input 'x': is missing. Fix: send it"}
     """
+    hidden = error.kind in _OURS
+    sentence = hide_paths(error.sentence()) if hidden else error.sentence()
     if f"{path}/".startswith(_ONE_SENTENCE):
-        return {"error": redact(error.sentence())}
+        return {"error": redact(sentence)}
     parts = {name: redact(part) if isinstance(part, str) else part for name, part in error.as_dict().items()}
-    return {"error": {"message": redact(error.sentence()), **parts}}
+    if hidden:
+        parts = {name: hide_paths(part) if isinstance(part, str) else part for name, part in parts.items()}
+    return {"error": {"message": redact(sentence), **parts}}
 
 
 def http_status(error: SkewlessError) -> int:

@@ -10,6 +10,7 @@ import structlog
 
 from serving.metrics.metrics import Metrics
 from skewless.errors import SkewlessError
+from skewless.render import hide_paths
 
 _RETRY_SECONDS = 5.0
 _log = structlog.get_logger()
@@ -33,9 +34,10 @@ class Refusals:
 
     def note(self, thing: str, error: SkewlessError) -> None:
         """Show why something is refused."""
-        if self._reasons.get(thing) != str(error):
+        shown = hide_paths(str(error))
+        if self._reasons.get(thing) != shown:
             _log.error("model_refused", model=thing, error=str(error))
-        self._reasons[thing] = str(error)
+        self._reasons[thing] = shown
         self._metrics.model_refused(thing).set(1)
 
     def end(self, thing: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from math import isnan, prod
 from struct import Struct
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from serving.oip.datatypes import BOOL, BYTES, Datatype
 from skewless.errors import RequestError
+from skewless.render import render_value
 
 _LENGTH = Struct("<I")
 
@@ -40,7 +40,7 @@ class BinaryTensor(NamedTuple):
             raise RequestError(
                 f"input {name!r}",
                 f"has {len(data)} bytes of binary data, its shape says {expected}",
-                value=reprlib.repr(shape),
+                value=shape,
                 fix="send all elements, and their length as binary_data_size",
             )
         return cls(name, datatype, shape, data)
@@ -92,7 +92,7 @@ class BinaryTensor(NamedTuple):
         try:
             return element.decode()
         except UnicodeDecodeError:
-            raise self._wrong(f"element {at} is not UTF-8: {reprlib.repr(element)}", fix="send UTF-8") from None
+            raise self._wrong(f"element {at} is not UTF-8: {render_value(element)}", fix="send UTF-8") from None
 
     def _wrong(self, problem: str, fix: str) -> RequestError:
         return RequestError(f"input {self.name!r}", problem, fix=fix)

@@ -32,9 +32,7 @@ def inflated(body: bytes, encoding: bytes, most: int) -> bytes:
         return body
     window = _WINDOW.get(encoding)
     if window is None:
-        raise RequestError(
-            "Content-Encoding", "is unknown", value=ascii(encoding), fix="send gzip, deflate or no such header"
-        )
+        raise RequestError("Content-Encoding", "is unknown", value=encoding, fix="send gzip, deflate or no such header")
     stream = zlib.decompressobj(window)
     try:
         result = stream.decompress(body, most + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,5 +84,5 @@ def datatype(tensor: str, name: object) -> Datatype:
     found = DATATYPES.get(name) if isinstance(name, str) else None
     if found is None:
         problem, known = "has an unknown datatype", ", ".join(DATATYPES)
-        raise RequestError(f"input {tensor!r}", problem, value=reprlib.repr(name), fix=f"send one of {known}")
+        raise RequestError(f"input {tensor!r}", problem, value=name, fix=f"send one of {known}")
     return found

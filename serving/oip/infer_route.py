@@ -212,7 +212,5 @@ def _headers(exchange: Exchange) -> _Headers:
 
 def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > _LONGEST_NUMBER:
-        raise RequestError(
-            "Inference-Header-Content-Length", "is no length", value=ascii(value), fix="send the bytes of JSON"
-        )
+        raise RequestError("Inference-Header-Content-Length", "is no length", value=value, fix="send the bytes of JSON")
     return int(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from itertools import chain
 from math import isnan, prod
@@ -52,7 +51,7 @@ class JsonTensor(NamedTuple):
             raise RequestError(
                 f"input {name!r}",
                 f"has {len(data)} elements, not those of its shape",
-                value=reprlib.repr(shape),
+                value=shape,
                 fix="send them all",
             )
         return cls(name, datatype, shape, data)
@@ -124,7 +123,7 @@ class JsonTensor(NamedTuple):
 
     def _wrong(self, at: int, fix: str) -> RequestError:
         problem = f"element {at} is not a valid {self.datatype.name}"
-        return RequestError(f"input {self.name!r}", problem, value=reprlib.repr(self.elements[at]), fix=fix)
+        return RequestError(f"input {self.name!r}", problem, value=self.elements[at], fix=fix)
 
 
 def json_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
@@ -154,7 +153,7 @@ def _flat(name: str, data: Sequence[Any], shape: tuple[int, ...]) -> Sequence[An
             raise RequestError(
                 f"input {name!r}",
                 "is not nested as its shape says",
-                value=reprlib.repr(shape),
+                value=shape,
                 fix="nest it so, or send a flat list",
             )
         data = list(chain.from_iterable(data))

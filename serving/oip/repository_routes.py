@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from serving.http.model_routes import tell_siblings
+from serving.http.openapi import body_of
 from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
 from serving.oip.metadata import index_of
-from serving.oip.request import parse_json
+from serving.oip.request import flag, parse_json
 from serving.oip.routes import PREFIX, reply
-from serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady, body_of
+from serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady
 from serving.workers.siblings import Siblings
 from skewless.errors import RequestError
 
@@ -35,7 +36,7 @@ def repository_router(*, models: ModelTable, metrics: Metrics, siblings: Sibling
         openapi_extra=body_of(IndexRequest, required=False),
     )
     async def index(request: Request) -> Response:
-        only_ready = bool(_object(await request.body()).get("ready"))
+        only_ready = flag("request", _object(await request.body()), "ready", default=False)
         return reply([entry for entry in index_of(models) if entry.state == "READY" or not only_ready])
 
     @router.post(
@@ -67,13 +68,13 @@ def _object(body: bytes) -> Mapping[str, Any]:
 
 
 def _version(body: Mapping[str, Any]) -> str | None:
-    parameters = body.get("parameters") or {}
+    parameters = {} if body.get("parameters") is None else body["parameters"]
     unknown = parameters.keys() - {"version"} if isinstance(parameters, dict) else {"parameters"}
     if unknown:
         raise RequestError(
             f"parameter {min(unknown)!r}", "is not supported: packages are made by training", fix="send a version"
         )
     version = parameters.get("version")
-    if version is not None and not (isinstance(version, str) and version.isdecimal()):
-        raise RequestError("parameter 'version'", "is no version", value=str(version), fix='send "1" or "000001"')
+    if version is not None and not (isinstance(version, str) and version.isascii() and version.isdecimal()):
+        raise RequestError("parameter 'version'", "is no version", value=version, fix='send "1" or "000001"')
     return version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +66,7 @@ def parse_request(body: bytes, json_length: int | None = None) -> InferRequest:
         found, rest = _object(bytes(whole[:json_length])), whole[json_length:]
     name = found.get("id")
     if name is not None and type(name) is not str:
-        raise RequestError("request field 'id'", "is not a string", value=str(name), fix="send a string")
+        raise RequestError("request field 'id'", "is not a string", value=name, fix="send a string")
     parameters = parameters_of("request", found)
     binary = flag("request", parameters, "binary_data_output", default=False)
     asked = found.get("outputs")
@@ -81,7 +80,7 @@ def parse_request(body: bytes, json_length: int | None = None) -> InferRequest:
 
 
 def parse_json(body: bytes) -> object:
-    """Return what JSON says, NaN and infinities included.
+    """Return what JSON says, NaN and infinities included; orjson can write all but those again.
 
     Raises:
         RequestError: it is no JSON.
@@ -104,7 +103,7 @@ def parameters_of(thing: str, found: Mapping[str, Any]) -> Mapping[str, Any]:
     if parameters is None:
         return _NOTHING
     if type(parameters) is not dict:
-        raise RequestError(f"{thing} parameters", "are no object", value=reprlib.repr(parameters), fix="send an object")
+        raise RequestError(f"{thing} parameters", "are no object", value=parameters, fix="send an object")
     if "shared_memory_region" in parameters:
         raise RequestError(thing, "lies in shared memory, which is not supported", fix="send or ask for the data")
     return parameters
@@ -133,11 +132,13 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _lenient(body: bytes) -> object:
     try:
-        return json.loads(body)
+        found: object = json.loads(body.decode())
+        orjson.dumps(found)  # Python also takes lone surrogates, integers of any length, and more nesting
     except RecursionError:
         raise RequestError(_BODY, "is nested too deep", fix="send flat lists") from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RequestError(_BODY, f"is not JSON: {error}", fix="send valid JSON") from None
+    return found
 
 
 def _inputs(found: Mapping[str, Any], rest: memoryview) -> dict[str, Tensor]:
@@ -182,7 +183,7 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - of a req
     raise RequestError(
         f"input {name!r}",
         "has no shape of lengths of 1 or more",
-        value=reprlib.repr(shape),
+        value=shape,
         fix='send "shape": [rows] or [rows, columns]',
     )
 
@@ -192,7 +193,7 @@ def _cut(thing: str, rest: memoryview, size: Any) -> tuple[memoryview, memoryvie
         raise RequestError(
             f"{thing} parameter 'binary_data_size'",
             "is no length",
-            value=reprlib.repr(size),
+            value=size,
             fix="send the number of bytes",
         )
     if size > len(rest):

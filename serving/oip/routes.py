@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from serving.http.hot_routes import HotRoutes, answer
+from serving.http.openapi import body_of
 from serving.models.table import MODEL_FIELD, ModelTable
 from serving.oip.metadata import config_of, metadata_of
 from serving.oip.models import OipModels
@@ -25,7 +26,6 @@ from serving.oip.schemas import (
     ServerMetadata,
     ServerReady,
     Statistics,
-    body_of,
 )
 from skewless.errors import RequestError
 from skewless.version import __version__

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Parameters = dict[str, Any]
 Scalar = bool | int | float | str
@@ -85,8 +85,22 @@ class InferenceInput(BaseModel):
     """A tensor of a request."""
 
     name: str
-    shape: list[int]
-    datatype: str
+    shape: list[Annotated[int, Field(ge=1)]] = Field(max_length=8)
+    datatype: Literal[
+        "BOOL",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "FP16",
+        "FP32",
+        "FP64",
+        "BYTES",
+    ]
     parameters: Parameters | None = None
     data: list[Any] | None = Field(None, description="flat or nested; none where binary data follows the JSON")
 
@@ -103,7 +117,7 @@ class InferenceRequest(BaseModel):
 
     id: str | None = None
     parameters: Parameters | None = Field(None, description="as_of, max_feature_age_s, timeout, binary_data_output")
-    inputs: list[InferenceInput]
+    inputs: list[InferenceInput] = Field(min_length=1)
     outputs: list[InferenceOutput] | None = None
 
 
@@ -130,13 +144,15 @@ class InferenceReply(BaseModel):
 class IndexRequest(BaseModel):
     """What ``index`` takes; no body asks for all."""
 
-    ready: bool = Field(default=False, description="list only the versions that answer")
+    ready: bool | None = Field(default=None, description="list only the versions that answer")
 
 
 class LoadParameters(BaseModel):
     """Parameters of ``load``."""
 
-    version: str | None = Field(None, description="one more version, besides the champion")
+    model_config = ConfigDict(extra="forbid")
+
+    version: str | None = Field(None, pattern="^[0-9]+$", description="one more version, besides the champion")
 
 
 class LoadRequest(BaseModel):
@@ -224,21 +240,3 @@ class ModelConfig(BaseModel):
 
 
 ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": OipError, "description": "why not"}}
-
-
-def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
-    """Return what a route adds to the OpenAPI document for a body that our own code parses."""
-    schema = model.model_json_schema()
-    plain = _inlined(schema, schema.get("$defs", {}))
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": plain}}}}
-
-
-def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return a schema with its parts where they are referred to: the document knows those of FastAPI only."""
-    if isinstance(node, list):
-        return [_inlined(item, parts) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        return _inlined(parts[node["$ref"].rpartition("/")[2]], parts)
-    return {key: _inlined(value, parts) for key, value in node.items() if key != "$defs"}

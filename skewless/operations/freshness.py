@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from skewless.windows.view import WindowView
 
 ALERT = "freshness"
-SILENT, REFUSED = "process_silent", "model_refused"
+SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"
 _SAMPLE, _SEED = 200, 0
 _log = structlog.get_logger()
 
@@ -152,7 +152,7 @@ def _tell(alerts: Alerts, found: Freshness) -> None:
 
 
 def _tell_processes(alerts: Alerts, project: Project) -> None:
-    """Alert of processes that are dead or stuck, and of models that servers refuse; resolve what is over."""
+    """Alert of processes that are dead or stuck, or cannot log, and of models that servers refuse; resolve the rest."""
     from infra.alerts import Alert, open_alerts
     from infra.processes import read_processes
 
@@ -165,8 +165,10 @@ def _tell_processes(alerts: Alerts, project: Project) -> None:
             continue
         for thing, why in item.detail.get("refused", {}).items():
             wrong[REFUSED, thing] = "critical", f"servers do not serve it: {why}"
+        if item.detail.get("log") is not None:
+            wrong[LOG, subject] = "critical", f"it cannot write the prediction log: {item.detail['log']}"
     for (name, subject), (severity, message) in wrong.items():
         alerts.send(Alert(name=name, severity=severity, subject=subject, message=message, at_us=at_us))
-    told = {alert.key for alert in open_alerts(project.state) if alert.name in {SILENT, REFUSED}}
+    told = {alert.key for alert in open_alerts(project.state) if alert.name in {SILENT, REFUSED, LOG}}
     for name, subject in told - wrong.keys():
         alerts.resolve(name, subject, at_us)

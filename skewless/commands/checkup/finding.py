@@ -54,5 +54,4 @@ def from_error(name: str, error: SkewlessError) -> Finding:
     """Return an error as a finding, without passwords."""
     from infra.redaction import redact
 
-    value = "" if error.value is None else f" (got {error.value})"
-    return bad(name, redact(" ".join(f"{error.thing}: {error.problem}{value}".split())), redact(error.fix))
+    return bad(name, redact(" ".join(error.cause().split())), redact(error.fix))

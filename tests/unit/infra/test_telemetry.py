@@ -60,6 +60,19 @@ def test_people_get_the_event_and_its_fields(
     assert "n=3" in said
 
 
+@pytest.mark.parametrize("style", ["json", ""])
+def test_a_line_is_of_bounded_length(
+    style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_LOG", style)
+    configure_logging()
+    long = "HEAD" + "x" * 1_000_000 + "TAIL\ud800"
+    structlog.get_logger().error("lost", path=long, raw=long[:-1].encode(), detail=[long])
+    said = capsys.readouterr().err
+    assert len(said) < 3 * 20_000
+    assert said.count("HEAD") == said.count("TAIL") == 3
+
+
 KEY = "sk_web-shop_" + "aB3_-" * 8 + "xyz"  # the same in every process that collects these tests
 BITS = KEY.removeprefix("sk_web-shop_")
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -17,7 +17,10 @@ import uvicorn
 from infra.api_keys import ApiKey, Scope, digest_of, new_secret
 from infra.key_file import KeyFile
 from infra.online.redis_store import RedisReader
+from infra.outcomes.writer import OutcomeWriter
 from serving.access.gate import KeyAccess
+from serving.events.sending import Events, EventsConfig
+from serving.feedback.taking import Feedback
 from serving.http.app import Serving, create_app, hot_routes
 from serving.http.fast_lane import fast_lane
 from serving.http.wire_limits import WireLimits
@@ -25,10 +28,12 @@ from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
 from serving.prediction.predictor import Predictor
 from skewless.clock import ManualClock
+from skewless.windows.view import EventSource
 from tests.projects import Place
 
 SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
 ALL = "all"
+SOURCE = "payments"
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,45 @@ class Door:
             return Reply(found.status, told, found.read())
         finally:
             connection.close()
+
+
+class Connection:
+    """A connection through a door that is used again and again."""
+
+    def __init__(self, door: Door) -> None:
+        self._headers = {"X-API-Key": door.keys[ALL]}
+        self._link = HTTPConnection("127.0.0.1", door.port, timeout=20)
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        self._link.request("POST", path, body, {**headers, **self._headers})
+        found = self._link.getresponse()
+        return Reply(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class _Events(Events):
+    """Knows one source more, whose stream takes everything."""
+
+    def source(self, name: str) -> EventSource:
+        if name != SOURCE:
+            return super().source(name)
+        return EventSource(name=name, kind="push", event_column="at", columns=(), earliest_us=0, latest_us=1)
+
+    async def send(self, source: EventSource, payloads: Sequence[bytes]) -> None:
+        """Drop them."""
+
+
+def _events(place: Place) -> EventsConfig:
+    return EventsConfig(
+        state=place.state,
+        redis_url=place.project.redis_url,
+        stream_partitions=1,
+        event_bytes=10_000,
+        keep_versions=1,
+        kafka="{}",
+    )
 
 
 @dataclass
@@ -93,6 +137,8 @@ class Doors:
             reload_seconds=3_600,
             access=KeyAccess(file, self.clock.now_us),
             body_bytes=100_000,
+            events=_Events(_events(place)),
+            feedback=Feedback(OutcomeWriter(place.state), models, metrics, self.clock, most=10_000),
         )
         routes = hot_routes(serving)
         protocols: list[Any] = [fast_lane(routes, WireLimits(body_bytes=100_000)), "httptools"]
@@ -107,6 +153,14 @@ class Doors:
         await reader.close()
 
 
+def _listening() -> socket.socket:
+    # asyncio sends small parts at once only where the socket says that it is TCP.
+    link = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    link.bind(("127.0.0.1", 0))
+    link.listen()
+    return link
+
+
 @contextmanager
 def opened_doors(place: Place) -> Iterator[Doors]:
     """Serve a project for a while, to who has a key for one scope each, or for all."""
@@ -117,7 +171,7 @@ def opened_doors(place: Place) -> Iterator[Doors]:
         digest = digest_of(keys[held].encode())
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=None, created_us=1))
     with ExitStack() as stack:
-        links = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        links = [stack.enter_context(_listening()) for _ in range(2)]
         doors = Doors(place, ManualClock(place.now_us()), keys, links)
         thread = threading.Thread(target=lambda: asyncio.run(doors.serve(file)))
         thread.start()

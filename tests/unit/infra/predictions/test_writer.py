@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from infra.predictions import writer as module
 from infra.predictions.record import Record
 from infra.predictions.schema import SCHEMA
 from infra.predictions.writer import PredictionWriter
 from skewless.errors import StoreError
+from tests.integration.errors.server import eventually
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
 
 ROOT = Path(__file__).parents[4]
@@ -140,6 +142,25 @@ def test_a_disk_that_refuses_is_told_and_counted(tmp_path: Path) -> None:
         log.require(record(origin(), 2, 1)).result(timeout=30)
     log.close()
     assert drops == [(2, "disk")]
+
+
+def test_trouble_is_logged_once_names_no_folder_and_ends_without_a_prediction(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.write_bytes(b"")
+    with capture_logs() as logs:
+        log = PredictionWriter(folder, capacity=9, flush_seconds=0.01, on_drop=lambda *_: None)
+        for n in range(3):
+            with pytest.raises(StoreError, match="prediction log: cannot be written") as caught:
+                log.require(record(origin(), 1, n)).result(timeout=30)
+            assert str(tmp_path) not in caught.value.sentence()
+            assert log.trouble is not None
+            assert log.trouble in caught.value.sentence()
+        folder.unlink()
+        eventually(lambda: log.trouble is None)
+        log.close()
+    assert [line["event"] for line in logs] == ["prediction_log_refused", "prediction_log_is_back"]
+    assert logs[0]["folder"] == str(folder)
+    assert list(folder.iterdir()) == []
 
 
 ALTERED: list[tuple[str, Callable[[Record], Record]]] = [

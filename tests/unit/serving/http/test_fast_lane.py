@@ -214,6 +214,18 @@ def test_paths_are_remembered_only_as_they_came_and_only_so_many() -> None:
     assert len(wire.replies()) == 1_203
 
 
+def test_long_paths_are_answered_and_not_remembered() -> None:
+    """Anybody may make up a path, before any key is asked."""
+
+    async def steps(wire: Wire) -> None:
+        for n in range(100):
+            await wire.send(request(f"/named/{n:0>252}"))
+
+    wire = on_a_wire(steps)
+    assert len(wire.replies()) == 100
+    assert sum(len(raw) + len(path) for raw, (_, path) in wire.protocol.known.items()) < 100 * 2 * 256 / 2
+
+
 def test_connections_of_one_server_share_what_they_know_and_servers_do_not() -> None:
     wires = [on_a_wire(lambda wire: wire.send(request("/now"))) for _ in range(3)]
     assert all(one.protocol.known is not other.protocol.known for one, other in pairwise(wires))

@@ -49,7 +49,7 @@ def test_nan_and_infinities_are_understood_which_json_does_not_know(text: str) -
 @pytest.mark.parametrize(
     ("datatype", "data", "message"),
     [
-        ("INT8", [1, 128], "element 1 is not a valid INT8.*'128'.*from -128 to 127"),
+        ("INT8", [1, 128], "element 1 is not a valid INT8 .got 128.*from -128 to 127"),
         ("UINT64", [0, -1], "element 1 is not a valid UINT64"),
         ("INT64", [1.0, 2], "element 0.*an integer"),
         ("INT64", [1, True], "element 1.*an integer"),

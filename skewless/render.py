@@ -1,0 +1,71 @@
+"""How a value from outside is shown in an error, a reply or a log line: in a text of bounded length, always."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+_MOST_CHARS = 200
+_MOST_BITS = 512
+_GAP = "..."
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s'\"/,;:()]+/)+")
+
+
+def render_value(value: object) -> str:
+    """Return a value as Python writes it, with its middle left out if it is long; also one that is nested deep.
+
+    >>> render_value([1, "two", None])
+    "[1, 'two', None]"
+    >>> len(render_value("x" * 1_000_000)), len(render_value([["x" * 1_000] * 1_000] * 1_000))
+    (200, 200)
+    """
+    return shorten(_BOUNDED.repr(value), _MOST_CHARS)
+
+
+def shorten(text: str, most: int = _MOST_CHARS) -> str:
+    r"""Return a text without its middle if it is longer than ``most`` characters; it can be encoded as UTF-8.
+
+    >>> shorten("abcdefghij", 7)
+    'ab...ij'
+    >>> shorten("a\ud800")
+    'a\\ud800'
+    """
+    if len(text) > most:
+        head = (most - len(_GAP)) // 2
+        text = text[:head] + _GAP + text[head + len(_GAP) - most :]
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def hide_paths(text: str) -> str:
+    """Return a text without the folders of absolute paths: who asks over the network is not told them.
+
+    >>> hide_paths("make room below /srv/p/.skewless/outcomes, or see http://host/a/b")
+    'make room below .../outcomes, or see http://host/a/b'
+    """
+    return _FOLDERS.sub(f"{_GAP}/", text) if "/" in text else text
+
+
+class _Bounded(reprlib.Repr):
+    """Looks at no more of a value than it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxother = _MOST_CHARS
+
+    def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
+        # All keys would be sorted.
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return self.repr_instance(x[: self.maxother], level)
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write the digits of long ones.
+        return super().repr_int(x, level) if x.bit_length() <= _MOST_BITS else f"<integer of {x.bit_length()} bits>"
+
+
+_BOUNDED = _Bounded()
