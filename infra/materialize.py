@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from infra.durable import make_folder
 from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
 from infra.log.known import last_covered
 from infra.log.runs import Coverage, Kind, Run, RunLedger
@@ -172,7 +173,7 @@ class Materializer:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        self.state.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state)
         with (self.state / "materialize.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

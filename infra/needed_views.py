@@ -12,6 +12,7 @@ import structlog
 from infra.applied import read_applied
 from infra.packages.aliases import Aliases
 from infra.packages.pinned import read_pinned_plan
+from infra.packages.store import PackageStore
 from infra.traffic import Traffic, versions_of
 from infra.wanted import FILE, WantedFile
 from skewless.errors import PackageError, StalePlanError
@@ -56,12 +57,14 @@ class NeededWatch:
 
     Args:
         state: the project's state folder.
+        store: the packages, whose plans are read if somebody trusted has signed them.
         keep: champions of a model that a rollback may return to, the present one among them.
     """
 
-    def __init__(self, state: Path, keep: int) -> None:
+    def __init__(self, state: Path, store: PackageStore, keep: int) -> None:
         self._state = state
-        self._packages = state / "packages"
+        self._store = store
+        self._packages = store.root
         self._keep = keep
         self._known: tuple[object, NeededViews] | None = None
         self._pinned: dict[tuple[str, str], FeaturePlan] = {}
@@ -104,7 +107,7 @@ class NeededWatch:
 
     def _plan_of(self, model: str, version: str) -> FeaturePlan:
         if (model, version) not in self._pinned:  # a package is immutable
-            self._pinned[model, version] = read_pinned_plan(self._packages, model, version)
+            self._pinned[model, version] = read_pinned_plan(self._store, model, version)
         return self._pinned[model, version]
 
     def _stamp(self) -> object:

@@ -114,6 +114,7 @@ def _models(config: ServerConfig, online: RedisReader, metrics: Metrics) -> Mode
     return ModelTable(
         repo=config.repo,
         state=config.state,
+        store=config.store,
         online=online,
         metrics=metrics,
         keep=settings.keep_versions,
@@ -172,6 +173,7 @@ def _events(config: ServerConfig) -> EventsConfig:
         stream_partitions=config.settings.stream_partitions,
         event_bytes=config.settings.event_bytes,
         keep_versions=config.settings.keep_versions,
+        store=config.store,
         kafka=config.settings.kafka,
     )
 

@@ -31,6 +31,7 @@ def write_data_docs(reports: Sequence[GateReport], folder: Path, *, site: str, n
     Raises:
         StoreError: the disk refused a page.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # outside of the state it is as open as other folders of its owner
     shared = {"site": site, "time": from_us(now_us).isoformat(sep=" ", timespec="seconds")}
     for report in reports:
         _write(folder / page_name(report.name), render_page(__package__, _TEMPLATE, report=report, **shared))

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.durable import sync_folder
+from infra.durable import make_folder, sync_folder
 from skewless.errors import ConflictError, StoreError
 
 SEQ = "__seq"
@@ -116,7 +116,7 @@ class AcceptedLog:
         """
         draft = Draft(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
         with _translated(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
         try:
             yield draft
         finally:

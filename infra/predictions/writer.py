@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from infra.durable import sync_folder
+from infra.durable import make_folder, sync_folder
 from infra.predictions.batches import to_batch
 from infra.predictions.constants import Constants
 from infra.predictions.files import write_rows
@@ -126,7 +126,7 @@ class PredictionWriter:
             done.set_exception(error) if error else done.set_result(None)
 
     def _store(self, table: pa.Table) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         first = table["t"][0].as_py()
         path = self._folder / f"{first:020d}-{self._name}-{self._files:06d}.parquet"
         temporary = path.with_suffix(".tmp")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import numpy as np
 
 from infra.online.port import OnlineReader
+from infra.packages.store import PackageStore
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel, load_model
 from skewless.errors import StalePlanError
@@ -20,8 +20,8 @@ _HOLD_SECONDS = 30
 class ModelLoader:
     """Opens versions beside those that answer; nothing is swapped here."""
 
-    def __init__(self, *, packages: Path, online: OnlineReader, place: Place | None = None) -> None:
-        self._packages = packages
+    def __init__(self, *, store: PackageStore, online: OnlineReader, place: Place | None = None) -> None:
+        self._store = store
         self._online = online
         self._place = place
 
@@ -62,7 +62,7 @@ class ModelLoader:
         return lacking
 
     def _load(self, name: str, version: str) -> ServedModel:
-        model = load_model(self._packages, name, version, self._place)
+        model = load_model(self._store, name, version, self._place)
         warm_up(model)
         return model
 

@@ -13,6 +13,7 @@ from infra.needed_views import retained_champions
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
+from infra.packages.store import PackageStore
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel
 from infra.traffic import versions_of
@@ -35,6 +36,7 @@ class ModelTable:
     A version stays open until it is dropped and the last request let go of it.
 
     Args:
+        store: the packages, and whose are loaded.
         keep: champions of each model that stay open, the present one among them.
         place: where models may be scored besides; None: by their own library alone.
     """
@@ -44,15 +46,16 @@ class ModelTable:
         *,
         repo: Path,
         state: Path,
+        store: PackageStore,
         online: OnlineReader,
         metrics: Metrics | None = None,
         keep: int = 2,
         place: Place | None = None,
     ) -> None:
         self._repo = repo
-        self._packages = state / "packages"
+        self._packages = store.root
         self._aliases = Aliases(self._packages)
-        self._loader = ModelLoader(packages=self._packages, online=online, place=place)
+        self._loader = ModelLoader(store=store, online=online, place=place)
         self._wanted = WantedFile(state)
         self._wishes = Wanted()
         self._metrics = metrics or Metrics()

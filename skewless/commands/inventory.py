@@ -178,7 +178,7 @@ def _model(project: Project, applied: Applied | None, name: str) -> dict[str, An
         body |= {"versions": len(list_versions(project.packages, name)), "moves": len(aliases.history(name, CHAMPION))}
         version = aliases.get(name, CHAMPION)
         if version is not None:
-            package = open_package(project.packages, name, version)
+            package = open_package(project.store, name, version)
             metric = package.spec.gate.metric
             body |= {"champion": version, "metric": metric, "value": package.metrics.get(metric)}
         if applied and name not in {spec.name for spec in applied.models}:

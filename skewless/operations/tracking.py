@@ -145,6 +145,6 @@ def _run_of(project: Project, model: str, version: str) -> TrackedRun:
     from training.plots.canvas import can_plot
     from training.plots.evaluation import evaluation_plots
 
-    package = open_package(project.packages, model, version)
+    package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []
     return described(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -169,7 +169,7 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
     project = spot.project
     rollout.begin(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
-    third = train(project.dataset(MODEL), shape, project.packages, threads=1, now_us=spot.now_us()).package.version
+    third = train(project.dataset(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
     with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
         rollout.begin(project, MODEL, third)
 

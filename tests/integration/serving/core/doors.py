@@ -80,7 +80,9 @@ class Doors:
 
     async def serve(self, file: KeyFile) -> None:
         place, reader, metrics = self.place, RedisReader(self.place.project.redis_url), Metrics()
-        models = ModelTable(repo=place.repo, state=place.state, online=reader, metrics=metrics)
+        models = ModelTable(
+            repo=place.repo, state=place.state, store=place.project.store, online=reader, metrics=metrics
+        )
         await models.load()
         log = place.log()
         predictor = Predictor(online=reader, clock=self.clock, log=log, metrics=metrics)
