@@ -11,6 +11,7 @@ import structlog
 
 from infra.applied import read_applied
 from infra.packages.aliases import Aliases
+from infra.packages.names import list_models
 from infra.packages.pinned import read_pinned_plan
 from infra.packages.store import PackageStore
 from infra.traffic import Traffic, versions_of
@@ -96,7 +97,7 @@ class NeededWatch:
         """
         retained, unreadable = [], []
         pinned = WantedFile(self._state).read().pinned
-        for model in _models(self._packages):
+        for model in list_models(self._packages):
             for version in retained_versions(self._packages, model, self._keep, pinned.get(model, ())):
                 try:
                     retained.append((model, version, self._plan_of(model, version)))
@@ -112,7 +113,9 @@ class NeededWatch:
 
     def _stamp(self) -> object:
         aliases, traffic = Aliases(self._packages), Traffic(self._packages)
-        moves = [(model, aliases.number(model, CHAMPION), traffic.number(model)) for model in _models(self._packages)]
+        moves = [
+            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._packages)
+        ]
         return _version(self._state / "plan.json"), _version(self._state / FILE), moves
 
 
@@ -183,10 +186,6 @@ def _joined(current: EventSource | None, older: EventSource) -> EventSource:
     names = {column.name for column in current.columns} | {current.event_column}
     more = tuple(column for column in older.columns if column.name not in names)
     return replace(current, columns=(*current.columns, *more)) if more else current
-
-
-def _models(packages: Path) -> list[str]:
-    return sorted(path.name for path in packages.iterdir() if path.is_dir()) if packages.is_dir() else []
 
 
 def _version(path: Path) -> tuple[int, int]:

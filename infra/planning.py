@@ -28,6 +28,7 @@ from infra.offline.labels import find_labels, label_columns
 from infra.offline.log_parts import log_parts
 from infra.offline.sources import Table, check_columns, find_table, view_columns, view_table
 from infra.packages.aliases import Aliases
+from infra.packages.names import list_models
 from infra.packages.package import read_spec
 from infra.packages.store import PackageStore
 from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
@@ -204,15 +205,15 @@ class Planner:
 
     def _champions(self) -> Iterator[tuple[str, Champion]]:
         aliases = Aliases(self._packages)
-        for folder in sorted(self._packages.iterdir()) if self._packages.is_dir() else []:
-            version = aliases.get(folder.name, CHAMPION)
+        for name in list_models(self._packages):
+            version = aliases.get(name, CHAMPION)
             if version is None:
                 continue
             try:
-                spec = read_spec(self._store, folder.name, version)
+                spec = read_spec(self._store, name, version)
             except PackageError:
                 spec = None
-            yield folder.name, Champion(version=version, spec=spec)
+            yield name, Champion(version=version, spec=spec)
 
 
 def _kept_back(name: str) -> str:

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from hypothesis import strategies as st
 
+from skewless.names import is_name
+
 MARKUP = (
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script>",
@@ -32,6 +34,53 @@ _PIECES = st.one_of(st.sampled_from(MARKUP), st.text(max_size=12), st.sampled_fr
 MARKED_UP = st.lists(_PIECES, min_size=1, max_size=4).map(
     lambda pieces: "".join(pieces).encode(errors="replace").decode()
 )
+NAMES = (
+    "../../v",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "/etc/passwd",
+    "a\\b",
+    "..\\..\\v",
+    "%2e%2e%2fv",
+    "a\x00b",
+    "a\nb",
+    "a ",
+    " a",
+    "-rf",
+    "--repo",
+    ".hidden",
+    "~root",
+    "$HOME",
+    "`id`",
+    "a;b",
+    "a|b",
+    "a*",
+    "a?",
+    "[a]",
+    "{a}",
+    "a:b",
+    "a'b",
+    'a"b',
+    "a%b",
+    "a#b",
+    "a@v1",
+    "con\u202e",
+    "ﬁle",
+    "é",
+    "x" * 101,
+    "x" * 5_000,
+    *MARKUP[:3],
+)
+_ODD = st.sampled_from(("/", "..", "\\", "\x00", "%2f", "*", "{", "}", ":", " ", "-", "~", "\n", "é", "x" * 60))
+# Names that nothing may have.
+WRONG_NAMES = st.one_of(
+    st.sampled_from(NAMES),
+    st.lists(st.one_of(_ODD, st.text(max_size=6)), min_size=1, max_size=5).map(
+        lambda parts: "".join(parts).encode(errors="replace").decode()
+    ),
+).filter(lambda name: not is_name(name))
 _LOADING = {"src", "srcset", "href", "action", "formaction", "data", "poster", "background", "xlink:href", "srcdoc"}
 _RUNNING = {"script", "iframe", "object", "embed", "form", "base", "link", "input", "img", "foreignobject"}
 

@@ -12,7 +12,7 @@ import structlog
 from infra.needed_views import retained_champions
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
-from infra.packages.names import list_versions
+from infra.packages.names import list_models, list_versions
 from infra.packages.store import PackageStore
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel
@@ -81,9 +81,7 @@ class ModelTable:
 
     def names(self) -> list[str]:
         """Return the models that have a version, served or not, sorted."""
-        if not self._packages.is_dir():
-            return []
-        return sorted(path.name for path in self._packages.iterdir() if path.is_dir())
+        return list_models(self._packages)
 
     def open_versions(self, name: str) -> list[str]:
         """Return the versions of a model that answer, oldest first."""

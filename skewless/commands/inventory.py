@@ -163,8 +163,9 @@ def _view(
 
 
 def _model_names(project: Project, applied: Applied | None) -> list[str]:
-    trained = [path.name for path in project.packages.iterdir() if path.is_dir()] if project.packages.is_dir() else []
-    return sorted({*trained, *(spec.name for spec in (applied.models if applied else ()))})
+    from infra.packages.names import list_models
+
+    return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
 
 
 def _model(project: Project, applied: Applied | None, name: str) -> dict[str, Any]:

@@ -93,9 +93,9 @@ def publish_if_set(project: Project, models: Sequence[str]) -> SkewlessError | N
 
 def trained_models(project: Project) -> list[str]:
     """Return the names of the models that have packages."""
-    if not project.packages.is_dir():
-        return []
-    return sorted(path.name for path in project.packages.iterdir() if path.is_dir())
+    from infra.packages.names import list_models
+
+    return list_models(project.packages)
 
 
 def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:

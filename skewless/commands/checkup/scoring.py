@@ -26,11 +26,13 @@ def check_scoring(store: PackageStore, second: Second, place: Place | None = Non
         place: where models may be scored; None: as in a server with this setting.
     """
     from infra.packages.aliases import Aliases
+    from infra.packages.names import list_models
     from infra.runtimes.candidates import Place
 
-    names = sorted(path.name for path in store.root.iterdir() if path.is_dir()) if store.root.is_dir() else []
     where = place or Place(second=second)
-    return list(_findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in names], where))
+    return list(
+        _findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in list_models(store.root)], where)
+    )
 
 
 def _findings(store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place) -> Iterator[Finding]:
