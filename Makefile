@@ -46,7 +46,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo test lint types layers tests coverage soak bench lock format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
+.PHONY: help demo test lint types layers tests coverage soak bench lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,10 @@ lock:  ## pin all requirements again (needs uv)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 	$(COMPILE) --no-deps tests/nvforest/requirements.in -o tests/nvforest/requirements.txt
+	$(PYTHON) -m tools.sbom requirements.txt sbom.json
+
+audit: python  ## look the locked requirements up in an index of advisories (needs pip-audit and that index)
+	$(PYTHON) -m tools.audit requirements.txt
 
 clean:  ## remove environment, caches and demo data
 	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,7 +16,10 @@ from benchmarks.serving_project import ServedProject, pair_contender, served_pro
 from benchmarks.serving_race import Contender, cost_row, race_servers, rate_row, seconds
 from benchmarks.serving_repo import Shape
 from infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
+from infra.packages.signing import SIGNATURE
+from infra.packages.store import PackageStore
 from infra.traffic import Traffic
+from skewless.settings import Settings
 from skewless.traffic import TrafficPolicy
 
 BARE, LOGGED, CANARY, SHADOW = (
@@ -76,9 +79,10 @@ def _under(project: ServedProject, name: str, shadows: tuple[str, ...]) -> Conte
 
 def _copy_versions(repo: Path) -> None:
     folder = repo / ".skewless" / "packages" / _MODEL
-    model_file, files = verify_folder(folder / _ONE, _MODEL, _ONE)
+    store = PackageStore.of(repo / ".skewless", Settings())
+    held = verify_folder(folder / _ONE, _MODEL, _ONE, store.trust)
     for version in (_TWO, _THREE):
         shutil.copytree(folder / _ONE, folder / version)
-        path = folder / version / MANIFEST
-        path.chmod(0o644)
-        path.write_bytes(encode_manifest(_MODEL, version, model_file, files))
+        manifest = encode_manifest(_MODEL, version, held.model_file, held.files)
+        (folder / version / MANIFEST).write_bytes(manifest)
+        (folder / version / SIGNATURE).write_bytes(store.signer.sign(manifest))

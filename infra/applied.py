@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from infra.durable import make_folder
 from infra.packages.numbered import Numbered
 from skewless.errors import StalePlanError, StoreError
 from skewless.plan import FeaturePlan
@@ -68,7 +69,7 @@ def save_applied(state: Path, applied: Applied) -> None:
     Raises:
         StoreError: the disk refused.
     """
-    state.mkdir(parents=True, exist_ok=True)
+    make_folder(state)
     body: dict[str, Any] = {
         "format": _FORMAT,
         "plan": applied.plan.as_dict(),

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skewless.errors import StoreError
+
+_OWNER_ONLY = 0o700
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of the state and those above it that are missing, for their owner alone whatever the umask.
+
+    What is there stays as it is.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with suppress(FileExistsError):  # somebody was first
+            folder.mkdir(mode=_OWNER_ONLY)
+            folder.chmod(_OWNER_ONLY)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 @contextmanager
@@ -19,7 +39,7 @@ def exclusive(lock_file: Path) -> Iterator[None]:
     It keeps housekeeping (sweeping leftovers) out of others' way. Correctness does not rest on it:
     names are claimed by ``link`` and ``rename``.
     """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(lock_file.parent)
     with lock_file.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -34,7 +54,7 @@ def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
     """
     lock = folder / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         opened = lock.open("ab")
     except OSError as error:
         raise refused(lock, error) from error
@@ -98,21 +118,22 @@ def cause(error: Exception) -> str:
     return type(error).__name__ if number is None else os.strerror(number)
 
 
-def create_durable(path: Path, data: bytes) -> None:
+def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     """Put a file where none stands, whole or not at all, and wait until the disk has it.
 
     Args:
         path: its place; the folder is made.
         data: what the file will hold.
+        mode: who may open it; None: as the umask says.
 
     Raises:
         FileExistsError: somebody was first.
         StoreError: the disk refused; nothing is left behind.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        write_durable(temporary, data)
+        write_durable(temporary, data, mode)
         try:
             os.link(temporary, path)
             for folder in (path.parent, path.parent.parent):
@@ -136,7 +157,7 @@ def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     Raises:
         StoreError: the disk refused; the file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     write_durable(temporary, data, mode)
     try:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from infra.durable import make_folder
 from infra.left_out import refuse_left_out, save_left_out
 from infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
 from infra.log.known import last_covered
@@ -178,7 +179,7 @@ class Materializer:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        self.state.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state)
         with (self.state / "materialize.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

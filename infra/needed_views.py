@@ -11,7 +11,9 @@ import structlog
 
 from infra.applied import read_applied
 from infra.packages.aliases import Aliases
+from infra.packages.names import list_models
 from infra.packages.pinned import read_pinned_plan
+from infra.packages.store import PackageStore
 from infra.traffic import Traffic, versions_of
 from infra.wanted import FILE, WantedFile
 from skewless.errors import PackageError, SkewlessError, StalePlanError
@@ -56,12 +58,14 @@ class NeededWatch:
 
     Args:
         state: the project's state folder.
+        store: the packages, whose plans are read if somebody trusted has signed them.
         keep: champions of a model that a rollback may return to, the present one among them.
     """
 
-    def __init__(self, state: Path, keep: int) -> None:
+    def __init__(self, state: Path, store: PackageStore, keep: int) -> None:
         self._state = state
-        self._packages = state / "packages"
+        self._store = store
+        self._packages = store.root
         self._keep = keep
         self._known: tuple[object, NeededViews] | None = None
         self._pinned: dict[tuple[str, str], FeaturePlan] = {}
@@ -93,7 +97,7 @@ class NeededWatch:
         """
         retained, unreadable = [], []
         pinned = WantedFile(self._state).read().pinned
-        for model in _models(self._packages):
+        for model in list_models(self._packages):
             for version in retained_versions(self._packages, model, self._keep, pinned.get(model, ())):
                 try:
                     retained.append((model, version, self._plan_of(model, version)))
@@ -116,12 +120,14 @@ class NeededWatch:
 
     def _plan_of(self, model: str, version: str) -> FeaturePlan:
         if (model, version) not in self._pinned:  # a package is immutable
-            self._pinned[model, version] = read_pinned_plan(self._packages, model, version)
+            self._pinned[model, version] = read_pinned_plan(self._store, model, version)
         return self._pinned[model, version]
 
     def _stamp(self) -> object:
         aliases, traffic = Aliases(self._packages), Traffic(self._packages)
-        moves = [(model, aliases.number(model, CHAMPION), traffic.number(model)) for model in _models(self._packages)]
+        moves = [
+            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._packages)
+        ]
         return _version(self._state / "plan.json"), _version(self._state / FILE), moves
 
 
@@ -192,10 +198,6 @@ def _joined(current: EventSource | None, older: EventSource) -> EventSource:
     names = {column.name for column in current.columns} | {current.event_column}
     more = tuple(column for column in older.columns if column.name not in names)
     return replace(current, columns=(*current.columns, *more)) if more else current
-
-
-def _models(packages: Path) -> list[str]:
-    return sorted(path.name for path in packages.iterdir() if path.is_dir()) if packages.is_dir() else []
 
 
 def _version(path: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from infra.applied import (
     save_applied,
 )
 from infra.compiler.compile import Compiled, compile_repo
+from infra.durable import make_folder
 from infra.log.accepted import AcceptedLog
 from infra.log.held_types import check_held_types
 from infra.log.partitions import log_ends
@@ -28,7 +29,9 @@ from infra.offline.log_parts import log_parts
 from infra.offline.source_columns import check_columns, check_view
 from infra.offline.sources import Table, find_table, view_table
 from infra.packages.aliases import Aliases
+from infra.packages.names import list_models
 from infra.packages.package import read_spec
+from infra.packages.store import PackageStore
 from infra.plan_effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
 from infra.registry import check_registration, registered, registry_path
 from infra.streams.build_rate import build_seconds
@@ -100,7 +103,7 @@ class Planner:
         compiled = self._compile()
         self._check_sums(compiled)
         report = self._compare(compiled)
-        self.state.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state)
         place = registry_path(self.repo)
         with registered(self.repo, compiled.feast_objects):
             applied = Applied(
@@ -143,7 +146,7 @@ class Planner:
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededWatch(self.state, self.settings.keep_versions).retained()
+        retained, unreadable = NeededWatch(self.state, self._store, self.settings.keep_versions).retained()
         effects = Effects(
             old=applied.plan if applied else None,
             new=compiled.plan,
@@ -163,7 +166,11 @@ class Planner:
 
     @property
     def _packages(self) -> Path:
-        return self.state / "packages"
+        return self._store.root
+
+    @property
+    def _store(self) -> PackageStore:
+        return PackageStore.of(self.state, self.settings)
 
     def _registry_change(self, applied: Applied | None) -> list[Change]:
         """Return that somebody else has written Feast's registry, which then no verb accepts before an ``apply``."""
@@ -199,15 +206,15 @@ class Planner:
 
     def _champions(self) -> Iterator[tuple[str, Champion]]:
         aliases = Aliases(self._packages)
-        for folder in sorted(self._packages.iterdir()) if self._packages.is_dir() else []:
-            version = aliases.get(folder.name, CHAMPION)
+        for name in list_models(self._packages):
+            version = aliases.get(name, CHAMPION)
             if version is None:
                 continue
             try:
-                spec = read_spec(self._packages, folder.name, version)
+                spec = read_spec(self._store, name, version)
             except PackageError:
                 spec = None
-            yield folder.name, Champion(version=version, spec=spec)
+            yield name, Champion(version=version, spec=spec)
 
 
 def _kept_back(name: str) -> str:

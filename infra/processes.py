@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from infra.durable import make_folder
 from infra.priority import run_aside, use_idle_time
 
 _T = TypeVar("_T")
@@ -76,7 +77,7 @@ class Presence:
             self._plan = plan
         body = {**asdict(self._me), "beat_s": time.time(), "plan": plan, "detail": dict(detail)}
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             self._staging.write_text(json.dumps(body))
             self._staging.replace(self._path)
         except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from infra.durable import make_folder
 from skewless.errors import StoreError
 
 
@@ -46,7 +47,7 @@ class Progress:
         """
         temporary = path.with_suffix(".tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary.write_text(json.dumps(asdict(self)))
             temporary.replace(path)
         except OSError as error:

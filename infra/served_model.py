@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from infra.online.service_vectors import VectorReader
 from infra.online.window_states import WindowStates
 from infra.packages.package import Package, open_package
 from infra.packages.pinned import pinned_plan
+from infra.packages.store import PackageStore
 from infra.predictions.origin import Origin
 from infra.runtimes.candidates import Place, candidates
 from infra.runtimes.certification import Certificate, certify
@@ -89,17 +89,17 @@ class ServedModel:
         )
 
 
-def load_model(packages: Path, name: str, version: str, place: Place | None = None) -> ServedModel:
+def load_model(store: PackageStore, name: str, version: str, place: Place | None = None) -> ServedModel:
     """Return a package opened, verified, its transforms checked and its runtime certified.
 
     Args:
         place: where it may be scored besides; None: by its own library alone.
 
     Raises:
-        PackageError: a file is altered, or the runtime differs from the library that trained it.
+        PackageError: nobody trusted signed it, a file is altered, or the runtime differs from the library that trained.
         DefinitionError: a transform gives other bits for one row than for many.
     """
-    package = open_package(packages, name, version)
+    package = open_package(store, name, version)
     plan = pinned_plan(package)
     assembler = Assembler(plan, package.plan["vocabularies"])
     for runner in assembler.runners:

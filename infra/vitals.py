@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from infra.durable import make_folder
 from skewless.score_differences import ScoreDifferences
 
 LATENCY_EDGES = (*(0.0005 * 2 ** (step / 4) for step in range(57)),)  # 0.5 ms to 8 s, four a doubling
@@ -160,7 +161,7 @@ def write_vitals(path: Path, models: Mapping[str, PolicyVitals]) -> None:
     Raises:
         OSError: the disk refused.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     data = {
         model: {"policy": counted.policy, "versions": {key: one.as_dict() for key, one in counted.versions.items()}}
         for model, counted in models.items()

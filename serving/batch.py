@@ -110,7 +110,9 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
     )
     place = Place(second=config.settings.second_runtime, alone=True)
     try:
-        models = ModelTable(repo=config.repo, state=config.state, online=online, guard=guard, place=place)
+        models = ModelTable(
+            repo=config.repo, state=config.state, store=config.store, online=online, guard=guard, place=place
+        )
         await models.load()
         model = models.get(name)
         predictor = Predictor(

@@ -116,6 +116,7 @@ def _models(config: ServerConfig, online: RedisReader, guard: Guard, metrics: Me
     return ModelTable(
         repo=config.repo,
         state=config.state,
+        store=config.store,
         online=online,
         guard=guard,
         metrics=metrics,
@@ -175,6 +176,7 @@ def _events(config: ServerConfig) -> EventsConfig:
         stream_partitions=config.settings.stream_partitions,
         event_bytes=config.settings.event_bytes,
         keep_versions=config.settings.keep_versions,
+        store=config.store,
         kafka=config.settings.kafka,
     )
 

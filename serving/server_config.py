@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.packages.store import PackageStore
 from skewless.clock import Clock
 from skewless.settings import Settings
 
@@ -35,6 +36,11 @@ class ServerConfig:
             workers=settings.workers,
             settings=settings,
         )
+
+    @property
+    def store(self) -> PackageStore:
+        """The packages, and whose are loaded."""
+        return PackageStore.of(self.state, self.settings)
 
     @property
     def url(self) -> str:

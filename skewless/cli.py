@@ -38,6 +38,7 @@ from skewless.commands.runs import cancel_run, list_runs, retry_run, show_run, s
 from skewless.commands.scheduler import scheduler
 from skewless.commands.serve import serve
 from skewless.commands.settings_help import SettingsCommand
+from skewless.commands.sign import sign
 from skewless.commands.status import status
 from skewless.commands.stream import stream
 from skewless.commands.track import track
@@ -96,6 +97,11 @@ VERBS = (
         track,
         "Publish trained versions to MLflow.",
         ("skewless track --repo my-project", "skewless track fraud --dry-run --json"),
+    ),
+    Verb(
+        sign,
+        "Sign packages that have no signature.",
+        ("skewless sign --repo my-project", "skewless sign fraud --dry-run --json"),
     ),
     Verb(
         promote,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import time
 from datetime import UTC, datetime, timedelta
@@ -65,14 +66,20 @@ class OffsetClock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        thing, fix = f"clock file {path}", "restore its rights and its 8 bytes"
         try:
             with path.open("r+b") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != _OFFSET.size:
+                    raise PlaceError(thing, "does not have 8 bytes", value=size, fix=fix)
                 self._map = mmap.mmap(file.fileno(), _OFFSET.size)
+            from_us(self.now_us())
         except FileNotFoundError as error:
-            raise PlaceError(f"clock file {path}", "is missing", fix=_CREATE) from error
+            raise PlaceError(thing, "is missing", fix=_CREATE) from error
+        except OverflowError as error:
+            raise PlaceError(thing, "holds a time that is not in any calendar", fix=fix) from error
         except (OSError, ValueError) as error:
-            problem = f"cannot be used: {error}"
-            raise PlaceError(f"clock file {path}", problem, fix="restore its rights and its 8 bytes") from error
+            raise PlaceError(thing, f"cannot be used: {error}", fix=fix) from error
 
     @classmethod
     def create(cls, path: Path) -> Self:

@@ -11,6 +11,7 @@ from typing import Any
 
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
+from skewless.names import check_name
 
 REQUEST = "request"
 PREDICTION = "prediction"  # the group of what a transform reads of the prediction itself: its time
@@ -67,6 +68,10 @@ class Transform:
     source: str
     inputs: tuple[FeatureRef, ...]
     outputs: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("on-demand feature view", self.name)
 
     @cached_property
     def hash(self) -> str:

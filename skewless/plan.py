@@ -20,6 +20,7 @@ from skewless.columns import (
 )
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
+from skewless.names import check_name
 from skewless.windows.view import EventSource, WindowView
 
 
@@ -66,6 +67,10 @@ class View:
     freshness_us: int
     max_age_us: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("feature view", self.name)
+
     @cached_property
     def hash(self) -> str:
         """Return the identity of the stored rows: part of the online key and of the log's folder.
@@ -94,6 +99,10 @@ class Service:
     name: str
     features: tuple[FeatureRef, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("feature service", self.name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
@@ -106,6 +115,10 @@ class FeaturePlan:
     services: tuple[Service, ...]
     windows: tuple[WindowView, ...] = ()
     sources: tuple[EventSource, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("project", self.project)
 
     @cached_property
     def hash(self) -> str:

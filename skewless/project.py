@@ -48,10 +48,13 @@ class Project:
     """
 
     def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
+        from infra.packages.store import PackageStore
+
         self.repo = Path(repo).resolve()
         self.settings: Settings = load_settings(self.repo, **settings)
         self.state = (self.repo / self.settings.state).resolve()
-        self.packages = self.state / "packages"
+        self.store = PackageStore.of(self.state, self.settings)
+        self.packages = self.store.root
 
     def __enter__(self) -> Self:
         """Return the project; leaving the block closes it."""
@@ -86,7 +89,7 @@ class Project:
     def _needed(self) -> NeededWatch:
         from infra.needed_views import NeededWatch
 
-        return NeededWatch(self.state, self.settings.keep_versions)
+        return NeededWatch(self.state, self.store, self.settings.keep_versions)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -194,13 +197,9 @@ class Project:
         """Return a model's training set as of now; ``.table()`` gives Arrow."""
         from training.dataset import build_dataset
 
+        plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
         return build_dataset(
-            connection=self.connection,
-            repo=self.repo,
-            plan=self.applied.plan,
-            spec=self.applied.model(model),
-            views=self.views,
-            now_us=self.clock.now_us(),
+            connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
         )
 
     def dataset_files(
@@ -224,14 +223,15 @@ class Project:
         spec, now_us = self.applied.model(model), self.clock.now_us()
 
         def fit() -> tuple[Dataset, Trained]:
+            self.store.check_signer()
             self.checks.labels(spec).raise_if_failed()
             dataset, threads = self.dataset(model), self.settings.threads or os.cpu_count() or 1
             bounds = self.checks.bounds(dataset.plan, spec)
-            return dataset, train(dataset, spec, self.packages, threads=threads, now_us=now_us, bounds=bounds)
+            return dataset, train(dataset, spec, self.store, threads=threads, now_us=now_us, bounds=bounds)
 
         dataset, trained = beside_servers(self.state, fit)
         ready = partial(self.readiness.prepare, on_rows=on_rows)
-        decision = promote(dataset, spec, trained, self.packages, now_us, state=self.state, prepare=ready)
+        decision = promote(dataset, spec, trained, self.store, now_us, state=self.state, prepare=ready)
         return TrainReport(trained=trained, decision=decision, dataset=dataset)
 
     @cached_property
@@ -298,9 +298,7 @@ class Project:
         """Prove every logged prediction from the accepted log; reads no Redis."""
         from validation.replay import replay
 
-        return replay(
-            state=self.state, connection=self.connection, views=self.views, packages=self.packages, model=model
-        )
+        return replay(state=self.state, connection=self.connection, views=self.views, store=self.store, model=model)
 
     def server_config(
         self, *, host: str | None = None, port: int | None = None, workers: int | None = None

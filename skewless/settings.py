@@ -44,6 +44,15 @@ class Settings(BaseSettings):
     auth: Literal["auto", "required", "off"] = Field(
         "auto", description="API keys: 'required', 'off', or 'auto': required beyond loopback"
     )
+    signing_key: str | None = Field(
+        None, description="PEM file of the Ed25519 key that signs packages; none: one in the state folder, made at need"
+    )
+    trusted_keys: tuple[str, ...] = Field(
+        (), description="public keys whose packages are loaded; none: those in `trusted_keys` of the state folder"
+    )
+    unsigned_packages: Literal["refuse", "load"] = Field(
+        "refuse", description="what becomes of a package without a signature, as one from before packages were signed"
+    )
     tls_cert: str | None = Field(None, description="PEM file of the server's certificate; none: plain HTTP")
     tls_key: str | None = Field(None, description="PEM file of the certificate's private key")
     tls_ca: str | None = Field(None, description="PEM file of the authority whose client certificates are asked for")
@@ -128,10 +137,11 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
 
 
 def _anchored(settings: Settings, repo: Path) -> Settings:
-    url = settings.redis_url
+    url, key = settings.redis_url, settings.signing_key
     full = {
         "clock": clock_path(settings.clock, repo),
         "kafka": kafka_paths(settings.kafka, repo),
+        "signing_key": None if key is None else str(repo / Path(key).expanduser()),
         "redis_url": None if url is None else redis_paths(url, repo),
     }
     changed = {name: value for name, value in full.items() if value != getattr(settings, name)}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from skewless.errors import DefinitionError
 from skewless.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, rebuilt, rollout_from
+from skewless.names import check_name
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
 TASKS = ("binary", "regression", "multiclass", "ranking")
@@ -179,10 +180,7 @@ class ModelSpec:
         object.__setattr__(self, "params", _plain(self.params))
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "slices", tuple(self.slices))
-        if not self.name.replace("-", "_").isidentifier():
-            raise DefinitionError(
-                "ModelSpec.name", "is not a name", value=self.name, fix="use letters, digits, '-' and '_'"
-            )
+        check_name("ModelSpec.name", self.name)
         if not _NAME.fullmatch(self.algorithm):
             raise self._refusal("algorithm", "is not a name", self.algorithm, f"use one of {', '.join(ALGORITHMS)}")
         _choice(self.name, "task", self.task, TASKS)

@@ -82,7 +82,7 @@ class Place:
         return client
 
     def load(self, version: str) -> ServedModel:
-        model = load_model(self.project.packages, MODEL, version)
+        model = load_model(self.project.store, MODEL, version)
         self.opened.append(model.runtime.close)
         return model
 
@@ -124,8 +124,8 @@ class Place:
         """Train a version without its label gate; its alias moves if the promotion gate allows."""
         spec, now = self.project.applied.model(MODEL), self.now_us()
         dataset = self.project.dataset(MODEL)
-        trained = train(dataset, spec, self.project.packages, threads=1, now_us=now)
-        promote(dataset, spec, trained, self.project.packages, now)
+        trained = train(dataset, spec, self.project.store, threads=1, now_us=now)
+        promote(dataset, spec, trained, self.project.store, now)
         return trained
 
     def publish(self, card: pa.Table) -> None:

@@ -35,7 +35,7 @@ def make_rollout(trained: Path, repo: Path, rollout: str = CANARY, *, rounds: in
     with opened(repo) as place:
         place.project.apply()
         spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
-        train(dataset, replace(spec, rounds=rounds), place.project.packages, threads=1, now_us=place.now_us())
+        train(dataset, replace(spec, rounds=rounds), place.project.store, threads=1, now_us=place.now_us())
     return repo
 
 

@@ -11,6 +11,7 @@ import structlog
 from infra.last_parity import last_parity
 from infra.packages.aliases import Aliases
 from infra.packages.decisions import Decisions
+from infra.packages.store import PackageStore
 from infra.runtimes.port import Scores
 from skewless.errors import SkewlessError
 from skewless.plan import FeaturePlan
@@ -45,7 +46,7 @@ def promote(
     dataset: Dataset,
     spec: ModelSpec,
     trained: Trained,
-    packages: Path,
+    store: PackageStore,
     now_us: int,
     *,
     state: Path | None = None,
@@ -63,11 +64,11 @@ def promote(
     Raises:
         ConflictError: the alias moved meanwhile.
     """
-    holder = Aliases(packages).get(spec.name, CHAMPION)
-    decision = judge(dataset, spec, trained.scores, packages, against=holder, state=state)
+    holder = Aliases(store.root).get(spec.name, CHAMPION)
+    decision = judge(dataset, spec, trained.scores, store, against=holder, state=state)
     if prepare is not None:
         decision = once_ready(decision, dataset.plan, prepare)
-    settle(spec, trained.package.version, decision, packages, now_us, expect=holder)
+    settle(spec, trained.package.version, decision, store.root, now_us, expect=holder)
     return decision
 
 
@@ -75,7 +76,7 @@ def judge(
     dataset: Dataset,
     spec: ModelSpec,
     scores: Scores,
-    packages: Path,
+    store: PackageStore,
     *,
     against: str | None,
     state: Path | None = None,
@@ -94,7 +95,7 @@ def judge(
     metrics = measure(dataset, spec, scores)
     evidence = GateEvidence(candidate=gate_metric(spec, metrics), baseline=gate_baseline(spec, metrics))
     if against is not None:
-        evidence = _compared(dataset, spec, evidence, scores, packages, against)
+        evidence = _compared(dataset, spec, evidence, scores, store, against)
     decision = decide(spec.gate, evidence)
     skew = "" if state is None else skewed(plan or dataset.plan, state)
     if skew:
@@ -145,11 +146,11 @@ def skewed(plan: FeaturePlan, state: Path) -> str:
 
 
 def _compared(
-    dataset: Dataset, spec: ModelSpec, evidence: GateEvidence, scores: Scores, packages: Path, version: str
+    dataset: Dataset, spec: ModelSpec, evidence: GateEvidence, scores: Scores, store: PackageStore, version: str
 ) -> GateEvidence:
     """Return the evidence with the champion's part: its metric and the gain, or why it cannot be measured."""
     try:
-        champion = version_scores(dataset, spec, packages, version)
+        champion = version_scores(dataset, spec, store, version)
     except SkewlessError as error:
         # A champion that cannot be scored measures nothing; a new version is the remedy.
         _log.warning("champion_not_comparable", model=spec.name, version=version, error=str(error))

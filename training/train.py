@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from infra.packages.package import Package
+from infra.packages.store import PackageStore
 from infra.packages.writer import write_package
 from infra.runtimes.port import Scores
 from infra.served_model import load_model
@@ -31,7 +31,7 @@ class Trained:
 
 
 def train(
-    dataset: Dataset, spec: ModelSpec, packages: Path, *, threads: int, now_us: int, bounds: Bounds | None = None
+    dataset: Dataset, spec: ModelSpec, store: PackageStore, *, threads: int, now_us: int, bounds: Bounds | None = None
 ) -> Trained:
     """Train a model, write its package, and open it again as the server would.
 
@@ -54,6 +54,6 @@ def train(
     metrics = measure(dataset, spec, scores)
     gate_metric(spec, metrics)
     fitted = Fitted(spec=spec, model=model, scores=scores, metrics=metrics, search=found)
-    package = write_package(packages, spec.name, package_contents(dataset, fitted, bounds or Bounds(), now_us))
-    load_model(packages, spec.name, package.version).runtime.close()
+    package = write_package(store, spec.name, package_contents(dataset, fitted, bounds or Bounds(), now_us))
+    load_model(store, spec.name, package.version).runtime.close()
     return Trained(package=package, metrics=metrics, scores=scores)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from infra.packages.store import PackageStore
 from infra.runtimes.port import Scores
 from infra.served_model import load_model
 from skewless.errors import PackageError
@@ -13,7 +12,7 @@ from skewless.spec import ModelSpec
 from training.dataset import Dataset
 
 
-def version_scores(dataset: Dataset, spec: ModelSpec, packages: Path, version: str) -> Scores:
+def version_scores(dataset: Dataset, spec: ModelSpec, store: PackageStore, version: str) -> Scores:
     """Return a version's scores of the test rows, from the vectors of its own pinned plan.
 
     Raises:
@@ -22,7 +21,7 @@ def version_scores(dataset: Dataset, spec: ModelSpec, packages: Path, version: s
         SourceError: the label table lacks a key or request field that the version needs.
         StoreError: the log of one of its views is gone.
     """
-    model = load_model(packages, spec.name, version)
+    model = load_model(store, spec.name, version)
     try:
         trained = model.package.spec
         if (trained.task, trained.classes) != (spec.task, spec.classes):

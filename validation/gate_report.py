@@ -50,9 +50,13 @@ class ExpectationResult:
     @property
     def expected(self) -> str:
         """Return what was expected, in words."""
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items() if key not in COLUMN_KEYS)
         about = "" if self.column is None else f" on column {self.column!r}"
-        return f"{self.expectation}({arguments}){about}"
+        return f"{self.expectation}({self.arguments}){about}"
+
+    @property
+    def arguments(self) -> str:
+        """Return the arguments but for the columns, as they are written."""
+        return ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items() if key not in COLUMN_KEYS)
 
     def sentence(self) -> str:
         """Return what was expected and what was seen, on one line.
@@ -61,9 +65,11 @@ class ExpectationResult:
         ...     kwargs={"column": "x", "max_value": 1.0}, observed=7.5).sentence()
         "expect_column_mean_to_be_between(max_value=1.0) on column 'x': observed 7.5"
         """
-        return f"{self.expected}: {self._seen()}"
+        return f"{self.expected}: {self.seen}"
 
-    def _seen(self) -> str:
+    @property
+    def seen(self) -> str:
+        """Return what was seen, in words."""
         if self.error is not None:
             return f"could not be evaluated: {self.error}"
         if self.success:

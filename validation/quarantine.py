@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from infra.durable import make_folder
 from infra.log.accepted import INGEST, REJECT, RUN, SEQ
 
 
@@ -26,7 +27,7 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
         reasons: by position in ``rows``, why a row was refused: put into ``__reject``; rows without one are good
             rows of a bad batch.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         _copy(rows, temporary, reasons)

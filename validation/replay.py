@@ -11,6 +11,7 @@ import numpy as np
 
 from infra.log.runs import Run
 from infra.offline.views import OfflineViews
+from infra.packages.store import PackageStore
 from infra.predictions.reader import Logged, PredictionLog
 from infra.served_model import ServedModel, load_model
 from skewless.status import BoolArray, Status, count_statuses
@@ -28,7 +29,7 @@ def replay(
     state: Path,
     connection: duckdb.DuckDBPyConnection,
     views: OfflineViews,
-    packages: Path,
+    store: PackageStore,
     model: str | None = None,
 ) -> ReplayReport:
     """Recompute all logged predictions, or those of one model; reads log, ledger and packages only.
@@ -38,16 +39,18 @@ def replay(
         StoreError: a log file is damaged.
     """
     log = PredictionLog(state / "predictions", connection)
-    return replay_log(log, views=views, packages=packages, model=model)
+    return replay_log(log, views=views, store=store, model=model)
 
 
-def replay_log(log: PredictionLog, *, views: OfflineViews, packages: Path, model: str | None = None) -> ReplayReport:
+def replay_log(
+    log: PredictionLog, *, views: OfflineViews, store: PackageStore, model: str | None = None
+) -> ReplayReport:
     """Recompute the predictions of a log; see ``replay``."""
     report = ReplayReport()
     runs = views.ledger.runs()
     for version in log.versions():
         if model in {None, version.model}:
-            served = load_model(packages, version.model, version.version)
+            served = load_model(store, version.model, version.version)
             try:
                 for logged in log.pieces(version):
                     replay_piece(report, served, views, logged, runs)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.durable import sync_folder
+from infra.durable import make_folder, sync_folder
 from infra.log.inventory import Inventory, damaged, missing, noted
 from skewless.errors import ConflictError, StoreError
 
@@ -124,7 +124,7 @@ class AcceptedLog:
         """
         draft = Draft(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
         with _translated(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
         try:
             yield draft
         finally:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import refused, sync_folder, write_durable
+from infra.durable import make_folder, refused, sync_folder, write_durable
 from infra.log.accepted import SEQ
 from infra.log.chain import Chain
 from infra.log.compaction import Compactor, CompactReport
@@ -224,7 +224,7 @@ class EventLog:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         data = _encoded(rows)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             write_durable(temporary, data)
             os.link(temporary, span.path)
             sync_folder(self._folder)

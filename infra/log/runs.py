@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from infra.durable import sync_folder
+from infra.durable import make_folder, sync_folder
 from skewless.errors import StoreError
 
 Kind = Literal["live", "bootstrap"]
@@ -55,7 +55,7 @@ class RunLedger:
 
     def start(self, now_us: int, skew_us: int = 0) -> Run:
         """Record that a run begins; it gets the next free id."""
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_folder(self._root)
         run_id = max(self._ids(), default=0) + 1
         while not self._create(run_id, "start", {"started_us": now_us, "skew_us": skew_us}):
             run_id += 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.durable import make_folder
 from infra.online.file_lock import FileLock
 from infra.online.private_address import PrivateAddress, write_private
 from infra.online.server_binary import find_binary
@@ -127,7 +128,7 @@ class PrivateServer:
 
     def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise PlaceError(
                 f"state folder {self.folder}", f"cannot be made: {error.strerror}", fix="name a folder you may write"

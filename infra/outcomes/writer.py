@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import refused, sync_file, sync_folder
+from infra.durable import make_folder, refused, sync_file, sync_folder
 from infra.log.inventory import Inventory, noted
 from infra.outcomes.schema import SCHEMA
 from skewless.feedback import Outcome
@@ -56,7 +56,7 @@ def store(path: Path, table: pa.Table) -> None:
     """
     temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         pq.write_table(table, temporary, compression="zstd")
         sync_file(temporary)
         temporary.replace(path)

@@ -5,12 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from infra.packages.signing import SIGNATURE, Trust
 from skewless.errors import PackageError
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_MOST_SIGNATURE_BYTES = 4_096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What a package holds, read once, each byte as it was signed.
+
+    Args:
+        manifest: bytes of the manifest.
+        files: path in the folder -> bytes.
+    """
+
+    manifest: bytes
+    model_file: str
+    files: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of the manifest, so of everything."""
+        return hashlib.sha256(self.manifest).hexdigest()
 
 
 def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str, bytes]) -> bytes:
@@ -25,18 +47,18 @@ def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
-def verify_folder(folder: Path, name: str, version: str) -> tuple[str, dict[str, bytes]]:
-    """Read every file of a package once and return the model file's name and all verified bytes.
+def verify_folder(folder: Path, name: str, version: str, trust: Trust) -> Verified:
+    """Read every file of a package once and return all verified bytes.
 
     Raises:
-        PackageError: names the file that is missing, unexpected, or has another hash.
+        PackageError: it is not signed by a key that is trusted, or a file is missing, unexpected, or has another hash.
     """
-    thing = f"package {name!r} version {version!r}"
-    manifest, listed, model_file = _read_manifest(folder, thing)
+    thing = _thing(name, version)
+    manifest, listed, model_file = _read_manifest(folder, thing, trust)
     present = _paths(folder)
     for path in sorted(listed.keys() - present):
         raise PackageError(thing, "a file is missing", value=path, fix="restore the folder or use another version")
-    for path in sorted(present - listed.keys() - {MANIFEST}):
+    for path in sorted(present - listed.keys() - {MANIFEST, SIGNATURE}):
         raise PackageError(thing, "holds a file that nobody packaged", value=path, fix="move it out of the folder")
     files = {path: _read(folder / path, thing, path) for path in listed}
     for path, data in files.items():
@@ -44,7 +66,23 @@ def verify_folder(folder: Path, name: str, version: str) -> tuple[str, dict[str,
             raise _altered(thing, path)
     if model_file not in files or encode_manifest(name, version, model_file, files) != manifest:
         raise _altered(thing, MANIFEST)
-    return model_file, files
+    return Verified(manifest=manifest, model_file=model_file, files=files)
+
+
+def verified_file(folder: Path, name: str, version: str, path: str, trust: Trust) -> bytes:
+    """Return one file of a package, whatever became of its other files.
+
+    Raises:
+        PackageError: the package is not signed by a key that is trusted, or is another one, or the file is altered.
+    """
+    thing = _thing(name, version)
+    manifest, listed, _ = _read_manifest(folder, thing, trust)
+    content, data = json.loads(manifest), _read(folder / path, thing, path)
+    if (content.get("model"), content.get("version")) != (name, version):
+        raise _altered(thing, MANIFEST)
+    if hashlib.sha256(data).hexdigest() != listed.get(path):
+        raise _altered(thing, path)
+    return data
 
 
 def manifest_digest(folder: Path) -> str:
@@ -56,9 +94,14 @@ def manifest_digest(folder: Path) -> str:
     return hashlib.sha256(_read(folder / MANIFEST, f"package folder {folder.name!r}", MANIFEST)).hexdigest()
 
 
-def _read_manifest(folder: Path, thing: str) -> tuple[bytes, dict[str, str], str]:
-    """Return the manifest's bytes, its hash per file, and the name of the model file."""
+def _thing(name: str, version: str) -> str:
+    return f"package {name!r} version {version!r}"
+
+
+def _read_manifest(folder: Path, thing: str, trust: Trust) -> tuple[bytes, dict[str, str], str]:
+    """Return the manifest's bytes, once its signature holds, its hash per file, and the name of the model file."""
     data = _read(folder / MANIFEST, thing, MANIFEST)
+    trust.check(thing, data, _read_signature(folder / SIGNATURE))
     try:
         content = json.loads(data)
         files, model_file = content["files"], content["model_file"]
@@ -67,6 +110,15 @@ def _read_manifest(folder: Path, thing: str) -> tuple[bytes, dict[str, str], str
     if not isinstance(files, dict) or not isinstance(model_file, str):
         raise _altered(thing, MANIFEST)
     return data, files, model_file
+
+
+def _read_signature(path: Path) -> bytes | None:
+    """Return the bytes of a signature's file, no more than any has; None: there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_SIGNATURE_BYTES)
+    except OSError:
+        return None
 
 
 def _paths(folder: Path) -> set[str]:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from skewless.errors import PackageError
+from skewless.names import RULE, is_name, shown_name
 
 _VERSION = re.compile(r"[0-9]{6,}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -14,9 +15,16 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 def model_folder(root: Path, name: str) -> Path:
     """Return the folder of a model's versions and aliases."""
-    if not name.replace("-", "_").isidentifier():
-        raise PackageError("model", "is not a model's name", value=name, fix="use letters, digits, '-' and '_'")
+    if not is_name(name):
+        raise PackageError("model", "is not a model's name", value=shown_name(name), fix=RULE)
     return root / name
+
+
+def list_models(root: Path) -> list[str]:
+    """Return the models that have a folder, sorted; what is not a model's name is somebody else's folder."""
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if is_name(path.name) and path.is_dir())
 
 
 def version_folder(root: Path, name: str, version: str) -> Path:

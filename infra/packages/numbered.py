@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.durable import exclusive, refused, sync_folder, write_durable
+from infra.durable import exclusive, make_folder, refused, sync_folder, write_durable
 from infra.packages.names import number
 from skewless.errors import PackageError
 
@@ -82,7 +82,7 @@ class Numbered:
         )
 
     def _link(self, sequence: int, text: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         for leftover in self._folder.glob(f"{_LEFTOVER}*"):
             leftover.unlink(missing_ok=True)
         staging = self._folder / f"{_LEFTOVER}{secrets.token_hex(8)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from infra.packages.manifest import MANIFEST, verify_folder
+from infra.packages.manifest import MANIFEST, verified_file, verify_folder
 from infra.packages.names import check_file_name, version_folder
+from infra.packages.signing import SIGNATURE
+from infra.packages.store import PackageStore
 from infra.runtimes.port import Vector
 from infra.runtimes.reference import Reference
 from skewless.errors import DefinitionError, PackageError
@@ -69,7 +70,7 @@ class PackageContents:
         files["spec.json"] = _to_json("spec", self.spec.as_dict())
         files |= {f"reference_{name}.npy": _to_npy(getattr(self.reference, name)) for name in _ARRAYS}
         files |= {_EXTRA + check_file_name(name): text.encode() for name, text in self.extra.items()}
-        if check_file_name(self.model_name) in files or self.model_name == MANIFEST:
+        if check_file_name(self.model_name) in files or self.model_name in {MANIFEST, SIGNATURE}:
             raise PackageError("model file", "has the name of another file", value=self.model_name, fix="rename it")
         return files | {self.model_name: self.model}
 
@@ -105,27 +106,28 @@ class Package:
     extra: Mapping[str, str]
 
 
-def open_package(root: Path, name: str, version: str) -> Package:
+def open_package(store: PackageStore, name: str, version: str) -> Package:
     """Read and verify a package.
 
     Args:
-        root: folder of all models' packages.
+        store: the packages of a project.
         name: the model's name.
         version: its version, for example ``000001``.
 
     Raises:
-        PackageError: no such version, or a file is missing, unexpected or altered (named).
+        PackageError: no such version, nobody trusted has signed it, or a file is missing, unexpected or altered.
     """
-    folder = version_folder(root, name, version)
-    model_file, files = verify_folder(folder, name, version)
+    folder = version_folder(store.root, name, version)
+    verified = verify_folder(folder, name, version, store.trust)
+    files = verified.files
     documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
     documents |= {part: json.loads(files.get(f"{part}.json", b"{}")) for part in _LATER}
     return Package(
         path=folder,
         name=name,
         version=version,
-        digest=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest(),
-        model_file=folder / model_file,
+        digest=verified.digest,
+        model_file=folder / verified.model_file,
         spec=ModelSpec.from_dict(json.loads(files["spec.json"])),
         reference=Reference(*(_from_npy(files[f"reference_{part}.npy"]) for part in _ARRAYS)),
         extra={path.removeprefix(_EXTRA): data.decode() for path, data in files.items() if path.startswith(_EXTRA)},
@@ -133,14 +135,15 @@ def open_package(root: Path, name: str, version: str) -> Package:
     )
 
 
-def read_spec(root: Path, name: str, version: str) -> ModelSpec:
+def read_spec(store: PackageStore, name: str, version: str) -> ModelSpec:
     """Return what a version was trained by, whatever became of the other files of its package.
 
     Raises:
-        PackageError: there is no such version, or its spec cannot be read.
+        PackageError: there is no such version, nobody trusted has signed it, or its spec cannot be read.
     """
+    folder = version_folder(store.root, name, version)
     try:
-        return ModelSpec.from_dict(json.loads((version_folder(root, name, version) / "spec.json").read_bytes()))
+        return ModelSpec.from_dict(json.loads(verified_file(folder, name, version, "spec.json", store.trust)))
     except (OSError, ValueError, KeyError, TypeError, DefinitionError) as error:
         raise PackageError(
             f"package {name} {version}", "has a spec that cannot be read", fix="restore the file spec.json"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from infra.packages.manifest import verified_file
 from infra.packages.names import version_folder
 from infra.packages.package import Package
+from infra.packages.store import PackageStore
 from skewless.errors import PackageError
 from skewless.plan import FeaturePlan
 
@@ -27,15 +28,15 @@ def pinned_plan(package: Package) -> FeaturePlan:
     return _unpinned(package.plan, f"package {package.name} {package.version}")
 
 
-def read_pinned_plan(packages: Path, name: str, version: str) -> FeaturePlan:
+def read_pinned_plan(store: PackageStore, name: str, version: str) -> FeaturePlan:
     """Return the plan that a version pins, whatever became of the other files of its package.
 
     Raises:
-        PackageError: there is no such version, or the plan is not the one that its hash names.
+        PackageError: there is no such version, nobody trusted has signed it, or the plan is altered.
     """
-    owner = f"package {name} {version}"
+    owner, folder = f"package {name} {version}", version_folder(store.root, name, version)
     try:
-        return _unpinned(json.loads((version_folder(packages, name, version) / "plan.json").read_bytes()), owner)
+        return _unpinned(json.loads(verified_file(folder, name, version, "plan.json", store.trust)), owner)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackageError(owner, "has a plan that cannot be read", fix="restore the file plan.json") from error
 

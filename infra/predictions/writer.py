@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from infra.durable import cause, sync_folder, write_durable
+from infra.durable import cause, make_folder, sync_folder, write_durable
 from infra.log.inventory import Inventory, noted
 from infra.predictions.batches import to_batch
 from infra.predictions.constants import Constants
@@ -148,7 +148,7 @@ class PredictionWriter:
         """Try whether the disk takes a file again."""
         path = self._folder / f".{self._name}.probe"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             write_durable(path, bytes(_PROBE_BYTES))
             path.unlink()
         except (OSError, StoreError):
@@ -156,7 +156,7 @@ class PredictionWriter:
         self._note(None)
 
     def _store(self, table: pa.Table) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         first = table["t"][0].as_py()
         path = self._folder / f"{first:020d}-{self._name}-{self._files:06d}.parquet"
         temporary = path.with_suffix(".tmp")

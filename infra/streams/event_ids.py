@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.durable import refused
+from infra.durable import make_folder, refused
 from infra.log.accepted import INGEST, REJECT
 from infra.log.event_log import EventLog, Span
 from infra.log.event_rows import EVENT_ID
@@ -165,7 +165,7 @@ class EventIds:
         """Hold the right to accept events of the source, and see whether another has had it since we had it last."""
         path = source_folder(self._log_root, self._source.name) / "ids.lock"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise refused(path, error) from error

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from infra.durable import exclusive, refused, replace_durable
+from infra.durable import exclusive, make_folder, refused, replace_durable
 from skewless.errors import ConflictError
 from skewless.windows.view import WindowView
 
@@ -183,7 +183,7 @@ def applying(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
     """
     with ExitStack() as stack:
         with _opened_disk(log_folder):
-            log_folder.mkdir(parents=True, exist_ok=True)
+            make_folder(log_folder)
             gate, lock = (stack.enter_context((log_folder / name).open("ab")) for name in ("apply.gate", "apply.lock"))
         how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         # Who comes while one waits to be alone waits behind it: many who take turns would never let it in.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.needed_views import NeededWatch
+from infra.packages.store import PackageStore
 from infra.plan_in_force import PlanInForce
 from skewless.errors import RequestError, StoreError
 from skewless.windows.view import EventSource
@@ -29,6 +30,7 @@ class EventsConfig:
     stream_partitions: int
     event_bytes: int
     keep_versions: int
+    store: PackageStore
     kafka: str
 
 
@@ -41,7 +43,7 @@ class Events:
     def __init__(self, config: EventsConfig) -> None:
         self._config = config
         self._plan = PlanInForce(config.state)
-        self._needed = NeededWatch(config.state, config.keep_versions)
+        self._needed = NeededWatch(config.state, config.store, config.keep_versions)
         self._lanes: dict[str, _Lane] = {}
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from pathlib import Path
 
 import numpy as np
 import structlog
@@ -13,6 +12,7 @@ import structlog
 from infra.needed_views import NeededWatch
 from infra.online.guard import Guard
 from infra.online.port import OnlineReader
+from infra.packages.store import PackageStore
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel, load_model
 from skewless.errors import StalePlanError, StoreError
@@ -33,13 +33,13 @@ class ModelLoader:
     def __init__(
         self,
         *,
-        packages: Path,
+        store: PackageStore,
         online: OnlineReader,
         guard: Guard,
         needed: NeededWatch,
         place: Place | None = None,
     ) -> None:
-        self._packages = packages
+        self._store = store
         self._online = online
         self._guard = guard
         self._needed = needed
@@ -106,7 +106,7 @@ class ModelLoader:
         return lacking
 
     def _load(self, name: str, version: str) -> ServedModel:
-        model = load_model(self._packages, name, version, self._place)
+        model = load_model(self._store, name, version, self._place)
         warm_up(model)
         return model
 

@@ -13,7 +13,8 @@ from infra.needed_views import NeededWatch, retained_champions
 from infra.online.guard import Guard
 from infra.online.port import OnlineReader
 from infra.packages.aliases import Aliases
-from infra.packages.names import list_versions
+from infra.packages.names import list_models, list_versions
+from infra.packages.store import PackageStore
 from infra.runtimes.candidates import Place
 from infra.served_model import ServedModel
 from infra.traffic import versions_of
@@ -37,6 +38,7 @@ class ModelTable:
 
     Args:
         guard: is told which views are read; None: nobody watches for losses of the store.
+        store: the packages, and whose are loaded.
         keep: champions of each model that stay open, the present one among them.
         place: where models may be scored besides; None: by their own library alone.
     """
@@ -46,6 +48,7 @@ class ModelTable:
         *,
         repo: Path,
         state: Path,
+        store: PackageStore,
         online: OnlineReader,
         guard: Guard | None = None,
         metrics: Metrics | None = None,
@@ -53,14 +56,10 @@ class ModelTable:
         place: Place | None = None,
     ) -> None:
         self._repo = repo
-        self._packages = state / "packages"
+        self._packages = store.root
         self._aliases = Aliases(self._packages)
         self._loader = ModelLoader(
-            packages=self._packages,
-            online=online,
-            guard=guard or Guard(),
-            needed=NeededWatch(state, keep),
-            place=place,
+            store=store, online=online, guard=guard or Guard(), needed=NeededWatch(state, store, keep), place=place
         )
         self._wanted = WantedFile(state)
         self._wishes = Wanted()
@@ -87,9 +86,7 @@ class ModelTable:
 
     def names(self) -> list[str]:
         """Return the models that have a version, served or not, sorted."""
-        if not self._packages.is_dir():
-            return []
-        return sorted(path.name for path in self._packages.iterdir() if path.is_dir())
+        return list_models(self._packages)
 
     def open_versions(self, name: str) -> list[str]:
         """Return the versions of a model that answer, oldest first."""
@@ -179,18 +176,13 @@ class ModelTable:
                 has changed.
         """
         if name not in self.names():
-            raise RequestError(
-                MODEL_FIELD, "names no model that exists", value=name, fix=f"use one of: {', '.join(self.names())}"
-            )
+            fix = f"use one of: {', '.join(self.names())}"
+            raise RequestError(MODEL_FIELD, "names no model that exists", value=name, fix=fix)
         known = self.known_versions(name)
         target = self._aliases.get(name, CHAMPION) if version is None else version.zfill(6)
         if target not in known:
-            raise RequestError(
-                MODEL_FIELD,
-                "names no version that exists",
-                value=version or name,
-                fix=f"use one of: {', '.join(known)}",
-            )
+            fix = f"use one of: {', '.join(known)}"
+            raise RequestError(MODEL_FIELD, "names no version that exists", value=version or name, fix=fix)
         async with self._changing:
             champion = self._aliases.get(name, CHAMPION)
             if version is None or champion == target:

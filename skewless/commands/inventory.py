@@ -171,8 +171,9 @@ def _view(
 
 
 def _model_names(project: Project, applied: Applied | None) -> list[str]:
-    trained = [path.name for path in project.packages.iterdir() if path.is_dir()] if project.packages.is_dir() else []
-    return sorted({*trained, *(spec.name for spec in (applied.models if applied else ()))})
+    from infra.packages.names import list_models
+
+    return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
 
 
 def _model(project: Project, applied: Applied | None, name: str) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def _model(project: Project, applied: Applied | None, name: str) -> dict[str, An
         body |= {"versions": len(list_versions(project.packages, name)), "moves": len(aliases.history(name, CHAMPION))}
         version = aliases.get(name, CHAMPION)
         if version is not None:
-            package = open_package(project.packages, name, version)
+            package = open_package(project.store, name, version)
             metric = package.spec.gate.metric
             body |= {"champion": version, "metric": metric, "value": package.metrics.get(metric)}
         if applied and name not in {spec.name for spec in applied.models}:

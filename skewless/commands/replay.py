@@ -34,7 +34,8 @@ def replay(model: Model = None, *, new: New = False, repo: Repo = Path(), as_jso
 
 
 def _refuse_unknown(project: Project, model: str) -> None:
-    trained = {path.name for path in project.packages.iterdir()} if project.packages.is_dir() else set()
-    known = sorted(trained | {spec.name for spec in project.models})
+    from infra.packages.names import list_models
+
+    known = sorted({*list_models(project.packages)} | {spec.name for spec in project.models})
     if model not in known:
         raise RequestError("model", "is unknown", value=model, fix=f"use one of {', '.join(known)}")

@@ -100,5 +100,5 @@ def _shown(report: GateReport) -> RenderableType:
 
 def _row(result: ExpectationResult) -> tuple[object, ...]:
     verdict = "ok" if result.success else "FAIL" if result.closes else result.severity
-    seen = "" if result.success else result.sentence().partition(": ")[2]
+    seen = "" if result.success else result.seen
     return verdict, result.expectation, result.column, result.unexpected_count, seen

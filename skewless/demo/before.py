@@ -124,7 +124,7 @@ def _train(walk: Walk, spec: ModelSpec) -> None:
 
 def _tested(walk: Walk, spec: ModelSpec, report: TrainReport) -> Scored:
     dataset = report.dataset
-    model = load_model(walk.project.packages, spec.name, report.trained.package.version)
+    model = load_model(walk.project.store, spec.name, report.trained.package.version)
     try:
         scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
     finally:

@@ -99,7 +99,7 @@ def _champion(project: Project, model: str) -> Package:
     version = Aliases(project.packages).get(model, "champion")
     if version is None:
         raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
-    return open_package(project.packages, model, version)
+    return open_package(project.store, model, version)
 
 
 def _labels(project: Project, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:

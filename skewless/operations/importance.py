@@ -118,7 +118,7 @@ def _contributions(
     from infra.served_model import load_model
     from skewless.errors import RequestError
 
-    served = load_model(project.packages, model, version)
+    served = load_model(project.store, model, version)
     try:
         flat = rows["vector"].combine_chunks().flatten()
         matrix = flat.to_numpy(zero_copy_only=False).reshape(rows.num_rows, served.runtime.n_features)

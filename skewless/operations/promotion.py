@@ -86,9 +86,9 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
     holder = Aliases(project.packages).get(model, CHAMPION)
     if chosen == holder:
         return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
-    dataset, plan = project.dataset(model), pinned_plan(open_package(project.packages, model, chosen))
-    scores = version_scores(dataset, spec, project.packages, chosen)
-    decision = judge(dataset, spec, scores, project.packages, against=holder, state=project.state, plan=plan)
+    dataset, plan = project.dataset(model), pinned_plan(open_package(project.store, model, chosen))
+    scores = version_scores(dataset, spec, project.store, chosen)
+    decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
     rows = int(dataset.test.sum())
     return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
 
@@ -125,7 +125,7 @@ def pinned_of(project: Project, model: str, version: str) -> FeaturePlan:
     """
     from infra.packages.pinned import read_pinned_plan
 
-    return read_pinned_plan(project.packages, model, version)
+    return read_pinned_plan(project.store, model, version)
 
 
 def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> TrainReport:

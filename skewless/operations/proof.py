@@ -69,7 +69,7 @@ def run_replay(project: Project, model: str | None = None, *, only_new: bool = F
 
     proven = proven_files(project.state) if only_new else frozenset[str]()
     log = PredictionLog(project.state / "predictions", project.connection, without=proven)
-    report = replay_log(log, views=project.views, packages=project.packages, model=model)
+    report = replay_log(log, views=project.views, store=project.store, model=model)
     if only_new and model is None and report.ok:
         add_proven(project.state, log.names)
     _tell_replay(project, model or ALL, report)

@@ -154,7 +154,7 @@ class _Series:
         self._rows = rows
         self.delay_us = label_delay_us(project, model, rows, now_us)
         self._mature_until = None if self.delay_us is None else now_us - self.delay_us
-        packages = [open_package(project.packages, model, version) for version in rows["version"].unique().to_pylist()]
+        packages = [open_package(project.store, model, version) for version in rows["version"].unique().to_pylist()]
         self.trained = {package.version: package.metrics for package in packages}
         self._calibrations = {package.version: package.profile.get("calibration", ()) for package in packages}
 

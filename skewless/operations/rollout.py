@@ -170,7 +170,7 @@ def plan_rollback(project: Project, model: str, reason: str) -> Change:
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"
         raise PackageError(f"model {model!r}", "has no champion before this one", fix=fix)
-    open_package(project.packages, model, earlier)
+    open_package(project.store, model, earlier)
     return plan.return_to(
         policy, champion=moves[-1].to, version=earlier, moves=moves[-1].number, reason=reason, now_us=now_us
     )

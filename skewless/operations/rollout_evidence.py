@@ -122,7 +122,7 @@ def check_version(project: Project, model: str, version: str) -> None:
 def _opened(project: Project, model: str, version: str) -> Iterator[ServedModel]:
     from infra.served_model import load_model
 
-    served = load_model(project.packages, model, version)
+    served = load_model(project.store, model, version)
     try:
         yield served
     finally:

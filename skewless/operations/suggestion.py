@@ -121,7 +121,7 @@ def _trained(project: Project) -> dict[str, dict[str, Range]]:
     found: dict[str, dict[str, Range]] = {}
     for spec in project.models:
         champion = Aliases(project.packages).get(spec.name, "champion")
-        profile: Any = open_package(project.packages, spec.name, champion).profile if champion else {"features": {}}
+        profile: Any = open_package(project.store, spec.name, champion).profile if champion else {"features": {}}
         for ref in project.applied.plan.service(spec.service).features:
             item = profile["features"].get(ref.label, {"min": None})
             if item["min"] is not None:

@@ -93,9 +93,9 @@ def publish_if_set(project: Project, models: Sequence[str]) -> SkewlessError | N
 
 def trained_models(project: Project) -> list[str]:
     """Return the names of the models that have packages."""
-    if not project.packages.is_dir():
-        return []
-    return sorted(path.name for path in project.packages.iterdir() if path.is_dir())
+    from infra.packages.names import list_models
+
+    return list_models(project.packages)
 
 
 def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
@@ -145,6 +145,6 @@ def _run_of(project: Project, model: str, version: str) -> TrackedRun:
     from training.plots.canvas import can_plot
     from training.plots.evaluation import evaluation_plots
 
-    package = open_package(project.packages, model, version)
+    package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []
     return described(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -74,7 +74,7 @@ def last_training_us(project: Project, model: str) -> int:
     versions = list_versions(project.packages, model)
     if not versions:
         raise _nothing(model)
-    return _trained_us(open_package(project.packages, model, versions[-1]))
+    return _trained_us(open_package(project.store, model, versions[-1]))
 
 
 def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int) -> Cause | None:
@@ -160,7 +160,7 @@ def _champion(project: Project, model: str) -> Package:
     version = Aliases(project.packages).get(model, "champion")
     if version is None:
         raise _nothing(model)
-    return open_package(project.packages, model, version)
+    return open_package(project.store, model, version)
 
 
 def _trained_us(package: Package) -> int:

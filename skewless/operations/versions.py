@@ -89,7 +89,7 @@ def _version(
 
     held = tuple(name for name, holder in holders.items() if holder == version)
     try:
-        package = open_package(project.packages, model, version)
+        package = open_package(project.store, model, version)
     except PackageError as error:
         return Version(version=version, aliases=held, decision=decision, problem=f"{error.problem}: {error.value}")
     return Version(

@@ -96,7 +96,7 @@ def why(project: Project, prediction: str, *, proven: bool = True) -> Why:
         raise RequestError(
             "prediction", "is not in the log", value=prediction, fix="give an id of a reply; wait for the log's flush"
         )
-    model = load_model(project.packages, entry.of.model, entry.of.version)
+    model = load_model(project.store, entry.of.model, entry.of.version)
     try:
         bound, declared = _nearest(model, entry)
         explanation = explain(model, entry)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from skewless.columns import Column, Transform, columns_from, digest, find_column
 from skewless.dtypes import DType
 from skewless.errors import DefinitionError
+from skewless.names import check_name
 
 EVENT_GROUP = "event"
 
@@ -66,6 +67,10 @@ class EventSource:
     dedupe_us: int = 0
     earliest_us: int
     latest_us: int
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("event source", self.name)
 
     def column(self, name: str) -> Column:
         """Return a column by its name."""
@@ -131,6 +136,10 @@ class WindowView:
     sketch_size: int = 256
     freshness_us: int = 0
     max_age_us: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("windowed view", self.name)
 
     @property
     def ttl_us(self) -> int:

@@ -183,7 +183,12 @@ def test_every_file_of_a_package_is_documented() -> None:
         extra={"t.py": ""},
     )
     exist = {path if not path.startswith("extra/") else "extra/" for path in contents.files()}
-    assert set(only([row["file"] for row in rows])) == exist | {"manifest.json", "model.json", "model.npz"}
+    assert set(only([row["file"] for row in rows])) == exist | {
+        "manifest.json",
+        "signature.json",
+        "model.json",
+        "model.npz",
+    }
 
 
 def test_every_metric_of_the_scheduler_is_documented() -> None:

@@ -12,6 +12,7 @@ import pytest
 from infra.online.memory_store import MemoryStore
 from skewless import Project
 from skewless.clock import ManualClock, to_us
+from tests.stores import store_at
 from training.train import train
 
 from .baseline import baseline_auc
@@ -36,7 +37,7 @@ def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Proje
 def test_auc_reaches_the_independent_baseline(project: Project, flights: Flights, tmp_path: Path) -> None:
     spec = replace(project.applied.model("delay-batch"), rounds=ROUNDS)
     dataset = project.dataset("delay-batch")
-    trained = train(dataset, spec, tmp_path, threads=2, now_us=to_us(NOW))
+    trained = train(dataset, spec, store_at(tmp_path), threads=2, now_us=to_us(NOW))
     assert trained.metrics["auc"] >= baseline_auc(flights.data, rounds=ROUNDS) - 0.005
     assert trained.metrics["auc"] > 0.67
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from infra.packages.aliases import Aliases
 from infra.packages.package import Package, PackageContents, open_package
+from infra.packages.store import PackageStore
 from infra.packages.writer import write_package
+from skewless.settings import Settings
 from tests.reliability.kills import ROOT, Side, Steps
 from training.decision import Decision
 from training.promotion import CHAMPION, settle
@@ -37,11 +39,16 @@ def killed(packages: Path, point: str, side: Side) -> bool:
 
 def promote_again(packages: Path) -> str:
     """Write the first version anew under the next number and make it champion; return its version."""
-    first, aliases = open_package(packages, MODEL, "000001"), Aliases(packages)
-    version = write_package(packages, MODEL, _contents(first)).version
+    first, aliases = open_package(store_of(packages), MODEL, "000001"), Aliases(packages)
+    version = write_package(store_of(packages), MODEL, _contents(first)).version
     decision = Decision(promote=True, reason=f"for {version}", candidate=0.7, champion=0.6)
     settle(first.spec, version, decision, packages, 7, expect=aliases.get(MODEL, CHAMPION))
     return version
+
+
+def store_of(packages: Path) -> PackageStore:
+    """Return the packages of a project, as its settings without a word of ours say."""
+    return PackageStore.of(packages.parent, Settings())
 
 
 def _contents(package: Package) -> PackageContents:

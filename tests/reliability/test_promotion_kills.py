@@ -19,7 +19,7 @@ from infra.packages.names import list_versions
 from infra.packages.package import open_package
 from tests.projects import copy_project, make_project
 from tests.reliability.kills import ROOT, Side
-from tests.reliability.promotion_kills import MODEL, killed, points, promote_again
+from tests.reliability.promotion_kills import MODEL, killed, points, promote_again, store_of
 from training.promotion import CHAMPION
 
 SIDES: tuple[Side, ...] = ("before", "after")
@@ -35,6 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def packages(trained: Path, tmp_path: Path) -> Path:
+    for key in ("signing_key.pem", "trusted_keys"):
+        shutil.copy2(trained / ".skewless" / key, tmp_path)
     return Path(shutil.copytree(trained / ".skewless/packages", tmp_path / "packages"))
 
 
@@ -42,7 +44,7 @@ def consistent(packages: Path) -> None:
     """Whatever died: every version that is listed is whole, and every move and decision names one."""
     versions = list_versions(packages, MODEL)
     for version in versions[-_NEW:]:
-        open_package(packages, MODEL, version)
+        open_package(store_of(packages), MODEL, version)
     moves = Aliases(packages).history(MODEL, CHAMPION)
     assert [move.number for move in moves] == list(range(1, len(moves) + 1))
     assert {move.to for move in moves} <= set(versions)
@@ -127,7 +129,7 @@ def test_trainings_are_killed_at_any_time(trained: Path, tmp_path: Path) -> None
             child.wait()
             died += 1
         for version in list_versions(packages, MODEL):
-            open_package(packages, MODEL, version)
+            open_package(store_of(packages), MODEL, version)
     assert died >= 3
     before = list_versions(packages, MODEL)
     subprocess.run(command, cwd=ROOT, check=False, capture_output=True)

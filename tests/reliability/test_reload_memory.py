@@ -56,7 +56,9 @@ def measure(repo: str) -> None:
 async def reload(place: Place) -> list[int]:
     """Swap two versions to and fro, and ask each; return the resident bytes after each hundred reloads."""
     reader, metrics, shown = RedisReader(place.project.redis_url), Metrics(), OipModels()
-    models = ModelTable(repo=place.repo, state=place.state, online=reader, metrics=metrics, keep=1)
+    models = ModelTable(
+        repo=place.repo, state=place.state, store=place.project.store, online=reader, metrics=metrics, keep=1
+    )
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=None, metrics=metrics, limits=LIMITS)
     aliases, seen = Aliases(place.project.packages), []
@@ -84,7 +86,7 @@ def test_a_reload_leaves_nothing_behind(tmp_path: Path) -> None:
     make_project(tmp_path / "p")
     with opened(tmp_path / "p") as place:
         spec = replace(place.project.applied.model(MODEL), rounds=20)
-        train(place.project.dataset(MODEL), spec, place.project.packages, threads=1, now_us=1)
+        train(place.project.dataset(MODEL), spec, place.project.store, threads=1, now_us=1)
     said = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "p")],
         cwd=ROOT,

@@ -13,6 +13,7 @@ from skewless.commands.checkup.project import check_plan
 from skewless.commands.checkup.python import check_packages, check_python, check_runtimes
 from skewless.commands.checkup.scoring import check_scoring
 from skewless.commands.checkup.store import check_store
+from skewless.commands.checkup.trust import check_trust
 from skewless.commands.checkup.windows import check_windows
 from skewless.commands.inventory import running_server
 from skewless.errors import SkewlessError
@@ -26,6 +27,7 @@ def examine(repo: Path) -> list[Finding]:
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
         return findings
     findings += [*check_runtimes(), check_gpu(), *check_gpu_packages()]
+    from infra.packages.store import PackageStore
     from skewless.settings import load_settings
 
     repo = repo.resolve()
@@ -38,6 +40,7 @@ def examine(repo: Path) -> list[Finding]:
     return [
         *findings,
         check_disk(state),
+        *check_trust(state, settings),
         check_memory(settings.memory_limit, machine_memory()),
         *check_store(state, settings.redis_url, settings.skew_limit_ms),
         check_port(settings.host, settings.port, server["url"] if server else None),
@@ -45,5 +48,5 @@ def examine(repo: Path) -> list[Finding]:
         *check_logs(state),
         *check_processes(state),
         *check_windows(state, settings),
-        *check_scoring(state, settings.second_runtime),
+        *check_scoring(PackageStore.of(state, settings), settings.second_runtime),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.commands.checkup.finding import Finding, doubt, from_error, good
@@ -11,6 +10,7 @@ from skewless.errors import SkewlessError
 
 if TYPE_CHECKING:
     from infra.packages.package import Package
+    from infra.packages.store import PackageStore
     from infra.runtimes.calibration import Calibration
     from infra.runtimes.candidates import Place, Second
     from infra.runtimes.choice import Tried
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CHAMPION = "champion"
 
 
-def check_scoring(state: Path, second: Second, place: Place | None = None) -> list[Finding]:
+def check_scoring(store: PackageStore, second: Second, place: Place | None = None) -> list[Finding]:
     """Say what would score each champion; a model is opened only where there is more than its own library.
 
     Args:
@@ -26,15 +26,16 @@ def check_scoring(state: Path, second: Second, place: Place | None = None) -> li
         place: where models may be scored; None: as in a server with this setting.
     """
     from infra.packages.aliases import Aliases
+    from infra.packages.names import list_models
     from infra.runtimes.candidates import Place
 
-    packages = state / "packages"
-    names = sorted(path.name for path in packages.iterdir() if path.is_dir()) if packages.is_dir() else []
     where = place or Place(second=second)
-    return list(_findings(packages, [(name, Aliases(packages).get(name, _CHAMPION)) for name in names], where))
+    return list(
+        _findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in list_models(store.root)], where)
+    )
 
 
-def _findings(packages: Path, champions: Sequence[tuple[str, str | None]], place: Place) -> Iterator[Finding]:
+def _findings(store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place) -> Iterator[Finding]:
     from infra.packages.package import open_package
     from infra.runtimes.candidates import candidates
 
@@ -43,14 +44,14 @@ def _findings(packages: Path, champions: Sequence[tuple[str, str | None]], place
         if version is None:
             continue
         try:
-            package = open_package(packages, name, version)
+            package = open_package(store, name, version)
             others = candidates(package.spec.algorithm, package.spec.device, package.model_file, place)
             if not others:
                 alone.append(f"{name} {version} ({package.spec.algorithm})")
             elif all(candidate.open is None for candidate in others):
                 yield missed(package, "; ".join(str(candidate.problem) for candidate in others))
             else:
-                yield _tried(packages, package, place)
+                yield _tried(store, package, place)
         except SkewlessError as error:
             yield from_error(f"scoring {name}", error)
     if alone:
@@ -63,10 +64,10 @@ def missed(package: Package, problem: str) -> Finding:
     return doubt(f"scoring {package.name}", detail, "see the line `gpu`, or set ModelSpec.device='auto'")
 
 
-def _tried(packages: Path, package: Package, place: Place) -> Finding:
+def _tried(store: PackageStore, package: Package, place: Place) -> Finding:
     from infra.served_model import load_model
 
-    return judge_tried(package.name, package.version, load_model(packages, package.name, package.version, place).tried)
+    return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
 
 
 def judge_tried(name: str, version: str, tried: Sequence[Tried]) -> Finding:

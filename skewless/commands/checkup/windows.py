@@ -24,10 +24,11 @@ def check_windows(state: Path, settings: Settings) -> list[Finding]:
     from infra.needed_views import NeededWatch
     from infra.online.private_server import PrivateServer
     from infra.online.redis_store import BlockingReader
+    from infra.packages.store import PackageStore
     from skewless.clock import open_clock
 
     try:
-        needed = NeededWatch(state, settings.keep_versions).read()
+        needed = NeededWatch(state, PackageStore.of(state, settings), settings.keep_versions).read()
     except SkewlessError:
         return []  # the plan's own check says so
     if not needed.plan.windows:

@@ -15,6 +15,6 @@ def send_bad_challenger(project: Project, model: str) -> str:
     dataset, spec = project.dataset(model), project.applied.model(model)
     threads = project.settings.threads or os.cpu_count() or 1
     turned = replace(dataset, labels=1.0 - dataset.labels)
-    trained = train(turned, spec, project.packages, threads=threads, now_us=project.clock.now_us())
+    trained = train(turned, spec, project.store, threads=threads, now_us=project.clock.now_us())
     begin(project, model, trained.package.version)
     return trained.package.version

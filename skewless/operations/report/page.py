@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from skewless.operations.report.blocks import Report
 
 
 def render(report: Report) -> str:
     """Return the page; whatever was read from logs is escaped, but for the plots."""
-    from jinja2 import Environment, StrictUndefined
+    from infra.pages import render_page
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(report=report)
+    return render_page(__package__, "page.html", report=report)

@@ -83,4 +83,4 @@ def _champion(project: Project, name: str) -> Package:
     version = policy.champion if policy else Aliases(project.packages).get(name, "champion")
     if version is None:
         raise PackageError(f"model {name!r}", "has no champion", fix=f"run `skewless train {name}`")
-    return open_package(project.packages, name, version)
+    return open_package(project.store, name, version)

@@ -110,9 +110,9 @@ def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
 
     async def main() -> None:
         with Project(repo) as project:
-            reader = RedisReader(project.redis_url)
+            reader, store = RedisReader(project.redis_url), project.store
         try:
-            table = ModelTable(repo=repo, state=state, online=reader, keep=1)
+            table = ModelTable(repo=repo, state=state, store=store, online=reader, keep=1)
             await table.load()
             with pytest.raises(StalePlanError, match=f"nothing feeds.*'facts'.*skewless promote {MODEL} {OLD}"):
                 await table.want(MODEL, OLD)

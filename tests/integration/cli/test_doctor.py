@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.packages.store import PackageStore
 from infra.runtimes import candidates, nvforest
 from infra.runtimes.candidates import Candidate, Place
 from infra.runtimes.cuda import Driver
 from skewless.commands.checkup.scoring import check_scoring
+from skewless.settings import Settings
 from tests.command_line import run
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +27,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is built
 
 def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> None:
     place = Place(driver=lambda: ABSENT)
-    (finding,) = check_scoring(unasked / ".skewless", "gpu", place)
+    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", place)
     assert (finding.name, finding.verdict) == ("scoring", "ok")
     assert finding.detail == "each by its own library alone: fraud 000001 (lightgbm)"
     (same,) = [
@@ -35,8 +37,8 @@ def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> Non
 
 
 def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path) -> None:
-    assert check_scoring(applied / ".skewless", "gpu", Place(driver=lambda: ABSENT)) == []
-    assert check_scoring(tmp_path / "nowhere", "gpu") == []
+    assert check_scoring(PackageStore.of(applied / ".skewless", Settings()), "gpu", Place(driver=lambda: ABSENT)) == []
+    assert check_scoring(PackageStore.of(tmp_path / "nowhere", Settings()), "gpu") == []
 
 
 def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +48,7 @@ def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytes
         return asked(algorithm, "cuda", path, place)
 
     monkeypatch.setattr(candidates, "candidates", as_cuda)
-    (finding,) = check_scoring(unasked / ".skewless", "gpu", Place(driver=lambda: ABSENT))
+    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", Place(driver=lambda: ABSENT))
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "no NVIDIA driver is installed" in finding.detail
 
@@ -55,7 +57,7 @@ def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
     (model,) = (unasked / ".skewless/packages/fraud/000001").glob("model.*")
     model.chmod(0o644)
     model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
-    (finding,) = check_scoring(unasked / ".skewless", "gpu", Place(driver=lambda: ABSENT))
+    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", Place(driver=lambda: ABSENT))
     assert (finding.name, finding.verdict) == ("scoring fraud", "fail")
 
 
@@ -82,7 +84,7 @@ def test_a_second_runtime_that_cannot_be_opened_is_told_why(
     monkeypatch.setattr(nvforest, "is_installed", lambda: True)
     (tmp_path / "nvforest.py").write_text("raise ImportError('libcudart.so.12 is missing')")
     place = Place(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
-    (finding,) = check_scoring(unasked / ".skewless", "cpu", place)
+    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "cpu", place)
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "nvforest-cpu is refused" in finding.detail
     assert "libcudart.so.12 is missing" in finding.detail

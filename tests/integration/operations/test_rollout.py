@@ -169,7 +169,7 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
 def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     project = spot.project
     shape = replace(project.applied.model(MODEL), rounds=3)
-    third = train(project.dataset(MODEL), shape, project.packages, threads=1, now_us=spot.now_us()).package.version
+    third = train(project.dataset(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=third)
     with pytest.raises(ConflictError, match=f"moved by somebody else meanwhile.*'{third}'"):
@@ -213,7 +213,7 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
     project = spot.project
     rollout.begin(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
-    third = train(project.dataset(MODEL), shape, project.packages, threads=1, now_us=spot.now_us()).package.version
+    third = train(project.dataset(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
     with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
         rollout.begin(project, MODEL, third)
 

@@ -90,6 +90,7 @@ def serving(world: World, redis_url: str) -> Iterator[Front]:
         stream_partitions=1,
         event_bytes=EVENT_BYTES,
         keep_versions=2,
+        store=world.project.store,
         kafka="{}",
     )
     listener = socket.create_server(("127.0.0.1", 0))

@@ -14,6 +14,7 @@ from skewless.errors import DefinitionError
 from tests.feast.windows.world import World, some
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
+from tests.stores import store_at
 
 PUSH = "landings = PushSource(\n"
 KAFKA = """from feast import KafkaSource
@@ -78,5 +79,11 @@ def test_settings_of_the_client_that_cannot_be_read_are_said(world: World) -> No
 
 def _config(state: Path) -> EventsConfig:
     return EventsConfig(
-        state=state, redis_url="redis://x", stream_partitions=1, event_bytes=1, keep_versions=2, kafka="[]"
+        state=state,
+        redis_url="redis://x",
+        stream_partitions=1,
+        event_bytes=1,
+        keep_versions=2,
+        store=store_at(state / "packages"),
+        kafka="[]",
     )

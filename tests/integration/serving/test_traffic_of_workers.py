@@ -26,7 +26,7 @@ def test_workers_route_alike_and_count_together(tmp_path: Path) -> None:
         train(
             project.dataset(MODEL),
             replace(project.applied.model(MODEL), rounds=3),
-            project.packages,
+            project.store,
             threads=1,
             now_us=at.now_us(),
         )

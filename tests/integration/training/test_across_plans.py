@@ -18,6 +18,7 @@ from skewless.plan import FeaturePlan
 from skewless.spec import Gate, ModelSpec
 from tests.integration.training.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
 from tests.plans import make_plan, make_transform, make_view
+from tests.stores import store_at
 from training.dataset import Dataset, build_dataset
 from training.promotion import promote
 from training.train import Trained, train
@@ -56,7 +57,7 @@ def build(shop: Shop, plan: FeaturePlan, spec: ModelSpec = SPEC) -> Dataset:
 
 def trained_on(shop: Shop, plan: FeaturePlan, packages: Path, spec: ModelSpec = SPEC) -> tuple[Dataset, Trained]:
     dataset = build(shop, plan, spec)
-    return dataset, train(dataset, spec, packages, threads=1, now_us=END)
+    return dataset, train(dataset, spec, store_at(packages), threads=1, now_us=END)
 
 
 def accept(shop: Shop, plan: FeaturePlan) -> None:
@@ -85,7 +86,7 @@ def test_a_champion_has_the_scores_of_its_own_plan(shop: Shop, tmp_path: Path, c
     plan = CHANGES[change]
     accept(shop, plan)
     dataset = build(shop, plan, spec)
-    found = version_scores(dataset, spec, tmp_path, "000001")
+    found = version_scores(dataset, spec, store_at(tmp_path), "000001")
     # Twins may stand the other way round where the new plan does not tell them apart.
     rows = [
         set(zip(each.t[each.test].tolist(), each.labels[each.test].tolist(), strict=True)) for each in (before, dataset)
@@ -109,10 +110,10 @@ def test_a_label_stays_with_its_vector(shop: Shop, tmp_path: Path) -> None:
     plan = CHANGES["a request field dropped"]
     dataset, new = trained_on(shop, plan, tmp_path)
     spec = replace(SPEC, gate=Gate(tolerance=0.9))
-    decision = promote(dataset, spec, old, tmp_path, END)
+    decision = promote(dataset, spec, old, store_at(tmp_path), END)
     assert decision.promote, decision.reason
     assert old.metrics["auc"] > 0.9
-    decision = promote(dataset, spec, new, tmp_path, END)
+    decision = promote(dataset, spec, new, store_at(tmp_path), END)
     assert decision.champion == old.metrics["auc"]
 
 
@@ -123,7 +124,7 @@ def test_a_key_that_was_renamed_is_found_by_the_names_of_its_time(shop: Shop, tm
     accept(shop, plan)
     spec = replace(SPEC, labels=replace(SPEC.labels, columns={"card": "who"}))
     dataset = build(shop, plan, spec)
-    assert version_scores(dataset, spec, tmp_path, "000001").tobytes() == old.scores.tobytes()
+    assert version_scores(dataset, spec, store_at(tmp_path), "000001").tobytes() == old.scores.tobytes()
 
 
 def refused(shop: Shop, packages: Path, kind: type[SkewlessError], problem: str) -> str:
@@ -131,12 +132,12 @@ def refused(shop: Shop, packages: Path, kind: type[SkewlessError], problem: str)
     plan = CHANGES["a request field dropped"]
     dataset, new = trained_on(shop, plan, packages)
     with pytest.raises(kind, match=problem):
-        version_scores(dataset, SPEC, packages, "000001")
+        version_scores(dataset, SPEC, store_at(packages), "000001")
     blind = replace(SPEC, gate=Gate(beat_baseline=False))
-    decision = promote(dataset, blind, new, packages, END)
+    decision = promote(dataset, blind, new, store_at(packages), END)
     assert (decision.promote, decision.champion) == (False, None)
     assert "has no floor or baseline to be judged by" in decision.reason
-    decision = promote(dataset, replace(SPEC, gate=Gate(floor=0.0, beat_baseline=False)), new, packages, END)
+    decision = promote(dataset, replace(SPEC, gate=Gate(floor=0.0, beat_baseline=False)), new, store_at(packages), END)
     assert decision.promote
     assert decision.reason.startswith(f"auc {decision.candidate:.4f} reaches the floor 0.0000; the champion cannot be ")
     return decision.reason
@@ -146,7 +147,7 @@ def refused(shop: Shop, packages: Path, kind: type[SkewlessError], problem: str)
 def led(shop: Shop, tmp_path: Path) -> Shop:
     """A shop with a champion of ``PLAN``."""
     dataset, first = trained_on(shop, PLAN, tmp_path)
-    assert promote(dataset, replace(SPEC, gate=Gate(beat_baseline=False)), first, tmp_path, END).promote
+    assert promote(dataset, replace(SPEC, gate=Gate(beat_baseline=False)), first, store_at(tmp_path), END).promote
     return shop
 
 
@@ -161,7 +162,7 @@ def test_a_log_that_is_gone_is_named(led: Shop, tmp_path: Path) -> None:
     shutil.rmtree(led.state / "log" / VIEW.partition)
     dataset = build(led, plan)
     with pytest.raises(StoreError, match=r"log file .*/v-.*: is missing"):
-        version_scores(dataset, SPEC, tmp_path, "000001")
+        version_scores(dataset, SPEC, store_at(tmp_path), "000001")
 
 
 def test_an_altered_package_is_named(led: Shop, tmp_path: Path) -> None:
@@ -174,4 +175,4 @@ def test_a_label_table_that_changes_meanwhile_is_no_evidence(led: Shop, tmp_path
     rows = led.read("labels.parquet")
     led.write("labels.parquet", rows.slice(0, rows.num_rows - 20))
     with pytest.raises(SourceError, match="has changed"):
-        version_scores(dataset, SPEC, tmp_path, "000001")
+        version_scores(dataset, SPEC, store_at(tmp_path), "000001")

@@ -18,6 +18,7 @@ from skewless.errors import SkewlessError, SourceError
 from skewless.lifecycle import Search
 from skewless.spec import Gate, ModelSpec, Split
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
+from tests.stores import store_at
 from training.dataset import Dataset
 from training.decision import Decision
 from training.promotion import promote
@@ -42,13 +43,13 @@ def spec_of(algorithm: str = "lightgbm", task: str = "binary", **fields: Any) ->
 
 
 def trained(dataset: Dataset, spec: ModelSpec, packages: Path) -> tuple[Trained, Decision]:
-    found = train(dataset, spec, packages, threads=1, now_us=END)
-    return found, promote(dataset, spec, found, packages, END)
+    found = train(dataset, spec, store_at(packages), threads=1, now_us=END)
+    return found, promote(dataset, spec, found, store_at(packages), END)
 
 
 def refused(dataset: Dataset, spec: ModelSpec, packages: Path) -> str:
     with pytest.raises(SkewlessError) as caught:
-        train(dataset, spec, packages, threads=1, now_us=END)
+        train(dataset, spec, store_at(packages), threads=1, now_us=END)
     assert list_versions(packages, spec.name) == []
     return f"{type(caught.value).__name__}: {caught.value}"
 

@@ -16,6 +16,7 @@ from infra.served_model import load_model
 from skewless.errors import PackageError
 from skewless.spec import Gate, ModelSpec
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
+from tests.stores import store_at
 from training.measure import measure
 from training.promotion import CHAMPION, promote
 from training.train import train
@@ -49,28 +50,28 @@ def spec_of(algorithm: str, task: str) -> ModelSpec:
 def test_a_model_of_every_kind_becomes_champion(finite: Shop, tmp_path: Path, algorithm: str, task: str) -> None:
     spec = spec_of(algorithm, task)
     dataset = finite.dataset(spec)
-    trained = train(dataset, spec, tmp_path, threads=1, now_us=END)
-    assert promote(dataset, spec, trained, tmp_path, END).promote
+    trained = train(dataset, spec, store_at(tmp_path), threads=1, now_us=END)
+    assert promote(dataset, spec, trained, store_at(tmp_path), END).promote
     assert Aliases(tmp_path).get("m", CHAMPION) == "000001"
     metrics = json.loads((trained.package.path / "metrics.json").read_text())
     assert metrics == trained.metrics
     assert metrics[spec.gate.metric] is not None
-    model = load_model(tmp_path, "m", "000001")
+    model = load_model(store_at(tmp_path), "m", "000001")
     scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
     assert scores.shape == ((len(scores), 2) if task == "multiclass" else (len(scores),))
     assert model.certificate.bit_equal
     model.runtime.close()
-    assert measure(dataset, spec, version_scores(dataset, spec, tmp_path, "000001")) == trained.metrics
+    assert measure(dataset, spec, version_scores(dataset, spec, store_at(tmp_path), "000001")) == trained.metrics
 
 
 def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path) -> None:
     binary, classes = spec_of("lightgbm", "binary"), spec_of("lightgbm", "multiclass")
     dataset = finite.dataset(binary)
-    trained = train(dataset, binary, tmp_path, threads=1, now_us=END)
-    assert promote(dataset, binary, trained, tmp_path, END).champion is None
+    trained = train(dataset, binary, store_at(tmp_path), threads=1, now_us=END)
+    assert promote(dataset, binary, trained, store_at(tmp_path), END).champion is None
     with pytest.raises(PackageError, match="has another task"):
-        version_scores(dataset, classes, tmp_path, "000001")
-    again = train(dataset, classes, tmp_path, threads=1, now_us=END)
-    decision = promote(dataset, classes, again, tmp_path, END)
+        version_scores(dataset, classes, store_at(tmp_path), "000001")
+    again = train(dataset, classes, store_at(tmp_path), threads=1, now_us=END)
+    decision = promote(dataset, classes, again, store_at(tmp_path), END)
     assert (decision.promote, decision.champion) == (True, None)
     assert Aliases(tmp_path).get("m", CHAMPION) == "000002"

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.online.redis_store import RedisReader
+from infra.packages.store import PackageStore
 from infra.predictions.schema import SCHEMA
 from infra.served_model import ServedModel, load_model
 from serving.prediction.answer import Answer
@@ -204,8 +204,8 @@ def three(place: Place, monkeypatch: pytest.MonkeyPatch) -> ServedModel:
     """The model, as if it had three outputs, for server and replay."""
     opened = []
 
-    def load(packages: Path, name: str, version: str) -> ServedModel:
-        opened.append(load_model(packages, name, version))  # whose runtime is closed when it is let go
+    def load(store: PackageStore, name: str, version: str) -> ServedModel:
+        opened.append(load_model(store, name, version))  # whose runtime is closed when it is let go
         return replace(opened[-1], runtime=ThreeOutputs(opened[-1].runtime, lambda matrix: matrix))
 
     monkeypatch.setattr("validation.replay.load_model", load)

@@ -24,7 +24,7 @@ def test_every_role_of_a_rollout_is_proven(place: Place) -> None:
     )
     spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
     for rounds in (7, 3):
-        train(dataset, replace(spec, rounds=rounds), place.project.packages, threads=1, now_us=place.now_us())
+        train(dataset, replace(spec, rounds=rounds), place.project.store, threads=1, now_us=place.now_us())
     routing = Routing(policy, {version: place.load(version) for version in ("000001", "000002", "000003")}, Metrics())
     asyncio.run(_routed(place, routing, 60))
     report = place.project.replay()

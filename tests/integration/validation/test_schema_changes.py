@@ -75,7 +75,7 @@ async def _load(place: Place) -> dict[str, str]:
     """Let a server start; return what it does not serve, and why."""
     reader = RedisReader(place.project.redis_url)
     try:
-        table = ModelTable(repo=place.repo, state=place.state, online=reader)
+        table = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
         await table.load()
         return table.problems
     finally:

@@ -7,6 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -89,14 +90,35 @@ def test_a_missing_clock_file_is_named_and_not_created(tmp_path: Path) -> None:
     assert not path.parent.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"1234567"])
-def test_a_file_that_is_no_clock_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "clock").write_bytes(content)
-    with pytest.raises(PlaceError, match="cannot be used"):
-        open_clock(f"file:{tmp_path / 'clock'}")
-
-
 @pytest.mark.parametrize("setting", ["", "sytsem", "files:/tmp/x"])
 def test_a_clock_that_does_not_exist_is_refused(setting: str) -> None:
     with pytest.raises(DefinitionError, match="setting 'clock': names no clock"):
         open_clock(setting)
+
+
+@given(st.binary(max_size=40).filter(lambda data: len(data) != 8))
+def test_a_clock_file_of_another_size_is_named(data: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "clock")
+        path.write_bytes(data)
+        with pytest.raises(PlaceError, match=rf"clock file .* does not have 8 bytes \(got {len(data)}\)"):
+            open_clock(f"file:{path}")
+
+
+@given(st.binary(min_size=8, max_size=8))
+def test_whatever_eight_bytes_give_a_time_or_a_sentence(data: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "clock")
+        path.write_bytes(data)
+        try:
+            clock = open_clock(f"file:{path}")
+        except PlaceError:
+            return  # which time no calendar has is said in the test below
+        assert from_us(clock.now_us()).tzinfo is UTC
+
+
+@pytest.mark.parametrize("offset", [2**62, -(2**62), 2**63 - 1, -(2**63)])
+def test_a_time_of_no_calendar_is_named(tmp_path: Path, offset: int) -> None:
+    (tmp_path / "clock").write_bytes(offset.to_bytes(8, "little", signed=True))
+    with pytest.raises(PlaceError, match=r"clock file .* holds a time that is not in any calendar"):
+        open_clock(f"file:{tmp_path / 'clock'}")

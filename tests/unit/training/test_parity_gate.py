@@ -13,6 +13,7 @@ from infra.last_parity import LastParity, save_parity
 from infra.packages.aliases import Aliases
 from skewless.spec import Gate
 from tests.plans import make_plan, make_view
+from tests.stores import store_at
 from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
 from training.promotion import CHAMPION, promote, skewed
 
@@ -41,7 +42,9 @@ def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastPar
     packages = tmp_path / "packages"
     (packages / "m/000001").mkdir(parents=True)
     trained: Any = SimpleNamespace(scores=RIGHT, package=SimpleNamespace(version="000001"))
-    decision = promote(replace(only_test_rows(), plan=PLAN), make_spec(Gate()), trained, packages, 7, state=tmp_path)
+    decision = promote(
+        replace(only_test_rows(), plan=PLAN), make_spec(Gate()), trained, store_at(packages), 7, state=tmp_path
+    )
     assert decision.promote is promoted
     assert Aliases(packages).get("m", CHAMPION) == ("000001" if promoted else None)
     if not promoted:

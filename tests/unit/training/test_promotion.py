@@ -15,6 +15,7 @@ from infra.runtimes.port import Scores
 from skewless.errors import ConflictError, DefinitionError, PackageError, SkewlessError, SourceError, StoreError
 from skewless.lifecycle import Rollout
 from skewless.spec import Gate, ModelSpec
+from tests.stores import store_at
 from tests.unit.training.only_test_rows import RIGHT, N, make_spec, only_test_rows, wrong_in
 from training import promotion
 from training.decision import Decision
@@ -38,7 +39,7 @@ def run(
     dataset: Any = None,  # noqa: ANN401
 ) -> Decision:
     trained: Any = SimpleNamespace(scores=scores, package=SimpleNamespace(version=version))
-    return promote(dataset or only_test_rows(), spec, trained, packages, 77)
+    return promote(dataset or only_test_rows(), spec, trained, store_at(packages), 77)
 
 
 def champion_scores(patch: pytest.MonkeyPatch, scores: Scores | SkewlessError) -> list[str]:
@@ -96,7 +97,11 @@ def test_a_gain_that_chance_explains_passes_only_without_a_confidence(
     assert point.gain.low is not None
     assert point.gain.low < -0.001
     decision = promotion.judge(
-        only_test_rows(), make_spec(Gate(confidence=0.95, tolerance=0.001)), better, packages, against="000001"
+        only_test_rows(),
+        make_spec(Gate(confidence=0.95, tolerance=0.001)),
+        better,
+        store_at(packages),
+        against="000001",
     )
     assert (point.promote, decision.promote) == (True, False)
 
@@ -105,7 +110,9 @@ def test_the_same_scores_pass_with_and_without_a_confidence(packages: Path, monk
     run(packages, make_spec(Gate()), RIGHT)
     champion_scores(monkeypatch, wrong_in(0.3))
     for gate in (Gate(), Gate(confidence=0.99), Gate(metric="log_loss"), Gate(metric="calibration_error")):
-        assert promotion.judge(only_test_rows(), make_spec(gate), wrong_in(0.3), packages, against="000001").promote
+        assert promotion.judge(
+            only_test_rows(), make_spec(gate), wrong_in(0.3), store_at(packages), against="000001"
+        ).promote
 
 
 def test_a_win_overall_does_not_hide_a_loss_in_a_slice(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +129,7 @@ def test_a_win_overall_does_not_hide_a_loss_in_a_slice(packages: Path, monkeypat
     assert decision.gain.gain is not None
     assert decision.gain.gain > 0
     spec = make_spec(Gate(slice_tolerance=0.9), slices=("carrier",))
-    assert promotion.judge(dataset, spec, scores, packages, against="000001").promote
+    assert promotion.judge(dataset, spec, scores, store_at(packages), against="000001").promote
 
 
 def test_many_slices_are_not_lost_by_chance(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +140,9 @@ def test_many_slices_are_not_lost_by_chance(packages: Path, monkeypatch: pytest.
         columns = {f"c{i}": [str(code) for code in rng.integers(0, 2, N)] for i in range(20)}
         champion_scores(monkeypatch, wrong_in(0.5, seed=100 + seed))
         spec = make_spec(Gate(tolerance=1.0, slice_tolerance=0.0), slices=tuple(columns))
-        decision = promotion.judge(only_test_rows(columns), spec, wrong_in(0.5, seed=seed), packages, against="000001")
+        decision = promotion.judge(
+            only_test_rows(columns), spec, wrong_in(0.5, seed=seed), store_at(packages), against="000001"
+        )
         assert len(decision.slices) == 40
         lost += not decision.promote
     assert lost <= 2
@@ -176,7 +185,7 @@ def test_a_champion_without_the_metric_cannot_be_compared(packages: Path, monkey
     run(packages, make_spec(Gate()), RIGHT)
     champion_scores(monkeypatch, np.zeros(N))
     spec = make_spec(Gate(metric="precision", floor=0.5))
-    decision = promotion.judge(only_test_rows(), spec, wrong_in(0.3), packages, against="000001")
+    decision = promotion.judge(only_test_rows(), spec, wrong_in(0.3), store_at(packages), against="000001")
     assert (decision.promote, decision.champion) == (True, None)
     assert "the champion cannot be compared: its precision does not exist on the test rows" in decision.reason
 

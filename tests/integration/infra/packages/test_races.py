@@ -11,6 +11,7 @@ from pathlib import Path
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_versions
 from infra.packages.package import open_package
+from tests.stores import store_at
 
 ROOT = Path(__file__).parents[4]
 CONTENTS = """
@@ -24,6 +25,7 @@ from infra.packages.aliases import Aliases
 from infra.runtimes.reference import Reference
 from skewless.errors import ConflictError
 from skewless.spec import LabelSource, ModelSpec, Split
+from tests.stores import store_at
 root = Path(sys.argv[1])
 contents = PackageContents(
     model_name="model.txt", model=b"m" * 100_000, plan={}, profile={}, metrics={}, fingerprint={},
@@ -32,7 +34,10 @@ contents = PackageContents(
     reference=Reference(np.zeros((2, 1)), np.zeros(2), np.zeros(2)),
 )
 """
-WRITE = CONTENTS + "sys.stdin.readline(); print([write_package(root, 'late', contents).version for _ in range(5)])"
+WRITE = (
+    CONTENTS
+    + "sys.stdin.readline(); print([write_package(store_at(root), 'late', contents).version for _ in range(5)])"
+)
 MOVE = """
 sys.stdin.readline()
 me, wins, aliases = sys.argv[2], 0, Aliases(root)
@@ -54,7 +59,7 @@ def fsync(descriptor):
         os.kill(os.getpid(), 9)
     real(descriptor)
 os.fsync = fsync
-write_package(root, "late", contents)
+write_package(store_at(root), "late", contents)
 Aliases(root).move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
 print("done")
 """
@@ -83,7 +88,7 @@ def test_writers_that_race_get_versions_of_their_own(tmp_path: Path) -> None:
     versions = sorted(version for answer in answers for version in json.loads(answer.replace("'", '"')))
     assert versions == list_versions(tmp_path, "late") == [f"{number:06d}" for number in range(1, 16)]
     for version in versions:
-        assert open_package(tmp_path, "late", version).version == version
+        assert open_package(store_at(tmp_path), "late", version).version == version
 
 
 def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
         process = start(CONTENTS + KILLED, str(root), str(step))
         process.communicate(timeout=60)
         for version in list_versions(root, "late"):
-            assert open_package(root, "late", version).metrics == {}
+            assert open_package(store_at(root), "late", version).metrics == {}
         holder = Aliases(root).get("late", "champion")
         assert holder in {None, "000001"}
         if process.returncode == 0:
@@ -115,6 +120,7 @@ def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
 
 
 def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path) -> None:
+    store_at(tmp_path).check_signer()
     start(CONTENTS + KILLED, str(tmp_path), "5").communicate(timeout=60)
     assert any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
     race([start(WRITE, str(tmp_path))])

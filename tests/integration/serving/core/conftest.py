@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         specs = [replace(spec, rounds=7), replace(spec, rounds=3)]
         specs.append(replace(spec, name=SECOND, rounds=9, missing="refuse", log="required"))
         for one in specs:
-            train(dataset, one, packages, threads=1, now_us=place.now_us())
+            train(dataset, one, place.project.store, threads=1, now_us=place.now_us())
         Aliases(packages).move(SECOND, "champion", expect=None, to="000001", reason="first", now_us=1)
     return repo
 

@@ -97,6 +97,7 @@ class _Events(Events):
 def _events(place: Place) -> EventsConfig:
     return EventsConfig(
         state=place.state,
+        store=place.project.store,
         redis_url=place.project.redis_url,
         stream_partitions=1,
         event_bytes=10_000,
@@ -125,7 +126,9 @@ class Doors:
 
     async def serve(self, file: KeyFile) -> None:
         place, reader, metrics = self.place, RedisReader(self.place.project.redis_url), Metrics()
-        models = ModelTable(repo=place.repo, state=place.state, online=reader, metrics=metrics)
+        models = ModelTable(
+            repo=place.repo, state=place.state, store=place.project.store, online=reader, metrics=metrics
+        )
         await models.load()
         log = place.log()
         predictor = Predictor(online=reader, clock=self.clock, log=log, metrics=metrics)

@@ -29,7 +29,9 @@ def tables(place: Place, *runs: Steps, keep: int = 2, metrics: Metrics | None = 
     async def main() -> None:
         for steps in runs:
             reader = RedisReader(place.project.redis_url)
-            table = ModelTable(repo=place.repo, state=place.state, online=reader, keep=keep, metrics=metrics)
+            table = ModelTable(
+                repo=place.repo, state=place.state, store=place.project.store, online=reader, keep=keep, metrics=metrics
+            )
             try:
                 await table.load()
                 await steps(table)
@@ -155,7 +157,7 @@ def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Place) 
 def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Place) -> None:
     async def steps(table: ModelTable) -> None:
         reader = RedisReader(place.project.redis_url)
-        sibling = ModelTable(repo=place.repo, state=place.state, online=reader)
+        sibling = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
         await sibling.load()
         await sibling.want(MODEL, "2")
         await sibling.unwant(SECOND)

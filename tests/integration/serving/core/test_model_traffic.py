@@ -30,7 +30,9 @@ def tables(place: Place, *runs: Steps, metrics: Metrics | None = None) -> None:
     async def main() -> None:
         for steps in runs:
             reader = RedisReader(place.project.redis_url)
-            table = ModelTable(repo=place.repo, state=place.state, online=reader, keep=1, metrics=metrics)
+            table = ModelTable(
+                repo=place.repo, state=place.state, store=place.project.store, online=reader, keep=1, metrics=metrics
+            )
             try:
                 await table.load()
                 await steps(table)

@@ -13,7 +13,7 @@ from tests.integration.serving.core.bodies import ROUTES, Raw, replaced, text_of
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
 from tests.projects import MODEL, Place
 
-ODD = [None, True, -1, 0, 0.5, "", "x", [], {}, [[]], [{}], [1], {"x": 1}, 10**17]
+ODD: list[object] = [None, True, -1, 0, 0.5, "", "x", [], {}, [[]], [{}], [1], {"x": 1}, 10**17]
 TEMPLATES = {
     f"/v2/models/{MODEL}/infer": "/v2/models/{name}/infer",
     f"/v2/models/{MODEL}/versions/1/infer": "/v2/models/{name}/versions/{version}/infer",

@@ -22,6 +22,7 @@ from infra.runtimes.port import Matrix, Scores
 from infra.runtimes.reference import Reference, reference_rows
 from skewless.errors import DefinitionError, SourceError
 from skewless.spec import Algorithm, LabelSource, ModelSpec, Split, Task
+from tests.stores import store_at
 from training.profile import profile
 from training.trainers.choice import trainer_for
 from training.trainers.port import TrainedModel, TrainingSet
@@ -109,7 +110,7 @@ def test_a_packaged_model_is_certified_where_it_is_loaded(tmp_path: Path, algori
     model = trainer_for(algorithm).train(rows, spec)
     reference = reference_rows(model.thresholds, len(NAMES), spec.seed)
     write_package(
-        tmp_path,
+        store_at(tmp_path),
         "late",
         PackageContents(
             model_name=model.file_name,
@@ -122,7 +123,7 @@ def test_a_packaged_model_is_certified_where_it_is_loaded(tmp_path: Path, algori
             fingerprint={},
         ),
     )
-    package = open_package(tmp_path, "late", "000001")
+    package = open_package(store_at(tmp_path), "late", "000001")
     runtime = open_runtime(package.spec.algorithm, package.model_file)
     assert certify(runtime, package.reference, tolerance=package.spec.tolerance).bit_equal
     assert np.array_equal(runtime.score(unseen.matrix).view(np.int64), model.score(unseen.matrix).view(np.int64))

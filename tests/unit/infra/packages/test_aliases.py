@@ -11,12 +11,13 @@ from infra.packages.aliases import Aliases, Move
 from infra.packages.package import PackageContents
 from infra.packages.writer import write_package
 from skewless.errors import ConflictError, PackageError, StoreError
+from tests.stores import store_at
 
 
 @pytest.fixture
 def root(tmp_path: Path, contents: PackageContents) -> Path:
     for _ in range(3):
-        write_package(tmp_path, "late", contents)
+        write_package(store_at(tmp_path), "late", contents)
     return tmp_path
 
 

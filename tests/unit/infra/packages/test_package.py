@@ -16,6 +16,7 @@ from infra.packages.names import list_versions
 from infra.packages.package import PackageContents, open_package
 from infra.packages.writer import write_package
 from skewless.errors import PackageError, StoreError
+from tests.stores import store_at
 
 FILES = {
     "about.json",
@@ -31,6 +32,7 @@ FILES = {
     "reference_margins.npy",
     "reference_rows.npy",
     "reference_scores.npy",
+    "signature.json",
     "spec.json",
 }
 
@@ -40,9 +42,15 @@ def tree(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+def without_signature(folder: Path) -> dict[str, bytes]:
+    """Make a package one from before packages were signed; return its files."""
+    (folder / "signature.json").unlink()
+    return tree(folder)
+
+
 def test_everything_comes_back_bit_for_bit(tmp_path: Path, contents: PackageContents) -> None:
-    written = write_package(tmp_path, "late", contents)
-    package = open_package(tmp_path, "late", "000001")
+    written = write_package(store_at(tmp_path), "late", contents)
+    package = open_package(store_at(tmp_path), "late", "000001")
     assert package.digest == written.digest
     assert (package.name, package.version, package.path) == ("late", "000001", tmp_path / "late" / "000001")
     assert package.model_file.read_bytes() == contents.model
@@ -57,15 +65,17 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, contents: PackageCont
 def test_scores_of_several_outputs_come_back(tmp_path: Path, contents: PackageContents) -> None:
     many = np.arange(6.0).reshape(2, 3)
     written = write_package(
-        tmp_path, "late", replace(contents, reference=replace(contents.reference, margins=many, scores=many / 15))
+        store_at(tmp_path),
+        "late",
+        replace(contents, reference=replace(contents.reference, margins=many, scores=many / 15)),
     )
-    found = open_package(tmp_path, "late", written.version).reference
+    found = open_package(store_at(tmp_path), "late", written.version).reference
     assert (found.n_outputs, found.margins.tolist(), found.scores.tolist()) == (3, many.tolist(), (many / 15).tolist())
 
 
 def test_a_package_of_a_spec_without_the_newer_fields_opens(tmp_path: Path, contents: PackageContents) -> None:
-    path = write_package(tmp_path, "late", contents).path
-    files = tree(path)
+    path = write_package(store_at(tmp_path), "late", contents).path
+    files = without_signature(path)
     del files["manifest.json"]
     old = json.loads(files["spec.json"])
     for name in ("classes", "group", "decisions"):
@@ -73,106 +83,111 @@ def test_a_package_of_a_spec_without_the_newer_fields_opens(tmp_path: Path, cont
     files["spec.json"] = json.dumps(old).encode()
     (path / "spec.json").write_bytes(files["spec.json"])
     (path / "manifest.json").write_bytes(encode_manifest("late", "000001", "model.txt", files))
-    assert open_package(tmp_path, "late", "000001").spec == contents.spec
+    assert open_package(store_at(tmp_path, unsigned=True), "late", "000001").spec == contents.spec
 
 
 def test_the_folder_holds_these_files_and_no_pickle(tmp_path: Path, contents: PackageContents) -> None:
-    package = write_package(tmp_path, "late", contents)
+    package = write_package(store_at(tmp_path), "late", contents)
     assert set(tree(package.path)) == FILES
     for name in ("rows", "margins", "scores"):
         assert np.load(package.path / f"reference_{name}.npy", allow_pickle=False).dtype == np.float64
 
 
 def test_equal_contents_give_equal_files(tmp_path: Path, contents: PackageContents) -> None:
-    one = write_package(tmp_path / "a", "late", contents)
-    two = write_package(tmp_path / "b", "late", contents)
+    one = write_package(store_at(tmp_path / "a"), "late", contents)
+    two = write_package(replace(store_at(tmp_path / "a"), root=tmp_path / "b"), "late", contents)
     assert tree(one.path) == tree(two.path)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_one_flipped_bit_in_any_byte_of_a_file_is_named(tmp_path: Path, contents: PackageContents, name: str) -> None:
-    path = write_package(tmp_path, "late", contents).path / name
+    path = write_package(store_at(tmp_path), "late", contents).path / name
     data = path.read_bytes()
     for at in sorted({0, len(data) // 3, len(data) // 2, len(data) - 1}):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         with pytest.raises(PackageError) as refusal:
-            open_package(tmp_path, "late", "000001")
-        # a flipped hash in the manifest is indistinguishable from an altered file
-        assert name in refusal.value.sentence() or name == "manifest.json"
+            open_package(store_at(tmp_path), "late", "000001")
+        # what a key that nobody trusts has signed is as good as any other text
+        assert name in refusal.value.sentence() or name in {"manifest.json", "signature.json"}
     path.write_bytes(data)
-    assert open_package(tmp_path, "late", "000001").version == "000001"
+    assert open_package(store_at(tmp_path), "late", "000001").version == "000001"
 
 
 def test_no_part_of_the_manifest_may_change(tmp_path: Path, contents: PackageContents) -> None:
-    path = write_package(tmp_path, "late", contents).path / "manifest.json"
+    path = write_package(store_at(tmp_path), "late", contents).path / "manifest.json"
     data = path.read_bytes()
     for at in range(0, len(data), 5):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         with pytest.raises(PackageError):
-            open_package(tmp_path, "late", "000001")
+            open_package(store_at(tmp_path), "late", "000001")
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(FILES - {"signature.json"}))
 def test_a_deleted_file_is_named(tmp_path: Path, contents: PackageContents, name: str) -> None:
-    (write_package(tmp_path, "late", contents).path / name).unlink()
+    (write_package(store_at(tmp_path), "late", contents).path / name).unlink()
     with pytest.raises(PackageError, match=f"missing.*{name}"):
-        open_package(tmp_path, "late", "000001")
+        open_package(store_at(tmp_path), "late", "000001")
 
 
 @pytest.mark.parametrize("name", ["new.txt", ".hidden", "extra/other.py", "deep/er/file"])
 def test_an_added_file_is_named(tmp_path: Path, contents: PackageContents, name: str) -> None:
-    path = write_package(tmp_path, "late", contents).path / name
+    path = write_package(store_at(tmp_path), "late", contents).path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")
     with pytest.raises(PackageError, match=f"nobody packaged.*{name}"):
-        open_package(tmp_path, "late", "000001")
+        open_package(store_at(tmp_path), "late", "000001")
 
 
 def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path, contents: PackageContents) -> None:
-    path = write_package(tmp_path, "late", contents).path / "model.txt"
+    path = write_package(store_at(tmp_path), "late", contents).path / "model.txt"
     shutil.move(path, tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PackageError, match=r"model\.txt"):
-        open_package(tmp_path, "late", "000001")
+        open_package(store_at(tmp_path), "late", "000001")
 
 
 def test_a_folder_under_another_name_is_refused(tmp_path: Path, contents: PackageContents) -> None:
-    package = write_package(tmp_path, "late", contents)
+    package = write_package(store_at(tmp_path), "late", contents)
     shutil.copytree(package.path, package.path.with_name("000002"))
     shutil.copytree(tmp_path / "late", tmp_path / "early")
     for name, version in (("late", "000002"), ("early", "000001")):
         with pytest.raises(PackageError, match=r"manifest\.json"):
-            open_package(tmp_path, name, version)
+            open_package(store_at(tmp_path), name, version)
 
 
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(tmp_path: Path, contents: PackageContents) -> None:
-    path = write_package(tmp_path, "late", contents).path / "manifest.json"
+    path = write_package(store_at(tmp_path), "late", contents).path / "manifest.json"
     (tmp_path / "secret").write_text("x")
     path.write_bytes(encode_manifest("late", "000001", "model.txt", {"../../secret": b"x"}))
-    with pytest.raises(PackageError):
-        open_package(tmp_path, "late", "000001")
+    path.with_name("signature.json").write_bytes(store_at(tmp_path).signer.sign(path.read_bytes()))
+    with pytest.raises(PackageError, match="secret"):
+        open_package(store_at(tmp_path), "late", "000001")
 
 
 def test_versions_increase_and_sort(tmp_path: Path, contents: PackageContents) -> None:
     assert list_versions(tmp_path, "late") == []
-    assert [write_package(tmp_path, "late", contents).version for _ in range(3)] == ["000001", "000002", "000003"]
+    assert [write_package(store_at(tmp_path), "late", contents).version for _ in range(3)] == [
+        "000001",
+        "000002",
+        "000003",
+    ]
     (tmp_path / "late" / "000003").rename(tmp_path / "late" / "1000000")
     assert list_versions(tmp_path, "late") == ["000001", "000002", "1000000"]
-    assert write_package(tmp_path, "late", contents).version == "1000001"
+    assert write_package(store_at(tmp_path), "late", contents).version == "1000001"
 
 
 @pytest.mark.parametrize("version", ["000002", "1", "..", "", "aliases"])
 def test_a_version_that_does_not_exist_is_named(tmp_path: Path, contents: PackageContents, version: str) -> None:
-    write_package(tmp_path, "late", contents)
+    write_package(store_at(tmp_path), "late", contents)
     with pytest.raises(PackageError, match="no such version") as refusal:
-        open_package(tmp_path, "late", version)
+        open_package(store_at(tmp_path), "late", version)
     assert "000001" in refusal.value.fix
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "a b"])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, contents: PackageContents, name: str) -> None:
     with pytest.raises(PackageError, match="not a model's name"):
-        write_package(tmp_path, name, contents)
+        write_package(store_at(tmp_path), name, contents)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,25 +201,25 @@ def test_what_cannot_be_packaged_is_refused_before_anything_is_written(
     }
     for problem, altered in wrong.items():
         with pytest.raises(PackageError, match=problem):
-            write_package(tmp_path, "late", altered)
+            write_package(store_at(tmp_path), "late", altered)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_leftover_of_a_killed_writer_is_ignored_and_swept(tmp_path: Path, contents: PackageContents) -> None:
-    write_package(tmp_path, "late", contents)
+    write_package(store_at(tmp_path), "late", contents)
     leftover = tmp_path / "late" / ".new-killed"
     leftover.mkdir()
     (leftover / "model.txt").write_text("half")
     assert list_versions(tmp_path, "late") == ["000001"]
-    assert open_package(tmp_path, "late", "000001").version == "000001"
-    assert write_package(tmp_path, "late", contents).version == "000002"
+    assert open_package(store_at(tmp_path), "late", "000001").version == "000001"
+    assert write_package(store_at(tmp_path), "late", contents).version == "000002"
     assert not leftover.exists()
 
 
 def test_a_full_disk_leaves_no_version(
     tmp_path: Path, contents: PackageContents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_package(tmp_path, "late", contents)
+    write_package(store_at(tmp_path), "late", contents)
     before = tree(tmp_path)
 
     def full(_descriptor: int) -> None:
@@ -212,23 +227,24 @@ def test_a_full_disk_leaves_no_version(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left"):
-        write_package(tmp_path, "late", contents)
+        write_package(store_at(tmp_path), "late", contents)
     assert tree(tmp_path) == before
     assert sorted(path.name for path in (tmp_path / "late").iterdir()) == [".lock", "000001"]
 
 
 def test_a_manifest_is_plain_json_with_a_hash_per_file(tmp_path: Path, contents: PackageContents) -> None:
-    package = write_package(tmp_path, "late", contents)
+    package = write_package(store_at(tmp_path), "late", contents)
     manifest = json.loads((package.path / "manifest.json").read_text())
-    assert set(manifest["files"]) == FILES - {"manifest.json"}
+    assert set(manifest["files"]) == FILES - {"manifest.json", "signature.json"}
     assert all(len(digest) == 64 for digest in manifest["files"].values())
 
 
 def test_a_package_from_before_there_were_bounds_has_none(tmp_path: Path, contents: PackageContents) -> None:
-    package = write_package(tmp_path, "late", replace(contents, bounds={"features": {}}))
-    files = {path: data for path, data in tree(package.path).items() if path not in {"bounds.json", "manifest.json"}}
+    package = write_package(store_at(tmp_path), "late", replace(contents, bounds={"features": {}}))
+    files = without_signature(package.path)
+    del files["bounds.json"], files["manifest.json"]
     (package.path / "bounds.json").unlink()
     (package.path / "manifest.json").write_bytes(encode_manifest("late", package.version, "model.txt", files))
-    found = open_package(tmp_path, "late", package.version)
+    found = open_package(store_at(tmp_path, unsigned=True), "late", package.version)
     assert (package.bounds, found.bounds) == ({"features": {}}, {})
     assert found.profile == contents.profile

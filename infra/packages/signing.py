@@ -1,0 +1,229 @@
+"""Signatures of packages: an Ed25519 key of the project signs each manifest, and only trusted keys are loaded."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.durable import create_durable, exclusive, replace_durable
+from skewless.errors import DefinitionError, PackageError, PlaceError
+from skewless.settings import Settings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+SIGNATURE = "signature.json"
+PRIVATE_FILE = "signing_key.pem"
+TRUSTED_FILE = "trusted_keys"
+_OWNER_ONLY = 0o600
+_SCHEME = "ed25519:"
+_KEY_BYTES = 32
+_FORMAT = 1
+# What is signed is no other message of the same key.
+_DOMAIN = b"skewless package manifest\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Whose packages are loaded.
+
+    Args:
+        file: one trusted public key a line, ``ed25519:`` and base64; read where ``given`` is empty.
+        given: trusted public keys that count instead.
+        unsigned: whether a package without a signature is loaded too.
+
+    Raises:
+        DefinitionError: a given key is not one.
+    """
+
+    file: Path
+    given: frozenset[str] = frozenset()
+    unsigned: bool = False
+
+    def __post_init__(self) -> None:
+        for key in self.given:
+            if _raw(key) is None:
+                fix = "give what `skewless sign` shows: ed25519: and 44 characters"
+                raise DefinitionError("setting 'trusted_keys'", "has a value that is not a key", value=key, fix=fix)
+
+    def trusted(self) -> frozenset[str]:
+        """Return the trusted keys; of the file, lines that are no key are left out: they trust nobody."""
+        if self.given:
+            return self.given
+        try:
+            lines = self.file.read_text(encoding="ascii", errors="replace").splitlines()
+        except FileNotFoundError:
+            return frozenset()
+        except OSError as error:
+            raise PlaceError(
+                f"file {self.file}", f"cannot be read: {error.strerror}", fix="let the user read it that serves"
+            ) from error
+        return frozenset(line.strip() for line in lines if _raw(line.strip()) is not None)
+
+    def check(self, thing: str, manifest: bytes, signature: bytes | None) -> None:
+        """Do nothing if a trusted key has signed a manifest.
+
+        Args:
+            thing: the package, for errors.
+            manifest: its bytes.
+            signature: bytes of the signature's file; None: there is none.
+
+        Raises:
+            PackageError: it is not signed, or not by a trusted key, or it is another manifest that was signed.
+        """
+        if signature is None:
+            if self.unsigned:
+                return
+            fix = "if you trust what is in its folder, run `skewless sign`; or set unsigned_packages: load"
+            raise PackageError(thing, "is not signed", fix=fix)
+        key, signed = _decoded(thing, signature)
+        if key not in self.trusted():
+            fix = "train it again here, or add the key to the setting trusted_keys if you trust its owner"
+            raise PackageError(thing, "is signed by a key that is not trusted", value=key, fix=fix)
+        if not _verifies(key, signed, manifest):
+            raise PackageError(
+                thing,
+                "has a signature of another manifest",
+                value="manifest.json",
+                fix="restore it, use another version, or train again",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signer:
+    """The key that signs packages.
+
+    Args:
+        path: its private key, PEM.
+        own: whether it is the state folder's own, which is made at its first use.
+        trusted: file of trusted keys that the public key is added to; None: it is trusted already, by a setting.
+    """
+
+    path: Path
+    own: bool
+    trusted: Path | None
+
+    def prepare(self) -> str:
+        """Make the key if it is the state folder's own and not there yet, and trust it; return the public key.
+
+        Raises:
+            PlaceError: the file cannot be read or is no Ed25519 key.
+            StoreError: the disk refused.
+        """
+        if self.own and not self.path.exists():
+            _create(self.path)
+        public = _text(self._key().public_key().public_bytes_raw())
+        if self.trusted is not None:
+            _remember(self.trusted, public)
+        return public
+
+    def sign(self, manifest: bytes) -> bytes:
+        """Return the bytes of the signature's file of a manifest."""
+        key = self._key()
+        body = {
+            "format": _FORMAT,
+            "key": _text(key.public_key().public_bytes_raw()),
+            "signature": base64.b64encode(key.sign(_DOMAIN + manifest)).decode(),
+        }
+        return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+
+    def _key(self) -> Ed25519PrivateKey:
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only where something is signed
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - as above
+
+        fix = "name a PEM file that `openssl genpkey -algorithm ed25519` wrote, without a passphrase"
+        try:
+            key = load_pem_private_key(self.path.read_bytes(), password=None)
+        except OSError as error:
+            raise PlaceError(f"signing key {self.path}", f"cannot be read: {error.strerror}", fix=fix) from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise PlaceError(f"signing key {self.path}", "is not a private key in PEM", fix=fix) from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise PlaceError(f"signing key {self.path}", "is not an Ed25519 key", fix=fix)
+        return key
+
+
+def trust_of(state: Path, settings: Settings) -> Trust:
+    """Return whose packages the settings let be loaded."""
+    return Trust(
+        file=state / TRUSTED_FILE,
+        given=frozenset(settings.trusted_keys),
+        unsigned=settings.unsigned_packages == "load",
+    )
+
+
+def signer_of(state: Path, settings: Settings) -> Signer:
+    """Return what signs the packages of a project."""
+    return Signer(
+        path=state / PRIVATE_FILE if settings.signing_key is None else Path(settings.signing_key),
+        own=settings.signing_key is None,
+        trusted=None if settings.trusted_keys else state / TRUSTED_FILE,
+    )
+
+
+def _create(path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - once
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - as above
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = Ed25519PrivateKey.generate()
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        create_durable(path, text, _OWNER_ONLY)
+    except FileExistsError:
+        return  # another training was first, and its key is the project's
+
+
+def _remember(file: Path, key: str) -> None:
+    with exclusive(file.with_name(f".{file.name}.lock")):
+        kept = file.read_text(encoding="ascii", errors="replace").splitlines() if file.exists() else []
+        if key not in (line.strip() for line in kept):
+            replace_durable(file, "".join(f"{line}\n" for line in [*kept, key]).encode(), _OWNER_ONLY)
+
+
+def _decoded(thing: str, data: bytes) -> tuple[str, bytes]:
+    try:
+        body = json.loads(data)
+        if body["format"] != _FORMAT or _raw(body["key"]) is None:
+            raise _unreadable(thing)
+        return str(body["key"]), base64.b64decode(body["signature"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(thing) from error
+
+
+def _unreadable(thing: str) -> PackageError:
+    fix = "restore it, use another version, or train again"
+    return PackageError(thing, "has a signature that cannot be read", value=SIGNATURE, fix=fix)
+
+
+def _verifies(key: str, signed: bytes, manifest: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only where a package is opened
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
+
+    try:
+        Ed25519PublicKey.from_public_bytes(_raw(key) or b"").verify(signed, _DOMAIN + manifest)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _text(raw: bytes) -> str:
+    return _SCHEME + base64.b64encode(raw).decode()
+
+
+def _raw(key: object) -> bytes | None:
+    """Return the 32 bytes of a public key's text; None: it is not one."""
+    if not isinstance(key, str) or not key.startswith(_SCHEME):
+        return None
+    try:
+        raw = base64.b64decode(key.removeprefix(_SCHEME).encode("ascii"), validate=True)
+    except ValueError:
+        return None
+    return raw if len(raw) == _KEY_BYTES and _text(raw) == key else None

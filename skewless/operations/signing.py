@@ -1,0 +1,70 @@
+"""Signing the packages of a project that have no signature."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from skewless.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignReport:
+    """What was signed.
+
+    Args:
+        key: the public key, as the setting ``trusted_keys`` takes it.
+        signed: by model, the versions that got a signature.
+        refused: by model and version, why a package is not loaded, signature or not.
+    """
+
+    key: str
+    signed: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """Yield it in sentences."""
+        yield f"key: {self.key}"
+        for model, versions in self.signed.items():
+            yield f"{model}: signed {', '.join(versions) or 'nothing: all have a signature'}"
+        for name, why in self.refused.items():
+            yield f"{name}: left alone: {why}"
+
+
+def sign_packages(project: Project, models: Sequence[str] = (), *, dry: bool = False) -> SignReport:
+    """Sign the versions that have no signature; what is altered or has another signature is left alone.
+
+    Args:
+        models: names; none: all that were ever trained.
+        dry: only say what would be done; the key is made all the same.
+
+    Raises:
+        PackageError: a name is not a model's name.
+    """
+    from infra.packages.names import list_versions
+    from infra.packages.package import open_package
+    from infra.packages.writer import is_signed, sign_package
+    from skewless.errors import PackageError
+    from skewless.operations.tracking import trained_models
+
+    store, report = project.store, SignReport(key=project.store.check_signer())
+    for model in models or trained_models(project):
+        report.signed[model] = []
+        for version in list_versions(store.root, model):
+            try:
+                if is_signed(store, model, version):
+                    open_package(store, model, version)
+                    continue
+                sign_package(store, model, version, dry=dry)
+            except PackageError as error:
+                report.refused[f"{model} {version}"] = error.cause()
+            else:
+                report.signed[model].append(version)
+    return report

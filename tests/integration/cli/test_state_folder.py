@@ -1,0 +1,118 @@
+"""The state folder is its owner's alone whatever the umask, and whichever verb makes it; doctor looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.durable import make_folder
+from skewless.commands.checkup.trust import check_trust
+from skewless.settings import Settings
+from tests.command_line import run
+
+VERBS = (
+    ("apply",),
+    ("keys", "add", "web"),
+    ("sign",),
+    ("status",),
+    ("plan",),
+    ("validate", "--record"),
+    ("doctor",),
+    ("report",),
+)
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o277])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(folder: Path) -> set[str]:
+    """Return the modes of a folder and of the folders below it."""
+    below = [path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()]
+    return {f"{stat.S_IMODE(path.stat().st_mode):03o}" for path in (folder, *below)}
+
+
+def test_folders_are_their_owners_alone(tmp_path: Path, umask: int) -> None:
+    make_folder(tmp_path / "state/log/view")
+    assert umask in {0o000, 0o022, 0o277}
+    assert modes(tmp_path / "state") == {"700"}
+    (tmp_path / "state").chmod(0o750)
+    make_folder(tmp_path / "state/log/other")
+    assert modes(tmp_path / "state") == {"700", "750"}, "what is there stays as it is"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_whichever_verb_makes_it(applied: Path, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    shutil.copytree(applied, tmp_path / "p", ignore=shutil.ignore_patterns(".skewless"))
+    before = os.umask(0)
+    try:
+        run(*verb, "--repo", tmp_path / "p")
+    finally:
+        os.umask(before)
+    state = tmp_path / "p/.skewless"
+    assert verb[0] not in {"apply", "keys", "sign"} or state.is_dir()
+    assert not state.exists() or modes(state) == {"700"}
+
+
+def test_nothing_of_the_state_is_made_but_so() -> None:
+    """A folder that is made in another way stands here with its reason."""
+    root = Path(__file__).parents[3]
+    found = {
+        path.relative_to(root).as_posix(): path.read_text().count(".mkdir(")
+        for package in ("infra", "serving", "training", "validation")
+        for path in (root / package).rglob("*.py")
+        if ".mkdir(" in path.read_text()
+    }
+    assert found == {
+        "infra/durable.py": 1,
+        "infra/sample.py": 1,  # data of a new project
+        "infra/feast_plugins/saved_rows.py": 2,  # where a user's Feast definitions say
+        "infra/packages/writer.py": 1,  # in a folder that mkdtemp made
+        "training/dataset_folder.py": 1,  # where a user says
+        "validation/data_docs.py": 1,  # as above, or in the state folder
+    }
+
+
+def test_doctor_looks(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert list(check_trust(state, Settings())) == []
+    make_folder(state)
+    found = {}
+    for mode in (0o700, 0o750, 0o770, 0o777):
+        state.chmod(mode)
+        (finding,) = check_trust(state, Settings())
+        found[mode] = finding.verdict
+        assert f"{mode:03o}" in finding.detail
+    assert list(found.values()) == ["ok", "warn", "fail", "fail"]
+    state.chmod(0o700)
+    (state / "signing_key.pem").write_text("x")
+    (state / "signing_key.pem").chmod(0o644)
+    key = [finding for finding in check_trust(state, Settings(unsigned_packages="load")) if finding.verdict != "ok"]
+    assert [(one.name, one.verdict) for one in key] == [("signing key", "fail"), ("packages", "warn")]
+
+
+def test_packages_from_before_are_signed_once(walked: Path) -> None:
+    """A project of an older version: its packages are refused, named, signed, and then opened."""
+    package = walked / ".skewless/packages/fraud/000001"
+    signature = (package / "signature.json").read_bytes()
+    (package / "signature.json").unlink()
+    refused = run("drift", "fraud", "--repo", walked)
+    assert refused.code == 8
+    for part in ("package 'fraud' version '000001'", "is not signed", "skewless sign"):
+        assert part in refused.stderr
+    tried = json.loads(run("sign", "--repo", walked, "--dry-run", "--json").stdout)
+    assert (tried["signed"], tried["refused"]) == ({"fraud": ["000001"]}, {})
+    assert not (package / "signature.json").exists()
+    done = json.loads(run("sign", "fraud", "--repo", walked, "--json").stdout)
+    assert (done["signed"], done["key"]) == ({"fraud": ["000001"]}, json.loads(signature)["key"])
+    assert (package / "signature.json").read_bytes() == signature
+    assert json.loads(run("sign", "--repo", walked, "--json").stdout)["signed"] == {"fraud": []}

@@ -1,0 +1,1 @@
+"""What the Makefile runs on the locked requirements; no part of the product."""
