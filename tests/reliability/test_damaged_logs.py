@@ -44,7 +44,7 @@ def write_batches(state: Path) -> None:
 def read_batches(state: Path) -> object:
     """Read as offline views do."""
     files = AcceptedLog(state / "log", BATCH).files()
-    return duckdb.sql("SELECT * FROM read_parquet($files) ORDER BY ALL", params={"files": files}).fetchall()
+    return duckdb.execute("SELECT * FROM read_parquet($files) ORDER BY ALL", {"files": files}).fetchall()
 
 
 def write_events(state: Path) -> None:
@@ -63,7 +63,7 @@ def read_events(state: Path) -> object:
     (name,) = log_partitions(state / "log", "s") or [""]
     log = EventLog(state / "log", name)
     rows = pa.concat_tables(log.read(columns=["x", SEQ, KNOWN_AT])).to_pylist()
-    same = duckdb.sql(f"SELECT x, {SEQ} FROM read_parquet($f) ORDER BY {SEQ}", params={"f": log.files()}).fetchall()
+    same = duckdb.execute(f"SELECT x, {SEQ} FROM read_parquet($f) ORDER BY {SEQ}", {"f": log.files()}).fetchall()
     assert [(row["x"], row[SEQ]) for row in rows] == same
     return rows
 

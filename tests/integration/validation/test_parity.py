@@ -192,7 +192,8 @@ def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(world:
     for place in [*range(40), *chance.integers(0, len(state), 200).tolist()]:
         damaged = bytearray(state)
         damaged[place] ^= 1 << int(chance.integers(8))
-        got = windows.read(names, [bytes(damaged), stored[1]], Standing(), NOW)
+        with np.errstate(all="ignore"):  # damaged words make any number
+            got = windows.read(names, [bytes(damaged), stored[1]], Standing(), NOW)
         read = got.reads[VIEW.name]
         unread += got.damaged
         assert read.unanswered is not None
