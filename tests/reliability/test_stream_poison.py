@@ -11,9 +11,10 @@ import pytest
 
 from infra.log.accepted import RAW, REJECT
 from infra.log.event_log import EventLog
+from infra.streams.decode import Decoder
 from infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.windows.hops import SECOND
-from tests.reliability.stream_world import BASE, StreamWorld, drain
+from tests.reliability.stream_world import BASE, SOURCE, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 
@@ -98,3 +99,11 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
         assert reason in rows[i][REJECT], (payload or b"")[:60]
         assert raw[i] == payload
     world.check(BASE + SECOND)
+
+
+def test_the_message_in_quarantine_is_what_came() -> None:
+    """To the last byte, up to the limit of a message; one without a body is null."""
+    payloads: list[bytes | None] = [b"\xff" * 100_000, None, b"", b"{" + b" " * 70_000, b"x" * 200_001]
+    decoded = Decoder(SOURCE, [], 200_000).decode(payloads, range(len(payloads)), BASE)
+    assert decoded.rows[RAW].to_pylist() == [*payloads[:4], b"x" * 200_000]
+    assert "200001 bytes" in decoded.rows[REJECT][4].as_py()

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 from infra.last_parity import last_parity
+from infra.online.guard import Standing
 from infra.online.private_server import PrivateServer
+from infra.online.window_states import WindowStates
 from skewless.errors import RequestError
 from skewless.windows.hops import SECOND
 from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, World, busy_hour
@@ -175,6 +177,31 @@ def test_any_flipped_byte_is_found_or_changes_nothing(world: World) -> None:
         assert len(world.compare("carrier_now").views[0].mismatches) <= 1
     world.compare(repair=True)
     assert world.compare().ok
+
+
+def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(world: World) -> None:
+    """As a server reads: no damage is an exception, and each other entity gets what it got."""
+    windows = WindowStates(world.plan)
+    windows.take(world.reader.get_marked(windows.pointers, [])[0])
+    names = windows.names({"carrier": ["AA", "UA"]}, 2)
+    stored = world.reader.get([name or b"" for name in names])
+    whole = windows.read(names, stored, Standing(), NOW).reads[VIEW.name]
+    state = stored[0]
+    assert state is not None
+    chance, unread = np.random.default_rng(3), 0
+    for place in [*range(40), *chance.integers(0, len(state), 200).tolist()]:
+        damaged = bytearray(state)
+        damaged[place] ^= 1 << int(chance.integers(8))
+        with np.errstate(all="ignore"):  # damaged words make any number
+            got = windows.read(names, [bytes(damaged), stored[1]], Standing(), NOW)
+        read = got.reads[VIEW.name]
+        unread += got.damaged
+        assert read.unanswered is not None
+        assert not read.unanswered[1]
+        for column in VIEW.features:
+            assert repr(read.values[column.name][1]) == repr(whole.values[column.name][1]), place
+    assert unread
+    assert windows.read(names, [state[:-3], stored[1]], Standing(), NOW).damaged == 1
 
 
 def test_without_a_marker_nothing_is_compared_and_nothing_is_a_mismatch(world: World) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import orjson
 import pytest
 
+from serving.http.reply import predictions_json
+from serving.prediction.answer import Answer
+from skewless.client.replies import read_prediction
 from skewless.errors import StoreError
 from skewless.keys import KeyCodec
 from skewless.status import Status
@@ -55,5 +61,23 @@ def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shar
         assert isinstance(found[0], StoreError)
         assert "damaged" in found[0].sentence()
         assert not good(found[1]).degraded
+
+    at_a_desk(shared, steps)
+
+
+def test_infinities_are_told_from_missing_values_in_replies(shared: Place) -> None:
+    async def steps(desk: Desk) -> None:
+        answer = good(await desk.answer(desk.question(ask(1))))
+        odd = np.array([np.inf, -np.inf, np.nan])
+        matrix = answer.scored.matrix.copy()
+        matrix[0, :3] = odd
+        scored = replace(answer.scored, matrix=matrix, scores=np.array([np.inf]))
+        body = predictions_json(Answer(scored, 0, 1, None), features=True)
+        (item,) = orjson.loads(orjson.dumps(body))["predictions"]
+        labels = shared.model.assembler.labels[:3]
+        assert [item["features"][label] for label in labels] == ["Infinity", "-Infinity", None]
+        read = read_prediction(item)
+        assert [read.features[label] for label in labels] == [np.inf, -np.inf, None]
+        assert (item["score"], read.score) == ("Infinity", np.inf)
 
     at_a_desk(shared, steps)

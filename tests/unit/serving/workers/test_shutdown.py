@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from serving.workers.shutdown import Shutdown, on_signals
+from serving.workers.shutdown import Shutdown, cause_of, on_signals
 
 
 def test_draining_takes_its_time_unless_asked_again() -> None:
@@ -52,7 +54,7 @@ def test_within_says_whether_the_shutdown_came() -> None:
     assert asyncio.run(ask()) == (False, True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_and_tells_the_service_manager(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,3 +72,33 @@ def test_a_signal_asks_and_tells_the_service_manager(
         manager.settimeout(5)
         asyncio.run(until_asked())
         assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_a_terminal_that_hangs_up_is_ignored_where_it_was_before() -> None:
+    async def asked() -> bool:
+        shutdown = Shutdown()
+        with on_signals(shutdown):
+            os.kill(os.getpid(), signal.SIGHUP)
+            return await shutdown.within(0.05)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert asyncio.run(asked()) is False
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_native_code_that_crashes_leaves_its_stacks() -> None:
+    crash = "import os; from serving.workers.shutdown import report_crashes; report_crashes(); os.kill(os.getpid(), 11)"
+    done = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, check=False)
+    assert "Segmentation fault" in done.stderr
+    assert "most recent call first" in done.stderr
+    assert cause_of(done.returncode).startswith("SIGSEGV: native code crashed")
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [(-9, "SIGKILL: somebody"), (-15, "SIGTERM"), (3, "exit code 3"), (0, "exit code 0"), (-99, "signal 99")],
+)
+def test_each_end_of_a_worker_has_a_cause(code: int, cause: str) -> None:
+    assert cause_of(code).startswith(cause)
