@@ -17,7 +17,7 @@ from tests.feast.conformance.test_views import table_frame
 from tests.feast.conformance.world import NOW, USER, World, ago, asked, table_of, users
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Saving dataset is an experimental:RuntimeWarning"
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.* is an experimental feature:RuntimeWarning"
 )
 FACTOR = RequestSource(name="asked", schema=[Field(name="factor", dtype=Float64)])
 
