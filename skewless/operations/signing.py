@@ -54,10 +54,12 @@ def sign_packages(project: Project, models: Sequence[str] = (), *, dry: bool = F
     from skewless.errors import PackageError
     from skewless.operations.tracking import trained_models
 
-    store, report = project.store, SignReport(key=project.store.check_signer())
-    for model in models or trained_models(project):
+    store = project.store
+    found = {model: list_versions(store.root, model) for model in models or trained_models(project)}
+    report = SignReport(key=store.check_signer())
+    for model, versions in found.items():
         report.signed[model] = []
-        for version in list_versions(store.root, model):
+        for version in versions:
             try:
                 if is_signed(store, model, version):
                     open_package(store, model, version)
