@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
@@ -16,3 +19,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 # Read when a boosting library loads: threads that spin while they wait would starve the other test workers.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Write what was measured to the terminal, whatever becomes of the test."""
+
+    def write(text: str) -> None:
+        with capsys.disabled():
+            sys.stderr.write(f"\n{request.node.name}: {text}\n")
+
+    return write
