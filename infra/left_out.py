@@ -16,6 +16,7 @@ from typing import Literal
 
 import structlog
 
+from infra.durable import make_folder
 from infra.log.accepted import AcceptedLog, rejected_reasons
 from skewless.errors import GateError
 
@@ -49,7 +50,7 @@ def save_left_out(state: Path, view: str, view_hash: str, verb: Verb, reasons: M
         if not reasons:
             path.unlink(missing_ok=True)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         items = [LeftOut(view=view, verb=verb, reason=reason, rows=n, at_us=at_us) for reason, n in reasons.items()]
         temporary.write_text(json.dumps([asdict(item) for item in items]))

@@ -249,11 +249,11 @@ class _Job:
         changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
         # A clock that went back must not make rows look new again.
         upto_us = max(self._now_us, before.upto_us if before else self._now_us)
-        waiting = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
         log = parent.log(view)
         log.sweep()
         with log.draft() as draft:
             rejected = self._write(draft, changes)
+            waiting = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
             self._leave_out(view, rejected, waiting.rows)
             n = sum(rejected.values())
             if draft.rows > n and self._check is not None:

@@ -282,9 +282,9 @@ def test_lake_tables_are_refused_and_not_misread(world: OfflineWorld) -> None:
     view = world.view(source=world.source("lake", file_format=DeltaFormat()))
     store.apply([key(), view])
     frame: Any = entity_df([1], [1])
-    with pytest.raises(SourceError, match="has a batch source that cannot be read"):
+    with pytest.raises(SourceError, match="is a Delta table, which cannot be read"):
         store.get_historical_features(frame, ["v:x"]).to_arrow()
-    with pytest.raises(DefinitionError, match="has a source that cannot be read"):
+    with pytest.raises(DefinitionError, match="is a Delta table, which cannot be read"):
         compile_view(view, {"id": key()})
 
 

@@ -23,6 +23,7 @@ WANTED = [
     "validate",
     "train",
     "track",
+    "sign",
     "promote",
     "versions",
     "dataset",

@@ -23,6 +23,7 @@ import pytest
 
 from skewless.clock import to_us
 from tests.command_line import ROWS, done, fingerprint, run
+from tests.planted import rewrite
 
 ROOT = Path(__file__).parents[3]
 MAIN = "from skewless.cli import main; main()"
@@ -243,7 +244,7 @@ def test_replay_proves_and_finds(walked: Path, tmp_path: Path) -> None:
     path = min((repo / ".skewless/predictions").glob("*.parquet"))
     log = pq.read_table(path)
     scores = pa.array([log["score"][0].as_py() + 1e-12, *log["score"].to_pylist()[1:]], pa.float64())
-    pq.write_table(log.set_column(log.column_names.index("score"), "score", scores), path)
+    rewrite(path, log.set_column(log.column_names.index("score"), "score", scores))
     said = run("replay", "--repo", repo, "--json")
     assert (said.code, said.body["ok"], said.body["different"]) == (5, False, 1)
     assert run("replay", "nosuch", "--repo", walked, "--json").code == 6

@@ -177,7 +177,7 @@ def test_a_folder_or_glob_that_grows(world: World, path: str) -> None:
         (DType.INT64, pa.array(["1"])),
         (DType.FLOAT64, times(1)),
         (DType.FLOAT64, pa.array([1], pa.int64()).cast(pa.timestamp("ns", tz="UTC"))),
-        (DType.STRING, pa.array([1])),
+        (DType.STRING, pa.array([1.5])),
         (DType.BOOL, pa.array([1])),
         (DType.BYTES, pa.array(["a"])),
         (DType.TIMESTAMP, pa.array([1])),
