@@ -82,7 +82,7 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
     from training.promotion import judge
     from training.version_scores import version_scores
 
-    spec, chosen = project.applied.model(model), version or _newest(project, model)
+    spec, chosen = project.applied.model(model), _newest(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
     if chosen == holder:
         return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
