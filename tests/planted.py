@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.log.inventory import Inventory, noted_below
 from infra.online.port import Binaries, Mark, OnlineWriter
 from infra.runtimes.port import Runtime
 from tests.projects import Place
@@ -37,13 +38,26 @@ def alter_predictions(place: Place, column: str, change: Callable[[Any], Any], *
 
 
 def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> None:
-    """Rewrite single values of a Parquet file in its place."""
+    """Rewrite single values of a log file in its place, and its note with it."""
     table = pq.read_table(path)
     values = table[column].to_pylist()
     for i, change in changes.items():
         values[i] = change(values[i])
     array = pa.array(values, table.schema.field(column).type)
-    pq.write_table(table.set_column(table.column_names.index(column), column, array), path)
+    rewrite(path, table.set_column(table.column_names.index(column), column, array))
+
+
+def rewrite(path: Path, rows: pa.Table) -> None:
+    """Put other rows in the place of a log file's, as one who knows of the notes would."""
+    pq.write_table(rows, path)
+    note_anew(path)
+
+
+def note_anew(path: Path) -> None:
+    """Note a log file as it is now, so that the notes cannot tell that it was altered."""
+    root = next(folder for folder in path.parents if noted_below(folder).is_dir())
+    partition = path.parent.relative_to(root)
+    Inventory(root, str(partition) if partition.name else "").add(path)
 
 
 class RuntimeBefore:

@@ -25,6 +25,7 @@ from infra.sample import write_sample
 from infra.served_model import ServedModel, load_model
 from serving.prediction.answer import Answer
 from serving.prediction.predictor import Predictor
+from skewless.checksum import MODULUS
 from skewless.clock import OffsetClock
 from skewless.keys import KeyCodec
 from skewless.plan import View
@@ -147,11 +148,14 @@ class Place:
         return row
 
     def flip(self, view: str, key: bytes, *, feature: int, bit: int) -> None:
-        """Flip one bit of one number stored in Redis."""
+        """Flip one bit of one number stored in Redis, and make the row whole again: its value is wrong."""
         fields = RowCodec(self.view(view)).dtype.fields
         assert fields is not None
         row = bytearray(self.stored(key))
         row[fields[f"f{feature}"][1] + bit // 8] ^= 1 << bit % 8
+        start = fields["sum"][1]
+        row[start : start + 4] = bytes(4)
+        row[start : start + 4] = (MODULUS - int.from_bytes(row, "little") % MODULUS).to_bytes(4, "little")
         self.redis.set(key, bytes(row))
 
     def log_files(self) -> list[Path]:

@@ -35,6 +35,7 @@ def with_(**changed: Any) -> bytes:  # noqa: ANN401 - JSON values
     return json.dumps({**good("bad"), **changed}).encode()
 
 
+EVENT_BYTES = 1_048_576  # longest event; of a longer one the beginning is kept
 POISON: list[tuple[bytes | None, str]] = [
     (None, "no body"),
     (b"", "not a JSON object"),
@@ -97,7 +98,7 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
     aside = [i for i, row in enumerate(rows) if row[REJECT] is not None]
     for i, (payload, reason) in zip(aside, POISON, strict=True):
         assert reason in rows[i][REJECT], (payload or b"")[:60]
-        assert raw[i] == payload
+        assert raw[i] == (payload and payload[:EVENT_BYTES])
     world.check(BASE + SECOND)
 
 

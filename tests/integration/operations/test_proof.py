@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from infra.alerts import open_alerts
+from infra.log.inventory import Inventory
 from infra.online.redis_store import RedisWriter
 from infra.proven import proven_files
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
-from tests.planted import alter_predictions, flipped
+from tests.planted import alter_predictions, flipped, note_anew
 from tests.projects import FIRST_CARD, MODEL, Place, ask
 
 
@@ -24,6 +25,7 @@ def test_only_what_is_new_is_replayed(place: Place) -> None:
     assert run_replay(place.project).compared == 50
     (first, second) = place.log_files()
     assert proven_files(place.state) == {first.name, second.name}
+    Inventory(first.parent).drop([first.name])
     first.unlink()
     place.predict(ask(5))
     assert run_replay(place.project, only_new=True).compared == 5
@@ -47,6 +49,7 @@ def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Place) ->
     assert (alert.name, alert.subject, alert.severity) == (REPLAY, ALL, "critical")
     assert len(alert.evidence["examples"]) == 1
     path.write_bytes(honest)
+    note_anew(path)
     assert run_replay(place.project, only_new=True).ok
     assert open_alerts(place.state) == []
 

@@ -22,6 +22,7 @@ from skewless.dtypes import DType
 from skewless.errors import DefinitionError, SourceError
 from skewless.spec import ModelSpec, Split, TimeMode
 from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
+from tests.planted import rewrite
 from training.dataset import build_dataset
 
 
@@ -32,7 +33,7 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
     for view in PLAN.views:
         log = AcceptedLog(copy.state / "log", view.partition)
         ranges = known_ranges(OfflineViews(shop.state, shop.connection).ledger.runs(), view.partition)
-        for path in log.files():
+        for path in map(Path, log.files()):
             rows = pq.read_table(path)
             later = []
             for row in rows.to_pylist():
@@ -41,7 +42,7 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
                 known = live.ended_us if live.kind == "live" else published
                 later.append("later" if (known if mode == "knowledge" else row[EVENT]) > t else row[REJECT])
             place = rows.schema.get_field_index(REJECT)
-            pq.write_table(rows.set_column(place, REJECT, pa.array(later, pa.string())), path)
+            rewrite(path, rows.set_column(place, REJECT, pa.array(later, pa.string())))
     labels = shop.read("labels.parquet")
     asked = labels.filter(pc.less_equal(labels["at"].cast(pa.int64()), t + HORIZON))
     # The outcome is not known yet; a constant in its place keeps the rows.

@@ -23,7 +23,7 @@ from serving.prediction.question import Options, Question
 from skewless.errors import StoreError
 from skewless.status import Status
 from skewless.vector import Matrix
-from tests.planted import RuntimeBefore, alter_predictions, flipped, named
+from tests.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
 from tests.projects import MODEL, SECOND, Place, ask, later_rows
 from validation.findings import Cause
 
@@ -266,4 +266,4 @@ def as_first_format(place: Place) -> None:
         sums.append(int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True))
     table = table.drop_columns(["asked_at", "read_start", "source", "scores", "format", "role", "policy"])
     place_of = table.column_names.index("checksum")
-    pq.write_table(table.set_column(place_of, "checksum", pa.array(sums, SCHEMA.field("checksum").type)), path)
+    rewrite(path, table.set_column(place_of, "checksum", pa.array(sums, SCHEMA.field("checksum").type)))

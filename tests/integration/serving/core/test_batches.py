@@ -114,12 +114,19 @@ def test_one_request_may_be_larger_than_what_is_taken_in_all(shared: Place) -> N
     at_a_desk(shared, steps, Limits(max_batch=2))
 
 
-def test_a_row_that_is_not_of_its_view_fails_only_who_asked_for_it(shared: Place) -> None:
+def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_it(shared: Place) -> None:
     async def steps(desk: Desk) -> None:
         expected = [contents(await desk.answer(desk.question(ask(1, i)))) for i in range(6)]
         desk.store.rows[shared.key("card_days", ask(1, 2)[0]["card_id"])] = b"nonsense"
-        found = await desk.answers([desk.question(ask(1, i)) for i in range(6)])
-        assert isinstance(found[2], StoreError)
+        refusing = desk.question(ask(1, 2), strict(shared.model))
+        *found, refused = await desk.answers([*(desk.question(ask(1, i)) for i in range(6)), refusing])
+        harmed = good(found[2])
+        of_card = [view.name for view in shared.model.plan.all_views].index("card_days")
+        lost = harmed.status == Status.UNAVAILABLE
+        assert harmed.degraded
+        assert lost.any()
+        assert np.flatnonzero(lost.any(axis=0)).tolist() == [of_card]
+        assert isinstance(refused, StoreError)
         assert [contents(found[i]) for i in (0, 1, 3, 4, 5)] == [expected[i] for i in (0, 1, 3, 4, 5)]
         desk.store.rows.clear()
         assert contents(await desk.answer(desk.question(ask(1, 2)))) == expected[2]
