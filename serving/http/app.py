@@ -26,7 +26,7 @@ from serving.http.error_schema import ERRORS
 from serving.http.head_requests import HeadMiddleware
 from serving.http.hot_routes import HotRoutes, answer
 from serving.http.model_routes import add_models
-from serving.http.openapi import body_of, describe_api
+from serving.http.openapi import body_of, describe_api, describe_example
 from serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
 from serving.http.reply import error_json, http_status, retry_after
 from serving.metrics.exposition import whole_server
@@ -117,7 +117,8 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     routes = routes or hot_routes(serving)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        describe_example(app, lambda: next(iter(serving.models.all()), None))
         watcher = asyncio.create_task(_watch(serving))
         yield
         watcher.cancel()
@@ -143,7 +144,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
     app.add_middleware(DefectMiddleware)
-    describe_api(app, lambda: next(iter(serving.models.all()), None))
+    describe_api(app)
     return app
 
 

@@ -36,12 +36,8 @@ def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": plain}}}}
 
 
-def describe_api(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
-    """Have an application's document say which routes take keys, and how a served model is asked.
-
-    Args:
-        model: returns one that is served now, for the example; None: there is none.
-    """
+def describe_api(app: FastAPI) -> None:
+    """Have an application's document say which routes take keys."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
@@ -51,13 +47,28 @@ def describe_api(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
             for method, operation in methods.items():
                 free = scope_of(method.upper(), path) == "nothing"
                 operation["security"] = [] if free else _EITHER
-        found = model()
-        if found is not None:
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's way to extend it
+
+
+def describe_example(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
+    """Have the document of an application that serves say how a served model is asked.
+
+    Args:
+        app: was given to `describe_api`.
+        model: returns one that is served now; None: there is none.
+    """
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = plain()
+        if (found := model()) is not None:
             content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
             content["example"] = example_of(found)
         return document
 
-    app.openapi = described  # type: ignore[method-assign]  # FastAPI's way to extend it
+    app.openapi = described  # type: ignore[method-assign]  # as above
 
 
 def example_of(model: ServedModel) -> dict[str, Any]:
