@@ -94,6 +94,7 @@ class Compactor:
     def _merge(self, manifest: Manifest, group: Sequence[Span]) -> Manifest | None:
         first, last = group[0].first, group[-1].last
         span = Span(path=compacted_path(self._folder, first, last), first=first, last=last)
+        self._files.inventory.compare_all(each.path for each in group)
         gaps = self._write(group, span.path)
         noted(self._files.inventory, span.path, span.rows)
         new = _merged(manifest, span, gaps, self._now_us())

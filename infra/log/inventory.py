@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import file_digest
 from io import BufferedIOBase
 from pathlib import Path
@@ -160,6 +160,17 @@ class Inventory:
         if note is not None and note.digest not in {_UNKNOWN, digest}:
             raise damaged(path, "its bytes are not those that were written")
 
+    def compare_all(self, paths: Iterable[Path]) -> None:
+        """See that files that are about to be merged are what was written; of one that was taken off nothing is said.
+
+        Else what was altered would be noted as whole under another name, and the doctor could not find it any more.
+
+        Raises:
+            StoreError: one is missing or altered.
+        """
+        for path in paths:
+            self._unless_gone(self.compare, path)
+
     def files(self) -> list[Path]:
         """Return the Parquet files of the folder, by name, each of them checked.
 
@@ -171,7 +182,7 @@ class Inventory:
         for path in found.values():
             # What goes meanwhile was taken off before.
             if path.name in self.notes():
-                self._check_standing(path)
+                self._unless_gone(self.check, path)
         return [found[name] for name in sorted(found)]
 
     def refuse_missing(self, names: Collection[str]) -> None:
@@ -189,9 +200,9 @@ class Inventory:
             if not path.exists() and name in self.notes():
                 raise missing(path)
 
-    def _check_standing(self, path: Path) -> None:
+    def _unless_gone(self, see: Callable[[Path], None], path: Path) -> None:
         try:
-            self.check(path)
+            see(path)
         except StoreError:
             if path.exists() or path.name in self.notes():
                 raise

@@ -24,7 +24,7 @@ def compact(state: Path) -> int:
     The merged file is in its place before the others go; rows that stand in both are one for readers.
 
     Raises:
-        StoreError: the disk refused; nothing is lost.
+        StoreError: the disk refused, or a file is missing or altered; nothing is lost.
     """
     folder = state / FOLDER
     with exclusive(folder / ".compact.lock"):
@@ -46,11 +46,13 @@ def _groups(folder: Path) -> list[list[Path]]:
 
 def _merge(paths: list[Path]) -> int:
     first = paths[0]
+    inventory = Inventory(first.parent)
+    inventory.compare_all(paths)
     # A name of its own, as long as any: a merged file is merged again, night after night.
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _distinct(pa.concat_tables(tables)))
-    Inventory(first.parent).drop(path.name for path in paths)
+    inventory.drop(path.name for path in paths)
     for path in paths:
         path.unlink()
     return len(paths) - 1

@@ -58,7 +58,7 @@ def compact(state: Path, *, now_us: int, grace_s: float, clock: Callable[[], flo
         clock: seconds since 1970, by which the disk dates files.
 
     Raises:
-        StoreError: the disk refused, or a file is damaged; nothing is lost.
+        StoreError: the disk refused, or a file is missing or altered; nothing is lost.
     """
     folder = state / FOLDER
     if not folder.is_dir():
@@ -66,6 +66,7 @@ def compact(state: Path, *, now_us: int, grace_s: float, clock: Callable[[], flo
     with alone(folder) as is_alone:
         if not is_alone:
             return 0
+        Inventory(folder).files()
         found = Listing.of(folder)
         replaced = {name: merged_from(folder / name) for name in found.merged_beside_written()}
         _carry_over(state, replaced)
@@ -153,11 +154,13 @@ def _described(path: Path) -> tuple[int, pa.Schema]:
 
 
 def _merge(folder: Path, names: Sequence[str], path: Path) -> None:
+    inventory = Inventory(folder)
+    inventory.compare_all(folder / name for name in names)
     rows = pa.concat_tables([_read(folder / name) for name in names])
     sink = pa.BufferOutputStream()
     write_rows(with_sources(rows, list(names)), sink)
     create_durable(path, sink.getvalue())
-    noted(Inventory(folder), path, rows.num_rows)
+    noted(inventory, path, rows.num_rows)
 
 
 def _read(path: Path) -> pa.Table:

@@ -19,6 +19,7 @@ from infra.log.ends import NAME as ENDS
 from infra.log.event_log import EventLog
 from infra.log.inventory import Inventory, noted_below
 from infra.log.partitions import log_partitions
+from infra.outcomes.compaction import compact
 from infra.outcomes.log import OutcomeLog
 from infra.outcomes.writer import FOLDER as OUTCOMES
 from infra.outcomes.writer import OutcomeWriter
@@ -225,6 +226,44 @@ def more_events(state: Path) -> None:
 
 def more_predictions(state: Path) -> None:
     write(state, day=3, seed=9)
+
+
+def rewrite(path: Path, _: random.Random) -> None:
+    """Leave a file that can be read, with other rows."""
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+def merge_all(state: Path, kind: str) -> None:
+    """Merge what is there, as the scheduler does."""
+    if kind == "events":
+        EventLog(state / "log", EVENTS, grace_s=0).compact(keep=0, target_rows=1_000)
+    elif kind == "predictions":
+        merge(state)
+    else:
+        compact(state)
+
+
+@pytest.mark.parametrize("fault", [rot, flip, cut, delete, rewrite])
+@pytest.mark.parametrize("kind", ["events", "predictions", "outcomes"])
+def test_1_4_what_is_not_what_was_written_is_not_merged(
+    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: Callable[[Path, random.Random], None]
+) -> None:
+    """Else it would be noted as whole under another name."""
+    source, expected = written[kind]
+    _, read, root = KINDS[kind]
+    shutil.copytree(source, tmp_path / "whole", copy_function=shutil.copy2)
+    before = set((tmp_path / "whole").rglob("*.parquet"))
+    merge_all(tmp_path / "whole", kind)
+    assert set((tmp_path / "whole").rglob("*.parquet")) != before
+    assert read(tmp_path / "whole") == expected
+    shutil.copytree(source, tmp_path / "state", copy_function=shutil.copy2)
+    before = set((tmp_path / "state").rglob("*.parquet"))
+    # The newest is in no merge yet, whichever kind.
+    path = max((tmp_path / "state" / root).rglob("*.parquet"))
+    fault(path, random.Random(1))
+    with pytest.raises(StoreError, match=path.name):
+        merge_all(tmp_path / "state", kind)
+    assert set((tmp_path / "state").rglob("*.parquet")) <= before
 
 
 def test_1_4_files_that_were_copied_with_other_times_are_compared_once(
