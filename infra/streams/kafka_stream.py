@@ -81,7 +81,8 @@ class KafkaStream:
         self._held = False
         self._flowing = False
         self._refused: kafka.KafkaError | None = None
-        self._trouble: str | None = None
+        self._trouble: str | None = None  # what the broker says
+        self._loss: str | None = None  # what is no longer there to be read; an answer of the broker does not end it
         self._names: tuple[str, ...] | None = None
         callbacks = {"error_cb": self._heard, "on_commit": _committed}
         with made_with(topic):
@@ -93,13 +94,13 @@ class KafkaStream:
     @property
     def trouble(self) -> str | None:
         """See ``EventStream``."""
-        return self._trouble
+        return self._loss or self._trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
         """See ``EventStream``."""
         deadline = time.monotonic() + timeout_s
         if self._flowing:  # what was lost before the last messages has been there to be seen since they were returned
-            self._trouble = None
+            self._loss = self._trouble = None
         while True:
             left = deadline - time.monotonic()
             found = self._consumed(limit, max(0.0, min(left, _SLICE_S)))
@@ -138,7 +139,7 @@ class KafkaStream:
     def drained(self) -> Mapping[Partition, float]:
         """See ``EventStream``; by what the broker said within the last two seconds."""
         ages = {reading.partition: self._ends.age_s(index, reading.position) for index, reading in self._owned.items()}
-        return {} if self._trouble else {partition: age for partition, age in ages.items() if age is not None}
+        return {} if self.trouble else {partition: age for partition, age in ages.items() if age is not None}
 
     def names(self) -> Collection[str] | None:
         """See ``EventStream``; as the broker said a few seconds ago."""
@@ -232,7 +233,7 @@ class KafkaStream:
         except kafka.KafkaException as error:
             self._heard(error.args[0])
             return
-        self._trouble = (
+        self._loss = (
             f"Kafka topic {self._topic!r}: partition {reading.partition.name} was to be read from {reading.following}, "
             f"and has only {low} to {high}: what was between is lost"
         )

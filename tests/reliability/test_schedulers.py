@@ -24,7 +24,7 @@ from tests.servers.node import Node, running
 from tests.servers.programs import program
 
 TTL_S = 1.0
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 
 
 class Pair:

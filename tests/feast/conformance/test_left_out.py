@@ -196,7 +196,8 @@ def test_a_source_that_is_not_there_yet_is_warned_of(world: World, capsys: pytes
     provider: Any = world.store._get_provider()
     provider.validate_data_source(world.store.config, view.batch_source)
     world.apply(view)
-    assert "source_not_there" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "source_not_there" in said.out + said.err
     with pytest.raises(SourceError, match="has no file"):
         world.store.materialize(ago(days=1), ago())
     world.write("v.parquet", table_of([1], x=[1.0]))

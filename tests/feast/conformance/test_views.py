@@ -85,8 +85,6 @@ def test_a_view_without_entities(world: World, kind: str) -> None:
     frame["x"] = pd.Series([values[0]], dtype=object if kind == "list" else None)
     world.store.push("v_push", frame)
     assert world.online(["v:x"], users(1))["x"] == [values[0]]
-    world.store.materialize_incremental(ago())
-    assert world.online(["v:x"], users(1))["x"] == [values[0]]
 
 
 def test_a_view_without_entities_beside_one_with_some(world: World) -> None:

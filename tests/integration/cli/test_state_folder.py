@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.durable import make_folder
+from infra.packages.aliases import Aliases
 from skewless.commands.checkup.trust import check_trust
 from skewless.settings import Settings
 from tests.command_line import run
@@ -102,17 +103,18 @@ def test_doctor_looks(tmp_path: Path) -> None:
 
 def test_packages_from_before_are_signed_once(walked: Path) -> None:
     """A project of an older version: its packages are refused, named, signed, and then opened."""
-    package = walked / ".skewless/packages/fraud/000001"
+    version = Aliases(walked / ".skewless/packages").get("fraud", "champion")
+    package = walked / f".skewless/packages/fraud/{version}"
     signature = (package / "signature.json").read_bytes()
     (package / "signature.json").unlink()
     refused = run("drift", "fraud", "--repo", walked)
     assert refused.code == 8
-    for part in ("package 'fraud' version '000001'", "is not signed", "skewless sign"):
+    for part in (f"package 'fraud' version '{version}'", "is not signed", "skewless sign"):
         assert part in refused.stderr
     tried = json.loads(run("sign", "--repo", walked, "--dry-run", "--json").stdout)
-    assert (tried["signed"], tried["refused"]) == ({"fraud": ["000001"]}, {})
+    assert (tried["signed"], tried["refused"]) == ({"fraud": [version]}, {})
     assert not (package / "signature.json").exists()
     done = json.loads(run("sign", "fraud", "--repo", walked, "--json").stdout)
-    assert (done["signed"], done["key"]) == ({"fraud": ["000001"]}, json.loads(signature)["key"])
+    assert (done["signed"], done["key"]) == ({"fraud": [version]}, json.loads(signature)["key"])
     assert (package / "signature.json").read_bytes() == signature
     assert json.loads(run("sign", "--repo", walked, "--json").stdout)["signed"] == {"fraud": []}
