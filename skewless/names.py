@@ -8,7 +8,6 @@ from skewless.errors import DefinitionError
 
 RULE = "use at most 100 letters, digits, '_', '-' and '.', and begin with a letter, a digit or '_'"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_MOST_SHOWN = 100
 
 
 def is_name(value: object) -> bool:
@@ -30,10 +29,4 @@ def check_name(thing: str, value: object) -> None:
         DefinitionError: it may not.
     """
     if not is_name(value):
-        raise DefinitionError(thing, "is not a name", value=shown_name(value), fix=RULE)
-
-
-def shown_name(value: object) -> str:
-    """Return a value as an error shows it, cut where it is long."""
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+        raise DefinitionError(thing, "is not a name", value=value, fix=RULE)

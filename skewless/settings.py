@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         (), description="public keys whose packages are loaded; none: those in `trusted_keys` of the state folder"
     )
     unsigned_packages: Literal["refuse", "load"] = Field(
-        "refuse", description="what becomes of a package without a signature, as one from before packages were signed"
+        "refuse", description="whether packages that no key has signed, as in older releases, are refused or loaded"
     )
     tls_cert: str | None = Field(None, description="PEM file of the server's certificate; none: plain HTTP")
     tls_key: str | None = Field(None, description="PEM file of the certificate's private key")

@@ -103,7 +103,7 @@ def _refuse_lossy(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:
     if dtype in _LIMITS:
         try:
             column.cast(arrow_type(dtype))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it does not say which value; we name it
             lost = [_misfits_integer(value, *_LIMITS[dtype]) for value in column.to_pylist()]
             _refuse_any(owner, dtype, column, lost)
     elif dtype is DType.FLOAT32 and kind != pa.float32():

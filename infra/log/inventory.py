@@ -179,10 +179,8 @@ class Inventory:
         """
         found = {path.name: path for path in self.folder.glob("*.parquet")}
         self.refuse_missing(found)
-        for path in found.values():
-            # What goes meanwhile was taken off before.
-            if path.name in self.notes():
-                self._unless_gone(self.check, path)
+        for name in sorted(found.keys() & self.notes().keys()):
+            self._unless_gone(self.check, found[name])  # what goes meanwhile was taken off before
         return [found[name] for name in sorted(found)]
 
     def refuse_missing(self, names: Collection[str]) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from skewless.errors import PackageError
-from skewless.names import RULE, is_name, shown_name
+from skewless.names import RULE, is_name
 
 _VERSION = re.compile(r"[0-9]{6,}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -16,7 +16,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 def model_folder(root: Path, name: str) -> Path:
     """Return the folder of a model's versions and aliases."""
     if not is_name(name):
-        raise PackageError("model", "is not a model's name", value=shown_name(name), fix=RULE)
+        raise PackageError("model", "is not a model's name", value=name, fix=RULE)
     return root / name
 
 

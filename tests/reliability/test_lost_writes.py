@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from tests.contract.store import Store
 from tests.integration.infra.world import World
 from tests.plans import make_plan
 from tests.reliability.losses import (
-    DURABLE,
     FIRST,
     VIEW,
     agrees,
@@ -32,29 +30,10 @@ from tests.reliability.losses import (
     reader_marker,
     write_rounds,
 )
-from tests.servers.cluster import Cluster, cluster
-from tests.servers.node import Node, running, until
-from tests.servers.programs import program
+from tests.servers.cluster import Cluster
+from tests.servers.node import Node, until
 
 KEYS = 60
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path / "node", DURABLE)) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster"), options=DURABLE) as three:
-        yield three
-
-
-@pytest.fixture
-def nodes(started_nodes: Cluster) -> Cluster:
-    started_nodes.flush()
-    return started_nodes
 
 
 def make_world(tmp_path: Path, url: str) -> World:

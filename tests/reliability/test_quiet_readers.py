@@ -27,13 +27,13 @@ from tests.integration.errors.server import eventually
 from tests.integration.infra.world import HOUR, World
 from tests.plans import make_plan
 from tests.projects import NOW
-from tests.reliability.losses import DURABLE, FIRST, VIEW, journal, lose, materialize
+from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
 from tests.reliability.serving_world import STRICT, Served, make_served, served
 from tests.reliability.serving_world import opened as world_of
 from tests.reliability.stream_world import read_online
 from tests.reliability.test_stream_losses import Line, line
-from tests.servers.cluster import Cluster, cluster
-from tests.servers.node import Node, running, until
+from tests.servers.cluster import Cluster
+from tests.servers.node import Node, until
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 
@@ -100,24 +100,6 @@ def opened(kind: type[Reader], url: str, state: Path, plan: FeaturePlan) -> Iter
         yield reader
     finally:
         reader.close()
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path / "node", DURABLE)) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster"), options=DURABLE) as three:
-        yield three
-
-
-@pytest.fixture
-def nodes(started_nodes: Cluster) -> Cluster:
-    started_nodes.flush()
-    return started_nodes
 
 
 def make_world(tmp_path: Path, url: str) -> tuple[World, FeaturePlan, str]:

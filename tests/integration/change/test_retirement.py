@@ -14,7 +14,7 @@ from infra.retirement import ViewLife, read_lives
 from skewless.clock import OffsetClock
 from skewless.project import Project
 from tests.command_line import done
-from tests.integration.cli.windowed_repo import HOUR, write_repo
+from tests.integration.cli.windowed_repo import HOUR, trained_repo
 
 MEAN = '        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),\n'
 FLEET = 'Field(name="fleet", dtype=Float64)'
@@ -22,13 +22,7 @@ FLEET = 'Field(name="fleet", dtype=Float64)'
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Iterator[Path]:
-    repo = write_repo(tmp_path / "p")
-    with (repo / "skewless.yaml").open("a") as settings:
-        settings.write("keep_versions: 1\nretire_hours: 10\n")
-    models = repo / "models.py"
-    models.write_text(models.read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False"))
-    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
-        done(*words, "--repo", repo)
+    repo = trained_repo(tmp_path / "p", "keep_versions: 1\nretire_hours: 10\n")
     yield repo
     PrivateServer(repo / ".skewless").stop()
 

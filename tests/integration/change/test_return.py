@@ -19,7 +19,7 @@ from skewless.clock import OffsetClock
 from skewless.errors import StalePlanError
 from skewless.project import Project
 from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, write_repo
+from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, trained_repo
 
 FLEET = 'Field(name="fleet", dtype=Float64)'
 MORE = f'{FLEET}, Field(name="more", dtype=Float64)'
@@ -29,13 +29,7 @@ MODEL, OLD, NEW = "late", "000001", "000002"
 @pytest.fixture
 def repo(tmp_path: Path) -> Iterator[Path]:
     """A project whose first version reads views that nothing reads since the second one is champion."""
-    repo = write_repo(tmp_path / "p")
-    with (repo / "skewless.yaml").open("a") as settings:
-        settings.write("keep_versions: 1\n")
-    models = repo / "models.py"
-    models.write_text(models.read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False"))
-    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
-        done(*words, "--repo", repo)
+    repo = trained_repo(tmp_path / "p", "keep_versions: 1\n")
     change(repo, FLEET, MORE)
     write_facts(repo, fleet=1.0, more=2.0)
     for words in (("apply",), ("materialize",), ("train",)):

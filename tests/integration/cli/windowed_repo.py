@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from skewless.clock import OffsetClock
 from skewless.windows.hops import SECOND
+from tests.command_line import done
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 MINUTE, HOUR, DAY = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND
@@ -110,6 +111,18 @@ def write_repo(repo: Path) -> Path:
         # The fleet tells them apart: AA is late most often.
         late=[float(i % 41 > 10 + 10 * (i % 3)) for i in range(900)],
     )
+    return repo
+
+
+def trained_repo(repo: Path, settings: str) -> Path:
+    """Write the project with more settings, and bring it to its first champion, which need not beat a constant."""
+    write_repo(repo)
+    with (repo / "skewless.yaml").open("a") as file:
+        file.write(settings)
+    models = repo / "models.py"
+    models.write_text(models.read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False"))
+    for verb in ("apply", "import", "bootstrap", "materialize", "train"):
+        done(verb, "--repo", repo)
     return repo
 
 

@@ -96,7 +96,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def told(port: int, data: bytes) -> bytes:
-    """Return all that is said until the gateway hangs up, which it does after a second of silence."""
+    """Return all bytes received until the gateway closes the connection, a second after the last of them."""
     said = b""
     with socket.create_connection((HOST, port), timeout=20) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(data)

@@ -151,7 +151,7 @@ def test_some_paths_take_longer_bodies(port: int) -> None:
 
 
 def ended(port: int, *parts: bytes) -> bytes:
-    """Send parts, close the sending side, and return all that is said."""
+    """Send parts, close the sending side, and return all that the server replies."""
     said = b""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         for part in parts:

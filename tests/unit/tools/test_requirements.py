@@ -33,7 +33,7 @@ def test_the_bill_is_that_of_the_locked_requirements() -> None:
 
 def test_the_bill_names_no_place() -> None:
     text = (ROOT / "sbom.json").read_text()
-    assert re.findall(r"https?://|/home/|/root/|/work/|/tmp/", text) == []
+    assert re.findall(r'://|["\s:=]/\w', text) == []  # neither a host nor an absolute path
 
 
 @pytest.mark.parametrize(
