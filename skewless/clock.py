@@ -58,7 +58,7 @@ class ManualClock:
 class OffsetClock:
     """The machine's clock plus an offset kept in a file, so that processes share a moved time.
 
-    It ticks like the machine's clock. The file is one little-endian int64, in microseconds.
+    It ticks like the machine's clock. The file is one int64 in the machine's byte order, in microseconds.
 
     Raises:
         PlaceError: there is no such file, or it is not a clock.
@@ -72,7 +72,8 @@ class OffsetClock:
                 size = os.fstat(file.fileno()).st_size
                 if size != _OFFSET.size:
                     raise PlaceError(thing, "does not have 8 bytes", value=size, fix=fix)
-                self._map = mmap.mmap(file.fileno(), _OFFSET.size)
+                # Read and written whole: `struct` goes byte by byte, and others would see half of a move.
+                self._offset = memoryview(mmap.mmap(file.fileno(), _OFFSET.size)).cast("q")
             from_us(self.now_us())
         except FileNotFoundError as error:
             raise PlaceError(thing, "is missing", fix=_CREATE) from error
@@ -91,14 +92,14 @@ class OffsetClock:
 
     def now_us(self) -> int:
         """Return the present moment, moved by the offset."""
-        return time.time_ns() // 1_000 + int(_OFFSET.unpack_from(self._map)[0])
+        return time.time_ns() // 1_000 + self._offset[0]
 
     def __reduce__(self) -> tuple[type[OffsetClock], tuple[Path]]:
         return OffsetClock, (self._path,)
 
     def set(self, now_us: int) -> None:
         """Move the clock to a moment, for every process that reads the file."""
-        _OFFSET.pack_into(self._map, 0, now_us - time.time_ns() // 1_000)
+        self._offset[0] = now_us - time.time_ns() // 1_000
 
 
 def open_clock(setting: str) -> Clock:

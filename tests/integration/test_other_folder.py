@@ -15,7 +15,9 @@ from infra.online.private_server import PrivateServer
 from skewless.clock import OffsetClock
 from tests.integration.cli.windowed_repo import MINUTE, NOW, write_repo
 
-SETTINGS = "clock: file:moved/clock.bin\nstate: here/state\ntracking_uri: sqlite:///here/mlflow.db\nthreads: 1\n"
+SETTINGS = (
+    "clock: file:moved/clock.bin\nstate: here/state\ntracking_uri: sqlite:///here/mlflow.db\nthreads: 1\nport: 0\n"
+)
 
 
 @pytest.fixture
@@ -44,9 +46,15 @@ def all_done(repo: Path, elsewhere: Path, verbs: Sequence[Sequence[str]]) -> lis
     found = []
     for words in verbs:
         said = run(repo, elsewhere, *words)
-        assert said.returncode == 0, said
+        assert said.returncode == 0, _failed(said)
         found.append(json.loads(said.stdout))
     return found
+
+
+def _failed(said: subprocess.CompletedProcess[str]) -> str:
+    told = json.loads(said.stdout) if said.stdout.startswith("{") else {}
+    checks = [check for check in told.get("checks", []) if check["verdict"] == "fail"]
+    return f"{said.args}: {said.returncode}: {checks or said.stdout}{said.stderr}"
 
 
 def test_every_file_is_found_from_another_folder(repo: Path, tmp_path: Path) -> None:

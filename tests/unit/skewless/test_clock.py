@@ -54,6 +54,31 @@ def test_the_system_clock_is_the_machines() -> None:
     assert before <= SystemClock().now_us() <= time.time_ns() // 1_000
 
 
+_MOVER = """
+import sys, time
+from pathlib import Path
+from skewless.clock import OffsetClock
+clock = OffsetClock(Path(sys.argv[1]))
+end = time.monotonic() + 1
+n = 0
+while time.monotonic() < end:
+    n += 1
+    clock.set(time.time_ns() // 1_000 + (n % 2 or -1) * 0x0102030405)
+"""
+
+
+def test_who_reads_an_offset_clock_while_it_is_moved_sees_the_time_before_or_after_and_no_other(tmp_path: Path) -> None:
+    far, clock = 0x0102030405, OffsetClock.create(tmp_path / "clock")
+    clock.set(SystemClock().now_us() + far)
+    with subprocess.Popen([sys.executable, "-c", _MOVER, str(tmp_path / "clock")], cwd=ROOT) as mover:
+        seen = []
+        while mover.poll() is None:
+            seen += [abs(clock.now_us() - SystemClock().now_us()) for _ in range(10_000)]
+    assert mover.returncode == 0
+    assert len(seen) > 10_000
+    assert [distance for distance in seen if abs(distance - far) > 60 * SECOND] == []
+
+
 def test_an_offset_clock_begins_as_the_machines_and_ticks_when_moved(tmp_path: Path) -> None:
     clock = OffsetClock.create(tmp_path / "new" / "clock")
     assert abs(clock.now_us() - SystemClock().now_us()) < 60 * SECOND
