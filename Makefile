@@ -23,7 +23,7 @@ CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
 NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # What the foreign clients ask for and never import here.
-UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist httptools multidict \
+UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography frozenlist httptools multidict \
 	pillow propcache pyasn1 pycparser pyjwt python-dotenv uvloop websockets yarl
 
 # Refuses an unfit Python, and one that is not the Python of the environment that is already there.

@@ -26,7 +26,7 @@ from benchmarks.latency import Measured
 
 _RECEIVE = 1 << 18
 _STALLED_S = 30.0
-_OK = b"HTTP/1.1 200"
+OK = b"HTTP/1.1 200"
 _REFUSED = -1.0
 _PR_SET_TIMERSLACK = 29
 _SLACK_NS = 1_000
@@ -52,14 +52,14 @@ def ask(address: Address, requests: Sequence[bytes]) -> list[bytes]:
         LoadError: one was not answered with 200.
     """
     bodies = []
-    with _Lines(address, 1) as lines:
+    with Lines(address, 1) as lines:
         (line,) = lines.all
         for request in requests:
             line.send(request)
             reply = None
             while reply is None:
                 reply = lines.arrived(_STALLED_S)[0].receive()
-            if not reply.startswith(_OK):
+            if not reply.startswith(OK):
                 raise LoadError(f"status {status_of(reply)}: {body_of(reply)[:500]!r}")
             bodies.append(body_of(reply))
     return bodies
@@ -75,7 +75,7 @@ def closed_loop(address: Address, requests: Sequence[bytes], *, concurrency: int
     refused: list[bytes] = []
     place = 0
     count = len(requests)
-    with _Lines(address, concurrency) as lines, _quiet() as clock:
+    with Lines(address, concurrency) as lines, quiet() as clock:
         end = _now() + seconds
         for line in lines.all:
             line.send(requests[place % count])
@@ -87,7 +87,7 @@ def closed_loop(address: Address, requests: Sequence[bytes], *, concurrency: int
                 if reply is None:
                     continue
                 now = _now()
-                if reply.startswith(_OK):
+                if reply.startswith(OK):
                     latencies.append(now - line.begun)
                 else:
                     refused.append(reply)
@@ -117,7 +117,7 @@ def open_loop(address: Address, requests: Sequence[bytes], due: Moments, *, conn
     moments, count = due.tolist(), len(requests)
     total = len(moments)
     latencies = [_REFUSED] * total
-    with _Lines(address, connections) as lines, _quiet() as clock:
+    with Lines(address, connections) as lines, quiet() as clock:
         idle = deque(lines.all)
         start = _now()
         while answered < total:
@@ -127,7 +127,7 @@ def open_loop(address: Address, requests: Sequence[bytes], due: Moments, *, conn
                 if reply is None:
                     continue
                 answered += 1
-                if reply.startswith(_OK):
+                if reply.startswith(OK):
                     latencies[line.place] = _now() - start - moments[line.place]
                 else:
                     refused.append(reply)
@@ -141,7 +141,7 @@ def open_loop(address: Address, requests: Sequence[bytes], due: Moments, *, conn
     return clock.measured(latencies, refused, late)
 
 
-class _Line:
+class Line:
     """One connection with one request under way."""
 
     __slots__ = ("_parts", "_recv", "_send", "begun", "place", "socket")
@@ -175,11 +175,11 @@ class _Line:
         return None
 
 
-class _Lines:
+class Lines:
     """Connections and what tells which of them were answered."""
 
     def __init__(self, address: Address, count: int) -> None:
-        self.all = [_Line(address) for _ in range(count)]
+        self.all = [Line(address) for _ in range(count)]
         self._by_number = {line.socket.fileno(): line for line in self.all}
         self._poll = select.epoll()
         for number in self._by_number:
@@ -193,7 +193,7 @@ class _Lines:
         for line in self.all:
             line.socket.close()
 
-    def arrived(self, wait: float, *, may_be_none: bool = False) -> list[_Line]:
+    def arrived(self, wait: float, *, may_be_none: bool = False) -> list[Line]:
         """Return the connections on which something arrived, waiting so many seconds.
 
         An epoll counts in whole milliseconds; select counts in microseconds, and an epoll is a file to it.
@@ -223,7 +223,7 @@ class _Clock:
 
 
 @contextmanager
-def _quiet() -> Iterator[_Clock]:
+def quiet() -> Iterator[_Clock]:
     """Yield a clock that was just started, in a process that neither collects garbage nor oversleeps meanwhile."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, _SLACK_NS)

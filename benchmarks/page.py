@@ -27,6 +27,7 @@ WORKS = (
     "serving_xgboost",
     "serving_stages",
     "serving_open",
+    "serving_crowd",
     "serving_contributions",
     "serving_many",
     "serving_growth",

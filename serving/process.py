@@ -33,6 +33,7 @@ from serving.http.fast_lane import fast_lane
 from serving.http.http_server import Entrance, run_http
 from serving.http.listening import listen_privately
 from serving.http.tls import TlsOptions, tls_options
+from serving.http.turns import Turns
 from serving.http.wire_limits import UnfinishedBodies, WireLimits
 from serving.metrics.metrics import Metrics
 from serving.models.table import ModelTable
@@ -187,6 +188,7 @@ def _wire_limits(settings: Settings, events: Events) -> WireLimits:
         body_bytes=settings.body_bytes,
         header_bytes=settings.header_bytes,
         unfinished_bytes=settings.unfinished_body_bytes,
+        wait_seconds=settings.max_wait_ms / 1_000,
         keep_alive_seconds=_KEEP_ALIVE_SECONDS,
         longer=longer,
     )
@@ -195,18 +197,19 @@ def _wire_limits(settings: Settings, events: Events) -> WireLimits:
 def _entrances(serving: Serving, link: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Entrance]:
     """Return the way in for clients and, for a worker, the one for its siblings, who get answers of it alone."""
     bodies = UnfinishedBodies(limits.unfinished_bytes)
-    public = Entrance(link=link, options=_options(serving, limits, bodies, **tls))
+    turns = Turns(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
+    public = Entrance(link=link, options=_options(serving, limits, turns, **tls))
     if serving.siblings is None:
         return [public]
     place = socket_of(serving.siblings.folder, serving.siblings.number)
     alone = replace(serving, siblings=None, access=OpenAccess(), local=True)
-    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, bodies, lifespan="off"))]
+    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, turns, lifespan="off"))]
 
 
 def _options(
     serving: Serving,
     limits: WireLimits,
-    bodies: UnfinishedBodies,
+    turns: Turns,
     **more: Any,  # noqa: ANN401 - of uvicorn
 ) -> uvicorn.Config:
     routes = hot_routes(serving)
@@ -218,7 +221,7 @@ def _options(
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=_LAST_SECONDS,
-        http=fast_lane(routes, limits, bodies),
+        http=fast_lane(routes, limits, turns.bodies, turns),
         **more,
     )
 

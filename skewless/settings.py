@@ -60,9 +60,12 @@ class Settings(BaseSettings):
     body_bytes: int = Field(8_388_608, gt=0, description="longest request body, unpacked")
     header_bytes: int = Field(65_536, ge=1_024, description="longest request line and headers in all")
     unfinished_body_bytes: int = Field(
-        268_435_456, gt=0, description="request bodies that are still arriving, all together in one worker"
+        268_435_456,
+        gt=0,
+        description="request bodies in one worker that are still arriving or wait for a turn",
     )
-    max_in_flight: int = Field(512, gt=0, description="requests under way in one worker before more are refused")
+    max_in_flight: int = Field(512, gt=0, description="requests under way in one worker before more have to wait")
+    max_wait_ms: float = Field(500.0, ge=0, description="longest wait for a turn before a request is refused")
     feature_timeout_ms: float = Field(500.0, gt=0, description="longest wait for the online store")
     deadline_ms: float = Field(0.0, ge=0, description="longest time for a request that names none; 0: no limit")
     feature_cache_ms: float = Field(0.0, ge=0, description="longest age of a row kept in the server; 0: none is kept")

@@ -18,10 +18,14 @@ from skewless.errors import RequestError
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
 _EVENTS = {
     "requestBody": {
+        "required": True,
         "content": {
-            "application/json": {"examples": {"one": {"value": {"id": "a1"}}, "many": {"value": {"events": []}}}},
-            "application/x-ndjson": {},
-        }
+            "application/json": {
+                "schema": {"type": "object", "description": 'one event, or {"events": [...]}'},
+                "examples": {"one": {"value": {"id": "a1"}}, "many": {"value": {"events": [{"id": "a1"}]}}},
+            },
+            "application/x-ndjson": {"schema": {"type": "string", "format": "binary", "description": "one a line"}},
+        },
     }
 }
 _T = TypeVar("_T")

@@ -26,7 +26,7 @@ from serving.http.error_schema import ERRORS
 from serving.http.head_requests import HeadMiddleware
 from serving.http.hot_routes import HotRoutes, answer
 from serving.http.model_routes import add_models
-from serving.http.openapi import body_of, describe_api, describe_example
+from serving.http.openapi import body_of, describe_api, describe_example, operation_id
 from serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
 from serving.http.reply import error_json, http_status, retry_after
 from serving.metrics.exposition import whole_server
@@ -125,7 +125,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
 
-    app = FastAPI(title="skewless", lifespan=lifespan, responses=dict(ERRORS))
+    app = FastAPI(title="skewless", lifespan=lifespan, responses=dict(ERRORS), generate_unique_id_function=operation_id)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_models(

@@ -24,9 +24,12 @@ class Exchange:
         query: behind the question mark, as it came.
         headers: names in lower case, in their order.
         send: takes status, body and headers; content-length is the server's.
+
+    Attributes:
+        waited: seconds for which it waited for its turn since it was complete.
     """
 
-    __slots__ = ("_send", "body", "headers", "method", "path", "query")
+    __slots__ = ("_send", "body", "headers", "method", "path", "query", "waited")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Sequence[Header], body: bytes, send: Send
@@ -37,6 +40,7 @@ class Exchange:
         self.headers = headers
         self.body = body
         self._send = send
+        self.waited = 0.0
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
         """Send the reply."""

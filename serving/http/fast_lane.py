@@ -20,6 +20,7 @@ from serving.http.exchange import JSON, Exchange, Handler, Header
 from serving.http.hot_cycle import HotCycle
 from serving.http.hot_routes import HotRoutes, handled
 from serving.http.request_reader import RequestReader
+from serving.http.turns import Turns
 from serving.http.wire_limits import UnfinishedBodies, WireLimits
 from skewless.errors import RequestError, SkewlessError
 
@@ -71,6 +72,7 @@ class FastLane(RequestReader):
     routes: HotRoutes
     known: dict[bytes, tuple[Handler, str]]
     usual: _UsualHead
+    turns: Turns | None
 
     _answering: Any = None
     _ended = False
@@ -115,7 +117,7 @@ class FastLane(RequestReader):
             self._enter_slow_lane()
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
-        cycle.expects = self.expect_100_continue
+        cycle.expects, cycle.rested_since = self.expect_100_continue, self._rested_since
         refusal = self.routes.admit(self.headers)
         if refusal is not None:
             cycle.handler, cycle.refused = _refusing(refusal), True
@@ -255,7 +257,10 @@ class FastLane(RequestReader):
             body=b"".join(cycle.body),
             send=partial(self._send, cycle),
         )
-        handled(cycle.handler, exchange)
+        if cycle.refused or self.turns is None:
+            handled(cycle.handler, exchange)
+        else:
+            self.turns.take(cycle.handler, exchange, cycle)
         cycle.handled = True
 
     def _go_on(self) -> None:
@@ -291,16 +296,19 @@ class FastLane(RequestReader):
         self.transport.write(b"%b%b%b%d\r\n\r\n%b" % (head, _CLOSE if close else b"", _LENGTH, len(body), body))
 
 
-def fast_lane(routes: HotRoutes, limits: WireLimits, bodies: UnfinishedBodies | None = None) -> type[FastLane]:
+def fast_lane(
+    routes: HotRoutes, limits: WireLimits, bodies: UnfinishedBodies | None = None, turns: Turns | None = None
+) -> type[FastLane]:
     """Return the protocol class for uvicorn's ``http`` option.
 
     Args:
         routes: what is answered without the application.
         limits: of each request.
         bodies: what all connections of the process hold together; None: those of this class have their own.
+        turns: where requests wait while there is no room for them; None: each is handed over at once.
     """
     bodies = bodies or UnfinishedBodies(limits.unfinished_bytes)
-    own = {"routes": routes, "limits": limits, "bodies": bodies, "known": {}, "usual": _UsualHead()}
+    own = {"routes": routes, "limits": limits, "bodies": bodies, "turns": turns, "known": {}, "usual": _UsualHead()}
     return type("FastLane", (FastLane,), own)
 
 

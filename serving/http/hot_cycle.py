@@ -26,6 +26,7 @@ class HotCycle:
     handled = False
     refused = False
     response_complete = False
+    rested_since = 0.0
 
     def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
         self.handler = handler

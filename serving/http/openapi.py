@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from infra.served_model import ServedModel
@@ -18,6 +20,7 @@ _SCHEMES: Mapping[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an API key of `skewless keys add`"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same in a header"},
 }
+_PLACE, _PARTS = "#/components/schemas/", "x-schemas"
 _EITHER: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
 _EXAMPLES: Mapping[DType, Any] = {
     DType.BOOL: True,
@@ -30,23 +33,36 @@ _EXAMPLES: Mapping[DType, Any] = {
 
 
 def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """Return what a route adds to the document for a body that our own code parses."""
-    schema = model.model_json_schema()
-    plain = _inlined(schema, schema.get("$defs", {}))
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": plain}}}}
+    """Return what a route adds to the document for a body that our own code parses; `describe_api` takes it up."""
+    schema = model.model_json_schema(ref_template=f"{_PLACE}{{model}}")
+    parts = {**schema.pop("$defs", {}), model.__name__: schema}
+    content = {"application/json": {"schema": {"$ref": f"{_PLACE}{model.__name__}"}}}
+    return {"requestBody": {"required": required, "content": content}, _PARTS: parts}
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of a route in the document, which is that of the function in a client made from it.
+
+    >>> operation_id(APIRoute("/models/{name}", print, methods=["GET"]))
+    'get_models_name'
+    """
+    method = min(route.methods or ())
+    return "_".join([method.lower(), *re.findall(r"\w+", route.path_format)])
 
 
 def describe_api(app: FastAPI) -> None:
-    """Have an application's document say which routes take keys."""
+    """Have an application's document hold the schemas of `body_of`, and say which routes take keys."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
         document = copy.deepcopy(plain())
-        document.setdefault("components", {})["securitySchemes"] = dict(_SCHEMES)
+        components = document.setdefault("components", {})
+        components["securitySchemes"] = dict(_SCHEMES)
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
                 free = scope_of(method.upper(), path) == "nothing"
                 operation["security"] = [] if free else _EITHER
+                components["schemas"].update(operation.pop(_PARTS, {}))
         return document
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's way to extend it
@@ -79,14 +95,3 @@ def example_of(model: ServedModel) -> dict[str, Any]:
 
 def _example(column: Column) -> object:
     return _EXAMPLES.get(column.dtype, 1)
-
-
-def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return a schema with its parts where they are referred to: the document knows those of FastAPI only."""
-    if isinstance(node, list):
-        return [_inlined(item, parts) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        return _inlined(parts[node["$ref"].rpartition("/")[2]], parts)
-    return {key: _inlined(value, parts) for key, value in node.items() if key != "$defs"}

@@ -116,10 +116,10 @@ class PredictRoute:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later."""
-        began = time.perf_counter()
+        start = time.perf_counter()
+        began = start - exchange.waited
         name, version = "unknown", ""
         try:
-            self._predictor.admission.check()
             body = parse_body(exchange.body)
             model = self._models.get(body.get("model"), body.get("version"))
             name, version = model.name, model.version
@@ -130,12 +130,12 @@ class PredictRoute:
                 n=len(rows),
                 rows=rows,
                 columns=model.parser.rows(rows),
-                options=self._options(body),
+                options=self._options(body, exchange.waited),
                 routing=None if body.get("version") else self._models.routing(name),
             )
             if question.options.as_of is not None:
                 self._access.check(exchange.headers, "as_of")
-            self._parse.observe(time.perf_counter() - began)
+            self._parse.observe(time.perf_counter() - start)
             self._predictor.ask(
                 question, partial(self._answered, exchange, began, bool(body.get("features")), (name, version))
             )
@@ -158,10 +158,10 @@ class PredictRoute:
         except Exception as error:  # noqa: BLE001 - as in handled
             failed(exchange, error)
 
-    def _options(self, body: Mapping[str, object]) -> Options:
+    def _options(self, body: Mapping[str, object], waited: float) -> Options:
         if not self._deadline_s and (len(body) == 1 or body.keys() <= _PLAIN):
             return NO_OPTIONS
-        return read_options(body, now_us=self._clock.now_us(), loop_s=self._now(), deadline_s=self._deadline_s)
+        return read_options(body, now_us=self._clock.now_us(), loop_s=self._now() - waited, deadline_s=self._deadline_s)
 
     def _reply(self, exchange: Exchange, answer: Answer | MixedAnswer, began: float, *, features: bool) -> None:
         start = time.perf_counter()

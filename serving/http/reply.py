@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from infra.redaction import redact
 from serving.events.bodies import TooLongError
 from serving.events.sending import SOURCE
+from serving.prediction.admission import busy
 from serving.prediction.answer import Answer
 from serving.prediction.joint import MixedAnswer
 from skewless.clock import from_us
@@ -160,6 +163,16 @@ def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
     if hidden:
         parts = {name: hide_paths(part) if isinstance(part, str) else part for name, part in parts.items()}
     return {"error": {"message": redact(sentence), **parts}}
+
+
+@lru_cache(maxsize=2)
+def _busy_body(path: str) -> bytes:
+    return orjson.dumps(error_json(busy(), path))
+
+
+def busy_body(path: str) -> bytes:
+    """Return the body for who is refused since there is no room: made once, so that refusals cost next to nothing."""
+    return _busy_body(_ONE_SENTENCE if path.startswith(_ONE_SENTENCE) else "/")
 
 
 def http_status(error: SkewlessError) -> int:

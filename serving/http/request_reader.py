@@ -49,6 +49,7 @@ class RequestReader(HttpToolsProtocol):
     _deaf = False
     _busy_since: float | None = None
     _idle_since: float | None = None
+    _rested_since = 0.0
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
         """Begin to wait for a request."""
@@ -113,7 +114,8 @@ class RequestReader(HttpToolsProtocol):
         self.headers = self._head = []
         self.expect_100_continue = False
         self._size = self._trailers = self._length = self._hosts = 0
-        self._busy_since, self._idle_since = self.loop.time(), None
+        self._busy_since = now = self.loop.time()
+        self._rested_since, self._idle_since = self._idle_since or now, None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, without the white space behind its value; a trailer is counted, and never one."""

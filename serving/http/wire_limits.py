@@ -17,7 +17,8 @@ class WireLimits:
         keep_alive_seconds: how long a connection may stay without a request.
         linger_seconds: how long the rest of a refused request is taken, so that its sender gets the refusal.
         longer: longest body below some paths.
-        unfinished_bytes: of all bodies together that have not come to their end.
+        unfinished_bytes: of all bodies together that have not come to their end, or wait for their turn.
+        wait_seconds: how long a request may wait for its turn.
     """
 
     body_bytes: int
@@ -27,6 +28,7 @@ class WireLimits:
     linger_seconds: float = 1.0
     longer: tuple[tuple[str, int], ...] = ()
     unfinished_bytes: int = 268_435_456
+    wait_seconds: float = 0.5
 
     def most(self, path: str) -> int:
         """Return the longest body of a path."""
@@ -34,7 +36,7 @@ class WireLimits:
 
 
 class UnfinishedBodies:
-    """Counts what is held of bodies that have not come to their end, over all connections of a process.
+    """Counts what is held of bodies that are not worked on yet, over all connections of a process.
 
     Args:
         most: bytes.

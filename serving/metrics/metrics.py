@@ -106,6 +106,7 @@ class Metrics:
             "skewless_stage_seconds", "Time of one stage of a request", _STAGE_SECONDS, "stage"
         )
         self.in_flight = self._gauge("skewless_requests_in_flight", "Requests taken and not yet answered")()
+        self.waiting = self._gauge("skewless_requests_waiting", "Requests that wait for their turn, not yet taken")()
         self.rows = self._counter("skewless_predictions", "Predicted rows", "model", "version")
         self.out_of_bounds = self._counter(
             "skewless_out_of_bounds", "Values outside the model's bounds", "model", "version", "feature"

@@ -90,30 +90,30 @@ class InferRoute:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later."""
-        began = time.perf_counter()
+        start = time.perf_counter()
+        began = start - exchange.waited
         model: ServedModel | None = None
         try:
-            self._predictor.admission.check()
             name, version = _named(exchange.path)
             model = self._models.get(name, version)
-            self._ask(exchange, model, began, routed=version is None)
+            self._ask(exchange, model, start, routed=version is None)
         except SkewlessError as error:
             self._refuse(exchange, error, model, began)
 
-    def _ask(self, exchange: Exchange, model: ServedModel, began: float, *, routed: bool) -> None:
+    def _ask(self, exchange: Exchange, model: ServedModel, start: float, *, routed: bool) -> None:
         headers = _headers(exchange)
         body = inflated(exchange.body, headers.encoding, self._body_bytes) if headers.encoding else exchange.body
         request = parse_request(body, headers.json_length)
         shown = self._shown.of(model)
         outputs = asked_outputs(shown.signature, request)
-        options = self._options(request, contributions="contributions" in outputs)
+        options = self._options(request, exchange.waited, contributions="contributions" in outputs)
         if options.as_of is not None:
             self._access.check(exchange.headers, "as_of")
         question = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
         if routed:
             question = self._routed(question, outputs)
-        asked = _Asked(began, headers.accepted, request.id, shown, outputs)
-        self._parse.observe(time.perf_counter() - began)
+        asked = _Asked(start - exchange.waited, headers.accepted, request.id, shown, outputs)
+        self._parse.observe(time.perf_counter() - start)
         self._predictor.ask(question, lambda answer: self._answered(exchange, asked, model, answer))
 
     def _routed(self, question: Question, outputs: Mapping[str, bool]) -> Question:
@@ -128,7 +128,7 @@ class InferRoute:
             return question
         return question._replace(routing=routing)
 
-    def _options(self, request: InferRequest, *, contributions: bool) -> Options:
+    def _options(self, request: InferRequest, waited: float, *, contributions: bool) -> Options:
         values = request.parameters
         for name in _NOT_SERVED if values else ():
             if values.get(name):
@@ -140,7 +140,7 @@ class InferRoute:
         return read_options(
             values,
             now_us=self._clock.now_us(),
-            loop_s=self._now(),
+            loop_s=self._now() - waited,
             deadline_s=self._deadline_s,
             timeout="timeout",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from serving.metrics.metrics import Metrics
 from skewless.errors import BusyError
@@ -11,6 +12,15 @@ from skewless.errors import BusyError
 _BEAT_S = 0.005
 _LATE_S = 0.005  # a beat that comes so much too late was held up by work
 _LEAST = 64
+
+
+def busy() -> BusyError:
+    """Return why a request is not begun while there is no room."""
+    return BusyError(
+        "the server",
+        "has as many requests under way as it takes",
+        fix="try again in a second, or run more workers",
+    )
 
 
 class Admission:
@@ -22,8 +32,13 @@ class Admission:
 
     Args:
         requests: most requests under way.
-        rows: most rows under way, of more than one request.
+        rows: rows under way from which on no further request is taken.
+
+    Attributes:
+        on_leave: called whenever a request was answered.
     """
+
+    on_leave: Callable[[], None] | None = None
 
     def __init__(self, *, requests: int, rows: int, metrics: Metrics) -> None:
         self.under_way = 0
@@ -40,14 +55,10 @@ class Admission:
         """Whether the event loop does not keep up with what was taken."""
         return self._room < self._most
 
-    def check(self) -> None:
-        """Say whether one more request would be taken; worth asking before it is read.
-
-        Raises:
-            BusyError: as much is under way as may be.
-        """
-        if self.under_way >= self._room:
-            raise self._busy()
+    @property
+    def full(self) -> bool:
+        """Whether as much is under way as may be; worth asking before a request is read."""
+        return self.under_way >= self._room or self._rows >= self._most_rows
 
     def enter(self, n: int) -> None:
         """Take a request of n rows.
@@ -55,9 +66,9 @@ class Admission:
         Raises:
             BusyError: as much is under way as may be; nothing was begun.
         """
-        self.check()
-        if self._rows and self._rows + n > self._most_rows:
-            raise self._busy()
+        if self.full:
+            self._refused.inc()
+            raise busy()
         self.under_way += 1
         self._rows += n
         if self._timer is None:
@@ -67,15 +78,8 @@ class Admission:
         """Let go of a request of n rows that was answered."""
         self.under_way -= 1
         self._rows -= n
-
-    def _busy(self) -> BusyError:
-        self._refused.inc()
-        return BusyError(
-            "the server",
-            "has as many requests under way as it takes",
-            value=self.under_way,
-            fix="try again in a second, or run more workers",
-        )
+        if self.on_leave is not None:
+            self.on_leave()
 
     def _schedule(self) -> None:
         self._due = time.perf_counter() + _BEAT_S

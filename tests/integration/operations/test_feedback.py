@@ -104,9 +104,11 @@ def test_many_at_once_are_all_kept(server: Server, project: Project) -> None:
 
 
 def test_the_route_is_in_the_openapi_document(server: Server) -> None:
-    route = server.get("/openapi.json")["paths"]["/feedback"]["post"]
+    document = server.get("/openapi.json")
+    route = document["paths"]["/feedback"]["post"]
     schema = route["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"]["feedback"]["items"]["required"] == ["label"]
+    assert schema == {"$ref": "#/components/schemas/FeedbackRequest"}
+    assert document["components"]["schemas"]["FeedbackRow"]["required"] == ["label"]
     assert "202" in route["responses"]
 
 

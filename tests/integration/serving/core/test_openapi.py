@@ -42,6 +42,10 @@ def content(document: dict[str, Any], path: str) -> dict[str, Any]:
     return found
 
 
+def validator(document: dict[str, Any], path: str) -> Draft202012Validator:
+    return Draft202012Validator({**content(document, path)["schema"], "components": document["components"]})
+
+
 def references(node: object) -> Iterator[str]:
     if isinstance(node, dict):
         if isinstance(node.get("$ref"), str):
@@ -79,7 +83,7 @@ def test_the_example_of_predict_is_answered(doors: Doors, document: dict[str, An
 @pytest.mark.parametrize("path", DESCRIBED)
 def test_what_the_schema_refuses_the_server_refuses(doors: Doors, document: dict[str, Any], path: str) -> None:
     """The other way round it need not be so: a schema knows no models, nor their fields."""
-    schema = Draft202012Validator(content(document, path)["schema"])
+    schema = validator(document, path)
     link = Connection(doors.fast)
     refused = 0
     for value in ROUTES[path]:
@@ -98,7 +102,7 @@ def test_what_the_schema_refuses_the_server_refuses(doors: Doors, document: dict
 
 @pytest.mark.parametrize("path", DESCRIBED)
 def test_what_the_server_takes_the_schema_allows(document: dict[str, Any], path: str) -> None:
-    schema = Draft202012Validator(content(document, path)["schema"])
+    schema = validator(document, path)
     for value in ROUTES[path]:
         if "NaN" not in text_of(value) and "Infinity" not in text_of(value):
             schema.validate(json.loads(text_of(value)))

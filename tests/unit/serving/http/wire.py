@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from serving.http.exchange import Exchange, Handler, Header
 from serving.http.fast_lane import FastLane, fast_lane
 from serving.http.hot_routes import HotRoutes
+from serving.http.turns import Turns
 from serving.http.wire_limits import UnfinishedBodies, WireLimits
 from skewless.errors import AccessError, BusyError, SkewlessError
 
@@ -76,6 +77,7 @@ class Wire:
 
     limits: WireLimits = LIMITS
     unfinished: UnfinishedBodies | None = None
+    turns: Turns | None = None
     transport: Transport = field(default_factory=Transport)
     exchanges: list[Exchange] = field(default_factory=list)
     state: ServerState = field(default_factory=ServerState)
@@ -88,7 +90,7 @@ class Wire:
             "/busy": self._busy,
             "/broken": self._broken,
         }
-        lane = fast_lane(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished)
+        lane = fast_lane(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished, self.turns)
         config = uvicorn.Config(_application, log_config=None, ws="none")
         self.protocol = lane(config=config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from infra.online.service_vectors import ServiceVectors
 from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.prediction.admission import Admission
 from serving.prediction.answer import Answer, Scored
 from serving.prediction.question import Question
 from serving.prediction.ticket import Done
@@ -113,7 +111,6 @@ class Predictor:
     """Answers every question at once with 0.5, or with an error."""
 
     error: SkewlessError | None = None
-    admission: Admission = field(default_factory=lambda: Admission(requests=1, rows=10, metrics=Metrics()))
     asked: list[Question] = field(default_factory=list)
     limits: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(max_batch=10))
 

@@ -60,7 +60,9 @@ class Desk:
     shown: OipModels = field(default_factory=OipModels)
     deadline_s: float = 0.0
 
-    def ask(self, body: object, path: str = "/v2/models/m/infer", **headers: str) -> tuple[int, Any, dict[str, str]]:
+    def ask(
+        self, body: object, path: str = "/v2/models/m/infer", waited: float = 0.0, **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
         """Return status, JSON and headers of the reply."""
         replies: list[tuple[int, bytes, Sequence[Header]]] = []
         exchange = Exchange(
@@ -71,6 +73,7 @@ class Desk:
             body=json.dumps(body).encode(),
             send=lambda *reply: replies.append(reply),
         )
+        exchange.waited = waited
         asyncio.run(self._handle(exchange))
         ((status, text, told),) = replies
         return status, json.loads(text), {name.decode(): value.decode() for name, value in told}
@@ -152,12 +155,15 @@ def test_contributions_are_asked_for_only_if_they_are_wanted() -> None:
     assert reply["outputs"][0]["shape"] == [1, 4]
 
 
-def test_a_server_that_has_enough_to_do_does_not_read_any_further() -> None:
-    desk = Desk()
-    desk.predictor.admission.under_way = 1
-    status, reply, headers = desk.ask("nonsense")
-    assert (status, headers["retry-after"]) == (503, "1")
-    assert reply["error"].startswith("the server: has as many requests under way as it takes")
+@pytest.mark.parametrize("parameters", [{}, {"timeout": 3_000_000}])
+def test_the_wait_for_a_turn_is_part_of_a_requests_time(parameters: dict[str, int]) -> None:
+    desk = Desk(deadline_s=3.0)
+    for waited in (0.0, 2.0):
+        before = time.monotonic()
+        desk.ask({"inputs": [VECTORS], "parameters": parameters}, waited=waited)
+        deadline = desk.predictor.asked[-1].options.deadline
+        assert deadline is not None
+        assert before + 3.0 - waited - 0.01 <= deadline <= time.monotonic() + 3.0 - waited
 
 
 @pytest.mark.parametrize(
