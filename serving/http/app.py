@@ -125,7 +125,13 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
 
-    app = FastAPI(title="skewless", lifespan=lifespan, responses=dict(ERRORS), generate_unique_id_function=operation_id)
+    app = FastAPI(
+        title="skewless",
+        lifespan=lifespan,
+        responses=dict(ERRORS),
+        generate_unique_id_function=operation_id,
+        redirect_slashes=False,  # to an address made of what the client says in `Host`
+    )
     _add_predict(app, routes)
     _add_health(app, serving)
     add_models(

@@ -192,9 +192,9 @@ class InferRoute:
 
 
 def _named(path: str) -> tuple[str, str | None]:
-    """Return the model and the version of a path; None: it names none."""
-    name, _, version = path[len(_START) : -len(_END)].partition("/versions/")
-    return name, version or None
+    """Return the model and the version of a path; None: it names none, which an empty one is not."""
+    name, named, version = path[len(_START) : -len(_END)].partition("/versions/")
+    return name, version if named else None
 
 
 def _headers(exchange: Exchange) -> _Headers:

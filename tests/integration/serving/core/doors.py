@@ -74,7 +74,10 @@ class Connection:
         self._link = HTTPConnection("127.0.0.1", door.port, timeout=20)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        self._link.request("POST", path, body, {**headers, **self._headers})
+        return self.ask("POST", path, body, headers)
+
+    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+        self._link.request(method, path, body, {**headers, **self._headers})
         found = self._link.getresponse()
         return Reply(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
 

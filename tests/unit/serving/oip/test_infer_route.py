@@ -114,6 +114,11 @@ def test_other_paths_are_others(path: str) -> None:
         Desk().ask({}, path)
 
 
+def test_a_version_without_a_name_is_none_that_is_served() -> None:
+    status, reply, _ = Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions//infer")
+    assert (status, "outputs" in reply) == (404, False)
+
+
 def test_a_version_may_be_named() -> None:
     assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/1/infer")[0] == 200
     assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/2/infer")[0] == 404
