@@ -27,7 +27,7 @@ from infra.offline.exact_sums import check_sums
 from infra.offline.labels import find_labels, label_columns
 from infra.offline.log_parts import log_parts
 from infra.offline.source_columns import check_columns, check_view
-from infra.offline.sources import Table, find_table, view_table
+from infra.offline.sources import Table, find_table, is_remote, is_there, view_table
 from infra.packages.aliases import Aliases
 from infra.packages.names import list_models
 from infra.packages.package import read_spec
@@ -120,17 +120,19 @@ class Planner:
     def _compile(self) -> Compiled:
         compiled = compile_repo(self.repo)
         for view in compiled.plan.views:
-            table = view_table(self.repo, view)
-            check_view(table.name, table.column_types(self.connection), view)
+            if is_there(self.repo, view.source.path) or is_remote(view.source.path):
+                table = view_table(self.repo, view)
+                check_view(table.name, table.column_types(self.connection), view)
         for source in compiled.plan.sources:
             history = _history(self.repo, source)
             if history is not None:
                 check_columns(history.name, history.column_types(self.connection), event_columns(source))
             check_held_types(self.state / "log", source)
         for spec in compiled.models:
-            table = find_labels(self.repo, spec)
-            pinned = compiled.plan.only(spec.service)
-            check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
+            if is_there(self.repo, spec.labels.path) or is_remote(spec.labels.path):
+                table = find_labels(self.repo, spec)
+                pinned = compiled.plan.only(spec.service)
+                check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
         return compiled
 
     def _check_sums(self, compiled: Compiled) -> None:
@@ -161,7 +163,11 @@ class Planner:
             trains=list(effects.trainings(compiled.models)),
             serves=list(effects.served(Traffic(self._packages).get)),
             breakages=list(effects.breakages()),
-            notes=[*self._edits(applied, changes), *(_kept_back(name) for name in unreadable)],
+            notes=[
+                *self._absent(compiled),
+                *self._edits(applied, changes),
+                *(_kept_back(name) for name in unreadable),
+            ],
         )
 
     @property
@@ -177,6 +183,14 @@ class Planner:
         if applied is None or file_sha256(self.repo / applied.registry) == applied.registry_sha256:
             return []
         return [Change(action="change", kind="registry", name=applied.registry)]
+
+    def _absent(self, compiled: Compiled) -> Iterator[str]:
+        """Yield which files are not there yet: they are checked when they are read."""
+        named = [(f"source of view {view.name!r}", view.source.path) for view in compiled.plan.views]
+        named += [(f"label table of model {spec.name!r}", spec.labels.path) for spec in compiled.models]
+        for thing, path in named:
+            if not is_there(self.repo, path):
+                yield f"{thing} has no file yet: put it at {path!r}, or correct the path in the definition"
 
     def _edits(self, applied: Applied | None, changes: list[Change]) -> Iterator[str]:
         """Yield what files were edited to no effect: all that verbs warn of is shown."""
@@ -201,6 +215,8 @@ class Planner:
 
     def _new_rows(self, view: View) -> int | None:
         """Return how many rows the source has more than the log; None: only reading it would tell."""
+        if not is_there(self.repo, view.source.path):
+            return 0
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 

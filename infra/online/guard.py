@@ -104,6 +104,11 @@ class Guard:
         if self._log is not None:
             self._log.add(plan)
 
+    def keep(self, plans: Iterable[FeaturePlan]) -> None:
+        """Ask the log for the views of these plans alone from now on: others are fed no more."""
+        if self._log is not None:
+            self._log.keep(plans)
+
     def renew(self) -> None:
         """Expect what the log says by now; reads files. Call it when a connection was made, before it is used.
 

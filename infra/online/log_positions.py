@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from infra.log.ends import EndsFile, LastEnd
@@ -29,9 +30,18 @@ class LogPositions:
         self._ends: dict[str, LastEnd] = {}
 
     def add(self, plan: FeaturePlan) -> None:
-        """Ask for the views of a plan from now on."""
-        self._rows.update((marker_key(plan.project, view), view.partition) for view in plan.views)
-        self._windows.update((window.hash, (plan.project, window)) for window in plan.windows)
+        """Ask for the views of a plan too from now on."""
+        self._rows |= _rows(plan)
+        self._windows |= _windows(plan)
+
+    def keep(self, plans: Iterable[FeaturePlan]) -> None:
+        """Ask for the views of these plans alone from now on: what nobody reads any more need not be applied."""
+        rows: dict[str, str] = {}
+        windows: dict[str, tuple[str, WindowView]] = {}
+        for plan in plans:
+            rows |= _rows(plan)
+            windows |= _windows(plan)
+        self._rows, self._windows = rows, windows
 
     def read(self) -> dict[str, int]:
         """Return, by the names of markers, the last position that is recorded as applied; -1: none.
@@ -55,3 +65,12 @@ class LogPositions:
         end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))
         self._ends[partition] = end
         return end
+
+
+def _rows(plan: FeaturePlan) -> dict[str, str]:
+    """Return the log partition of each view by its marker."""
+    return {marker_key(plan.project, view): view.partition for view in plan.views}
+
+
+def _windows(plan: FeaturePlan) -> dict[str, tuple[str, WindowView]]:
+    return {window.hash: (plan.project, window) for window in plan.windows}

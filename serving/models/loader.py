@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import structlog
@@ -91,8 +92,13 @@ class ModelLoader:
             )
         return model
 
-    async def notice_losses(self) -> None:
-        """Have views refused of which the store lost rows since it was last read (SEMANTICS 4.5)."""
+    async def notice_losses(self, models: Iterable[ServedModel]) -> None:
+        """Have views of models refused of which the store lost rows since it was last read (SEMANTICS 4.5).
+
+        Args:
+            models: all that are open; what others read is not watched any more.
+        """
+        self._guard.keep([model.plan for model in models])
         with contextlib.suppress(StoreError):  # requests say so themselves
             if lost := await self._guard.check(self._online):
                 _log.error("store_lost_rows", markers=sorted(lost))

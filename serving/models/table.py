@@ -161,10 +161,11 @@ class ModelTable:
             swapped = [name for name in self.names() if await self._refreshed(name, wanted)]
             await self._open_pinned(wanted)
             await self._route_all()
-            for model in (model for versions in self._open.values() for model in versions.values()):
+            models = [model for versions in self._open.values() for model in versions.values()]
+            for model in models:
                 with contextlib.suppress(StoreError):  # requests say so themselves
                     await self._loader.look(model)
-            await self._loader.notice_losses()
+            await self._loader.notice_losses(models)
             return swapped
 
     async def want(self, name: str, version: str | None = None) -> ServedModel:

@@ -232,6 +232,20 @@ def test_4_5_positions_are_read_on_from_where_they_were_read(tmp_path: Path, nod
             assert positions.read() == anew.read() != {}
 
 
+def test_4_5_what_nobody_reads_any_more_is_not_expected(tmp_path: Path, node: Node) -> None:
+    with line(tmp_path, node.url) as one:
+        positions = LogPositions(one.world.root)
+        positions.add(one.world.plan)
+        one.run()
+        found = positions.read()
+        assert found
+        positions.keep([])
+        one.run()
+        assert positions.read() == {}
+        positions.keep([one.world.plan])
+        assert positions.read().keys() == found.keys()
+
+
 @pytest.mark.soak
 def test_4_5_a_server_that_nobody_asked_refuses_what_the_store_lost(tmp_path: Path, node: Node) -> None:
     repo = make_served(tmp_path / "p", node.url)

@@ -65,9 +65,14 @@ class Program:
             assert self.process.wait(_STOP_S) == 0, self.tail()
 
     def check(self) -> None:
-        """It never ends by itself, and never shows a traceback."""
+        """It never ends by itself, and never tells of an error: there is none in this life.
+
+        A scheduler does: a run is refused while the one before it is under way.
+        """
         assert self.process is not None
         assert self.process.poll() is None, f"{self.log.stem} has ended by itself:\n{self.tail()}"
+        told = [line for line in self.log.read_text().splitlines() if "[error" in line and "state=refused" not in line]
+        assert not told, f"{self.log.stem} tells of errors: {told[0]}"
 
     def tail(self) -> str:
         return self.log.read_text()[-3_000:]

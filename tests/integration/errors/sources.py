@@ -75,9 +75,15 @@ LABEL_VERBS = (("plan",), ("apply",), ("validate",), ("train", "fraud"))
 
 def _damaged() -> Iterator[Case]:
     for what, (shops, labels, problem) in DAMAGE.items():
+        # What is not there yet is no error of definitions.
+        declares = ("plan",), ("apply",)
         for words in VIEW_VERBS:
+            if problem == "has no file" and words in declares:
+                continue
             yield _at(words, f"{what} of a view", shops, thing="view 'shop_risk'", says=(problem,))
         for words in LABEL_VERBS:
+            if problem == "has no file" and words in declares:
+                continue
             yield _at(words, f"{what} of labels", labels, thing="label table of model 'fraud'", says=(problem,))
 
 

@@ -304,9 +304,23 @@ def test_a_column_of_another_type_is_named(planner: Planner) -> None:
     check_refused(planner, SourceError, "column 'country': does not fit the declared type float64 .got 'VARCHAR'")
 
 
-def test_a_source_that_is_not_there_is_named(planner: Planner) -> None:
-    (planner.repo / "data" / "shop_risk.parquet").unlink()
-    check_refused(planner, SourceError, "source of view 'shop_risk': has no file .got 'data/shop_risk.parquet'")
+def test_what_is_not_there_yet_is_named_and_checked_once_it_is(planner: Planner) -> None:
+    away = [planner.repo / "data" / f"{name}.parquet" for name in ("shop_risk", "payments")]
+    for file in away:
+        file.rename(file.with_suffix(".away"))
+    for report in (planner.plan(), planner.apply(1)):
+        assert report.notes == [
+            "source of view 'shop_risk' has no file yet: put it at 'data/shop_risk.parquet', or correct the path in "
+            "the definition",
+            "label table of model 'fraud' has no file yet: put it at 'data/payments.parquet', or correct the path in "
+            "the definition",
+        ]
+    for file in away:
+        file.with_suffix(".away").rename(file)
+    assert planner.plan().notes == []
+    edit(planner.repo, COUNTRY, 'Field(name="land", dtype=String),')
+    with pytest.raises(SourceError, match="has no such column"):
+        planner.plan()
 
 
 def test_a_label_column_that_is_not_there_is_named(planner: Planner) -> None:
