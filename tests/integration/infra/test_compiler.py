@@ -310,10 +310,11 @@ def test_what_is_not_there_yet_is_named_and_checked_once_it_is(planner: Planner)
         file.rename(file.with_suffix(".away"))
     for report in (planner.plan(), planner.apply(1)):
         assert report.notes == [
-            "source of view 'shop_risk' has no file yet: put it at 'data/shop_risk.parquet', or correct the path in "
-            "the definition",
-            "label table of model 'fraud' has no file yet: put it at 'data/payments.parquet', or correct the path in "
-            "the definition",
+            f"{thing} has no file yet: put it at 'data/{file}.parquet', or correct the path in the definition"
+            for thing, file in (
+                ("source of view 'shop_risk'", "shop_risk"),
+                ("label table of model 'fraud'", "payments"),
+            )
         ]
     for file in away:
         file.with_suffix(".away").rename(file)
