@@ -6,7 +6,6 @@ meanwhile. What it may lack is told by the marker that came in the same round tr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from infra.online.features import RowReader
 from infra.online.guard import Guard
 from infra.online.redis_store import RedisWriter
 from infra.online.tile_store import StateView
+from infra.streams.generations import read_pointer
 from infra.streams.state_writer import PENDING_US
 from skewless.clock import Clock
 from skewless.keys import KeyCodec, generation_key, window_marker
@@ -121,14 +121,15 @@ class WindowParity:
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
         for _ in range(_TRIES):
             text = self.reader.get_marked([pointer], [])[0][0]
-            if text is None:
+            told = None if text is None else read_pointer(text)
+            if told is None:
                 break
-            told = json.loads(text)
-            names = KeyCodec(self.project, self.view, told["generation"]).pack(columns).to_pylist()
-            marks = [window_marker(self.project, self.view, told["generation"], part) for part in told["partitions"]]
+            generation, partitions = told
+            names = KeyCodec(self.project, self.view, generation).pack(columns).to_pylist()
+            marks = [window_marker(self.project, self.view, generation, part) for part in partitions]
             values, stood = self.reader.get_marked([pointer, *names], marks)
             if values[0] == text:  # else another generation has become the one that is read
-                found = dict(zip(told["partitions"], stood, strict=True))
+                found = dict(zip(partitions, stood, strict=True))
                 lost = self.guard.lost(marks, stood)
                 markers = None if lost else {part: mark.position for part, mark in found.items() if mark is not None}
                 return _Read(names=names, stored=values[1:], markers=markers, t=self._now())

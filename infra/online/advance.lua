@@ -9,13 +9,22 @@ local function identity()
     .. ':' .. (string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?')
 end
 
+-- What is no marker, since it was damaged, is none.
+local function position_of(old)
+  local found = old and (string.match(old, '^(%-?%d+) %d+$') or string.match(old, '^(%-?%d+) %d+ %S+$')
+    or string.match(old, '^(%-?%d+)$'))
+  return found and #found < 18 and tonumber(found) or nil
+end
+
 local taken = 0
 for i, key in ipairs(KEYS) do
   local position, server, layout, expected, watermark = string.match(ARGV[i], '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
   local old = redis.call('GET', key)
-  local reached = expected == '-' or (old and tonumber(string.match(old, '^%S+')) >= tonumber(expected))
+  local stands = position_of(old)
+  if not stands then old = false end
+  local reached = expected == '-' or (old and stands >= tonumber(expected))
   if reached and (server == '-' or server == identity()) then
-    if old and tonumber(string.match(old, '^%S+')) > tonumber(position) then
+    if old and stands > tonumber(position) then
       position = string.match(old, '^%S+')
     end
     if watermark == '0' and tonumber(position) > -2 then

@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from infra.online.bare_socket import BareSocket
 from skewless.errors import SkewlessError
 
-# Takes a reply, or the error that came in its place. Must not raise.
+# Takes a reply, or the error that came in its place, and does not raise on that.
 Done: TypeAlias = Callable[[Any], None]
 # Opens a connection whose bytes go to a protocol.
 Dial: TypeAlias = Callable[[asyncio.Protocol], Awaitable[asyncio.StreamWriter]]
@@ -124,7 +124,7 @@ class Link(asyncio.Protocol):
                 if reply is _MORE:
                     return
                 done, _ = waiting.popleft()
-                done(reply)
+                _tell(done, reply)
         except InvalidResponse as error:
             self.break_off(error)
         else:
@@ -156,6 +156,14 @@ class Link(asyncio.Protocol):
         if self._waiting and self._beats - self._waiting[0][1] >= _BEATS:
             self.break_off(RedisTimeoutError("the server took too long"))
         self._timer = self._loop.call_later(self._beat_s, self._beat) if self._waiting else None
+
+
+def _tell(done: Done, reply: Any) -> None:  # noqa: ANN401 - replies have any type
+    """Give a reply to its caller; one that it cannot read is an error of the store: nobody may wait for good."""
+    try:
+        done(reply)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged value leads to
+        done(InvalidResponse(f"a value cannot be read: {error!r:.200}"))
 
 
 def settle(future: asyncio.Future[Any], outcome: Any) -> None:  # noqa: ANN401 - replies have any type

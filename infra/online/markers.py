@@ -14,6 +14,7 @@ a marker was set took their rows to a server whose marker says nothing of them: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count, islice
 from pathlib import Path
@@ -30,6 +31,8 @@ _SPREAD = 64
 _SLOTS_EACH = 16_384 // _SPREAD
 _ANY = "-"
 _SAME = "="
+# Position, watermark, layout; of a release before watermarks the position alone.
+_MARK = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,16})(?: ([!-~]+))?)?")
 # Stands where rows were applied once and are put again: nobody may read the others meanwhile.
 LOST = -2
 
@@ -161,21 +164,17 @@ def least(values: Sequence[bytes | None], layout: str | None = None) -> Mark | N
 
 
 def mark_of(value: bytes | None) -> Mark | None:
-    """Return a stored marker; None if there is none, or it says ``LOST``.
+    r"""Return a stored marker; None if there is none, or it says ``LOST``, or is damaged.
 
     >>> mark_of(b"7 30"), mark_of(b"7 30 layout"), mark_of(b"-2 0"), mark_of(None)
     (Mark(position=7, watermark_us=30), Mark(position=7, watermark_us=30), None, None)
+    >>> [mark_of(text) for text in (b"", b"x 1", b"7 x", b"7 30 ", b"1_0 3", b"9" * 17 + b" 1", b"\xff")]
+    [None, None, None, None, None, None, None]
     """
-    if not value:
+    found = None if value is None else _MARK.fullmatch(value)
+    if found is None or (number := int(found[1])) <= LOST:
         return None
-    parts = value.split(b" ", 2)
-    number = int(parts[0])
-    if number <= LOST:
-        return None
-    if len(parts) == 1:
-        return Mark(number)
-    # Of a release before watermarks: a layout stands there.
-    return Mark(number, int(parts[1])) if parts[1].isdigit() else None
+    return Mark(number, int(found[2] or 0))
 
 
 def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:
@@ -193,8 +192,8 @@ def _position(mark: Mark | None) -> int | None:
 
 
 def _layout(value: bytes | None) -> str:
-    parts = (value or b"").split(b" ", 2)
-    return parts[2].decode() if len(parts) > 2 else ""  # noqa: PLR2004 - position, watermark, layout
+    found = None if value is None else _MARK.fullmatch(value)
+    return "" if found is None else (found[3] or b"").decode()
 
 
 def _tags() -> list[int]:

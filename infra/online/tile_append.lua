@@ -32,7 +32,13 @@ local function append(key, arg)
   if sub(head, 1, 8) ~= sub(arg, 1, 8) then
     return 'F'
   end
+  if #head < 24 then
+    return 'F'
+  end
   local slots, base = unpack('<I4I4', head, 9)
+  if 24 + 16 * slots > call('STRLEN', key) then
+    return 'F' -- damaged: so many do not fit
+  end
   if slots > 4 then
     head = call('GETRANGE', key, 0, 23 + 16 * slots)
   end
@@ -62,8 +68,8 @@ if expected ~= '-' then
   local stands = redis.pcall('GET', marker)
   -- An error: the slot is on its way to another node, whose marker has another name. Then all is applied again.
   if type(stands) ~= 'table' then
-    stands = string.match(stands or '', '^%S+')
-    if not stands or tonumber(stands) < tonumber(expected) then
+    stands = tonumber(string.match(stands or '', '^%S+') or '')
+    if not stands or stands < tonumber(expected) then
       return ''
     end
   end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from infra.online.guard import Standing
-from infra.streams.generations import ViewVersion
+from infra.streams.generations import ViewVersion, read_pointer
 from skewless.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.plan import FeaturePlan
 from skewless.rows import ViewRead, missing
@@ -150,10 +149,12 @@ class _Means:
     def take(self, text: bytes) -> None:
         if text == self._text:
             return
-        told = json.loads(text)
         self._text = text
-        self.generation = int(told["generation"])
-        self.markers = [window_marker(self._project, self.view, self.generation, name) for name in told["partitions"]]
+        told = read_pointer(text)
+        if told is None:
+            return  # damaged: what was known is as it was
+        self.generation, partitions = told
+        self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
         self.keys = KeyCodec(self._project, self.view, self.generation)
 
     def read(

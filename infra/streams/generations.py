@@ -61,6 +61,21 @@ class Generation:
         return json.dumps({"generation": self.number, "partitions": self.partitions}).encode()
 
 
+def read_pointer(text: bytes) -> tuple[int, list[str]] | None:
+    """Return generation and partitions of a pointer, as `Generation.pointer` makes it; None: it is damaged.
+
+    >>> [read_pointer(text) for text in (b'{"generation": 1, "partitions": ["p"]}', b'{"generation": "1"}', b"[")]
+    [(1, ['p']), None, None]
+    """
+    try:
+        told = json.loads(text)
+        number, partitions = told["generation"], told["partitions"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    sound = isinstance(number, int) and isinstance(partitions, list) and all(isinstance(p, str) for p in partitions)
+    return (number, partitions) if sound else None
+
+
 class Generations:
     """The generations of the windowed views of one project.
 

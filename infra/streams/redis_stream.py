@@ -5,6 +5,7 @@ Consumer groups of Redis are not used: the accepted log knows what was read (SEM
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ from infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
 from infra.streams.redis_leases import Leases
 from infra.streams.redis_link import RedisLink
 from infra.streams.redis_trim import Kept
+from skewless.errors import StoreError
 
 _BEATS_OF_A_LEASE = 10
 _PAUSE_S = 0.02
@@ -33,6 +35,7 @@ redis.call('SET', KEYS[2], ARGV[1], 'NX')
 redis.call('HSETNX', KEYS[3], ARGV[2], 0)
 return redis.call('GET', KEYS[2])
 """
+_EPOCH = re.compile(rb"[0-9a-f]{16}")  # names a folder of the log
 _COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
 _log = structlog.get_logger(__name__)
 
@@ -184,7 +187,14 @@ class RedisStream:
     def _assign(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
         stream = self._keys.stream(index)
         names = (stream, self._keys.epoch(index), self._keys.committed(index))
-        epoch = client.eval(_OPEN, len(names), *names, secrets.token_hex(8), self._keys.group)
+        epoch: bytes = client.eval(_OPEN, len(names), *names, secrets.token_hex(8), self._keys.group)
+        if not _EPOCH.fullmatch(epoch):
+            raise StoreError(
+                f"key {self._keys.epoch(index)!r} in Redis",
+                "is damaged, so nobody knows which messages of this stream the log has",
+                value=epoch,
+                fix="set it to the newest folder below `log/events/SOURCE` again; without it all messages count as new",
+            )
         partition = Partition(name=str(index), epoch=epoch.decode())
         following = self._owner.assigned(partition) or 0
         kept = None if self._keep is None else Kept(self._keep)

@@ -219,3 +219,17 @@ def _sent(sender: RedisSender) -> bool:
     except StoreError:
         return False
     return True
+
+
+@pytest.mark.parametrize("epoch", ["", "../../../x", "\udcff\x00", "0123456789ABCDEF", "0" * 17])
+def test_a_damaged_name_of_a_life_is_refused_since_it_would_name_a_folder(place: RedisPlace, epoch: str) -> None:
+    log = Log()
+    worker = Worker(place, log)
+    poll_until([worker], lambda: len(worker.owned) == N)
+    worker.stream.close()
+    key = place.key(0, ":epoch")
+    place.ask("SET", key, epoch.encode(errors="surrogateescape"))
+    other = Worker(place, log)
+    with pytest.raises(StoreError, match="is damaged, so nobody knows which messages"):
+        poll_until([other], lambda: len(other.owned) == N)
+    other.stream.close()

@@ -53,6 +53,11 @@ class Server:
         finally:
             connection.close()
 
+    def post(self, path: str, body: str) -> tuple[int, Any]:
+        """Return status and JSON of a reply."""
+        status, _, text = self.ask("POST", path, body.encode())
+        return status, json.loads(text)
+
     def get(self, path: str) -> Any:  # noqa: ANN401 - JSON, or text where it is none
         text = self.ask("GET", path)[2]
         return json.loads(text) if text.startswith("{") else text

@@ -1,0 +1,129 @@
+"""Any value in the store may be overwritten with garbage: nothing wrong is served, nothing fails, all is repaired.
+
+But for a marker of a position that the log has not yet: that store, or log, is another one, and verbs say so.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from infra.online.private_server import PrivateServer
+from tests.command_line import run
+from tests.integration.cli.windowed_repo import CARRIERS, trained_repo
+from tests.integration.errors.server import Server, eventually
+
+SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 200))]
+VERBS = (
+    ("parity",),
+    ("status",),
+    ("doctor",),
+    ("get", "carrier_now", "--key", "carrier=AA"),
+    ("predict", "late", "--row", '{"carrier": "AA"}'),
+    ("freshness",),
+    ("replay",),
+    ("bootstrap", "--dry-run"),
+    ("materialize", "--no-check"),
+)
+# Done, or refused or found something with a code of docs/errors.md; `doctor` found something: 1.
+CODES = {0, 1, 3, 5, 7}
+Damage = Callable[[random.Random, bytes], bytes]
+
+
+def flipped(luck: random.Random, value: bytes) -> bytes:
+    """Flip one bit, if there is one."""
+    if not value:
+        return b"\0"
+    at = luck.randrange(len(value) * 8)
+    whole = bytearray(value)
+    whole[at // 8] ^= 1 << at % 8
+    return bytes(whole)
+
+
+DAMAGES: tuple[Damage, ...] = (
+    flipped,
+    lambda luck, value: luck.randbytes(len(value)),
+    lambda luck, value: value[: luck.randrange(len(value) + 1)],
+    lambda luck, value: value + luck.randbytes(luck.randrange(1, 40)),
+    lambda luck, _: luck.randbytes(luck.randrange(300)),
+    lambda *_: b"",
+    lambda *_: b"nonsense",
+    lambda *_: b"\xff\xfe\x00",
+    lambda *_: b"-5 -5",
+    lambda *_: b"9" * 40 + b" 1",
+    lambda *_: b"7",
+    lambda *_: b"7 x",
+    lambda *_: b'{"generation": "x", "partitions": 7}',
+    lambda *_: b'{"generation": 99, "partitions": ["../../x"]}',
+    lambda *_: b"[" * 2_000,
+    lambda luck, _: struct.pack("<Q", luck.getrandbits(64)) * 1_000,
+)
+
+
+@dataclass(frozen=True)
+class Air:
+    """A served project whose clock stands nearly still."""
+
+    repo: Path
+    server: Server
+    store: redis.Redis
+
+    def seen(self) -> list[dict[str, Any]]:
+        """Return the features and views of every carrier as they are served."""
+        body = json.dumps({"rows": [{"carrier": name} for name in CARRIERS], "features": True})
+        status, reply = self.server.post("/predict", body)
+        assert status == 200, reply
+        return [{"features": item["features"], "views": item["views"]} for item in reply["predictions"]]
+
+
+@pytest.fixture(scope="module")
+def air(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Air]:
+    repo = trained_repo(tmp_path_factory.mktemp("garbage") / "p", "port: 0\nreload_seconds: 0.1\n")
+    private = PrivateServer(repo / ".skewless")
+    url = private.status().url
+    assert url is not None
+    server = Server.start(repo)
+    with redis.Redis.from_url(url) as store:
+        yield Air(repo, server, store)
+    server.stop()
+    private.stop()
+
+
+def views_of(seen: dict[str, Any]) -> dict[str, str]:
+    return {name: view["status"] for name, view in seen["views"].items()}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_garbage_is_never_served_and_is_repaired(air: Air, seed: int) -> None:
+    luck = random.Random(seed)
+    truth = air.seen()
+    assert {status for item in truth for status in views_of(item).values()} == {"PRESENT"}
+    keys: list[bytes] = sorted(air.store.keys("sk:*"))  # type: ignore[arg-type]  # the client's types are of both kinds
+    keys = [key for key in keys if not key.startswith(b"sk:air:events:")]  # messages are no states
+    for key in luck.sample(keys, luck.choice([1, 1, 2, 5])):
+        value = air.store.get(key)
+        assert isinstance(value, bytes)
+        air.store.set(key, luck.choice(DAMAGES)(luck, value))
+    for before, item in zip(truth, air.seen(), strict=True):
+        statuses = views_of(item)
+        for name, value in item["features"].items():
+            view = name.partition("__")[0]
+            assert value == before["features"][name] if statuses[view] == "PRESENT" else value is None, (name, item)
+        assert set(statuses.values()) <= {"PRESENT", "UNAVAILABLE"}, statuses
+    for words in luck.sample(VERBS, len(VERBS)):
+        said = run(*words, "--repo", air.repo, "--json")
+        assert said.code in CODES, (words, said)
+    repairs = ("materialize", "--no-check"), ("bootstrap", "carrier_now"), ("parity", "--repair")
+    for words in (*repairs, ("parity",)):
+        said = run(*words, "--repo", air.repo, "--json")
+    assert said.code == 0, said
+    repaired = eventually(air.seen, lambda seen: all(set(views_of(item).values()) == {"PRESENT"} for item in seen))
+    assert [item["features"] for item in repaired] == [item["features"] for item in truth]
