@@ -32,7 +32,7 @@ _SLOTS_EACH = 16_384 // _SPREAD
 _ANY = "-"
 _SAME = "="
 # Position, watermark, layout; of a release before watermarks the position alone.
-_MARK = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,16})(?: ([!-~]+))?)?")
+_MARK = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,19})(?: ([!-~]+))?)?")
 # Stands where rows were applied once and are put again: nobody may read the others meanwhile.
 LOST = -2
 

@@ -106,7 +106,7 @@ class RedisPlace:
     def key(self, index: int, suffix: str = "") -> str:
         return f"sk:p:events:{{{self._source}:{index}}}{suffix}"
 
-    def ask(self, *words: str | int) -> object:
+    def ask(self, *words: str | int | bytes) -> object:
         client = open_client(Address.parse(self.url), 5.0)
         try:
             return client.execute_command(*words)
