@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         description="request bodies in one worker that are still arriving or wait for a turn",
     )
     max_in_flight: int = Field(512, gt=0, description="requests under way in one worker before more have to wait")
-    max_wait_ms: float = Field(500.0, ge=0, description="longest wait for a turn before a request is refused")
+    max_wait_ms: float = Field(100.0, ge=0, description="longest wait for a turn before a request is refused")
     feature_timeout_ms: float = Field(500.0, gt=0, description="longest wait for the online store")
     deadline_ms: float = Field(0.0, ge=0, description="longest time for a request that names none; 0: no limit")
     feature_cache_ms: float = Field(0.0, ge=0, description="longest age of a row kept in the server; 0: none is kept")

@@ -28,7 +28,7 @@ class WireLimits:
     linger_seconds: float = 1.0
     longer: tuple[tuple[str, int], ...] = ()
     unfinished_bytes: int = 268_435_456
-    wait_seconds: float = 0.5
+    wait_seconds: float = 0.1
 
     def most(self, path: str) -> int:
         """Return the longest body of a path."""

@@ -1,4 +1,4 @@
-"""Twice as much as the server can answer, for a minute: what it takes it answers soon, the rest it refuses at once."""
+"""Twice as much as the server can answer, for a minute: what it takes it answers soon, the rest it refuses soon."""
 
 from __future__ import annotations
 
