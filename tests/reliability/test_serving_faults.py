@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 
 pytestmark = pytest.mark.soak
-RATE = 300.0
+RATE, KILLS = 300.0, 60
 TIMEOUT_S, MARGIN_S = 0.5, 0.5  # feature_timeout_ms is its default
 AOF = {"appendonly": "yes"}
 
@@ -99,6 +100,32 @@ def test_a_store_that_hangs_or_dies(fault: Callable[[Node], None], tmp_path: Pat
                 fault(node)
             tell(counted(sender.replies))
             check(server, sender, trips=0 if fault is flapping else 1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_server_outlives_kill_after_kill_of_its_store(
+    seed: int, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    """At random moments of reads that show features; once in 63 lives a server was gone without a word."""
+    chance = random.Random(seed)
+    with running(Node(program("valkey"), tmp_path / "store", AOF)) as node:
+        repo = make_served(tmp_path / "p", node.url)
+        with served(repo, node.url) as server:
+            server.until_calm()
+            requests = predictions([LENIENT, STRICT], rows=5, features=True)
+            with load(server.url, requests, rate=RATE, connections=1_000) as sender:
+                for _ in range(KILLS):
+                    time.sleep(chance.uniform(0.0, 0.4))
+                    node.kill()
+                    time.sleep(chance.uniform(0.0, 0.2))
+                    node.start()
+                    assert server.server.process.poll() is None, server.log()[-5_000:]
+                server.until_calm()
+            tell(f"{KILLS} kills; {counted(sender.replies)}")
+            assert (sender.hung, {reply.status for reply in sender.replies}) == (0, {200, 503})
+            for reply in sender.replies:
+                check_reply(reply)
+            assert server.prove() >= sum(reply.status == 200 for reply in sender.replies)
 
 
 def test_a_store_that_comes_back_empty_is_filled_again(tmp_path: Path, tell: Callable[[str], None]) -> None:
