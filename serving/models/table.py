@@ -161,8 +161,7 @@ class ModelTable:
             swapped = [name for name in self.names() if await self._refreshed(name, wanted)]
             await self._open_pinned(wanted)
             await self._route_all()
-            models = [model for versions in self._open.values() for model in versions.values()]
-            for model in models:
+            for model in (models := [model for versions in self._open.values() for model in versions.values()]):
                 with contextlib.suppress(StoreError):  # requests say so themselves
                     await self._loader.look(model)
             await self._loader.notice_losses(models)

@@ -29,6 +29,7 @@ def empty(expected: list[float], name: str = "empty") -> Contender:
     )
 
 
+@pytest.mark.soak
 def test_servers_are_compared_by_rate_latency_and_cost() -> None:
     contenders = [empty([1.0, 2.0], "one"), empty([1.0, 2.0], "other")]
     done = race_servers(contenders, (2,), cores(), rounds=2, load_s=0.1)

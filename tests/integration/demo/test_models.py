@@ -125,12 +125,14 @@ def test_a_model_with_a_schedule_is_retrained_beside_one_without(tmp_path: Path)
     assert "validate: " not in said
 
 
+@pytest.mark.soak
 def test_a_demo_without_a_model_that_passes_says_so(tmp_path: Path) -> None:
     code, _, said = demo(make(tmp_path / "p", CHANCE))
     assert code == 5
     assert "has no model that passed its gate (got 'chance')" in said
 
 
+@pytest.mark.soak
 def test_a_demo_without_models_or_labels_says_so(tmp_path: Path) -> None:
     code, _, said = demo(make(tmp_path / "none"))
     assert (code, "has no model" in said) == (2, True)

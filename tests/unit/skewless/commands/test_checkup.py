@@ -16,6 +16,7 @@ from infra.online.private_server import PrivateServer
 from infra.runtimes.library import open_library
 from skewless.commands.checkup import machine, python, store
 from skewless.commands.checkup.examination import examine
+from skewless.commands.checkup.finding import Finding
 from skewless.commands.checkup.project import check_plan
 from skewless.errors import PackageError
 
@@ -116,6 +117,21 @@ def test_a_redis_that_may_evict_fails(tmp_path: Path) -> None:
         assert (finding.verdict, finding.fix) == ("fail", "set maxmemory-policy noeviction")
     finally:
         server.stop()
+
+
+def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = PrivateServer(tmp_path)
+    private.ensure()
+
+    def check(url: str, limit_ms: float) -> list[Finding]:
+        private.stop()
+        return check_redis(url, limit_ms)
+
+    check_redis = store.check_redis
+    monkeypatch.setattr(store, "check_redis", check)
+    assert [finding.name for finding in store.check_store(tmp_path, None, 1e9)] == ["private redis"]
 
 
 def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
