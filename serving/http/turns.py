@@ -20,7 +20,7 @@ from serving.prediction.admission import Admission
 
 _LOOK_S = 0.005
 _AT_ONCE = 64  # requests begun in one turn of the loop
-_REFUSED_AT_ONCE = 32  # refusals of one look: they may take a tenth of the time, however many ask
+_REFUSALS_A_SECOND = 6_400  # they may take a tenth of the time, however many ask
 _BUSY = (*JSON, (b"retry-after", b"1"))
 
 
@@ -67,6 +67,7 @@ class Turns:
         self._oldest: deque[_Waiting] = deque()  # in the order in which they came; so is the number in the heap
         self._came = self._count = 0
         self._called = False
+        self._looked = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, handler: Handler, exchange: Exchange, asker: Asker) -> None:
@@ -87,6 +88,7 @@ class Turns:
         heapq.heappush(self._next, (asker.rested_since, self._came, waiting))
         self._oldest.append(waiting)
         if self._timer is None:
+            self._looked = waiting.since
             self._timer = loop.call_later(_LOOK_S, self._look)
 
     def _freed(self) -> None:
@@ -116,8 +118,10 @@ class Turns:
     def _look(self) -> None:
         """Refuse those who have waited too long, and begin others if there is room."""
         loop = asyncio.get_running_loop()
-        last, refused = loop.time() - self._wait_s, 0
-        while self._oldest and refused < _REFUSED_AT_ONCE:
+        now, refused = loop.time(), 0
+        last, most = now - self._wait_s, (now - self._looked) * _REFUSALS_A_SECOND
+        self._looked = now
+        while self._oldest and refused < most:
             waiting = self._oldest[0]
             if not waiting.over:
                 if waiting.since > last:
