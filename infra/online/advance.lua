@@ -13,7 +13,8 @@ end
 local function position_of(old)
   local found = old and (string.match(old, '^(%-?%d+) %d+$') or string.match(old, '^(%-?%d+) %d+ %S+$')
     or string.match(old, '^(%-?%d+)$'))
-  return found and #found < 18 and tonumber(found) or nil
+  local number = tonumber(found or '')
+  return number and math.abs(number) < 1e16 and number or nil
 end
 
 local taken = 0

@@ -32,7 +32,7 @@ def main() -> None:
     sys.stdout.write(json.dumps(found))
 
 
-def arguments(function: Any, names: dict[str, str], bodies: list[Any]) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+def arguments(function: Any, names: dict[str, str], bodies: list[Any]) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - generated
     """Yield the arguments of each call: names of the path, and each body where the route takes one."""
     parameters = inspect.signature(function).parameters
     places = {name: value for name, value in names.items() if name in parameters}

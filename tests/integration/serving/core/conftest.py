@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.packages.aliases import Aliases
+from tests.integration.serving.core.doors import Connection, Doors, opened_doors
 from tests.projects import MODEL, Place, copy_project, make_project, opened
 from training.train import train
 
@@ -45,3 +46,19 @@ def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
     with opened(copy_project(trained, tmp_path / "p")) as place:
         place.project.materialize(check=False)
         yield place
+
+
+@pytest.fixture(scope="module")
+def doors(shared: Place) -> Iterator[Doors]:
+    """Both lanes of a server of the shared project."""
+    with opened_doors(shared) as doors:
+        yield doors
+
+
+@pytest.fixture(scope="module")
+def links(doors: Doors) -> Iterator[list[Connection]]:
+    """A connection through each lane that stays open as long as the server keeps it."""
+    links = [Connection(doors.fast), Connection(doors.slow)]
+    yield links
+    for link in links:
+        link.close()

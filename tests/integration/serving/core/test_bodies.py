@@ -5,35 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.integration.serving.core.bodies import ODD, ROUTES, WORST, Sent, replaced, requests, text_of
-from tests.integration.serving.core.doors import Connection, Doors, Reply, opened_doors
-from tests.projects import Place
+from tests.integration.serving.core.doors import Connection, Reply
 
 LONGEST_ERROR = 4_096
 # 503 and 504 are answers: the model refuses to score without features, or the time that was given is over.
 ALLOWED = {200, 202, 400, 401, 404, 405, 409, 413, 431, 503, 504}
 SOAK_S = 600.0
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def doors(shared: Place) -> Iterator[Doors]:
-    with opened_doors(shared) as doors:
-        yield doors
-
-
-@pytest.fixture(scope="module")
-def links(doors: Doors) -> Iterator[list[Connection]]:
-    """A connection through each lane that stays open as long as the server keeps it."""
-    links = [Connection(doors.fast), Connection(doors.slow)]
-    yield links
-    for link in links:
-        link.close()
 
 
 def check(sent: Sent, reply: Reply) -> None:

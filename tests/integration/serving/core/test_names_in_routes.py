@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -16,7 +16,7 @@ from skewless.names import is_name
 from tests.command_line import fingerprint
 from tests.hostile import NAMES, WRONG_NAMES
 from tests.integration.serving.core.bodies import Sent
-from tests.integration.serving.core.doors import Connection, Doors, opened_doors
+from tests.integration.serving.core.doors import Connection, Doors
 from tests.integration.serving.core.test_bodies import JSON, SOAK_S, check
 from tests.projects import MODEL, Place
 
@@ -65,20 +65,6 @@ def overlong(name: str) -> str:
 
 SPELLINGS: tuple[Spelling, ...] = (quoted, twice, every_byte, with_slashes, overlong)
 ASKED = st.tuples(st.sampled_from(ROUTES), st.sampled_from(METHODS), st.sampled_from(SPELLINGS))
-
-
-@pytest.fixture(scope="module")
-def doors(shared: Place) -> Iterator[Doors]:
-    with opened_doors(shared) as doors:
-        yield doors
-
-
-@pytest.fixture(scope="module")
-def links(doors: Doors) -> Iterator[list[Connection]]:
-    links = [Connection(doors.fast), Connection(doors.slow)]
-    yield links
-    for link in links:
-        link.close()
 
 
 def test_the_routes_are_all_that_hold_a_name(doors: Doors) -> None:

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.integration.serving.core.bodies import ROUTES, Raw, replaced, text_of
-from tests.integration.serving.core.doors import Connection, Doors, opened_doors
-from tests.projects import MODEL, Place
+from tests.integration.serving.core.doors import Connection, Doors
+from tests.projects import MODEL
 
 ODD: list[object] = [None, True, -1, 0, 0.5, "", "x", [], {}, [[]], [{}], [1], {"x": 1}, 10**17]
 TEMPLATES = {
@@ -20,12 +20,6 @@ TEMPLATES = {
     f"/v2/repository/models/{MODEL}/load": "/v2/repository/models/{name}/load",
 }
 DESCRIBED = ["/predict", "/feedback", "/push", "/v2/repository/index", *TEMPLATES]
-
-
-@pytest.fixture(scope="module")
-def doors(shared: Place) -> Iterator[Doors]:
-    with opened_doors(shared) as doors:
-        yield doors
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ class Door:
 
 def at_a_door(steps: Callable[[Door], Awaitable[None]], **settings: float) -> Door:
     async def main() -> Door:
-        door = Door(**settings)  # type: ignore[arg-type]
+        door = Door(**settings)  # type: ignore[arg-type]  # a time, or a number of bytes
         await steps(door)
         return door
 
