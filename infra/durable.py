@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+import structlog
 
 from skewless.errors import StoreError
 
 _OWNER_ONLY = 0o700
+_SLOW_LOCK_S = 10.0
 
 
 def make_folder(path: Path) -> None:
@@ -36,13 +41,30 @@ def make_folder(path: Path) -> None:
 def exclusive(lock_file: Path) -> Iterator[None]:
     """Hold an advisory lock on this machine; the kernel frees it when its holder dies.
 
-    It keeps housekeeping (sweeping leftovers) out of others' way. Correctness does not rest on it:
-    names are claimed by ``link`` and ``rename``.
+    It keeps housekeeping (sweeping leftovers) out of others' way, and lets the scheduler's ledger compare a token and
+    write in one step. Where its holder is stopped and not dead (SIGSTOP, a debugger), whoever wants it waits until
+    that process goes on or is killed, and logs that it does.
     """
     make_folder(lock_file.parent)
     with lock_file.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _wait(handle)
         yield
+
+
+def _wait(lock: BinaryIO) -> None:
+    """Wait for a lock; log it once where that takes long."""
+    fix = "`lslocks` names the process that holds it: let it go on (`kill -CONT`), or kill it"
+    log = structlog.get_logger().warning
+    slow = threading.Timer(_SLOW_LOCK_S, log, ("waiting_for_a_lock",), {"path": lock.name, "fix": fix})
+    slow.daemon = True
+    slow.start()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        slow.cancel()
 
 
 @contextmanager

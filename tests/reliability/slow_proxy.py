@@ -52,11 +52,10 @@ class SlowProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.closing(writer), contextlib.suppress(OSError):
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            await asyncio.gather(_copy(reader, back), self._copy_late(there, writer))
-            back.close()
-        writer.close()
+            with contextlib.closing(back):
+                await asyncio.gather(_copy(reader, back), self._copy_late(there, writer))
 
     async def _copy_late(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         """Delay each piece by itself: the line gets longer, not narrower."""

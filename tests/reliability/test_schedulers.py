@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.durable import exclusive
 from infra.jobs.lease import Lease
-from infra.jobs.ledger import Ledger
+from infra.jobs.ledger import FOLDER, Ledger
 from infra.jobs.run import Run
 from tests.reliability.kills import ROOT
 from tests.reliability.scheduler_world import EVERY_S, SECOND, child, effects, environment, ready
@@ -34,6 +35,7 @@ class Pair:
         self.root, self.node = root, node
         self.ledger = Ledger(root)
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.lock = root / FOLDER / ".lock"
         self.log = root.with_name("schedulers.log").open("ab")
 
     def start(self) -> None:
@@ -161,7 +163,8 @@ def test_a_holder_that_was_paused_ends_and_begins_nothing_when_it_wakes(tmp_path
     with pair_in(tmp_path) as pair:
         pair.wait_for_runs(1, 1)
         paused = pair.holder()
-        pair.processes[paused].send_signal(signal.SIGSTOP)
+        with exclusive(pair.lock):  # a holder that was stopped inside the ledger's lock would keep it
+            pair.processes[paused].send_signal(signal.SIGSTOP)
         token = until(lambda: pair.ledger.newest_token() if pair.ledger.newest_token() > 1 else None)
         pair.wait_for_runs(1, token)
         before = {run.id for run in pair.runs() if run.token == 1}

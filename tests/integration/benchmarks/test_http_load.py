@@ -31,7 +31,13 @@ class Script:
         self._idle.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection."""
+        """Answer one connection until it ends, or the script does."""
+        try:
+            await self._answer_all(reader, writer)
+        finally:
+            writer.close()
+
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.read(65_536):
             self.bodies.append(head.rpartition(b"\r\n\r\n")[2])
             number = len(self.bodies) - 1
@@ -51,7 +57,6 @@ class Script:
                 await asyncio.sleep(0)
             if not answer:
                 break
-        writer.close()
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""Whoever waits long for a lock says so: its holder may be stopped, and then only a person can let it go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from infra import durable
+from infra.durable import exclusive
+
+
+def test_a_long_wait_for_a_lock_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_SLOW_LOCK_S", 0.01)
+    lock, got = tmp_path / ".lock", threading.Event()
+
+    def second() -> None:
+        with exclusive(lock):
+            got.set()
+
+    waiting = threading.Thread(target=second)
+    with capture_logs() as logs:
+        with exclusive(lock):
+            waiting.start()
+            deadline = time.monotonic() + 60
+            while not logs and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert not got.is_set()
+        waiting.join(60)
+    assert got.is_set()
+    ((event, path, level),) = [(log["event"], log["path"], log["log_level"]) for log in logs]
+    assert (event, path, level) == ("waiting_for_a_lock", str(lock), "warning")
+
+
+def test_a_lock_that_is_free_soon_is_not_worth_a_line(tmp_path: Path) -> None:
+    with capture_logs() as logs, exclusive(tmp_path / ".lock"):
+        pass
+    assert logs == []
