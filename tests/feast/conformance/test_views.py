@@ -87,6 +87,15 @@ def test_a_view_without_entities(world: World, kind: str) -> None:
     assert world.online(["v:x"], users(1))["x"] == [values[0]]
 
 
+def test_a_view_without_entities_is_materialised_by_increments(world: World) -> None:
+    """Before reads: Feast hides the entity in what its registry keeps, and refuses the view in later increments."""
+    world.write("v.parquet", table_of([1], x=[1.0]))
+    world.apply(world.view("v", {"x": Float64}, entities=(), keys={}))
+    world.store.materialize_incremental(ago(minutes=90))
+    world.store.materialize_incremental(ago())
+    assert world.online(["v:x"], users(1, 2))["x"] == [1.0, 1.0]
+
+
 def test_a_view_without_entities_beside_one_with_some(world: World) -> None:
     world.write("v.parquet", table_of([1], x=[1.0]))
     world.write("w.parquet", table_of([1], y=[2.0]))
