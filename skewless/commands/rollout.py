@@ -44,7 +44,7 @@ def rollout(
     """Show which version answers whom and what the guardrails say; begin a rollout, or take it a step on or back."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        names = [project.applied.model(model).name] if model else [spec.name for spec in project.models]
+        names = [project.applied.model(model).name] if model is not None else [spec.name for spec in project.models]
         if begin is not None:
             _begin(project, output, _only(names), begin, dry_run=dry_run)
             return

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.command_line import Said, run
@@ -23,6 +23,12 @@ VERBS = (
     "freshness -- %s", "alerts --resolve=%s", "rollout -- %s", "rollback -- %s", "scheduler --once --only=%s",
     "triggers -- %s", "keys add -- %s", "keys revoke -- %s", "runs list -- %s", "runs show -- %s", "runs start -- %s",
     "runs retry -- %s", "runs cancel -- %s",
+    "rollout fraud --begin=%s", "quality fraud --since=%s", "quality fraud --window=%s", "drift fraud --window=%s",
+    "importance fraud --window=%s", "replay --since=%s", "scheduler --once --until=%s",
+    "dataset --service fraud --entities data/payments.parquet --out out --time=%s", "keys add new --expires=%s",
+    "keys add new --rate=%s", "keys add new --scope=%s", "get card_days --key=%s",
+    "get card_days --key card_id=c1 --as-of=%s", "predict fraud --row=%s", "predict fraud --in=%s --out out",
+    "dataset --service fraud --out out --entities=%s",
 )  # fmt: skip
 QUIET = {"alerts", "runs list"}  # what is not there is nothing to do
 DECLARED = {
@@ -63,6 +69,7 @@ def check_verb(repo: Path, verb: str, name: str) -> int:
 
 @pytest.mark.parametrize("verb", VERBS)
 @given(name=_Name)
+@example(name="")
 @settings(max_examples=2, suppress_health_check=_FIXTURES, deadline=None)
 def test_a_name_from_outside_names_nothing(walked: Path, verb: str, name: str) -> None:
     assert check_verb(walked, verb, name) in range(13)
