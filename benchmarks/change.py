@@ -32,7 +32,7 @@ from benchmarks.scale import scaled
 from benchmarks.served import Running, running, skewless_server
 from benchmarks.server import own_server
 from benchmarks.serving_race import seconds
-from infra.processes import read_processes
+from skewless.infra.host.processes import read_processes
 
 REACH = 0.9
 BEFORE = "before"

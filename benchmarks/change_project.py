@@ -69,7 +69,7 @@ _SLOT = "# one more"
 _ADDED = 'Aggregation(column="amount", function="max", time_window=WINDOWS["1d"], name="max_1d"),'
 _MODELS = """from datetime import timedelta
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

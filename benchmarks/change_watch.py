@@ -16,15 +16,15 @@ from benchmarks.change_project import MODEL
 from benchmarks.contestant import ContestantError
 from benchmarks.http_load import Address, ask
 from benchmarks.http_wire import post
-from infra.log.partitions import log_ends
-from infra.online.redis_store import RedisWriter
-from infra.online.tile_store import TileStore
-from infra.plan_in_force import PlanInForce
-from infra.processes import read_processes
-from infra.streams.generations import Generations
-from skewless.keys import window_marker
-from skewless.plan import FeaturePlan
-from skewless.windows.view import WindowView
+from skewless.contract.keys import window_marker
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import WindowView
+from skewless.infra.host.processes import read_processes
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.plans.in_force import PlanInForce
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
 _LOOK_S = 0.1  # it takes time from the server

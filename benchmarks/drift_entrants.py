@@ -17,10 +17,10 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     import numpy as np
     import pyarrow.parquet as pq
 
-    from infra.predictions.live import Live
-    from skewless.lifecycle import Watch
-    from training.profile import profile
-    from validation.drift.window import compare_window
+    from skewless.contract.lifecycle import Watch
+    from skewless.infra.predictions.live import Live
+    from skewless.training.profile import profile
+    from skewless.validation.drift.window import compare_window
 
     before, now = pq.read_table(trained), pq.read_table(live)
     names = before.column_names

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 
 from benchmarks.programs import run_feast, run_skewless
 from benchmarks.repo import START_US, Table, write_repo
-from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
-from infra.log.runs import Coverage, RunLedger
-from skewless.plan import View
+from skewless.contract.plan import View
+from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
+from skewless.infra.log.runs import Coverage, RunLedger
 
 ASKED = "asked.parquet"
 DAY_US = 86_400_000_000
-OFFLINE = "  type: infra.feast_plugins.offline_store.SkewlessOfflineStore\n"
+OFFLINE = "  type: skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore\n"
 Kind = Literal["skewless", "plugin", "feast"]
 _FILE_ROWS = 1_000_000
 _PIECE_ROWS = 1_000_000

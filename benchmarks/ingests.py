@@ -19,7 +19,7 @@ from benchmarks.contestant import ContestantError
 from benchmarks.meter import Meter
 
 if TYPE_CHECKING:
-    from infra.streams.worker import Worker
+    from skewless.infra.streams.worker import Worker
 
 BATCH = 1_000
 BATCHES, SINGLES = "batches", "one by one"
@@ -73,7 +73,7 @@ def payloads(n: int) -> list[bytes]:
 
 def memory_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from a stream that costs nothing: what the worker itself can do; and where its time goes."""
-    from infra.streams.memory_stream import MemoryBroker, MemorySender, MemoryStream
+    from skewless.infra.streams.memory_stream import MemoryBroker, MemorySender, MemoryStream
 
     broker = MemoryBroker(1)
     MemorySender(broker).send(payloads(n))
@@ -87,8 +87,8 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
-    from infra.streams.redis_sender import RedisSender
-    from infra.streams.redis_stream import RedisStream
+    from skewless.infra.streams.redis_sender import RedisSender
+    from skewless.infra.streams.redis_stream import RedisStream
 
     sender = RedisSender(url, project="bench", source="events", n_partitions=1)
     made = payloads(n)
@@ -137,11 +137,11 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
     """Yield a worker with new states in an empty store, and hold its states against its log in the end."""
     from benchmarks.server import empty
     from benchmarks.window_events import ALL, plan_of, view
-    from infra.offline.engine import connect
-    from infra.online.redis_store import RedisWriter
-    from infra.streams.streams import Streams
-    from skewless.clock import SystemClock
-    from skewless.settings import Settings
+    from skewless.contract.clock import SystemClock
+    from skewless.contract.settings import Settings
+    from skewless.infra.offline.engine import connect
+    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.streams.streams import Streams
 
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
     with tempfile.TemporaryDirectory() as name, connect(Path(name) / "spill") as connection:
@@ -179,11 +179,11 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
     """Compare what some entities have online with the windows computed from the log."""
     import pyarrow as pa
 
-    from infra.offline.as_of import TIME
-    from infra.offline.views import OfflineViews
-    from infra.online.features import FeatureReader
-    from infra.online.redis_store import BlockingReader
-    from skewless.request import Ask
+    from skewless.contract.request import Ask
+    from skewless.infra.offline.as_of import TIME
+    from skewless.infra.offline.views import OfflineViews
+    from skewless.infra.online.features import FeatureReader
+    from skewless.infra.online.redis_store import BlockingReader
 
     keys: dict[str, Any] = {name: list(range(_CHECKED)) for name in KEYS}
     t = time.time_ns() // 1_000_000 * 1_000
@@ -202,10 +202,10 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
 
 def _watched() -> dict[str, float]:
     """Count the seconds that a worker spends in its parts."""
-    from infra.log.event_log import EventLog
-    from infra.online.tile_store import TileStore
-    from infra.streams.decode import Decoder
-    from infra.streams.state_writer import StateWriter
+    from skewless.infra.log.event_log import EventLog
+    from skewless.infra.online.tile_store import TileStore
+    from skewless.infra.streams.decode import Decoder
+    from skewless.infra.streams.state_writer import StateWriter
 
     spent = dict.fromkeys(PARTS, 0.0)
 

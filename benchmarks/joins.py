@@ -24,9 +24,9 @@ MEMORY = "4GB"
 def skewless_log(meter: Meter, *, repo: str, asked: str, mode: str = "event_time") -> str:
     """Join the accepted log, to the columns that the assembler takes."""
     from benchmarks.stored import plan_of
-    from infra.offline.as_of import TIME
-    from infra.offline.views import OfflineViews
-    from skewless.vector import null_mask, view_status
+    from skewless.contract.vector import null_mask, view_status
+    from skewless.infra.offline.as_of import TIME
+    from skewless.infra.offline.views import OfflineViews
 
     rows, plan = pq.read_table(asked), plan_of(Path(repo))
     entities = pa.table({"entity_id": rows["entity_id"], TIME: rows["event_timestamp"].cast(pa.int64())})
@@ -114,6 +114,6 @@ def _by_hand(meter: Meter, query: str, asked: str) -> str:
 
 
 def _connection(spill: str) -> duckdb.DuckDBPyConnection:
-    from infra.offline.engine import connect
+    from skewless.infra.offline.engine import connect
 
     return connect(Path(spill), memory_limit=MEMORY)

@@ -79,7 +79,7 @@ def sampled_by_hand(meter: Meter, *, repo: str, asked: str) -> str:
     """Join the sampled rows alone with an ASOF join of their keys' history."""
     import duckdb
 
-    from infra.log.accepted import EVENT, AcceptedLog
+    from skewless.infra.log.accepted import EVENT, AcceptedLog
 
     view = plan_of(Path(repo)).views[0]
     files = AcceptedLog(Path(repo) / ".skewless" / "log", view.partition).files()

@@ -28,8 +28,8 @@ def project_reads(meter: Meter, *, repo: str, url: str, n_entities: int) -> str:
 
     from benchmarks.stored import plan_of
     from skewless import Project
-    from skewless.keys import KeyCodec
-    from skewless.request import parse_columns
+    from skewless.contract.keys import KeyCodec
+    from skewless.contract.request import parse_columns
 
     plan = plan_of(Path(repo))
     codecs = [KeyCodec(plan.project, view) for view in plan.views]

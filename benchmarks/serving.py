@@ -16,7 +16,7 @@ from benchmarks.serving_project import COMPARED, ServedProject, pair_contender, 
 from benchmarks.serving_race import Contender, cost_row, latency_row, load_row, race_servers, rate_row, seconds
 from benchmarks.serving_repo import Shape, write_project
 from benchmarks.stored import plan_of
-from skewless.keys import KeyCodec
+from skewless.contract.keys import KeyCodec
 
 OWN, EMPTY, BARE = "skewless", "an empty FastAPI + pydantic endpoint", "the bare path"
 FEAST, FEAST_ONE = "FastAPI + `get_online_features` + `Booster.predict`", "the same, `num_threads=1`"

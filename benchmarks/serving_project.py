@@ -19,8 +19,8 @@ from benchmarks.server import own_server
 from benchmarks.serving_asks import infer_request, predict_request, predict_scores
 from benchmarks.serving_race import Contender
 from benchmarks.serving_repo import Ids, Matrix, Shape, fill, model_file, write_project
-from infra.api_keys import ApiKey, digest_of, new_secret
-from infra.key_file import KeyFile
+from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.key_file import KeyFile
 
 ASKED, COMPARED = 2_000, 200
 

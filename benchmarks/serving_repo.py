@@ -44,7 +44,7 @@ _VIEW = """
 """
 _MODELS = """from datetime import timedelta
 
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import LabelSource, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

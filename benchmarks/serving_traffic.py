@@ -15,12 +15,12 @@ from benchmarks.served import peer_server
 from benchmarks.serving_project import ServedProject, pair_contender, served_project
 from benchmarks.serving_race import Contender, cost_row, race_servers, rate_row, seconds
 from benchmarks.serving_repo import Shape
-from infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
-from infra.packages.signing import SIGNATURE
-from infra.packages.store import PackageStore
-from infra.traffic import Traffic
-from skewless.settings import Settings
-from skewless.traffic import TrafficPolicy
+from skewless.contract.settings import Settings
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
+from skewless.infra.packages.signing import SIGNATURE
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.rollout.traffic import Traffic
 
 BARE, LOGGED, CANARY, SHADOW = (
     "without log, policy and counts",

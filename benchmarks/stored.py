@@ -10,11 +10,11 @@ import redis
 from pyarrow import feather
 
 from benchmarks.digest import digest_columns
-from infra.applied import read_applied
-from infra.online.redis_store import BlockingReader
-from skewless.keys import KeyCodec
-from skewless.plan import FeaturePlan
-from skewless.rows import RowCodec
+from skewless.contract.keys import KeyCodec
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import RowCodec
+from skewless.infra.online.redis_store import BlockingReader
+from skewless.infra.plans.applied import read_applied
 
 _SAMPLE = 1_000
 _BATCH = 1_000

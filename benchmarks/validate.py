@@ -64,10 +64,10 @@ def suite() -> list[Expectation]:
 
 def on_duckdb(meter: Meter, *, path: str) -> str:
     """Check as a gate does."""
-    from infra.offline.engine import connect  # noqa: PLC0415 - a contestant's own
-    from infra.offline.sql import text  # noqa: PLC0415 - as above
-    from validation.duckdb_engine import Evaluator  # noqa: PLC0415, F401 - imports are not what is measured
-    from validation.gates import Gate  # noqa: PLC0415 - as above
+    from skewless.infra.offline.engine import connect  # noqa: PLC0415 - a contestant's own
+    from skewless.infra.offline.sql import text  # noqa: PLC0415 - as above
+    from skewless.validation.duckdb_engine import Evaluator  # noqa: PLC0415, F401 - imports are not what is measured
+    from skewless.validation.gates import Gate  # noqa: PLC0415 - as above
 
     expectations = suite()
     with tempfile.TemporaryDirectory() as spill, connect(Path(spill)) as connection, meter.lap():

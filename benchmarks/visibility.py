@@ -26,12 +26,12 @@ _LOST_S = 10.0
 def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     """Send through a Redis stream to a worker in another process; time from the send to the read that sees it."""
     from benchmarks.window_events import ALL, plan_of, view
-    from infra.offline.engine import connect
-    from infra.online.features import FeatureReader
-    from infra.online.redis_store import BlockingReader, RedisWriter
-    from infra.streams.streams import Streams
-    from skewless.clock import SystemClock
-    from skewless.settings import Settings
+    from skewless.contract.clock import SystemClock
+    from skewless.contract.settings import Settings
+    from skewless.infra.offline.engine import connect
+    from skewless.infra.online.features import FeatureReader
+    from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+    from skewless.infra.streams.streams import Streams
 
     empty(url)  # the states of the round before would be seen at once
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
@@ -83,7 +83,7 @@ def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:
 
 
 def _count(reader: Any, key: int) -> float:  # noqa: ANN401 - loaded by contestants alone
-    from skewless.request import Ask
+    from skewless.contract.request import Ask
 
     ask = Ask(keys={name: [key if name == "device" else 0] for name in KEYS}, fields={})
     read = reader.read(ask, time.time_ns() // 1_000_000 * 1_000).reads["device_live"]
@@ -103,7 +103,7 @@ def _warm(sender: Any, reader: Any, rng: np.random.Generator) -> None:  # noqa: 
 
 
 def _look(reader: Any, waiting: dict[int, float], waits: list[float]) -> None:  # noqa: ANN401 - as above
-    from skewless.request import Ask
+    from skewless.contract.request import Ask
 
     if not waiting:
         return
@@ -143,12 +143,12 @@ def _working(streams: Any) -> Any:  # noqa: ANN401 - a context manager
 
 
 def _worker(place: dict[str, Any], stop: threading.Event) -> None:
-    from infra.offline.engine import connect
-    from infra.online.redis_store import RedisWriter
-    from infra.streams.streams import Streams
-    from skewless.clock import SystemClock
-    from skewless.plan import FeaturePlan
-    from skewless.settings import Settings
+    from skewless.contract.clock import SystemClock
+    from skewless.contract.plan import FeaturePlan
+    from skewless.contract.settings import Settings
+    from skewless.infra.offline.engine import connect
+    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.streams.streams import Streams
 
     state = Path(place["state"])
     with connect(state / "spill-of-worker") as connection:

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.accepted import EVENT
-from infra.log.event_log import KNOWN_AT, EventLog
-from infra.log.event_rows import event_schema
-from skewless.columns import Column, FeatureRef
-from skewless.dtypes import DType
-from skewless.plan import FeaturePlan, Service
-from skewless.windows.hops import DAY, HOUR, default_hop
-from skewless.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.contract.columns import Column, FeatureRef
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.windows.hops import DAY, HOUR, default_hop
+from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.infra.log.accepted import EVENT
+from skewless.infra.log.event_log import KNOWN_AT, EventLog
+from skewless.infra.log.event_rows import event_schema
 
 START_US = 1_735_689_600_000_000  # 2025-01-01
 SCALE = 2

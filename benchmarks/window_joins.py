@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.digest import digest_columns
 from benchmarks.meter import Meter
-from skewless.windows.hops import HOUR, default_hop
+from skewless.contract.windows.hops import HOUR, default_hop
 
 MEMORY = "4GB"
 
@@ -22,11 +22,11 @@ MEMORY = "4GB"
 def skewless_log(meter: Meter, *, folder: str, functions: Sequence[str], windows: Sequence[int]) -> str:
     """Compute the windows from the log, in event time."""
     from benchmarks.window_events import view
-    from infra.offline.as_of import TIME
-    from infra.offline.engine import connect
-    from infra.offline.log_parts import log_parts
-    from infra.offline.window_join import WindowJoin
-    from skewless.windows.view import Function
+    from skewless.contract.windows.view import Function
+    from skewless.infra.offline.as_of import TIME
+    from skewless.infra.offline.engine import connect
+    from skewless.infra.offline.log_parts import log_parts
+    from skewless.infra.offline.window_join import WindowJoin
 
     asked = pq.read_table(Path(folder) / "asked.parquet")
     entities = pa.table({"key": asked["key"], TIME: asked["t"]})

@@ -26,11 +26,11 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
     import redis
 
     from benchmarks.window_events import ALL, WINDOWS, plan_of, view
-    from infra.online.features import FeatureReader
-    from infra.online.redis_store import BlockingReader
-    from infra.online.window_states import WindowStates
-    from skewless.request import Ask
-    from skewless.windows.hops import HOUR
+    from skewless.contract.request import Ask
+    from skewless.contract.windows.hops import HOUR
+    from skewless.infra.online.features import FeatureReader
+    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.online.window_states import WindowStates
 
     windows = (*WINDOWS, 3 * HOUR)
     views = [view(ALL, key=name, name=f"{name}_live", windows=windows) for name in KEYS]
@@ -62,15 +62,15 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
 
 def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # noqa: ANN401 - loaded by contestants alone
     """Write a log and build all states from it; return what reads the log."""
-    from infra.log.accepted import EVENT
-    from infra.log.event_log import KNOWN_AT, EventLog
-    from infra.log.event_rows import event_schema
-    from infra.offline.engine import connect
-    from infra.offline.views import OfflineViews
-    from infra.online.redis_store import RedisWriter
-    from infra.streams.streams import Streams
-    from skewless.clock import SystemClock
-    from skewless.settings import Settings
+    from skewless.contract.clock import SystemClock
+    from skewless.contract.settings import Settings
+    from skewless.infra.log.accepted import EVENT
+    from skewless.infra.log.event_log import KNOWN_AT, EventLog
+    from skewless.infra.log.event_rows import event_schema
+    from skewless.infra.offline.engine import connect
+    from skewless.infra.offline.views import OfflineViews
+    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.streams.streams import Streams
 
     made = columns(n)
     end = int(made["ts"][-1])
@@ -96,8 +96,8 @@ def _keys(seed: int, size: int) -> dict[str, list[int]]:
 
 
 def _check(reader: Any, offline: Any, plan: Any) -> None:  # noqa: ANN401 - loaded by contestants alone
-    from infra.offline.as_of import TIME
-    from skewless.request import Ask
+    from skewless.contract.request import Ask
+    from skewless.infra.offline.as_of import TIME
 
     t = time.time_ns() // 1_000_000 * 1_000
     keys: Any = _keys(0, 200)

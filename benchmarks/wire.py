@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from infra.online.resp import Bulks, command
+from skewless.infra.online.resp import Bulks, command
 
 _RECEIVE = 1 << 16
 _PART = 1 << 20

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from training.plots.series import Point, series_plot
+from skewless.training.plots.series import Point, series_plot
 
 ROOT = Path(__file__).parents[1]
 AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: what is trained on first, and what is lived through

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skewless.errors import SourceError
+from skewless import SourceError
 
 # Destinations that the airports file does not list.
 _OTHER_ZONES = {

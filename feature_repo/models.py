@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless import Gate, LabelSource, ModelSpec, Split
 
 _LABELS = LabelSource(path="data/flights/*.parquet", event_time="sched_dep", known_time="known_at", label="late")
 _SPLIT = Split(test=timedelta(days=21), embargo=timedelta(days=1))

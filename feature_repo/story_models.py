@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from skewless.lifecycle import Guardrails, Rollout, Triggers, Watch
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless import Gate, Guardrails, LabelSource, ModelSpec, Rollout, Split, Triggers, Watch
 
 _ALONE = ModelSpec(
     name="delay-alone",

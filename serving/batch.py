@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from infra.online.guard import Guard
-from infra.online.redis_store import RedisReader
-from infra.predictions.writer import PredictionWriter
-from infra.runtimes.candidates import Place
-from infra.served_model import ServedModel
-from serving.models.table import ModelTable
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Limits, Predictor
-from serving.server_config import ServerConfig
-from skewless.clock import to_us
-from skewless.dtypes import DType
-from skewless.errors import PlaceError, SourceError, StoreError
-from skewless.plan import FeaturePlan
+from skewless.contract.clock import to_us
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import PlaceError, SourceError, StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.runtimes.candidates import Place
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.server_config import ServerConfig
 
 _CHUNK_ROWS = 4_096  # enough for a GPU to be worth it
 _T = TypeVar("_T")

@@ -13,36 +13,36 @@ from typing import Any
 
 import uvicorn
 
-from infra.alerts import open_alerts
-from infra.key_file import KeyFile
-from infra.last_freshness import last_freshness
-from infra.last_parity import last_parity
-from infra.online.guard import Guard
-from infra.online.redis_store import RedisReader, RedisWriter
-from infra.outcomes.writer import OutcomeWriter
-from infra.plan_in_force import PlanInForce
-from infra.predictions.writer import PredictionWriter
-from infra.processes import Presence
-from infra.runtimes.candidates import Place
-from serving.access.gate import OpenAccess, open_access
-from serving.access.rules import is_loopback
-from serving.events.sending import Events, EventsConfig
-from serving.feedback.taking import Feedback
-from serving.http.app import Serving, create_app, hot_routes
-from serving.http.fast_lane import fast_lane
-from serving.http.http_server import Entrance, run_http
-from serving.http.listening import listen_privately
-from serving.http.tls import TlsOptions, tls_options
-from serving.http.turns import Turns
-from serving.http.wire_limits import UnfinishedBodies, WireLimits
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.models.vitals_file import VitalsFile
-from serving.prediction.predictor import Limits, Predictor
-from serving.server_config import ServerConfig
-from serving.workers.shutdown import Shutdown
-from serving.workers.siblings import Siblings, socket_of
-from skewless.settings import Settings
+from skewless.contract.settings import Settings
+from skewless.infra.access.key_file import KeyFile
+from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.host.processes import Presence
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import RedisReader, RedisWriter
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.plans.in_force import PlanInForce
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.runtimes.candidates import Place
+from skewless.infra.verdicts.last_freshness import last_freshness
+from skewless.infra.verdicts.last_parity import last_parity
+from skewless.serving.access.gate import OpenAccess, open_access
+from skewless.serving.access.rules import is_loopback
+from skewless.serving.events.sending import Events, EventsConfig
+from skewless.serving.feedback.taking import Feedback
+from skewless.serving.http.app import Serving, create_app, hot_routes
+from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.http_server import Entrance, run_http
+from skewless.serving.http.listening import listen_privately
+from skewless.serving.http.tls import TlsOptions, tls_options
+from skewless.serving.http.turns import Turns
+from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.models.vitals_file import VitalsFile
+from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.server_config import ServerConfig
+from skewless.serving.workers.shutdown import Shutdown
+from skewless.serving.workers.siblings import Siblings, socket_of
 
 _KEEP_ALIVE_SECONDS = 75
 _YOUNG_OBJECTS = 20_000  # a batch makes thousands, which go by themselves

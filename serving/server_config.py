@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.packages.store import PackageStore
-from skewless.clock import Clock
-from skewless.settings import Settings
+from skewless.contract.clock import Clock
+from skewless.contract.settings import Settings
+from skewless.infra.packages.store import PackageStore
 
 
 @dataclass(frozen=True, kw_only=True)

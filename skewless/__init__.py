@@ -1,25 +1,84 @@
 """skewless: real-time tree models on a feature store, with offline and online values equal bit for bit.
 
-The names a notebook needs are loaded on first use, so that importing the contract stays cheap.
+The names that definitions and notebooks need are loaded on first use, so that ``import skewless`` stays cheap.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from skewless.version import __version__
 
 if TYPE_CHECKING:
+    from skewless.contract.clock import ManualClock, OffsetClock, SystemClock
+    from skewless.contract.errors import (
+        AccessError,
+        BusyError,
+        ConflictError,
+        DeadlineError,
+        DefinitionError,
+        GateError,
+        PackageError,
+        PlaceError,
+        RateError,
+        RequestError,
+        ScopeError,
+        SkewlessError,
+        SourceError,
+        StalePlanError,
+        StoreError,
+    )
+    from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
+    from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+    from skewless.infra.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
 
-__all__ = ["Project", "__version__"]
+__all__ = [
+    "AccessError",
+    "BusyError",
+    "ConflictError",
+    "DeadlineError",
+    "DefinitionError",
+    "DuckDBSource",
+    "Gate",
+    "GateError",
+    "Guardrails",
+    "LabelSource",
+    "ManualClock",
+    "ModelSpec",
+    "OffsetClock",
+    "PackageError",
+    "PlaceError",
+    "Project",
+    "RateError",
+    "RequestError",
+    "Rollout",
+    "ScopeError",
+    "Search",
+    "SkewlessError",
+    "SourceError",
+    "Split",
+    "StalePlanError",
+    "StoreError",
+    "SystemClock",
+    "Triggers",
+    "Watch",
+    "__version__",
+]
+_HOMES = {
+    "skewless.contract.clock": {"ManualClock", "OffsetClock", "SystemClock"},
+    "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
+    "skewless.contract.spec": {"Gate", "LabelSource", "ModelSpec", "Split"},
+    "skewless.infra.sources.duckdb_source": {"DuckDBSource"},
+    "skewless.project": {"Project"},
+}
 
 
 def __getattr__(name: str) -> object:
-    """Load ``Project`` when it is first asked for (PEP 562)."""
-    if name == "Project":
-        from skewless.project import Project
-
-        return Project
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    home = next((home for home, names in _HOMES.items() if name in names), "skewless.contract.errors")
+    return getattr(importlib.import_module(home), name)

@@ -289,7 +289,7 @@ def _group(name: str, text: str) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; the exit code says what happened (see ``skewless.errors``)."""
+    """Run the command line; the exit code says what happened (see ``skewless.contract.errors``)."""
     create_app()()
 
 

@@ -9,34 +9,34 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from skewless.clock import Clock, open_clock
-from skewless.settings import Settings, load_settings
+from skewless.contract.clock import Clock, open_clock
+from skewless.contract.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from infra.applied import Applied
-    from infra.materialize import Materializer
-    from infra.needed_views import NeededViews, NeededWatch
-    from infra.offline.views import OfflineViews
-    from infra.online.features import FeatureReader, OnlineFeatures
-    from infra.online.port import OnlineWriter
-    from infra.online.private_server import PrivateServer
-    from infra.online.redis_store import BlockingReader
-    from infra.planning import Planner, PlanReport
-    from infra.readiness import OnRows, Readiness
-    from infra.run_report import OnStep, Pending, ViewReport
-    from infra.streams.streams import Streams
-    from serving.server_config import ServerConfig
-    from skewless.spec import ModelSpec
-    from skewless.vector import Vocabularies
-    from training.dataset import Dataset
-    from training.dataset_files import DatasetFiles, Mode
-    from training.promotion import TrainReport
-    from validation.checks import SourceChecks
-    from validation.gate_report import GateReport
-    from validation.replay_report import ReplayReport
+    from skewless.contract.spec import ModelSpec
+    from skewless.contract.vector import Vocabularies
+    from skewless.infra.materialization.materialize import Materializer
+    from skewless.infra.materialization.readiness import OnRows, Readiness
+    from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
+    from skewless.infra.offline.views import OfflineViews
+    from skewless.infra.online.features import FeatureReader, OnlineFeatures
+    from skewless.infra.online.port import OnlineWriter
+    from skewless.infra.online.private_server import PrivateServer
+    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.plans.applied import Applied
+    from skewless.infra.plans.needed_views import NeededViews, NeededWatch
+    from skewless.infra.plans.planning import Planner, PlanReport
+    from skewless.infra.streams.streams import Streams
+    from skewless.serving.server_config import ServerConfig
+    from skewless.training.dataset import Dataset
+    from skewless.training.dataset_files import DatasetFiles, Mode
+    from skewless.training.promotion import TrainReport
+    from skewless.validation.checks import SourceChecks
+    from skewless.validation.gate_report import GateReport
+    from skewless.validation.replay_report import ReplayReport
 
 
 class Project:
@@ -48,7 +48,7 @@ class Project:
     """
 
     def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
-        from infra.packages.store import PackageStore
+        from skewless.infra.packages.store import PackageStore
 
         self.repo = Path(repo).resolve()
         self.settings: Settings = load_settings(self.repo, **settings)
@@ -76,7 +76,7 @@ class Project:
         Raises:
             StalePlanError: nothing was applied, or the registry has moved on.
         """
-        from infra.applied import load_current
+        from skewless.infra.plans.applied import load_current
 
         return load_current(self.repo, self.state)
 
@@ -87,21 +87,21 @@ class Project:
 
     @cached_property
     def _needed(self) -> NeededWatch:
-        from infra.needed_views import NeededWatch
+        from skewless.infra.plans.needed_views import NeededWatch
 
         return NeededWatch(self.state, self.store, self.settings.keep_versions)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The project's DuckDB, in memory."""
-        from infra.offline.engine import connect
+        from skewless.infra.offline.engine import connect
 
         return connect(self.state / "spill", memory_limit=self.settings.memory_limit, threads=self.settings.threads)
 
     @cached_property
     def views(self) -> OfflineViews:
         """What the accepted log answers."""
-        from infra.offline.views import OfflineViews
+        from skewless.infra.offline.views import OfflineViews
 
         return OfflineViews(self.state, self.connection)
 
@@ -113,21 +113,21 @@ class Project:
     @cached_property
     def private(self) -> PrivateServer:
         """The Redis server that is this project's own; started when it is first needed."""
-        from infra.online.private_server import PrivateServer
+        from skewless.infra.online.private_server import PrivateServer
 
         return PrivateServer(self.state)
 
     @cached_property
     def online(self) -> OnlineWriter:
         """The blocking side of the online store."""
-        from infra.online.redis_store import RedisWriter
+        from skewless.infra.online.redis_store import RedisWriter
 
         return RedisWriter(self.redis_url)
 
     @cached_property
     def checks(self) -> SourceChecks:
         """The gates of ``expectations.py``."""
-        from validation.checks import SourceChecks
+        from skewless.validation.checks import SourceChecks
 
         names = [view.name for view in self.applied.plan.views] + [spec.name for spec in self.applied.models]
         return SourceChecks(
@@ -142,7 +142,7 @@ class Project:
     @cached_property
     def streams(self) -> Streams:
         """What works on the event sources: those of the plan in force, and what else models need of them."""
-        from infra.streams.streams import Streams
+        from skewless.infra.streams.streams import Streams
 
         _ = self.applied  # the registry must be that of the plan
         return Streams(
@@ -177,7 +177,7 @@ class Project:
 
     def pending(self) -> list[Pending]:
         """Return what ``materialize`` would accept now, by view; opens no online store."""
-        from infra.online.memory_store import MemoryStore
+        from skewless.infra.online.memory_store import MemoryStore
 
         return self._materializer(MemoryStore()).pending(self.needed.plan.views)
 
@@ -195,7 +195,7 @@ class Project:
 
     def dataset(self, model: str) -> Dataset:
         """Return a model's training set as of now; ``.table()`` gives Arrow."""
-        from training.dataset import build_dataset
+        from skewless.training.dataset import build_dataset
 
         plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
         return build_dataset(
@@ -206,7 +206,7 @@ class Project:
         self, entities: Path, name: str, *, mode: Mode = "knowledge", time_column: str = "event_timestamp"
     ) -> DatasetFiles:
         """Return what writes an entity file with the features of a service, or of a model's; larger than memory."""
-        from training.dataset_files import find_files
+        from skewless.training.dataset_files import find_files
 
         return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
 
@@ -216,9 +216,9 @@ class Project:
         Of a model with a rollout only the decision says so: ``skewless.operations.promotion.train`` begins it.
         ``on_rows`` is told how far it is with what the version lacks in the online store.
         """
-        from infra.processes import beside_servers
-        from training.promotion import TrainReport, promote
-        from training.train import Trained, train
+        from skewless.infra.host.processes import beside_servers
+        from skewless.training.promotion import TrainReport, promote
+        from skewless.training.train import Trained, train
 
         spec, now_us = self.applied.model(model), self.clock.now_us()
 
@@ -237,7 +237,7 @@ class Project:
     @cached_property
     def readiness(self) -> Readiness:
         """What judges whether a version can be served, and sees to it."""
-        from infra.readiness import Readiness
+        from skewless.infra.materialization.readiness import Readiness
 
         return Readiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
 
@@ -248,13 +248,13 @@ class Project:
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
         """Return predictions for rows of entity keys and request fields, as the server would now."""
-        from serving.batch import predict_rows
+        from skewless.serving.batch import predict_rows
 
         return predict_rows(self.server_config(), model, rows)
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
         """Predict every row of a Parquet or CSV file into another; return the number of rows."""
-        from serving.batch import predict_file
+        from skewless.serving.batch import predict_file
 
         return predict_file(self.server_config(), model, source, target)
 
@@ -268,7 +268,7 @@ class Project:
             columns: entity keys and request fields, one value per row.
             vocabularies: per text feature, its categories in the order of their codes.
         """
-        from skewless.request import parse_columns
+        from skewless.contract.request import parse_columns
 
         reader = self._feature_readers.get(service)
         if reader is None or reader.vocabularies != (vocabularies or {}):
@@ -277,8 +277,8 @@ class Project:
 
     def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
         """Return what reads a service's features, for those who read often; it stays with the plan now in force."""
-        from infra.online.features import FeatureReader
-        from infra.online.guard import Guard
+        from skewless.infra.online.features import FeatureReader
+        from skewless.infra.online.guard import Guard
 
         plan, reader = self.applied.plan.only(service), self.online_reader
         return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
@@ -290,21 +290,21 @@ class Project:
     @cached_property
     def online_reader(self) -> BlockingReader:
         """The blocking reading side of the online store."""
-        from infra.online.redis_store import BlockingReader
+        from skewless.infra.online.redis_store import BlockingReader
 
         return BlockingReader(self.redis_url)
 
     def replay(self, *, model: str | None = None) -> ReplayReport:
         """Prove every logged prediction from the accepted log; reads no Redis."""
-        from validation.replay import replay
+        from skewless.validation.replay import replay
 
         return replay(state=self.state, connection=self.connection, views=self.views, store=self.store, model=model)
 
     def server_config(
         self, *, host: str | None = None, port: int | None = None, workers: int | None = None
     ) -> ServerConfig:
-        """Return what ``serving.server.run_server`` needs."""
-        from serving.server_config import ServerConfig
+        """Return what ``skewless.serving.server.run_server`` needs."""
+        from skewless.serving.server_config import ServerConfig
 
         given = {"host": host, "port": port, "workers": workers}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -323,7 +323,7 @@ class Project:
         return self.applied.models
 
     def _planner(self) -> Planner:
-        from infra.planning import Planner
+        from skewless.infra.plans.planning import Planner
 
         return Planner(repo=self.repo, state=self.state, connection=self.connection, settings=self.settings)
 
@@ -333,7 +333,7 @@ class Project:
         return self._materializer(self.online)
 
     def _materializer(self, online: OnlineWriter) -> Materializer:
-        from infra.materialize import Materializer
+        from skewless.infra.materialization.materialize import Materializer
 
         return Materializer(
             project=self.applied.plan.project,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from hypothesis import strategies as st
 
-from skewless.names import is_name
+from skewless.contract.names import is_name
 
 MARKUP = (
     "<img src=x onerror=alert(1)>",

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from infra.materialize import Materializer
-from infra.offline.engine import connect
-from infra.offline.join import Order
-from infra.offline.views import OfflineViews
-from infra.online.memory_store import MemoryStore
-from skewless.clock import ManualClock
-from skewless.keys import KeyCodec
-from skewless.plan import View
-from skewless.rows import RowCodec, ViewRead
-from skewless.status import Status
-from skewless.vector import null_mask, view_status
+from skewless.contract.clock import ManualClock
+from skewless.contract.keys import KeyCodec
+from skewless.contract.plan import View
+from skewless.contract.rows import RowCodec, ViewRead
+from skewless.contract.status import Status
+from skewless.contract.vector import null_mask, view_status
+from skewless.infra.materialization.materialize import Materializer
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.join import Order
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.memory_store import MemoryStore
 
 
 class World:

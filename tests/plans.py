@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from skewless.columns import Column, FeatureRef, Transform
-from skewless.dtypes import DType
-from skewless.plan import FeaturePlan, Service, Source, View
+from skewless.contract.columns import Column, FeatureRef, Transform
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan, Service, Source, View
 
 INT_KEY = {"id": DType.INT64}
 ONE_FLOAT = {"x": DType.FLOAT64}

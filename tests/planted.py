@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.inventory import Inventory, noted_below
-from infra.online.port import Binaries, Mark, OnlineWriter
-from infra.runtimes.port import Runtime
+from skewless.infra.log.inventory import Inventory, noted_below
+from skewless.infra.online.port import Binaries, Mark, OnlineWriter
+from skewless.infra.runtimes.port import Runtime
+from skewless.validation.findings import Cause
+from skewless.validation.replay_report import ReplayReport
 from tests.projects import Place
-from validation.findings import Cause
-from validation.replay_report import ReplayReport
 
 
 def named(report: ReplayReport) -> set[tuple[Cause, str]]:

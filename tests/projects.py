@@ -17,22 +17,22 @@ import pyarrow.parquet as pq
 import redis
 
 import skewless
-from infra.online.port import OnlineReader
-from infra.online.redis_store import RedisReader
-from infra.online.service_vectors import ServiceVectors
-from infra.predictions.writer import PredictionWriter
-from infra.sample import write_sample
-from infra.served_model import ServedModel, load_model
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Predictor
-from skewless.checksum import MODULUS
-from skewless.clock import OffsetClock
-from skewless.keys import KeyCodec
-from skewless.plan import View
+from skewless.contract.checksum import MODULUS
+from skewless.contract.clock import OffsetClock
+from skewless.contract.keys import KeyCodec
+from skewless.contract.plan import View
+from skewless.contract.rows import RowCodec
+from skewless.infra.online.port import OnlineReader
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.operations.sample import write_sample
 from skewless.project import Project
-from skewless.rows import RowCodec
-from training.promotion import promote
-from training.train import Trained, train
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Predictor
+from skewless.training.promotion import promote
+from skewless.training.train import Trained, train
 
 TEMPLATE = Path(skewless.__file__).with_name("template")
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC

@@ -6,13 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
-from infra.vitals import PolicyVitals, Vitals, vitals_folder, write_vitals
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.rollout.vitals import PolicyVitals, Vitals, vitals_folder, write_vitals
 from skewless.project import Project
-from skewless.traffic import TrafficPolicy
+from skewless.training.train import train
 from tests.projects import MODEL, copy_project, opened
-from training.train import train
 
 OLD, NEW = "000001", "000002"
 CANARY = "Rollout(steps=(0.1, 0.5), step=timedelta(minutes=10), guardrails=Guardrails(least_requests=100))"
@@ -23,7 +23,7 @@ def declare(repo: Path, rollout: str) -> None:
     """Write a rollout into the definitions; they are to be applied."""
     models = repo / "models.py"
     text = models.read_text().replace(
-        "from skewless.spec", "from skewless.lifecycle import Guardrails, Rollout\nfrom skewless.spec"
+        "from skewless import", "from skewless import Guardrails, Rollout\nfrom skewless import"
     )
     models.write_text(text.replace("rounds=50,", f"rounds=50,\n        rollout={rollout},"))
 

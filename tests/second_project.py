@@ -116,7 +116,7 @@ def _arrays(inputs):
 MODELS = """
 from datetime import timedelta
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 
 LABELS = {"path": "data/asked.parquet", "event_time": "asked at", "known_time": "known"}
 LABELS |= {"columns": {"order": "order id"}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.packages.signing import Signer, Trust
-from infra.packages.store import PackageStore
+from skewless.infra.packages.signing import Signer, Trust
+from skewless.infra.packages.store import PackageStore
 
 
 def store_at(root: Path, *, unsigned: bool = False) -> PackageStore:

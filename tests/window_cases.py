@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from infra.offline.window_events import LogPart
-from skewless.dtypes import DType
-from skewless.windows.hops import SECOND
-from skewless.windows.view import Aggregate, Function, WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.view import Aggregate, Function, WindowView
+from skewless.infra.offline.window_events import LogPart
 from tests.plans import columns, make_transform
 from tests.window_log import LoggedEvent, column_of, expected, write_part
 from tests.windows_oracle import Event, Value

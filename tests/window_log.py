@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.accepted import EVENT, INGEST, RAW, REJECT, SEQ
-from infra.log.ends import KNOWN_AT
-from infra.offline.window_events import LogPart
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.rows import partition_hash
-from skewless.windows.view import WindowView
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.rows import partition_hash
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT, SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.offline.window_events import LogPart
 from tests.windows_oracle import Event, Value
 
 _ARROW = {

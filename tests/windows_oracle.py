@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
 
-from skewless.windows.view import Aggregate, Function, WindowView
+from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 Value = float | int | str | bool | None
 _WORD = 2**64

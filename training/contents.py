@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from infra.packages.package import PackageContents
-from infra.packages.pinned import pin
-from infra.predictions.record import best_output
-from infra.runtimes.port import Scores
-from infra.runtimes.reference import Reference, reference_rows
-from skewless.bounds import Bounds
-from skewless.clock import from_us
-from skewless.spec import ModelSpec
-from training.curves import curves
-from training.dataset import Dataset
-from training.importance import ROWS, importance
-from training.mode_gap import spread
-from training.profile import column_profile, profile
-from training.search import SearchResult
-from training.trainers.port import TrainedModel
-from validation.evaluation.evaluation import calibration_table, evaluate
+from skewless.contract.bounds import Bounds
+from skewless.contract.clock import from_us
+from skewless.contract.spec import ModelSpec
+from skewless.infra.packages.package import PackageContents
+from skewless.infra.packages.pinned import pin
+from skewless.infra.predictions.record import best_output
+from skewless.infra.runtimes.port import Scores
+from skewless.infra.runtimes.reference import Reference, reference_rows
+from skewless.training.curves import curves
+from skewless.training.dataset import Dataset
+from skewless.training.importance import ROWS, importance
+from skewless.training.mode_gap import spread
+from skewless.training.profile import column_profile, profile
+from skewless.training.search import SearchResult
+from skewless.training.trainers.port import TrainedModel
+from skewless.validation.evaluation.evaluation import calibration_table, evaluate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

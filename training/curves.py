@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores, Vector
-from skewless.spec import Task
-from validation.evaluation.evaluation import calibration_table
+from skewless.contract.spec import Task
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.validation.evaluation.evaluation import calibration_table
 
 Curve = dict[str, Any]
 

@@ -15,18 +15,27 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import KNOWN, LABEL, WEIGHT, askable, entity_rows, known_by, read_labels, request_arrays
-from infra.offline.views import OfflineViews
-from skewless.errors import DefinitionError, SourceError, StoreError
-from skewless.plan import FeaturePlan
-from skewless.rows import ViewRead
-from skewless.spec import LabelSource, ModelSpec
-from skewless.status import BoolArray, Int64Array, count_statuses
-from skewless.vector import Assembler, Matrix, Vocabularies
-from training.mode_gap import ModeGap, mode_gap
-from training.row_source import RowSource
-from training.slices import SliceColumn
+from skewless.contract.errors import DefinitionError, SourceError, StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
+from skewless.contract.spec import LabelSource, ModelSpec
+from skewless.contract.status import BoolArray, Int64Array, count_statuses
+from skewless.contract.vector import Assembler, Matrix, Vocabularies
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import (
+    KNOWN,
+    LABEL,
+    WEIGHT,
+    askable,
+    entity_rows,
+    known_by,
+    read_labels,
+    request_arrays,
+)
+from skewless.infra.offline.views import OfflineViews
+from skewless.training.mode_gap import ModeGap, mode_gap
+from skewless.training.row_source import RowSource
+from skewless.training.slices import SliceColumn
 
 
 @dataclass(frozen=True, kw_only=True)

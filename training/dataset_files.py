@@ -10,19 +10,19 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from infra.applied import Applied
-from infra.offline.entity_file import EntityFile, EntityRows
-from infra.offline.views import LogMark, OfflineViews
-from skewless.arrow_types import arrow_type
-from skewless.columns import FeatureRef
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.plan import FeaturePlan
-from skewless.rows import ViewRead
-from skewless.status import Int64Array, StatusArray, count_statuses
-from skewless.vector import Assembler, null_mask, view_status
-from training.dataset_folder import DatasetFolder, merge_status
-from training.mode_gap import ModeGap, mode_gap, spread
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.columns import FeatureRef
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import Int64Array, StatusArray, count_statuses
+from skewless.contract.vector import Assembler, null_mask, view_status
+from skewless.infra.offline.entity_file import EntityFile, EntityRows
+from skewless.infra.offline.views import LogMark, OfflineViews
+from skewless.infra.plans.applied import Applied
+from skewless.training.dataset_folder import DatasetFolder, merge_status
+from skewless.training.mode_gap import ModeGap, mode_gap, spread
 
 Mode = Literal["knowledge", "event_time"]
 OnRows = Callable[[int, int], None]

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import sync_folder
-from skewless.errors import ConflictError, PlaceError, StoreError
+from skewless.contract.errors import ConflictError, PlaceError, StoreError
+from skewless.infra.storage.durable import sync_folder
 
 MANIFEST = "dataset.json"
 FORMAT = 1

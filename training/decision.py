@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skewless.spec import LOWER_IS_BETTER, Gate
-from training.slices import SliceGain
-from validation.evaluation.bootstrap import Gain
+from skewless.contract.spec import LOWER_IS_BETTER, Gate
+from skewless.training.slices import SliceGain
+from skewless.validation.evaluation.bootstrap import Gain
 
 _ROUNDING = 1 + 1e-9
 

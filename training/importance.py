@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores
-from skewless.spec import LOWER_IS_BETTER
-from training.trainers.port import TrainedModel
+from skewless.contract.spec import LOWER_IS_BETTER
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.training.trainers.port import TrainedModel
 
 Measure = Callable[[Scores], float | None]
 """The gate's metric of scores of the rows that were given."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.runtimes.port import Scores
-from skewless.spec import ModelSpec
-from skewless.status import BoolArray
-from training.dataset import Dataset
-from training.trainers.port import TrainingSet
-from validation.evaluation.evaluation import evaluate
-from validation.evaluation.metrics import Metrics
+from skewless.contract.spec import ModelSpec
+from skewless.contract.status import BoolArray
+from skewless.infra.runtimes.port import Scores
+from skewless.training.dataset import Dataset
+from skewless.training.trainers.port import TrainingSet
+from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.metrics import Metrics
 
 
 def measure(dataset: Dataset, spec: ModelSpec, scores: Scores) -> Metrics:

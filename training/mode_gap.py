@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.offline.event_delays import Delays, event_delays
-from infra.offline.views import OfflineViews
-from skewless.plan import FeaturePlan
-from skewless.rows import ViewRead
-from skewless.windows.view import WindowView
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.event_delays import Delays, event_delays
+from skewless.infra.offline.views import OfflineViews
 
 MOST_ROWS = 50_000
 _WORST = 3

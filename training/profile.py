@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Vector
+from skewless.infra.runtimes.port import Matrix, Vector
 
 _BINS = 20
 

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import structlog
 
-from infra.last_parity import last_parity
-from infra.packages.aliases import Aliases
-from infra.packages.decisions import Decisions
-from infra.packages.store import PackageStore
-from infra.runtimes.port import Scores
-from skewless.errors import SkewlessError
-from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
-from training.dataset import Dataset
-from training.decision import Decision, GateEvidence, decide
-from training.measure import measure
-from training.slices import DEFAULT_CONFIDENCE, slice_gains
-from training.train import Trained
-from training.version_scores import version_scores
-from validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
-from validation.evaluation.evaluation import gate_baseline, gate_metric
+from skewless.contract.errors import SkewlessError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.decisions import Decisions
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.runtimes.port import Scores
+from skewless.infra.verdicts.last_parity import last_parity
+from skewless.training.dataset import Dataset
+from skewless.training.decision import Decision, GateEvidence, decide
+from skewless.training.measure import measure
+from skewless.training.slices import DEFAULT_CONFIDENCE, slice_gains
+from skewless.training.train import Trained
+from skewless.training.version_scores import version_scores
+from skewless.validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
+from skewless.validation.evaluation.evaluation import gate_baseline, gate_metric
 
 CHAMPION = "champion"
 # Brings what a pinned plan reads to the online store; returns what is lacking still, a sentence each.

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import LABEL, askable, columns_of, entity_rows, known_by, read_labels, request_arrays
-from infra.offline.views import OfflineViews
-from skewless.errors import SourceError, StoreError
-from skewless.plan import FeaturePlan
-from skewless.spec import LabelSource, ModelSpec
-from skewless.status import Int64Array
-from skewless.vector import Assembler, Matrix
+from skewless.contract.errors import SourceError, StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import LabelSource, ModelSpec
+from skewless.contract.status import Int64Array
+from skewless.contract.vector import Assembler, Matrix
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import LABEL, askable, columns_of, entity_rows, known_by, read_labels, request_arrays
+from skewless.infra.offline.views import OfflineViews
 
 
 @dataclass(frozen=True, kw_only=True)

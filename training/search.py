@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import DefinitionError, SourceError
-from skewless.lifecycle import Search
-from skewless.spec import LOWER_IS_BETTER, ModelSpec
-from training.trainers.port import Trainer, TrainingSet
-from validation.evaluation.evaluation import evaluate, gate_metric
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.lifecycle import Search
+from skewless.contract.spec import LOWER_IS_BETTER, ModelSpec
+from skewless.training.trainers.port import Trainer, TrainingSet
+from skewless.validation.evaluation.evaluation import evaluate, gate_metric
 
 if TYPE_CHECKING:
     from optuna import Trial as Draw

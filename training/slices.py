@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from skewless.spec import Gate
-from skewless.status import BoolArray, Int64Array
-from validation.evaluation.bootstrap import Gain, Pair, normal_gain
+from skewless.contract.spec import Gate
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.validation.evaluation.bootstrap import Gain, Pair, normal_gain
 
 LEAST_ROWS = 100
 LEAST_OF_A_KIND = 10  # rows of the rarer class, or queries: below, no interval can be trusted

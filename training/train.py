@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infra.packages.package import Package
-from infra.packages.store import PackageStore
-from infra.packages.writer import write_package
-from infra.runtimes.port import Scores
-from infra.served_model import load_model
-from skewless.bounds import Bounds
-from skewless.spec import ModelSpec
-from training.contents import Fitted, package_contents
-from training.dataset import Dataset
-from training.measure import measure, training_rows
-from training.search import search
-from training.trainers.choice import trainer_for
-from training.trainers.settings import refuse_empty_features
-from validation.evaluation.evaluation import gate_metric
+from skewless.contract.bounds import Bounds
+from skewless.contract.spec import ModelSpec
+from skewless.infra.packages.package import Package
+from skewless.infra.packages.served_model import load_model
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.writer import write_package
+from skewless.infra.runtimes.port import Scores
+from skewless.training.contents import Fitted, package_contents
+from skewless.training.dataset import Dataset
+from skewless.training.measure import measure, training_rows
+from skewless.training.search import search
+from skewless.training.trainers.choice import trainer_for
+from skewless.training.trainers.settings import refuse_empty_features
+from skewless.validation.evaluation.evaluation import gate_metric
 
 
 @dataclass(frozen=True, kw_only=True)

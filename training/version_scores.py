@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.packages.store import PackageStore
-from infra.runtimes.port import Scores
-from infra.served_model import load_model
-from skewless.errors import PackageError
-from skewless.spec import ModelSpec
-from training.dataset import Dataset
+from skewless.contract.errors import PackageError
+from skewless.contract.spec import ModelSpec
+from skewless.infra.packages.served_model import load_model
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.runtimes.port import Scores
+from skewless.training.dataset import Dataset
 
 
 def version_scores(dataset: Dataset, spec: ModelSpec, store: PackageStore, version: str) -> Scores:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from infra.predictions.checksums import checksums, checksums_of_first_format
-from infra.predictions.reader import Logged
-from infra.predictions.record import best_output
-from infra.served_model import ServedModel
-from skewless.status import BoolArray, Int64Array
-from skewless.vector import Matrix
-from validation.findings import Cause, Findings
-from validation.rebuilt import Recomputed
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.vector import Matrix
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
+from skewless.infra.predictions.reader import Logged
+from skewless.infra.predictions.record import best_output
+from skewless.validation.findings import Cause, Findings
+from skewless.validation.rebuilt import Recomputed
 
 _Floats = npt.NDArray[np.float64]
 _Rows = npt.NDArray[np.intp]

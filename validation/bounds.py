@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from skewless.bounds import Bound, Bounds, Value
-from skewless.clock import to_us
-from skewless.columns import REQUEST
-from skewless.dtypes import DType
-from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
-from validation.suites import LABELS
+from skewless.contract.bounds import Bound, Bounds, Value
+from skewless.contract.clock import to_us
+from skewless.contract.columns import REQUEST
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.validation.suites import LABELS
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.durable import replace_durable
+from skewless.infra.storage.durable import replace_durable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from infra.log.accepted import EVENT, REJECT
-from infra.offline.changes import Window, judged_rows
-from infra.offline.source_columns import check_view
-from infra.offline.sources import Table, view_table
-from infra.offline.sql import quote, text
-from skewless.bounds import Bounds
-from skewless.clock import Clock
-from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan, View
-from skewless.spec import ModelSpec
-from validation.bounds import compile_bounds
-from validation.gate_report import GateReport
-from validation.gates import ROW, Gate
-from validation.label_gate import LabelGate
-from validation.quarantine import quarantine
-from validation.suites import LABELS, load_suites
+from skewless.contract.bounds import Bounds
+from skewless.contract.clock import Clock
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.spec import ModelSpec
+from skewless.infra.log.accepted import EVENT, REJECT
+from skewless.infra.offline.changes import Window, judged_rows
+from skewless.infra.offline.source_columns import check_view
+from skewless.infra.offline.sources import Table, view_table
+from skewless.infra.offline.sql import quote, text
+from skewless.validation.bounds import compile_bounds
+from skewless.validation.gate_report import GateReport
+from skewless.validation.gates import ROW, Gate
+from skewless.validation.label_gate import LabelGate
+from skewless.validation.quarantine import quarantine
+from skewless.validation.suites import LABELS, load_suites
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from infra.durable import replace_durable
-from infra.pages import render_page
-from skewless.clock import from_us
-from validation.gate_report import GateReport
+from skewless.contract.clock import from_us
+from skewless.infra.pages import render_page
+from skewless.infra.storage.durable import replace_durable
+from skewless.validation.gate_report import GateReport
 
 INDEX = "index.html"
 _TEMPLATE = "data_docs.html"

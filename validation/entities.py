@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from skewless.plan import View
-from skewless.request import Ask
-from skewless.windows.view import WindowView
+from skewless.contract.plan import View
+from skewless.contract.request import Ask
+from skewless.contract.windows.view import WindowView
 
 
 def key_rows(view: View | WindowView, ask: Ask) -> list[tuple[Any, ...]]:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.predictions.reader import Entry, LoggedRead
-from infra.served_model import ServedModel
-from skewless.columns import REQUEST
-from skewless.errors import RequestError
-from skewless.rows import NO_TIME
-from skewless.status import Status
+from skewless.contract.columns import REQUEST
+from skewless.contract.errors import RequestError
+from skewless.contract.rows import NO_TIME
+from skewless.contract.status import Status
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.reader import Entry, LoggedRead
 
 
 @dataclass(frozen=True, kw_only=True)

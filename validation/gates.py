@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 
-from skewless.errors import SourceError
-from validation.gate_report import COLUMN_KEYS, ExpectationResult, GateReport
+from skewless.contract.errors import SourceError
+from skewless.validation.gate_report import COLUMN_KEYS, ExpectationResult, GateReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +76,7 @@ class Gate:
             report: of the same query and suite.
             query: its rows have the whole number ``ROW`` to tell them apart.
         """
-        from validation.duckdb_engine import Evaluator  # noqa: PLC0415 - as in _evaluate
+        from skewless.validation.duckdb_engine import Evaluator  # noqa: PLC0415 - as in _evaluate
 
         broken_by = [
             (item, result.expected)
@@ -137,7 +137,7 @@ def _broken(name: str, error: duckdb.Error) -> SourceError:
 def _evaluate(
     connection: duckdb.DuckDBPyConnection, table: str, suite: Sequence[Expectation], sample: int
 ) -> tuple[ExpectationResult, ...]:
-    from validation.duckdb_engine import Evaluator  # noqa: PLC0415 - seconds; only where there is a suite
+    from skewless.validation.duckdb_engine import Evaluator  # noqa: PLC0415 - seconds; only where there is a suite
 
     with closing(Evaluator(connection, table)) as evaluator:
         verdicts = evaluator.evaluate(suite, detail="BOOLEAN_ONLY")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skewless.status import Int64Array
+from skewless.contract.status import Int64Array
 
 QUANTILE = 0.9
 _ROUNDING = 1e-12

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from infra.offline.labels import find_labels, own_columns
-from infra.offline.source_columns import check_columns
-from infra.offline.sources import Table
-from infra.offline.sql import quote
-from skewless.columns import digest
-from skewless.spec import ModelSpec
-from validation.checked_labels import Checked, CheckedLabels
-from validation.gate_report import ExpectationResult, GateReport
-from validation.gates import Gate
-from validation.row_level import is_row_level
-from validation.suites import LABELS
+from skewless.contract.columns import digest
+from skewless.contract.spec import ModelSpec
+from skewless.infra.offline.labels import find_labels, own_columns
+from skewless.infra.offline.source_columns import check_columns
+from skewless.infra.offline.sources import Table
+from skewless.infra.offline.sql import quote
+from skewless.validation.checked_labels import Checked, CheckedLabels
+from skewless.validation.gate_report import ExpectationResult, GateReport
+from skewless.validation.gates import Gate
+from skewless.validation.row_level import is_row_level
+from skewless.validation.suites import LABELS
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.offline.views import OfflineViews
-from infra.predictions.reader import Logged
-from skewless.plan import View
-from skewless.rows import NO_TIME, Versions
-from skewless.status import BoolArray, Int64Array, Status
-from validation.entities import entity_table, key_rows
-from validation.findings import Cause, Findings
-from validation.rebuilt import Rebuilt
+from skewless.contract.plan import View
+from skewless.contract.rows import NO_TIME, Versions
+from skewless.contract.status import BoolArray, Int64Array, Status
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.predictions.reader import Logged
+from skewless.validation.entities import entity_table, key_rows
+from skewless.validation.findings import Cause, Findings
+from skewless.validation.rebuilt import Rebuilt
 
 _Ranks = npt.NDArray[np.int64]
 _Key = tuple[Any, ...]

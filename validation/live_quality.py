@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.runtimes.port import Scores, Vector
-from skewless.spec import ModelSpec
-from validation.evaluation.estimated import Table, estimate
-from validation.evaluation.evaluation import evaluate
-from validation.evaluation.interval import Interval, mean_interval, metric_interval
-from validation.evaluation.metrics import Metrics
+from skewless.contract.spec import ModelSpec
+from skewless.infra.runtimes.port import Scores, Vector
+from skewless.validation.evaluation.estimated import Table, estimate
+from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.interval import Interval, mean_interval, metric_interval
+from skewless.validation.evaluation.metrics import Metrics
 
 By = Literal["version", "arm"]
 _GROUPS: Mapping[By, list[str]] = {"version": ["version"], "arm": ["version", "role", "policy"]}

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from infra.last_parity import save_parity
-from infra.offline.views import OfflineViews
-from infra.online.features import RowReader
-from infra.online.guard import Guard
-from infra.online.redis_store import RedisWriter
-from skewless.clock import Clock
-from skewless.errors import RequestError
-from skewless.plan import FeaturePlan, View
-from skewless.windows.view import WindowView
-from validation.parity_checker import Checked, Checker
-from validation.parity_report import Mismatch, ParityReport, ViewParity
-from validation.parity_rows import RowParity
-from validation.parity_windows import WindowParity
+from skewless.contract.clock import Clock
+from skewless.contract.errors import RequestError
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.features import RowReader
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.verdicts.last_parity import save_parity
+from skewless.validation.parity_checker import Checked, Checker
+from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
+from skewless.validation.parity_rows import RowParity
+from skewless.validation.parity_windows import WindowParity
 
 _ROUNDS = 4  # a state that a worker changes meanwhile is compared again
 

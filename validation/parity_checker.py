@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from infra.online.redis_store import RedisWriter
-from skewless.status import BoolArray
-from validation.parity_report import Mismatch
+from skewless.contract.status import BoolArray
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.validation.parity_report import Mismatch
 
 BATCH_KEYS = 500  # entities that are read at once
 

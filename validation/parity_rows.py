@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from infra.log.accepted import AcceptedLog
-from infra.offline.as_of import TIME
-from infra.offline.key_samples import row_keys
-from infra.offline.views import LogMark, OfflineViews
-from infra.online.features import RowReader
-from infra.online.guard import Guard
-from infra.online.redis_store import RedisWriter
-from skewless.clock import Clock
-from skewless.keys import KeyCodec, marker_key
-from skewless.plan import View
-from skewless.rows import RowCodec, Versions, ViewRead
-from skewless.status import BoolArray, Int64Array
-from validation.parity_checker import BATCH_KEYS, Checked, entity_of
-from validation.parity_report import Fault, Mismatch
+from skewless.contract.clock import Clock
+from skewless.contract.keys import KeyCodec, marker_key
+from skewless.contract.plan import View
+from skewless.contract.rows import RowCodec, Versions, ViewRead
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.infra.log.accepted import AcceptedLog
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.key_samples import row_keys
+from skewless.infra.offline.views import LogMark, OfflineViews
+from skewless.infra.online.features import RowReader
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.validation.parity_checker import BATCH_KEYS, Checked, entity_of
+from skewless.validation.parity_report import Fault, Mismatch
 
 _ALWAYS = 2**62
 _BYTES = 64

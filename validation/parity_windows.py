@@ -12,31 +12,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from infra.offline.as_of import TIME
-from infra.offline.key_samples import event_keys
-from infra.offline.views import OfflineViews
-from infra.offline.window_events import LogPart
-from infra.offline.window_positions import touched_between
-from infra.offline.window_rebuild import rebuilt_states
-from infra.online.features import RowReader
-from infra.online.guard import Guard
-from infra.online.redis_store import RedisWriter
-from infra.online.tile_store import StateView
-from infra.streams.generations import read_pointer
-from infra.streams.state_writer import PENDING_US
-from skewless.clock import Clock
-from skewless.keys import KeyCodec, generation_key, window_marker
-from skewless.status import BoolArray, Int64Array
-from skewless.windows.codec import TileCodec
-from skewless.windows.fixed_point import Floats
-from skewless.windows.hops import MILLISECOND
-from skewless.windows.reading import WindowReader
-from skewless.windows.tiles import Slots
-from skewless.windows.view import WindowView
-from validation.bits import equal_bits
-from validation.parity_checker import BATCH_KEYS, Checked, entity_of
-from validation.parity_report import Fault, Mismatch
-from validation.window_proof import applied_matrix
+from skewless.contract.clock import Clock
+from skewless.contract.keys import KeyCodec, generation_key, window_marker
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.fixed_point import Floats
+from skewless.contract.windows.hops import MILLISECOND
+from skewless.contract.windows.reading import WindowReader
+from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.generations import read_pointer
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.key_samples import event_keys
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_positions import touched_between
+from skewless.infra.offline.window_rebuild import rebuilt_states
+from skewless.infra.online.features import RowReader
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.tile_store import StateView
+from skewless.infra.streams.state_writer import PENDING_US
+from skewless.validation.bits import equal_bits
+from skewless.validation.parity_checker import BATCH_KEYS, Checked, entity_of
+from skewless.validation.parity_report import Fault, Mismatch
+from skewless.validation.window_proof import applied_matrix
 
 _TRIES = 3
 _CLOCKS_APART_US = 60_000_000  # what clocks of two machines may be apart; more is no clock

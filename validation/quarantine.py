@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.durable import make_folder
-from infra.log.accepted import INGEST, REJECT, RUN, SEQ
+from skewless.infra.log.accepted import INGEST, REJECT, RUN, SEQ
+from skewless.infra.storage.durable import make_folder
 
 
 def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infra.offline.views import OfflineViews
-from infra.predictions.reader import Logged, LoggedRead
-from infra.served_model import ServedModel
-from skewless.errors import StoreError
-from skewless.plan import View
-from skewless.request import Ask, parse_rows
-from skewless.rows import ViewRead
-from skewless.status import BoolArray, Status
-from skewless.vector import Matrix, Vectors
-from validation.entities import key_rows
-from validation.findings import Cause, Findings
-from validation.window_proof import rebuilt_windows
+from skewless.contract.errors import StoreError
+from skewless.contract.plan import View
+from skewless.contract.request import Ask, parse_rows
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import BoolArray, Status
+from skewless.contract.vector import Matrix, Vectors
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.reader import Logged, LoggedRead
+from skewless.validation.entities import key_rows
+from skewless.validation.findings import Cause, Findings
+from skewless.validation.window_proof import rebuilt_windows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,19 +9,19 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from infra.log.runs import Run
-from infra.offline.views import OfflineViews
-from infra.packages.store import PackageStore
-from infra.predictions.reader import Logged, PredictionLog
-from infra.served_model import ServedModel, load_model
-from skewless.status import BoolArray, Status, count_statuses
-from validation.bits import compare_bits
-from validation.entities import key_rows
-from validation.legitimacy import check_versions
-from validation.rebuilt import Rebuilt, rebuild, rescore
-from validation.replay_report import ReplayReport
-from validation.training_gap import add_gap
-from validation.window_proof import check_states
+from skewless.contract.status import BoolArray, Status, count_statuses
+from skewless.infra.log.runs import Run
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.predictions.reader import Logged, PredictionLog
+from skewless.validation.bits import compare_bits
+from skewless.validation.entities import key_rows
+from skewless.validation.legitimacy import check_versions
+from skewless.validation.rebuilt import Rebuilt, rebuild, rescore
+from skewless.validation.replay_report import ReplayReport
+from skewless.validation.training_gap import add_gap
+from skewless.validation.window_proof import check_states
 
 
 def replay(

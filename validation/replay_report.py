@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from validation.findings import GLOSS, Findings
-from validation.training_gap import TrainingGap
+from skewless.validation.findings import GLOSS, Findings
+from skewless.validation.training_gap import TrainingGap
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skewless.dtypes import DType
+from skewless.contract.dtypes import DType
 
 Range = tuple[float, float]
 MOST_WORDS = 20

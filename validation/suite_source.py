@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from validation.suggest import Suggested
+from skewless.validation.suggest import Suggested
 
 _WIDTH = 120
 _HEAD = '''"""What must hold of the data before use: suggested by `skewless validate`, to be read and changed."""

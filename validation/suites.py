@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from pathlib import Path

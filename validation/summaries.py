@@ -8,10 +8,10 @@ from typing import Any
 
 import duckdb
 
-from infra.offline.sql import names, quote
-from skewless.columns import Column
-from skewless.dtypes import DType
-from validation.suggest import MOST_WORDS, ColumnSummary, Range
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.infra.offline.sql import names, quote
+from skewless.validation.suggest import MOST_WORDS, ColumnSummary, Range
 
 _NUMBERS = frozenset({DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64})
 

@@ -8,14 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from infra.offline.views import OfflineViews
-from infra.predictions.reader import Logged
-from infra.served_model import ServedModel
-from skewless.rows import ViewRead
-from skewless.status import BoolArray
-from validation.bits import equal_bits
-from validation.entities import entity_table
-from validation.rebuilt import Rebuilt
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import BoolArray
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.reader import Logged
+from skewless.validation.bits import equal_bits
+from skewless.validation.entities import entity_table
+from skewless.validation.rebuilt import Rebuilt
 
 Mode = Literal["knowledge", "event_time"]
 _MILLISECOND = 1_000

@@ -14,19 +14,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from infra.offline.log_parts import Batches
-from infra.offline.views import OfflineViews
-from infra.offline.window_events import LogPart
-from infra.offline.window_positions import touched_between
-from infra.predictions.reader import Logged
-from skewless.request import Ask
-from skewless.rows import ViewRead, missing
-from skewless.status import BoolArray, Int64Array, Status
-from skewless.windows.state_layout import partition_number
-from skewless.windows.tiles import Slots
-from skewless.windows.view import WindowView
-from validation.entities import entity_table
-from validation.findings import Cause, Findings
+from skewless.contract.request import Ask
+from skewless.contract.rows import ViewRead, missing
+from skewless.contract.status import BoolArray, Int64Array, Status
+from skewless.contract.windows.state_layout import partition_number
+from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.log_parts import Batches
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_positions import touched_between
+from skewless.infra.predictions.reader import Logged
+from skewless.validation.entities import entity_table
+from skewless.validation.findings import Cause, Findings
 
 
 def rebuilt_windows(view: WindowView, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> ViewRead:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import serving.process
-from serving.prediction.predictor import Predictor
+import skewless.serving.process
 from skewless.cli import main
+from skewless.serving.prediction.predictor import Predictor
 
 
 def _without_log(**options: Any) -> Predictor:  # noqa: ANN401 - the predictor's own
@@ -19,6 +19,6 @@ def _without_log(**options: Any) -> Predictor:  # noqa: ANN401 - the predictor's
 
 if __name__ == "__main__":
     port, repo = sys.argv[1:]
-    vars(serving.process)["Predictor"] = _without_log
+    vars(skewless.serving.process)["Predictor"] = _without_log
     sys.argv = ["skewless", "serve", "--repo", repo, "--port", port]
     main()

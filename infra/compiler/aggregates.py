@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from feast.types import PrimitiveFeastType
 
-from infra.compiler.event_columns import check_known
-from infra.compiler.views import refuse_cases
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.windows.hops import check_hops, default_hop
-from skewless.windows.view import SQUARED, Aggregate, Function
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.windows.hops import check_hops, default_hop
+from skewless.contract.windows.view import SQUARED, Aggregate, Function
+from skewless.infra.compiler.event_columns import check_known
+from skewless.infra.compiler.views import refuse_cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

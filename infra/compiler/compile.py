@@ -10,18 +10,18 @@ from typing import Any
 from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, StreamFeatureView
 from feast.repo_config import load_repo_config
 
-from infra.compiler.event_transforms import check_event_transform
-from infra.compiler.registration import feast_objects
-from infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
-from infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
-from infra.compiler.views import compile_view
-from infra.compiler.windows import compile_windows
-from infra.cron import cron_trigger
-from infra.plugins import is_registered
-from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan
-from skewless.spec import ALGORITHMS, ModelSpec
-from skewless.transforms import TransformRunner
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ALGORITHMS, ModelSpec
+from skewless.contract.transforms import TransformRunner
+from skewless.infra.compiler.event_transforms import check_event_transform
+from skewless.infra.compiler.registration import feast_objects
+from skewless.infra.compiler.repo import DEFINITIONS, MODELS, load_module, repo_modules
+from skewless.infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
+from skewless.infra.compiler.views import compile_view
+from skewless.infra.compiler.windows import compile_windows
+from skewless.infra.host.plugins import is_registered
+from skewless.infra.jobs.cron import cron_trigger
 
 
 @dataclass(frozen=True, kw_only=True)

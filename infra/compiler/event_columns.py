@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from infra.compiler.views import refuse_cases
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.infra.compiler.views import refuse_cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

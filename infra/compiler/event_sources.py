@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from feast import FileSource, KafkaSource, PushSource, StreamFeatureView
 from feast.data_format import JsonFormat
 
-from infra.compiler.event_columns import check_known, columns_of_file, parse_columns
-from infra.compiler.views import TAG_DELAY, known_tags, length_us, readable_source, source_path
-from infra.feast_plugins.source_schema import read_schema
-from infra.offline.sources import Table, find_table
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError, SourceError
-from skewless.keys import KEY_DTYPES
-from skewless.windows.view import EventSource
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.keys import KEY_DTYPES
+from skewless.contract.windows.view import EventSource
+from skewless.infra.compiler.event_columns import check_known, columns_of_file, parse_columns
+from skewless.infra.compiler.views import TAG_DELAY, known_tags, length_us, readable_source, source_path
+from skewless.infra.offline.sources import Table, find_table
+from skewless.infra.sources.source_schema import read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from feast.transformation.mode import TransformationMode
 
-from infra.compiler.event_columns import check_known, parse_columns, parse_names
-from infra.compiler.services import module_source
-from infra.compiler.views import refuse_cases
-from skewless.columns import FeatureRef, Transform
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.transforms import TransformRunner
-from skewless.windows.view import EVENT_GROUP, EventSource, WindowView
+from skewless.contract.columns import FeatureRef, Transform
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.transforms import TransformRunner
+from skewless.contract.windows.view import EVENT_GROUP, EventSource, WindowView
+from skewless.infra.compiler.event_columns import check_known, parse_columns, parse_names
+from skewless.infra.compiler.services import module_source
+from skewless.infra.compiler.views import refuse_cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,10 +11,10 @@ from typing import Any
 from feast import Field, OnDemandFeatureView
 from feast.transformation.python_transformation import PythonTransformation
 
-from infra.compiler import array_calls
-from skewless.columns import Transform
-from skewless.plan import FeaturePlan
-from skewless.transforms import input_dtype
+from skewless.contract.columns import Transform
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.transforms import input_dtype
+from skewless.infra.compiler import array_calls
 
 _ADAPTER = "_skewless_array_calls"
 _FUTURE = "from __future__ import annotations\n"

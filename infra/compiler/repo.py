@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from skewless.errors import DefinitionError, SkewlessError
+from skewless.contract.errors import DefinitionError, SkewlessError
 
 DEFINITIONS = "definitions"
 MODELS = "models"

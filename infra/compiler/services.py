@@ -10,12 +10,12 @@ from typing import Any
 from feast import FeatureService, Field, OnDemandFeatureView, RequestSource
 from feast.feature_view_projection import FeatureViewProjection
 
-from infra.compiler.views import compile_field, known_tags, refuse_reserved
-from skewless.columns import PREDICTION, REQUEST, Column, FeatureRef, Transform
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.plan import Service, View
-from skewless.windows.view import WindowView
+from skewless.contract.columns import PREDICTION, REQUEST, Column, FeatureRef, Transform
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import Service, View
+from skewless.contract.windows.view import WindowView
+from skewless.infra.compiler.views import compile_field, known_tags, refuse_reserved
 
 TAG_PREDICTION_TIME = "skewless.prediction_time"
 

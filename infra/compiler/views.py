@@ -11,14 +11,14 @@ from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.types import PrimitiveFeastType
 from feast.value_type import ValueType
 
-from infra.feast_plugins.duckdb_source import DuckDBSource
-from infra.feast_plugins.source_schema import EXPORT_LAKE, NO_LAKES, is_lake
-from infra.offline.sources import NO_STORES, USE_FILES, is_remote
-from skewless.columns import PREDICTION, REQUEST, Column
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.keys import KEY_DTYPES
-from skewless.plan import Source, View
+from skewless.contract.columns import PREDICTION, REQUEST, Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.keys import KEY_DTYPES
+from skewless.contract.plan import Source, View
+from skewless.infra.offline.sources import NO_STORES, USE_FILES, is_remote
+from skewless.infra.sources.duckdb_source import DuckDBSource
+from skewless.infra.sources.source_schema import EXPORT_LAKE, NO_LAKES, is_lake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -9,20 +9,27 @@ from feast import Entity, Field, StreamFeatureView
 from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.types import Float64
 
-from infra.compiler.aggregates import compile_aggregates
-from infra.compiler.event_sources import TAG_SCALE, add_source, compile_source, declared_scales, default_scales
-from infra.compiler.event_transforms import (
+from skewless.contract.columns import Column, Transform
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.windows.view import EVENT_GROUP, SUMMED, Aggregate, EventSource, WindowView
+from skewless.infra.compiler.aggregates import compile_aggregates
+from skewless.infra.compiler.event_sources import TAG_SCALE, add_source, compile_source, declared_scales, default_scales
+from skewless.infra.compiler.event_transforms import (
     TAG_DERIVED,
     TAG_INPUTS,
     TAG_WHERE,
     compile_event_transform,
     compile_filter,
 )
-from infra.compiler.views import TAG_FRESHNESS, TAG_MAX_AGE, compile_key, known_tags, length_us, refuse_reserved
-from skewless.columns import Column, Transform
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.windows.view import EVENT_GROUP, SUMMED, Aggregate, EventSource, WindowView
+from skewless.infra.compiler.views import (
+    TAG_FRESHNESS,
+    TAG_MAX_AGE,
+    compile_key,
+    known_tags,
+    length_us,
+    refuse_reserved,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,28 +12,28 @@ import numpy as np
 import pyarrow as pa
 from feast.repo_config import RepoConfig
 
-from infra.compiler.views import primitive
-from infra.feast_plugins.asked_features import Asked, AskedView
-from infra.feast_plugins.entity_rows import EntityRows
-from infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
-from infra.feast_plugins.fitting import fit_column
-from infra.feast_plugins.key_types import as_type
-from infra.feast_plugins.offline_engine import engine
-from infra.feast_plugins.place import settings_of
-from infra.feast_plugins.source_views import named_relations
-from infra.feast_plugins.windowed import is_windowed
-from infra.left_out import refuse_left_out, tell_left_out
-from infra.offline import arrays
-from infra.offline.as_of import ROW, TIME, as_of_sql
-from infra.offline.sources import Table
-from infra.offline.sql import quote, to_microseconds
-from infra.offline.winners import Rows, fetch, find
-from skewless.errors import RequestError
-from skewless.rows import NO_TIME
-from skewless.status import BoolArray, Status, row_status
+from skewless.contract.errors import RequestError
+from skewless.contract.rows import NO_TIME
+from skewless.contract.status import BoolArray, Status, row_status
+from skewless.infra.compiler.views import primitive
+from skewless.infra.feast_plugins.asked_features import Asked, AskedView
+from skewless.infra.feast_plugins.entity_rows import EntityRows
+from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
+from skewless.infra.feast_plugins.fitting import fit_column
+from skewless.infra.feast_plugins.key_types import as_type
+from skewless.infra.feast_plugins.offline_engine import engine
+from skewless.infra.feast_plugins.source_views import named_relations
+from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.materialization.left_out import refuse_left_out, tell_left_out
+from skewless.infra.offline import arrays
+from skewless.infra.offline.as_of import ROW, TIME, as_of_sql
+from skewless.infra.offline.sources import Table
+from skewless.infra.offline.sql import quote, to_microseconds
+from skewless.infra.offline.winners import Rows, fetch, find
+from skewless.infra.sources.place import settings_of
 
 if TYPE_CHECKING:
-    from infra.offline.window_join import Mode
+    from skewless.infra.offline.window_join import Mode
 
 Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
 _BATCH_ROWS = 100_000
@@ -142,7 +142,7 @@ def _found(
 ) -> Rows:
     refuse_same_names(entities, asked)
     if is_windowed(asked.view):
-        from infra.feast_plugins.window_history import window_rows  # noqa: PLC0415 - for projects with windows only
+        from skewless.infra.feast_plugins.window_history import window_rows  # noqa: PLC0415 - for projects with windows only
 
         mode: Mode = "knowledge" if answer.as_known else "event_time"
         return window_rows(answer.config, connection, entities, asked, mode)

@@ -12,13 +12,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from feast.repo_config import RepoConfig
 
-from infra.feast_plugins.asked_features import Table as View
-from infra.feast_plugins.feature_history import view_table
-from infra.feast_plugins.place import repo_of
-from infra.feast_plugins.saved_rows import insert_rows, write_file
-from infra.feast_plugins.source_schema import read_schema, readable_path
-from infra.offline.sources import PARTS, Table
-from skewless.errors import SourceError
+from skewless.contract.errors import SourceError
+from skewless.infra.feast_plugins.asked_features import Table as View
+from skewless.infra.feast_plugins.feature_history import view_table
+from skewless.infra.feast_plugins.saved_rows import insert_rows, write_file
+from skewless.infra.offline.sources import PARTS, Table
+from skewless.infra.sources.place import repo_of
+from skewless.infra.sources.source_schema import read_schema, readable_path
 
 
 def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from feast import OnDemandFeatureView
 from feast.utils import _parse_feature_ref
 
-from infra.feast_plugins.windowed import is_windowed
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.feast_plugins.windowed import is_windowed
 
 Table = Any  # FeatureView, StreamFeatureView or BatchFeatureView: Feast gives them no common type
 

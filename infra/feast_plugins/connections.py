@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.online.port import Mark
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.online.port import Mark
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 
 
 class Connections:

@@ -21,19 +21,19 @@ from feast.infra.compute_engines.local.job import LocalRetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
-from infra.feast_plugins.online_store import SkewlessOnlineStore
-from infra.feast_plugins.place import repo_of, settings_of, state_of
-from infra.feast_plugins.progress import Bar
-from infra.feast_plugins.pulled import as_messages, newest_rows
-from infra.feast_plugins.stored import Stored, Table, is_plain, stored_form
-from infra.feast_plugins.windowed import is_windowed
-from infra.left_out import tell_left_out
-from infra.log.runs import RunLedger
-from infra.materialize import Materializer
-from infra.offline.changes import EventRange
-from infra.offline.engine import connect
-from skewless.clock import from_us, open_clock, to_us
-from skewless.errors import SkewlessError
+from skewless.contract.clock import from_us, open_clock, to_us
+from skewless.contract.errors import SkewlessError
+from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
+from skewless.infra.feast_plugins.progress import Bar
+from skewless.infra.feast_plugins.pulled import as_messages, newest_rows
+from skewless.infra.feast_plugins.stored import Stored, Table, is_plain, stored_form
+from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.materialization.left_out import tell_left_out
+from skewless.infra.materialization.materialize import Materializer
+from skewless.infra.offline.changes import EventRange
+from skewless.infra.offline.engine import connect
+from skewless.infra.sources.place import repo_of, settings_of, state_of
 
 _log = structlog.get_logger()
 BATCH_ROWS = 20_000
@@ -46,8 +46,8 @@ _NO_TTL = timedelta(weeks=52)  # where Feast begins when a view without ttl was 
 class SkewlessComputeEngineConfig(FeastConfigBaseModel):
     """The lines under ``batch_engine``."""
 
-    type: Literal["infra.feast_plugins.engine.SkewlessComputeEngine"] = (
-        "infra.feast_plugins.engine.SkewlessComputeEngine"
+    type: Literal["skewless.infra.feast_plugins.engine.SkewlessComputeEngine"] = (
+        "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
     )
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from infra.feast_plugins.stored import DUMMY_KEY
-from infra.feast_plugins.values import kind_of
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec, KeyValue, parse_key
-from skewless.plan import View
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import KeyCodec, KeyValue, parse_key
+from skewless.contract.plan import View
+from skewless.infra.feast_plugins.stored import DUMMY_KEY
+from skewless.infra.feast_plugins.values import kind_of
 
 _DUMMY = (DUMMY_KEY, Value(string_val=""))
 _KINDS = {DType.INT32: "int32_val", DType.INT64: "int64_val", DType.STRING: "string_val"}

@@ -14,14 +14,14 @@ from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIM
 from feast.repo_config import RepoConfig
 from feast.utils import compute_non_entity_date_range
 
-from infra.feast_plugins.asked_features import AskedView
-from infra.feast_plugins.feature_history import view_source
-from infra.feast_plugins.windowed import is_windowed
-from infra.offline.as_of import TIME
-from infra.offline.sql import quote, to_microseconds
-from infra.offline.winners import registered
-from skewless.clock import to_us
-from skewless.errors import RequestError
+from skewless.contract.clock import to_us
+from skewless.contract.errors import RequestError
+from skewless.infra.feast_plugins.asked_features import AskedView
+from skewless.infra.feast_plugins.feature_history import view_source
+from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.sql import quote, to_microseconds
+from skewless.infra.offline.winners import registered
 
 _TABLE = "entity_df"
 
@@ -120,7 +120,7 @@ def _keys_between(
 ) -> pa.Table:
     view = asked.view
     if is_windowed(view):
-        from infra.feast_plugins.window_history import window_keys  # noqa: PLC0415 - it imports this module
+        from skewless.infra.feast_plugins.window_history import window_keys  # noqa: PLC0415 - it imports this module
 
         return window_keys(config, connection, asked, start, end)
     source = view_source(config, connection, view)

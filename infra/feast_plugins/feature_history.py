@@ -13,19 +13,19 @@ from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.repo_config import RepoConfig
 
-from infra.compiler.views import primitive
-from infra.feast_plugins.asked_features import AskedView
-from infra.feast_plugins.asked_features import Table as View
-from infra.feast_plugins.key_types import as_type, common_type
-from infra.feast_plugins.source_schema import source_table
-from infra.offline.as_of import History
-from infra.offline.source_columns import NAIVE, is_converted
-from infra.offline.sources import Table
-from infra.offline.sql import cast, may_misfit, quote, to_microseconds
-from infra.offline.winners import copied
-from skewless.dtypes import DType
-from skewless.errors import RequestError, SourceError
-from skewless.rows import NO_TIME
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError, SourceError
+from skewless.contract.rows import NO_TIME
+from skewless.infra.compiler.views import primitive
+from skewless.infra.feast_plugins.asked_features import AskedView
+from skewless.infra.feast_plugins.asked_features import Table as View
+from skewless.infra.feast_plugins.key_types import as_type, common_type
+from skewless.infra.offline.as_of import History
+from skewless.infra.offline.source_columns import NAIVE, is_converted
+from skewless.infra.offline.sources import Table
+from skewless.infra.offline.sql import cast, may_misfit, quote, to_microseconds
+from skewless.infra.offline.winners import copied
+from skewless.infra.sources.source_schema import source_table
 
 EVENT = "__event"
 CREATED = "__created"

@@ -6,11 +6,19 @@ from collections.abc import Callable, Sequence
 
 from feast.protos.feast.types.Value_pb2 import Value
 
-from infra.feast_plugins.stored import OPAQUE
-from infra.feast_plugins.values import SECOND_US
-from infra.feast_plugins.wire_format import EIGHT_BYTES, ENTRY, FOUR_BYTES, LONGEST_VARINT, TEXT, VARINT, varint
-from skewless.row_layout import RowLayout
-from skewless.status import BoolArray
+from skewless.contract.row_layout import RowLayout
+from skewless.contract.status import BoolArray
+from skewless.infra.feast_plugins.stored import OPAQUE
+from skewless.infra.feast_plugins.values import SECOND_US
+from skewless.infra.feast_plugins.wire_format import (
+    EIGHT_BYTES,
+    ENTRY,
+    FOUR_BYTES,
+    LONGEST_VARINT,
+    TEXT,
+    VARINT,
+    varint,
+)
 
 FEW = 8
 _UINT64 = 2**64 - 1

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from feast import Field
 from feast.types import Array, Set
 
-from infra.compiler.views import primitive
-from infra.feast_plugins.stored import Table
-from skewless.arrow_types import arrow_type
-from skewless.dtypes import DType
-from skewless.errors import SourceError
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.infra.compiler.views import primitive
+from skewless.infra.feast_plugins.stored import Table
 
 _LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
 _FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})

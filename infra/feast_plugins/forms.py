@@ -10,8 +10,8 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import RepoConfig
 from feast.types import PrimitiveFeastType
 
-from infra.feast_plugins.stored import DUMMY_KEY, Stored, Table, is_plain, keyed_by, stored_form
-from infra.feast_plugins.values import kind_of
+from skewless.infra.feast_plugins.stored import DUMMY_KEY, Stored, Table, is_plain, keyed_by, stored_form
+from skewless.infra.feast_plugins.values import kind_of
 
 _MOST = 1_000
 _Version = tuple[object, ...]

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.data_source import DataSource
 
-from infra.feast_plugins.rows import NO_RUN, Packed
-from infra.feast_plugins.stored import OPAQUE, Stored
-from infra.offline.arrays import int64s, nulls, values
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.rows import NO_TIME, Versions
-from skewless.status import Int64Array
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.rows import NO_TIME, Versions
+from skewless.contract.status import Int64Array
+from skewless.infra.feast_plugins.rows import NO_RUN, Packed
+from skewless.infra.feast_plugins.stored import OPAQUE, Stored
+from skewless.infra.offline.arrays import int64s, nulls, values
 
 _STAMP = pa.timestamp("us", tz="UTC")
 _ARROW = {

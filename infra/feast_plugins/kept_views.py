@@ -5,13 +5,13 @@ from __future__ import annotations
 import duckdb
 from feast.repo_config import RepoConfig
 
-from infra.compiler.views import primitive
-from infra.feast_plugins.place import repo_of
-from infra.feast_plugins.source_schema import readable_path, source_table
-from infra.feast_plugins.stored import Table, is_plain
-from infra.offline.source_columns import check_columns
-from infra.offline.sources import is_there
-from skewless.errors import SourceError
+from skewless.contract.errors import SourceError
+from skewless.infra.compiler.views import primitive
+from skewless.infra.feast_plugins.stored import Table, is_plain
+from skewless.infra.offline.source_columns import check_columns
+from skewless.infra.offline.sources import is_there
+from skewless.infra.sources.place import repo_of
+from skewless.infra.sources.source_schema import readable_path, source_table
 
 
 def check_kept(config: RepoConfig, view: Table) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 INTEGER = "BIGINT"
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import duckdb
 from feast.repo_config import RepoConfig
 
-from infra.feast_plugins.place import repo_of, settings_of, state_of
-from infra.offline.engine import connect
-from infra.offline.sql import text
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.sql import text
+from skewless.infra.sources.place import repo_of, settings_of, state_of
 
 
 @contextmanager

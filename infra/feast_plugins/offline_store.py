@@ -19,22 +19,22 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-from infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer
-from infra.feast_plugins.appended_rows import append_rows, write_log
-from infra.feast_plugins.asked_features import Asked, Table, asked_features
-from infra.feast_plugins.entity_rows import date_range, query_entities, range_entities, read_entities
-from infra.feast_plugins.feature_history import Source, open_source
-from infra.feast_plugins.offline_engine import engine
-from infra.feast_plugins.place import repo_of, settings_of, state_of
-from infra.feast_plugins.request_order import asked_count
-from infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from infra.feast_plugins.source_schema import check_source, column_types, readable_path, source_table
-from infra.feast_plugins.source_views import source_views
-from infra.left_out import leave_out
-from infra.offline.sources import is_remote, is_there
-from infra.offline.sql import names, quote
-from skewless.clock import open_clock, to_us
-from skewless.columns import digest
+from skewless.contract.clock import open_clock, to_us
+from skewless.contract.columns import digest
+from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer
+from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
+from skewless.infra.feast_plugins.asked_features import Asked, Table, asked_features
+from skewless.infra.feast_plugins.entity_rows import date_range, query_entities, range_entities, read_entities
+from skewless.infra.feast_plugins.feature_history import Source, open_source
+from skewless.infra.feast_plugins.offline_engine import engine
+from skewless.infra.feast_plugins.request_order import asked_count
+from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
+from skewless.infra.feast_plugins.source_views import source_views
+from skewless.infra.materialization.left_out import leave_out
+from skewless.infra.offline.sources import is_remote, is_there
+from skewless.infra.offline.sql import names, quote
+from skewless.infra.sources.place import repo_of, settings_of, state_of
+from skewless.infra.sources.source_schema import check_source, column_types, readable_path, source_table
 
 _log = structlog.get_logger()
 
@@ -50,8 +50,8 @@ class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
             when serving could have known them.
     """
 
-    type: Literal["infra.feast_plugins.offline_store.SkewlessOfflineStore"] = (
-        "infra.feast_plugins.offline_store.SkewlessOfflineStore"
+    type: Literal["skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"] = (
+        "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"
     )
     memory_limit: str | None = None
     threads: int | None = None

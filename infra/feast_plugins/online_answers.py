@@ -12,17 +12,17 @@ from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRespo
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
-from infra.feast_plugins.entity_keys import key_bytes
-from infra.feast_plugins.few_vectors import FEW, Entry, entry_writers, few_entries
-from infra.feast_plugins.stored import Stored, Table
-from infra.feast_plugins.values import unpack_values
-from infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
-from skewless.clock import from_us
-from skewless.columns import Column
-from skewless.errors import RequestError
-from skewless.rows import ViewRead
-from skewless.status import BoolArray, Status, StatusArray
-from skewless.vector import view_status
+from skewless.contract.clock import from_us
+from skewless.contract.columns import Column
+from skewless.contract.errors import RequestError
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import BoolArray, Status, StatusArray
+from skewless.contract.vector import view_status
+from skewless.infra.feast_plugins.entity_keys import key_bytes
+from skewless.infra.feast_plugins.few_vectors import FEW, Entry, entry_writers, few_entries
+from skewless.infra.feast_plugins.stored import Stored, Table
+from skewless.infra.feast_plugins.values import unpack_values
+from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 

@@ -13,8 +13,8 @@ from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRespo
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
-from infra.feast_plugins.stored import Table
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.feast_plugins.stored import Table
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Any]
 

@@ -23,26 +23,26 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.value_type import ValueType
 from pydantic import StrictStr
 
-from infra.feast_plugins.connections import Connections
-from infra.feast_plugins.entity_keys import key_columns
-from infra.feast_plugins.forms import Forms
-from infra.feast_plugins.frames import pack_frame
-from infra.feast_plugins.kept_views import check_kept
-from infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond, say_version
-from infra.feast_plugins.online_request import EntityRows, OnlineRequest
-from infra.feast_plugins.place import settings_of, state_of
-from infra.feast_plugins.pulled import batch_source
-from infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
-from infra.feast_plugins.store_verbs import teach_pushes
-from infra.feast_plugins.stored import Stored, Table
-from infra.feast_plugins.windowed import is_windowed, refuse_windowed
-from infra.left_out import leave_out
-from skewless.clock import open_clock
-from skewless.plan import View
+from skewless.contract.clock import open_clock
+from skewless.contract.plan import View
+from skewless.infra.feast_plugins.connections import Connections
+from skewless.infra.feast_plugins.entity_keys import key_columns
+from skewless.infra.feast_plugins.forms import Forms
+from skewless.infra.feast_plugins.frames import pack_frame
+from skewless.infra.feast_plugins.kept_views import check_kept
+from skewless.infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond, say_version
+from skewless.infra.feast_plugins.online_request import EntityRows, OnlineRequest
+from skewless.infra.feast_plugins.pulled import batch_source
+from skewless.infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
+from skewless.infra.feast_plugins.store_verbs import teach_pushes
+from skewless.infra.feast_plugins.stored import Stored, Table
+from skewless.infra.feast_plugins.windowed import is_windowed, refuse_windowed
+from skewless.infra.materialization.left_out import leave_out
+from skewless.infra.sources.place import settings_of, state_of
 
 if TYPE_CHECKING:
-    from infra.feast_plugins.online_windows import AskedWindow, OnlineWindows
-    from infra.feast_plugins.pushed_events import EventPusher
+    from skewless.infra.feast_plugins.online_windows import AskedWindow, OnlineWindows
+    from skewless.infra.feast_plugins.pushed_events import EventPusher
 
 Progress = Callable[[int], Any]
 
@@ -59,8 +59,8 @@ class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
         path: read by nobody: Feast's templates have it for their own store, and it may stay.
     """
 
-    type: Literal["infra.feast_plugins.online_store.SkewlessOnlineStore"] = (
-        "infra.feast_plugins.online_store.SkewlessOnlineStore"
+    type: Literal["skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"] = (
+        "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
     )
     redis_url: StrictStr | None = None
     state: StrictStr | None = None
@@ -280,7 +280,7 @@ class SkewlessOnlineStore(OnlineStore):
             RequestError: the plan in force has no such source, or a row cannot be sent.
             StoreError: the stream is away.
         """
-        from infra.feast_plugins.pushed_events import EventPusher  # noqa: PLC0415 - for projects with windows only
+        from skewless.infra.feast_plugins.pushed_events import EventPusher  # noqa: PLC0415 - for projects with windows only
 
         address = self.connections(config).address
         with self._alone:
@@ -298,7 +298,7 @@ class SkewlessOnlineStore(OnlineStore):
     def _ask_windows(
         self, config: RepoConfig, table: Table, names: Sequence[str] | None, keys: Mapping[str, Sequence[Value]]
     ) -> AskedWindow:
-        from infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
+        from skewless.infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
 
         reader = self.connections(config)
         with self._alone:

@@ -14,21 +14,21 @@ from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRespo
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
-from infra.feast_plugins.entity_keys import key_values
-from infra.feast_plugins.online_answers import FeastRow, Wanted, refuse_missing_keys
-from infra.feast_plugins.stored import Table
-from infra.feast_plugins.values import unpack_values
-from infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
-from infra.feast_plugins.windowed import WindowPlans
-from infra.online.guard import Guard, Limit
-from infra.online.port import Mark
-from infra.online.window_states import WindowStates
-from skewless.clock import from_us
-from skewless.plan import FeaturePlan
-from skewless.rows import ViewRead
-from skewless.status import row_status
-from skewless.windows.hops import MILLISECOND
-from skewless.windows.view import WindowView
+from skewless.contract.clock import from_us
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import row_status
+from skewless.contract.windows.hops import MILLISECOND
+from skewless.contract.windows.view import WindowView
+from skewless.infra.feast_plugins.entity_keys import key_values
+from skewless.infra.feast_plugins.online_answers import FeastRow, Wanted, refuse_missing_keys
+from skewless.infra.feast_plugins.stored import Table
+from skewless.infra.feast_plugins.values import unpack_values
+from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
+from skewless.infra.feast_plugins.windowed import WindowPlans
+from skewless.infra.online.guard import Guard, Limit
+from skewless.infra.online.port import Mark
+from skewless.infra.online.window_states import WindowStates
 
 _LOOK_S = 0.5
 _MOST = 1_000

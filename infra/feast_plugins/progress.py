@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from infra.run_report import Step
+from skewless.infra.materialization.run_report import Step
 
 
 class Bar:

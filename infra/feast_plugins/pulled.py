@@ -22,11 +22,11 @@ from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
 from feast.value_type import ValueType
 
-from infra.feast_plugins.fitting import fit_table
-from infra.feast_plugins.frames import moments_of
-from infra.feast_plugins.rows import Row
-from infra.feast_plugins.stored import Table
-from skewless.errors import SourceError
+from skewless.contract.errors import SourceError
+from skewless.infra.feast_plugins.fitting import fit_table
+from skewless.infra.feast_plugins.frames import moments_of
+from skewless.infra.feast_plugins.rows import Row
+from skewless.infra.feast_plugins.stored import Table
 
 
 def newest_rows(

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from infra.feast_plugins.windowed import WindowPlans
-from infra.streams.port import EventSender
-from infra.streams.senders import open_sender
-from skewless.dtypes import DType
-from skewless.errors import RequestError, StoreError
-from skewless.settings import Settings
-from skewless.windows.view import EventSource
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
+from skewless.infra.feast_plugins.windowed import WindowPlans
+from skewless.infra.streams.port import EventSender
+from skewless.infra.streams.senders import open_sender
 
 _INTEGERS = frozenset({DType.INT32, DType.INT64, DType.TIMESTAMP})
 

@@ -13,9 +13,9 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
-from infra.feast_plugins.answers import Answer, PointInTimeAnswer, whole
-from infra.feast_plugins.saved_rows import save_rows
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
+from skewless.infra.feast_plugins.answers import Answer, PointInTimeAnswer, whole
+from skewless.infra.feast_plugins.saved_rows import save_rows
 
 _EXACT = 2**53  # beyond, float64 does not tell integers apart
 _BATCH_ROWS = 100_000

@@ -12,14 +12,14 @@ import pyarrow as pa
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from infra.feast_plugins.entity_keys import key_bytes, key_columns
-from infra.feast_plugins.stored import Stored
-from infra.feast_plugins.values import pack_values
-from infra.online.port import Binaries
-from skewless.clock import Clock, to_us
-from skewless.errors import SourceError
-from skewless.rows import NO_TIME, Versions
-from skewless.status import Int64Array
+from skewless.contract.clock import Clock, to_us
+from skewless.contract.errors import SourceError
+from skewless.contract.rows import NO_TIME, Versions
+from skewless.contract.status import Int64Array
+from skewless.infra.feast_plugins.entity_keys import key_bytes, key_columns
+from skewless.infra.feast_plugins.stored import Stored
+from skewless.infra.feast_plugins.values import pack_values
+from skewless.infra.online.port import Binaries
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 

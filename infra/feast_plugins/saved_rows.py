@@ -13,12 +13,12 @@ from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.repo_config import RepoConfig
 
-from infra.durable import refused, sync_folder
-from infra.feast_plugins.place import repo_of
-from infra.feast_plugins.source_schema import readable_path
-from infra.offline.sql import quote
-from infra.offline.warehouse import Warehouse, find_warehouse
-from skewless.errors import SourceError
+from skewless.contract.errors import SourceError
+from skewless.infra.offline.sql import quote
+from skewless.infra.offline.warehouse import Warehouse, find_warehouse
+from skewless.infra.sources.place import repo_of
+from skewless.infra.sources.source_schema import readable_path
+from skewless.infra.storage.durable import refused, sync_folder
 
 
 def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource, *, overwrite: bool) -> None:

@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 import duckdb
 from feast.repo_config import RepoConfig
 
-from infra.feast_plugins.asked_features import AskedView
-from infra.feast_plugins.feature_history import view_table
-from infra.feast_plugins.windowed import is_windowed
-from infra.offline.sql import quote
+from skewless.infra.feast_plugins.asked_features import AskedView
+from skewless.infra.feast_plugins.feature_history import view_table
+from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.offline.sql import quote
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import pandas as pd
 from feast.data_source import PushMode
 from feast.feature_store import FeatureStore
 
-from infra.feast_plugins.fitting import fit_frame
-from infra.feast_plugins.windowed import is_windowed, refuse_windowed
+from skewless.infra.feast_plugins.fitting import fit_frame
+from skewless.infra.feast_plugins.windowed import is_windowed, refuse_windowed
 
 _TAUGHT = "_skewless_pushes"
 _Verb = Callable[..., Any]
@@ -121,7 +121,7 @@ def _fed(store: FeatureStore, source: str, *, cached: bool) -> set[Any]:
 
 
 def _ours(store: FeatureStore) -> Any | None:  # noqa: ANN401 - our online store, whose module imports this one
-    from infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig  # noqa: PLC0415 - so
+    from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig  # noqa: PLC0415 - so
 
     if not isinstance(store.config.online_store, SkewlessOnlineStoreConfig):
         return None

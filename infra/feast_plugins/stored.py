@@ -13,14 +13,14 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
-from infra.compiler.views import NOBODY, compile_view, primitive
-from infra.offline.source_columns import NO_ENTITY
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.keys import KEY_DTYPES, KeyCodec
-from skewless.plan import Source, View
-from skewless.rows import RowCodec
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.keys import KEY_DTYPES, KeyCodec
+from skewless.contract.plan import Source, View
+from skewless.contract.rows import RowCodec
+from skewless.infra.compiler.views import NOBODY, compile_view, primitive
+from skewless.infra.offline.source_columns import NO_ENTITY
 
 OPAQUE = "opaque"
 DUMMY_KEY = NO_ENTITY

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from feast.protos.feast.types.Value_pb2 import Int64List, RepeatedValue, Value
 from feast.value_type import ValueType
 
-from infra.feast_plugins.stored import OPAQUE, Stored
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.status import BoolArray
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.status import BoolArray
+from skewless.infra.feast_plugins.stored import OPAQUE, Stored
 
 SECOND_US = 1_000_000
 

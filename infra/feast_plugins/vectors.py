@@ -11,9 +11,10 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from infra.feast_plugins.stored import OPAQUE
-from infra.feast_plugins.values import SECOND_US
-from infra.feast_plugins.wire_format import (
+from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
+from skewless.infra.feast_plugins.stored import OPAQUE
+from skewless.infra.feast_plugins.values import SECOND_US
+from skewless.infra.feast_plugins.wire_format import (
     EIGHT_BYTES,
     ENTRY,
     FOUR_BYTES,
@@ -25,7 +26,6 @@ from infra.feast_plugins.wire_format import (
     VARINT,
     varint,
 )
-from skewless.status import BoolArray, Int64Array, Status, StatusArray
 
 FeatureVector = GetOnlineFeaturesResponse.FeatureVector
 

@@ -8,22 +8,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.repo_config import RepoConfig
 
-from infra.feast_plugins.asked_features import AskedView
-from infra.feast_plugins.entity_rows import EntityRows
-from infra.feast_plugins.key_types import as_type, common_type
-from infra.feast_plugins.place import state_of
-from infra.feast_plugins.windowed import WindowPlans
-from infra.log.accepted import EVENT, REJECT
-from infra.offline import arrays
-from infra.offline.as_of import ID, TIME
-from infra.offline.log_parts import log_parts
-from infra.offline.sql import quote
-from infra.offline.window_join import Mode, WindowJoin
-from infra.offline.winners import Rows
-from skewless.columns import Column
-from skewless.errors import RequestError
-from skewless.windows.hops import MILLISECOND
-from skewless.windows.view import WindowView
+from skewless.contract.columns import Column
+from skewless.contract.errors import RequestError
+from skewless.contract.windows.hops import MILLISECOND
+from skewless.contract.windows.view import WindowView
+from skewless.infra.feast_plugins.asked_features import AskedView
+from skewless.infra.feast_plugins.entity_rows import EntityRows
+from skewless.infra.feast_plugins.key_types import as_type, common_type
+from skewless.infra.feast_plugins.windowed import WindowPlans
+from skewless.infra.log.accepted import EVENT, REJECT
+from skewless.infra.offline import arrays
+from skewless.infra.offline.as_of import ID, TIME
+from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.sql import quote
+from skewless.infra.offline.window_join import Mode, WindowJoin
+from skewless.infra.offline.winners import Rows
+from skewless.infra.sources.place import state_of
 
 
 def window_rows(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from feast import StreamFeatureView
 
-from infra.feast_plugins.stored import Table
-from infra.plan_in_force import PlanInForce
-from skewless.errors import RequestError, StalePlanError
-from skewless.plan import FeaturePlan
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.errors import RequestError, StalePlanError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.feast_plugins.stored import Table
+from skewless.infra.plans.in_force import PlanInForce
 
 
 def is_windowed(table: Table) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 
 _RENEWALS_PER_TERM = 3
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from infra.online.address import Address
-from infra.online.clients import close_client, open_client
-from infra.online.failures import translated
+from skewless.infra.online.address import Address
+from skewless.infra.online.clients import close_client, open_client
+from skewless.infra.online.failures import translated
 
 # Asking again after a lost reply finds the lease in one's own name, and gets the same token.
 _TAKE = """

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra.durable import create_durable, exclusive
-from infra.jobs.run import Run, RunId, State
-from skewless.errors import ConflictError, RequestError, StoreError
+from skewless.contract.errors import ConflictError, RequestError, StoreError
+from skewless.infra.jobs.run import Run, RunId, State
+from skewless.infra.storage.durable import create_durable, exclusive
 
 FOLDER = "scheduler"
 _END = ".end"

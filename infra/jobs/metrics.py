@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from infra.jobs.run import Run
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
+from skewless.infra.jobs.run import Run
 
 
 def _no() -> bool:

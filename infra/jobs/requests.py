@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from infra.durable import create_durable
-from infra.jobs.ledger import FOLDER
-from infra.jobs.run import RunId
-from skewless.errors import ConflictError
+from skewless.contract.errors import ConflictError
+from skewless.infra.jobs.ledger import FOLDER
+from skewless.infra.jobs.run import RunId
+from skewless.infra.storage.durable import create_durable
 
 Kind = Literal["start", "cancel"]
 _KINDS: tuple[Kind, ...] = ("start", "cancel")

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
-from skewless.clock import from_us, to_us
-from skewless.errors import RequestError
+from skewless.contract.clock import from_us, to_us
+from skewless.contract.errors import RequestError
 
 State = Literal["running", "done", "failed", "refused", "cancelled", "lost"]
 _ID = re.compile(r"(?P<job>[^@/+]+)@(?P<at>\d{8}T\d{6})(?:\.(?P<us>\d{6}))?Z(?:\+(?P<attempt>[1-9]\d*))?", re.ASCII)

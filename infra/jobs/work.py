@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from infra.jobs import lifeline
-from infra.jobs.run import Run, State
+from skewless.infra.jobs import lifeline
+from skewless.infra.jobs.run import Run, State
 
 REFUSED = 5  # exit code of a gate that said no
 _LONGEST = 65_536

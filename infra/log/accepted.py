@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.durable import make_folder, sync_folder
-from infra.log.inventory import Inventory, damaged, missing, noted
-from skewless.errors import ConflictError, StoreError
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.log.inventory import Inventory, damaged, missing, noted
+from skewless.infra.storage.durable import make_folder, sync_folder
 
 SEQ = "__seq"
 EVENT = "__event_ts"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.ends import KNOWN_AT
-from infra.log.inventory import Inventory, damaged, missing
-from infra.log.manifest import Manifest, ManifestFile, Span, batch_path
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.inventory import Inventory, damaged, missing
+from skewless.infra.log.manifest import Manifest, ManifestFile, Span, batch_path
 
 
 class Chain:

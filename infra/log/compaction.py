@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.durable import alone, refused, sync_folder
-from infra.log.accepted import SEQ
-from infra.log.chain import Chain
-from infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, unbaked, with_known_at
-from infra.log.inventory import missing, noted
-from infra.log.manifest import Gap, Manifest, Retired, Span, compacted_path, joined
-from infra.log.reading import GROUP_ROWS, regrouped, tables
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.chain import Chain
+from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, unbaked, with_known_at
+from skewless.infra.log.inventory import missing, noted
+from skewless.infra.log.manifest import Gap, Manifest, Retired, Span, compacted_path, joined
+from skewless.infra.log.reading import GROUP_ROWS, regrouped, tables
+from skewless.infra.storage.durable import alone, refused, sync_folder
 
 # An older file is merged again with newer rows only if it is not many times bigger than they are, so that each row
 # is written a number of times that grows with the logarithm of the file size.

@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.durable import exclusive, refused, sync_folder, write_durable
-from infra.log.accepted import SEQ
-from infra.log.inventory import Inventory, damaged, missing
-from infra.log.manifest import Manifest
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.inventory import Inventory, damaged, missing
+from skewless.infra.log.manifest import Manifest
+from skewless.infra.storage.durable import exclusive, refused, sync_folder, write_durable
 
 KNOWN_AT = "__known_at"
 NAME = "ends.bin"
@@ -198,7 +198,7 @@ def first_cover(records: Records) -> Records:
 def baked(manifest: Manifest) -> Records:
     """Return the positions whose end stands in compacted files, as records that ended at 0.
 
-    >>> from infra.log.manifest import Gap, Span
+    >>> from skewless.infra.log.manifest import Gap, Span
     >>> span = Span(path=Path("c"), first=0, last=9)
     >>> baked(Manifest(spans=(span,), gaps=(Gap(first=3, last=4),))).tolist()
     [(0, 2, 0), (5, 9, 0)]

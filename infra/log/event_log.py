@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import make_folder, refused, sync_folder, write_durable
-from infra.log.accepted import SEQ
-from infra.log.chain import Chain
-from infra.log.compaction import Compactor, CompactReport
-from infra.log.ends import KNOWN_AT, EndsFile, as_table, baked, first_cover, with_known_at
-from infra.log.inventory import missing, noted
-from infra.log.manifest import Span, batch_path
-from infra.log.reading import tables
-from skewless.errors import ConflictError
+from skewless.contract.errors import ConflictError
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.chain import Chain
+from skewless.infra.log.compaction import Compactor, CompactReport
+from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, baked, first_cover, with_known_at
+from skewless.infra.log.inventory import missing, noted
+from skewless.infra.log.manifest import Span, batch_path
+from skewless.infra.log.reading import tables
+from skewless.infra.storage.durable import make_folder, refused, sync_folder, write_durable
 
 __all__ = ["KNOWN_AT", "CompactReport", "EventLog", "Span", "with_known_at"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from infra.log.accepted import EVENT, INGEST, RAW, REJECT
-from skewless.arrow_types import arrow_type
-from skewless.windows.view import EventSource
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.windows.view import EventSource
+from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 
 SOURCE_POS = "__source_pos"
 EVENT_ID = "__event_id"

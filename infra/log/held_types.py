@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions
-from skewless.arrow_types import arrow_type
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.windows.view import EventSource
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.windows.view import EventSource
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partitions import log_partitions
 
 
 def check_held_types(log_root: Path, source: EventSource) -> None:

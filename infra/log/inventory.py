@@ -22,8 +22,8 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.durable import exclusive, refused, replace_durable
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.durable import exclusive, refused, replace_durable
 
 _UNKNOWN = "-"
 _ANY = -1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.log.accepted import CREATED, EVENT
-from infra.log.runs import Kind, Run
+from skewless.infra.log.accepted import CREATED, EVENT
+from skewless.infra.log.runs import Kind, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def known_ranges(runs: Iterable[Run], partition: str) -> list[KnownRange]:
 def last_by_partition(runs: Iterable[Run]) -> dict[str, int]:
     """Return the last position of each partition that a finished run had applied; -1: it applied none.
 
-    >>> from infra.log.runs import Coverage
+    >>> from skewless.infra.log.runs import Coverage
     >>> cover = Coverage(first=0, last=4, kind="live")
     >>> last_by_partition([Run(run_id=1, started_us=0, ended_us=9, covers={"p": cover}), Run(run_id=2, started_us=9)])
     {'p': 4}

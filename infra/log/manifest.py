@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.durable import refused, sync_folder, write_durable
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.durable import refused, sync_folder, write_durable
 
 NAME = "manifest.json"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.log.event_log import EventLog
-from infra.log.inventory import noted_partitions
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.inventory import noted_partitions
 
 IMPORTED = "/import/"  # in the names of partitions into which no stream flows
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.inventory import damaged
-from infra.log.manifest import Span
+from skewless.infra.log.inventory import damaged
+from skewless.infra.log.manifest import Span
 
 # Row groups are what a reader skips, and what it holds at a time.
 GROUP_ROWS = 100_000

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from infra.durable import make_folder, sync_folder
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.durable import make_folder, sync_folder
 
 Kind = Literal["live", "bootstrap"]
 

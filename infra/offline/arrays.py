@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
-from infra.offline.winners import Winners
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.plan import View
-from skewless.rows import NO_TIME, Versions, ViewRead
-from skewless.status import BoolArray, Int64Array
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
+from skewless.contract.rows import NO_TIME, Versions, ViewRead
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
+from skewless.infra.offline.winners import Winners
 
 _GROUP_BYTES = 64_000_000
 

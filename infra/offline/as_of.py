@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.offline.sql import names, quote
+from skewless.infra.offline.sql import names, quote
 
 ROW = "__row"
 TIME = "__t"

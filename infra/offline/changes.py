@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
-from infra.log.known import due_sql
-from infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
-from infra.offline.sources import ORDER, Table, broken
-from infra.offline.sql import cast, names, quote, to_microseconds
-from skewless.plan import View
+from skewless.contract.plan import View
+from skewless.infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
+from skewless.infra.log.known import due_sql
+from skewless.infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
+from skewless.infra.offline.sources import ORDER, Table, broken
+from skewless.infra.offline.sql import cast, names, quote, to_microseconds
 
 # What rows wait for. Nobody calls a row late that happens later, or whose source is declared to be late.
 CREATED_LATER = "created time lies in the future"

@@ -7,8 +7,8 @@ from typing import Any
 
 import duckdb
 
-from infra.priority import run_aside
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
+from skewless.infra.host.priority import run_aside
 
 
 def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duckdb.DuckDBPyConnection:

@@ -12,16 +12,16 @@ import duckdb
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import nullable, request_arrays, to_milliseconds
-from infra.offline.source_columns import check_columns
-from infra.offline.sources import Table, broken, find_table
-from infra.offline.sql import cast, quote, to_microseconds
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.plan import FeaturePlan
-from skewless.status import Int64Array
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.status import Int64Array
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import nullable, request_arrays, to_milliseconds
+from skewless.infra.offline.source_columns import check_columns
+from skewless.infra.offline.sources import Table, broken, find_table
+from skewless.infra.offline.sql import cast, quote, to_microseconds
 
 _BATCH_ROWS = 100_000
 _TYPED = "__typed_"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
-from infra.log.accepted import EVENT, REJECT, SEQ
-from infra.log.ends import KNOWN_AT
-from infra.offline.window_events import LogPart, ended_at
-from skewless.status import Int64Array
-from skewless.windows.state_layout import NEVER
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.state_layout import NEVER
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.offline.window_events import LogPart, ended_at
 
 LATE_US = 10_000_000
 _MOST_EVENTS = 1_000_000

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import duckdb
 
-from infra.offline.window_events import LogPart, WindowEvents
-from skewless.errors import SourceError
-from skewless.windows.view import WindowView
+from skewless.contract.errors import SourceError
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.window_events import LogPart, WindowEvents
 
 
 def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart]) -> None:

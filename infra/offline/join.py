@@ -10,15 +10,15 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
-from infra.log.known import KnownRange, due_sql
-from infra.log.runs import Run
-from infra.offline.arrays import view_read
-from infra.offline.as_of import TIME, History
-from infra.offline.winners import Winners, fetch, find, registered
-from skewless.plan import View
-from skewless.rows import NO_TIME, ViewRead, missing
-from skewless.status import Int64Array
+from skewless.contract.plan import View
+from skewless.contract.rows import NO_TIME, ViewRead, missing
+from skewless.contract.status import Int64Array
+from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
+from skewless.infra.log.known import KnownRange, due_sql
+from skewless.infra.log.runs import Run
+from skewless.infra.offline.arrays import view_read
+from skewless.infra.offline.as_of import TIME, History
+from skewless.infra.offline.winners import Winners, fetch, find, registered
 
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
 # Ranges are found through blocks of 2^8 positions, by a hash join: as-of would sort the whole log.
@@ -54,7 +54,7 @@ class PointInTime:
     ) -> Int64Array:
         """Return for each entity row the log position that stood at its time, in the order given; -1: none.
 
-        Expiry is not judged here: status and ttl have one expression, in ``skewless.status``.
+        Expiry is not judged here: status and ttl have one expression, in ``skewless.contract.status``.
 
         Args:
             entities: key columns and ``__t`` (int64 microseconds); any order, duplicates kept.

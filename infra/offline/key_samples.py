@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from infra.log.accepted import REJECT
-from infra.offline.sql import names, quote
-from infra.offline.window_events import LogPart, WindowEvents
-from skewless.arrow_types import arrow_type
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.windows.view import WindowView
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.offline.sql import names, quote
+from skewless.infra.offline.window_events import LogPart, WindowEvents
 
 _HOT = 10  # one of so many is chosen for its many rows
 _STRANGERS = 3

@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.offline import arrays
-from infra.offline.as_of import TIME
-from infra.offline.source_columns import check_columns
-from infra.offline.sources import Table, broken, find_table
-from infra.offline.sql import cast, quote, to_microseconds
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.infra.offline import arrays
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.source_columns import check_columns
+from skewless.infra.offline.sources import Table, broken, find_table
+from skewless.infra.offline.sql import cast, quote, to_microseconds
 
 LABEL = "__label"
 KNOWN = "__known_us"

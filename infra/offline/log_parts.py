@@ -8,14 +8,14 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from infra.log.accepted import INGEST, SEQ
-from infra.log.ends import KNOWN_AT
-from infra.log.event_log import EventLog
-from infra.log.event_rows import DECLARED
-from infra.log.partitions import log_partitions
-from infra.offline.window_events import LogPart, ended_at
-from skewless.status import Int64Array
-from skewless.windows.state_layout import NEVER
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.state_layout import NEVER
+from skewless.infra.log.accepted import INGEST, SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.offline.window_events import LogPart, ended_at
 
 
 def log_parts(log_root: Path, source: str) -> list[LogPart]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import duckdb
 
-from infra.log.accepted import EVENT, REJECT
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.accepted import EVENT, REJECT
 
 
 def newest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> int | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.plan import View
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.plan import View
 
 NO_ENTITY = "__dummy_id"  # Feast's name of the key of a view without entities: no source has it, and it is empty
 NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})

@@ -11,13 +11,13 @@ from typing import Any, Self
 
 import duckdb
 
-from infra.offline.source_columns import view_columns
-from infra.offline.sql import text
-from infra.offline.warehouse import Warehouse, find_warehouse
-from skewless.columns import digest
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.plan import View
+from skewless.contract.columns import digest
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.plan import View
+from skewless.infra.offline.source_columns import view_columns
+from skewless.infra.offline.sql import text
+from skewless.infra.offline.warehouse import Warehouse, find_warehouse
 
 _MISFIT = re.compile(
     r"CSV Error on Line: (?P<line>\d+).*?"

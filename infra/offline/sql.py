@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skewless.dtypes import DType
+from skewless.contract.dtypes import DType
 
 _FLOATS = frozenset({"FLOAT", "DOUBLE"})
 _SMALL = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "UTINYINT", "USMALLINT"})

@@ -9,18 +9,18 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from infra.log.accepted import AcceptedLog
-from infra.log.known import known_ranges
-from infra.log.partitions import log_ends
-from infra.log.runs import RunLedger
-from infra.offline.join import Order, PointInTime, live_delays
-from infra.offline.log_parts import log_parts
-from infra.offline.window_events import LogPart
-from infra.offline.window_join import Mode, WindowJoin
-from skewless.plan import FeaturePlan, View
-from skewless.rows import ViewRead
-from skewless.status import Int64Array
-from skewless.windows.view import WindowView
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.accepted import AcceptedLog
+from skewless.infra.log.known import known_ranges
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.offline.join import Order, PointInTime, live_delays
+from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_join import Mode, WindowJoin
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 import duckdb
 
-from infra.offline.sql import quote
-from skewless.columns import digest
-from skewless.errors import DefinitionError, SourceError
+from skewless.contract.columns import digest
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.infra.offline.sql import quote
 
 _SCHEME = "duckdb:"
 # How DuckDB says it: another process, or another connection of this one.

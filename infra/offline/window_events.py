@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.log.accepted import EVENT, SEQ
-from infra.log.ends import KNOWN_AT
-from infra.offline.window_sql import KEY, PART, PartScan, events_sql, large_sql, timeline_sql
-from skewless.status import Int64Array
-from skewless.windows.events import EventLens, ViewEvents
-from skewless.windows.state_layout import NEVER, Origin, partition_number
-from skewless.windows.view import WindowView
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.events import EventLens, ViewEvents
+from skewless.contract.windows.state_layout import NEVER, Origin, partition_number
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.accepted import EVENT, SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.offline.window_sql import KEY, PART, PartScan, events_sql, large_sql, timeline_sql
 
 _BATCH_ROWS = 250_000
 

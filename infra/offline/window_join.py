@@ -1,7 +1,7 @@
 """The past of windowed views, from the accepted event log (SEMANTICS 3): what their features were at each time.
 
 DuckDB reads the log, keeps the events that may matter, sorts them by key and time and streams them out; numpy
-computes the windows of some keys at a time, by the code of the online store (``skewless.windows.history``).
+computes the windows of some keys at a time, by the code of the online store (``skewless.contract.windows.history``).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.offline.as_of import ROW, TIME
-from infra.offline.window_events import EventChunk, LogPart, WindowEvents
-from infra.offline.window_sql import KEY, all_keys_sql, asked_keys_sql, places_sql
-from infra.offline.winners import copied, registered
-from skewless.rows import ViewRead
-from skewless.status import BoolArray, Int64Array
-from skewless.windows.answer import window_read
-from skewless.windows.fixed_point import Floats
-from skewless.windows.history import Limit, Timeline, WindowHistory
-from skewless.windows.rolling import Roller
-from skewless.windows.state_layout import StateLayout
-from skewless.windows.tiles import Tiles
-from skewless.windows.view import WindowView
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.answer import window_read
+from skewless.contract.windows.fixed_point import Floats
+from skewless.contract.windows.history import Limit, Timeline, WindowHistory
+from skewless.contract.windows.rolling import Roller
+from skewless.contract.windows.state_layout import StateLayout
+from skewless.contract.windows.tiles import Tiles
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.as_of import ROW, TIME
+from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents
+from skewless.infra.offline.window_sql import KEY, all_keys_sql, asked_keys_sql, places_sql
+from skewless.infra.offline.winners import copied, registered
 
 _ENTITIES = "window_entities"
 _KEYS = "window_keys"

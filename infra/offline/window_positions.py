@@ -6,14 +6,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from infra.offline.as_of import ROW, TIME
-from infra.offline.sql import names, quote
-from infra.offline.window_events import EventChunk, LogPart, WindowEvents
-from infra.offline.window_sql import KEY, places_sql
-from infra.offline.winners import copied, registered
-from skewless.status import BoolArray, Int64Array
-from skewless.windows.segments import first_at_least
-from skewless.windows.view import WindowView
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.segments import first_at_least
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.as_of import ROW, TIME
+from skewless.infra.offline.sql import names, quote
+from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents
+from skewless.infra.offline.window_sql import KEY, places_sql
+from skewless.infra.offline.winners import copied, registered
 
 _ENTITIES = "touched_entities"
 _KEYS = "touched_keys"

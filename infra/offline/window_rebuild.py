@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.offline.as_of import ROW, TIME
-from infra.offline.window_events import EventChunk, LogPart, WindowEvents
-from infra.offline.window_positions import keys_sql
-from infra.offline.window_sql import places_sql
-from infra.offline.winners import copied, registered
-from skewless.windows.rolling import Roller
-from skewless.windows.state_layout import Origin, StateLayout
-from skewless.windows.tiles import Tiles
-from skewless.windows.view import WindowView
+from skewless.contract.windows.rolling import Roller
+from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.tiles import Tiles
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.as_of import ROW, TIME
+from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents
+from skewless.infra.offline.window_positions import keys_sql
+from skewless.infra.offline.window_sql import places_sql
+from skewless.infra.offline.winners import copied, registered
 
 _ENTITIES = "rebuilt_entities"
 _KEYS = "rebuilt_keys"

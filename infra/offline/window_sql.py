@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.log.accepted import EVENT, REJECT, SEQ
-from infra.log.ends import KNOWN_AT
-from infra.offline.as_of import TIME
-from infra.offline.sql import names, quote, same_keys
-from skewless.columns import Column
-from skewless.windows.measured import limits
-from skewless.windows.view import WindowView
+from skewless.contract.columns import Column
+from skewless.contract.windows.measured import limits
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.sql import names, quote, same_keys
 
 KEY = "__key"
 PART = "__part"
@@ -40,7 +40,7 @@ def events_sql(keys: Sequence[Column], inputs: Sequence[Column], scans: Sequence
     Args:
         known: read too when each was known, as far as its row says.
 
-    >>> from skewless.dtypes import DType
+    >>> from skewless.contract.dtypes import DType
     >>> scan = PartScan(number=3, columns=frozenset({"id"}), last=9)
     >>> events_sql([Column(name="id", dtype=DType.INT64)], [Column(name="x", dtype=DType.FLOAT64)], [scan], known=False)
     'SELECT CAST("id" AS BIGINT) AS "id", CAST(NULL AS DOUBLE) AS "x", __event_ts, __seq, 3 AS __part \

@@ -12,9 +12,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from infra.offline.as_of import ID, ROW, History, Part, rows_sql, winners_sql
-from infra.offline.sql import quote
-from skewless.status import Int64Array
+from skewless.contract.status import Int64Array
+from skewless.infra.offline.as_of import ID, ROW, History, Part, rows_sql, winners_sql
+from skewless.infra.offline.sql import quote
 
 NONE = -1
 # A narrow row takes about 55 bytes in DuckDB's windows; half of its memory is left to all else.

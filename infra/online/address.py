@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis.connection import SSLConnection, parse_url
 
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 
 Kind = Literal["server", "cluster", "sentinel"]
 _DEFAULT_PORTS = {"server": 6379, "cluster": 6379, "sentinel": 26379}

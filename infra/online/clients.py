@@ -17,10 +17,10 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from infra.online.address import Address
-from infra.online.port import OnConnect
-from infra.online.resp import Connection
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.infra.online.address import Address
+from skewless.infra.online.port import OnConnect
+from skewless.infra.online.resp import Connection
 
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"

@@ -11,17 +11,17 @@ from typing import Any
 
 from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
-from infra.online.address import Address
-from infra.online.clients import dial, open_async_node
-from infra.online.cluster_servers import key_slot
-from infra.online.failures import store_error
-from infra.online.gathering import Gathering, Value
-from infra.online.link import Link, settle
-from infra.online.markers import marker_keys, split
-from infra.online.port import Marked, OnConnect
-from infra.online.resp import command, mget
-from infra.online.slot_map import Node, SlotMap
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.address import Address
+from skewless.infra.online.clients import dial, open_async_node
+from skewless.infra.online.cluster_servers import key_slot
+from skewless.infra.online.failures import store_error
+from skewless.infra.online.gathering import Gathering, Value
+from skewless.infra.online.link import Link, settle
+from skewless.infra.online.markers import marker_keys, split
+from skewless.infra.online.port import Marked, OnConnect
+from skewless.infra.online.resp import command, mget
+from skewless.infra.online.slot_map import Node, SlotMap
 
 _HOPS = 5
 _MOVING = (AskError, TryAgainError)  # MOVED is an ASK too

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from redis.exceptions import AskError, NoScriptError, RedisClusterException, RedisError, TryAgainError
 
-from infra.online.clients import lent
-from infra.online.port import Binaries
-from infra.online.resp import Bulks, command, exchange, script_calls
-from infra.online.servers import Answer, Last, Script, slices
+from skewless.infra.online.clients import lent
+from skewless.infra.online.port import Binaries
+from skewless.infra.online.resp import Bulks, command, exchange, script_calls
+from skewless.infra.online.servers import Answer, Last, Script, slices
 
 _SLOTS = 16_384
 _BURST = 200  # calls of few keys each

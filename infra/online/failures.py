@@ -14,8 +14,8 @@ from redis.exceptions import (
     RedisError,
 )
 
-from infra.online.address import display_url
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.address import display_url
 
 _AGAIN = "then run again; nothing was lost"
 

@@ -11,25 +11,25 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infra.online.guard import Guard, Limit, Standing
-from infra.online.integer_keys import Heads, IntegerKeys
-from infra.online.port import Marked
-from infra.online.window_states import WindowStates
-from skewless.keys import KeyCodec, marker_key
-from skewless.number_rows import NumberRows
-from skewless.plan import FeaturePlan, View
-from skewless.request import Ask
-from skewless.rows import RowCodec, ViewRead, missing
-from skewless.status import Int64Array, StatusArray
-from skewless.vector import Assembler, Matrix, Vocabularies
-from skewless.windows.hops import MILLISECOND
-from skewless.windows.view import WindowView
+from skewless.contract.keys import KeyCodec, marker_key
+from skewless.contract.number_rows import NumberRows
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.request import Ask
+from skewless.contract.rows import RowCodec, ViewRead, missing
+from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.vector import Assembler, Matrix, Vocabularies
+from skewless.contract.windows.hops import MILLISECOND
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.guard import Guard, Limit, Standing
+from skewless.infra.online.integer_keys import Heads, IntegerKeys
+from skewless.infra.online.port import Marked
+from skewless.infra.online.window_states import WindowStates
 
 _LOOK_S = 0.5
 
 
 class RowReader(Protocol):
-    """A store that can be read in a blocking way; ``infra.online.redis_store.BlockingReader`` is one."""
+    """A store that can be read in a blocking way; ``skewless.infra.online.redis_store.BlockingReader`` is one."""
 
     def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return the row of each key (None: no row) and the marker of each name, in order, from one round trip."""

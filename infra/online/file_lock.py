@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from infra.online.log_positions import LogPositions
-from infra.online.port import Mark, OnlineReader
-from skewless.plan import FeaturePlan
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.online.log_positions import LogPositions
+from skewless.infra.online.port import Mark, OnlineReader
 
 
 class Limit(NamedTuple):

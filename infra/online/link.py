@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from infra.online.bare_socket import BareSocket
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.infra.online.bare_socket import BareSocket
 
 # Takes a reply, or the error that came in its place, and does not raise on that.
 Done: TypeAlias = Callable[[Any], None]

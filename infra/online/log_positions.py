@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from infra.log.ends import EndsFile, LastEnd
-from infra.log.known import last_by_partition
-from infra.log.runs import RunLedger
-from infra.streams.generations import Generations
-from skewless.keys import marker_key, window_marker
-from skewless.plan import FeaturePlan
-from skewless.windows.view import WindowView
+from skewless.contract.keys import marker_key, window_marker
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.ends import EndsFile, LastEnd
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.known import last_by_partition
+from skewless.infra.log.runs import RunLedger
 
 
 class LogPositions:

@@ -20,10 +20,10 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from infra.online.cluster_servers import key_slot
-from infra.online.port import Mark, Marked
-from infra.online.servers import Servers
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.cluster_servers import key_slot
+from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.servers import Servers
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _STANDING = Path(__file__).with_name("standing.lua").read_text()

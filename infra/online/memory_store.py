@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from infra.online.port import Binaries, Mark, Marked
-from skewless.errors import StoreError
-from skewless.rows import RANK_BYTES
+from skewless.contract.errors import StoreError
+from skewless.contract.rows import RANK_BYTES
+from skewless.infra.online.port import Binaries, Mark, Marked
 
 
 class MemoryStore:

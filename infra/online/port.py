@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 
 Binaries: TypeAlias = Sequence[bytes] | pa.LargeBinaryArray  # an Arrow array must not hold nulls
 

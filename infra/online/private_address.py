@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 
 SOCKET_NAME = "server.sock"
 # macOS allows 103 bytes for the path of a socket, Linux 107.

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.durable import make_folder
-from infra.online.file_lock import FileLock
-from infra.online.private_address import PrivateAddress, write_private
-from infra.online.server_binary import find_binary
-from skewless.errors import PlaceError, StoreError
+from skewless.contract.errors import PlaceError, StoreError
+from skewless.infra.online.file_lock import FileLock
+from skewless.infra.online.private_address import PrivateAddress, write_private
+from skewless.infra.online.server_binary import find_binary
+from skewless.infra.storage.durable import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra.online.address import Address, display_url
-from infra.online.clients import open_client
-from infra.online.cluster_reader import ClusterReader
-from infra.online.cluster_servers import ClusterServers
-from infra.online.failures import translated
-from infra.online.link import settle
-from infra.online.markers import Markers, least, marker_keys, split
-from infra.online.port import Binaries, Mark, Marked, OnConnect
-from infra.online.scan import delete_keys
-from infra.online.server_reader import ServerReader
-from infra.online.servers import OneServer, Servers
-from infra.online.tile_store import TileStore
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.address import Address, display_url
+from skewless.infra.online.clients import open_client
+from skewless.infra.online.cluster_reader import ClusterReader
+from skewless.infra.online.cluster_servers import ClusterServers
+from skewless.infra.online.failures import translated
+from skewless.infra.online.link import settle
+from skewless.infra.online.markers import Markers, least, marker_keys, split
+from skewless.infra.online.port import Binaries, Mark, Marked, OnConnect
+from skewless.infra.online.scan import delete_keys
+from skewless.infra.online.server_reader import ServerReader
+from skewless.infra.online.servers import OneServer, Servers
+from skewless.infra.online.tile_store import TileStore
 
 _NEWER_WINS = Path(__file__).with_name("newer_wins.lua").read_text()
 _SWAP = Path(__file__).with_name("tile_swap.lua").read_text()

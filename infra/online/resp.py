@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from redis.exceptions import NoScriptError
 
-from infra.online.integer_keys import IntegerKeys
-from infra.online.port import Binaries
-from skewless.binaries import constant
+from skewless.contract.binaries import constant
+from skewless.infra.online.integer_keys import IntegerKeys
+from skewless.infra.online.port import Binaries
 
 Message = Sequence[bytes | memoryview]
 

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
 
 _MACHINES = {
     ("linux", "x86_64"): "linux-x86_64",

@@ -8,14 +8,14 @@ from typing import Any
 
 from redis.exceptions import MasterDownError, ReadOnlyError
 
-from infra.online.address import Address
-from infra.online.clients import close_async_client, dial, open_async_client
-from infra.online.failures import store_error
-from infra.online.link import Link
-from infra.online.markers import mark_of
-from infra.online.port import Marked, OnConnect
-from infra.online.resp import command, mget
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.address import Address
+from skewless.infra.online.clients import close_async_client, dial, open_async_client
+from skewless.infra.online.failures import store_error
+from skewless.infra.online.link import Link
+from skewless.infra.online.markers import mark_of
+from skewless.infra.online.port import Marked, OnConnect
+from skewless.infra.online.resp import command, mget
 
 _NO_MASTER = (ReadOnlyError, MasterDownError)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from infra.online.clients import close_client, lent
-from infra.online.lanes import Lanes
-from infra.online.port import Binaries
-from infra.online.resp import Bulks, exchange, mget, script_calls
+from skewless.infra.online.clients import close_client, lent
+from skewless.infra.online.lanes import Lanes
+from skewless.infra.online.port import Binaries
+from skewless.infra.online.resp import Bulks, exchange, mget, script_calls
 
 KEYS_PER_CALL = 100  # what other clients wait for at most
 WINDOW = 16  # calls under way, so that server and client work at the same time

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infra.online.guard import Limit, Standing
-from infra.online.window_states import Applied, WindowStates
-from skewless.keys import KeyCodec, KeyValue, marker_key
-from skewless.number_rows import NumberRows
-from skewless.plan import View
-from skewless.request import Ask
-from skewless.rows import RowCodec, Versions, ViewRead, missing
-from skewless.status import Int64Array, StatusArray
-from skewless.vector import Assembler, Matrix
-from skewless.windows.view import WindowView
+from skewless.contract.keys import KeyCodec, KeyValue, marker_key
+from skewless.contract.number_rows import NumberRows
+from skewless.contract.plan import View
+from skewless.contract.request import Ask
+from skewless.contract.rows import RowCodec, Versions, ViewRead, missing
+from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.vector import Assembler, Matrix
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.guard import Limit, Standing
+from skewless.infra.online.window_states import Applied, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 

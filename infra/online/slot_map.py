@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisClusterException
 
-from infra.online.markers import TAG_SLOTS, marker_key_of
+from skewless.infra.online.markers import TAG_SLOTS, marker_key_of
 
 _SLOTS = 16_384
 

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from infra.online.address import display_url
-from infra.online.failures import translated
-from infra.online.markers import Markers
-from infra.online.port import Binaries, Mark
-from infra.online.scan import delete_keys
-from infra.online.servers import Last, Servers
-from skewless.errors import StoreError
-from skewless.keys import KeyCodec
-from skewless.status import BoolArray
-from skewless.windows.codec import TileCodec
-from skewless.windows.events import ViewEvents
-from skewless.windows.rolling import Roller
-from skewless.windows.state_layout import Origin, StateLayout
-from skewless.windows.tiles import Tiles
-from skewless.windows.view import WindowView
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import KeyCodec
+from skewless.contract.status import BoolArray
+from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.events import ViewEvents
+from skewless.contract.windows.rolling import Roller
+from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.tiles import Tiles
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.address import display_url
+from skewless.infra.online.failures import translated
+from skewless.infra.online.markers import Markers
+from skewless.infra.online.port import Binaries, Mark
+from skewless.infra.online.scan import delete_keys
+from skewless.infra.online.servers import Last, Servers
 
 _APPEND = Path(__file__).with_name("tile_append.lua").read_text()
 _SWAP = Path(__file__).with_name("tile_swap.lua").read_text()

@@ -8,17 +8,17 @@ from itertools import chain
 
 import numpy as np
 
-from infra.online.guard import Standing
-from infra.streams.generations import ViewVersion, read_pointer
-from skewless.keys import KeyCodec, KeyValue, generation_key, window_marker
-from skewless.plan import FeaturePlan
-from skewless.rows import ViewRead, missing
-from skewless.status import BoolArray, Int64Array
-from skewless.windows.answer import window_read
-from skewless.windows.codec import TileCodec
-from skewless.windows.reading import WindowReader
-from skewless.windows.tiles import Slots, Tiles
-from skewless.windows.view import WindowView
+from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead, missing
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.answer import window_read
+from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.reading import WindowReader
+from skewless.contract.windows.tiles import Slots, Tiles
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.generations import ViewVersion, read_pointer
+from skewless.infra.online.guard import Standing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import exclusive
-from infra.log.inventory import Inventory
-from infra.outcomes.schema import SCHEMA
-from infra.outcomes.writer import FOLDER, store
+from skewless.infra.log.inventory import Inventory
+from skewless.infra.outcomes.schema import SCHEMA
+from skewless.infra.outcomes.writer import FOLDER, store
+from skewless.infra.storage.durable import exclusive
 
 _FEWEST = 2
 _TIME_DIGITS = 20

@@ -12,16 +12,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import KNOWN, LABEL, ask_labels, read_labels, to_milliseconds
-from infra.offline.sql import quote, text
-from infra.outcomes.log import OutcomeLog
-from infra.predictions.files import FOLDER, log_files
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import StoreError
-from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL, ask_labels, read_labels, to_milliseconds
+from skewless.infra.offline.sql import quote, text
+from skewless.infra.outcomes.log import OutcomeLog
+from skewless.infra.predictions.files import FOLDER, log_files
 
 _MICROSECOND = timedelta(microseconds=1)
 _SAID_OF = ("label", "value", "known_at", "received_at", "batch", "row")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import make_folder, refused, sync_file, sync_folder
-from infra.log.inventory import Inventory, noted
-from infra.outcomes.schema import SCHEMA
-from skewless.feedback import Outcome
+from skewless.contract.feedback import Outcome
+from skewless.infra.log.inventory import Inventory, noted
+from skewless.infra.outcomes.schema import SCHEMA
+from skewless.infra.storage.durable import make_folder, refused, sync_file, sync_folder
 
 FOLDER = "outcomes"
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.packages.names import alias_folder, model_folder, version_folder
-from infra.packages.numbered import Numbered
-from skewless.errors import ConflictError
+from skewless.contract.errors import ConflictError
+from skewless.infra.storage.names import alias_folder, model_folder, version_folder
+from skewless.infra.storage.numbered import Numbered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.packages.names import model_folder
-from infra.packages.numbered import Numbered
+from skewless.infra.storage.names import model_folder
+from skewless.infra.storage.numbered import Numbered
 
 
 class Decisions:

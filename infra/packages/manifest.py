@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.packages.signing import SIGNATURE, Trust
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.packages.signing import SIGNATURE, Trust
 
 MANIFEST = "manifest.json"
 _FORMAT = 1

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from infra.packages.manifest import MANIFEST, verified_file, verify_folder
-from infra.packages.names import check_file_name, version_folder
-from infra.packages.signing import SIGNATURE
-from infra.packages.store import PackageStore
-from infra.runtimes.port import Vector
-from infra.runtimes.reference import Reference
-from skewless.errors import DefinitionError, PackageError
-from skewless.spec import ModelSpec
+from skewless.contract.errors import DefinitionError, PackageError
+from skewless.contract.spec import ModelSpec
+from skewless.infra.packages.manifest import MANIFEST, verified_file, verify_folder
+from skewless.infra.packages.signing import SIGNATURE
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.runtimes.port import Vector
+from skewless.infra.runtimes.reference import Reference
+from skewless.infra.storage.names import check_file_name, version_folder
 
 Json = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ class PackageContents:
         metrics: the evaluation.
         fingerprint: identity of the data that it was trained on.
         about: whatever else is needed to train it again (code hash, library versions, times).
-        bounds: what must hold of its features and request fields (``skewless.bounds``).
+        bounds: what must hold of its features and request fields (``skewless.contract.bounds``).
         curves: of the evaluation and the training, and how much each feature matters.
         extra: text files by name, for example the source of the transforms.
     """

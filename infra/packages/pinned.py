@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from infra.packages.manifest import verified_file
-from infra.packages.names import version_folder
-from infra.packages.package import Package
-from infra.packages.store import PackageStore
-from skewless.errors import PackageError
-from skewless.plan import FeaturePlan
+from skewless.contract.errors import PackageError
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.packages.manifest import verified_file
+from skewless.infra.packages.package import Package
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.names import version_folder
 
 
 def pin(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.durable import create_durable, exclusive, replace_durable
-from skewless.errors import DefinitionError, PackageError, PlaceError
-from skewless.settings import Settings
+from skewless.contract.errors import DefinitionError, PackageError, PlaceError
+from skewless.contract.settings import Settings
+from skewless.infra.storage.durable import create_durable, exclusive, replace_durable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from infra.packages.signing import Signer, Trust, signer_of, trust_of
-from skewless.errors import DefinitionError
-from skewless.settings import Settings
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
+from skewless.infra.packages.signing import Signer, Trust, signer_of, trust_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from infra.durable import create_durable, exclusive, refused, sync_folder, write_durable
-from infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
-from infra.packages.names import list_versions, model_folder, number, version_folder
-from infra.packages.package import Package, PackageContents, open_package
-from infra.packages.signing import SIGNATURE
-from infra.packages.store import PackageStore
+from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
+from skewless.infra.packages.package import Package, PackageContents, open_package
+from skewless.infra.packages.signing import SIGNATURE
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.durable import create_durable, exclusive, refused, sync_folder, write_durable
+from skewless.infra.storage.names import list_versions, model_folder, number, version_folder
 
 _LEFTOVER = ".new-"
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from infra.online.window_states import Applied
-from infra.predictions.arrow import lists, numbers
-from infra.predictions.schema import APPLIED
-from skewless.status import Int64Array
+from skewless.contract.status import Int64Array
+from skewless.infra.online.window_states import Applied
+from skewless.infra.predictions.arrow import lists, numbers
+from skewless.infra.predictions.schema import APPLIED
 
 
 def window_columns(

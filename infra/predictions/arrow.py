@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.status import BoolArray, Int64Array
+from skewless.contract.status import BoolArray, Int64Array
 
 
 def numbers(values: npt.NDArray[Any], valid: BoolArray | None = None) -> pa.Array:

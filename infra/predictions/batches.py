@@ -8,15 +8,15 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from infra.predictions.arrow import equal_lists, numbers, texts, utf8
-from infra.predictions.checksums import checksums
-from infra.predictions.constants import Constants
-from infra.predictions.reads import reads_of
-from infra.predictions.record import Record, best_output
-from infra.predictions.schema import SCHEMA
-from skewless.arrays import end_to_end
-from skewless.status import Int64Array
-from skewless.vector import Matrix
+from skewless.contract.arrays import end_to_end
+from skewless.contract.status import Int64Array
+from skewless.contract.vector import Matrix
+from skewless.infra.predictions.arrow import equal_lists, numbers, texts, utf8
+from skewless.infra.predictions.checksums import checksums
+from skewless.infra.predictions.constants import Constants
+from skewless.infra.predictions.reads import reads_of
+from skewless.infra.predictions.record import Record, best_output
+from skewless.infra.predictions.schema import SCHEMA
 
 _NUMBERS = ("t", "asked_at", "read_start", "read_end", "skew_us")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skewless.status import Int64Array
+from skewless.contract.status import Int64Array
 
 _Floats = npt.NDArray[np.float64]
 _Words = npt.NDArray[np.uint64]

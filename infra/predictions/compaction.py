@@ -16,9 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.durable import alone, create_durable, refused, sync_folder
-from infra.log.inventory import Inventory, noted
-from infra.predictions.files import (
+from skewless.contract.errors import StoreError
+from skewless.infra.log.inventory import Inventory, noted
+from skewless.infra.predictions.files import (
     DAY_US,
     FOLDER,
     PIECE_ROWS,
@@ -28,8 +28,8 @@ from infra.predictions.files import (
     with_sources,
     write_rows,
 )
-from infra.proven import add_proven, proven_files
-from skewless.errors import StoreError
+from skewless.infra.predictions.proven import add_proven, proven_files
+from skewless.infra.storage.durable import alone, create_durable, refused, sync_folder
 
 _FEWEST = 2
 

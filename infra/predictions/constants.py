@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from infra.predictions.arrow import cycled, equal_lists, numbers
-from infra.predictions.origin import Origin
-from infra.predictions.record import Source
-from infra.predictions.schema import FORMAT
+from skewless.infra.predictions.arrow import cycled, equal_lists, numbers
+from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.record import Source
+from skewless.infra.predictions.schema import FORMAT
 
 _WORDS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
 

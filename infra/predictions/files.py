@@ -22,8 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.inventory import Inventory
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.inventory import Inventory
 
 FOLDER = "predictions"  # in the state folder
 PIECE_ROWS = 50_000  # what readers hold at a time

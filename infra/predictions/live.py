@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.predictions.files import PIECE_ROWS, log_files
-from skewless.errors import StoreError
-from skewless.vector import Matrix
+from skewless.contract.errors import StoreError
+from skewless.contract.vector import Matrix
+from skewless.infra.predictions.files import PIECE_ROWS, log_files
 
 _ANSWERED = """
     FROM (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skewless.traffic import Role
+from skewless.contract.traffic import Role
 
 
 @dataclass(frozen=True, kw_only=True)

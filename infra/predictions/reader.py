@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.predictions.files import PIECE_ROWS, log_files
-from infra.predictions.record import Source
-from infra.predictions.schema import READ
-from skewless.errors import StoreError
-from skewless.rows import Versions
-from skewless.status import Int64Array, StatusArray
-from skewless.traffic import Role
-from skewless.vector import Matrix
-from skewless.windows.tiles import Slots
+from skewless.contract.errors import StoreError
+from skewless.contract.rows import Versions
+from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.traffic import Role
+from skewless.contract.vector import Matrix
+from skewless.contract.windows.tiles import Slots
+from skewless.infra.predictions.files import PIECE_ROWS, log_files
+from skewless.infra.predictions.record import Source
+from skewless.infra.predictions.schema import READ
 
 # What files of older formats lack, and what it was then.
 _ROWS = """
@@ -133,7 +133,8 @@ class _Share:
 class PredictionLog:
     """The prediction log of one project, as it is when this is made.
 
-    Its files stay for the grace time of ``infra.predictions.compaction.compact``, also when they are merged meanwhile.
+    Its files stay for the grace time of ``skewless.infra.predictions.compaction.compact``, also when they are merged
+    meanwhile.
 
     Args:
         folder: with its files.

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from infra.online.window_states import Applied
-from infra.predictions.applied import window_columns
-from infra.predictions.arrow import equal_lists, numbers
-from infra.predictions.constants import Constants
-from infra.predictions.schema import READ
-from skewless.arrays import end_to_end
-from skewless.packed_reads import joined
-from skewless.rows import Versions
-from skewless.status import Int64Array, StatusArray
+from skewless.contract.arrays import end_to_end
+from skewless.contract.packed_reads import joined
+from skewless.contract.rows import Versions
+from skewless.contract.status import Int64Array, StatusArray
+from skewless.infra.online.window_states import Applied
+from skewless.infra.predictions.applied import window_columns
+from skewless.infra.predictions.arrow import equal_lists, numbers
+from skewless.infra.predictions.constants import Constants
+from skewless.infra.predictions.schema import READ
 
 _ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
 

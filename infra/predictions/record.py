@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from infra.online.window_states import Applied
-from infra.predictions.origin import Origin
-from skewless.rows import Versions
-from skewless.status import Int64Array, StatusArray
-from skewless.vector import Matrix
+from skewless.contract.rows import Versions
+from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.vector import Matrix
+from skewless.infra.online.window_states import Applied
+from skewless.infra.predictions.origin import Origin
 
 Source = Literal["entities", "vectors"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from infra.predictions.files import log_files
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.predictions.files import log_files
 
 # The smallest of each group by a seeded hash, kept while the ids are read: nothing is sorted, and no vector is read
 # but of the chosen ones.

@@ -14,15 +14,15 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from infra.durable import cause, make_folder, sync_folder, write_durable
-from infra.log.inventory import Inventory, noted
-from infra.predictions.batches import to_batch
-from infra.predictions.constants import Constants
-from infra.predictions.files import write_rows
-from infra.predictions.record import Record
-from infra.predictions.schema import SCHEMA
-from infra.priority import give_way
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.host.priority import give_way
+from skewless.infra.log.inventory import Inventory, noted
+from skewless.infra.predictions.batches import to_batch
+from skewless.infra.predictions.constants import Constants
+from skewless.infra.predictions.files import write_rows
+from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.storage.durable import cause, make_folder, sync_folder, write_durable
 
 _MOST_ROWS = 20_000
 _log = structlog.get_logger()

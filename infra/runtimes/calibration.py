@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Runtime
+from skewless.infra.runtimes.port import Matrix, Runtime
 
 SIZES = (1, 8, 64, 512, 4_096)
 _TRIES = 5

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from infra.runtimes import nvforest, xgboost_cuda
-from infra.runtimes.child import ChildRuntime
-from infra.runtimes.cuda import Driver, driver
-from infra.runtimes.port import Runtime
+from skewless.infra.runtimes import nvforest, xgboost_cuda
+from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.cuda import Driver, driver
+from skewless.infra.runtimes.port import Runtime
 
 Second = Literal["gpu", "cpu", "none"]
 Device = Literal["auto", "cpu", "cuda"]

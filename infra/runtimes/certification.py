@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Matrix, Runtime, Scores
-from infra.runtimes.reference import Reference
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.reference import Reference
 
 
 @dataclass(frozen=True, kw_only=True)

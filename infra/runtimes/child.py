@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.runtimes.child_port import (
+from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.child_port import (
     ASK,
     READY,
     REPLY,
@@ -26,14 +27,13 @@ from infra.runtimes.child_port import (
     question,
     receive,
 )
-from infra.runtimes.matrix import by_output, check_matrix
-from infra.runtimes.nvforest import Place
-from infra.runtimes.port import Matrix, Scores
-from skewless.errors import PackageError, RequestError
+from skewless.infra.runtimes.matrix import by_output, check_matrix
+from skewless.infra.runtimes.nvforest import Place
+from skewless.infra.runtimes.port import Matrix, Scores
 
 _START_SECONDS = 120.0  # to import it all and to wake a GPU up
 _MANY_ROWS = 4_096
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 
 
 class ChildRuntime:
@@ -183,7 +183,7 @@ class ChildRuntime:
 
 def _start(shared: tuple[int, int], arguments: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # -P: what lies in the working directory is not taken for a module.
-    command = [sys.executable, "-P", "-m", "infra.runtimes.child_main", *map(str, shared), *arguments]
+    command = [sys.executable, "-P", "-m", "skewless.infra.runtimes.child_main", *map(str, shared), *arguments]
     return subprocess.Popen(  # noqa: S603 - our own program
         command, pass_fds=shared, env=_environment(more), stdin=subprocess.DEVNULL
     )

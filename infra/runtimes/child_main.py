@@ -13,11 +13,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
-from infra.runtimes.nvforest import NvForestRuntime
-from infra.runtimes.port import Runtime
-from infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
+from skewless.infra.runtimes.nvforest import NvForestRuntime
+from skewless.infra.runtimes.port import Runtime
+from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 
 _TEXT_BYTES = 1_000
 

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import structlog
 
-from infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
-from infra.runtimes.candidates import Candidate
-from infra.runtimes.certification import Certificate, certify
-from infra.runtimes.child import ChildRuntime
-from infra.runtimes.port import Runtime
-from infra.runtimes.reference import Reference
-from infra.runtimes.shared import Member, SharedRuntime
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
+from skewless.infra.runtimes.candidates import Candidate
+from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.port import Runtime
+from skewless.infra.runtimes.reference import Reference
+from skewless.infra.runtimes.shared import Member, SharedRuntime
 
 Role = Literal["own", "shared", "chosen", "slower", "refused"]
 _SLACK = 20.0  # times the expected seconds that a child may take

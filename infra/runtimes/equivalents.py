@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from infra.runtimes.port import Matrix
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.port import Matrix
 
 Rewrite = Callable[[Matrix], Matrix]
 """From a matrix to one of the same shape, float64 or float32, on which both runtimes agree; the first is left alone."""

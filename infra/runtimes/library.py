@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
 
 
 @dataclass(frozen=True)

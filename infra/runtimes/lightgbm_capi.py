@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.runtimes.library import NativeLibrary, open_library
-from infra.runtimes.matrix import by_output, check_matrix
-from infra.runtimes.port import Matrix, Scores, Vector
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.library import NativeLibrary, open_library
+from skewless.infra.runtimes.matrix import by_output, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
 
 _FLOAT64 = 1
 _ROW_MAJOR = 1

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infra.runtimes.lightgbm_capi import LightGBMRuntime
-from infra.runtimes.matrix import by_output
-from infra.runtimes.port import Scores
-from infra.runtimes.xgboost_capi import XGBoostRuntime
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
+from skewless.infra.runtimes.matrix import by_output
+from skewless.infra.runtimes.port import Scores
+from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 _LEAF = """Tree={output}
 num_leaves=2

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.plugins import find_plugin
-from infra.runtimes.lightgbm_capi import LightGBMRuntime
-from infra.runtimes.port import Runtime
-from infra.runtimes.tree_arrays import TreeArraysRuntime
-from infra.runtimes.xgboost_capi import XGBoostRuntime
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.host.plugins import find_plugin
+from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
+from skewless.infra.runtimes.port import Runtime
+from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
+from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 
 def open_runtime(algorithm: str, model_file: Path) -> Runtime:

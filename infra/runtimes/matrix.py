@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.runtimes.port import Matrix, Scores
 
 _FLOAT64 = np.dtype(np.float64)
 

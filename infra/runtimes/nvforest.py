@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from infra.runtimes.equivalents import rewrite_for
-from infra.runtimes.link import Link, XGBoostLink, open_link
-from infra.runtimes.matrix import by_output, check_matrix
-from infra.runtimes.ordered_sum import Floats, OrderedSum
-from infra.runtimes.port import Matrix, Scores
-from skewless.errors import PackageError, RequestError
+from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.equivalents import rewrite_for
+from skewless.infra.runtimes.link import Link, XGBoostLink, open_link
+from skewless.infra.runtimes.matrix import by_output, check_matrix
+from skewless.infra.runtimes.ordered_sum import Floats, OrderedSum
+from skewless.infra.runtimes.port import Matrix, Scores
 
 Place = Literal["cpu", "gpu"]
 # Leaves of all trees and of the rows of one step: on the CPU what its caches hold.

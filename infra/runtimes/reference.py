@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.matrix import check_matrix
-from infra.runtimes.port import Matrix, Scores
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.matrix import check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores
 
 _RANDOM_ROWS = 192
 _EDGE_ROWS = 256

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from infra.runtimes.calibration import Calibration, Step
-from infra.runtimes.port import Matrix, Runtime, Scores
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.runtimes.calibration import Calibration, Step
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 
 _MOST_FAILURES = 3  # in a row, after which a runtime is not tried again until the model is loaded anew
 _log = structlog.get_logger()

@@ -10,10 +10,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.matrix import check_matrix
-from infra.runtimes.port import Matrix, Vector
-from infra.runtimes.trees import Trees
-from skewless.errors import PackageError, RequestError
+from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.matrix import check_matrix
+from skewless.infra.runtimes.port import Matrix, Vector
+from skewless.infra.runtimes.trees import Trees
 
 _LARGEST_EXPONENT = 709.782712893384
 

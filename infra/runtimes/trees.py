@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Matrix
+from skewless.infra.runtimes.port import Matrix
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.int32]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.runtimes.library import NativeLibrary, open_library
-from infra.runtimes.matrix import by_output, check_matrix
-from infra.runtimes.port import Matrix, Scores, Vector
-from infra.runtimes.xgboost_cells import Cells, array_interface
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.library import NativeLibrary, open_library
+from skewless.infra.runtimes.matrix import by_output, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.runtimes.xgboost_cells import Cells, array_interface
 
 _VALUE = 0
 _MARGIN = 1

@@ -7,8 +7,8 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.library import NativeLibrary
-from infra.runtimes.port import Matrix, Vector
+from skewless.infra.runtimes.library import NativeLibrary
+from skewless.infra.runtimes.port import Matrix, Vector
 
 
 class Cells:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from infra.runtimes.link import XGBoostLink
-from infra.runtimes.matrix import by_output, check_matrix
-from infra.runtimes.port import Matrix, Scores
-from infra.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.link import XGBoostLink
+from skewless.infra.runtimes.matrix import by_output, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
 
 
 def is_built_in() -> bool:

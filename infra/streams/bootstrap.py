@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.durable import exclusive
-from infra.log.event_log import EventLog
-from infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
-from infra.offline.log_parts import log_parts
-from infra.offline.window_join import WindowJoin
-from infra.online.port import Mark
-from infra.online.tile_store import StateView, TileStore
-from infra.priority import run_aside
-from infra.streams.build_rate import note_build
-from infra.streams.generations import Generation, Generations, applying
-from infra.streams.state_writer import PENDING_US, StateWriter
-from skewless.clock import Clock
-from skewless.keys import generation_key, window_marker
-from skewless.plan import FeaturePlan
-from skewless.windows.view import WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.keys import generation_key, window_marker
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import WindowView
+from skewless.infra.host.priority import run_aside
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.generations import Generation, Generations, applying
+from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
+from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.online.build_rate import note_build
+from skewless.infra.online.port import Mark
+from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.storage.durable import exclusive
+from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 OnStates = Callable[[str, int], None]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import structlog
 
-from infra.online.redis_store import RedisWriter
-from infra.processes import SILENT_S, Presence
-from infra.streams.streams import Streams
-from infra.streams.tally import Tally
-from infra.streams.worker import Assignment, OpenStream, Worker
-from skewless.errors import SkewlessError
-from skewless.windows.view import EventSource
+from skewless.contract.errors import SkewlessError
+from skewless.contract.windows.view import EventSource
+from skewless.infra.host.processes import SILENT_S, Presence
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.worker import Assignment, OpenStream, Worker
 
 _LOOK_S = 1.0
 _TIDY_S = 60.0

@@ -11,14 +11,14 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from infra.log.accepted import EVENT, INGEST, RAW, REJECT
-from infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
-from infra.streams.values import typed
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.status import BoolArray, Int64Array
-from skewless.windows.events import EventLens
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.events import EventLens
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
+from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
+from skewless.infra.streams.values import typed
 
 FUTURE_US = 10_000_000
 

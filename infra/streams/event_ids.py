@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.durable import make_folder, refused
-from infra.log.accepted import INGEST, REJECT
-from infra.log.event_log import EventLog, Span
-from infra.log.event_rows import EVENT_ID
-from infra.log.partitions import log_partitions, source_folder
-from infra.streams.id_index import Digests, IdIndex, digests_of, first_places
-from skewless.status import BoolArray, Int64Array
-from skewless.windows.view import EventSource
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.view import EventSource
+from skewless.infra.log.accepted import INGEST, REJECT
+from skewless.infra.log.event_log import EventLog, Span
+from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.storage.durable import make_folder, refused
+from skewless.infra.streams.id_index import Digests, IdIndex, digests_of, first_places
 
 _EVER = -(2**63)
 

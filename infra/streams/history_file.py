@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.log.accepted import REJECT
-from infra.log.event_log import EventLog
-from infra.log.event_rows import EVENT_ID
-from infra.log.partitions import log_partitions
-from infra.offline.source_columns import check_columns
-from infra.offline.sources import Table, find_table
-from infra.offline.sql import cast, quote
-from infra.offline.winners import copied
-from infra.streams.row_digest import RowDigest
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.windows.view import EventSource
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.windows.view import EventSource
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.offline.source_columns import check_columns
+from skewless.infra.offline.sources import Table, find_table
+from skewless.infra.offline.sql import cast, quote
+from skewless.infra.offline.winners import copied
+from skewless.infra.streams.row_digest import RowDigest
 
 KNOWN, SEVERAL = 1, 2
 _IDS = "import_ids"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions, source_folder
-from infra.online.tile_store import TileStore
-from infra.online.window_states import lease_key
-from infra.streams.generations import Generation, Generations, applying
-from skewless.clock import Clock
-from skewless.windows.view import WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.generations import Generation, Generations, applying
+from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.window_states import lease_key
 
 # Longer than readers take to notice that another generation is read, and than their sign stands.
 DRAIN_US = 60_000_000

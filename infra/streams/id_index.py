@@ -13,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from skewless.status import BoolArray, Int64Array
+from skewless.contract.status import BoolArray, Int64Array
 
 Digests = npt.NDArray[np.uint64]  # shape (2, n): the two halves of n digests
 

@@ -11,13 +11,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.log.accepted import EVENT, REJECT
-from infra.log.event_log import EventLog
-from infra.log.event_rows import SOURCE_POS
-from infra.streams.history_file import HistoryFile
-from infra.streams.import_records import ImportRecord, Mark
-from infra.streams.row_digest import RowDigest, digest_rows
-from skewless.columns import Column
+from skewless.contract.columns import Column
+from skewless.infra.log.accepted import EVENT, REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.streams.history_file import HistoryFile
+from skewless.infra.streams.import_records import ImportRecord, Mark
+from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
 _BATCH_ROWS = 100_000
 

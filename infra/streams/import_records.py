@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from infra.durable import replace_durable
-from skewless.columns import Column, columns_from
-from skewless.errors import StoreError
+from skewless.contract.columns import Column, columns_from
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.durable import replace_durable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,20 +12,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.log.accepted import EVENT, INGEST, RAW, REJECT
-from infra.log.event_log import KNOWN_AT, EventLog
-from infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
-from infra.log.partitions import log_ends, source_folder
-from infra.streams.decode import Judge
-from infra.streams.event_ids import EventIds
-from infra.streams.generations import Generations, applying
-from infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
-from infra.streams.import_matching import Match, Matcher
-from infra.streams.import_records import ImportRecord, ImportRecords, Mark
-from infra.streams.row_digest import RowDigest, digest_rows
-from skewless.clock import Clock
-from skewless.errors import SourceError
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.errors import SourceError
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
+from skewless.infra.log.event_log import KNOWN_AT, EventLog
+from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
+from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.partitions import log_ends, source_folder
+from skewless.infra.streams.decode import Judge
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
+from skewless.infra.streams.import_matching import Match, Matcher
+from skewless.infra.streams.import_records import ImportRecord, ImportRecords, Mark
+from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
 BATCH_ROWS = 100_000
 

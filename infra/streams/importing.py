@@ -14,17 +14,17 @@ from typing import Literal
 
 import duckdb
 
-from infra.durable import alone
-from infra.log.partitions import log_partitions, source_folder
-from infra.streams.generations import Generations
-from infra.streams.history_file import history_files
-from infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
-from infra.streams.resting import Resting
-from infra.streams.state_writer import StateWriter
-from infra.streams.tally import Tally
-from skewless.clock import Clock
-from skewless.errors import ConflictError, StoreError
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.storage.durable import alone
+from skewless.infra.streams.history_file import history_files
+from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
+from skewless.infra.streams.resting import Resting
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.tally import Tally
 
 States = Literal["none", "applied", "behind"]
 

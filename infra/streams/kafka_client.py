@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
 
 try:
     import confluent_kafka as kafka

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.streams.kafka_client import TIMED_OUT, kafka, made_with, refused
-from infra.streams.kafka_settings import producer_settings
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.streams.kafka_client import TIMED_OUT, kafka, made_with, refused
+from skewless.infra.streams.kafka_settings import producer_settings
 
 _GRACE_S = 2.0
 

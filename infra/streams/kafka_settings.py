@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infra.streams.kafka_client import ClientLog
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
+from skewless.infra.streams.kafka_client import ClientLog
 
 # Where to go on is the owner's to say, and a position that is gone must be heard of; so must the end of a partition,
 # since the mark at the end of a transaction has a position and is not a message.

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from infra.streams.kafka_client import (
+from skewless.infra.streams.kafka_client import (
     END_OF_PARTITION,
     GONE,
     OUT_OF_RANGE,
@@ -19,9 +19,9 @@ from infra.streams.kafka_client import (
     made_with,
     refused,
 )
-from infra.streams.kafka_settings import admin_settings, consumer_settings
-from infra.streams.kafka_topic import EndsWatch, TopicWatch
-from infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.kafka_settings import admin_settings, consumer_settings
+from skewless.infra.streams.kafka_topic import EndsWatch, TopicWatch
+from skewless.infra.streams.port import Messages, Owner, Partition
 
 _SLICE_S = 0.1
 _WATERMARKS_S = 2.0

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from infra.streams.kafka_client import AdminClient, OffsetSpec, kafka
+from skewless.infra.streams.kafka_client import AdminClient, OffsetSpec, kafka
 
 UNKNOWN_LIFE = "t0"
 _REST_S = 5.0

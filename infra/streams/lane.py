@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from infra.log.accepted import EVENT, REJECT, SEQ
-from infra.log.event_log import EventLog
-from infra.log.event_rows import SOURCE_POS
-from infra.streams.decode import Decoder
-from infra.streams.event_ids import EventIds
-from infra.streams.port import Messages, Partition
-from infra.streams.state_writer import PENDING_US, StateWriter
-from infra.streams.tally import Tally
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.state_writer import PENDING_US, StateWriter
+from skewless.infra.streams.tally import Tally
 
 
 class Lane:

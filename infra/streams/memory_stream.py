@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from threading import Condition
 from zlib import crc32
 
-from infra.streams.port import Messages, Owner, Partition
-from infra.streams.shares import fair_share
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.shares import fair_share
 
 _SLICE_S = 0.02
 _AWAY = "the broker in memory is away"

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from infra.streams.tally import Tally
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
+from skewless.infra.streams.tally import Tally
 
 _COUNTED = {
     "read": "Messages taken from the stream",

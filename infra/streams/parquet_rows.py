@@ -15,9 +15,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.offline.engine import connect
-from infra.offline.sql import quote
-from skewless.errors import SourceError
+from skewless.contract.errors import SourceError
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.sql import quote
 
 _BATCH_ROWS = 8_192
 _JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.streams.parquet_rows import ParquetRows, as_json, in_utc
-from infra.streams.port import Messages, Owner, Partition
-from skewless.clock import Clock, SystemClock
-from skewless.errors import DefinitionError, SourceError
+from skewless.contract.clock import Clock, SystemClock
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.infra.streams.parquet_rows import ParquetRows, as_json, in_utc
+from skewless.infra.streams.port import Messages, Owner, Partition
 
 _PARTITION = "0"
 _PAUSE_S = 0.01

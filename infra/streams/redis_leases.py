@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from infra.streams.redis_keys import EventKeys
-from infra.streams.shares import fair_share
+from skewless.infra.streams.redis_keys import EventKeys
+from skewless.infra.streams.shares import fair_share
 
 # By the clock of the server, so that the clocks of the members do not matter.
 _BEAT = """

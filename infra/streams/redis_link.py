@@ -22,9 +22,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from infra.online.address import Address, display_url
-from infra.online.clients import close_client, open_client
-from infra.online.failures import translated
+from skewless.infra.online.address import Address, display_url
+from skewless.infra.online.clients import close_client, open_client
+from skewless.infra.online.failures import translated
 
 _FINAL = (AuthenticationError, AuthorizationError)  # redis-py counts them among the connection's errors
 _PASSING = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from zlib import crc32
 
-from infra.online.failures import translated
-from infra.streams.redis_keys import FIELD, EventKeys
-from infra.streams.redis_link import RedisLink
+from skewless.infra.online.failures import translated
+from skewless.infra.streams.redis_keys import FIELD, EventKeys
+from skewless.infra.streams.redis_link import RedisLink
 
 _CHUNK = 1_000
 

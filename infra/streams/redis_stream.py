@@ -14,12 +14,12 @@ from typing import Any
 
 import structlog
 
-from infra.streams.port import Messages, Owner, Partition
-from infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
-from infra.streams.redis_leases import Leases
-from infra.streams.redis_link import RedisLink
-from infra.streams.redis_trim import Kept
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
+from skewless.infra.streams.redis_leases import Leases
+from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.streams.redis_trim import Kept
 
 _BEATS_OF_A_LEASE = 10
 _PAUSE_S = 0.02

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from infra.log.event_log import EventLog
-from infra.log.partitions import IMPORTED, log_partitions
-from infra.online.port import Mark
-from infra.streams.lane import catch_up
-from infra.streams.state_writer import StateWriter
-from infra.streams.tally import Tally
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partitions import IMPORTED, log_partitions
+from skewless.infra.online.port import Mark
+from skewless.infra.streams.lane import catch_up
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.tally import Tally
 
 
 class Resting:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.arrow_types import arrow_type
-from skewless.columns import Column
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.columns import Column
 
 _BYTES = 16
 
@@ -58,7 +58,7 @@ class RowDigest:
 def digest_rows(columns: Sequence[Column], rows: pa.Table) -> str:
     """Return the digest of some rows.
 
-    >>> from skewless.dtypes import DType
+    >>> from skewless.contract.dtypes import DType
     >>> columns = [Column(name="x", dtype=DType.FLOAT64), Column(name="s", dtype=DType.STRING)]
     >>> one = pa.table({"x": [1.0, None], "s": ["a", ""]})
     >>> digest_rows(columns, one) == digest_rows(columns, pa.concat_tables([one.slice(0, 1), one.slice(1)]))

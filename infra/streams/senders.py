@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from infra.streams.port import EventSender
-from infra.streams.redis_sender import RedisSender
-from skewless.errors import DefinitionError
-from skewless.windows.view import EventSource
+from skewless.contract.errors import DefinitionError
+from skewless.contract.windows.view import EventSource
+from skewless.infra.streams.port import EventSender
+from skewless.infra.streams.redis_sender import RedisSender
 
 
 def open_sender(source: EventSource, *, redis_url: str, project: str, n_partitions: int, kafka: str) -> EventSender:
@@ -21,7 +21,7 @@ def open_sender(source: EventSource, *, redis_url: str, project: str, n_partitio
         DefinitionError: the settings of the Kafka client cannot be read, or it is not installed.
     """
     if source.kind == "kafka":
-        from infra.streams.kafka_sender import KafkaSender  # noqa: PLC0415 - an extra that others do without
+        from skewless.infra.streams.kafka_sender import KafkaSender  # noqa: PLC0415 - an extra that others do without
 
         return KafkaSender(source.servers, source.topic, settings=kafka_options(kafka))
     return RedisSender(redis_url, project=project, source=source.name, n_partitions=n_partitions)

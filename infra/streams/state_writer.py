@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from infra.log.accepted import EVENT, REJECT, SEQ
-from infra.log.event_log import EventLog
-from infra.online.markers import LOST
-from infra.online.port import Mark
-from infra.online.tile_store import StateView, TileStore
-from infra.streams.generations import Generations, applying
-from skewless.clock import Clock
-from skewless.errors import ConflictError, SkewlessError
-from skewless.keys import generation_key, window_marker
-from skewless.windows.events import EventLens
-from skewless.windows.state_layout import Origin, partition_number
-from skewless.windows.view import WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.errors import ConflictError, SkewlessError
+from skewless.contract.keys import generation_key, window_marker
+from skewless.contract.windows.events import EventLens
+from skewless.contract.windows.state_layout import Origin, partition_number
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.generations import Generations, applying
+from skewless.infra.online.markers import LOST
+from skewless.infra.online.port import Mark
+from skewless.infra.online.tile_store import StateView, TileStore
 
 PENDING_US = 2_000_000
 _NEW = -1

@@ -9,28 +9,28 @@ from pathlib import Path
 
 import duckdb
 
-from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions, source_folder
-from infra.needed_views import NeededViews
-from infra.offline.window_join import WindowJoin
-from infra.online.redis_store import RedisWriter
-from infra.online.tile_store import TileStore
-from infra.retirement import Retirement
-from infra.streams.bootstrap import Bootstrapper
-from infra.streams.generations import Generations
-from infra.streams.housekeeping import Housekeeper
-from infra.streams.importing import Importer
-from infra.streams.parquet_stream import ParquetStream
-from infra.streams.port import EventSender
-from infra.streams.redis_stream import RedisStream
-from infra.streams.senders import kafka_options, open_sender
-from infra.streams.state_writer import StateWriter
-from infra.streams.worker import OpenStream, Worker
-from skewless.clock import Clock
-from skewless.errors import RequestError
-from skewless.plan import FeaturePlan
-from skewless.settings import Settings
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.errors import RequestError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.plans.retirement import Retirement
+from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.housekeeping import Housekeeper
+from skewless.infra.streams.importing import Importer
+from skewless.infra.streams.parquet_stream import ParquetStream
+from skewless.infra.streams.port import EventSender
+from skewless.infra.streams.redis_stream import RedisStream
+from skewless.infra.streams.senders import kafka_options, open_sender
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.worker import OpenStream, Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class Streams:
             DefinitionError: the settings of the Kafka client cannot be read, or it is not installed.
         """
         if source.kind == "kafka":
-            from infra.streams.kafka_stream import KafkaStream  # noqa: PLC0415 - an extra that others do without
+            from skewless.infra.streams.kafka_stream import KafkaStream  # noqa: PLC0415 - an extra that others do without
 
             options = kafka_options(self.settings.kafka)
             return lambda owner: KafkaStream(

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from skewless.arrow_types import arrow_type
-from skewless.clock import to_us
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import RequestError
-from skewless.request import parse_field
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.clock import to_us
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
+from skewless.contract.request import parse_field
 
 _NONE = type(None)
 _PLAIN: dict[DType, frozenset[type]] = {

@@ -14,18 +14,18 @@ from typing import NamedTuple
 import pyarrow as pa
 import structlog
 
-from infra.log.event_log import EventLog
-from infra.online.port import Mark
-from infra.streams.decode import Decoder
-from infra.streams.event_ids import EventIds
-from infra.streams.lane import Lane
-from infra.streams.port import EventStream, Owner, Partition
-from infra.streams.resting import Resting
-from infra.streams.state_writer import StateWriter
-from infra.streams.tally import Tally
-from skewless.clock import Clock
-from skewless.errors import ConflictError, StoreError
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.clock import Clock
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.online.port import Mark
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.lane import Lane
+from skewless.infra.streams.port import EventStream, Owner, Partition
+from skewless.infra.streams.resting import Resting
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.tally import Tally
 
 _LINGER_S = 0.1
 _RETRY_S = 1.0

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from infra.packages.package import Package
-from infra.tracking.port import TrackedRun
+from skewless.infra.packages.package import Package
+from skewless.infra.tracking.port import TrackedRun
 
 _CHOSEN = ("algorithm", "task", "time_mode", "rounds", "class_weight", "seed", "service", "horizon", "missing")
 _NESTED = ("params", "split", "gate", "search")

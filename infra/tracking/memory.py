@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from infra.tracking.port import TrackedRun
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.tracking.port import TrackedRun
 
 
 class MemoryTracker:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from infra.tracking.mlflow_uri import artifact_folder, require_answer, resolve_uri
-from infra.tracking.port import TrackedRun
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.tracking.mlflow_uri import artifact_folder, require_answer, resolve_uri
+from skewless.infra.tracking.port import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

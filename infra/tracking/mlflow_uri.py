@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
 
 _SQLITE = "sqlite:///"
 _HTTP = ("http://", "https://")

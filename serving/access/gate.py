@@ -10,12 +10,12 @@ from typing import Protocol
 
 import structlog
 
-from infra.api_keys import SECRET_CHARS, ApiKey, Scope, digest_of, prefix_of
-from infra.key_file import KeyFile, Stamp
-from serving.access.rate_limit import TokenBucket
-from serving.access.rules import is_loopback
-from skewless.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
-from skewless.settings import Settings
+from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
+from skewless.contract.settings import Settings
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, digest_of, prefix_of
+from skewless.infra.access.key_file import KeyFile, Stamp
+from skewless.serving.access.rate_limit import TokenBucket
+from skewless.serving.access.rules import is_loopback
 
 _LOOK_SECONDS = 1.0
 _NOBODY = bytes(32)  # the SHA-256 of nothing that anybody knows

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.access.gate import Access
-from serving.access.rules import scope_of
-from serving.http.defects import send_error
-from skewless.errors import AccessError
+from skewless.contract.errors import AccessError
+from skewless.serving.access.gate import Access
+from skewless.serving.access.rules import scope_of
+from skewless.serving.http.defects import send_error
 
 
 class AccessMiddleware:

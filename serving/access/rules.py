@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Literal
 
-from infra.api_keys import Scope
+from skewless.infra.access.api_keys import Scope
 
 # nothing: no key at all; page: none on loopback, else any valid key; key: any valid key
 Need = Scope | Literal["nothing", "page", "key"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _ONE = 'send one JSON object, {"events": [{...}]}, or lines of objects as application/x-ndjson'

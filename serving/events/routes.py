@@ -10,10 +10,10 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.events.bodies import TooLongError, parse_events, parse_push
-from serving.events.sending import SOURCE, Events
-from serving.http.openapi import body_of
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.events.bodies import TooLongError, parse_events, parse_push
+from skewless.serving.events.sending import SOURCE, Events
+from skewless.serving.http.openapi import body_of
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
 _EVENTS = {

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.needed_views import NeededWatch
-from infra.packages.store import PackageStore
-from infra.plan_in_force import PlanInForce
-from skewless.errors import RequestError, StoreError
-from skewless.windows.view import EventSource
+from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.windows.view import EventSource
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.in_force import PlanInForce
+from skewless.infra.plans.needed_views import NeededWatch
 
 if TYPE_CHECKING:
-    from infra.streams.port import EventSender
+    from skewless.infra.streams.port import EventSender
 
 SOURCE = "event source"
 _BODY_EVENTS = 32  # a body may be as long as so many of the longest events
@@ -93,7 +93,7 @@ class Events:
         self._lanes.clear()
 
     def _open(self, source: EventSource) -> EventSender:
-        from infra.streams.senders import open_sender  # noqa: PLC0415 - for servers that are sent events
+        from skewless.infra.streams.senders import open_sender  # noqa: PLC0415 - for servers that are sent events
 
         return open_sender(
             source,

@@ -9,10 +9,10 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.feedback.taking import Feedback
-from serving.http.openapi import body_of
-from skewless.errors import RequestError
-from skewless.feedback import Outcome
+from skewless.contract.errors import RequestError
+from skewless.contract.feedback import Outcome
+from skewless.serving.feedback.taking import Feedback
+from skewless.serving.http.openapi import body_of
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
 _SHAPE = 'send {"feedback": [{"prediction_id": "...", "label": 1}]}'

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from infra.outcomes.writer import OutcomeWriter
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from skewless.clock import Clock
-from skewless.feedback import Outcome, parse_feedback
-from skewless.plan import FeaturePlan
+from skewless.contract.clock import Clock
+from skewless.contract.feedback import Outcome, parse_feedback
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
 
 _SOURCE = "http"
 

@@ -15,31 +15,31 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
-from serving.access.gate import Access, Headers, OpenAccess
-from serving.access.middleware import AccessMiddleware
-from serving.events.routes import add_events
-from serving.events.sending import Events
-from serving.feedback.routes import add_feedback
-from serving.feedback.taking import Feedback
-from serving.http.defects import DefectMiddleware
-from serving.http.error_schema import ERRORS
-from serving.http.head_requests import HeadMiddleware
-from serving.http.hot_routes import HotRoutes, answer
-from serving.http.model_routes import add_models
-from serving.http.openapi import body_of, describe_api, describe_example, operation_id
-from serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
-from serving.http.reply import error_json, http_status, retry_after
-from serving.metrics.exposition import whole_server
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.oip.infer_route import InferRoute
-from serving.oip.models import OipModels
-from serving.oip.repository_routes import repository_router
-from serving.oip.routes import oip_router
-from serving.prediction.predictor import Predictor
-from serving.workers.siblings import Siblings
-from skewless.clock import Clock, SystemClock
-from skewless.errors import AccessError, RequestError, SkewlessError
+from skewless.contract.clock import Clock, SystemClock
+from skewless.contract.errors import AccessError, RequestError, SkewlessError
+from skewless.serving.access.gate import Access, Headers, OpenAccess
+from skewless.serving.access.middleware import AccessMiddleware
+from skewless.serving.events.routes import add_events
+from skewless.serving.events.sending import Events
+from skewless.serving.feedback.routes import add_feedback
+from skewless.serving.feedback.taking import Feedback
+from skewless.serving.http.defects import DefectMiddleware
+from skewless.serving.http.error_schema import ERRORS
+from skewless.serving.http.head_requests import HeadMiddleware
+from skewless.serving.http.hot_routes import HotRoutes, answer
+from skewless.serving.http.model_routes import add_models
+from skewless.serving.http.openapi import body_of, describe_api, describe_example, operation_id
+from skewless.serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
+from skewless.serving.http.reply import error_json, http_status, retry_after
+from skewless.serving.metrics.exposition import whole_server
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.oip.infer_route import InferRoute
+from skewless.serving.oip.models import OipModels
+from skewless.serving.oip.repository_routes import repository_router
+from skewless.serving.oip.routes import oip_router
+from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.workers.siblings import Siblings
 
 _BEAT_SECONDS = 1.0
 

@@ -6,8 +6,8 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.reply import error_json, http_status, retry_after
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.serving.http.reply import error_json, http_status, retry_after
 
 _log = structlog.get_logger()
 

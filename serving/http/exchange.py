@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from serving.http.reply import error_json, http_status, retry_after
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.serving.http.reply import error_json, http_status, retry_after
 
 Header = tuple[bytes, bytes]
 Send = Callable[[int, bytes, Sequence[Header]], None]

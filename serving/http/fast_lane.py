@@ -16,13 +16,13 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.http.exchange import JSON, Exchange, Handler, Header
-from serving.http.hot_cycle import HotCycle
-from serving.http.hot_routes import HotRoutes, handled
-from serving.http.request_reader import RequestReader
-from serving.http.turns import Turns
-from serving.http.wire_limits import UnfinishedBodies, WireLimits
-from skewless.errors import RequestError, SkewlessError
+from skewless.contract.errors import RequestError, SkewlessError
+from skewless.serving.http.exchange import JSON, Exchange, Handler, Header
+from skewless.serving.http.hot_cycle import HotCycle
+from skewless.serving.http.hot_routes import HotRoutes, handled
+from skewless.serving.http.request_reader import RequestReader
+from skewless.serving.http.turns import Turns
+from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LENGTH = b"content-length: "

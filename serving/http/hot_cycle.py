@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.http.exchange import Handler, Header
+from skewless.serving.http.exchange import Handler, Header
 
 
 class _Signal:

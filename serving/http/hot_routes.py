@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from fastapi import Request, Response
 
-from serving.http.defects import defect
-from serving.http.exchange import Exchange, Handler, Header
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.serving.http.defects import defect
+from skewless.serving.http.exchange import Exchange, Handler, Header
 
 Find = Callable[[str], Handler | None]
 Admit = Callable[[Sequence[Header]], SkewlessError | None]

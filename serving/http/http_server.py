@@ -11,10 +11,10 @@ from typing import Any
 
 import uvicorn
 
-from serving.http.fast_lane import reap
-from serving.http.listening import refuse_new
-from serving.http.tls import CertificateRenewal
-from serving.workers.shutdown import Shutdown
+from skewless.serving.http.fast_lane import reap
+from skewless.serving.http.listening import refuse_new
+from skewless.serving.http.tls import CertificateRenewal
+from skewless.serving.workers.shutdown import Shutdown
 
 _LOOK_SECONDS = 1.0
 _CLOSE = (b"connection", b"close")

@@ -9,7 +9,7 @@ import struct
 import sys
 from pathlib import Path
 
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
 
 _BACKLOG = 1_024
 _SO_ATTACH_FILTER = 26

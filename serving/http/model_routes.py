@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Response
 
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.workers.siblings import Siblings
-from skewless.clock import Clock
+from skewless.contract.clock import Clock
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.workers.siblings import Siblings
 
 _LOAD_SECONDS = 60.0  # a sibling opens a model meanwhile
 

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from infra.served_model import ServedModel
-from serving.access.rules import scope_of
-from skewless.columns import Column
-from skewless.dtypes import DType
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.access.rules import scope_of
 
 _SCHEMES: Mapping[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an API key of `skewless keys add`"},

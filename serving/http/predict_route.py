@@ -11,20 +11,20 @@ from typing import Any, Literal, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.access.gate import Access
-from serving.http.exchange import JSON, Exchange
-from serving.http.hot_routes import failed
-from serving.http.reply import mixed_json, plain_reply, predictions_json
-from serving.http.request_options import read_options
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.prediction.answer import Answer
-from serving.prediction.joint import MixedAnswer
-from serving.prediction.predictor import Predictor
-from serving.prediction.question import NO_OPTIONS, Options, Question
-from skewless.clock import Clock
-from skewless.errors import RequestError, SkewlessError
-from skewless.request import check_count
+from skewless.contract.clock import Clock
+from skewless.contract.errors import RequestError, SkewlessError
+from skewless.contract.request import check_count
+from skewless.serving.access.gate import Access
+from skewless.serving.http.exchange import JSON, Exchange
+from skewless.serving.http.hot_routes import failed
+from skewless.serving.http.reply import mixed_json, plain_reply, predictions_json
+from skewless.serving.http.request_options import read_options
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.question import NO_OPTIONS, Options, Question
 
 Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
 

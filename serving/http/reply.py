@@ -9,17 +9,17 @@ from typing import Any
 
 import orjson
 
-from infra.redaction import redact
-from serving.events.bodies import TooLongError
-from serving.events.sending import SOURCE
-from serving.prediction.admission import busy
-from serving.prediction.answer import Answer
-from serving.prediction.joint import MixedAnswer
-from skewless.clock import from_us
-from skewless.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
-from skewless.json_number import json_number
-from skewless.render import hide_paths
-from skewless.status import Status
+from skewless.contract.clock import from_us
+from skewless.contract.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
+from skewless.contract.json_number import json_number
+from skewless.contract.render import hide_paths
+from skewless.contract.status import Status
+from skewless.infra.host.redaction import redact
+from skewless.serving.events.bodies import TooLongError
+from skewless.serving.events.sending import SOURCE
+from skewless.serving.prediction.admission import busy
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.joint import MixedAnswer
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
 _HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}

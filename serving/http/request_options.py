@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from serving.prediction.question import NO_OPTIONS, Options
-from skewless.clock import to_us
-from skewless.errors import RequestError
+from skewless.contract.clock import to_us
+from skewless.contract.errors import RequestError
+from skewless.serving.prediction.question import NO_OPTIONS, Options
 
 _MILLISECOND = 1_000
 _SECOND = 1_000_000

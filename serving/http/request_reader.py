@@ -13,9 +13,9 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.http.exchange import Header
-from serving.http.wire_limits import UnfinishedBodies, WireLimits
-from skewless.errors import BusyError, RequestError, SkewlessError
+from skewless.contract.errors import BusyError, RequestError, SkewlessError
+from skewless.serving.http.exchange import Header
+from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 
 _PIECE = 16_384  # bytes for the parser at once; requests in it are all there before the first is answered
 _FRAME = 16  # bytes around a chunk that are nobody's fault

@@ -10,9 +10,9 @@ import structlog
 import uvicorn
 from uvicorn.config import create_ssl_context
 
-from infra.key_file import Stamp, stamp_of
-from skewless.errors import DefinitionError
-from skewless.settings import Settings
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
+from skewless.infra.access.key_file import Stamp, stamp_of
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy, and no suite in CBC mode
 _log = structlog.get_logger()

@@ -11,12 +11,12 @@ import heapq
 from collections import deque
 from typing import Protocol
 
-from serving.http.exchange import JSON, Exchange, Handler
-from serving.http.hot_routes import handled
-from serving.http.reply import busy_body
-from serving.http.wire_limits import UnfinishedBodies
-from serving.metrics.metrics import Metrics
-from serving.prediction.admission import Admission
+from skewless.serving.http.exchange import JSON, Exchange, Handler
+from skewless.serving.http.hot_routes import handled
+from skewless.serving.http.reply import busy_body
+from skewless.serving.http.wire_limits import UnfinishedBodies
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.admission import Admission
 
 _LOOK_S = 0.005
 _AT_ONCE = 64  # requests begun in one turn of the loop

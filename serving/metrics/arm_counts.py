@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from infra.predictions.record import best_output
-from infra.served_model import ServedModel
-from infra.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
-from serving.metrics.metrics import Metrics
-from serving.metrics.series import Buckets
-from serving.prediction.answer import Scored
-from skewless.score_differences import ScoreDifferences
-from skewless.status import Status
-from skewless.traffic import Role
+from skewless.contract.score_differences import ScoreDifferences
+from skewless.contract.status import Status
+from skewless.contract.traffic import Role
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.record import best_output
+from skewless.infra.rollout.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.series import Buckets
+from skewless.serving.prediction.answer import Scored
 
 _MOST_ROWS = 4_096
 _PAIRS = 500

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from serving.metrics.metrics import Metrics
-from serving.workers.siblings import Siblings
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.workers.siblings import Siblings
 
 _OK = 200
 

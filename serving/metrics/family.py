@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, Literal, Protocol, TypeVar
 
-from serving.metrics.series import Sample
+from skewless.serving.metrics.series import Sample
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -30,7 +30,7 @@ class Family(Generic[S_co]):
         text: what is measured.
         labels: their names, in the order in which values are given.
 
-    >>> from serving.metrics.series import Count
+    >>> from skewless.serving.metrics.series import Count
     >>> reads = Family("counter", "reads", "Rows read", ("view",), Count)
     >>> reads("cards").inc(3)
     >>> list(reads.lines())

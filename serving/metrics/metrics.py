@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from infra.alerts import Alert
-from infra.last_freshness import Freshness
-from infra.last_parity import LastParity
-from infra.runtimes.calibration import SIZES
-from infra.runtimes.certification import Certificate
-from infra.runtimes.choice import Tried
-from infra.runtimes.port import Runtime
-from infra.runtimes.shared import SharedRuntime
-from serving.metrics.family import Family, Series
-from serving.metrics.series import Buckets, Count, Gauge
+from skewless.infra.alerts.alerts import Alert
+from skewless.infra.runtimes.calibration import SIZES
+from skewless.infra.runtimes.certification import Certificate
+from skewless.infra.runtimes.choice import Tried
+from skewless.infra.runtimes.port import Runtime
+from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.verdicts.last_freshness import Freshness
+from skewless.infra.verdicts.last_parity import LastParity
+from skewless.serving.metrics.family import Family, Series
+from skewless.serving.metrics.series import Buckets, Count, Gauge
 
 _STAGE_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.online.service_vectors import ServiceVectors
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.metrics.view_counts import ViewCounts
-from serving.prediction.answer import Scored
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.view_counts import ViewCounts
+from skewless.serving.prediction.answer import Scored
 
 _SECONDS = 1e-6
 _FEW = 8  # up to here loops are faster than numpy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from serving.metrics.metrics import Metrics
-from skewless.status import Status, StatusArray
+from skewless.contract.status import Status, StatusArray
+from skewless.serving.metrics.metrics import Metrics
 
 _ABSENT = (int(Status.NOT_FOUND), int(Status.UNAVAILABLE))
 

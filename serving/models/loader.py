@@ -10,14 +10,14 @@ from collections.abc import Iterable
 import numpy as np
 import structlog
 
-from infra.needed_views import NeededWatch
-from infra.online.guard import Guard
-from infra.online.port import OnlineReader
-from infra.packages.store import PackageStore
-from infra.runtimes.candidates import Place
-from infra.served_model import ServedModel, load_model
-from skewless.errors import StalePlanError, StoreError
-from skewless.keys import marker_key
+from skewless.contract.errors import StalePlanError, StoreError
+from skewless.contract.keys import marker_key
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.port import OnlineReader
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.needed_views import NeededWatch
+from skewless.infra.runtimes.candidates import Place
 
 _HOLD_SECONDS = 30
 _log = structlog.get_logger()

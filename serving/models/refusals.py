@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import structlog
 
-from serving.metrics.metrics import Metrics
-from skewless.errors import SkewlessError
-from skewless.render import hide_paths
+from skewless.contract.errors import SkewlessError
+from skewless.contract.render import hide_paths
+from skewless.serving.metrics.metrics import Metrics
 
 _RETRY_SECONDS = 5.0
 _log = structlog.get_logger()

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from infra.served_model import ServedModel
-from infra.traffic import Traffic, versions_of
-from infra.vitals import PolicyVitals
-from serving.metrics.metrics import Metrics
-from serving.prediction.routing import Routing
-from skewless.traffic import TrafficPolicy
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.rollout.traffic import Traffic, versions_of
+from skewless.infra.rollout.vitals import PolicyVitals
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.routing import Routing
 
 
 class Routes:

@@ -9,22 +9,29 @@ from pathlib import Path
 
 import structlog
 
-from infra.needed_views import NeededWatch, retained_champions
-from infra.online.guard import Guard
-from infra.online.port import OnlineReader
-from infra.packages.aliases import Aliases
-from infra.packages.names import list_models, list_versions
-from infra.packages.store import PackageStore
-from infra.runtimes.candidates import Place
-from infra.served_model import ServedModel
-from infra.traffic import versions_of
-from infra.wanted import FILE, Wanted, WantedFile
-from serving.metrics.metrics import Metrics
-from serving.models.loader import ModelLoader
-from serving.models.refusals import Refusals
-from serving.models.routes import Routes
-from serving.prediction.routing import Routing
-from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError, StalePlanError, StoreError
+from skewless.contract.errors import (
+    ConflictError,
+    PackageError,
+    RequestError,
+    SkewlessError,
+    StalePlanError,
+    StoreError,
+)
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.port import OnlineReader
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.needed_views import NeededWatch, retained_champions
+from skewless.infra.plans.wanted import FILE, Wanted, WantedFile
+from skewless.infra.rollout.traffic import versions_of
+from skewless.infra.runtimes.candidates import Place
+from skewless.infra.storage.names import list_models, list_versions
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.loader import ModelLoader
+from skewless.serving.models.refusals import Refusals
+from skewless.serving.models.routes import Routes
+from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
 MODEL_FIELD = "field 'model'"
@@ -115,10 +122,8 @@ class ModelTable:
             return self._open[name][champion]
         model = self._open[name].get(version.zfill(len(champion)))
         if model is None:
-            known = ", ".join(self.open_versions(name))
-            raise RequestError(
-                MODEL_FIELD, f"{name!r} has no such version open", value=version, fix=f"load it, or use one of: {known}"
-            )
+            fix = f"load it, or use one of: {', '.join(self.open_versions(name))}"
+            raise RequestError(MODEL_FIELD, f"{name!r} has no such version open", value=version, fix=fix)
         return model
 
     def routing(self, name: str) -> Routing | None:
@@ -139,11 +144,8 @@ class ModelTable:
         found = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
         champions = {name: version for name, version in found.items() if version is not None}
         if not champions:
-            raise PackageError(
-                f"project in {self._repo}",
-                "has no champion to serve",
-                fix="run `skewless train`, which promotes the first version",
-            )
+            fix = "run `skewless train`, which promotes the first version"
+            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
         wished = [name for name in champions if name not in wanted.unloaded]
         first = [error for name in wished if (error := await self._crown_newest(name)) is not None]
         if first and not self._champions:
@@ -222,9 +224,8 @@ class ModelTable:
             return self._open[name][self._champions[name]]
         before = next((move.to for move in moves if move.to != holder), None)
         if before is None:
-            raise ConflictError(
-                f"model {name!r}", "never had another champion", value=holder, fix="train a new version"
-            )
+            fix = "train a new version"
+            raise ConflictError(f"model {name!r}", "never had another champion", value=holder, fix=fix)
         async with self._changing:
             await self._loader.check_fed(name, before)
             await self._opened(name, before)
@@ -332,10 +333,8 @@ class ModelTable:
 
     def _drop_old(self, name: str) -> None:
         """Close what is neither pinned, nor needed by a policy, nor among the champions to be kept."""
-        champions = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
-        for version in (
-            self._open[name].keys() - champions - self.routes.versions(name) - self._wishes_now().versions(name)
-        ):
+        kept = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
+        for version in self._open[name].keys() - kept - self.routes.versions(name) - self._wishes_now().versions(name):
             self._drop(name, version)
 
     def _drop_model(self, name: str) -> None:

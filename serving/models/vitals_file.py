@@ -10,9 +10,9 @@ from pathlib import Path
 
 import structlog
 
-from infra.vitals import sweep_vitals, vitals_folder, write_vitals
-from serving.models.routes import Routes
-from skewless.clock import Clock
+from skewless.contract.clock import Clock
+from skewless.infra.rollout.vitals import sweep_vitals, vitals_folder, write_vitals
+from skewless.serving.models.routes import Routes
 
 _SECONDS = 2.0
 _log = structlog.get_logger()

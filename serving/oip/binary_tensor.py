@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serving.oip.datatypes import BOOL, BYTES, Datatype
-from skewless.errors import RequestError
-from skewless.render import render_value
+from skewless.contract.errors import RequestError
+from skewless.contract.render import render_value
+from skewless.serving.oip.datatypes import BOOL, BYTES, Datatype
 
 _LENGTH = Struct("<I")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from serving.events.bodies import TooLongError
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.events.bodies import TooLongError
 
 # Window bits that make zlib read and write each encoding.
 _WINDOW = {b"gzip": 31, b"deflate": 15}

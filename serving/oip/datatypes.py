@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 Kind = Literal["boolean", "integer", "float", "bytes"]
 

@@ -7,25 +7,25 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from infra.served_model import ServedModel
-from serving.access.gate import Access
-from serving.http.exchange import JSON, Exchange, Handler, Header
-from serving.http.hot_routes import handled
-from serving.http.request_options import read_options
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.oip.compression import deflated, inflated
-from serving.oip.inputs import question_of
-from serving.oip.models import OipModel, OipModels
-from serving.oip.outputs import asked_outputs, is_wide, outputs_of
-from serving.oip.reply import encode_reply
-from serving.oip.request import InferRequest, parse_request
-from serving.prediction.answer import Answer
-from serving.prediction.joint import MixedAnswer
-from serving.prediction.predictor import Predictor
-from serving.prediction.question import Options, Question
-from skewless.clock import Clock
-from skewless.errors import RequestError, SkewlessError
+from skewless.contract.clock import Clock
+from skewless.contract.errors import RequestError, SkewlessError
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.access.gate import Access
+from skewless.serving.http.exchange import JSON, Exchange, Handler, Header
+from skewless.serving.http.hot_routes import handled
+from skewless.serving.http.request_options import read_options
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.oip.compression import deflated, inflated
+from skewless.serving.oip.inputs import question_of
+from skewless.serving.oip.models import OipModel, OipModels
+from skewless.serving.oip.outputs import asked_outputs, is_wide, outputs_of
+from skewless.serving.oip.reply import encode_reply
+from skewless.serving.oip.request import InferRequest, parse_request
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.question import Options, Question
 
 _START, _END = "/v2/models/", "/infer"
 _DEPTHS = (4, 6)  # slashes of a path without and with a version

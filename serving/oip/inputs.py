@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.served_model import ServedModel
-from serving.oip.datatypes import FP64, Datatype
-from serving.oip.request import Tensor
-from serving.oip.signature import FEATURES, Signature
-from serving.prediction.question import Options, Question
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import RequestError
-from skewless.request import check_count
-from skewless.vector import Matrix
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
+from skewless.contract.request import check_count
+from skewless.contract.vector import Matrix
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.oip.datatypes import FP64, Datatype
+from skewless.serving.oip.request import Tensor
+from skewless.serving.oip.signature import FEATURES, Signature
+from skewless.serving.prediction.question import Options, Question
 
 _EXACT = 2**53  # integers up to here are float64 too
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from serving.oip.datatypes import BYTES, FP64, Datatype, Kind
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.oip.datatypes import BYTES, FP64, Datatype, Kind
 
 _TYPES: dict[Kind, tuple[frozenset[type], str]] = {
     "boolean": (frozenset({bool}), "send true or false"),
@@ -38,7 +38,7 @@ class JsonTensor(NamedTuple):
     def of(cls, name: str, datatype: Datatype, shape: tuple[int, ...], data: Sequence[Any]) -> JsonTensor:
         """Return a tensor from JSON data: one flat list, or lists nested as the shape says.
 
-        >>> from serving.oip.datatypes import INT64
+        >>> from skewless.serving.oip.datatypes import INT64
         >>> JsonTensor.of("x", INT64, (2, 2), [[1, 2], [3, 4]]).elements
         [1, 2, 3, 4]
 
@@ -129,7 +129,7 @@ class JsonTensor(NamedTuple):
 def json_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
     """Return the data of a tensor as one flat JSON list; NaN and infinities are null.
 
-    >>> from serving.oip.datatypes import FP64
+    >>> from skewless.serving.oip.datatypes import FP64
     >>> json_data(FP64, np.array([[0.5, np.nan]]))
     b'[0.5,null]'
 

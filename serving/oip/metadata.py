@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import orjson
 
-from infra.served_model import ServedModel
-from serving.models.table import ModelTable
-from serving.oip.schemas import (
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.models.table import ModelTable
+from skewless.serving.oip.schemas import (
     ConfigParameter,
     ConfigTensor,
     IndexEntry,
@@ -17,7 +17,7 @@ from serving.oip.schemas import (
     TensorMetadata,
     VectorMetadata,
 )
-from serving.oip.signature import Signature, TensorType
+from skewless.serving.oip.signature import Signature, TensorType
 
 _TRITON = {"BYTES": "TYPE_STRING"}
 

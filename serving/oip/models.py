@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from infra.served_model import ServedModel
-from serving.oip.signature import Signature
-from serving.oip.tally import Tally
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.oip.signature import Signature
+from skewless.serving.oip.tally import Tally
 
 
 class OipModel(NamedTuple):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.oip.reply import Output
-from serving.oip.request import InferRequest
-from serving.oip.signature import Signature
-from serving.prediction.answer import Answer
-from serving.prediction.joint import MixedAnswer
-from skewless.errors import RequestError
-from skewless.status import Status
+from skewless.contract.errors import RequestError
+from skewless.contract.status import Status
+from skewless.serving.oip.reply import Output
+from skewless.serving.oip.request import InferRequest
+from skewless.serving.oip.signature import Signature
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.joint import MixedAnswer
 
 _STATUS = np.array([status.name.encode() for status in Status], dtype=object)
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from serving.oip.binary_tensor import binary_data
-from serving.oip.datatypes import Datatype
-from serving.oip.json_tensor import json_data
+from skewless.serving.oip.binary_tensor import binary_data
+from skewless.serving.oip.datatypes import Datatype
+from skewless.serving.oip.json_tensor import json_data
 
 
 class Output(NamedTuple):

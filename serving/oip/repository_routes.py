@@ -7,16 +7,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from serving.http.model_routes import tell_siblings
-from serving.http.openapi import body_of
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.oip.metadata import index_of
-from serving.oip.request import flag, parse_json
-from serving.oip.routes import PREFIX, reply
-from serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady
-from serving.workers.siblings import Siblings
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.http.model_routes import tell_siblings
+from skewless.serving.http.openapi import body_of
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.oip.metadata import index_of
+from skewless.serving.oip.request import flag, parse_json
+from skewless.serving.oip.routes import PREFIX, reply
+from skewless.serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady
+from skewless.serving.workers.siblings import Siblings
 
 _MODEL = "/models/{name}"
 

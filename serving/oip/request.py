@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from serving.oip.binary_tensor import BinaryTensor
-from serving.oip.datatypes import datatype
-from serving.oip.json_tensor import JsonTensor
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.oip.binary_tensor import BinaryTensor
+from skewless.serving.oip.datatypes import datatype
+from skewless.serving.oip.json_tensor import JsonTensor
 
 Tensor = JsonTensor | BinaryTensor
 _BODY = "request body"

@@ -8,12 +8,13 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from serving.http.hot_routes import HotRoutes, answer
-from serving.http.openapi import body_of
-from serving.models.table import MODEL_FIELD, ModelTable
-from serving.oip.metadata import config_of, metadata_of
-from serving.oip.models import OipModels
-from serving.oip.schemas import (
+from skewless.contract.errors import RequestError
+from skewless.serving.http.hot_routes import HotRoutes, answer
+from skewless.serving.http.openapi import body_of
+from skewless.serving.models.table import MODEL_FIELD, ModelTable
+from skewless.serving.oip.metadata import config_of, metadata_of
+from skewless.serving.oip.models import OipModels
+from skewless.serving.oip.schemas import (
     ERRORS,
     InferenceReply,
     InferenceRequest,
@@ -27,7 +28,6 @@ from serving.oip.schemas import (
     ServerReady,
     Statistics,
 )
-from skewless.errors import RequestError
 from skewless.version import __version__
 
 PREFIX = "/v2"

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from infra.served_model import ServedModel
-from serving.oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
-from skewless.columns import Column
-from skewless.dtypes import DType
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
 
 FEATURES = "features"
 _ANY = -1

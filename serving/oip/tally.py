@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infra.served_model import ServedModel
-from serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
-from serving.prediction.answer import Answer
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
+from skewless.serving.prediction.answer import Answer
 
 _NS = 1_000_000_000
 _MILLISECOND_US = 1_000

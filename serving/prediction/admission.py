@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from serving.metrics.metrics import Metrics
-from skewless.errors import BusyError
+from skewless.contract.errors import BusyError
+from skewless.serving.metrics.metrics import Metrics
 
 _BEAT_S = 0.005
 _LATE_S = 0.005  # a beat that comes so much too late was held up by work

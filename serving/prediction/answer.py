@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from infra.online.service_vectors import ServiceVectors
-from infra.served_model import ServedModel
-from skewless.decisions import decide, likeliest
-from skewless.spec import LogPolicy
-from skewless.status import BoolArray, Int64Array, Status, StatusArray
-from skewless.vector import Matrix
+from skewless.contract.decisions import decide, likeliest
+from skewless.contract.spec import LogPolicy
+from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
+from skewless.contract.vector import Matrix
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.packages.served_model import ServedModel
 
 _SECOND_US = 1e6
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from infra.served_model import ServedModel
-from serving.metrics.arm_counts import ArmCounts
-from serving.metrics.metrics import Metrics
-from skewless.traffic import Role
+from skewless.contract.traffic import Role
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.metrics.arm_counts import ArmCounts
+from skewless.serving.metrics.metrics import Metrics
 
 
 class Arm:

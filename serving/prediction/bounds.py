@@ -6,13 +6,13 @@ was looked up is not: it is answered as one that is missing, with 503 where the 
 
 from __future__ import annotations
 
-from serving.metrics.metrics import Metrics
-from serving.prediction.answer import Answer
-from serving.prediction.question import Question
-from serving.prediction.ticket import Group
-from skewless.errors import RequestError, StoreError
-from skewless.status import BoolArray
-from skewless.vector import Matrix
+from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.status import BoolArray
+from skewless.contract.vector import Matrix
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.ticket import Group
 
 
 def outside_bounds(group: Group, matrix: Matrix) -> BoolArray | None:

@@ -13,22 +13,22 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from infra.online.service_vectors import ServiceVectors
-from infra.predictions.writer import PredictionWriter
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.metrics.model_counts import ModelCounts
-from serving.prediction.afterwards import Afterwards
-from serving.prediction.answer import Answer, Scored
-from serving.prediction.bounds import outside_bounds, refused_value
-from serving.prediction.feature_reads import FeatureReads, Stored
-from serving.prediction.record import Times, record_of
-from serving.prediction.refusals import fail, incomplete, refuse, refuse_damaged, too_old
-from serving.prediction.scoring import Scoring, Values
-from serving.prediction.shadows import Shadows
-from serving.prediction.ticket import Group, Ticket, grouped
-from skewless.clock import Clock
-from skewless.errors import DeadlineError, SkewlessError, StoreError
+from skewless.contract.clock import Clock
+from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.model_counts import ModelCounts
+from skewless.serving.prediction.afterwards import Afterwards
+from skewless.serving.prediction.answer import Answer, Scored
+from skewless.serving.prediction.bounds import outside_bounds, refused_value
+from skewless.serving.prediction.feature_reads import FeatureReads, Stored
+from skewless.serving.prediction.record import Times, record_of
+from skewless.serving.prediction.refusals import fail, incomplete, refuse, refuse_damaged, too_old
+from skewless.serving.prediction.scoring import Scoring, Values
+from skewless.serving.prediction.shadows import Shadows
+from skewless.serving.prediction.ticket import Group, Ticket, grouped
 
 _MILLISECOND = 1_000
 _log = structlog.get_logger()

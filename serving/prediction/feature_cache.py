@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from serving.metrics.metrics import Metrics
+from skewless.serving.metrics.metrics import Metrics
 
 
 class Held(NamedTuple):
@@ -29,7 +29,7 @@ class FeatureCache:
         max_age_us: how old a value may be that is used, microseconds.
         entries: values kept; the oldest goes first.
 
-    >>> from serving.metrics.metrics import Metrics
+    >>> from skewless.serving.metrics.metrics import Metrics
     >>> cache = FeatureCache(max_age_us=10, entries=2, metrics=Metrics())
     >>> cache.put({b"a": b"1", b"b": None}, {"m": 99}, read_us=100)
     >>> cache.get([b"a", b"b", b"c"], now_us=110)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from infra.online.guard import Guard, Standing
-from infra.online.link import settle
-from infra.online.port import Marked, OnlineReader
-from serving.prediction.breaker import Breaker
-from serving.prediction.feature_cache import FeatureCache, least
-from skewless.clock import Clock
-from skewless.errors import StoreError
+from skewless.contract.clock import Clock
+from skewless.contract.errors import StoreError
+from skewless.infra.online.guard import Guard, Standing
+from skewless.infra.online.link import settle
+from skewless.infra.online.port import Marked, OnlineReader
+from skewless.serving.prediction.breaker import Breaker
+from skewless.serving.prediction.feature_cache import FeatureCache, least
 
 _FEW = 8  # keys, of one request
 

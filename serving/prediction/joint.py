@@ -7,12 +7,12 @@ from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
-from serving.prediction.answer import Answer
-from serving.prediction.arm import Arm
-from serving.prediction.question import Question
-from serving.prediction.routing import Routing, Share
-from serving.prediction.ticket import Done
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.arm import Arm
+from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.routing import Routing, Share
+from skewless.serving.prediction.ticket import Done
 
 
 class MixedAnswer(NamedTuple):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from skewless.vector import Matrix
+from skewless.contract.vector import Matrix
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.metrics.metrics import Metrics
 
 Scores = npt.NDArray[np.float64]
 _Key = tuple[str, bytes]

@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from infra.online.guard import Guard
-from infra.online.port import OnlineReader
-from infra.predictions.writer import PredictionWriter
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.prediction.admission import Admission
-from serving.prediction.answer import Answer
-from serving.prediction.batch_queue import BatchQueue
-from serving.prediction.bounds import refuse_outside
-from serving.prediction.breaker import Breaker
-from serving.prediction.evaluator import Evaluator
-from serving.prediction.feature_cache import FeatureCache
-from serving.prediction.feature_reads import FeatureReads
-from serving.prediction.joint import Joint, MixedAnswer, Told, answered_by, parted
-from serving.prediction.prediction_cache import PredictionCache
-from serving.prediction.question import Options, Question
-from serving.prediction.scoring import Scoring
-from serving.prediction.shadows import Shadows
-from serving.prediction.ticket import Done, Ticket
-from skewless.clock import Clock
-from skewless.errors import SkewlessError
-from skewless.request import check_count
-from skewless.settings import Settings
+from skewless.contract.clock import Clock
+from skewless.contract.errors import SkewlessError
+from skewless.contract.request import check_count
+from skewless.contract.settings import Settings
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.port import OnlineReader
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.admission import Admission
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.batch_queue import BatchQueue
+from skewless.serving.prediction.bounds import refuse_outside
+from skewless.serving.prediction.breaker import Breaker
+from skewless.serving.prediction.evaluator import Evaluator
+from skewless.serving.prediction.feature_cache import FeatureCache
+from skewless.serving.prediction.feature_reads import FeatureReads
+from skewless.serving.prediction.joint import Joint, MixedAnswer, Told, answered_by, parted
+from skewless.serving.prediction.prediction_cache import PredictionCache
+from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scoring import Scoring
+from skewless.serving.prediction.shadows import Shadows
+from skewless.serving.prediction.ticket import Done, Ticket
 
 _CACHED_VALUES = 1_000_000
 _ROWS_EACH = 4  # rows in flight, in requests of the largest size

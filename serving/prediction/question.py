@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from infra.served_model import ServedModel
-from serving.prediction.arm import Arm
-from serving.prediction.routing import Routing
-from skewless.vector import Matrix
+from skewless.contract.vector import Matrix
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.arm import Arm
+from skewless.serving.prediction.routing import Routing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

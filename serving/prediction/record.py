@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from infra.predictions.origin import Origin
-from infra.predictions.record import Record
-from serving.prediction.answer import Scored
+from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.record import Record
+from skewless.serving.prediction.answer import Scored
 
 _NONE = np.empty(0, dtype=np.int64)
 

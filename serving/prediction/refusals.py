@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import structlog
 
-from infra.online.guard import Standing
-from infra.served_model import ServedModel
-from serving.prediction.answer import Answer
-from serving.prediction.ticket import Group, Ticket
-from skewless.errors import RequestError, SkewlessError, StoreError
-from skewless.windows.view import WindowView
+from skewless.contract.errors import RequestError, SkewlessError, StoreError
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.guard import Standing
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.ticket import Group, Ticket
 
 _log = structlog.get_logger()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from infra.served_model import ServedModel
-from infra.vitals import PolicyVitals, Vitals
-from serving.metrics.metrics import Metrics
-from serving.prediction.arm import Arm
-from skewless.errors import PackageError
-from skewless.traffic import TrafficPolicy, place
+from skewless.contract.errors import PackageError
+from skewless.contract.traffic import TrafficPolicy, place
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.rollout.vitals import PolicyVitals, Vitals
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.arm import Arm
 
 
 class Share(NamedTuple):

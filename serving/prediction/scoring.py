@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from infra.priority import give_way
-from infra.runtimes.shared import SharedRuntime
-from infra.served_model import ServedModel
-from serving.prediction.prediction_cache import PredictionCache
-from skewless.vector import Matrix
+from skewless.contract.vector import Matrix
+from skewless.infra.host.priority import give_way
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.serving.prediction.prediction_cache import PredictionCache
 
 Values = npt.NDArray[np.float64]
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import structlog
 
-from infra.online.service_vectors import ServiceVectors
-from infra.predictions.writer import PredictionWriter
-from serving.metrics.metrics import Metrics
-from serving.prediction.answer import Scored
-from serving.prediction.arm import Arm
-from serving.prediction.record import Times, record_of
-from serving.prediction.scoring import Scoring
-from serving.prediction.ticket import Group
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.answer import Scored
+from skewless.serving.prediction.arm import Arm
+from skewless.serving.prediction.record import Times, record_of
+from skewless.serving.prediction.scoring import Scoring
+from skewless.serving.prediction.ticket import Group
 
 _MOST_ROWS = 10_000
 _PAUSE_S = 0.002

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from infra.predictions.origin import Origin
-from infra.served_model import ServedModel
-from serving.prediction.answer import Answer
-from serving.prediction.arm import Arm
-from serving.prediction.feature_reads import Stored
-from serving.prediction.question import Question
-from skewless.errors import SkewlessError
-from skewless.request import Ask
-from skewless.vector import Matrix
+from skewless.contract.errors import SkewlessError
+from skewless.contract.request import Ask
+from skewless.contract.vector import Matrix
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.origin import Origin
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.arm import Arm
+from skewless.serving.prediction.feature_reads import Stored
+from skewless.serving.prediction.question import Question
 
 Done = Callable[[Answer | SkewlessError], None]
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from infra.durable import refused
-from serving.server_config import ServerConfig
-from serving.workers.service_manager import notify
+from skewless.infra.storage.durable import refused
+from skewless.serving.server_config import ServerConfig
+from skewless.serving.workers.service_manager import notify
 
 
 @contextlib.contextmanager

@@ -24,12 +24,12 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from serving.http.listening import allow_sharing, bind
-from serving.server_config import ServerConfig
-from serving.workers.announcement import announcing
-from serving.workers.shutdown import Shutdown, cause_of, on_signals, report_crashes
-from serving.workers.worker_process import NOW, STOP, Orders, WorkerProcess
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.serving.http.listening import allow_sharing, bind
+from skewless.serving.server_config import ServerConfig
+from skewless.serving.workers.announcement import announcing
+from skewless.serving.workers.shutdown import Shutdown, cause_of, on_signals, report_crashes
+from skewless.serving.workers.worker_process import NOW, STOP, Orders, WorkerProcess
 
 _KILL_SECONDS = 5.0
 _log = structlog.get_logger()

@@ -10,13 +10,13 @@ import sys
 
 import uvloop
 
-from infra.telemetry import configure_logging
-from serving.http.listening import bind_shared
-from serving.process import metrics_of, serve
-from serving.workers.shutdown import Shutdown, on_signals, report_crashes
-from serving.workers.siblings import Siblings
-from serving.workers.worker_process import LENGTH, NOW, STOP, Orders
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.infra.host.telemetry import configure_logging
+from skewless.serving.http.listening import bind_shared
+from skewless.serving.process import metrics_of, serve
+from skewless.serving.workers.shutdown import Shutdown, on_signals, report_crashes
+from skewless.serving.workers.siblings import Siblings
+from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, Orders
 
 
 def main() -> int:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.server_config import ServerConfig
-from serving.workers.service_manager import VARIABLE
-from skewless.errors import PlaceError, SkewlessError
+from skewless.contract.errors import PlaceError, SkewlessError
+from skewless.serving.server_config import ServerConfig
+from skewless.serving.workers.service_manager import VARIABLE
 
 LENGTH = struct.Struct("!I")  # stands before the orders
 STOP, NOW = b"stop\n", b"now\n"
-_COMMAND = (sys.executable, "-P", "-m", "serving.workers.worker")
+_COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 _PORTS = {"http": 80, "https": 443}
 

@@ -17,7 +17,7 @@ from skewless.client.failures import Failure, Stage, error_of, failure_error, re
 from skewless.client.limits import Limits
 from skewless.client.retries import Budget, Retries
 from skewless.client.wire import Response, request_bytes
-from skewless.errors import BusyError, RequestError
+from skewless.contract.errors import BusyError, RequestError
 
 if TYPE_CHECKING:
     import ssl

@@ -21,7 +21,7 @@ from skewless.client.replies import (
     read_readiness,
     read_reply,
 )
-from skewless.errors import RequestError, SkewlessError
+from skewless.contract.errors import RequestError, SkewlessError
 
 Row = Mapping[str, Any]
 T = TypeVar("T")

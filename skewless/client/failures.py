@@ -10,7 +10,7 @@ import orjson
 
 from skewless.client.addresses import Address
 from skewless.client.wire import Response
-from skewless.errors import BusyError, DeadlineError, RequestError, SkewlessError, StoreError
+from skewless.contract.errors import BusyError, DeadlineError, RequestError, SkewlessError, StoreError
 
 _KINDS: dict[object, type[SkewlessError]] = {kind.kind: kind for kind in (BusyError, DeadlineError)}
 _BAD_REQUEST = 400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
 
 
 @dataclass(frozen=True, kw_only=True)

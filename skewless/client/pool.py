@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from skewless.client.addresses import Address
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 
 class Kept(Protocol):

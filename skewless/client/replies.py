@@ -16,7 +16,7 @@ class ViewRead:
     """What was read of one view for one row.
 
     Args:
-        status: the name of a ``skewless.status.Status``.
+        status: the name of a ``skewless.contract.status.Status``.
         age_s: age of the row read, seconds; None: none was found.
         stale: whether the age is beyond the freshness limit.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
 
 _TOKEN = 1_000
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.clock import from_us
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering, table
-from skewless.errors import RequestError
+from skewless.contract.clock import from_us
+from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
-    from infra.alerts import KeptAlert
+    from skewless.infra.alerts.alerts import KeptAlert
 
 All = Annotated[bool, typer.Option("--all", help="Show those that are resolved too.")]
 Resolve = Annotated[
@@ -26,7 +26,7 @@ def alerts(*, show_all: All = False, resolve: Resolve = None, repo: Repo = Path(
     """Show open alerts, or close one by hand."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from infra.alerts import Alerts
+        from skewless.infra.alerts.alerts import Alerts
 
         with Alerts(project.state, project.settings.alert_webhook) as kept:
             if resolve is not None:

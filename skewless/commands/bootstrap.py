@@ -13,8 +13,8 @@ from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
 
 if TYPE_CHECKING:
+    from skewless.contract.windows.view import WindowView
     from skewless.project import Project
-    from skewless.windows.view import WindowView
 
 Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Windowed views; none: all.")]
 
@@ -30,7 +30,7 @@ def bootstrap(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = Fal
 
 
 def _build(project: Project, names: list[str] | None, output: Output) -> None:
-    from infra.online.redis_store import RedisWriter
+    from skewless.infra.online.redis_store import RedisWriter
 
     chosen = _chosen(project, names)
     with closing(RedisWriter(project.redis_url)) as store, output.progress("reading the log") as bar:
@@ -52,7 +52,7 @@ def _chosen(project: Project, names: list[str] | None) -> list[WindowView]:
 
 
 def _foresee(project: Project, names: list[str] | None, output: Output) -> None:
-    from infra.log.partitions import log_ends
+    from skewless.infra.log.partitions import log_ends
 
     rows = []
     for view in _chosen(project, names):

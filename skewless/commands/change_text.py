@@ -8,14 +8,14 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from skewless.changes import Change
-from skewless.clock import from_us
-from skewless.columns import Column, FeatureRef, Transform
 from skewless.commands.length import length_text
-from skewless.differences import Difference
-from skewless.plan import Service, Source, View
-from skewless.spec import ModelSpec
-from skewless.windows.view import Aggregate, EventSource, WindowView
+from skewless.contract.changes import Change
+from skewless.contract.clock import from_us
+from skewless.contract.columns import Column, FeatureRef, Transform
+from skewless.contract.differences import Difference
+from skewless.contract.plan import Service, Source, View
+from skewless.contract.spec import ModelSpec
+from skewless.contract.windows.view import Aggregate, EventSource, WindowView
 
 _MARKS = {"add": "+", "change": "~", "remove": "-", "order": "~"}
 # Whose items are called by their name alone, and how those of the others are called.

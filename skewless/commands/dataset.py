@@ -14,7 +14,7 @@ from skewless.commands.output import answering, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from training.dataset_files import DatasetReport
+    from skewless.training.dataset_files import DatasetReport
 
 Entities = Annotated[
     Path,

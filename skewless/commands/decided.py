@@ -9,7 +9,7 @@ from skewless.commands.output import table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from training.decision import Decision
+    from skewless.training.decision import Decision
 
 _WORST = 10
 

@@ -12,13 +12,13 @@ import typer
 from skewless.commands.length import length_text
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
-from skewless.errors import GateError
+from skewless.contract.errors import GateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from infra.plan_effects import Build
-    from infra.planning import PlanReport
+    from skewless.infra.plans.effects import Build
+    from skewless.infra.plans.planning import PlanReport
     from skewless.project import Project
 
 Check = Annotated[bool, typer.Option("--check", help="Exit 5 if `apply` would change anything.")]
@@ -47,7 +47,7 @@ def apply(*, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False
 
 
 def _beside_servers(project: Project, work: Callable[[], PlanReport]) -> PlanReport:
-    from infra.processes import beside_servers
+    from skewless.infra.host.processes import beside_servers
 
     return beside_servers(project.state, work)
 

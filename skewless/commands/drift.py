@@ -10,14 +10,14 @@ import typer
 from skewless.commands.length import parse_length
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import answering, table
-from skewless.errors import GateError, RequestError
+from skewless.contract.errors import GateError, RequestError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.project import Project
-    from validation.drift.report import DriftReport
-    from validation.drift.verdicts import ColumnDrift
+    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.drift.verdicts import ColumnDrift
 
 Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one.")]
 Window = Annotated[

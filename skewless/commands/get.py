@@ -11,18 +11,18 @@ import typer
 
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
-from skewless.errors import RequestError, SkewlessError
+from skewless.contract.errors import RequestError, SkewlessError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from infra.needed_views import NeededViews
-    from infra.offline.join import Order
-    from skewless.keys import KeyValue
-    from skewless.plan import FeaturePlan, View
+    from skewless.contract.keys import KeyValue
+    from skewless.contract.plan import FeaturePlan, View
+    from skewless.contract.rows import ViewRead
+    from skewless.contract.windows.view import WindowView
+    from skewless.infra.offline.join import Order
+    from skewless.infra.plans.needed_views import NeededViews
     from skewless.project import Project
-    from skewless.rows import ViewRead
-    from skewless.windows.view import WindowView
 
 Name = Annotated[str, typer.Argument(metavar="VIEW|SERVICE", help="Name of a feature view or a feature service.")]
 Key = Annotated[list[str] | None, typer.Option("--key", metavar="NAME=VALUE", help="One key; once for each.")]
@@ -57,7 +57,7 @@ def _plan(needed: NeededViews, name: str) -> FeaturePlan:
 
 
 def _keys(plan: FeaturePlan, given: Sequence[str]) -> dict[str, KeyValue | None]:
-    from skewless.keys import parse_key
+    from skewless.contract.keys import parse_key
 
     pairs = dict(item.partition("=")[::2] for item in given)
     wanted = {column.name: column for column in plan.join_keys}
@@ -68,9 +68,9 @@ def _keys(plan: FeaturePlan, given: Sequence[str]) -> dict[str, KeyValue | None]
 
 
 def _moment(text: str) -> int:
-    from skewless.columns import Column
-    from skewless.dtypes import DType
-    from skewless.request import parse_field
+    from skewless.contract.columns import Column
+    from skewless.contract.dtypes import DType
+    from skewless.contract.request import parse_field
 
     column = Column(name="--as-of", dtype=DType.TIMESTAMP)
     try:
@@ -83,9 +83,9 @@ def _moment(text: str) -> int:
 def _show(
     project: Project, plan: FeaturePlan, keys: Mapping[str, KeyValue | None], as_of: int | None, output: Output
 ) -> None:
-    from infra.online.features import FeatureReader
-    from infra.online.guard import Guard
-    from skewless.request import Ask
+    from skewless.contract.request import Ask
+    from skewless.infra.online.features import FeatureReader
+    from skewless.infra.online.guard import Guard
 
     ask = Ask(keys={name: [value] for name, value in keys.items()}, fields={})
     reader = FeatureReader(plan, project.online_reader, guard=Guard.of_runs(project.state, [plan]))
@@ -104,7 +104,7 @@ def _show(
 def _offline(
     project: Project, view: View | WindowView, keys: Mapping[str, KeyValue | None], order: str, t: int
 ) -> dict[str, Any]:
-    from skewless.windows.view import WindowView
+    from skewless.contract.windows.view import WindowView
 
     mode: Order = "event_time" if order == "event_time" else "knowledge"
     entity = _entity(view, keys, t)
@@ -116,7 +116,7 @@ def _offline(
 def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
     import pyarrow as pa
 
-    from skewless.dtypes import DType
+    from skewless.contract.dtypes import DType
 
     kinds = {DType.INT32: pa.int32(), DType.INT64: pa.int64(), DType.STRING: pa.string()}
     columns = {column.name: pa.array([keys[column.name]], kinds[column.dtype]) for column in view.keys}
@@ -131,10 +131,10 @@ def _body(view: View | WindowView, read: ViewRead, t: int, watermark_us: int = 0
     """
     import numpy as np
 
-    from skewless.clock import from_us
-    from skewless.rows import NO_TIME
-    from skewless.status import Status
-    from skewless.vector import view_status
+    from skewless.contract.clock import from_us
+    from skewless.contract.rows import NO_TIME
+    from skewless.contract.status import Status
+    from skewless.contract.vector import view_status
 
     versions = read.versions
     event, created = int(versions.event_ts[0]), int(versions.created_ts[0])

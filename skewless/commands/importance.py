@@ -49,7 +49,7 @@ def importance(
 
 
 def _name(project: Project, model: str | None) -> str:
-    from skewless.errors import RequestError
+    from skewless.contract.errors import RequestError
 
     if model is not None:
         return project.applied.model(model).name
@@ -60,7 +60,7 @@ def _name(project: Project, model: str | None) -> str:
 
 
 def _shown(report: ImportanceReport) -> list[RenderableType]:
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
 
     lines: list[RenderableType] = [
         f"version {version}: this kind of model has no contributions" for version in report.unexplained

@@ -13,7 +13,7 @@ import typer
 
 from skewless.commands.options import CONFIG_FILE, DryRun, Json, Repo
 from skewless.commands.output import answering, table
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
 
 TEMPLATE = Path(__file__).parents[1] / "template"
 DATA = "data"
@@ -56,9 +56,9 @@ def template_files() -> list[str]:
 
 def write_project(target: Path, name: str) -> dict[str, int]:
     """Write the template and its sample data; return the rows by file. A failure leaves nothing behind."""
-    from infra.sample import write_sample
-    from skewless.clock import open_clock
-    from skewless.settings import load_settings
+    from skewless.contract.clock import open_clock
+    from skewless.contract.settings import load_settings
+    from skewless.operations.sample import write_sample
 
     new = not target.exists()
     try:

@@ -10,15 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import SkewlessError, StoreError
+from skewless.contract.errors import SkewlessError, StoreError
 
 if TYPE_CHECKING:
-    from infra.applied import Applied
-    from infra.left_out import LeftOut
-    from infra.log.runs import Run
-    from infra.needed_views import NeededViews
-    from infra.online.port import OnlineWriter
-    from skewless.plan import View
+    from skewless.contract.plan import View
+    from skewless.infra.log.runs import Run
+    from skewless.infra.materialization.left_out import LeftOut
+    from skewless.infra.online.port import OnlineWriter
+    from skewless.infra.plans.applied import Applied
+    from skewless.infra.plans.needed_views import NeededViews
     from skewless.project import Project
 
 CHAMPION = "champion"
@@ -26,11 +26,11 @@ CHAMPION = "champion"
 
 def take_inventory(project: Project) -> dict[str, Any]:
     """Return where a project stands, as plain values; starts nothing, changes nothing."""
-    from infra.applied import read_applied
-    from infra.left_out import read_left_out
-    from infra.log.runs import RunLedger
-    from infra.retirement import read_lives
     from skewless.commands.window_inventory import event_sources, windowed_views
+    from skewless.infra.log.runs import RunLedger
+    from skewless.infra.materialization.left_out import read_left_out
+    from skewless.infra.plans.applied import read_applied
+    from skewless.infra.plans.retirement import read_lives
 
     applied = read_applied(project.state)
     needed = project.needed if applied else None
@@ -61,9 +61,9 @@ def take_inventory(project: Project) -> dict[str, Any]:
 
 def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
     """Return whether the online store answers, and a connection if it does; the private server is not started."""
-    from infra.online.address import display_url
-    from infra.online.private_server import PrivateServer
-    from infra.online.redis_store import RedisWriter
+    from skewless.infra.online.address import display_url
+    from skewless.infra.online.private_server import PrivateServer
+    from skewless.infra.online.redis_store import RedisWriter
 
     url = project.settings.redis_url or PrivateServer(project.state).status().url
     if url is None:
@@ -77,7 +77,7 @@ def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
 
 def running_processes(state: Path) -> list[dict[str, Any]]:
     """Return the processes that work on the project, each with the plan that it works on, and whether it is silent."""
-    from infra.processes import read_processes
+    from skewless.infra.host.processes import read_processes
 
     now_s = time.time()
     return [
@@ -101,7 +101,7 @@ def _left_out(item: LeftOut) -> dict[str, Any]:
 
 
 def _iso(moment_us: int) -> str:
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
 
     return from_us(moment_us).isoformat(timespec="seconds")
 
@@ -118,7 +118,7 @@ def running_server(state: Path) -> dict[str, Any] | None:
 
 def plan_state(repo: Path, applied: Applied) -> str:
     """Say whether the definitions and Feast's registry are still those of the applied plan."""
-    from infra.applied import edited_files, file_sha256
+    from skewless.infra.plans.applied import edited_files, file_sha256
 
     if file_sha256(repo / applied.registry) != applied.registry_sha256:
         return "registry changed since apply"
@@ -128,8 +128,8 @@ def plan_state(repo: Path, applied: Applied) -> str:
 
 
 def _plan(project: Project, applied: Applied) -> dict[str, Any]:
-    from infra.applied import plan_numbers
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
+    from skewless.infra.plans.applied import plan_numbers
 
     state = plan_state(project.repo, applied)
     return {
@@ -144,9 +144,9 @@ def _plan(project: Project, applied: Applied) -> dict[str, Any]:
 def _view(
     project: Project, needed: NeededViews, view: View, runs: Sequence[Run], store: OnlineWriter | None
 ) -> dict[str, Any]:
-    from infra.log.accepted import AcceptedLog, count_rejected
-    from skewless.clock import from_us
-    from skewless.keys import marker_key
+    from skewless.contract.clock import from_us
+    from skewless.contract.keys import marker_key
+    from skewless.infra.log.accepted import AcceptedLog, count_rejected
 
     log = AcceptedLog(project.state / "log", view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
@@ -171,15 +171,15 @@ def _view(
 
 
 def _model_names(project: Project, applied: Applied | None) -> list[str]:
-    from infra.packages.names import list_models
+    from skewless.infra.storage.names import list_models
 
     return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
 
 
 def _model(project: Project, applied: Applied | None, name: str) -> dict[str, Any]:
-    from infra.packages.aliases import Aliases
-    from infra.packages.names import list_versions
-    from infra.packages.package import open_package
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.storage.names import list_versions
 
     body: dict[str, Any] = {"model": name, "champion": None, "metric": None, "value": None, "moves": 0, "problem": None}
     try:
@@ -200,6 +200,6 @@ def _model(project: Project, applied: Applied | None, name: str) -> dict[str, An
 def _count_predictions(folder: Path) -> int:
     import pyarrow.parquet as pq
 
-    from infra.predictions.files import log_files
+    from skewless.infra.predictions.files import log_files
 
     return sum(pq.read_metadata(path).num_rows for path in log_files(folder))

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.clock import to_us
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import answering, table
-from skewless.errors import DefinitionError
+from skewless.contract.clock import to_us
+from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from infra.api_keys import ApiKey
-    from infra.key_file import KeyFile
+    from skewless.infra.access.api_keys import ApiKey
+    from skewless.infra.access.key_file import KeyFile
     from skewless.project import Project
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Who asks: lower-case letters, digits, hyphens.")]
@@ -47,7 +47,7 @@ def add_key(
     """Make an API key. It is shown this once: only its SHA-256 is stored. Servers know it within a second."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from infra.api_keys import ApiKey, digest_of, new_secret, with_key
+        from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret, with_key
 
         secret = new_secret(name)
         key = ApiKey(
@@ -83,7 +83,7 @@ def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_j
     """Forget an API key. Servers refuse it within a second."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from infra.api_keys import without_key
+        from skewless.infra.access.api_keys import without_key
 
         file = _file(project)
         if dry_run:
@@ -95,7 +95,7 @@ def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_j
 
 
 def _file(project: Project) -> KeyFile:
-    from infra.key_file import KeyFile
+    from skewless.infra.access.key_file import KeyFile
 
     return KeyFile(project.state)
 

@@ -38,7 +38,7 @@ def _foresee(project: Project, output: Output) -> None:
 
 
 def _run(project: Project, output: Output, *, check: bool) -> None:
-    from infra.run_report import totals
+    from skewless.infra.materialization.run_report import totals
 
     with output.progress("materialising") as bar:
         reports = project.materialize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
 
 if TYPE_CHECKING:
     from skewless.commands.output import Output

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from skewless.errors import PlaceError, SkewlessError, StoreError
-from skewless.json_number import json_number
+from skewless.contract.errors import PlaceError, SkewlessError, StoreError
+from skewless.contract.json_number import json_number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -111,7 +111,7 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
     """Return an error as programs read it."""
-    from infra.redaction import redact
+    from skewless.infra.host.redaction import redact
 
     parts = {name: redact(value) if isinstance(value, str) else value for name, value in error.as_dict().items()}
     return {"error": {"message": sentence(error), "exit_code": error.exit_code, **parts}}
@@ -123,7 +123,7 @@ def sentence(error: SkewlessError) -> str:
     >>> sentence(PlaceError("port 1", "is  in use", fix="choose another"))
     'port 1: is in use. Fix: choose another'
     """
-    from infra.redaction import redact
+    from skewless.infra.host.redaction import redact
 
     return redact(" ".join(error.sentence().split()))
 
@@ -181,7 +181,7 @@ def _console(file: TextIO) -> Console:
 
 
 def _configure_logging() -> None:
-    from infra.telemetry import configure_logging
+    from skewless.infra.host.telemetry import configure_logging
 
     configure_logging()
 

@@ -10,11 +10,11 @@ import typer
 
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering
-from skewless.errors import GateError
+from skewless.contract.errors import GateError
 
 if TYPE_CHECKING:
     from skewless.project import Project
-    from validation.parity_report import ParityReport
+    from skewless.validation.parity_report import ParityReport
 
 Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; none: all.")]
 Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many entities of each view.")]
@@ -44,7 +44,7 @@ def parity(
 def _compared(
     project: Project, output: Output, names: list[str], sample: int, seed: int, *, repair: bool
 ) -> ParityReport:
-    from infra.online.redis_store import RedisWriter
+    from skewless.infra.online.redis_store import RedisWriter
     from skewless.operations.proof import run_parity
 
     store = output.until_done.enter_context(closing(RedisWriter(project.redis_url))) if repair else None

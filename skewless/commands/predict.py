@@ -11,7 +11,7 @@ import typer
 
 from skewless.commands.options import Json, Model, Repo, open_project
 from skewless.commands.output import Output, answering, table
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skewless.clock import to_us
 from skewless.commands.length import parse_length
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering, table
-from skewless.errors import RequestError
+from skewless.contract.clock import to_us
+from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.operations.quality import QualityReport, QualityWindow
     from skewless.project import Project
-    from validation.evaluation.interval import Interval
-    from validation.live_quality import Quality
+    from skewless.validation.evaluation.interval import Interval
+    from skewless.validation.live_quality import Quality
 
 COLUMNS = (
     "version",

@@ -9,7 +9,7 @@ import typer
 
 from skewless.commands.options import Json, Model, Repo, open_project
 from skewless.commands.output import answering
-from skewless.errors import GateError, RequestError
+from skewless.contract.errors import GateError, RequestError
 
 if TYPE_CHECKING:
     from skewless.project import Project
@@ -34,7 +34,7 @@ def replay(model: Model = None, *, new: New = False, repo: Repo = Path(), as_jso
 
 
 def _refuse_unknown(project: Project, model: str) -> None:
-    from infra.packages.names import list_models
+    from skewless.infra.storage.names import list_models
 
     known = sorted({*list_models(project.packages)} | {spec.name for spec in project.models})
     if model not in known:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skewless.clock import from_us
 from skewless.commands.options import DryRun, Json, Model, Repo, open_project
 from skewless.commands.output import Output, answering, cell, table
-from skewless.errors import DefinitionError
+from skewless.contract.clock import from_us
+from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.operations.rollout import RolloutOutcome
     from skewless.project import Project
-    from training.rollout.guardrails import Verdict
+    from skewless.training.rollout.guardrails import Verdict
 
 Begin = Annotated[str | None, typer.Option("--begin", metavar="VERSION", help="Let this version start to take over.")]
 Step = Annotated[bool, typer.Option("--step", help="Judge the guardrails now and go a step on, or back.")]

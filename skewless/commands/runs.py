@@ -14,7 +14,7 @@ from skewless.commands.output import answering, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from infra.jobs.run import Run
+    from skewless.infra.jobs.run import Run
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="A run, as `skewless runs list` shows it.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, for example 'retrain fraud'.")]
@@ -85,7 +85,7 @@ def start_run(
 
 
 def _shown(title: str, runs: Sequence[Run]) -> RenderableType:
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
 
     rows = [
         (str(run.id), run.state, f"{from_us(run.started_us):%Y-%m-%d %H:%M:%S}", run.seconds, run.cause, run.error)

@@ -13,10 +13,10 @@ import typer
 
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from infra.jobs.run import Run
+    from skewless.infra.jobs.run import Run
     from skewless.operations.scheduler import Invoke
 
 _BY_STATE = {"refused": 5}
@@ -81,7 +81,7 @@ def inside(command: Any) -> Invoke:  # noqa: ANN401 - click's group, which typer
 
 
 def _moment(text: str) -> int:
-    from skewless.clock import to_us
+    from skewless.contract.clock import to_us
 
     try:
         return to_us(datetime.fromisoformat(text))

@@ -13,7 +13,7 @@ from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering
 
 if TYPE_CHECKING:
-    from serving.server_config import ServerConfig
+    from skewless.serving.server_config import ServerConfig
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; default: setting 'host'.")]
 Port = Annotated[
@@ -44,18 +44,18 @@ def serve(
             for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
                 os.environ.pop(name, None)
         if config.workers == 1:
-            from serving.server import run_server
+            from skewless.serving.server import run_server
 
             run_server(config, on_ready)
         else:  # the process that looks after the workers does without what they need
-            from serving.workers.supervisor import run_workers
+            from skewless.serving.workers.supervisor import run_workers
 
             run_workers(config, on_ready)
 
 
 def _hint(config: ServerConfig, url: str) -> str:
     """Say how to begin: a browser sends no API key, which the pages need where others can ask."""
-    from serving.access.rules import is_loopback
+    from skewless.serving.access.rules import is_loopback
 
     if is_loopback(config.host) or config.settings.auth == "off":
         return f"try {url}/docs"

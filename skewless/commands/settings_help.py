@@ -15,7 +15,7 @@ class SettingsCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - click's, which typer keeps to itself
         """Write the examples, then the settings."""
-        from skewless.settings import SETTINGS_FILE, Settings
+        from skewless.contract.settings import SETTINGS_FILE, Settings
 
         super().format_epilog(ctx, formatter)
         with formatter.section(f"Settings, in {SETTINGS_FILE} or as SKEWLESS_NAME"):

@@ -15,8 +15,8 @@ from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
 
 if TYPE_CHECKING:
-    from infra.streams.crew import Crew
-    from infra.streams.tally import Tally
+    from skewless.infra.streams.crew import Crew
+    from skewless.infra.streams.tally import Tally
 
 Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
 Replay = Annotated[
@@ -49,8 +49,8 @@ def stream(
     """Take events from their streams to log and online states; stops on SIGTERM or Ctrl-C, and may be killed."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from infra.processes import Presence
-        from infra.streams.crew import Crew
+        from skewless.infra.host.processes import Presence
+        from skewless.infra.streams.crew import Crew
 
         with output.working("building states that are missing"):
             crew = Crew(
@@ -62,7 +62,7 @@ def stream(
             )
         output.until_done.callback(crew.close)
         if metrics_port is not None:
-            from infra.streams.metrics import serve_metrics
+            from skewless.infra.streams.metrics import serve_metrics
 
             serve_metrics(lambda: crew.tallies, metrics_port)
         if not as_json:
@@ -98,7 +98,7 @@ def _line(tally: Tally) -> str:
 
 
 def _moment(us: int) -> str:
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
 
     return f"{from_us(us):%Y-%m-%d %H:%M:%S}"
 

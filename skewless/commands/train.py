@@ -11,13 +11,13 @@ import typer
 from skewless.commands.decided import decided
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering, error_body, table
-from skewless.errors import GateError, SkewlessError
+from skewless.contract.errors import GateError, SkewlessError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.project import Project
-    from training.promotion import TrainReport
+    from skewless.training.promotion import TrainReport
 
 _BASELINE = "baseline_"
 _SIZES = ("rows", "base_rate")

@@ -10,13 +10,13 @@ import typer
 
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering, error_body, table
-from skewless.errors import DefinitionError, GateError
+from skewless.contract.errors import DefinitionError, GateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.project import Project
-    from validation.gate_report import ExpectationResult, GateReport
+    from skewless.validation.gate_report import ExpectationResult, GateReport
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; none: all.")]
 Everything = Annotated[bool, typer.Option("--all", help="Judge labels that passed before again.")]
@@ -73,7 +73,7 @@ def _suggest(project: Project, output: Output, *, write: bool) -> None:
 
 
 def _write_docs(project: Project, reports: Sequence[GateReport], docs: Path | None) -> Path:
-    from validation.data_docs import data_docs_folder, write_data_docs
+    from skewless.validation.data_docs import data_docs_folder, write_data_docs
 
     folder = docs or data_docs_folder(project.state)
     now_us = project.clock.now_us()

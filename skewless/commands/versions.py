@@ -40,7 +40,7 @@ def _shown(report: VersionsReport) -> list[RenderableType]:
 
 
 def _time(at_us: int) -> str:
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
 
     return from_us(at_us).isoformat(timespec="seconds")
 

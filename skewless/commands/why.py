@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.operations.why import Why
-    from validation.explanation import ExplainedFeature
+    from skewless.validation.explanation import ExplainedFeature
 
 Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="The id of a prediction, as in its reply.")]
 Proof = Annotated[bool, typer.Option("--proof/--no-proof", help="Replay the prediction from the accepted log too.")]
@@ -64,7 +64,7 @@ def _shown(found: Why) -> list[RenderableType]:
 
 
 def _outcome(found: Why) -> str:
-    from skewless.clock import from_us
+    from skewless.contract.clock import from_us
 
     if found.outcome is None:
         return "not known yet"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 
 if TYPE_CHECKING:
-    from infra.needed_views import NeededViews
-    from infra.online.port import OnlineWriter
+    from skewless.contract.windows.view import EventSource, WindowView
+    from skewless.infra.online.port import OnlineWriter
+    from skewless.infra.plans.needed_views import NeededViews
     from skewless.project import Project
-    from skewless.windows.view import EventSource, WindowView
 
 
 def windowed_views(project: Project, needed: NeededViews, store: OnlineWriter | None) -> list[dict[str, Any]]:
@@ -29,10 +29,10 @@ def event_sources(project: Project, needed: NeededViews) -> list[dict[str, Any]]
 
 
 def _window(project: Project, needed: NeededViews, view: WindowView, store: OnlineWriter | None) -> dict[str, Any]:
-    from infra.last_parity import last_parity
-    from infra.log.partitions import log_ends
-    from infra.streams.generations import Generations
-    from skewless.keys import window_marker
+    from skewless.contract.keys import window_marker
+    from skewless.infra.log.generations import Generations
+    from skewless.infra.log.partitions import log_ends
+    from skewless.infra.verdicts.last_parity import last_parity
 
     live = Generations(project.state).live(view)
     ends = log_ends(project.state / "log", view.source)
@@ -71,10 +71,10 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
 
 
 def _source(project: Project, needed: NeededViews, source: EventSource) -> dict[str, Any]:
-    from infra.log.accepted import count_rejected
-    from infra.log.partitions import log_ends
-    from infra.offline.event_delays import event_delays
-    from infra.offline.log_parts import log_parts
+    from skewless.infra.log.accepted import count_rejected
+    from skewless.infra.log.partitions import log_ends
+    from skewless.infra.offline.event_delays import event_delays
+    from skewless.infra.offline.log_parts import log_parts
 
     root = project.state / "log"
     parts = log_parts(root, source.name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-from infra.packages.aliases import Aliases
 from skewless.client import Client
 from skewless.demo.hours import RACE_ROWS
 from skewless.demo.processes import run_once
 from skewless.demo.walk import START_SECONDS, STATE, Say, Walk
-from training.scheduling.table import jobs
+from skewless.infra.packages.aliases import Aliases
+from skewless.training.scheduling.table import jobs
 
 _ROUND = ("materialize", "validate", "retrain")
 _VERBS = frozenset({"materialize", "validate", "train"})

@@ -6,20 +6,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import askable, read_labels
-from infra.packages.aliases import Aliases
-from infra.served_model import load_model
-from infra.streams.decode import FUTURE_US
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
+from skewless.contract.errors import DefinitionError, GateError, SourceError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
 from skewless.demo.feed import open_store
 from skewless.demo.gains import Scored, gains
 from skewless.demo.walk import HOUR_US, Walk
-from skewless.errors import DefinitionError, GateError, SourceError
-from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
-from training.promotion import TrainReport
-from training.quality import quality_lines
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import askable, read_labels
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.served_model import load_model
+from skewless.infra.streams.decode import FUTURE_US
+from skewless.training.promotion import TrainReport
+from skewless.training.quality import quality_lines
 
 
 def prepare(walk: Walk) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from skewless.client import Client
-from skewless.columns import Column
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import StoreError
 from skewless.demo.walk import Row, Walk
-from skewless.dtypes import DType
-from skewless.errors import StoreError
 
 _ROWS = 200
 _OK = 200

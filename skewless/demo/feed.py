@@ -18,18 +18,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.accepted import EVENT, REJECT
-from infra.log.event_log import EventLog
-from infra.online.redis_store import RedisWriter
-from infra.streams.port import EventSender, Partition
-from infra.streams.redis_keys import EventKeys, position_of
-from infra.streams.redis_link import RedisLink
-from infra.streams.state_writer import PENDING_US
-from infra.streams.streams import Streams
-from infra.streams.worker import log_partition
-from skewless.errors import PlaceError
-from skewless.keys import window_marker
-from skewless.windows.view import EventSource
+from skewless.contract.errors import PlaceError
+from skewless.contract.keys import window_marker
+from skewless.contract.windows.view import EventSource
+from skewless.infra.log.accepted import EVENT, REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.port import EventSender, Partition
+from skewless.infra.streams.redis_keys import EventKeys, position_of
+from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.streams.state_writer import PENDING_US
+from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.worker import log_partition
 
 _PAUSE_S = 0.003
 _LIVE = "live"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from infra.runtimes.port import Vector
-from skewless.plan import FeaturePlan
-from skewless.spec import ModelSpec
-from skewless.status import Int64Array
-from validation.evaluation.auc import auc
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.contract.status import Int64Array
+from skewless.infra.runtimes.port import Vector
+from skewless.validation.evaluation.auc import auc
 
 _DRAWS = 400
 _SEED = 7

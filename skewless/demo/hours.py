@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import KNOWN, LABEL
 from skewless.client import Client, ViewRead
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
+from skewless.contract.spec import ModelSpec
 from skewless.demo.feed import Feed
 from skewless.demo.gains import Scored, gains
 from skewless.demo.processes import StreamWorker
 from skewless.demo.walk import HOUR_US, Row, Say, Walk, json_rows, progress_bar
-from skewless.spec import ModelSpec
-from training.quality import quality_lines
-from training.slices import SliceColumn
-from validation.evaluation.evaluation import evaluate
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.training.quality import quality_lines
+from skewless.training.slices import SliceColumn
+from skewless.validation.evaluation.evaluation import evaluate
 
 RACE_ROWS = 100
 _SHOWN = 10

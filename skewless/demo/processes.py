@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from skewless.client import Client
+from skewless.contract.errors import PlaceError
 from skewless.demo.walk import START_SECONDS, Walk
-from skewless.errors import PlaceError
 
 _STOP_SECONDS = 30
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.contract.errors import PlaceError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
 from skewless.demo.gains import Scored
-from skewless.errors import PlaceError
-from skewless.plan import FeaturePlan
 from skewless.project import Project
-from skewless.spec import ModelSpec
 
 HOUR_US = 3_600_000_000
 STATE = ".skewless/demo"

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
 from skewless.demo.after import compare_store, replay, retrain, where_next
 from skewless.demo.before import prepare
 from skewless.demo.faces import ask_every_face

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from infra.packages.package import Package
-    from infra.series import Series
+    from skewless.infra.packages.package import Package
+    from skewless.infra.storage.series import Series
     from skewless.project import Project
-    from validation.drift.report import DriftReport
+    from skewless.validation.drift.report import DriftReport
 
 ALERT, MOVED = "drift", "score_or_label_drift"
 
@@ -39,10 +39,10 @@ def watch(project: Project, model: str, *, until_us: int | None = None, window_u
 
 def measure(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
     """Return the drift of a model's champion in a window; see ``watch``, of which this changes nothing."""
-    from infra.packages.pinned import pinned_plan
-    from infra.predictions.live import Answered
-    from validation.drift.report import DriftReport
-    from validation.drift.window import LABEL, SCORE, compare_window
+    from skewless.infra.packages.pinned import pinned_plan
+    from skewless.infra.predictions.live import Answered
+    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.drift.window import LABEL, SCORE, compare_window
 
     spec, package = project.applied.model(model), _champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us
@@ -81,7 +81,7 @@ def measure(project: Project, model: str, *, until_us: int | None = None, window
 
 def series(project: Project, model: str) -> Series:
     """Return the windows of a model that were looked at, as ``DriftReport.as_dict`` has them."""
-    from infra.series import Series
+    from skewless.infra.storage.series import Series
 
     return Series(project.state / "drift" / f"{model}.jsonl")
 
@@ -93,8 +93,8 @@ def last(project: Project, model: str) -> dict[str, Any] | None:
 
 
 def _champion(project: Project, model: str) -> Package:
-    from infra.packages.aliases import Aliases
-    from infra.packages.package import open_package
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
 
     version = Aliases(project.packages).get(model, "champion")
     if version is None:
@@ -115,7 +115,7 @@ def _labels(project: Project, model: str, version: str, since_us: int, until_us:
 
 
 def _alert(project: Project, report: DriftReport) -> None:
-    from infra.alerts import Alert, Alerts
+    from skewless.infra.alerts.alerts import Alert, Alerts
 
     evidence = {"version": report.version, "share": report.share, "features": report.drifted, "rows": report.rows}
     with Alerts(project.state, project.settings.alert_webhook) as alerts:

@@ -11,12 +11,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skewless.clock import to_us
-from skewless.errors import SourceError
-from skewless.feedback import Outcome, parse_feedback
+from skewless.contract.clock import to_us
+from skewless.contract.errors import SourceError
+from skewless.contract.feedback import Outcome, parse_feedback
 
 if TYPE_CHECKING:
-    from skewless.plan import FeaturePlan
+    from skewless.contract.plan import FeaturePlan
     from skewless.project import Project
 
 _READERS = {
@@ -68,7 +68,7 @@ def append_feedback(project: Project, table: FeedbackTable, source: str) -> Path
     Raises:
         StoreError: the disk refused; nothing was kept.
     """
-    from infra.outcomes.writer import OutcomeWriter
+    from skewless.infra.outcomes.writer import OutcomeWriter
 
     writer = OutcomeWriter(project.state)
     return writer.append(table.outcomes, received_at=project.clock.now_us(), source=source)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from skewless.errors import RequestError, StoreError
+from skewless.contract.errors import RequestError, StoreError
 
 if TYPE_CHECKING:
-    from infra.alerts import Alerts, Severity
-    from infra.last_freshness import Freshness
-    from skewless.plan import View
+    from skewless.contract.plan import View
+    from skewless.contract.windows.view import WindowView
+    from skewless.infra.alerts.alerts import Alerts, Severity
+    from skewless.infra.verdicts.last_freshness import Freshness
     from skewless.project import Project
-    from skewless.windows.view import WindowView
 
 ALERT = "freshness"
 SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"
@@ -35,8 +35,8 @@ def look(project: Project, names: Sequence[str] = ()) -> list[Freshness]:
         RequestError: there is no such view.
         StoreError: a log file is damaged, or the disk refused.
     """
-    from infra.alerts import Alerts
-    from infra.last_freshness import save_freshness
+    from skewless.infra.alerts.alerts import Alerts
+    from skewless.infra.verdicts.last_freshness import save_freshness
 
     found = [_of(project, view) for view in _chosen(project, names)]
     save_freshness(project.state, found)
@@ -57,9 +57,9 @@ def _chosen(project: Project, names: Sequence[str]) -> list[View | WindowView]:
 
 
 def _of(project: Project, view: View | WindowView) -> Freshness:
-    from infra.last_freshness import Freshness
-    from infra.offline.newest_event import newest_event_us
-    from skewless.plan import View
+    from skewless.contract.plan import View
+    from skewless.infra.offline.newest_event import newest_event_us
+    from skewless.infra.verdicts.last_freshness import Freshness
 
     if isinstance(view, View):
         files, online = project.views.log(view).files(), _online(project, view)
@@ -81,9 +81,9 @@ def _of(project: Project, view: View | WindowView) -> Freshness:
 
 def _watermark_us(project: Project, view: View | WindowView) -> int | None:
     """Return up to when all that had arrived in a view is online; None: unknown, or the store is away."""
-    from infra.online.window_states import WindowStates
-    from skewless.keys import marker_key
-    from skewless.plan import View
+    from skewless.contract.keys import marker_key
+    from skewless.contract.plan import View
+    from skewless.infra.online.window_states import WindowStates
 
     plan, reader = project.needed.plan, project.online_reader
     try:
@@ -102,9 +102,9 @@ def _watermark_us(project: Project, view: View | WindowView) -> int | None:
 
 def _online(project: Project, view: View) -> tuple[int | None, int | None]:
     """Return of how many entities the online rows were read, and how many are stale; None: the store is away."""
-    from infra.offline.key_samples import row_keys
-    from skewless.keys import KeyCodec
-    from skewless.rows import RowCodec
+    from skewless.contract.keys import KeyCodec
+    from skewless.contract.rows import RowCodec
+    from skewless.infra.offline.key_samples import row_keys
 
     keys = row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
     columns = {name: keys[name].combine_chunks() for name in keys.column_names}
@@ -124,7 +124,7 @@ def _online(project: Project, view: View) -> tuple[int | None, int | None]:
 
 
 def _tell(alerts: Alerts, found: Freshness) -> None:
-    from infra.alerts import Alert
+    from skewless.infra.alerts.alerts import Alert
 
     if not found.is_late:
         alerts.resolve(ALERT, found.view, found.at_us)
@@ -153,8 +153,8 @@ def _tell(alerts: Alerts, found: Freshness) -> None:
 
 def _tell_processes(alerts: Alerts, project: Project) -> None:
     """Alert of processes that are dead or stuck, or cannot log, and of models that servers refuse; resolve the rest."""
-    from infra.alerts import Alert, open_alerts
-    from infra.processes import read_processes
+    from skewless.infra.alerts.alerts import Alert, open_alerts
+    from skewless.infra.host.processes import read_processes
 
     now_s, at_us = time.time(), project.clock.now_us()
     wrong: dict[tuple[str, str], tuple[Severity, str]] = {}

@@ -46,11 +46,11 @@ def tidy(project: Project) -> Tidied:
     Raises:
         StoreError: the disk refused.
     """
-    from infra.jobs.ledger import Ledger
-    from infra.outcomes.compaction import compact
-    from infra.predictions.compaction import compact as compact_predictions
-    from infra.predictions.files import FOLDER
-    from infra.retention import remove_named_before, remove_written_before
+    from skewless.infra.jobs.ledger import Ledger
+    from skewless.infra.log.retention import remove_named_before, remove_written_before
+    from skewless.infra.outcomes.compaction import compact
+    from skewless.infra.predictions.compaction import compact as compact_predictions
+    from skewless.infra.predictions.files import FOLDER
 
     settings, state, now_us = project.settings, project.state, project.clock.now_us()
     runs, predictions, quarantine = (
@@ -70,15 +70,15 @@ def tidy(project: Project) -> Tidied:
 def _retire(project: Project) -> int:
     from contextlib import closing
 
-    from infra.online.redis_store import RedisWriter
+    from skewless.infra.online.redis_store import RedisWriter
 
     with closing(RedisWriter(project.redis_url)) as store:
         return len(project.streams.retirement(project.needed, store.tiles()).run())
 
 
 def _merge_events(project: Project) -> int:
-    from infra.log.event_log import EventLog
-    from infra.log.partitions import log_partitions
+    from skewless.infra.log.event_log import EventLog
+    from skewless.infra.log.partitions import log_partitions
 
     root, merged = project.state / "log", 0
     for source in sorted({view.source for view in project.needed.plan.windows}):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def importance(
     """
     import pyarrow.compute as pc
 
-    from infra.predictions.sampling import sample_log
+    from skewless.infra.predictions.sampling import sample_log
 
     now = project.clock.now_us()
     since = (now // window_us - windows + 1) * window_us
@@ -115,8 +115,8 @@ def _contributions(
     """Return the features and how far each moved each prediction, shape ``(n, n_features)``."""
     import numpy as np
 
-    from infra.served_model import load_model
-    from skewless.errors import RequestError
+    from skewless.contract.errors import RequestError
+    from skewless.infra.packages.served_model import load_model
 
     served = load_model(project.store, model, version)
     try:

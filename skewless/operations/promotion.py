@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from skewless.errors import GateError, PackageError
+from skewless.contract.errors import GateError, PackageError
 
 if TYPE_CHECKING:
-    from infra.readiness import OnRows
-    from skewless.plan import FeaturePlan
+    from skewless.contract.plan import FeaturePlan
+    from skewless.infra.materialization.readiness import OnRows
     from skewless.project import Project
-    from training.decision import Decision
-    from training.promotion import TrainReport
+    from skewless.training.decision import Decision
+    from skewless.training.promotion import TrainReport
 
 CHAMPION = "champion"
 Way = Literal["nothing", "at_once", "rollout"]
@@ -76,11 +76,11 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
         SourceError: the label table has no test rows now, or lacks a key or request field of the version.
         StoreError: the log of a view that the version needs is gone.
     """
-    from infra.packages.aliases import Aliases
-    from infra.packages.package import open_package
-    from infra.packages.pinned import pinned_plan
-    from training.promotion import judge
-    from training.version_scores import version_scores
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.packages.pinned import pinned_plan
+    from skewless.training.promotion import judge
+    from skewless.training.version_scores import version_scores
 
     spec, chosen = project.applied.model(model), _newest(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
@@ -105,7 +105,7 @@ def apply_promotion(project: Project, planned: Promotion, *, on_rows: OnRows | N
     Raises:
         ConflictError: somebody else moved the alias or began a rollout since it was planned.
     """
-    from training.promotion import once_ready, settle
+    from skewless.training.promotion import once_ready, settle
 
     if planned.decision is None:
         return planned
@@ -123,7 +123,7 @@ def pinned_of(project: Project, model: str, version: str) -> FeaturePlan:
     Raises:
         PackageError: there is no such version, or it is altered.
     """
-    from infra.packages.pinned import read_pinned_plan
+    from skewless.infra.packages.pinned import read_pinned_plan
 
     return read_pinned_plan(project.store, model, version)
 
@@ -149,7 +149,7 @@ def _begin(project: Project, model: str, version: str, decision: Decision) -> No
 
 
 def _newest(project: Project, model: str) -> str:
-    from infra.packages.names import list_versions
+    from skewless.infra.storage.names import list_versions
 
     versions = list_versions(project.packages, model)
     if not versions:

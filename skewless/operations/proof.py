@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from infra.alerts import Alerts
-    from infra.online.redis_store import RedisWriter
+    from skewless.infra.alerts.alerts import Alerts
+    from skewless.infra.online.redis_store import RedisWriter
     from skewless.project import Project
-    from validation.parity_report import ParityReport, ViewParity
-    from validation.replay_report import ReplayReport
+    from skewless.validation.parity_report import ParityReport, ViewParity
+    from skewless.validation.replay_report import ReplayReport
 
 PARITY, REPLAY = "parity", "replay"
 ALL = "all models"
@@ -29,13 +29,13 @@ def run_parity(
 
     Args:
         names: views; none: all.
-        sample, seed, repair: as ``validation.parity.Parity.run``.
+        sample, seed, repair: as ``skewless.validation.parity.Parity.run``.
 
     Raises:
         RequestError: there is no such view.
         StoreError: the store is away, or a log file is damaged.
     """
-    from validation.parity import Parity
+    from skewless.validation.parity import Parity
 
     parity = Parity(
         plan=project.needed.plan,
@@ -63,9 +63,9 @@ def run_replay(project: Project, model: str | None = None, *, only_new: bool = F
         PackageError: a package that answered was altered or is gone.
         StoreError: a log file is damaged, or the disk refused.
     """
-    from infra.predictions.reader import PredictionLog
-    from infra.proven import add_proven, proven_files
-    from validation.replay import replay_log
+    from skewless.infra.predictions.proven import add_proven, proven_files
+    from skewless.infra.predictions.reader import PredictionLog
+    from skewless.validation.replay import replay_log
 
     proven = proven_files(project.state) if only_new else frozenset[str]()
     log = PredictionLog(project.state / "predictions", project.connection, without=proven)
@@ -77,14 +77,14 @@ def run_replay(project: Project, model: str | None = None, *, only_new: bool = F
 
 
 def _alerts(project: Project) -> Alerts:
-    from infra.alerts import Alerts
+    from skewless.infra.alerts.alerts import Alerts
 
     return Alerts(project.state, project.settings.alert_webhook)
 
 
 def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
     """Alert of what differs in a view; a view of which nothing could be compared is left as it was."""
-    from infra.alerts import Alert
+    from skewless.infra.alerts.alerts import Alert
 
     if not view.standing:
         if view.compared:
@@ -103,7 +103,7 @@ def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
 
 
 def _tell_replay(project: Project, subject: str, report: ReplayReport) -> None:
-    from infra.alerts import Alert
+    from skewless.infra.alerts.alerts import Alert
 
     now_us = project.clock.now_us()
     with _alerts(project) as alerts:

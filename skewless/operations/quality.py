@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from infra.outcomes.labelled import LabelledLog
-    from infra.outcomes.log import OutcomeCounts
+    from skewless.infra.outcomes.labelled import LabelledLog
+    from skewless.infra.outcomes.log import OutcomeCounts
     from skewless.project import Project
-    from validation.live_quality import Quality
+    from skewless.validation.live_quality import Quality
 
 _WINDOWS = 60  # most windows of a series
 
@@ -91,7 +91,7 @@ def quality(
         RequestError: the time is empty, or has too many windows.
         StoreError: a log is damaged.
     """
-    from infra.outcomes.log import OutcomeLog
+    from skewless.infra.outcomes.log import OutcomeLog
 
     spec, now = project.applied.model(model), project.clock.now_us()
     length = window_us or int(spec.watch.window.total_seconds() * 1e6)
@@ -113,7 +113,7 @@ def quality(
 
 def labelled_log(project: Project, model: str) -> LabelledLog:
     """Return what reads a model's predictions with their outcomes."""
-    from infra.outcomes.labelled import LabelledLog
+    from skewless.infra.outcomes.labelled import LabelledLog
 
     spec = project.applied.model(model)
     return LabelledLog(
@@ -134,7 +134,7 @@ def label_delay_us(project: Project, model: str, rows: pa.Table | None, now_us: 
     """
     import pyarrow as pa
 
-    from validation.label_delay import delay_quantile
+    from skewless.validation.label_delay import delay_quantile
 
     times = labelled_log(project, model).newest_labels(now_us)
     if rows is not None:
@@ -148,7 +148,7 @@ class _Series:
     """Qualities of parts of one time, with what is looked up once."""
 
     def __init__(self, project: Project, model: str, rows: pa.Table, now_us: int) -> None:
-        from infra.packages.package import open_package
+        from skewless.infra.packages.package import open_package
 
         self._spec = project.applied.model(model)
         self._rows = rows
@@ -161,7 +161,7 @@ class _Series:
     def window(self, since_us: int, until_us: int) -> QualityWindow:
         import pyarrow.compute as pc
 
-        from validation.live_quality import live_quality
+        from skewless.validation.live_quality import live_quality
 
         time = pc.field("t")
         versions = live_quality(
@@ -174,7 +174,7 @@ class _Series:
 
 
 def _check_times(since: int, until: int, length: int) -> None:
-    from skewless.errors import RequestError
+    from skewless.contract.errors import RequestError
 
     if since >= until:
         raise RequestError("time of quality", "ends before it begins", value=from_us(since).isoformat(), fix="turn it")

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from skewless.errors import ConflictError, PackageError, StalePlanError, StoreError
-from skewless.lifecycle import Rollout
-from skewless.traffic import TrafficPolicy
+from skewless.contract.errors import ConflictError, PackageError, StalePlanError, StoreError
+from skewless.contract.lifecycle import Rollout
+from skewless.contract.traffic import TrafficPolicy
 
 if TYPE_CHECKING:
-    from infra.packages.aliases import Aliases, Move
-    from infra.traffic import Traffic
+    from skewless.infra.packages.aliases import Aliases, Move
+    from skewless.infra.rollout.traffic import Traffic
     from skewless.project import Project
-    from training.rollout.guardrails import Verdict
-    from training.rollout.plan import Change
+    from skewless.training.rollout.guardrails import Verdict
+    from skewless.training.rollout.plan import Change
 
 CHAMPION = "champion"
 ALERT = "rollout"
@@ -80,7 +80,7 @@ def begin(project: Project, model: str, version: str) -> RolloutOutcome:
 def plan_begin(project: Project, model: str, version: str) -> Change | None:
     """Return what ``begin`` would change; raises as it does."""
     from skewless.operations.rollout_evidence import check_policy, check_version
-    from training.rollout import plan
+    from skewless.training.rollout import plan
 
     check_version(project, model, version)
     traffic, aliases = _books(project)
@@ -105,8 +105,8 @@ def step(project: Project, model: str) -> RolloutOutcome:
         ConflictError: somebody changed the traffic meanwhile; the next call sees it.
     """
     from skewless.operations.rollout_evidence import gather, problem_of, remember, with_labels
-    from training.rollout import plan
-    from training.rollout.guardrails import judge
+    from skewless.training.rollout import plan
+    from skewless.training.rollout.guardrails import judge
 
     policy = _settled(project, model)
     if policy is None or policy.challenger is None:
@@ -158,8 +158,8 @@ def _prepare(project: Project, model: str, version: str) -> None:
 
 def plan_rollback(project: Project, model: str, reason: str) -> Change:
     """Return what ``rollback`` would change; raises as it does."""
-    from infra.packages.package import open_package
-    from training.rollout import plan
+    from skewless.infra.packages.package import open_package
+    from skewless.training.rollout import plan
 
     traffic, aliases = _books(project)
     policy, now_us = traffic.get(model), project.clock.now_us()
@@ -179,7 +179,7 @@ def plan_rollback(project: Project, model: str, reason: str) -> Change:
 def status(project: Project, model: str) -> RolloutOutcome:
     """Return where a model's traffic stands and what the guardrails say now; changes nothing."""
     from skewless.operations.rollout_evidence import gather, with_labels
-    from training.rollout.guardrails import judge
+    from skewless.training.rollout.guardrails import judge
 
     policy = _books(project)[0].get(model)
     if policy is None or policy.challenger is None:
@@ -203,7 +203,7 @@ def rollout_of(project: Project, model: str) -> Rollout:
 
 def _settled(project: Project, model: str) -> TrafficPolicy | None:
     """Return the policy in force once the alias and it agree."""
-    from training.rollout import plan
+    from skewless.training.rollout import plan
 
     traffic, aliases = _books(project)
     policy, last = traffic.get(model), next(aliases.backwards(model, CHAMPION), None)
@@ -254,7 +254,7 @@ def _follow_policy(project: Project, model: str, policy: TrafficPolicy, last: Mo
 
 def _told(project: Project, model: str, change: Change) -> TrafficPolicy:
     """Apply what ends a rollout, and alert: first, so that a kill cannot lose it, and without hindering the end."""
-    from infra.alerts import Alert, Alerts
+    from skewless.infra.alerts.alerts import Alert, Alerts
 
     policy = change.policy
     alert = Alert(
@@ -275,7 +275,7 @@ def _told(project: Project, model: str, change: Change) -> TrafficPolicy:
 
 def _resolve(project: Project, model: str) -> None:
     """Close the alert of the rollout before this one."""
-    from infra.alerts import Alerts
+    from skewless.infra.alerts.alerts import Alerts
 
     with Alerts(project.state, project.settings.alert_webhook) as alerts:
         try:
@@ -285,7 +285,7 @@ def _resolve(project: Project, model: str) -> None:
 
 
 def _books(project: Project) -> tuple[Traffic, Aliases]:
-    from infra.packages.aliases import Aliases
-    from infra.traffic import Traffic
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.rollout.traffic import Traffic
 
     return Traffic(project.packages), Aliases(project.packages)

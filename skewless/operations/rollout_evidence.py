@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.errors import PackageError, StalePlanError
+from skewless.contract.errors import PackageError, StalePlanError
 
 if TYPE_CHECKING:
-    from infra.served_model import ServedModel
+    from skewless.contract.traffic import TrafficPolicy
+    from skewless.infra.packages.served_model import ServedModel
     from skewless.project import Project
-    from skewless.traffic import TrafficPolicy
-    from training.rollout.evidence import Evidence
+    from skewless.training.rollout.evidence import Evidence
 
 
 def gather(project: Project, model: str, policy: TrafficPolicy) -> Evidence:
     """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
-    from infra.vitals import Vitals, read_vitals
-    from training.rollout.evidence import Evidence
-    from training.rollout.recent import since
+    from skewless.infra.rollout.vitals import Vitals, read_vitals
+    from skewless.training.rollout.evidence import Evidence
+    from skewless.training.rollout.recent import since
 
     def arms(state: Path) -> tuple[Vitals, Vitals]:
         found = read_vitals(state, model, policy.number)
@@ -44,7 +44,7 @@ def remember(project: Project, model: str, policy: TrafficPolicy, evidence: Evid
 
     It is not waited for the disk: without it, everything counts as recent.
     """
-    from infra.vitals import PolicyVitals, Vitals, read_vitals, vitals_folder, write_vitals
+    from skewless.infra.rollout.vitals import PolicyVitals, Vitals, read_vitals, vitals_folder, write_vitals
 
     challenger = policy.challenger or policy.champion
     newer = read_vitals(_looks(project) / "newer", model, policy.number)
@@ -62,9 +62,9 @@ def _looks(project: Project) -> Path:
 
 def with_labels(project: Project, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
     """Return evidence with what labels say: on all that was predicted since the rollout began, as they come late."""
-    from infra.traffic import Traffic
+    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
-    from training.rollout.labelled import labelled
+    from skewless.training.rollout.labelled import labelled
 
     now_us = project.clock.now_us()
     own = [one for one in Traffic(project.packages).history(model) if one.salt == policy.salt]
@@ -98,9 +98,9 @@ def check_policy(project: Project, model: str, policy: TrafficPolicy) -> None:
         PackageError: a version does not exist, is altered, has a runtime that differs from the library that trained
             it, or takes other inputs or gives other outputs than the champion.
     """
-    from infra.traffic import versions_of
-    from serving.metrics.metrics import Metrics
-    from serving.prediction.routing import Routing
+    from skewless.infra.rollout.traffic import versions_of
+    from skewless.serving.metrics.metrics import Metrics
+    from skewless.serving.prediction.routing import Routing
 
     with ExitStack() as stack:
         new = [version for version in versions_of(policy) if version != policy.champion]
@@ -120,7 +120,7 @@ def check_version(project: Project, model: str, version: str) -> None:
 
 @contextmanager
 def _opened(project: Project, model: str, version: str) -> Iterator[ServedModel]:
-    from infra.served_model import load_model
+    from skewless.infra.packages.served_model import load_model
 
     served = load_model(project.store, model, version)
     try:

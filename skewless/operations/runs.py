@@ -7,17 +7,17 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from skewless.errors import ConflictError
+from skewless.contract.errors import ConflictError
 
 if TYPE_CHECKING:
-    from infra.jobs.requests import Request
-    from infra.jobs.run import Run, RunId
+    from skewless.infra.jobs.requests import Request
+    from skewless.infra.jobs.run import Run, RunId
     from skewless.project import Project
 
 
 def newest_runs(project: Project, job: str | None = None, limit: int = 50, state: str | None = None) -> list[Run]:
     """Return the newest runs of a job or of all, the newest last."""
-    from infra.jobs.ledger import Ledger
+    from skewless.infra.jobs.ledger import Ledger
 
     ledger = Ledger(project.state)
     runs = (ledger.get(run_id) for run_id in ledger.backwards(job))
@@ -30,8 +30,8 @@ def find_run(project: Project, text: str) -> Run:
     Raises:
         RequestError: there is none of that name.
     """
-    from infra.jobs.ledger import Ledger
-    from infra.jobs.run import RunId
+    from skewless.infra.jobs.ledger import Ledger
+    from skewless.infra.jobs.run import RunId
 
     return Ledger(project.state).get(RunId.parse(text))
 
@@ -43,8 +43,8 @@ def retry(project: Project, text: str, *, dry_run: bool = False) -> RunId:
         ConflictError: the run is under way, or was asked for already.
         RequestError: there is none of that name.
     """
-    from infra.jobs.ledger import Ledger
-    from infra.jobs.requests import Request
+    from skewless.infra.jobs.ledger import Ledger
+    from skewless.infra.jobs.requests import Request
 
     run = find_run(project, text)
     if run.state == "running":
@@ -63,7 +63,7 @@ def cancel(project: Project, text: str, *, dry_run: bool = False) -> RunId:
         ConflictError: it has ended.
         RequestError: there is none of that name.
     """
-    from infra.jobs.requests import Request
+    from skewless.infra.jobs.requests import Request
 
     run = find_run(project, text)
     if run.state != "running":
@@ -78,10 +78,10 @@ def start(project: Project, verbs: Collection[str], job: str, cause: str, *, dry
     Raises:
         RequestError: the project has no such job.
     """
-    from infra.jobs.requests import Request
-    from infra.jobs.run import RunId
+    from skewless.infra.jobs.requests import Request
+    from skewless.infra.jobs.run import RunId
     from skewless.operations.scheduler import PlannedJobs
-    from training.scheduling.job import find_job
+    from skewless.training.scheduling.job import find_job
 
     found = find_job(PlannedJobs(project=project, verbs=verbs)(), job)
     asked = RunId(job=found.name, tick_us=project.clock.now_us())
@@ -95,8 +95,8 @@ def retrain(project: Project, model: str, why: str) -> RunId:
     Raises:
         ConflictError: it was asked for at the same microsecond.
     """
-    from infra.jobs.requests import Request
-    from infra.jobs.run import RunId
+    from skewless.infra.jobs.requests import Request
+    from skewless.infra.jobs.run import RunId
 
     asked = RunId(job=f"retrain {model}", tick_us=project.clock.now_us())
     _ask(project, Request(kind="start", run_id=asked, cause=f"trigger: {why}"), dry_run=False)
@@ -104,7 +104,7 @@ def retrain(project: Project, model: str, why: str) -> RunId:
 
 
 def _ask(project: Project, request: Request, *, dry_run: bool) -> None:
-    from infra.jobs.requests import Requests
+    from skewless.infra.jobs.requests import Requests
 
     if not dry_run:
         Requests(project.state).put(request)

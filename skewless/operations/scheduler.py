@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from skewless.clock import OffsetClock
-from skewless.errors import DefinitionError, SkewlessError
+from skewless.contract.clock import OffsetClock
+from skewless.contract.errors import DefinitionError, SkewlessError
 
 if TYPE_CHECKING:
-    from infra.jobs.run import Run
-    from infra.jobs.work import Launch, Work
+    from skewless.infra.jobs.run import Run
+    from skewless.infra.jobs.work import Launch, Work
     from skewless.project import Project
-    from training.scheduling.bell import Bell
-    from training.scheduling.candidate import Candidate
-    from training.scheduling.job import Job
-    from training.scheduling.shift import Shift
+    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.candidate import Candidate
+    from skewless.training.scheduling.job import Job
+    from skewless.training.scheduling.shift import Shift
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
 _log = structlog.get_logger()
@@ -69,7 +69,7 @@ class PlannedJobs:
 
     def _read(self) -> list[Job]:
         from skewless.operations.rollout import wants_step
-        from training.scheduling.table import jobs
+        from skewless.training.scheduling.table import jobs
 
         self.project.refresh()
         in_rollout = partial(wants_step, self.project)
@@ -91,10 +91,10 @@ def serve(project: Project, verbs: Collection[str]) -> None:
         DefinitionError: a cron line cannot be read.
         StoreError: the disk refused.
     """
-    from infra.jobs.metrics import RunTally, serve_metrics
-    from infra.plan_in_force import PlanInForce
-    from infra.processes import Presence, beating
-    from training.scheduling.bell import Bell
+    from skewless.infra.host.processes import Presence, beating
+    from skewless.infra.jobs.metrics import RunTally, serve_metrics
+    from skewless.infra.plans.in_force import PlanInForce
+    from skewless.training.scheduling.bell import Bell
 
     jobs = PlannedJobs(project=project, verbs=verbs)
     tally = RunTally()
@@ -121,7 +121,7 @@ def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequenc
         RequestError: a name is none of a job.
         StoreError: Redis or the disk refused.
     """
-    from training.scheduling.bell import Bell
+    from skewless.training.scheduling.bell import Bell
 
     ended: list[Run] = []
     jobs = PlannedJobs(project=project, verbs=verbs)
@@ -143,7 +143,7 @@ def simulate(project: Project, verbs: Collection[str], invoke: Invoke, until_us:
         DefinitionError: the project's clock is the machine's.
         StoreError: Redis or the disk refused.
     """
-    from training.scheduling.bell import Bell
+    from skewless.training.scheduling.bell import Bell
 
     clock = project.clock
     if not isinstance(clock, OffsetClock):
@@ -170,7 +170,7 @@ def shift_here(
         ConflictError: another scheduler is the holder.
         StoreError: Redis or the disk refused.
     """
-    from training.scheduling.bell import Bell
+    from skewless.training.scheduling.bell import Bell
 
     jobs = PlannedJobs(project=project, verbs=verbs)
     with _alone(project, jobs, _here(project, invoke), Bell(), on_end) as shift:
@@ -189,7 +189,7 @@ def _walk(shift: Shift, clock: OffsetClock, until_us: int, bell: Bell) -> None:
 
 
 def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
-    from training.scheduling.job import find_job
+    from skewless.training.scheduling.job import find_job
 
     if not only:
         return [job for job in jobs if job.schedule is not None and job.is_wanted()]
@@ -216,11 +216,11 @@ def _alone(
 def _candidate(
     project: Project, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
-    from infra.jobs.lease import Lease
-    from infra.jobs.ledger import Ledger
-    from infra.jobs.requests import Requests
-    from training.scheduling.candidate import Candidate
-    from training.scheduling.shift import Shift
+    from skewless.infra.jobs.lease import Lease
+    from skewless.infra.jobs.ledger import Ledger
+    from skewless.infra.jobs.requests import Requests
+    from skewless.training.scheduling.candidate import Candidate
+    from skewless.training.scheduling.shift import Shift
 
     ledger = Ledger(project.state)
 
@@ -244,7 +244,7 @@ def _candidate(
 
 def _processes(project: Project) -> Launch:
     """Return what runs a verb in processes of its own."""
-    from infra.jobs.work import ProcessWork
+    from skewless.infra.jobs.work import ProcessWork
 
     settings = project.settings
     named = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
@@ -266,7 +266,7 @@ def _processes(project: Project) -> Launch:
 
 def _here(project: Project, invoke: Invoke) -> Launch:
     """Return what runs a verb in this process, at once."""
-    from infra.jobs.work import DoneWork, Ended, answered
+    from skewless.infra.jobs.work import DoneWork, Ended, answered
 
     def launch(_run: Run, words: Sequence[str]) -> Work:
         code, text = invoke(_said(project, words))

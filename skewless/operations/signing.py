@@ -48,10 +48,10 @@ def sign_packages(project: Project, models: Sequence[str] = (), *, dry: bool = F
     Raises:
         PackageError: a name is not a model's name.
     """
-    from infra.packages.names import list_versions
-    from infra.packages.package import open_package
-    from infra.packages.writer import is_signed, sign_package
-    from skewless.errors import PackageError
+    from skewless.contract.errors import PackageError
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.packages.writer import is_signed, sign_package
+    from skewless.infra.storage.names import list_versions
     from skewless.operations.tracking import trained_models
 
     store = project.store

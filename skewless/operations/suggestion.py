@@ -8,14 +8,14 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skewless.columns import Column
-from skewless.dtypes import DType
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
 
 if TYPE_CHECKING:
-    from skewless.plan import View
+    from skewless.contract.plan import View
+    from skewless.contract.spec import ModelSpec
     from skewless.project import Project
-    from skewless.spec import ModelSpec
-    from validation.suggest import Range, Suggested, TableSummary
+    from skewless.validation.suggest import Range, Suggested, TableSummary
 
 # How Great Expectations calls DuckDB's types.
 _TYPES = {name: name for name in ("BIGINT", "BOOLEAN", "DOUBLE", "INTEGER")} | {"FLOAT": "REAL", "VARCHAR": "String"}
@@ -46,7 +46,7 @@ class Suggestion:
 
     def write(self) -> bool:
         """Write the file where there is none; return whether it was written. A file of yours is never replaced."""
-        from infra.durable import replace_durable
+        from skewless.infra.storage.durable import replace_durable
 
         if self.now is None:
             replace_durable(self.path, self.source.encode(), 0o644)
@@ -55,9 +55,9 @@ class Suggestion:
 
 def suggestion(project: Project) -> Suggestion:
     """Return what a project's suites could be; nothing is written."""
-    from validation.suggest import suggest
-    from validation.suite_source import suite_source
-    from validation.suites import FILE, LABELS
+    from skewless.validation.suggest import suggest
+    from skewless.validation.suite_source import suite_source
+    from skewless.validation.suites import FILE, LABELS
 
     trained = _trained(project)
     suites = {view.name: suggest(_view(project, view), trained.get(view.name)) for view in project.applied.plan.views}
@@ -69,8 +69,8 @@ def suggestion(project: Project) -> Suggestion:
 
 
 def _view(project: Project, view: View) -> TableSummary:
-    from validation.suggest import TableSummary
-    from validation.summaries import summarise
+    from skewless.validation.suggest import TableSummary
+    from skewless.validation.summaries import summarise
 
     keys, event = [column.name for column in view.keys], view.source.event_column
     # A correction repeats keys and time: only where rows say when they were written, that is no duplicate.
@@ -83,11 +83,11 @@ def _view(project: Project, view: View) -> TableSummary:
 
 
 def _labels(project: Project, spec: ModelSpec) -> TableSummary:
-    from infra.offline.labels import find_labels
-    from validation.label_gate import known_labels
-    from validation.suggest import TableSummary
-    from validation.suites import LABELS
-    from validation.summaries import summarise
+    from skewless.infra.offline.labels import find_labels
+    from skewless.validation.label_gate import known_labels
+    from skewless.validation.suggest import TableSummary
+    from skewless.validation.suites import LABELS
+    from skewless.validation.summaries import summarise
 
     plan = project.applied.plan.only(spec.service)
     keys = [spec.labels.column(column.name) for column in plan.join_keys]
@@ -115,8 +115,8 @@ def _classes(spec: ModelSpec) -> dict[str, int]:
 
 def _trained(project: Project) -> dict[str, dict[str, Range]]:
     """Return by view and feature the extent of what the champions were trained on."""
-    from infra.packages.aliases import Aliases
-    from infra.packages.package import open_package
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
 
     found: dict[str, dict[str, Range]] = {}
     for spec in project.models:

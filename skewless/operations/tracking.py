@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import DefinitionError, SkewlessError, StoreError
+from skewless.contract.errors import DefinitionError, SkewlessError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from infra.tracking.port import TrackedRun, Tracker
+    from skewless.infra.tracking.port import TrackedRun, Tracker
     from skewless.project import Project
 
 
@@ -51,7 +51,7 @@ def open_tracker(project: Project) -> Tracker:
         DefinitionError: they name none, or no address.
         StoreError: it is away.
     """
-    from infra.tracking.mlflow_tracker import open_mlflow
+    from skewless.infra.tracking.mlflow_tracker import open_mlflow
 
     uri = project.settings.tracking_uri
     if uri is None:
@@ -73,7 +73,7 @@ def publish(
     Raises:
         StoreError: the tracker is away or refuses; what it has stays, the rest is published next time.
     """
-    from infra.durable import exclusive
+    from skewless.infra.storage.durable import exclusive
 
     known = trained_models(project)
     with exclusive(project.state / "tracking.lock"):
@@ -93,15 +93,15 @@ def publish_if_set(project: Project, models: Sequence[str]) -> SkewlessError | N
 
 def trained_models(project: Project) -> list[str]:
     """Return the names of the models that have packages."""
-    from infra.packages.names import list_models
+    from skewless.infra.storage.names import list_models
 
     return list_models(project.packages)
 
 
 def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
-    from infra.packages.manifest import manifest_digest
-    from infra.packages.names import list_versions, version_folder
-    from skewless.errors import PackageError
+    from skewless.contract.errors import PackageError
+    from skewless.infra.packages.manifest import manifest_digest
+    from skewless.infra.storage.names import list_versions, version_folder
 
     root, there = project.packages, tracker.published(model)
     digests = {name: manifest_digest(version_folder(root, model, name)) for name in list_versions(root, model)}
@@ -124,8 +124,8 @@ def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool)
 
 def _moved(project: Project, tracker: Tracker, model: str, digests: Mapping[str, str]) -> dict[str, str | None]:
     """Return the aliases that are other versions in the tracker than here; None: here there is no such alias."""
-    from infra.packages.aliases import Aliases
-    from infra.traffic import Traffic
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.rollout.traffic import Traffic
 
     aliases, policy = Aliases(project.packages), Traffic(project.packages).get(model)
     here = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
@@ -140,10 +140,10 @@ def _moved(project: Project, tracker: Tracker, model: str, digests: Mapping[str,
 
 
 def _run_of(project: Project, model: str, version: str) -> TrackedRun:
-    from infra.packages.package import open_package
-    from infra.tracking.described import described
-    from training.plots.canvas import can_plot
-    from training.plots.evaluation import evaluation_plots
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.tracking.described import described
+    from skewless.training.plots.canvas import can_plot
+    from skewless.training.plots.evaluation import evaluation_plots
 
     package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import PackageError
-from skewless.spec import LOWER_IS_BETTER
+from skewless.contract.errors import PackageError
+from skewless.contract.spec import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
-    from infra.packages.package import Package
+    from skewless.contract.spec import ModelSpec
+    from skewless.infra.packages.package import Package
     from skewless.project import Project
-    from skewless.spec import ModelSpec
-    from validation.live_quality import Quality
+    from skewless.validation.live_quality import Quality
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -68,8 +68,8 @@ def last_training_us(project: Project, model: str) -> int:
     Raises:
         PackageError: there is none, or it was altered.
     """
-    from infra.packages.names import list_versions
-    from infra.packages.package import open_package
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.storage.names import list_versions
 
     versions = list_versions(project.packages, model)
     if not versions:
@@ -119,7 +119,7 @@ def _matured_quality(project: Project, spec: ModelSpec, version: str, now: int) 
     import pyarrow.compute as pc
 
     from skewless.operations.quality import label_delay_us, labelled_log
-    from validation.live_quality import live_quality
+    from skewless.validation.live_quality import live_quality
 
     delay = label_delay_us(project, spec.name, None, now)
     if delay is None:
@@ -154,8 +154,8 @@ def _age(spec: ModelSpec, champion: Package, now: int) -> Cause | None:
 
 
 def _champion(project: Project, model: str) -> Package:
-    from infra.packages.aliases import Aliases
-    from infra.packages.package import open_package
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
 
     version = Aliases(project.packages).get(model, "champion")
     if version is None:

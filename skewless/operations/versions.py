@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
 
 if TYPE_CHECKING:
     from skewless.project import Project
@@ -64,9 +64,9 @@ def list_all(project: Project, model: str) -> VersionsReport:
     Raises:
         DefinitionError: the plan has no such model.
     """
-    from infra.packages.aliases import Aliases
-    from infra.packages.decisions import Decisions
-    from infra.packages.names import list_versions
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.decisions import Decisions
+    from skewless.infra.storage.names import list_versions
 
     metric, aliases = project.applied.model(model).gate.metric, Aliases(project.packages)
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
@@ -85,7 +85,7 @@ def list_all(project: Project, model: str) -> VersionsReport:
 def _version(
     project: Project, model: str, version: str, holders: Mapping[str, str | None], decision: Mapping[str, Any] | None
 ) -> Version:
-    from infra.packages.package import open_package
+    from skewless.infra.packages.package import open_package
 
     held = tuple(name for name, holder in holders.items() if holder == version)
     try:

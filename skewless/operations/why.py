@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
-    from infra.packages.package import Package
-    from infra.predictions.reader import Entry
-    from infra.served_model import ServedModel
+    from skewless.infra.packages.package import Package
+    from skewless.infra.packages.served_model import ServedModel
+    from skewless.infra.predictions.reader import Entry
     from skewless.project import Project
-    from validation.explanation import Explanation
-    from validation.nearest_bound import Bounds, NearestBound
-    from validation.replay_report import ReplayReport
+    from skewless.validation.explanation import Explanation
+    from skewless.validation.nearest_bound import Bounds, NearestBound
+    from skewless.validation.replay_report import ReplayReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Why:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        from skewless.clock import from_us
+        from skewless.contract.clock import from_us
 
         package, facts, proof = self.package, self.facts, self.proof
         return {
@@ -87,9 +87,9 @@ def why(project: Project, prediction: str, *, proven: bool = True) -> Why:
         RequestError: the log does not hold it.
         PackageError: the package that answered was altered or is gone.
     """
-    from infra.predictions.reader import PredictionLog
-    from infra.served_model import load_model
-    from validation.explanation import explain
+    from skewless.infra.packages.served_model import load_model
+    from skewless.infra.predictions.reader import PredictionLog
+    from skewless.validation.explanation import explain
 
     entry = PredictionLog(project.state / "predictions", project.connection).find(prediction)
     if entry is None:
@@ -122,8 +122,8 @@ def _transforms(model: ServedModel, entry: Entry) -> dict[str, str]:
 
 
 def _nearest(model: ServedModel, entry: Entry) -> tuple[NearestBound | None, bool]:
-    from skewless.bounds import Bounds
-    from validation.nearest_bound import nearest_bound
+    from skewless.contract.bounds import Bounds
+    from skewless.validation.nearest_bound import nearest_bound
 
     seen = _ranges(model)
     values = dict(zip(model.assembler.labels, entry.logged.vectors[0].tolist(), strict=True))
@@ -135,7 +135,7 @@ def _nearest(model: ServedModel, entry: Entry) -> tuple[NearestBound | None, boo
 
 
 def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
-    from skewless.bounds import Bounds
+    from skewless.contract.bounds import Bounds
 
     bounds = Bounds.from_dict(model.package.bounds).features
     return [
@@ -171,8 +171,8 @@ def _ranges(model: ServedModel) -> Bounds:
 
 
 def _proof(project: Project, model: ServedModel, entry: Entry) -> ReplayReport:
-    from validation.replay import replay_piece
-    from validation.replay_report import ReplayReport
+    from skewless.validation.replay import replay_piece
+    from skewless.validation.replay_report import ReplayReport
 
     report = ReplayReport()
     replay_piece(report, model, project.views, entry.logged, project.views.ledger.runs())

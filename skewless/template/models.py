@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless import Gate, LabelSource, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("skewless", "serving", "training", "validation", "infra")
+PACKAGES = ("skewless", *(f"skewless/{link}" for link in ("serving", "training", "validation", "infra")))
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in PACKAGES

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from infra.api_keys import SCOPES
-from infra.online.private_server import PrivateServer
+from skewless.infra.access.api_keys import SCOPES
+from skewless.infra.online.private_server import PrivateServer
 from tests.clients.test_clients import run
 from tests.command_line import done
 from tests.integration.cli.windowed_repo import NOW, trained_repo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.servers.node import Node, running

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.online.memory_store import MemoryReader, MemoryStore
-from infra.online.port import Marked, OnlineReader, OnlineWriter
-from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.memory_store import MemoryReader, MemoryStore
+from skewless.infra.online.port import Marked, OnlineReader, OnlineWriter
+from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.servers.node import until
 
 

@@ -13,14 +13,14 @@ from zlib import crc32
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from infra.online.address import Address
-from infra.online.clients import close_client, open_client
-from infra.streams.kafka_sender import KafkaSender
-from infra.streams.kafka_stream import KafkaStream
-from infra.streams.memory_stream import MemoryBroker, MemorySender, MemoryStream
-from infra.streams.port import EventSender, EventStream, Owner, Partition
-from infra.streams.redis_sender import RedisSender
-from infra.streams.redis_stream import RedisStream
+from skewless.infra.online.address import Address
+from skewless.infra.online.clients import close_client, open_client
+from skewless.infra.streams.kafka_sender import KafkaSender
+from skewless.infra.streams.kafka_stream import KafkaStream
+from skewless.infra.streams.memory_stream import MemoryBroker, MemorySender, MemoryStream
+from skewless.infra.streams.port import EventSender, EventStream, Owner, Partition
+from skewless.infra.streams.redis_sender import RedisSender
+from skewless.infra.streams.redis_stream import RedisStream
 from tests.servers.cluster import Cluster
 from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 import pytest
 from redis.cluster import RedisCluster
 
-from infra.online.address import Address
-from infra.online.clients import open_client
-from infra.online.cluster_servers import ClusterServers, key_slot
-from infra.online.markers import LOST, marker_keys
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Mark
-from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
-from skewless.errors import StoreError
-from skewless.keys import KeyCodec
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import KeyCodec
+from skewless.infra.online.address import Address
+from skewless.infra.online.clients import open_client
+from skewless.infra.online.cluster_servers import ClusterServers, key_slot
+from skewless.infra.online.markers import LOST, marker_keys
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import Store, ranked
 from tests.plans import make_view
 from tests.servers.cluster import Cluster

@@ -16,11 +16,11 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition, Uuid
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
-from infra.streams import kafka_client
-from infra.streams.kafka_sender import KafkaSender
-from infra.streams.kafka_stream import KafkaStream
-from infra.streams.port import Partition
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.streams import kafka_client
+from skewless.infra.streams.kafka_sender import KafkaSender
+from skewless.infra.streams.kafka_stream import KafkaStream
+from skewless.infra.streams.port import Partition
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 
@@ -73,7 +73,7 @@ def send(place: KafkaPlace, payloads: list[bytes]) -> None:
 
 
 def test_1_4_another_topic_id_is_another_life(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.streams.kafka_stream.AdminClient", Lives)
+    monkeypatch.setattr("skewless.infra.streams.kafka_stream.AdminClient", Lives)
     monkeypatch.setattr(Lives, "life", 1)
     log = Log()
     send(place, numbered(200))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.log.event_log import EventLog
-from infra.log.event_rows import SOURCE_POS
-from infra.log.partitions import log_partitions
-from infra.online.private_server import PrivateServer
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.command_line import done
 from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, write_repo

@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Mark
-from skewless.rows import NO_TIME, RowCodec, Versions
+from skewless.contract.rows import NO_TIME, RowCodec, Versions
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Mark
 from tests.contract.store import Store, ranked
 from tests.plans import make_view
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
 import random, struct, sys
-from infra.online.port import Mark
-from infra.online.redis_store import RedisWriter
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import RedisWriter
 writer, numbers = RedisWriter(sys.argv[1]), list(range(300))
 random.Random(int(sys.argv[2])).shuffle(numbers)
 sys.stdin.readline()

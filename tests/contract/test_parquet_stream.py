@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.streams.parquet_stream import ParquetStream
-from infra.streams.port import Partition
-from skewless.clock import ManualClock
-from skewless.errors import DefinitionError, SourceError
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.infra.streams.parquet_stream import ParquetStream
+from skewless.infra.streams.port import Partition
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from infra.online import redis_store
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import BlockingReader
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online import redis_store
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import BlockingReader
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 

@@ -11,12 +11,12 @@ from typing import cast
 import pytest
 import redis
 
-from infra.online.address import display_url
-from infra.online.markers import LOST
-from infra.online.port import Mark
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisReader, RedisWriter
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.address import display_url
+from skewless.infra.online.markers import LOST
+from skewless.infra.online.port import Mark
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import RedisReader, RedisWriter
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Mark
-from infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import Store, ranked
 from tests.servers.node import until
 from tests.servers.sentinels import SentinelSet

@@ -20,11 +20,11 @@ import uvicorn
 import uvloop
 from structlog.testing import capture_logs
 
-from serving.http.http_server import Entrance, run_http
-from serving.http.tls import CertificateRenewal, tls_options
-from serving.workers.shutdown import Shutdown
-from skewless.errors import DefinitionError
-from skewless.settings import Settings
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
+from skewless.serving.http.http_server import Entrance, run_http
+from skewless.serving.http.tls import CertificateRenewal, tls_options
+from skewless.serving.workers.shutdown import Shutdown
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 import redis
 import uvloop
 
-from infra.online.port import Mark, Marked
-from infra.online.redis_store import RedisReader
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.redis_store import RedisReader
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.streams.port import Partition
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.streams.port import Partition
 from tests.contract.streams import (
     PLACES,
     KafkaPlace,

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infra.online.cluster_servers import key_slot
-from infra.online.port import Mark
-from infra.online.redis_store import BlockingReader, RedisWriter
-from infra.online.tile_store import StateView, TileStore
-from skewless.errors import StoreError
-from skewless.keys import window_marker
-from skewless.rows import partition_hash
-from skewless.windows.events import EventLens, ViewEvents
-from skewless.windows.hops import SECOND
-from skewless.windows.reading import WindowReader
-from skewless.windows.state_layout import Origin
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import window_marker
+from skewless.contract.rows import partition_hash
+from skewless.contract.windows.events import EventLens, ViewEvents
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.reading import WindowReader
+from skewless.contract.windows.state_layout import Origin
+from skewless.infra.online.cluster_servers import key_slot
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.online.tile_store import StateView, TileStore
 from tests.reliability.stream_world import BASE, VIEW
 from tests.servers.cluster import Cluster
 from tests.servers.sentinels import SentinelSet

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.memory_store import MemoryStore
-from infra.online.redis_store import RedisWriter
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.redis_store import RedisWriter
 from tests.contract.store import Store, ranked
 from tests.servers.node import BUS, Node, running
 from tests.servers.programs import program

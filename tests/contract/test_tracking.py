@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from infra.tracking.memory import MemoryTracker
-from infra.tracking.mlflow_tracker import DIGEST, open_mlflow
-from infra.tracking.port import TrackedRun, Tracker
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.tracking.memory import MemoryTracker
+from skewless.infra.tracking.mlflow_tracker import DIGEST, open_mlflow
+from skewless.infra.tracking.port import TrackedRun, Tracker
 
 Open = Callable[[], Tracker]
 NOON = 1_768_478_400_000_000

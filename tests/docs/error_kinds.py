@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
 
 
 def tree_of(kind: type[SkewlessError]) -> list[type[SkewlessError]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from infra.outcomes.log import OutcomeCounts
-from infra.outcomes.schema import SCHEMA
-from serving.feedback.routes import FeedbackRequest, FeedbackRow, read_rows
 from skewless.commands.quality import COLUMNS
-from skewless.dtypes import DType
-from skewless.feedback import parse_feedback
-from skewless.lifecycle import Triggers
+from skewless.contract.dtypes import DType
+from skewless.contract.feedback import parse_feedback
+from skewless.contract.lifecycle import Triggers
+from skewless.infra.outcomes.log import OutcomeCounts
+from skewless.infra.outcomes.schema import SCHEMA
+from skewless.serving.feedback.routes import FeedbackRequest, FeedbackRow, read_rows
 from tests.docs.pages import blocks, names, page, section, table
 from tests.plans import make_plan, make_view
 

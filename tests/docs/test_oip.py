@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 
-from serving.oip.datatypes import DATATYPES
-from serving.oip.outputs import outputs_of
-from serving.oip.reply import encode_reply
-from serving.oip.signature import Signature
-from skewless.bounds import Bound, Bounds
-from skewless.bounds_check import BoundsCheck
-from skewless.dtypes import DType
+from skewless.contract.bounds import Bound, Bounds
+from skewless.contract.bounds_check import BoundsCheck
+from skewless.contract.dtypes import DType
+from skewless.serving.oip.datatypes import DATATYPES
+from skewless.serving.oip.outputs import outputs_of
+from skewless.serving.oip.reply import encode_reply
+from skewless.serving.oip.signature import Signature
 from tests.docs.pages import names, page, table
 from tests.unit.serving.oip.standing_in import PLAN, answer, model
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from skewless.validation.parity_report import GLOSS, Fault, Mismatch, ParityReport, ViewParity
 from tests.docs.pages import names, page, section, table
-from validation.parity_report import GLOSS, Fault, Mismatch, ParityReport, ViewParity
 
 
 def test_every_cause_is_documented_with_its_gloss_and_a_remedy() -> None:

@@ -10,32 +10,32 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.compiler.aggregates import ALIASES
-from infra.compiler.event_sources import SOURCE_TAGS
-from infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
-from infra.compiler.windows import VIEW_TAGS
-from infra.jobs.metrics import RunTally
-from infra.jobs.run import State
-from infra.packages.package import PackageContents
-from infra.predictions.schema import SCHEMA
-from infra.runtimes.reference import Reference
-from infra.streams.metrics import TallyCollector
-from infra.streams.tally import Tally
-from serving.http.app import Serving, create_app
-from serving.http.predict_route import PredictRequest
-from serving.http.reply import http_status
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.prediction.predictor import Predictor
-from skewless.errors import SkewlessError
-from skewless.settings import Settings
-from skewless.spec import Gate, LabelSource, ModelSpec, Split, Task
-from skewless.status import Status
-from skewless.windows.view import Function
+from skewless.contract.errors import SkewlessError
+from skewless.contract.settings import Settings
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split, Task
+from skewless.contract.status import Status
+from skewless.contract.windows.view import Function
+from skewless.infra.compiler.aggregates import ALIASES
+from skewless.infra.compiler.event_sources import SOURCE_TAGS
+from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
+from skewless.infra.compiler.windows import VIEW_TAGS
+from skewless.infra.jobs.metrics import RunTally
+from skewless.infra.jobs.run import State
+from skewless.infra.packages.package import PackageContents
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.runtimes.reference import Reference
+from skewless.infra.streams.metrics import TallyCollector
+from skewless.infra.streams.tally import Tally
+from skewless.serving.http.app import Serving, create_app
+from skewless.serving.http.predict_route import PredictRequest
+from skewless.serving.http.reply import http_status
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.predictor import Predictor
+from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.findings import GLOSS
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import names, page, section, table
-from validation.evaluation.evaluation import evaluate
-from validation.findings import GLOSS
 
 
 def only(cells: list[str]) -> list[str]:

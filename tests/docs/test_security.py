@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, cast
 
-from infra.api_keys import SCOPES
-from serving.access.rules import scope_of
-from serving.http.app import Serving, create_app
-from serving.metrics.metrics import Metrics
+from skewless.infra.access.api_keys import SCOPES
+from skewless.serving.access.rules import scope_of
+from skewless.serving.http.app import Serving, create_app
+from skewless.serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table
 
 if TYPE_CHECKING:
-    from serving.models.table import ModelTable
-    from serving.prediction.predictor import Predictor
+    from skewless.serving.models.table import ModelTable
+    from skewless.serving.prediction.predictor import Predictor
 
 NEEDS = {
     "nothing": "nothing",

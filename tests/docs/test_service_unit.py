@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from skewless.cli import create_app
-from skewless.settings import load_settings
+from skewless.contract.settings import load_settings
 
 UNIT = Path(__file__).parents[2] / "infra" / "deploy" / "skewless.service"
 

@@ -9,11 +9,11 @@ import orjson
 import pytest
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from serving.events.bodies import TooLongError
-from serving.http.predict_route import Prediction, PredictReply, PredictRequest, parse_body
-from serving.http.reply import http_status
-from skewless.errors import RequestError, SkewlessError
-from skewless.settings import Settings
+from skewless.contract.errors import RequestError, SkewlessError
+from skewless.contract.settings import Settings
+from skewless.serving.events.bodies import TooLongError
+from skewless.serving.http.predict_route import Prediction, PredictReply, PredictRequest, parse_body
+from skewless.serving.http.reply import http_status
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import blocks, names, page, section, table
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.sample import write_sample
 from skewless import Project
 from skewless.client import Client
+from skewless.operations.sample import write_sample
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
 import sys
 from skewless import Project
-from serving.server import run_server
+from skewless.serving.server import run_server
 run_server(Project(sys.argv[1], port=0).server_config(), lambda url: print(url, flush=True))
 """
 CONNECTIONS, SECONDS = 4, 30.0

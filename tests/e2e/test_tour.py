@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.docs.pages import ROOT, Step, blocks, page, section, steps
 
 PORT = "8080"

@@ -16,7 +16,10 @@ from feast.types import FeastType, Float64, Int64
 from feast.value_type import ValueType
 
 Kind = Literal["skewless", "feast"]
-TYPES: Mapping[Kind, str] = {"skewless": "infra.feast_plugins.offline_store.SkewlessOfflineStore", "feast": "duckdb"}
+TYPES: Mapping[Kind, str] = {
+    "skewless": "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore",
+    "feast": "duckdb",
+}
 UTC_US = pa.timestamp("us", tz="UTC")
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -33,7 +33,7 @@ from feast.types import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.feast_plugins.offline_store import SkewlessOfflineStore
+from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from tests.feast.offline_world import UTC_US, OfflineWorld
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")

@@ -18,11 +18,11 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
-from infra.compiler.views import compile_view
-from infra.feast_plugins.asked_features import asked_features
-from infra.feast_plugins.offline_store import SkewlessOfflineStore
-from infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from skewless.errors import DefinitionError, RequestError, SourceError
+from skewless.contract.errors import DefinitionError, RequestError, SourceError
+from skewless.infra.compiler.views import compile_view
+from skewless.infra.feast_plugins.asked_features import asked_features
+from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
+from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from tests.feast.offline_world import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")

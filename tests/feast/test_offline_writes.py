@@ -18,10 +18,10 @@ from feast.infra.offline_stores.file_source import FileLoggingDestination, Saved
 from feast.saved_dataset import SavedDatasetStorage
 from feast.types import Float64, Int64, String
 
-from infra.feast_plugins.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
-from infra.feast_plugins.offline_store import SkewlessOfflineStore
-from infra.offline.sources import find_table
-from skewless.errors import SourceError
+from skewless.contract.errors import SourceError
+from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
+from skewless.infra.offline.sources import find_table
+from skewless.infra.sources.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
 from tests.feast.offline_world import HOUR, START, OfflineWorld, at, entity_df, key
 
 pytestmark = [

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.online.memory_store import MemoryStore
 from skewless import Project
-from skewless.clock import ManualClock, to_us
+from skewless.contract.clock import ManualClock, to_us
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.training.train import train
 from tests.stores import store_at
-from training.train import train
 
 from .baseline import baseline_auc
 from .conftest import NOW, REPO, Flights

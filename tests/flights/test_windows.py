@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from infra.offline.as_of import TIME
 from skewless import Project
-from skewless.clock import ManualClock, to_us
-from skewless.windows.view import WindowView
+from skewless.contract.clock import ManualClock, to_us
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.as_of import TIME
 
 from .conftest import NOW, REPO, Flights
 

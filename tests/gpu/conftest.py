@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from infra.runtimes import nvforest, xgboost_cuda
-from infra.runtimes.cuda import Device, driver
-from infra.runtimes.reference import Reference, reference_rows
+from skewless.infra.runtimes import nvforest, xgboost_cuda
+from skewless.infra.runtimes.cuda import Device, driver
+from skewless.infra.runtimes.reference import Reference, reference_rows
 from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, Case
 
 _LEFT = 32 * 2**20

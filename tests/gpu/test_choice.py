@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from infra.runtimes.calibration import SIZES, Calibration, Step
-from infra.runtimes.candidates import Place, candidates
-from infra.runtimes.certification import certify, same_bits
-from infra.runtimes.child import ChildRuntime
-from infra.runtimes.choice import Choice, choose
-from infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
+from skewless.infra.runtimes.candidates import Place, candidates
+from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.choice import Choice, choose
+from skewless.infra.runtimes.shared import Member, SharedRuntime
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, Case
 

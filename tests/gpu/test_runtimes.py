@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.runtimes.certification import certify, same_bits
-from infra.runtimes.child import ChildRuntime
-from infra.runtimes.nvforest import NvForestRuntime
-from infra.runtimes.port import Matrix
-from infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.nvforest import NvForestRuntime
+from skewless.infra.runtimes.port import Matrix
+from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 from tests.gpu.conftest import SHARED, algorithm_of, model_of, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, Case
 from tests.integration.infra.runtimes.rows import odd_rows

@@ -12,14 +12,14 @@ import pytest
 import xgboost as xgb
 from structlog.testing import capture_logs
 
-from infra.runtimes.certification import certify
-from infra.runtimes.reference import Reference, reference_rows
-from infra.runtimes.xgboost_capi import XGBoostRuntime
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.infra.runtimes.certification import certify
+from skewless.infra.runtimes.reference import Reference, reference_rows
+from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
+from skewless.training.trainers.port import TrainedModel, TrainingSet
+from skewless.training.trainers.xgboost import XGBoostTrainer
+from skewless.validation.evaluation.auc import auc
 from tests.gpu.conftest import little_memory
-from training.trainers.port import TrainedModel, TrainingSet
-from training.trainers.xgboost import XGBoostTrainer
-from validation.evaluation.auc import auc
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 NAMES = ("plain", "noise", "kind")

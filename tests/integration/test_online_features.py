@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.errors import DefinitionError, RequestError, StoreError
-from skewless.keys import marker_key
+from skewless.contract.errors import DefinitionError, RequestError, StoreError
+from skewless.contract.keys import marker_key
+from skewless.contract.status import Status
 from skewless.project import Project
-from skewless.status import Status
 from tests.projects import FIRST_CARD, NOW, Place, ask, make_project, opened
 
 SERVICE = "fraud_features"

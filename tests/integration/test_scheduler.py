@@ -20,23 +20,23 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from infra.jobs.lease import Lease
-from infra.jobs.run import Run
-from infra.online.redis_store import RedisReader
-from infra.packages.aliases import Aliases
-from serving.models.table import ModelTable
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Predictor
 from skewless.cli import create_app
-from skewless.clock import from_us
 from skewless.commands.scheduler import inside
-from skewless.errors import ConflictError, DefinitionError, RequestError
-from skewless.lifecycle import Triggers
+from skewless.contract.clock import from_us
+from skewless.contract.errors import ConflictError, DefinitionError, RequestError
+from skewless.contract.lifecycle import Triggers
+from skewless.contract.spec import Gate, ModelSpec
+from skewless.infra.jobs.lease import Lease
+from skewless.infra.jobs.run import Run
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.aliases import Aliases
 from skewless.operations.housekeeping import Tidied, tidy
 from skewless.operations.runs import cancel, find_run, newest_runs, retry, start
 from skewless.operations.scheduler import Invoke, PlannedJobs, once, simulate
 from skewless.project import Project
-from skewless.spec import Gate, ModelSpec
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Predictor
 from tests.projects import MODEL, SECOND, Place, ask, copy_project, later_rows, make_project, opened
 
 ROOT = Path(__file__).parents[2]

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from infra.online.private_server import PrivateServer
 from skewless.client import Client
-from skewless.clock import OffsetClock, to_us
-from skewless.keys import KeyCodec
+from skewless.contract.clock import OffsetClock, to_us
+from skewless.contract.keys import KeyCodec
+from skewless.contract.rows import NO_TIME, RowCodec
+from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from skewless.rows import NO_TIME, RowCodec
 from tests.command_line import done, run
 from tests.projects import copy_project
 from tests.second_project import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change

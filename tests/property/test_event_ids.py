@@ -15,20 +15,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.log.accepted import INGEST, REJECT
-from infra.log.event_log import EventLog
-from infra.log.event_rows import EVENT_ID
-from infra.log.partitions import log_partitions
-from infra.offline.engine import connect
-from infra.streams.decode import Decoder
-from infra.streams.event_ids import EventIds
-from infra.streams.id_index import Digests, IdIndex
-from infra.streams.importing import Imported
-from infra.streams.lane import Lane
-from infra.streams.port import Messages, Partition
-from infra.streams.tally import Tally
-from skewless.arrow_types import arrow_type
-from skewless.clock import ManualClock
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.clock import ManualClock
+from skewless.infra.log.accepted import INGEST, REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.offline.engine import connect
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.id_index import Digests, IdIndex
+from skewless.infra.streams.importing import Imported
+from skewless.infra.streams.lane import Lane
+from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.tally import Tally
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
 from tests.unit.infra.streams.test_importing import importer
 

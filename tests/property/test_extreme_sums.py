@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.log.accepted import REJECT
-from infra.offline.window_events import WindowEvents
-from infra.offline.window_join import WindowJoin
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from skewless.dtypes import DType
-from skewless.windows.view import SUMMED, Aggregate, Function, WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.view import SUMMED, Aggregate, Function, WindowView
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.offline.window_events import WindowEvents
+from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from tests.property.test_window_join import online, packed, same
 from tests.reliability.stream_world import VIEW, StreamWorld, drain
 from tests.servers.node import Node, running
@@ -103,7 +103,7 @@ def test_a_new_view_cannot_stop_a_source(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
-        monkeypatch.setattr(f"infra.streams.worker.{name}", 0.0)
+        monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
     node.ask("FLUSHALL")
     rng, broker = random.Random(seed), MemoryBroker(1)
     before = replace(VIEW, aggregates=tuple(item for item in VIEW.aggregates if item.function not in SUMMED))

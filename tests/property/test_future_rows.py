@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.offline.join import Order
-from skewless.dtypes import DType
+from skewless.contract.dtypes import DType
+from skewless.infra.offline.join import Order
 from tests.latest_world import World
 from tests.plans import make_view
 

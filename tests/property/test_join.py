@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
-from infra.log.runs import Coverage, RunLedger
-from infra.offline.views import OfflineViews
-from skewless.dtypes import DType
-from skewless.plan import View
-from skewless.rows import NO_TIME, ViewRead
-from skewless.status import Status
-from skewless.vector import view_status
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
+from skewless.contract.rows import NO_TIME, ViewRead
+from skewless.contract.status import Status
+from skewless.contract.vector import view_status
+from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
+from skewless.infra.log.runs import Coverage, RunLedger
+from skewless.infra.offline.views import OfflineViews
 from tests.plans import make_view
 
 DELAY, TTL = 2, 3

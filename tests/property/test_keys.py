@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec, KeyValue, parse_key
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import KeyCodec, KeyValue, parse_key
 from tests.plans import make_view
 
 TRICKY = st.text(alphabet="{}|%+:07CD a\x00é日", max_size=6)

@@ -18,19 +18,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.log.accepted import AcceptedLog, Draft, Segment
-from infra.log.known import known_ranges
-from infra.log.runs import Coverage, Run, RunLedger
-from infra.materialize import Materializer
-from infra.offline.views import OfflineViews
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Binaries, Mark
-from infra.read_progress import Progress
-from skewless.clock import ManualClock
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec
-from skewless.plan import View
-from skewless.rows import RowCodec, ViewRead
+from skewless.contract.clock import ManualClock
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import KeyCodec
+from skewless.contract.plan import View
+from skewless.contract.rows import RowCodec, ViewRead
+from skewless.infra.log.accepted import AcceptedLog, Draft, Segment
+from skewless.infra.log.known import known_ranges
+from skewless.infra.log.runs import Coverage, Run, RunLedger
+from skewless.infra.materialization.materialize import Materializer
+from skewless.infra.materialization.read_progress import Progress
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Binaries, Mark
 from tests.plans import make_view
 
 DELAY = 4

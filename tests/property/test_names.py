@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.packages.aliases import Aliases
-from infra.packages.decisions import Decisions
-from infra.packages.names import list_models, list_versions, model_folder
-from infra.packages.package import open_package
-from infra.traffic import Traffic
-from skewless.errors import DefinitionError, PackageError
-from skewless.names import check_name, is_name
-from skewless.plan import FeaturePlan, Service, View
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.errors import DefinitionError, PackageError
+from skewless.contract.names import check_name, is_name
+from skewless.contract.plan import FeaturePlan, Service, View
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.decisions import Decisions
+from skewless.infra.packages.package import open_package
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.names import list_models, list_versions, model_folder
 from tests.hostile import NAMES, WRONG_NAMES
 from tests.plans import make_plan, make_transform, make_view
 from tests.stores import store_at

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.dtypes import DType
-from skewless.number_rows import NumberRows
-from skewless.plan import FeaturePlan, View
-from skewless.rows import RowCodec, Versions
-from skewless.vector import Assembler
+from skewless.contract.dtypes import DType
+from skewless.contract.number_rows import NumberRows
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.vector import Assembler
 from tests.plans import make_plan, make_view
 from tests.property.test_vector import BITS, column
 

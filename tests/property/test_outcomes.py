@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.outcomes import compaction
-from infra.outcomes.compaction import compact
-from infra.outcomes.log import OutcomeCounts, OutcomeLog
-from infra.outcomes.writer import FOLDER, OutcomeWriter
-from skewless.feedback import Outcome
+from skewless.contract.feedback import Outcome
+from skewless.infra.outcomes import compaction
+from skewless.infra.outcomes.compaction import compact
+from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog
+from skewless.infra.outcomes.writer import FOLDER, OutcomeWriter
 
 NEVER = 10**9
 SUBJECTS = (

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.http.predict_route import parse_body
-from serving.http.request_options import read_options
-from serving.prediction.question import Options
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.http.predict_route import parse_body
+from skewless.serving.http.request_options import read_options
+from skewless.serving.prediction.question import Options
 
 NOW = 1_768_478_400_123_456
 NAMES = ["model", "version", "rows", "features", "contributions", "as_of", "max_feature_age_s", "timeout_us", "other"]

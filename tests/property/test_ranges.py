@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.offline.window_events import whole_keys
-from skewless.status import Int64Array
-from skewless.windows.range_extremes import RangeExtremes
-from skewless.windows.range_pieces import Mark, pieces
-from skewless.windows.segments import first_at_least
-from skewless.windows.sketch import NO_HASH
-from skewless.windows.sketch_ranges import RangeSketches
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.range_extremes import RangeExtremes
+from skewless.contract.windows.range_pieces import Mark, pieces
+from skewless.contract.windows.segments import first_at_least
+from skewless.contract.windows.sketch import NO_HASH
+from skewless.contract.windows.sketch_ranges import RangeSketches
+from skewless.infra.offline.window_events import whole_keys
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.integers(0, 40) | st.integers(0, 700)

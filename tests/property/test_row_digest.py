@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from infra.streams.row_digest import RowDigest, digest_rows
-from skewless.arrow_types import arrow_type
-from skewless.dtypes import DType
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.dtypes import DType
+from skewless.infra.streams.row_digest import RowDigest, digest_rows
 from tests.plans import columns
 
 COLUMNS = columns(

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skewless.dtypes import DType
-from skewless.rows import NO_TIME, RANK_BYTES, RowCodec, Versions
+from skewless.contract.dtypes import DType
+from skewless.contract.rows import NO_TIME, RANK_BYTES, RowCodec, Versions
 from tests.plans import make_view
 
 INT64 = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**63), -1, 0, 2**53 + 1, 2**63 - 1])

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.materialize import Materializer
-from infra.offline.views import OfflineViews
-from infra.online.features import FeatureReader
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Marked
-from skewless.clock import ManualClock
-from skewless.dtypes import DType
-from skewless.plan import View
-from skewless.request import Ask
-from skewless.rows import ViewRead
+from skewless.contract.clock import ManualClock
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
+from skewless.contract.request import Ask
+from skewless.contract.rows import ViewRead
+from skewless.infra.materialization.materialize import Materializer
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.features import FeatureReader
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Marked
 from tests.plans import make_plan, make_view
 
 NOW = 10**15

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from skewless.score_differences import ScoreDifferences
+from skewless.contract.score_differences import ScoreDifferences
 
 SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])
 PAIRS = st.lists(st.tuples(SCORES, SCORES), min_size=2, max_size=40)

@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from infra.log.accepted import REJECT
-from infra.online.redis_store import RedisWriter
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from infra.streams.worker import Worker
-from skewless.windows.hops import SECOND
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.infra.streams.worker import Worker
 from tests.reliability.stream_world import IDS, INPUTS, VIEW, StreamWorld, brute, drain, look
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -203,8 +203,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
-        monkeypatch.setattr(f"infra.streams.worker.{name}", 0.0)
-    monkeypatch.setattr("skewless.windows.codec._ROLL_RECORDS", 3)
+        monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
+    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 3)
     # An example takes half a second.
     few = settings(max_examples=max(1, settings().max_examples // 10), stateful_step_count=20)
     machine: Any = lambda: Life(node)  # noqa: E731 - hypothesis asks for a class, and calls it

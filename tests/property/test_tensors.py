@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from serving.oip.datatypes import BYTES, DATATYPES, Datatype
-from serving.oip.reply import Output, encode_reply
-from serving.oip.request import InferRequest, parse_request
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.oip.datatypes import BYTES, DATATYPES, Datatype
+from skewless.serving.oip.reply import Output, encode_reply
+from skewless.serving.oip.request import InferRequest, parse_request
 
 SHAPES = nps.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=4)
 NUMBERS = [datatype for datatype in DATATYPES.values() if datatype is not BYTES]

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skewless.dtypes import DType
-from skewless.plan import View
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
 from tests.latest_world import World
 from tests.plans import make_view
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.dtypes import DType
-from skewless.rows import RowCodec, Versions
-from skewless.vector import Assembler
+from skewless.contract.dtypes import DType
+from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.vector import Assembler
 from tests.plans import make_plan, make_view
 
 ODD = [0x7F800001, 0x7FC00001, 0x80000000, 0x7FF0000000000001, 0xFFF8000000000007, 1 << 63]  # NaN payloads, -0.0

@@ -13,16 +13,16 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.offline.window_events import LogPart
-from infra.offline.window_join import WindowJoin
-from skewless.rows import ViewRead
-from skewless.windows.codec import TileCodec
-from skewless.windows.events import EventLens
-from skewless.windows.hops import SECOND
-from skewless.windows.reading import WindowReader
-from skewless.windows.rolling import Roller
-from skewless.windows.state_layout import Origin, StateLayout
-from skewless.windows.tiles import Tiles
+from skewless.contract.rows import ViewRead
+from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.events import EventLens
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.reading import WindowReader
+from skewless.contract.windows.rolling import Roller
+from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.tiles import Tiles
+from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_join import WindowJoin
 from tests.window_cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Case, Key, cases
 from tests.window_log import LoggedEvent, bits, column_of, signed
 from tests.windows_oracle import Event, Value, counts_by, features

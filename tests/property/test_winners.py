@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.offline.as_of import History, as_of_sql
-from infra.offline.winners import copied, fetch, find, registered
+from skewless.infra.offline.as_of import History, as_of_sql
+from skewless.infra.offline.winners import copied, fetch, find, registered
 
 EDGE = 2**63 - 1
 MOMENTS = st.sampled_from([0, 1, 2, 3, -1, -EDGE, EDGE])

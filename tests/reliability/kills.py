@@ -76,17 +76,17 @@ def _linked(_source: Path, target: Path) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one materialisation under the steps' eyes; without a point, list those passed."""
-    import infra.materialize  # noqa: PLC0415 - only the child needs these
-    import infra.newest  # noqa: PLC0415
-    from infra.log.accepted import Draft  # noqa: PLC0415
-    from infra.log.inventory import Inventory  # noqa: PLC0415
-    from infra.online.redis_store import RedisWriter  # noqa: PLC0415
-    from skewless.clock import ManualClock  # noqa: PLC0415
+    import skewless.infra.materialization.materialize  # noqa: PLC0415 - only the child needs these
+    import skewless.infra.materialization.newest  # noqa: PLC0415
+    from skewless.contract.clock import ManualClock  # noqa: PLC0415
+    from skewless.infra.log.accepted import Draft  # noqa: PLC0415
+    from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
+    from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from tests.integration.infra.world import World  # noqa: PLC0415
     from tests.reliability.losses import VIEW  # noqa: PLC0415
 
     root, url, now_us, point, side = arguments
-    infra.materialize._BATCH_ROWS = infra.newest._BATCH_ROWS = _BATCH
+    skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.newest._BATCH_ROWS = _BATCH
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap(os, "fsync", _synced)
     steps.wrap(os, "link", _linked)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from infra.online.port import Mark
-from infra.online.redis_store import RedisReader
-from skewless.dtypes import DType
-from skewless.keys import marker_key
-from skewless.plan import View
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import marker_key
+from skewless.contract.plan import View
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import RedisReader
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 from tests.servers.node import Node

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import infra.predictions.compaction  # noqa: F401 - imported once, before the forks
+import skewless.infra.predictions.compaction  # noqa: F401 - imported once, before the forks
 from tests.reliability.kills import ROOT, Side, Steps
 from tests.unit.infra.predictions.merges import merge
 

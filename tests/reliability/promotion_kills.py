@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.packages.aliases import Aliases
-from infra.packages.package import Package, PackageContents, open_package
-from infra.packages.store import PackageStore
-from infra.packages.writer import write_package
-from skewless.settings import Settings
+from skewless.contract.settings import Settings
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.package import Package, PackageContents, open_package
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.writer import write_package
+from skewless.training.decision import Decision
+from skewless.training.promotion import CHAMPION, settle
 from tests.reliability.kills import ROOT, Side, Steps
-from training.decision import Decision
-from training.promotion import CHAMPION, settle
 
 MODEL = "fraud"
 

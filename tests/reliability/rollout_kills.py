@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import training.rollout.labelled
-import training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
-from infra.telemetry import configure_logging
+import skewless.training.rollout.labelled
+import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
+from skewless.infra.host.telemetry import configure_logging
 from skewless.operations import rollout
 from skewless.project import Project
 from tests.projects import MODEL, open_project

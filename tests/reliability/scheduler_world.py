@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from infra.jobs.lease import Lease
-from infra.jobs.ledger import Ledger
-from infra.jobs.requests import Requests
-from infra.jobs.run import Run
-from infra.jobs.work import DoneWork, Ended, ProcessWork, Work
-from skewless.clock import Clock, ManualClock, SystemClock
+from skewless.contract.clock import Clock, ManualClock, SystemClock
+from skewless.infra.jobs.lease import Lease
+from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.jobs.requests import Requests
+from skewless.infra.jobs.run import Run
+from skewless.infra.jobs.work import DoneWork, Ended, ProcessWork, Work
+from skewless.training.scheduling.bell import Bell
+from skewless.training.scheduling.candidate import Candidate
+from skewless.training.scheduling.job import Job
+from skewless.training.scheduling.schedule import Every
+from skewless.training.scheduling.shift import Shift
 from tests.reliability.kills import ROOT, Side, Steps
-from training.scheduling.bell import Bell
-from training.scheduling.candidate import Candidate
-from training.scheduling.job import Job
-from training.scheduling.schedule import Every
-from training.scheduling.shift import Shift
 
 SECOND = 1_000_000
 EVERY_S = 2

@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 
 from benchmarks.http_wire import body_of, post
-from infra.sample import write_sample
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.integration.errors.server import ROOT, Server, eventually
 from tests.projects import NOW, TEMPLATE, ask
@@ -77,7 +77,9 @@ class Served:
             text=True,
             check=False,
         )
-        return [int(line.split()[0]) for line in said.stdout.splitlines() if "serving.workers.worker" in line] or [pid]
+        return [
+            int(line.split()[0]) for line in said.stdout.splitlines() if "skewless.serving.workers.worker" in line
+        ] or [pid]
 
     def rss_mib(self) -> float:
         """Return the resident memory of all that answer."""

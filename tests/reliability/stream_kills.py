@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from infra.streams.port import EventStream, Messages, Owner, Partition
-from infra.streams.worker import Worker
-from skewless.clock import ManualClock
+from skewless.contract.clock import ManualClock
+from skewless.infra.streams.port import EventStream, Messages, Owner, Partition
+from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Side, Steps
 from tests.reliability.stream_world import StreamWorld, drain
 
@@ -95,13 +95,13 @@ def open_stream(root: Path) -> Callable[[Owner], EventStream]:
 
 def hasten() -> None:
     """Make batches small and states long soon, in this process."""
-    import infra.online.servers  # noqa: PLC0415
-    import infra.streams.worker  # noqa: PLC0415
-    import skewless.windows.codec  # noqa: PLC0415
+    import skewless.contract.windows.codec  # noqa: PLC0415
+    import skewless.infra.online.servers  # noqa: PLC0415
+    import skewless.infra.streams.worker  # noqa: PLC0415
 
-    infra.streams.worker._LINGER_S = 0.0
-    skewless.windows.codec._ROLL_RECORDS = 6
-    infra.online.servers.slices.__defaults__ = (3, 0)
+    skewless.infra.streams.worker._LINGER_S = 0.0
+    skewless.contract.windows.codec._ROLL_RECORDS = 6
+    skewless.infra.online.servers.slices.__defaults__ = (3, 0)
 
 
 def work(world: StreamWorld) -> None:
@@ -124,8 +124,8 @@ def _build(world: StreamWorld, worker: Worker) -> None:
 
 
 def _watched(point: str, side: Side) -> Steps:
-    from infra.online.servers import OneServer  # noqa: PLC0415
-    from infra.streams.generations import Generations  # noqa: PLC0415
+    from skewless.infra.log.generations import Generations  # noqa: PLC0415
+    from skewless.infra.online.servers import OneServer  # noqa: PLC0415
 
     steps = Steps(point, side)
     steps.wrap(os, "fsync", _synced)

@@ -15,30 +15,30 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.log.accepted import EVENT, REJECT, SEQ
-from infra.log.event_log import EventLog
-from infra.log.event_rows import EVENT_ID, SOURCE_POS
-from infra.log.partitions import log_partitions, source_folder
-from infra.offline.engine import connect
-from infra.offline.log_parts import log_parts
-from infra.offline.window_join import WindowJoin
-from infra.online.guard import Guard
-from infra.online.redis_store import BlockingReader, RedisWriter
-from infra.online.tile_store import TileStore
-from infra.online.window_states import WindowStates
-from infra.streams.bootstrap import Bootstrapper
-from infra.streams.generations import Generations
-from infra.streams.housekeeping import Housekeeper
-from infra.streams.state_writer import StateWriter
-from infra.streams.worker import OpenStream, Worker
-from skewless.clock import ManualClock
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.plan import FeaturePlan
-from skewless.rows import ViewRead
-from skewless.status import Int64Array
-from skewless.windows.hops import MILLISECOND, SECOND
-from skewless.windows.view import EventSource, WindowView
+from skewless.contract.clock import ManualClock
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.hops import MILLISECOND, SECOND
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.window_states import WindowStates
+from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.housekeeping import Housekeeper
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.worker import OpenStream, Worker
 from tests.plans import columns
 from tests.window_cases import make_window_view
 from tests.window_log import bits, signed

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from infra.durable import exclusive
-from infra.needed_views import NeededViews
-from infra.offline.engine import connect
-from infra.processes import Presence, read_processes
-from infra.streams.crew import Crew
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from infra.streams.port import EventStream, Owner
-from infra.streams.streams import Streams
-from infra.streams.worker import OpenStream
-from skewless.dtypes import DType
-from skewless.settings import Settings
-from skewless.windows.view import EventSource
+from skewless.contract.dtypes import DType
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
+from skewless.infra.host.processes import Presence, read_processes
+from skewless.infra.offline.engine import connect
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.storage.durable import exclusive
+from skewless.infra.streams.crew import Crew
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.infra.streams.port import EventStream, Owner
+from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.worker import OpenStream
 from tests.reliability.stream_world import StreamWorld
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
@@ -71,7 +71,7 @@ def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamW
 def test_a_crew_says_that_it_lives_while_it_waits_for_states(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.streams.crew._LOOK_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.crew._LOOK_S", 0.02)
     changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
     needed = [NeededViews(plan=world.plan, in_force="before", readers={})]
     with connect(world.root / "spill", threads=1) as connection:

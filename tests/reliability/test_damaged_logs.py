@@ -13,21 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import SEQ, AcceptedLog
-from infra.log.ends import KNOWN_AT
-from infra.log.ends import NAME as ENDS
-from infra.log.event_log import EventLog
-from infra.log.inventory import Inventory, noted_below
-from infra.log.partitions import log_partitions
-from infra.outcomes.compaction import compact
-from infra.outcomes.log import OutcomeLog
-from infra.outcomes.writer import FOLDER as OUTCOMES
-from infra.outcomes.writer import OutcomeWriter
-from infra.predictions.files import FOLDER as PREDICTIONS
-from infra.predictions.files import log_files
 from skewless.commands.checkup.logs import check_logs
-from skewless.errors import StoreError
-from skewless.feedback import Outcome
+from skewless.contract.errors import StoreError
+from skewless.contract.feedback import Outcome
+from skewless.infra.log.accepted import SEQ, AcceptedLog
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.ends import NAME as ENDS
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.inventory import Inventory, noted_below
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.outcomes.compaction import compact
+from skewless.infra.outcomes.log import OutcomeLog
+from skewless.infra.outcomes.writer import FOLDER as OUTCOMES
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.predictions.files import FOLDER as PREDICTIONS
+from skewless.infra.predictions.files import log_files
 from tests.unit.infra.predictions.merges import merge, write
 
 BATCH, EVENTS = "batch/v-0123456789abcdef", "events/s/ab12cd/0"
@@ -279,7 +279,7 @@ def test_1_4_files_that_were_copied_with_other_times_are_compared_once(
 
 
 def test_1_4_notes_do_not_grow_with_what_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.log.inventory._SMALL", 8)
+    monkeypatch.setattr("skewless.infra.log.inventory._SMALL", 8)
     inventory = Inventory(tmp_path / "log")
     (tmp_path / "log").mkdir()
     for i in range(60):

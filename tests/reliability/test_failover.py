@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.guard import Guard
-from infra.online.port import Binaries
-from infra.online.redis_store import RedisWriter
-from skewless.clock import ManualClock
-from skewless.errors import StoreError
-from skewless.keys import marker_key
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import marker_key
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.port import Binaries
+from skewless.infra.online.redis_store import RedisWriter
 from tests.integration.infra.world import World
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_mark, reader_marker, write_rounds
 from tests.servers.programs import program
@@ -53,7 +53,7 @@ class FailingOver(RedisWriter):
 def test_a_run_through_a_failover_vouches_for_nothing(
     world: World, watched: SentinelSet, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.newest._BATCH_ROWS", 7)
+    monkeypatch.setattr("skewless.infra.materialization.newest._BATCH_ROWS", 7)
     materialize(world, 1, KEYS)
     watched.master().ask("WAIT", 2, 10_000)
     write_rounds(world, 2, KEYS)

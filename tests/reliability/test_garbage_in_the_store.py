@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import run
 from tests.integration.cli.windowed_repo import CARRIERS, trained_repo
 from tests.integration.errors.server import Server, eventually

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.log.accepted import SEQ
-from skewless.clock import ManualClock
+from skewless.contract.clock import ManualClock
+from skewless.infra.log.accepted import SEQ
 from tests.integration.infra.world import World
 from tests.reliability.kills import Side, killed, points
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds

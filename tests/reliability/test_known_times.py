@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions, source_folder
-from infra.online.tile_store import TileStore
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from infra.streams.state_writer import StateWriter
-from infra.streams.worker import Assignment, Worker
-from skewless.dtypes import DType
-from skewless.errors import PackageError
-from skewless.keys import window_marker
-from skewless.windows.hops import SECOND
-from skewless.windows.view import WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import PackageError
+from skewless.contract.keys import window_marker
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.worker import Assignment, Worker
 from tests.reliability.stream_world import SOURCE, VIEW, StreamWorld, Traffic, drain, look
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -37,9 +37,9 @@ VERSIONS = (
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.002)
-    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.002)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
+    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.02)
 
 
 class Team:

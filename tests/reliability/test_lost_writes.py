@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.guard import Guard
-from infra.online.markers import marker_keys
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Mark
-from infra.online.redis_store import RedisWriter
-from skewless.clock import ManualClock
-from skewless.errors import StoreError
-from skewless.keys import marker_key
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import marker_key
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.markers import marker_keys
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import RedisWriter
 from tests.contract.store import Store
 from tests.integration.infra.world import World
 from tests.plans import make_plan

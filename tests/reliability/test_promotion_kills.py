@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.aliases import Aliases
-from infra.packages.decisions import Decisions
-from infra.packages.names import list_versions
-from infra.packages.package import open_package
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.decisions import Decisions
+from skewless.infra.packages.package import open_package
+from skewless.infra.storage.names import list_versions
+from skewless.training.promotion import CHAMPION
 from tests.projects import copy_project, make_project
 from tests.reliability.kills import ROOT, Side
 from tests.reliability.promotion_kills import MODEL, killed, points, promote_again, store_of
-from training.promotion import CHAMPION
 
 SIDES: tuple[Side, ...] = ("before", "after")
 _NEW = 3  # versions that one case can have written; those before were looked at then

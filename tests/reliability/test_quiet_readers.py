@@ -13,16 +13,16 @@ from typing import TypeVar
 
 import pytest
 
-from infra.online.guard import Guard
-from infra.online.log_positions import LogPositions
-from infra.online.port import Marked
-from infra.online.redis_store import BlockingReader, RedisReader
-from infra.online.window_states import WindowStates
-from infra.sample import write_sample
-from skewless.clock import ManualClock, OffsetClock
-from skewless.errors import StoreError
-from skewless.keys import marker_key
-from skewless.plan import FeaturePlan
+from skewless.contract.clock import ManualClock, OffsetClock
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import marker_key
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.log_positions import LogPositions
+from skewless.infra.online.port import Marked
+from skewless.infra.online.redis_store import BlockingReader, RedisReader
+from skewless.infra.online.window_states import WindowStates
+from skewless.operations.sample import write_sample
 from tests.integration.errors.server import eventually
 from tests.integration.infra.world import HOUR, World
 from tests.plans import make_plan

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.redis_store import RedisReader
-from infra.packages.aliases import Aliases
-from serving.metrics.metrics import Metrics
-from serving.models.table import CHAMPION, ModelTable
-from serving.oip.models import OipModels
-from serving.prediction.predictor import Limits, Predictor
-from serving.prediction.question import Options
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.aliases import Aliases
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.oip.models import OipModels
+from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.question import Options
+from skewless.training.train import train
 from tests.integration.errors.server import ROOT
 from tests.projects import MODEL, Place, ask, make_project, opened
-from training.train import train
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.alerts import open_alerts
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
 from skewless.operations import rollout
-from skewless.traffic import TrafficPolicy
 from tests.projects import MODEL, Place, make_project, opened
 from tests.reliability.kills import Side
 from tests.reliability.rollout_kills import Victims, do, victims

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.jobs.ledger import Ledger
+from skewless.infra.jobs.ledger import Ledger
 from tests.reliability.kills import Side
 from tests.reliability.scheduler_world import SECOND, STEPS_TTL_S, effects, killed
 from tests.servers.node import Node, running

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.durable import exclusive
-from infra.jobs.lease import Lease
-from infra.jobs.ledger import FOLDER, Ledger
-from infra.jobs.run import Run
+from skewless.infra.jobs.lease import Lease
+from skewless.infra.jobs.ledger import FOLDER, Ledger
+from skewless.infra.jobs.run import Run
+from skewless.infra.storage.durable import exclusive
 from tests.reliability.kills import ROOT
 from tests.reliability.scheduler_world import EVERY_S, SECOND, child, effects, environment, ready
 from tests.servers.node import Node, running

@@ -12,10 +12,10 @@ from typing import cast
 
 import pytest
 
-from infra.online.redis_store import RedisWriter
-from skewless.clock import ManualClock
-from skewless.errors import StoreError
-from skewless.rows import RANK_BYTES
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import StoreError
+from skewless.contract.rows import RANK_BYTES
+from skewless.infra.online.redis_store import RedisWriter
 from tests.integration.infra.world import World
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, write_rounds
 from tests.servers.node import Node, running
@@ -26,7 +26,7 @@ KEYS = 300
 HOT = [b"hot%d" % i for i in range(5)]
 COMPETITOR = """
 import random, struct, sys
-from infra.online.redis_store import RedisWriter
+from skewless.infra.online.redis_store import RedisWriter
 writer, chance = RedisWriter(sys.argv[1]), random.Random(int(sys.argv[2]))
 keys = [b"hot%d" % i for i in range(5)]
 ranks = list(range(400))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.aliases import Aliases
+from skewless.infra.packages.aliases import Aliases
 from tests.reliability.open_load import Load, Reply, load, quantile_ms, statuses
 from tests.reliability.serving_world import LENIENT, Served, make_served, opened, predictions, said, served
 from tests.servers.node import Node, running

@@ -12,20 +12,20 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from infra.log.accepted import EVENT, INGEST, REJECT, SEQ
-from infra.log.event_log import EventLog
-from infra.log.event_rows import SOURCE_POS, event_schema
-from infra.log.inventory import Inventory
-from infra.log.partitions import source_folder
-from infra.online.guard import Guard
-from infra.online.redis_store import BlockingReader
-from infra.online.tile_store import StateView, TileStore
-from infra.online.window_states import lease_key
-from infra.streams.generations import Generations, applying
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from skewless.errors import ConflictError, StoreError
-from skewless.keys import generation_key, window_marker
-from skewless.windows.hops import SECOND
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.keys import generation_key, window_marker
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import EVENT, INGEST, REJECT, SEQ
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import SOURCE_POS, event_schema
+from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.inventory import Inventory
+from skewless.infra.log.partitions import source_folder
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.redis_store import BlockingReader
+from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.online.window_states import lease_key
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
@@ -41,10 +41,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @pytest.fixture
 def world(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> StreamWorld:
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.005)
-    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.05)
-    monkeypatch.setattr("skewless.windows.codec._ROLL_RECORDS", 6)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
+    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
     node.ask("FLUSHALL")
     return StreamWorld(root=tmp_path / "p", url=node.url)
 

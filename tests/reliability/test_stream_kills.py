@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import infra.online.servers
-from infra.log.event_log import EventLog
-from skewless.windows.hops import SECOND
+import skewless.infra.online.servers
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.event_log import EventLog
 from tests.reliability.kills import Side
 from tests.reliability.stream_kills import Victims, open_stream, send, victims
 from tests.reliability.stream_world import StreamWorld, Traffic, drain
@@ -43,9 +43,9 @@ Hits = Counter[tuple[str, Side]]
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamWorld]:
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("skewless.windows.codec._ROLL_RECORDS", 6)
-    monkeypatch.setattr(infra.online.servers.slices, "__defaults__", (3, 0))
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
+    monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
     with running(Node(program("valkey"), tmp_path / "node")) as node:
         yield StreamWorld(root=tmp_path / "p", url=node.url)
 

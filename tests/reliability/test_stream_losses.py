@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.log.accepted import REJECT, SEQ
-from infra.log.inventory import noted_below
-from infra.online.guard import Guard
-from infra.online.servers import OneServer
-from infra.online.window_states import WindowStates
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from infra.streams.worker import Worker
-from skewless.errors import StoreError
-from skewless.windows.hops import SECOND
+from skewless.contract.errors import StoreError
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import REJECT, SEQ
+from skewless.infra.log.inventory import noted_below
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.servers import OneServer
+from skewless.infra.online.window_states import WindowStates
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.infra.streams.worker import Worker
 from tests.reliability.losses import DURABLE, journal, lose
 from tests.reliability.stream_world import IDS, StreamWorld, Traffic, brute, drain, event_of, look
 from tests.servers.node import Node, running, until
@@ -31,10 +31,10 @@ PARTITIONS = 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.05)
-    monkeypatch.setattr("skewless.windows.codec._ROLL_RECORDS", 6)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
+    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from infra.log.accepted import RAW, REJECT
-from infra.log.event_log import EventLog
-from infra.streams.decode import Decoder
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from skewless.windows.hops import SECOND
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import RAW, REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import BASE, SOURCE, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program

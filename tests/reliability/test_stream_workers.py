@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from infra.streams.kafka_sender import KafkaSender
-from infra.streams.kafka_stream import KafkaStream
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from infra.streams.port import EventStream, Owner
-from infra.streams.redis_sender import RedisSender
-from infra.streams.redis_stream import RedisStream
-from infra.streams.worker import Worker
-from skewless.errors import StoreError
-from skewless.windows.hops import SECOND
+from skewless.contract.errors import StoreError
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.streams.kafka_sender import KafkaSender
+from skewless.infra.streams.kafka_stream import KafkaStream
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.infra.streams.port import EventStream, Owner
+from skewless.infra.streams.redis_sender import RedisSender
+from skewless.infra.streams.redis_stream import RedisStream
+from skewless.infra.streams.worker import Worker
 from tests.reliability.losses import DURABLE
 from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, look
 from tests.servers.kafka import kafka_broker
@@ -34,9 +34,9 @@ PARTITIONS = 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.005)
-    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.1)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.1)
 
 
 @pytest.fixture(scope="module")

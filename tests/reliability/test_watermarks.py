@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.log.accepted import SEQ
-from infra.online.guard import Guard
-from infra.online.port import Mark
-from infra.online.redis_store import BlockingReader
-from infra.online.tile_store import TileStore
-from infra.online.window_states import WindowStates
-from infra.streams.memory_stream import MemoryBroker, MemoryStream
-from infra.streams.worker import Worker
-from skewless.windows.hops import SECOND
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.online.guard import Guard
+from skewless.infra.online.port import Mark
+from skewless.infra.online.redis_store import BlockingReader
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.window_states import WindowStates
+from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from skewless.infra.streams.worker import Worker
 from tests.reliability.stream_world import BASE, IDS, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -96,10 +96,10 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("infra.streams.worker._LOOK_S", 0.0)
-    monkeypatch.setattr("infra.streams.worker._BEAT_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
+    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._BEAT_S", 0.0)
     node.ask("FLUSHALL")
     world = StreamWorld(root=tmp_path / "p", url=node.url)
     with ExitStack() as stack:
@@ -171,7 +171,7 @@ def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
 ) -> None:
     worker = settled(place)
     stood = place.watermark()
-    monkeypatch.setattr("infra.streams.worker._LINGER_S", 1.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 1.0)
     worker._written_at = time.monotonic()
     place.now(10)
     place.feed(5, random.Random(1))

@@ -49,11 +49,11 @@ project: week
 provider: local
 registry: .skewless/registry.db
 offline_store:
-  type: infra.feast_plugins.offline_store.SkewlessOfflineStore
+  type: skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore
 online_store:
-  type: infra.feast_plugins.online_store.SkewlessOnlineStore
+  type: skewless.infra.feast_plugins.online_store.SkewlessOnlineStore
 batch_engine:
-  type: infra.feast_plugins.engine.SkewlessComputeEngine
+  type: skewless.infra.feast_plugins.engine.SkewlessComputeEngine
 entity_key_serialization_version: 3
 """
 _OFF = ("validate", "parity", "replay", "freshness", "drift", "quality", "triggers", "housekeeping")
@@ -266,7 +266,7 @@ def _transform(item: Transform) -> str:
 
 
 def _models(declared: Declared) -> str:
-    head = "from datetime import timedelta\n\nfrom skewless.spec import Gate, LabelSource, ModelSpec, Split\n\n"
+    head = "from datetime import timedelta\n\nfrom skewless import Gate, LabelSource, ModelSpec, Split\n\n"
     return head + "MODELS = [\n" + "".join(_specs(declared)) + "]\n"
 
 

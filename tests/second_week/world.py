@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
 from skewless.project import Project
 from tests.command_line import Said, run
 from tests.second_week import project as files

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from training.plots.canvas import COLOURS, Plot, drawn
+from skewless.training.plots.canvas import COLOURS, Plot, drawn
 
 Json = Mapping[str, Any]
 _MOST_FEATURES = 20

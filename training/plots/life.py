@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from training.plots.canvas import COLOURS, Plot, drawn
-from training.plots.series import Point, times
+from skewless.training.plots.canvas import COLOURS, Plot, drawn
+from skewless.training.plots.series import Point, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.plots.canvas import COLOURS, Plot, drawn
+from skewless.training.plots.canvas import COLOURS, Plot, drawn
 
 _DAY_US = 86_400e6  # the axis counts days since 1970
 

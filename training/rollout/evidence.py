@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import hypot
 from typing import Self
 
-from infra.vitals import Vitals
-from training.rollout.sequential import Losses
+from skewless.infra.rollout.vitals import Vitals
+from skewless.training.rollout.sequential import Losses
 
 
 @dataclass(frozen=True, kw_only=True)

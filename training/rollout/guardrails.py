@@ -10,11 +10,11 @@ import numpy as np
 from scipy.special import chdtri
 from scipy.stats import beta
 
-from infra.vitals import Histogram, Vitals
-from skewless.lifecycle import Guardrails
-from skewless.status import Int64Array
-from training.rollout.evidence import Compared, Evidence
-from validation.drift.measures import psi
+from skewless.contract.lifecycle import Guardrails
+from skewless.contract.status import Int64Array
+from skewless.infra.rollout.vitals import Histogram, Vitals
+from skewless.training.rollout.evidence import Compared, Evidence
+from skewless.validation.drift.measures import psi
 
 # Verdicts are asked for every few seconds: chance alone must not break one in thousands of looks.
 _CHANCE = 1e-4

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.runtimes.port import Scores, Vector
-from skewless.spec import LOWER_IS_BETTER, ModelSpec, Task
-from skewless.traffic import TrafficPolicy
-from training.rollout.evidence import Compared, Estimate
-from training.rollout.sequential import LEAST, Losses, Moments
-from validation.live_quality import Quality, live_quality
+from skewless.contract.spec import LOWER_IS_BETTER, ModelSpec, Task
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.runtimes.port import Scores, Vector
+from skewless.training.rollout.evidence import Compared, Estimate
+from skewless.training.rollout.sequential import LEAST, Losses, Moments
+from skewless.validation.live_quality import Quality, live_quality
 
 # A mean of losses is normal only if no single one can outweigh it.
 _SUREST = 1e-3

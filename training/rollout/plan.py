@@ -16,13 +16,13 @@ from datetime import timedelta
 from math import isnan
 from typing import Any, Literal
 
-from skewless.errors import ConflictError
-from skewless.lifecycle import Rollout
-from skewless.score_differences import ScoreDifferences
-from skewless.traffic import TrafficPolicy
-from training.rollout.evidence import Evidence
-from training.rollout.guardrails import Verdict, judge
-from training.rollout.sequential import Look, look
+from skewless.contract.errors import ConflictError
+from skewless.contract.lifecycle import Rollout
+from skewless.contract.score_differences import ScoreDifferences
+from skewless.contract.traffic import TrafficPolicy
+from skewless.training.rollout.evidence import Evidence
+from skewless.training.rollout.guardrails import Verdict, judge
+from skewless.training.rollout.sequential import Look, look
 
 Kind = Literal["begin", "forward", "won", "back", "again", "follow"]
 _QUANTILES = (0.01, 0.5, 0.99)

@@ -6,7 +6,7 @@ otherwise take long to show in the whole.
 
 from __future__ import annotations
 
-from infra.vitals import Histogram, Vitals
+from skewless.infra.rollout.vitals import Histogram, Vitals
 
 
 def since(now: Vitals, before: Vitals) -> Vitals | None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from infra.jobs.holding import Holding
-from infra.jobs.lease import Lease
-from infra.jobs.ledger import Ledger
-from skewless.clock import Clock
-from skewless.errors import ConflictError, StoreError
-from training.scheduling.bell import Bell
-from training.scheduling.shift import Shift
+from skewless.contract.clock import Clock
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.jobs.holding import Holding
+from skewless.infra.jobs.lease import Lease
+from skewless.infra.jobs.ledger import Ledger
+from skewless.training.scheduling.bell import Bell
+from skewless.training.scheduling.shift import Shift
 
 _log = structlog.get_logger()
 _LOOK_S = 0.1

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from infra.jobs.run import RunId
-from skewless.errors import RequestError
-from training.scheduling.schedule import Schedule
+from skewless.contract.errors import RequestError
+from skewless.infra.jobs.run import RunId
+from skewless.training.scheduling.schedule import Schedule
 
 Lane = Literal["data", "models", "traffic"]
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from apscheduler.triggers.cron import CronTrigger
 
-from infra.cron import cron_trigger
-from skewless.clock import from_us, to_us
-from skewless.errors import DefinitionError
+from skewless.contract.clock import from_us, to_us
+from skewless.contract.errors import DefinitionError
+from skewless.infra.jobs.cron import cron_trigger
 
 _EVERY = re.compile(r"@every (?P<number>\d+(?:\.\d+)?)(?P<unit>[smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 
-from infra.jobs.ledger import Ledger
-from infra.jobs.requests import Request, Requests
-from infra.jobs.run import Run, RunId, State
-from infra.jobs.work import Ended, Launch, Work
-from skewless.clock import Clock, from_us
-from skewless.errors import ConflictError
-from training.scheduling.job import Due, Job, due
+from skewless.contract.clock import Clock, from_us
+from skewless.contract.errors import ConflictError
+from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.jobs.requests import Request, Requests
+from skewless.infra.jobs.run import Run, RunId, State
+from skewless.infra.jobs.work import Ended, Launch, Work
+from skewless.training.scheduling.job import Due, Job, due
 
 _log = structlog.get_logger()
 _GRACE_S = 10.0

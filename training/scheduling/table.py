@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
-from skewless.settings import Settings
-from skewless.spec import ModelSpec
-from training.scheduling.job import Job
-from training.scheduling.schedule import Every, Schedule, schedule_of
+from skewless.contract.settings import Settings
+from skewless.contract.spec import ModelSpec
+from skewless.training.scheduling.job import Job
+from skewless.training.scheduling.schedule import Every, Schedule, schedule_of
 
 # What was proven is not proven every night, and what passed is not judged every hour.
 _OPTIONS = {"replay": ("--new",), "validate": ("--record",)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from infra.plugins import find_plugin
-from skewless.errors import DefinitionError
-from skewless.spec import ALGORITHMS, Algorithm
-from training.trainers.port import Trainer
+from skewless.contract.errors import DefinitionError
+from skewless.contract.spec import ALGORITHMS, Algorithm
+from skewless.infra.host.plugins import find_plugin
+from skewless.training.trainers.port import Trainer
 
 
 def trainer_for(algorithm: Algorithm, threads: int = 1) -> Trainer:
@@ -37,14 +37,14 @@ def trainer_for(algorithm: Algorithm, threads: int = 1) -> Trainer:
 def _ours(algorithm: Algorithm, threads: int) -> Trainer:
     try:
         if algorithm == "lightgbm":
-            from training.trainers.lightgbm import LightGBMTrainer  # noqa: PLC0415 - seconds to import
+            from skewless.training.trainers.lightgbm import LightGBMTrainer  # noqa: PLC0415 - seconds to import
 
             return LightGBMTrainer(threads)
         if algorithm == "xgboost":
-            from training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
+            from skewless.training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
 
             return XGBoostTrainer(threads)
-        from training.trainers.sklearn import SklearnTrainer  # noqa: PLC0415 - as above
+        from skewless.training.trainers.sklearn import SklearnTrainer  # noqa: PLC0415 - as above
 
         return SklearnTrainer(threads)
     except ImportError as error:

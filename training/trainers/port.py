@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Matrix, Scores, Vector
-from skewless.errors import SourceError
-from skewless.spec import Algorithm, ModelSpec
+from skewless.contract.errors import SourceError
+from skewless.contract.spec import Algorithm, ModelSpec
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

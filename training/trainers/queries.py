@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Vector
-from skewless.errors import SourceError
-from training.trainers.port import TrainingSet
+from skewless.contract.errors import SourceError
+from skewless.infra.runtimes.port import Vector
+from skewless.training.trainers.port import TrainingSet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

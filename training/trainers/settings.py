@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from infra.runtimes.port import Vector
-from skewless.errors import DefinitionError, SourceError
-from skewless.spec import ModelSpec, Task
-from training.trainers.port import TrainingSet
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.spec import ModelSpec, Task
+from skewless.infra.runtimes.port import Vector
+from skewless.training.trainers.port import TrainingSet
 
 _THRESHOLDS_PER_FEATURE = 40
 _LARGEST_GAIN = 30

@@ -11,13 +11,13 @@ import sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
-from infra.runtimes.port import Matrix, Vector
-from infra.runtimes.trees import Trees
-from skewless.errors import DefinitionError, SourceError
-from skewless.spec import ModelSpec
-from training.trainers.port import TrainedModel, TrainingSet
-from training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
-from training.trainers.sklearn_trees import Model, exported
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.spec import ModelSpec
+from skewless.infra.runtimes.port import Matrix, Vector
+from skewless.infra.runtimes.trees import Trees
+from skewless.training.trainers.port import TrainedModel, TrainingSet
+from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
+from skewless.training.trainers.sklearn_trees import Model, exported
 
 _IDENTITY = frozenset({"log_loss", "squared_error", "absolute_error", "quantile"})
 

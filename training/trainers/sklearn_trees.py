@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from infra.runtimes.port import Vector
-from infra.runtimes.trees import Bools, Trees
+from skewless.infra.runtimes.port import Vector
+from skewless.infra.runtimes.trees import Bools, Trees
 
 Model = Any
 """A fitted HistGradientBoostingClassifier or -Regressor; scikit-learn has no types."""

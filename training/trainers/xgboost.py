@@ -10,13 +10,13 @@ import numpy as np
 import structlog
 import xgboost as xgb
 
-from infra.runtimes import cuda, xgboost_cuda
-from infra.runtimes.port import Matrix, Scores
-from skewless.errors import DefinitionError
-from skewless.spec import ModelSpec
-from training.trainers.port import TrainedModel, TrainingSet
-from training.trainers.queries import Queries
-from training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
+from skewless.contract.errors import DefinitionError
+from skewless.contract.spec import ModelSpec
+from skewless.infra.runtimes import cuda, xgboost_cuda
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.training.trainers.port import TrainedModel, TrainingSet
+from skewless.training.trainers.queries import Queries
+from skewless.training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
 Learning = dict[str, list[float]]
 Device = Literal["cpu", "cuda"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from skewless.status import Int64Array
-from validation.drift.histograms import Floats
-from validation.drift.measures import Counts, ks
+from skewless.contract.status import Int64Array
+from skewless.validation.drift.histograms import Floats
+from skewless.validation.drift.measures import Counts, ks
 
 _KS_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # of Kolmogorov's distribution
 

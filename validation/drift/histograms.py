@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from skewless.status import Int64Array
+from skewless.contract.status import Int64Array
 
 Floats = npt.NDArray[np.float64]
 _NULLS, _BELOW = 0, 1
@@ -38,7 +38,7 @@ class Bins:
 
     @classmethod
     def of_profile(cls, features: Mapping[str, Mapping[str, Any]]) -> Self:
-        """Return the bins of profiled columns (``training.profile``), by name."""
+        """Return the bins of profiled columns (``skewless.training.profile``), by name."""
         return cls(names=tuple(features), edges=tuple(_edges(feature) for feature in features.values()))
 
     def places(self, column: int, values: Floats) -> Int64Array:

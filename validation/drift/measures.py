@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from skewless.status import Int64Array
-from validation.drift.histograms import Floats
+from skewless.contract.status import Int64Array
+from skewless.validation.drift.histograms import Floats
 
 Counts = Int64Array | Floats
 _HALF = 0.5  # Jeffreys' prior: no bin is empty, and what it adds vanishes with the rows

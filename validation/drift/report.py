@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from skewless.clock import from_us
-from skewless.lifecycle import Watch
-from validation.drift.verdicts import ColumnDrift
+from skewless.contract.clock import from_us
+from skewless.contract.lifecycle import Watch
+from skewless.validation.drift.verdicts import ColumnDrift
 
 DriftVerdict = Literal["drifted", "steady", "too_few_rows"]
 _TOLD = 5

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from skewless.lifecycle import Watch
-from skewless.status import BoolArray
-from validation.drift.chance import expected_js, expected_ks, expected_psi, holm, homogeneity, smirnov
-from validation.drift.histograms import Floats, Histograms
-from validation.drift.measures import Counts, js, ks, psi
+from skewless.contract.lifecycle import Watch
+from skewless.contract.status import BoolArray
+from skewless.validation.drift.chance import expected_js, expected_ks, expected_psi, holm, homogeneity, smirnov
+from skewless.validation.drift.histograms import Floats, Histograms
+from skewless.validation.drift.measures import Counts, js, ks, psi
 
 
 @dataclass(frozen=True, kw_only=True)

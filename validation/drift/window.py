@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from infra.predictions.live import Live
-from skewless.lifecycle import Watch
-from validation.drift.histograms import Bins, Floats, Histograms
-from validation.drift.verdicts import ColumnDrift, compare
+from skewless.contract.lifecycle import Watch
+from skewless.infra.predictions.live import Live
+from skewless.validation.drift.histograms import Bins, Floats, Histograms
+from skewless.validation.drift.verdicts import ColumnDrift, compare
 
 SCORE, LABEL = "score", "label"
 
@@ -24,7 +24,7 @@ def compare_window(
     """Return how many predictions there were, and the drift of each feature, of score and label if profiled.
 
     Args:
-        profile: of the package; see ``training.profile``.
+        profile: of the package; see ``skewless.training.profile``.
         names: of the features, in the order of the vectors.
         pieces: the live predictions; none of them stays in memory.
         labels: those that are known of the window, shape ``(n,)``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.runtimes.port import Vector
+from skewless.infra.runtimes.port import Vector
 
 
 def auc(labels: Vector, scores: Vector, weights: Vector | None = None) -> float | None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores, Vector
-from skewless.spec import LOWER_IS_BETTER, Task
-from validation.evaluation.ranking import Groups
-from validation.evaluation.resampled import Scored, Weighted, weighted_metric
+from skewless.contract.spec import LOWER_IS_BETTER, Task
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.validation.evaluation.ranking import Groups
+from skewless.validation.evaluation.resampled import Scored, Weighted, weighted_metric
 
 RESAMPLES = 1_000
 _CELLS = 4_000_000  # weights that are held at once

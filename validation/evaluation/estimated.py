@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores, Vector
-from skewless.spec import Task
-from validation.evaluation.evaluation import Row, evaluate
-from validation.evaluation.metrics import Metrics
+from skewless.contract.spec import Task
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.validation.evaluation.evaluation import Row, evaluate
+from skewless.validation.evaluation.metrics import Metrics
 
 Table = Sequence[Row]
 

@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Scores, Vector
-from skewless.errors import DefinitionError, SourceError
-from skewless.spec import ModelSpec, Task
-from validation.evaluation.auc import auc
-from validation.evaluation.metrics import Metrics
-from validation.evaluation.multiclass import multiclass_metrics
-from validation.evaluation.ranking import Groups, ranking_metrics
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.spec import ModelSpec, Task
+from skewless.infra.runtimes.port import Scores, Vector
+from skewless.validation.evaluation.auc import auc
+from skewless.validation.evaluation.metrics import Metrics
+from skewless.validation.evaluation.multiclass import multiclass_metrics
+from skewless.validation.evaluation.ranking import Groups, ranking_metrics
 
 Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
 
@@ -90,7 +90,7 @@ def gate_baseline(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float
     A constant is perfectly calibrated and finds every positive, so that in ``calibration_error`` and the recalls it
     is no measure of a model.
 
-    >>> from skewless.spec import Gate
+    >>> from skewless.contract.spec import Gate
     >>> from types import SimpleNamespace
     >>> gate_baseline(SimpleNamespace(gate=Gate(metric="auc")), {"auc": 0.7, "baseline_auc": 0.5})
     0.5

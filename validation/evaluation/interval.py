@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infra.runtimes.port import Scores, Vector
-from validation.evaluation.units import Units, standard_error
+from skewless.infra.runtimes.port import Scores, Vector
+from skewless.validation.evaluation.units import Units, standard_error
 
 _EPSILON = 1e-15
 _FEWEST = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Vector
-from validation.evaluation.auc import auc
-from validation.evaluation.metrics import Metrics
+from skewless.infra.runtimes.port import Matrix, Vector
+from skewless.validation.evaluation.auc import auc
+from skewless.validation.evaluation.metrics import Metrics
 
 _EPSILON = 1e-15
 

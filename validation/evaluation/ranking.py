@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Vector
-from validation.evaluation.metrics import Metrics
+from skewless.infra.runtimes.port import Vector
+from skewless.validation.evaluation.metrics import Metrics
 
 Groups = NDArray[np.int64]
 _FEW = 5

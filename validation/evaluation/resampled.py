@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.runtimes.port import Matrix, Scores, Vector
-from skewless.spec import Task
-from validation.evaluation.evaluation import calibration_bins, evaluate
-from validation.evaluation.ranking import Groups, ndcg_shares
+from skewless.contract.spec import Task
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.validation.evaluation.evaluation import calibration_bins, evaluate
+from skewless.validation.evaluation.ranking import Groups, ndcg_shares
 
 Weighted = Callable[[Matrix], Vector]
 """Weights ``(n_samples, n_rows)`` to the metric of each sample ``(n_samples,)``; NaN where it does not exist."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from infra.runtimes.port import Vector
+from skewless.infra.runtimes.port import Vector
 
 Units = npt.NDArray[np.uint64]
 """``(n,)``: rows with equal numbers are of one unit."""

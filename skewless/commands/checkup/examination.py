@@ -16,7 +16,7 @@ from skewless.commands.checkup.store import check_store
 from skewless.commands.checkup.trust import check_trust
 from skewless.commands.checkup.windows import check_windows
 from skewless.commands.inventory import running_server
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
 
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic-settings", "redis", "structlog")}
 
@@ -27,8 +27,8 @@ def examine(repo: Path) -> list[Finding]:
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
         return findings
     findings += [*check_runtimes(), check_gpu(), *check_gpu_packages()]
-    from infra.packages.store import PackageStore
-    from skewless.settings import load_settings
+    from skewless.contract.settings import load_settings
+    from skewless.infra.packages.store import PackageStore
 
     repo = repo.resolve()
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -52,6 +52,6 @@ def bad(name: str, detail: str, fix: str) -> Finding:
 
 def from_error(name: str, error: SkewlessError) -> Finding:
     """Return an error as a finding, without passwords."""
-    from infra.redaction import redact
+    from skewless.infra.host.redaction import redact
 
     return bad(name, redact(" ".join(error.cause().split())), redact(error.fix))

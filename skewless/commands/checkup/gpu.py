@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skewless.commands.checkup.finding import Finding, doubt, good
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
 
 if TYPE_CHECKING:
-    from infra.runtimes.cuda import Driver
+    from skewless.infra.runtimes.cuda import Driver
 
 _GIB = 2**30
 _CUDA = (13, 12, 11)
@@ -27,7 +27,7 @@ Version = Callable[[str], "str | None"]
 
 def check_gpu() -> Finding:
     """Say which GPUs the driver shows; none is no problem."""
-    from infra.runtimes.cuda import driver
+    from skewless.infra.runtimes.cuda import driver
 
     return judge_driver(driver(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
@@ -57,8 +57,8 @@ def judge_driver(found: Driver, visible: str | None) -> Finding:
 
 def check_gpu_packages() -> list[Finding]:
     """Say what is installed that trains or scores on a GPU; nothing of it is imported."""
-    from infra.runtimes.cuda import driver
-    from infra.runtimes.xgboost_cuda import has_cuda
+    from skewless.infra.runtimes.cuda import driver
+    from skewless.infra.runtimes.xgboost_cuda import has_cuda
 
     try:
         trains = has_cuda()

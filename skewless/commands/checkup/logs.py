@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.commands.checkup.finding import Finding, doubt, from_error, good
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 
 if TYPE_CHECKING:
-    from infra.log.inventory import Inventory
+    from skewless.infra.log.inventory import Inventory
 
 _MB = 1_000_000
 _LATER = "nothing has to be done: they are noted with the next file that is written"
@@ -17,7 +17,7 @@ _LATER = "nothing has to be done: they are noted with the next file that is writ
 
 def check_logs(state: Path) -> list[Finding]:
     """Say of each kind of log whether all of its files are what was written; reads all of them."""
-    from infra.log.inventory import noted_below
+    from skewless.infra.log.inventory import noted_below
 
     roots = [state / name for name in ("log", "predictions", "outcomes")]
     return [_judge(root) for root in roots if root.exists() or noted_below(root).exists()]
@@ -37,7 +37,7 @@ def _judge(root: Path) -> Finding:
 
 
 def _inventories(root: Path) -> list[Inventory]:
-    from infra.log.inventory import Inventory, noted_partitions
+    from skewless.infra.log.inventory import Inventory, noted_partitions
 
     folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.parquet")}
     if folders == {"."}:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.commands.checkup.finding import Finding, doubt, good
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
 
 if TYPE_CHECKING:
-    from infra.processes import Process
+    from skewless.infra.host.processes import Process
 
 _TIME_TO_TAKE_UP_S = 30.0
 
 
 def check_processes(state: Path) -> list[Finding]:
     """Say of each process whether it is heard of, works on the plan in force, and can go on."""
-    from infra.applied import read_applied
-    from infra.processes import read_processes
+    from skewless.infra.host.processes import read_processes
+    from skewless.infra.plans.applied import read_applied
 
     try:
         applied = read_applied(state)

@@ -7,12 +7,12 @@ from pathlib import Path
 from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
 from skewless.commands.inventory import plan_state
 from skewless.commands.options import CONFIG_FILE
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
 
 
 def check_plan(repo: Path, state: Path) -> Finding:
     """Say whether a plan is in force and the definitions are still those it was compiled from."""
-    from infra.applied import read_applied
+    from skewless.infra.plans.applied import read_applied
 
     name = "plan"
     if not (repo / CONFIG_FILE).is_file():

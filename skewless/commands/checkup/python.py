@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 14)
 _OPENMP = ("libgomp", "libomp")
@@ -58,8 +58,8 @@ def judge_packages(required: Iterable[str], installed: Callable[[str], str | Non
 
 def check_runtimes() -> list[Finding]:
     """Say whether the native libraries that score models can be loaded."""
-    from infra.runtimes.lightgbm_capi import load_library as load_lightgbm
-    from infra.runtimes.xgboost_capi import load_library as load_xgboost
+    from skewless.infra.runtimes.lightgbm_capi import load_library as load_lightgbm
+    from skewless.infra.runtimes.xgboost_capi import load_library as load_xgboost
 
     findings = [judge_runtime("lightgbm", lambda: load_lightgbm().version)]
     if importlib.util.find_spec("xgboost") is None:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skewless.commands.checkup.finding import Finding, doubt, from_error, good
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
 
 if TYPE_CHECKING:
-    from infra.packages.package import Package
-    from infra.packages.store import PackageStore
-    from infra.runtimes.calibration import Calibration
-    from infra.runtimes.candidates import Place, Second
-    from infra.runtimes.choice import Tried
+    from skewless.infra.packages.package import Package
+    from skewless.infra.packages.store import PackageStore
+    from skewless.infra.runtimes.calibration import Calibration
+    from skewless.infra.runtimes.candidates import Place, Second
+    from skewless.infra.runtimes.choice import Tried
 
 _CHAMPION = "champion"
 
@@ -25,9 +25,9 @@ def check_scoring(store: PackageStore, second: Second, place: Place | None = Non
         second: the setting ``second_runtime``.
         place: where models may be scored; None: as in a server with this setting.
     """
-    from infra.packages.aliases import Aliases
-    from infra.packages.names import list_models
-    from infra.runtimes.candidates import Place
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.runtimes.candidates import Place
+    from skewless.infra.storage.names import list_models
 
     where = place or Place(second=second)
     return list(
@@ -36,8 +36,8 @@ def check_scoring(store: PackageStore, second: Second, place: Place | None = Non
 
 
 def _findings(store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place) -> Iterator[Finding]:
-    from infra.packages.package import open_package
-    from infra.runtimes.candidates import candidates
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.runtimes.candidates import candidates
 
     alone = []
     for name, version in champions:
@@ -65,7 +65,7 @@ def missed(package: Package, problem: str) -> Finding:
 
 
 def _tried(store: PackageStore, package: Package, place: Place) -> Finding:
-    from infra.served_model import load_model
+    from skewless.infra.packages.served_model import load_model
 
     return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
 
@@ -90,7 +90,7 @@ def _told(item: Tried) -> str:
 
 
 def _milliseconds(calibration: Calibration) -> str:
-    from infra.runtimes.calibration import SIZES
+    from skewless.infra.runtimes.calibration import SIZES
 
     by_size = zip(SIZES, calibration.seconds, strict=True)
     return ", ".join(f"{size:,}: {seconds * 1e3:.3g} ms" for size, seconds in by_size)

@@ -6,14 +6,14 @@ import subprocess
 from pathlib import Path
 
 from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
-from skewless.errors import PlaceError, StoreError
+from skewless.contract.errors import PlaceError, StoreError
 
 _TIMEOUT_S = 10
 
 
 def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Finding]:
     """Say whether the configured server can be used, or the private one could be started; starts none."""
-    from infra.online.private_server import PrivateServer
+    from skewless.infra.online.private_server import PrivateServer
 
     if redis_url is not None:
         return check_redis(redis_url, limit_ms)
@@ -29,8 +29,8 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Fin
 
 def check_redis(url: str, limit_ms: float) -> list[Finding]:
     """Say whether a server is reachable, evicts nothing, and shares this machine's time."""
-    from infra.online.address import display_url
-    from infra.online.redis_store import RedisWriter
+    from skewless.infra.online.address import display_url
+    from skewless.infra.online.redis_store import RedisWriter
 
     try:
         store = RedisWriter(url)
@@ -57,7 +57,7 @@ def judge_clock(offset_ms: float, limit_ms: float) -> Finding:
 
 def check_program() -> Finding:
     """Say whether the private server's program is there and runs on this machine."""
-    from infra.online.server_binary import FIX, find_binary
+    from skewless.infra.online.server_binary import FIX, find_binary
 
     name = "private redis"
     try:

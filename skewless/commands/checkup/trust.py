@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from skewless.commands.checkup.finding import Finding, bad, doubt, good
-from skewless.settings import Settings
+from skewless.contract.settings import Settings
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

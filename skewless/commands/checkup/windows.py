@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.commands.checkup.finding import Finding, doubt, from_error, good
-from skewless.errors import SkewlessError, StoreError
+from skewless.contract.errors import SkewlessError, StoreError
 
 if TYPE_CHECKING:
-    from infra.needed_views import NeededViews
-    from infra.online.redis_store import BlockingReader
-    from infra.streams.generations import Generation
-    from skewless.settings import Settings
-    from skewless.windows.view import WindowView
+    from skewless.contract.settings import Settings
+    from skewless.contract.windows.view import WindowView
+    from skewless.infra.log.generations import Generation
+    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.plans.needed_views import NeededViews
 
 _PATIENCE_US = 60_000_000
 
 
 def check_windows(state: Path, settings: Settings) -> list[Finding]:
     """Say of each windowed view that is needed whether its states stand and keep up; starts no server."""
-    from infra.needed_views import NeededWatch
-    from infra.online.private_server import PrivateServer
-    from infra.online.redis_store import BlockingReader
-    from infra.packages.store import PackageStore
-    from skewless.clock import open_clock
+    from skewless.contract.clock import open_clock
+    from skewless.infra.online.private_server import PrivateServer
+    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.packages.store import PackageStore
+    from skewless.infra.plans.needed_views import NeededWatch
 
     try:
         needed = NeededWatch(state, PackageStore.of(state, settings), settings.keep_versions).read()
@@ -57,7 +57,7 @@ def judge_window(
     Args:
         reader: None where no server runs: then nothing is said of positions.
     """
-    from infra.streams.generations import Generations
+    from skewless.infra.log.generations import Generations
 
     name = f"window {needed.label(view)}"
     live = Generations(state).live(view)
@@ -81,10 +81,10 @@ def _behind(
     project: str, view: WindowView, live: Generation, state: Path, reader: BlockingReader, now_us: int
 ) -> Iterator[str]:
     """Yield what keeps partitions from being up to date for longer than a minute."""
-    from infra.log.accepted import INGEST
-    from infra.log.event_log import EventLog
-    from infra.log.partitions import log_partitions
-    from skewless.keys import window_marker
+    from skewless.contract.keys import window_marker
+    from skewless.infra.log.accepted import INGEST
+    from skewless.infra.log.event_log import EventLog
+    from skewless.infra.log.partitions import log_partitions
 
     for partition in log_partitions(state / "log", view.source):
         log = EventLog(state / "log", partition)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from skewless.operations.rollout import begin
 from skewless.project import Project
-from training.train import train
+from skewless.training.train import train
 
 
 def send_bad_challenger(project: Project, model: str) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.jobs.run import Run
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
+from skewless.infra.jobs.run import Run
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
 
 Tell = Callable[[str], None]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import duckdb
 import yaml
 
-from skewless.clock import OffsetClock
-from skewless.errors import PlaceError
+from skewless.contract.clock import OffsetClock
+from skewless.contract.errors import PlaceError
 
 FOLDER = ".skewless/story"
 _MODELS, _STORY_MODELS = "models.py", "story_models.py"

@@ -12,11 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import askable, read_labels
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
 from skewless.demo.processes import run_once, serving
 from skewless.demo.story.bad import send_bad_challenger
 from skewless.demo.story.chronicle import Chronicle
@@ -24,6 +20,10 @@ from skewless.demo.story.ground import Ground
 from skewless.demo.story.weekly import DAY_US, WEEK_US, lines, weekly
 from skewless.demo.story.weeks import Weeks
 from skewless.demo.walk import HOUR_US, Walk
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import askable, read_labels
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.promotion import train
 from skewless.operations.scheduler import Invoke, shift_here
 from skewless.project import Project

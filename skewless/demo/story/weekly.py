@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
 from skewless.demo.walk import HOUR_US
 from skewless.operations.quality import labelled_log
 from skewless.project import Project
-from validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.evaluation import evaluate
 
 DAY_US = 24 * HOUR_US
 WEEK_US = 7 * DAY_US

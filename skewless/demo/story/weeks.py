@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from infra.offline.as_of import TIME
-from infra.offline.labels import KNOWN, LABEL
-from infra.vitals import read_vitals
 from skewless.client import Client
+from skewless.contract.errors import PlaceError
 from skewless.demo.story.chronicle import Chronicle
 from skewless.demo.walk import HOUR_US, START_SECONDS, Row, Walk, json_rows, progress_bar
-from skewless.errors import PlaceError
-from training.scheduling.shift import Shift
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.infra.rollout.vitals import read_vitals
+from skewless.training.scheduling.shift import Shift
 
 _LOOK_HOURS = 6  # a rollout is looked at so often
 _TOLD_PART = 10  # of the flights, one in so many is told by POST /feedback besides

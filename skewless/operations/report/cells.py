@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
 
 NONE = "-"
 _MOST_FACTS = 8

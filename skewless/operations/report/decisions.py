@@ -11,17 +11,17 @@ from skewless.operations.report.cells import figures, moment
 from skewless.operations.report.evidence import evidence_cell
 
 if TYPE_CHECKING:
+    from skewless.contract.traffic import TrafficPolicy
     from skewless.operations.versions import VersionsReport
     from skewless.project import Project
-    from skewless.traffic import TrafficPolicy
 
 _MOST = 60
 
 
 def decisions_section(project: Project, model: str) -> Section:
     """Return what was decided about a model, newest first: by its gate, its rollouts, and by hand."""
-    from infra.packages.decisions import Decisions
-    from infra.traffic import Traffic
+    from skewless.infra.packages.decisions import Decisions
+    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import list_all
 
     history = Traffic(project.packages).history(model)

@@ -7,26 +7,26 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from skewless.clock import to_us
+from skewless.contract.clock import to_us
 from skewless.operations.report.blocks import Note, PlotBlock, Section
 from skewless.operations.report.decisions import change_of
 
 if TYPE_CHECKING:
+    from skewless.contract.traffic import TrafficPolicy
     from skewless.operations.quality import QualityReport
     from skewless.operations.versions import VersionsReport
     from skewless.project import Project
-    from skewless.traffic import TrafficPolicy
-    from training.plots.life import Mark, Shares
-    from training.plots.series import Point
+    from skewless.training.plots.life import Mark, Shares
+    from skewless.training.plots.series import Point
 
 _TITLE = "Traffic and quality over time"
 
 
 def life_section(project: Project, model: str, quality: QualityReport) -> Section:
     """Return the plot of who answered whom, what was decided, and how good each version was."""
-    from infra.traffic import Traffic
+    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import list_all
-    from training.plots.life import Life, life_plot
+    from skewless.training.plots.life import Life, life_plot
 
     found, history = list_all(project, model), Traffic(project.packages).history(model)
     shares = [*_aliased(found, history), *map(_shares, history)]
@@ -53,7 +53,7 @@ def life_section(project: Project, model: str, quality: QualityReport) -> Sectio
 
 def _aliased(found: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[Shares]:
     """Yield who was champion before there was a policy."""
-    from training.plots.life import Shares
+    from skewless.training.plots.life import Shares
 
     for move in reversed(found.moves):
         if move["alias"] == "champion" and (not history or move["at_us"] < history[0].since_us):
@@ -61,7 +61,7 @@ def _aliased(found: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterato
 
 
 def _shares(policy: TrafficPolicy) -> Shares:
-    from training.plots.life import Shares
+    from skewless.training.plots.life import Shares
 
     if policy.challenger is None or policy.phase not in {"canary", "ab"}:
         return Shares(at_us=policy.since_us, of={policy.champion: 1.0})
@@ -69,7 +69,7 @@ def _shares(policy: TrafficPolicy) -> Shares:
 
 
 def _trained(found: VersionsReport) -> Iterator[Mark]:
-    from training.plots.life import Mark
+    from skewless.training.plots.life import Mark
 
     for each in found.versions:
         if each.trained_at is not None:
@@ -78,7 +78,7 @@ def _trained(found: VersionsReport) -> Iterator[Mark]:
 
 def _turns(history: Sequence[TrafficPolicy]) -> Iterator[Mark]:
     """Yield who became champion, and who had to go."""
-    from training.plots.life import Mark
+    from skewless.training.plots.life import Mark
 
     for before, policy in pairwise(history):
         change = change_of(before, policy)
@@ -89,7 +89,7 @@ def _turns(history: Sequence[TrafficPolicy]) -> Iterator[Mark]:
 
 
 def _points(quality: QualityReport) -> dict[str, list[Point]]:
-    from training.plots.series import Point
+    from skewless.training.plots.series import Point
 
     lines: dict[str, list[Point]] = {}
     for window in quality.windows:

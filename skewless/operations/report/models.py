@@ -9,12 +9,12 @@ from skewless.operations.report.blocks import Note, PlotBlock, Section, TableBlo
 from skewless.operations.report.cells import interval, moment, number, share
 
 if TYPE_CHECKING:
-    from infra.packages.package import Package
+    from skewless.contract.traffic import TrafficPolicy
+    from skewless.infra.packages.package import Package
     from skewless.operations.quality import QualityReport
     from skewless.project import Project
-    from skewless.traffic import TrafficPolicy
-    from training.plots.canvas import Plot
-    from validation.live_quality import Quality
+    from skewless.training.plots.canvas import Plot
+    from skewless.validation.live_quality import Quality
 
 _BASELINE = "baseline_"
 _VERDICTS: Mapping[str, tuple[str, Tone]] = {
@@ -27,7 +27,7 @@ _MOST_FEATURES, _MOST_LINES = 15, 6
 
 def versions_section(project: Project, model: str, quality: QualityReport) -> Section:
     """Return each version with its share of the traffic and its quality, at training and live."""
-    from infra.traffic import Traffic
+    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import list_all
 
     found, policy = list_all(project, model), Traffic(project.packages).get(model)
@@ -88,7 +88,7 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 def drift_section(project: Project, model: str) -> Section:
     """Return the newest look at drift, and how it went before."""
     from skewless.operations.drift import series
-    from training.plots.series import Point, series_plot
+    from skewless.training.plots.series import Point, series_plot
 
     kept = series(project, model).read()
     if not kept:
@@ -129,7 +129,7 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
 def importance_section(project: Project, model: str, window_us: int, windows: int) -> Section:
     """Return what moved the champion's answers, window by window."""
     from skewless.operations.importance import importance
-    from training.plots.series import Point, series_plot
+    from skewless.training.plots.series import Point, series_plot
 
     report = importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:
@@ -151,7 +151,7 @@ def importance_section(project: Project, model: str, window_us: int, windows: in
 
 def evaluation_section(package: Package) -> Section:
     """Return the plots of the champion's evaluation."""
-    from training.plots.evaluation import evaluation_plots
+    from skewless.training.plots.evaluation import evaluation_plots
 
     title = f"Evaluation of {package.version} on its test period"
     blocks: list[TableBlock | PlotBlock | Note] = [_metrics(package)]

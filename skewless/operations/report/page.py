@@ -7,6 +7,6 @@ from skewless.operations.report.blocks import Report
 
 def render(report: Report) -> str:
     """Return the page; whatever was read from logs is escaped, but for the plots."""
-    from infra.pages import render_page
+    from skewless.infra.pages import render_page
 
     return render_page(__package__, "page.html", report=report)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from skewless.contract.plan import View
 from skewless.operations.report.blocks import Note, Section, TableBlock
 from skewless.operations.report.cells import NONE, figures, length, moment
-from skewless.plan import View
 
 if TYPE_CHECKING:
-    from infra.jobs.run import Run
+    from skewless.contract.windows.view import WindowView
+    from skewless.infra.jobs.run import Run
     from skewless.project import Project
-    from skewless.windows.view import WindowView
 
 _MOST_RUNS, _MOST_ALERTS, _LONGEST_RESULT = 25, 20, 160
 
@@ -39,7 +39,7 @@ def freshness_section(project: Project) -> Section:
 
 
 def _newest_event(project: Project, view: View | WindowView) -> int | None:
-    from infra.offline.newest_event import newest_event_us
+    from skewless.infra.offline.newest_event import newest_event_us
 
     if isinstance(view, View):
         return newest_event_us(project.connection, project.views.log(view).files())
@@ -49,7 +49,7 @@ def _newest_event(project: Project, view: View | WindowView) -> int | None:
 
 def proof_section(project: Project) -> Section:
     """Return the last verdicts of parity and replay."""
-    from infra.last_parity import last_parity
+    from skewless.infra.verdicts.last_parity import last_parity
 
     verdicts = last_parity(project.state)
     blocks: list[Note | TableBlock] = [_replay_note(project)]
@@ -81,7 +81,7 @@ def _replay_note(project: Project) -> Note:
 
 def checks_section(project: Project) -> Section:
     """Return where the last recorded validation is shown."""
-    from validation.data_docs import INDEX, data_docs_folder
+    from skewless.validation.data_docs import INDEX, data_docs_folder
 
     index = data_docs_folder(project.state) / INDEX
     if not index.exists():
@@ -94,7 +94,7 @@ def checks_section(project: Project) -> Section:
 
 def alerts_section(project: Project) -> Section:
     """Return the alerts that are open, then the newest of those that are over."""
-    from infra.alerts import Alerts
+    from skewless.infra.alerts.alerts import Alerts
 
     with Alerts(project.state) as alerts:
         kept = alerts.kept()

@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from skewless.clock import from_us
-from skewless.errors import PackageError, SkewlessError
+from skewless.contract.clock import from_us
+from skewless.contract.errors import PackageError, SkewlessError
 from skewless.operations.report.blocks import Note, Report, Section
 from skewless.operations.report.glossary import TERMS
 
 if TYPE_CHECKING:
-    from infra.packages.package import Package
+    from skewless.infra.packages.package import Package
     from skewless.project import Project
 
 _WINDOWS = 30
@@ -30,7 +30,7 @@ def build(project: Project, models: Sequence[str] = ()) -> Report:
         DefinitionError: the plan has no such model.
         PlaceError: the extra ``report`` is not installed.
     """
-    from training.plots.canvas import require_library
+    from skewless.training.plots.canvas import require_library
 
     require_library()
     names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
@@ -75,9 +75,9 @@ def _or_why(title: str, make: Callable[[], Section]) -> Section:
 
 
 def _champion(project: Project, name: str) -> Package:
-    from infra.packages.aliases import Aliases
-    from infra.packages.package import open_package
-    from infra.traffic import Traffic
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.rollout.traffic import Traffic
 
     policy = Traffic(project.packages).get(name)
     version = policy.champion if policy else Aliases(project.packages).get(name, "champion")

@@ -16,8 +16,8 @@ from feast import FileSource
 from feast.data_format import DeltaFormat
 from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
-from infra.left_out import read_left_out
-from skewless.errors import GateError, RequestError, SourceError
+from skewless.contract.errors import GateError, RequestError, SourceError
+from skewless.infra.materialization.left_out import read_left_out
 from tests.feast.conformance.test_views import table_frame
 from tests.feast.conformance.world import NOW, World, ago, asked, table_of, users
 

@@ -14,7 +14,7 @@ from feast import Entity, FeatureService
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
-from infra.left_out import read_left_out
+from skewless.infra.materialization.left_out import read_left_out
 from tests.feast.conformance.world import NOW, USER, World, ago, asked, table_of, users
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -21,7 +21,7 @@ from tests.feast.conformance.value_types import STAMP
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 USER = Entity(name="user", join_keys=["user_id"], value_type=FeastValueType.INT64)
-PROVIDERS = {"local": "local", "skewless": "infra.feast_plugins.provider.SkewlessProvider"}
+PROVIDERS = {"local": "local", "skewless": "skewless.infra.feast_plugins.provider.SkewlessProvider"}
 
 
 def ago(**length: float) -> datetime:
@@ -38,12 +38,12 @@ class World:
             "project": f"c{uuid4().hex}",
             "registry": "registry.db",
             "provider": PROVIDERS[provider],
-            "offline_store": {"type": "infra.feast_plugins.offline_store.SkewlessOfflineStore"},
+            "offline_store": {"type": "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"},
             "online_store": {
-                "type": "infra.feast_plugins.online_store.SkewlessOnlineStore",
+                "type": "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore",
                 "redis_url": f"redis://127.0.0.1:{port}/2",
             },
-            "batch_engine": {"type": "infra.feast_plugins.engine.SkewlessComputeEngine"},
+            "batch_engine": {"type": "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"},
             "entity_key_serialization_version": 3,
         }
         (root / "feature_store.yaml").write_text(yaml.safe_dump(body | more))

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from feast import FeatureStore, FeatureView
 
-from infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.clock import to_us
-from skewless.errors import SourceError
+from skewless.contract.clock import to_us
+from skewless.contract.errors import SourceError
+from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import ALL, FULL, lists
 from tests.feast.online.twins import TYPES, USER, Twin, ago, frame, row, schema, stamps, users, users_of
 
-PROVIDER = "infra.feast_plugins.provider.SkewlessProvider"
+PROVIDER = "skewless.infra.feast_plugins.provider.SkewlessProvider"
 Open = Callable[[Twin], FeatureStore]
 Columns = Callable[[], Sequence[bool]]
 

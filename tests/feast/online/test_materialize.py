@@ -14,9 +14,9 @@ from feast import BatchFeatureView, FeatureStore, FeatureView, Field, FileSource
 from feast.infra.common.materialization_job import MaterializationTask
 from feast.types import Float64, Int64, Json, Map
 
-from infra.feast_plugins.engine import events_of
-from infra.offline.changes import EventRange
-from skewless.clock import to_us
+from skewless.contract.clock import to_us
+from skewless.infra.feast_plugins.engine import events_of
+from skewless.infra.offline.changes import EventRange
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import ALL, FULL, KINDS, pair_of_views
 from tests.feast.online.twins import NOW, TYPES, USER, Kind, Twin, ago, frame, row, schema, source, users, users_of
@@ -207,7 +207,7 @@ def test_computed_views_are_materialised(make: Make, opened: Open, kind: Kind) -
     def doubled(rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         return rows.assign(a_double=rows["a_double"] * 2)
 
-    offline = {"feast": "file", "skewless": "infra.feast_plugins.offline_store.SkewlessOfflineStore"}[kind]
+    offline = {"feast": "file", "skewless": "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"}[kind]
     twin = make(kind, offline_store={"type": offline})
     twin.write("users.parquet", [row(user, ago(hours=1), a_double=user / 2) for user in (1, 2)], schema(("a_double",)))
     store = opened(twin)

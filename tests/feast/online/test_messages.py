@@ -18,14 +18,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.feast_plugins.few_vectors import entry_writers, few_entries
-from infra.feast_plugins.online_answers import ask
-from infra.feast_plugins.rows import Positions, Row, pack_rows
-from infra.feast_plugins.stored import OPAQUE, Stored, stored_form
-from infra.feast_plugins.vectors import FeatureVector, column_entries, event_stamps, response_bytes, shown_cells
-from skewless.clock import ManualClock, to_us
-from skewless.errors import RequestError, SkewlessError, SourceError
-from skewless.status import Status
+from skewless.contract.clock import ManualClock, to_us
+from skewless.contract.errors import RequestError, SkewlessError, SourceError
+from skewless.contract.status import Status
+from skewless.infra.feast_plugins.few_vectors import entry_writers, few_entries
+from skewless.infra.feast_plugins.online_answers import ask
+from skewless.infra.feast_plugins.rows import Positions, Row, pack_rows
+from skewless.infra.feast_plugins.stored import OPAQUE, Stored, stored_form
+from skewless.infra.feast_plugins.vectors import (
+    FeatureVector,
+    column_entries,
+    event_stamps,
+    response_bytes,
+    shown_cells,
+)
 from tests.feast.online.twins import TYPES, USER
 
 NUMPY: dict[str, str] = {

@@ -13,7 +13,7 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.docs.pages import blocks, page, section
 from tests.feast.online.conftest import Make
 from tests.feast.online.twins import NOW, Twin, ago, row, schema, users_of
@@ -53,7 +53,7 @@ def run(folder: Path, *words: str) -> str:
 def change(text: str) -> str:
     """Return the template's YAML with the lines that docs/feast.md shows."""
     shown = blocks(section(page("feast.md"), "Three lines"), "yaml")[0]
-    offline, online, engine = (line for line in shown.splitlines() if "infra.feast_plugins" in line)
+    offline, online, engine = (line for line in shown.splitlines() if "skewless.infra.feast_plugins" in line)
     return text.replace("    type: sqlite", online).replace("provider: local", f"provider: local\n{offline}\n{engine}")
 
 

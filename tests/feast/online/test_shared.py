@@ -13,9 +13,9 @@ import yaml
 from feast import FeatureStore
 
 import skewless
-from infra.feast_plugins.stored import stored_form
-from infra.sample import write_sample
-from skewless.clock import SystemClock, from_us
+from skewless.contract.clock import SystemClock, from_us
+from skewless.infra.feast_plugins.stored import stored_form
+from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
 from tests.feast.online.twins import tear_down

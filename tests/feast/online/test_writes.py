@@ -12,8 +12,8 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from infra.feast_plugins.connections import Connections
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.feast_plugins.connections import Connections
 from tests.feast.online.conftest import Make
 from tests.feast.online.twins import (
     NOW,

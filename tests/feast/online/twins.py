@@ -19,8 +19,8 @@ from feast.value_type import ValueType
 
 Kind = Literal["feast", "skewless"]
 
-ENGINE = "infra.feast_plugins.engine.SkewlessComputeEngine"
-ONLINE = "infra.feast_plugins.online_store.SkewlessOnlineStore"
+ENGINE = "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
+ONLINE = "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
 NOW = datetime.now(UTC).replace(microsecond=250_000)
 TYPES: dict[str, tuple[PrimitiveFeastType, pa.DataType]] = {
     "a_double": (Float64, pa.float64()),

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
 from skewless.project import Project
 from tests.feast.windows.world import NOW, World, write_repo
 from tests.servers.node import Node, running

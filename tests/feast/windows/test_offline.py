@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from infra.offline.as_of import TIME
-from infra.offline.join import Order
-from skewless.clock import from_us
-from skewless.errors import RequestError
+from skewless.contract.clock import from_us
+from skewless.contract.errors import RequestError
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.join import Order
 from tests.feast.windows.conftest import Make
 from tests.feast.windows.world import HOUR, MINUTE, NOW, NUMBERS, STAMP, WINDOWED, World, landing, some
 

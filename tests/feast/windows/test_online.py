@@ -12,10 +12,10 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from infra.streams.generations import Generations
-from skewless.errors import RequestError, StalePlanError
-from skewless.keys import generation_key, window_marker
-from skewless.request import parse_columns
+from skewless.contract.errors import RequestError, StalePlanError
+from skewless.contract.keys import generation_key, window_marker
+from skewless.contract.request import parse_columns
+from skewless.infra.log.generations import Generations
 from tests.feast.windows.world import HOUR, MINUTE, NUMBERS, WINDOWED, World, landing, some
 
 MIXED = ["fleet", *NUMBERS, "worst_delay_1d", "last_landed_1d"]

@@ -14,10 +14,10 @@ from feast import FeatureStore
 from feast.data_source import PushMode
 from structlog.testing import capture_logs
 
-from infra.feast_plugins.pushed_events import EventPusher, event_payloads
-from infra.feast_plugins.store_verbs import teach_pushes
-from skewless.clock import from_us
-from skewless.errors import RequestError, StoreError
+from skewless.contract.clock import from_us
+from skewless.contract.errors import RequestError, StoreError
+from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
+from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from tests.feast.windows.world import HOUR, NUMBERS, SECOND, WINDOWED, World, landing, some
 
 

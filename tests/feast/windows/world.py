@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import yaml
 from feast import FeatureStore
 
-from infra.online.redis_store import RedisWriter
-from infra.streams.worker import Worker
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.worker import Worker
 from skewless.project import Project
 
-ONLINE = "infra.feast_plugins.online_store.SkewlessOnlineStore"
-OFFLINE = "infra.feast_plugins.offline_store.SkewlessOfflineStore"
-ENGINE = "infra.feast_plugins.engine.SkewlessComputeEngine"
+ONLINE = "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
+OFFLINE = "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"
+ENGINE = "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 SECOND = 1_000_000
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisWriter
-from infra.packages.aliases import Aliases
-from infra.retirement import ViewLife, read_lives
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.plans.retirement import ViewLife, read_lives
 from skewless.project import Project
 from tests.command_line import done
 from tests.integration.cli.windowed_repo import HOUR, trained_repo

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisReader
-from infra.packages.aliases import Aliases
-from infra.wanted import Wanted, WantedFile
-from serving.models.table import ModelTable
-from skewless.clock import OffsetClock
-from skewless.errors import StalePlanError
+from skewless.contract.clock import OffsetClock
+from skewless.contract.errors import StalePlanError
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.plans.wanted import Wanted, WantedFile
 from skewless.project import Project
+from skewless.serving.models.table import ModelTable
 from tests.command_line import done, run
 from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, trained_repo
 

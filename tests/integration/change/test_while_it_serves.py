@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from infra.online.private_server import PrivateServer
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import done, run
 from tests.integration.cli.windowed_repo import CARRIERS, HOUR, MINUTE, NOW, write_repo
 from tests.integration.errors.server import ROOT

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.private_server import PrivateServer
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import done
 from tests.projects import NOW
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.log.accepted import REJECT
-from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partitions import log_partitions
 from tests.command_line import done, fingerprint
 from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
 

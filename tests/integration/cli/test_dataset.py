@@ -13,12 +13,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
 from skewless.project import Project
+from skewless.training import dataset_files
+from skewless.training.dataset_files import DatasetFiles
+from skewless.training.dataset_folder import DatasetFolder
 from tests.command_line import done, fingerprint, run
-from training import dataset_files
-from training.dataset_files import DatasetFiles
-from training.dataset_folder import DatasetFolder
 
 PAYMENTS = "data/payments.parquet"
 

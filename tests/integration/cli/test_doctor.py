@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.store import PackageStore
-from infra.runtimes import candidates, nvforest
-from infra.runtimes.candidates import Candidate, Place
-from infra.runtimes.cuda import Driver
 from skewless.commands.checkup.scoring import check_scoring
-from skewless.settings import Settings
+from skewless.contract.settings import Settings
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.runtimes import candidates, nvforest
+from skewless.infra.runtimes.candidates import Candidate, Place
+from skewless.infra.runtimes.cuda import Driver
 from tests.command_line import run
 
 ROOT = Path(__file__).parents[3]

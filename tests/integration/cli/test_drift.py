@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.alerts import Alert, Alerts
+from skewless.infra.alerts.alerts import Alert, Alerts
 from tests.command_line import done, fingerprint, run
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from skewless.cli import VERBS
-from skewless.errors import SkewlessError
-from skewless.settings import Settings
+from skewless.contract.errors import SkewlessError
+from skewless.contract.settings import Settings
 from tests.command_line import done, fingerprint, run
 
 ROOT = Path(__file__).parents[3]
@@ -212,7 +212,7 @@ def test_the_exit_codes_are_those_of_the_error_tree() -> None:
 
 def test_a_missing_package_is_one_sentence(applied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "structlog", None)
-    monkeypatch.delitem(sys.modules, "infra.telemetry", raising=False)
+    monkeypatch.delitem(sys.modules, "skewless.infra.host.telemetry", raising=False)
     said = run("plan", "--repo", applied)
     assert (said.code, said.stdout) == (10, "")
     assert said.stderr.startswith("error: package 'structlog': is not installed.")

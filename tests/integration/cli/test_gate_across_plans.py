@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import done
 from tests.integration.cli.windowed_repo import write_repo
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.clock import from_us
+from skewless.contract.clock import from_us
 from tests.command_line import done, run
 from tests.projects import NOW
 

@@ -17,10 +17,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from infra.durable import replace_durable
-from infra.log.event_log import EventLog
-from infra.online.private_server import PrivateServer
-from infra.streams import import_run
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.durable import replace_durable
+from skewless.infra.streams import import_run
 from skewless.project import Project
 from tests.command_line import Said, done, run
 from tests.integration.cli.import_repo import COLUMNS, give_ids, imported, landings, logged, rewrite, write_folder_repo
@@ -227,7 +227,7 @@ def killed_at(repo: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return call
 
     with monkeypatch.context() as patch, Project(repo) as project:
-        patch.setattr("infra.streams.import_records.replace_durable", dying(replace_durable))
+        patch.setattr("skewless.infra.streams.import_records.replace_durable", dying(replace_durable))
         patch.setattr(EventLog, "_create", dying(EventLog._create))
         (source,) = project.streams.sources()
         try:

@@ -62,7 +62,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> dict[str, int]:
         raise OSError(28, "No space left on device", "data/payments.parquet")
 
-    monkeypatch.setattr("infra.sample.write_sample", full)
+    monkeypatch.setattr("skewless.operations.sample.write_sample", full)
     said = run("init", tmp_path / "shop", "--json")
     assert (said.code, said.body["error"]["kind"]) == (7, "store")
     assert "free disk space" in said.body["error"]["fix"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.key_file import KeyFile
-from serving.access.gate import KeyAccess
-from skewless.errors import AccessError
+from skewless.contract.errors import AccessError
+from skewless.infra.access.key_file import KeyFile
+from skewless.serving.access.gate import KeyAccess
 from tests.command_line import done, fingerprint, run
 
 

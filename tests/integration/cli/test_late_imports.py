@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.event_log import EventLog
-from infra.log.event_rows import DECLARED
-from infra.log.partitions import log_partitions
-from infra.online.private_server import PrivateServer
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import done
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo
 from tests.integration.cli.windowed_repo import CARRIERS, HOUR, MINUTE, NOW
@@ -81,7 +81,7 @@ def test_what_nobody_has_applied_is_not_known_and_a_worker_applies_it_by_itself(
     then = get(repo, "--as-of", tomorrow)
     assert then["knowledge"]["features"]["landings_1h"] < then["event_time"]["features"]["landings_1h"]
     OffsetClock(repo / "clock").set(NOW)
-    monkeypatch.setattr("infra.streams.crew._IDLE_S", 4.0)
+    monkeypatch.setattr("skewless.infra.streams.crew._IDLE_S", 4.0)
     done("stream", "--until-idle", "--repo", repo)
     assert get(repo)["online"]["features"]["landings_1h"] == before + 20
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.command_line import done, fingerprint, run
 from tests.integration.cli.windowed_repo import MINUTE, NOW, write_repo

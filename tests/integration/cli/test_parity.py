@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from infra.online.private_server import PrivateServer
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import done, run
 from tests.integration.cli.windowed_repo import MINUTE, NOW, STAMP, write_repo
 

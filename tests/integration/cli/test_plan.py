@@ -12,7 +12,7 @@ import pytest
 from feast import Entity, FeatureStore
 from feast.value_type import ValueType
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.command_line import Said, done, fingerprint, run
 from tests.integration.cli.windowed_repo import write_repo
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.private_server import PrivateServer
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from skewless.windows.hops import SECOND
 from tests.command_line import done, run
 from tests.integration.cli.windowed_repo import CARRIERS, DAY, HOUR, MINUTE, NOW, write_repo
 from tests.integration.infra.window_repo import edit

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.durable import make_folder
-from infra.packages.aliases import Aliases
 from skewless.commands.checkup.trust import check_trust
-from skewless.settings import Settings
+from skewless.contract.settings import Settings
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.storage.durable import make_folder
 from tests.command_line import run
 
 VERBS = (
@@ -74,8 +74,8 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         if ".mkdir(" in path.read_text()
     }
     assert found == {
-        "infra/durable.py": 1,
-        "infra/sample.py": 1,  # data of a new project
+        "infra/storage/durable.py": 1,
+        "skewless/operations/sample.py": 1,  # data of a new project
         "infra/feast_plugins/saved_rows.py": 2,  # where a user's Feast definitions say
         "infra/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says

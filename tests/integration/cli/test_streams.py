@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import REJECT
-from infra.log.event_log import EventLog
-from infra.log.partitions import log_partitions
-from infra.online.private_server import PrivateServer
-from infra.streams import import_run
-from infra.streams.metrics import serve_metrics
-from infra.streams.tally import Tally
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.streams import import_run
+from skewless.infra.streams.metrics import serve_metrics
+from skewless.infra.streams.tally import Tally
 from skewless.project import Project
 from tests.command_line import done, fingerprint, run
 from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo

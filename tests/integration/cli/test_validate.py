@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skewless.bounds import Bounds
+from skewless.contract.bounds import Bounds
+from skewless.validation.suites import load_suites
 from tests.command_line import done, run
-from validation.suites import load_suites
 
 FILE = "expectations.py"
 

@@ -21,7 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.clock import to_us
+from skewless.contract.clock import to_us
 from tests.command_line import ROWS, done, fingerprint, run
 from tests.planted import rewrite
 

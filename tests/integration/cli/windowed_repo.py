@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.clock import OffsetClock
-from skewless.windows.hops import SECOND
+from skewless.contract.clock import OffsetClock
+from skewless.contract.windows.hops import SECOND
 from tests.command_line import done
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
@@ -62,7 +62,7 @@ service = FeatureService(name="air", features=[carrier_now, facts])
 MODELS = """\
 from datetime import timedelta
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

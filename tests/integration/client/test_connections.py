@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skewless.client import Limits
-from skewless.errors import RequestError, StoreError
+from skewless.contract.errors import RequestError, StoreError
 from tests.integration.client.conftest import Connect
 from tests.integration.client.scripted import GOOD, PREDICTED, answer, lines, scripted
 

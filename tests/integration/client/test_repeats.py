@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skewless.client import Limits, Retries
-from skewless.errors import BusyError, DeadlineError, RequestError, SkewlessError, StoreError
+from skewless.contract.errors import BusyError, DeadlineError, RequestError, SkewlessError, StoreError
 from tests.integration.client.conftest import Connect
 from tests.integration.client.scripted import BROKEN, GOOD, SILENT, answer, nobody, refusal, scripted
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 from tests.integration.client.conftest import Connect
 from tests.integration.errors.server import Server
 from tests.projects import MODEL, NOW, ask, make_project, open_project

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from skewless.client import AsyncClient, Limits
-from skewless.errors import BusyError
+from skewless.contract.errors import BusyError
 from tests.integration.client.scripted import GOOD, SILENT, Scripted, scripted
 
 ROW = {"card_id": 7}

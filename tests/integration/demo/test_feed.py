@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.private_server import PrivateServer
-from infra.online.redis_store import RedisWriter
 from skewless import Project
-from skewless.clock import ManualClock
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import PlaceError
 from skewless.demo.feed import Feed
-from skewless.errors import PlaceError
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import RedisWriter
 from tests.integration.infra.window_repo import write_repo
 
 HOUR = 3_600_000_000

@@ -22,7 +22,7 @@ FLEETS = (950.0, 880.5, 3.0)
 HEADER = """\
 from datetime import timedelta
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 
 
 def labels(name, label):

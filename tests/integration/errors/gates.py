@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from infra.packages.aliases import Aliases
+from skewless.infra.packages.aliases import Aliases
 from tests.integration.errors.case import ROUND, Arrange, Case, Said, applied, both, verb
 from tests.integration.errors.scene import Scene
 from tests.integration.errors.world import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from infra.packages.aliases import Aliases
+from skewless.infra.packages.aliases import Aliases
 from tests.integration.errors.case import Arrange, Case, Said, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 from tests.integration.errors.case import ROUND, Case, Said, environment, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene, Store

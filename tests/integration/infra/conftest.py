@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.log.event_log import EventLog
+from skewless.infra.log.event_log import EventLog
 
 PARTITION = "events/arrivals/ab12cd/0"
 

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra import materialize, newest
-from infra.log.accepted import REJECT
-from infra.offline.changes import EventRange
-from infra.run_report import Pending, Step
-from skewless.dtypes import DType
-from skewless.errors import SourceError
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.materialization import materialize, newest
+from skewless.infra.materialization.run_report import Pending, Step
+from skewless.infra.offline.changes import EventRange
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 

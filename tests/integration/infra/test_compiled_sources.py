@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.compiler.compile import compile_repo
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
+from skewless.infra.compiler.compile import compile_repo
 from tests.integration.infra.test_compiler import TEMPLATE, edit
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.compiler.compile import Compiled, compile_repo
-from infra.offline.engine import connect
-from infra.planning import Planner
-from infra.sample import write_sample
-from skewless.columns import FeatureRef
 from skewless.commands.change_text import change_lines
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError, SkewlessError, SourceError
+from skewless.contract.columns import FeatureRef
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError, SkewlessError, SourceError
+from skewless.infra.compiler.compile import Compiled, compile_repo
+from skewless.infra.offline.engine import connect
+from skewless.infra.plans.planning import Planner
+from skewless.operations.sample import write_sample
 from tests.plans import columns
 
 TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"

@@ -9,11 +9,11 @@ import duckdb
 import pytest
 
 import skewless
-from infra.offline.engine import connect
-from infra.offline.labels import read_labels
-from infra.sample import write_sample
-from skewless.clock import OffsetClock
-from skewless.errors import SourceError
+from skewless.contract.clock import OffsetClock
+from skewless.contract.errors import SourceError
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.labels import read_labels
+from skewless.operations.sample import write_sample
 from skewless.project import Project
 
 TEMPLATE = Path(skewless.__file__).with_name("template")
@@ -47,7 +47,7 @@ def to_database(repo: Path) -> None:
     models.write_text(models.read_text().replace("data/payments.parquet", "duckdb:data/wh.duckdb#payments"))
 
 
-_IMPORT = "from infra.feast_plugins.duckdb_source import DuckDBSource\n"
+_IMPORT = "from skewless import DuckDBSource\n"
 
 
 def test_a_project_moves_into_a_database(repo: Path) -> None:

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import REJECT, SEQ
-from infra.log.ends import KNOWN_AT
-from infra.log.event_log import EventLog
-from skewless.errors import ConflictError, StoreError
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.log.accepted import REJECT, SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import (
     PARTITION,
     Clock,
@@ -131,8 +131,8 @@ RACE = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from infra.log.event_log import EventLog
-from skewless.errors import ConflictError
+from skewless.infra.log.event_log import EventLog
+from skewless.contract.errors import ConflictError
 won = 0
 sys.stdin.readline()
 while won < 20:
@@ -171,7 +171,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import pyarrow as pa
-from infra.log.event_log import EventLog
+from skewless.infra.log.event_log import EventLog
 calls, at = [0], int(sys.argv[3])
 def dying(real):
     def call(*arguments, **named):
@@ -235,7 +235,7 @@ def test_an_append_that_the_disk_failed_at_its_last_step_stands_and_is_not_repea
     log: EventLog, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(log, 1)
-    monkeypatch.setattr("infra.log.event_log.sync_folder", fill_disk)
+    monkeypatch.setattr("skewless.infra.log.event_log.sync_folder", fill_disk)
     with pytest.raises(StoreError, match="cannot be written"):
         log.append(rows(1))
     monkeypatch.undo()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import SEQ
-from infra.log.compaction import CompactReport
-from infra.log.ends import KNOWN_AT
-from infra.log.event_log import EventLog
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.compaction import CompactReport
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import (
     PARTITION,
     Clock,

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infra.log.accepted import SEQ
-from infra.log.ends import KNOWN_AT, as_table, first_cover, with_known_at
-from infra.log.event_log import EventLog
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.ends import KNOWN_AT, as_table, first_cover, with_known_at
+from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import (
     PARTITION,
     Clock,

@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from infra.log.accepted import SEQ
-from infra.log.ends import KNOWN_AT
-from infra.log.event_log import EventLog
-from skewless.errors import ConflictError
+from skewless.contract.errors import ConflictError
+from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import PARTITION
 
 STEPS = ("fsync", "link", "replace", "unlink", "pwrite")

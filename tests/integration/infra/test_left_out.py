@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from infra.left_out import read_left_out
-from infra.log.accepted import EVENT, RAW, REJECT, SEQ, AcceptedLog
-from skewless.dtypes import DType
-from skewless.errors import GateError
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import GateError
+from skewless.infra.log.accepted import EVENT, RAW, REJECT, SEQ, AcceptedLog
+from skewless.infra.materialization.left_out import read_left_out
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
-from infra.log.inventory import noted_below
-from infra.log.known import KnownRange, known_ranges, last_covered
-from infra.log.runs import Coverage, Kind, Run, RunLedger
-from skewless.errors import ConflictError, StoreError
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
+from skewless.infra.log.inventory import noted_below
+from skewless.infra.log.known import KnownRange, known_ranges, last_covered
+from skewless.infra.log.runs import Coverage, Kind, Run, RunLedger
 
 ROOT = Path(__file__).parents[3]
 PARTITION = "batch/v-0123456789abcdef"
@@ -97,8 +97,8 @@ RACE = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from infra.log.accepted import AcceptedLog
-from skewless.errors import ConflictError
+from skewless.infra.log.accepted import AcceptedLog
+from skewless.contract.errors import ConflictError
 log, won = AcceptedLog(Path(sys.argv[1]), sys.argv[2]), 0
 sys.stdin.readline()
 while won < 20:
@@ -131,7 +131,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import pyarrow as pa
-from infra.log import accepted
+from skewless.infra.log import accepted
 calls, at = [0], int(sys.argv[3])
 def dying(real):
     def call(*arguments):
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(
 def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
     log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.log.inventory.exclusive", fill_disk)
+    monkeypatch.setattr("skewless.infra.log.inventory.exclusive", fill_disk)
     assert log.append(rows(1, 2)).last == 1
     monkeypatch.undo()
     assert AcceptedLog(tmp_path, PARTITION).next_seq() == 2

@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from infra.left_out import read_left_out
-from infra.log.accepted import RAW, REJECT
-from infra.log.inventory import noted_below
-from infra.offline.views import OfflineViews
-from infra.online.redis_store import RedisWriter
-from skewless.dtypes import DType
-from skewless.errors import GateError, SourceError, StoreError
-from skewless.keys import marker_key
-from skewless.plan import View
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import GateError, SourceError, StoreError
+from skewless.contract.keys import marker_key
+from skewless.contract.plan import View
+from skewless.infra.log.accepted import RAW, REJECT
+from skewless.infra.log.inventory import noted_below
+from skewless.infra.materialization.left_out import read_left_out
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.redis_store import RedisWriter
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 

@@ -17,13 +17,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from infra.offline.sources import view_table
-from infra.offline.warehouse import Warehouse, find_warehouse
-from infra.online.redis_store import RedisWriter
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError, SourceError
-from skewless.plan import View
-from skewless.rows import ViewRead
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.plan import View
+from skewless.contract.rows import ViewRead
+from skewless.infra.offline.sources import view_table
+from skewless.infra.offline.warehouse import Warehouse, find_warehouse
+from skewless.infra.online.redis_store import RedisWriter
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 

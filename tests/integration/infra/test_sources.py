@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.keys import KeyValue
-from skewless.plan import View
-from skewless.rows import ViewRead
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.keys import KeyValue
+from skewless.contract.plan import View
+from skewless.contract.rows import ViewRead
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
 

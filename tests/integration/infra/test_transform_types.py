@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore, OnDemandFeatureView
 
-from infra.offline.engine import connect
-from infra.planning import Planner
-from skewless.arrow_types import arrow_type
-from skewless.clock import from_us
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan
-from skewless.request import parse_rows
-from skewless.rows import Versions, ViewRead
-from skewless.vector import Assembler
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.clock import from_us
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import parse_rows
+from skewless.contract.rows import Versions, ViewRead
+from skewless.contract.vector import Assembler
+from skewless.infra.offline.engine import connect
+from skewless.infra.plans.planning import Planner
 from tests.command_line import fingerprint
 from tests.integration.infra.window_repo import CONFIG
 

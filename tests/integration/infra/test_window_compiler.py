@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 
-from infra.compiler.compile import compile_repo
-from infra.offline.engine import connect
-from infra.planning import Planner
 from skewless.commands.change_text import change_lines
-from skewless.dtypes import DType
-from skewless.errors import SourceError
-from skewless.plan import FeaturePlan
-from skewless.windows.hops import DAY, HOUR, MINUTE
-from skewless.windows.view import EventSource, Function, WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.hops import DAY, HOUR, MINUTE
+from skewless.contract.windows.view import EventSource, Function, WindowView
+from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.offline.engine import connect
+from skewless.infra.plans.planning import Planner
 from tests.docs.pages import blocks, page
 from tests.integration.infra.window_repo import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, edit, write_repo
 from tests.plans import columns, refs

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import EVENT, REJECT, SEQ
-from infra.offline.engine import connect
-from infra.offline.window_events import LogPart
-from infra.offline.window_join import WindowJoin
-from skewless.dtypes import DType
-from skewless.windows.hops import SECOND
-from skewless.windows.view import Aggregate, Function, WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.view import Aggregate, Function, WindowView
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_join import WindowJoin
 from tests.plans import columns
 
 NO_ENDS = pa.table({name: pa.array([], pa.int64()) for name in ("first", "last", "ended_us")})

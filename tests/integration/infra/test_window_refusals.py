@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.compiler.compile import compile_repo
-from skewless.errors import DefinitionError
-from skewless.windows.view import WindowView
+from skewless.contract.errors import DefinitionError
+from skewless.contract.windows.view import WindowView
+from skewless.infra.compiler.compile import compile_repo
 from tests.integration.infra.window_repo import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, edit, write_repo
 
 LANDED = 'source=landings,\n    timestamp_field="landed_at",'
@@ -57,7 +57,7 @@ SOURCE_REFUSALS = [
     (PUSH, (KAFKA % "").replace("broker:9092", ""), "event source 'landings': has no kafka_bootstrap_servers"),
     (PUSH, (KAFKA % "").replace("landed_at", "due"), "'carrier_now': has another timestamp_field than its event"),
 ]
-DUCK = """from infra.feast_plugins.duckdb_source import DuckDBSource
+DUCK = """from skewless import DuckDBSource
 duck = DuckDBSource(path="a.duckdb", table="t", timestamp_field="landed_at")
 carrier_now = """
 

@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
 
-from infra.log.accepted import REJECT
-from infra.log.known import KnownRange, known_ranges
-from infra.materialize import Check, Materializer
-from infra.offline.changes import EventRange
-from infra.offline.engine import connect
-from infra.offline.views import OfflineViews
-from infra.online.redis_store import BlockingReader, RedisWriter
-from infra.run_report import OnStep, ViewReport
-from skewless.clock import ManualClock
-from skewless.keys import KeyCodec, KeyValue
-from skewless.plan import View
-from skewless.rows import RowCodec, ViewRead
+from skewless.contract.clock import ManualClock
+from skewless.contract.keys import KeyCodec, KeyValue
+from skewless.contract.plan import View
+from skewless.contract.rows import RowCodec, ViewRead
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.known import KnownRange, known_ranges
+from skewless.infra.materialization.materialize import Check, Materializer
+from skewless.infra.materialization.run_report import OnStep, ViewReport
+from skewless.infra.offline.changes import EventRange
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 
 UTC_US = pa.timestamp("us", tz="UTC")
 HOUR = 3_600_000_000

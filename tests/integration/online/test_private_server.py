@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import redis
 
-from infra.online import private_address
-from infra.online.private_server import PrivateServer
-from skewless.errors import PlaceError, StoreError
+from skewless.contract.errors import PlaceError, StoreError
+from skewless.infra.online import private_address
+from skewless.infra.online.private_server import PrivateServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ GRACE_S = 0.4
 USER = """
 import sys
 from pathlib import Path
-from infra.online.private_server import PrivateServer
+from skewless.infra.online.private_server import PrivateServer
 print(PrivateServer(Path(sys.argv[1]), grace_s=float(sys.argv[2])).ensure(), flush=True)
 sys.stdin.read()
 """

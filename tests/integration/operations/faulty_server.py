@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import serving.models.loader
-from infra.runtimes.candidates import Place
-from infra.runtimes.port import Matrix, Runtime, Scores
-from infra.served_model import ServedModel
+import skewless.serving.models.loader
 from skewless.cli import main
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from tests.rollouts import NEW
 
 _SLOW_S = 0.05
@@ -54,7 +54,7 @@ def _faulty(load: Callable[..., ServedModel], fault: Path) -> Callable[..., Serv
 
 if __name__ == "__main__":
     repo = Path(sys.argv[1])
-    loader: Any = serving.models.loader
+    loader: Any = skewless.serving.models.loader
     loader.load_model = _faulty(loader.load_model, repo / "fault")
     sys.argv = ["skewless", "serve", "--repo", str(repo), "--json"]
     main()

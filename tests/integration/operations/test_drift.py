@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infra.alerts import open_alerts
-from skewless.clock import to_us
-from skewless.errors import PackageError
+from skewless.contract.clock import to_us
+from skewless.contract.errors import PackageError
+from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.drift import ALERT, MOVED, last, measure, series, watch
 from tests.projects import MODEL, Place
 

@@ -15,9 +15,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from infra.outcomes.log import OutcomeLog
 from skewless.client import AsyncClient, Client
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.outcomes.log import OutcomeLog
 from skewless.project import Project
 from tests.command_line import done, run
 from tests.integration.errors.server import Server

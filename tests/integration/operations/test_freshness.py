@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from infra.alerts import open_alerts
-from infra.last_freshness import last_freshness
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.verdicts.last_freshness import last_freshness
 from skewless.operations.freshness import ALERT, look
 from tests.projects import Place, later_rows
 

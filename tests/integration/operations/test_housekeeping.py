@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from infra.predictions.compaction import compact
-from infra.predictions.files import DAY_US, FOLDER, log_files
-from infra.predictions.reader import PredictionLog
-from infra.proven import proven_files
 from skewless.commands.inventory import take_inventory
+from skewless.infra.predictions.compaction import compact
+from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
+from skewless.infra.predictions.proven import proven_files
+from skewless.infra.predictions.reader import PredictionLog
 from skewless.operations.drift import measure
 from skewless.operations.housekeeping import tidy
 from skewless.operations.proof import run_replay

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.aliases import Aliases
-from infra.packages.decisions import Decisions
-from infra.traffic import Traffic
-from skewless.errors import ConflictError, PackageError
+from skewless.contract.errors import ConflictError, PackageError
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.decisions import Decisions
+from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.promotion import Promotion, apply_promotion, plan_promotion
 from skewless.operations.promotion import train as train_model
 from skewless.operations.versions import list_all
+from skewless.training.train import train
 from tests.command_line import done, fingerprint, run
 from tests.projects import MODEL, Place, copy_project, open_project, opened
 from tests.rollouts import NEW, OLD, champion, declare
-from training.train import train
 
 WEAK = "000003"
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from infra.alerts import Alert, Alerts
-from infra.outcomes.writer import OutcomeWriter
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
-from skewless.errors import StalePlanError
-from skewless.feedback import Outcome
-from skewless.lifecycle import Guardrails
+from skewless.contract.errors import StalePlanError
+from skewless.contract.feedback import Outcome
+from skewless.contract.lifecycle import Guardrails
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.alerts.alerts import Alert, Alerts
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.report.blocks import Note, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
 from skewless.operations.report.page import render
 from skewless.operations.report.report import build
-from skewless.traffic import TrafficPolicy
 from tests.command_line import run
 from tests.projects import MODEL, Place, ask, copy_project, opened
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from skewless.operations.report.blocks import Folded, Note, PlotBlock, Report, Section, TableBlock
 from skewless.operations.report.page import render
+from skewless.training.plots.evaluation import importance_plot
+from skewless.training.plots.life import Life, Mark, Shares, life_plot
+from skewless.training.plots.series import Point, series_plot
 from tests.hostile import MARKED_UP, MARKUP, Browser
-from training.plots.evaluation import importance_plot
-from training.plots.life import Life, Mark, Shares, life_plot
-from training.plots.series import Point, series_plot
 
 
 def report_of(a: str, b: str, c: str, svg: str) -> Report:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.alerts import open_alerts
-from infra.vitals import read_vitals
 from skewless.client import Client
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.rollout.vitals import read_vitals
 from skewless.operations import rollout
 from tests.integration.errors.server import ROOT, Server, eventually
 from tests.projects import MODEL, Place, ask, copy_project, opened

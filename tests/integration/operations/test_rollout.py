@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from infra.alerts import open_alerts
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
-from infra.vitals import Vitals
-from skewless.errors import ConflictError, PackageError
+from skewless.contract.errors import ConflictError, PackageError
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.rollout.vitals import Vitals
 from skewless.operations import rollout
 from skewless.project import Project
-from skewless.traffic import TrafficPolicy
+from skewless.training.train import train
 from tests.command_line import done, run
 from tests.projects import MODEL, Place, copy_project, opened
 from tests.rollouts import NEW, OLD, champion, count, make_rollout, standing
 from tests.unit.training.rollout.arms import arm
-from training.train import train
 
 TEN_MINUTES = 600
 

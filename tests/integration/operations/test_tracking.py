@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from infra.packages.aliases import Aliases
-from infra.tracking.memory import MemoryTracker
-from infra.traffic import Traffic
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.tracking.memory import MemoryTracker
 from skewless.operations.tracking import open_tracker, publish, publish_if_set
 from skewless.project import Project
-from skewless.traffic import TrafficPolicy
 from tests.command_line import run
 from tests.projects import MODEL, Place
 

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.outcomes.writer import OutcomeWriter
-from infra.series import Series
-from skewless.feedback import Outcome
-from skewless.lifecycle import Triggers, Watch
+from skewless.contract.feedback import Outcome
+from skewless.contract.lifecycle import Triggers, Watch
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.storage.series import Series
 from skewless.operations.triggers import Cause, due, last_training_us
 from tests.projects import MODEL, SECOND, Place, ask
 

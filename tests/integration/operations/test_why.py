@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.outcomes.writer import OutcomeWriter
-from skewless.errors import PackageError, RequestError
-from skewless.feedback import Outcome
+from skewless.contract.errors import PackageError, RequestError
+from skewless.contract.feedback import Outcome
+from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.operations.why import Why, why
 from tests.command_line import run
 from tests.planted import alter_predictions, flipped

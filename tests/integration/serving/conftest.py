@@ -17,13 +17,13 @@ from uuid import uuid4
 import pytest
 import uvicorn
 
-from serving.events.sending import Events, EventsConfig
-from serving.http.app import Serving, create_app
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.prediction.predictor import Predictor
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
 from skewless.project import Project
+from skewless.serving.events.sending import Events, EventsConfig
+from skewless.serving.http.app import Serving, create_app
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.predictor import Predictor
 from tests.feast.windows.world import NOW, World, write_repo
 from tests.servers.node import Node, running
 from tests.servers.programs import program

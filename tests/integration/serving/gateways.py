@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serving.http.exchange import Exchange
-from serving.http.fast_lane import fast_lane
-from serving.http.hot_routes import HotRoutes
-from serving.http.wire_limits import WireLimits
+from skewless.serving.http.exchange import Exchange
+from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.wire_limits import WireLimits
 
 HOST = "127.0.0.1"
 _PATIENCE_S = 20.0

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import infra.served_model
-from infra.runtimes.port import Matrix, Runtime, Scores
-from infra.runtimes.shared import Member
+import skewless.infra.packages.served_model
 from skewless.cli import main
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.shared import Member
 
 FEW = 8
 _SLOW_S = 0.05
@@ -35,7 +35,7 @@ class Slow:
 
 
 def _plant() -> None:
-    subject: Any = infra.served_model
+    subject: Any = skewless.infra.packages.served_model
     real = subject.open_runtime
 
     def slow(algorithm: str, path: Path) -> Slow:

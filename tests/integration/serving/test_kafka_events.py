@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.events.sending import Events, EventsConfig
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
+from skewless.serving.events.sending import Events, EventsConfig
 from tests.feast.windows.world import World, some
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
@@ -62,7 +62,7 @@ def test_events_go_to_the_topic(world: World) -> None:
 
 @pytest.mark.usefixtures("topic")
 def test_without_the_client_the_reason_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("infra.streams.kafka")]:
+    for name in [name for name in sys.modules if name.startswith("skewless.infra.streams.kafka")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with serving(world, world.project.redis_url) as front:

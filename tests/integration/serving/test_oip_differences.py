@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.oip.signature import Signature
+from skewless.serving.oip.signature import Signature
 from tests.docs.pages import page, section, table
 from tests.integration.errors.server import Server
 from tests.integration.serving.test_oip import INFER, entities, infer, post, refusal, vectors

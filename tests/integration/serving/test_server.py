@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from infra.online.redis_store import RedisWriter
 from skewless.client import Client
+from skewless.infra.online.redis_store import RedisWriter
 from skewless.project import Project
 from tests.feast.windows.world import landing
 from tests.integration.errors.server import Server

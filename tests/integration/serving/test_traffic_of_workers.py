@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from infra.traffic import Traffic
-from infra.vitals import read_vitals
-from skewless.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy, place
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.rollout.vitals import read_vitals
+from skewless.training.train import train
 from tests.integration.errors.server import Server
 from tests.projects import MODEL, ask, make_project, opened
-from training.train import train
 
 ONE, TWO = "000001", "000002"
 POLICY = TrafficPolicy(number=0, phase="canary", champion=ONE, challenger=TWO, share=0.5, sticky=("card_id",), salt="s")

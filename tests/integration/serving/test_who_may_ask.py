@@ -16,17 +16,17 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from infra.api_keys import ApiKey, digest_of, new_secret
-from infra.key_file import KeyFile
-from infra.online.port import OnlineReader
-from serving.access.gate import KeyAccess
-from serving.http.app import Serving, create_app, hot_routes
-from serving.http.fast_lane import fast_lane
-from serving.http.wire_limits import WireLimits
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.prediction.predictor import Predictor
-from skewless.clock import SystemClock
+from skewless.contract.clock import SystemClock
+from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.key_file import KeyFile
+from skewless.infra.online.port import OnlineReader
+from skewless.serving.access.gate import KeyAccess
+from skewless.serving.http.app import Serving, create_app, hot_routes
+from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.wire_limits import WireLimits
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.predictor import Predictor
 
 PREDICTIONS = ["/predict", "/v2/models/fraud/infer"]
 

@@ -16,10 +16,10 @@ import pytest
 import uvicorn
 import uvloop
 
-from serving.http.exchange import Exchange
-from serving.http.fast_lane import fast_lane
-from serving.http.hot_routes import HotRoutes
-from serving.http.wire_limits import WireLimits
+from skewless.serving.http.exchange import Exchange
+from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.wire_limits import WireLimits
 
 LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
 HOT, COLD = b"/hot", b"/cold"

@@ -125,7 +125,7 @@ def workers_of(server: Server) -> list[int]:
         text=True,
         check=False,
     )
-    return [int(line.split()[0]) for line in said.stdout.splitlines() if "serving.workers.worker" in line]
+    return [int(line.split()[0]) for line in said.stdout.splitlines() if "skewless.serving.workers.worker" in line]
 
 
 def value(text: str, name: str) -> float:

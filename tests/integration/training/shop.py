@@ -14,16 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.materialize import Materializer
-from infra.offline.engine import connect
-from infra.offline.views import OfflineViews
-from infra.online.memory_store import MemoryStore
-from skewless.clock import ManualClock
-from skewless.dtypes import DType
-from skewless.plan import View
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.contract.clock import ManualClock
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.infra.materialization.materialize import Materializer
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.training.dataset import Dataset, build_dataset
 from tests.plans import make_plan, make_transform, make_view
-from training.dataset import Dataset, build_dataset
 
 DAY = 86_400_000_000
 HORIZON = 7_200_000_000

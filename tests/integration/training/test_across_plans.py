@@ -10,19 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infra.offline.views import OfflineViews
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import SkewlessError, SourceError, StoreError
-from skewless.plan import FeaturePlan
-from skewless.spec import Gate, ModelSpec
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SkewlessError, SourceError, StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import Gate, ModelSpec
+from skewless.infra.offline.views import OfflineViews
+from skewless.training.dataset import Dataset, build_dataset
+from skewless.training.promotion import promote
+from skewless.training.train import Trained, train
+from skewless.training.version_scores import version_scores
 from tests.integration.training.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
 from tests.plans import make_plan, make_transform, make_view
 from tests.stores import store_at
-from training.dataset import Dataset, build_dataset
-from training.promotion import promote
-from training.train import Trained, train
-from training.version_scores import version_scores
 
 AMOUNT = {"amount": DType.FLOAT64}
 OTHER = make_view("other", features={"x": DType.FLOAT64}, ttl_us=10 * DAY)

@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
-from infra.log.known import known_ranges
-from infra.offline.views import OfflineViews
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError, SourceError
-from skewless.spec import ModelSpec, Split, TimeMode
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.spec import ModelSpec, Split, TimeMode
+from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
+from skewless.infra.log.known import known_ranges
+from skewless.infra.offline.views import OfflineViews
+from skewless.training.dataset import build_dataset
 from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
 from tests.planted import rewrite
-from training.dataset import build_dataset
 
 
 def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:

@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from infra.packages.names import list_versions
-from skewless.errors import SkewlessError, SourceError
-from skewless.lifecycle import Search
-from skewless.spec import Gate, ModelSpec, Split
+from skewless.contract.errors import SkewlessError, SourceError
+from skewless.contract.lifecycle import Search
+from skewless.contract.spec import Gate, ModelSpec, Split
+from skewless.infra.storage.names import list_versions
+from skewless.training.dataset import Dataset
+from skewless.training.decision import Decision
+from skewless.training.promotion import promote
+from skewless.training.train import Trained, train
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
 from tests.stores import store_at
-from training.dataset import Dataset
-from training.decision import Decision
-from training.promotion import promote
-from training.train import Trained, train
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
 TASKS: dict[str, dict[str, Any]] = {

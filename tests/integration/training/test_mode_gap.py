@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.offline.entity_file import EntityFile
-from infra.offline.event_delays import event_delays
-from skewless.columns import FeatureRef
-from skewless.plan import FeaturePlan, Service
-from skewless.windows.hops import SECOND
+from skewless.contract.columns import FeatureRef
+from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.offline.entity_file import EntityFile
+from skewless.infra.offline.event_delays import event_delays
+from skewless.training.dataset_files import DatasetFiles
+from skewless.training.mode_gap import ModeGap, mode_gap, spread
 from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, Event, World
 from tests.plans import make_plan, make_view
-from training.dataset_files import DatasetFiles
-from training.mode_gap import ModeGap, mode_gap, spread
 
 LATE: Event = ("AA", NOW - 30 * MINUTE, 5.0, 1)
 IN_TIME: list[Event] = [

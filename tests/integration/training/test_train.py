@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.packages.aliases import Aliases
-from infra.served_model import load_model
-from skewless.errors import PackageError
-from skewless.spec import Gate, ModelSpec
+from skewless.contract.errors import PackageError
+from skewless.contract.spec import Gate, ModelSpec
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.served_model import load_model
+from skewless.training.measure import measure
+from skewless.training.promotion import CHAMPION, promote
+from skewless.training.train import train
+from skewless.training.version_scores import version_scores
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
 from tests.stores import store_at
-from training.measure import measure
-from training.promotion import CHAMPION, promote
-from training.train import train
-from training.version_scores import version_scores
 
 FIELDS: dict[str, dict[str, Any]] = {
     "binary": {"gate": Gate(metric="auc")},

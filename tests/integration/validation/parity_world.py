@@ -12,26 +12,26 @@ import numpy as np
 import pyarrow as pa
 import redis
 
-from infra.log.event_log import EventLog
-from infra.log.event_rows import event_schema
-from infra.offline.engine import connect
-from infra.offline.views import OfflineViews
-from infra.online.redis_store import BlockingReader, RedisWriter
-from infra.online.tile_store import StateView, TileStore
-from infra.streams.bootstrap import Bootstrapper
-from infra.streams.generations import Generations
-from infra.streams.state_writer import StateWriter
-from skewless.clock import ManualClock
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec, window_marker
-from skewless.plan import FeaturePlan
-from skewless.windows.hops import SECOND
-from skewless.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.contract.clock import ManualClock
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import KeyCodec, window_marker
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import event_schema
+from skewless.infra.log.generations import Generations
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.state_writer import StateWriter
+from skewless.validation.parity import Parity
+from skewless.validation.parity_report import ParityReport
 from tests.integration.infra.world import World as Batches
 from tests.integration.infra.world import times
 from tests.plans import columns, make_view
-from validation.parity import Parity
-from validation.parity_report import ParityReport
 
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
 NOW = 500_000 * HOUR

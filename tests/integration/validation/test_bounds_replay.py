@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.packages.package import open_package
-from skewless.bounds import Bound, Bounds
+from skewless.contract.bounds import Bound, Bounds
+from skewless.infra.packages.package import open_package
+from skewless.training.train import train
 from tests.projects import MODEL, Place, ask
-from training.train import train
 
 FEW = "card_days__payments_7d"
 

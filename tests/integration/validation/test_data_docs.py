@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skewless.validation.data_docs import page_name, write_data_docs
+from skewless.validation.gate_report import ExpectationResult, GateReport
+from skewless.validation.gates import Gate
 from tests.hostile import MARKED_UP, MARKUP, Browser
-from validation.data_docs import page_name, write_data_docs
-from validation.gate_report import ExpectationResult, GateReport
-from validation.gates import Gate
 
 NOW_US = 1_700_000_000_000_000
 

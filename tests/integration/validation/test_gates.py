@@ -19,16 +19,16 @@ from great_expectations.execution_engine import PandasExecutionEngine, SqlAlchem
 from great_expectations.execution_engine.sqlalchemy_batch_data import SqlAlchemyBatchData
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from skewless.errors import GateError, SourceError
-from validation.duckdb_engine import DuckDBExecutionEngine, Evaluator
-from validation.gates import Gate
+from skewless.contract.errors import GateError, SourceError
+from skewless.validation.duckdb_engine import DuckDBExecutionEngine, Evaluator
+from skewless.validation.gates import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from great_expectations.expectations.expectation import Expectation
 
-    from validation.gate_report import ExpectationResult, GateReport
+    from skewless.validation.gate_report import ExpectationResult, GateReport
 
 ROOT = Path(__file__).parents[3]
 ODD_NAMES = ("select", "Mixed Case", 'qu"ote', "it's", "col%s:y", "back\\slash", "ends_y", "ünï")
@@ -291,7 +291,7 @@ def test_nothing_is_said_on_the_terminal_or_written_elsewhere(tmp_path: Path) ->
 import duckdb
 from pathlib import Path
 import great_expectations.expectations as gxe
-from validation.gates import Gate
+from skewless.validation.gates import Gate
 suite = [gxe.ExpectColumnMaxToBeBetween(column=c, max_value=1) for c in ("x", "gone")]
 report = Gate().check("v", "SELECT 5 AS x", duckdb.connect(), suite)
 assert [result.observed for result in report.results] == [5, None]

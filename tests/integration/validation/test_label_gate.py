@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from great_expectations.expectations.expectation import Expectation
 
-from skewless.clock import to_us
-from skewless.spec import LabelSource, ModelSpec, Split
-from validation.gate_report import GateReport
-from validation.gates import Gate
-from validation.label_gate import LabelGate
+from skewless.contract.clock import to_us
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.validation.gate_report import GateReport
+from skewless.validation.gates import Gate
+from skewless.validation.label_gate import LabelGate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

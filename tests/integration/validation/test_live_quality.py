@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.outcomes.writer import OutcomeWriter
-from skewless.feedback import parse_feedback
+from skewless.contract.feedback import parse_feedback
+from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.operations.quality import labelled_log, quality
+from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.live_quality import live_quality
 from tests.projects import MODEL, NOW, SECOND, Place, Row, ask
-from validation.evaluation.evaluation import evaluate
-from validation.live_quality import live_quality
 
 DAY = 86_400 * SECOND
 Said = dict[str, Any]

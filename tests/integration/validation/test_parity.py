@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infra.last_parity import last_parity
-from infra.online.guard import Standing
-from infra.online.private_server import PrivateServer
-from infra.online.window_states import WindowStates
-from skewless.errors import RequestError
-from skewless.windows.hops import SECOND
+from skewless.contract.errors import RequestError
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.online.guard import Standing
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.window_states import WindowStates
+from skewless.infra.verdicts.last_parity import last_parity
+from skewless.validation.parity_report import Fault, ParityReport
 from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, World, busy_hour
 from tests.window_log import signed
-from validation.parity_report import Fault, ParityReport
 
 
 @pytest.fixture(scope="module")

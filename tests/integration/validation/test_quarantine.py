@@ -12,14 +12,14 @@ import pytest
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from infra.log.accepted import EVENT, INGEST, REJECT, RUN
-from infra.offline.engine import connect
-from skewless.clock import ManualClock
-from skewless.dtypes import DType
-from skewless.errors import GateError
-from skewless.plan import View
+from skewless.contract.clock import ManualClock
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import GateError
+from skewless.contract.plan import View
+from skewless.infra.log.accepted import EVENT, INGEST, REJECT, RUN
+from skewless.infra.offline.engine import connect
+from skewless.validation.checks import SourceChecks
 from tests.plans import make_view
-from validation.checks import SourceChecks
 
 VIEW = make_view("v")
 N = 30

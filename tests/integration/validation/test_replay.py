@@ -15,14 +15,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.redis_store import RedisReader
-from infra.online.service_vectors import VectorReader
-from infra.predictions import reader
-from skewless.errors import PackageError
-from skewless.vector import Assembler
+from skewless.contract.errors import PackageError
+from skewless.contract.vector import Assembler
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.online.service_vectors import VectorReader
+from skewless.infra.predictions import reader
+from skewless.validation.findings import Cause
 from tests.planted import RuntimeBefore, alter, alter_predictions, flipped, named
 from tests.projects import FIRST_CARD, MODEL, NOW, Place, ask, later_rows, looked_up
-from validation.findings import Cause
 
 MEAN, RATIO, HOUR = "card_days__mean_amount_7d", "payment_time__amount_ratio", "payment_time__hour"
 ODD_ROWS: list[dict[str, Any]] = [

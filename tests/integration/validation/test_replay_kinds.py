@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.redis_store import RedisReader
-from infra.packages.store import PackageStore
-from infra.predictions.schema import SCHEMA
-from infra.served_model import ServedModel, load_model
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Limits, Predictor
-from serving.prediction.question import Options, Question
-from skewless.errors import StoreError
-from skewless.status import Status
-from skewless.vector import Matrix
+from skewless.contract.errors import StoreError
+from skewless.contract.status import Status
+from skewless.contract.vector import Matrix
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.question import Options, Question
+from skewless.validation.findings import Cause
 from tests.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
 from tests.projects import MODEL, SECOND, Place, ask, later_rows
-from validation.findings import Cause
 
 HOUR = 3_600
 MEAN = "card_days__mean_amount_7d"
@@ -208,7 +208,7 @@ def three(place: Place, monkeypatch: pytest.MonkeyPatch) -> ServedModel:
         opened.append(load_model(store, name, version))  # whose runtime is closed when it is let go
         return replace(opened[-1], runtime=ThreeOutputs(opened[-1].runtime, lambda matrix: matrix))
 
-    monkeypatch.setattr("validation.replay.load_model", load)
+    monkeypatch.setattr("skewless.validation.replay.load_model", load)
     return replace(place.model, runtime=ThreeOutputs(place.model.runtime, lambda matrix: matrix))
 
 

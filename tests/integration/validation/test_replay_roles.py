@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import duckdb
 
-from infra.online.redis_store import RedisReader
-from serving.metrics.metrics import Metrics
-from serving.prediction.joint import MixedAnswer
-from serving.prediction.predictor import Predictor
-from serving.prediction.question import Question
-from serving.prediction.routing import Routing
-from skewless.traffic import TrafficPolicy
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.online.redis_store import RedisReader
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.routing import Routing
+from skewless.training.train import train
 from tests.projects import MODEL, Place, ask
-from training.train import train
 
 
 def test_every_role_of_a_rollout_is_proven(place: Place) -> None:

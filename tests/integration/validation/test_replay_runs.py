@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.known import known_ranges
-from infra.online.redis_store import RedisReader, RedisWriter
-from serving.prediction.predictor import Predictor
-from skewless.clock import ManualClock
-from skewless.request import parse_rows
-from skewless.status import Status
+from skewless.contract.clock import ManualClock
+from skewless.contract.request import parse_rows
+from skewless.contract.status import Status
+from skewless.infra.log.known import known_ranges
+from skewless.infra.online.redis_store import RedisReader, RedisWriter
+from skewless.serving.prediction.predictor import Predictor
+from skewless.validation.entities import entity_table
+from skewless.validation.findings import Cause
 from tests.planted import HalfWriter, Killed, named, written_through
 from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, looked_up, newest_rows, open_project
-from validation.entities import entity_table
-from validation.findings import Cause
 
 ROOT = Path(__file__).parents[3]
 # Every way to a server is closed in this process.

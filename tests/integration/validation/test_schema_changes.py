@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.redis_store import BlockingReader, RedisReader
-from serving.models.table import ModelTable
-from skewless.keys import marker_key
-from skewless.plan import View
+from skewless.contract.keys import marker_key
+from skewless.contract.plan import View
+from skewless.infra.online.redis_store import BlockingReader, RedisReader
+from skewless.serving.models.table import ModelTable
 from tests.projects import Place, ask
 
 COUNTRY = '        Field(name="country", dtype=String),\n'

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from great_expectations.expectations import ExpectColumnValuesToNotBeNull
 
-from skewless.errors import DefinitionError
-from validation.suites import load_suites
+from skewless.contract.errors import DefinitionError
+from skewless.validation.suites import load_suites
 
 ROOT = Path(__file__).parents[3]
 HEAD = "import great_expectations.expectations as gxe\n"
@@ -32,7 +32,8 @@ def test_suites_by_view(tmp_path: Path) -> None:
 
 def test_a_repo_without_the_file_has_none_and_pays_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from validation.suites import load_suites; import validation.gates; "
+        "import sys; from pathlib import Path; from skewless.validation.suites import load_suites; "
+        "import skewless.validation.gates; "
         f"assert load_suites(Path({str(tmp_path)!r})) == {{}}; assert 'great_expectations' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -16,18 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infra.log.ends import KNOWN_AT
-from infra.log.event_rows import DECLARED
-from infra.predictions.reader import Logged, LoggedRead
-from skewless.request import Ask
-from skewless.rows import Versions
-from skewless.status import Int64Array, Status
-from skewless.windows.hops import SECOND
-from skewless.windows.state_layout import partition_number
-from skewless.windows.tiles import Slots
+from skewless.contract.request import Ask
+from skewless.contract.rows import Versions
+from skewless.contract.status import Int64Array, Status
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.state_layout import partition_number
+from skewless.contract.windows.tiles import Slots
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.predictions.reader import Logged, LoggedRead
+from skewless.validation.findings import Cause, Findings
+from skewless.validation.window_proof import check_states
 from tests.integration.validation.parity_world import HOUR, NOW, VIEW, World, event_rows
-from validation.findings import Cause, Findings
-from validation.window_proof import check_states
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from infra.online.address import Address, display_url
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.online.address import Address, display_url
 
 
 @pytest.mark.parametrize(

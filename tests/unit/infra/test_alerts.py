@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from infra.alerts import Alert, Alerts, open_alerts
-from infra.webhook import TOKEN_VARIABLE, Webhook
-from skewless.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.alerts.alerts import Alert, Alerts, open_alerts
+from skewless.infra.alerts.webhook import TOKEN_VARIABLE, Webhook
 
 DRIFT = Alert(
     name="drift", severity="warning", subject="delay", message="3 of 9 features", at_us=5, evidence={"psi": 0.4}

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from infra.api_keys import SCOPES, SECRET_CHARS, ApiKey, digest_of, new_secret, prefix_of, with_key, without_key
-from skewless.errors import ConflictError, DefinitionError
+from skewless.contract.errors import ConflictError, DefinitionError
+from skewless.infra.access.api_keys import (
+    SCOPES,
+    SECRET_CHARS,
+    ApiKey,
+    digest_of,
+    new_secret,
+    prefix_of,
+    with_key,
+    without_key,
+)
 
 
 def a_key(**parts: Any) -> ApiKey:  # noqa: ANN401 - of an ApiKey

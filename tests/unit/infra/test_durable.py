@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from infra import durable
-from infra.durable import exclusive
+from skewless.infra.storage import durable
+from skewless.infra.storage.durable import exclusive
 
 
 def test_a_long_wait_for_a_lock_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from infra.offline.entity_file import _gathered
+from skewless.infra.offline.entity_file import _gathered
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from infra.compiler.event_columns import columns_of_file, parse_columns, parse_names
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.infra.compiler.event_columns import columns_of_file, parse_columns, parse_names
 from tests.plans import columns
 
 

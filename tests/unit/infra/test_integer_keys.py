@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.online.integer_keys import Heads, IntegerKeys
-from infra.online.resp import command, mget
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import KeyCodec
+from skewless.infra.online.integer_keys import Heads, IntegerKeys
+from skewless.infra.online.resp import command, mget
 from tests.plans import make_view
 
 CODECS = [KeyCodec("p", make_view(name, keys={"Größe": DType.INT64})) for name in ("a", "bc")]

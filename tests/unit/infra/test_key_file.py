@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from infra.api_keys import ApiKey, digest_of, new_secret
-from infra.key_file import KeyFile
-from skewless.errors import ConflictError, DefinitionError, PlaceError
+from skewless.contract.errors import ConflictError, DefinitionError, PlaceError
+from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.key_file import KeyFile
 
 
 def a_key(name: str, secret: str = "", **parts: Any) -> ApiKey:  # noqa: ANN401 - of an ApiKey

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.needed_views import unite
-from skewless.dtypes import DType
-from skewless.plan import FeaturePlan
-from skewless.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.infra.plans.needed_views import unite
 from tests.plans import columns, make_view
 
 HOUR = 3_600_000_000

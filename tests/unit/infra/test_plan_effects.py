@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.needed_views import Retained
-from infra.plan_effects import Breakage, Champion, Effects, Served, Training
-from infra.streams.build_rate import build_seconds, note_build
-from skewless.plan import FeaturePlan
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
-from skewless.traffic import TrafficPolicy
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.online.build_rate import build_seconds, note_build
+from skewless.infra.plans.effects import Breakage, Champion, Effects, Served, Training
+from skewless.infra.plans.needed_views import Retained
 from tests.plans import make_plan, make_view
 
 SPEC = ModelSpec(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from infra.plugins import Group, find_plugin, is_registered
-from infra.runtimes.load import open_runtime
-from skewless.errors import DefinitionError, PackageError
-from training.trainers.choice import trainer_for
+from skewless.contract.errors import DefinitionError, PackageError
+from skewless.infra.host.plugins import Group, find_plugin, is_registered
+from skewless.infra.runtimes.load import open_runtime
+from skewless.training.trainers.choice import trainer_for
 
 MODULE = "another_package_of_trees"
 SOURCE = """

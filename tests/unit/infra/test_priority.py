@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.offline.engine import connect
-from infra.priority import give_way, run_aside, use_idle_time
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.host.priority import give_way, run_aside, use_idle_time
+from skewless.infra.offline.engine import connect
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 LOW = 10

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.processes import SILENT_S, Kind, Presence, beside_servers, is_served_here
+from skewless.infra.host.processes import SILENT_S, Kind, Presence, beside_servers, is_served_here
 
 
 def beat(state: Path, kind: Kind, **changes: Any) -> None:  # noqa: ANN401 - of any field

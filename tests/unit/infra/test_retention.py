@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from infra.retention import remove_named_before, remove_written_before
+from skewless.infra.log.retention import remove_named_before, remove_written_before
 
 
 def test_files_named_by_an_earlier_moment_go(tmp_path: Path) -> None:

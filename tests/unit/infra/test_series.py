@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.series import Series
+from skewless.infra.storage.series import Series
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:

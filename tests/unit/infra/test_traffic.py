@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.traffic import Traffic
-from skewless.errors import ConflictError, PackageError, StoreError
-from skewless.traffic import TrafficPolicy
+from skewless.contract.errors import ConflictError, PackageError, StoreError
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.rollout.traffic import Traffic
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.vitals import (
+from skewless.contract.score_differences import ScoreDifferences
+from skewless.infra.rollout.vitals import (
     Histogram,
     PolicyVitals,
     Vitals,
@@ -17,7 +18,6 @@ from infra.vitals import (
     vitals_folder,
     write_vitals,
 )
-from skewless.score_differences import ScoreDifferences
 
 
 def counted(requests: int, at_us: int) -> Vitals:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.wanted import FILE, Wanted, WantedFile
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.plans.wanted import FILE, Wanted, WantedFile
 
 WRITES = 10
 

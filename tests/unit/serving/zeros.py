@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores
 
 
 class Zeros:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.bounds import Bound, Bounds
-from skewless.bounds_check import BoundsCheck
-from skewless.dtypes import DType
-from skewless.request import RowParser
+from skewless.contract.bounds import Bound, Bounds
+from skewless.contract.bounds_check import BoundsCheck
+from skewless.contract.dtypes import DType
+from skewless.contract.request import RowParser
 from tests.plans import make_plan, make_view
 
 PLAN = make_plan(

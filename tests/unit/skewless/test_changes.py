@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.changes import Change, compare_models, compare_named, compare_plans
-from skewless.columns import Column
 from skewless.commands.change_text import change_lines
-from skewless.dtypes import DType
-from skewless.lifecycle import Rollout
-from skewless.plan import FeaturePlan, Service
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
-from skewless.windows.hops import DAY, HOUR, MINUTE
-from skewless.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.contract.changes import Change, compare_models, compare_named, compare_plans
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.lifecycle import Rollout
+from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.windows.hops import DAY, HOUR, MINUTE
+from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
 from tests.plans import columns, make_plan, make_transform, make_view, refs
 
 # What an edit makes of a plan, and how it is said: action, kind, name, path and action of each detail.

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.clock import ManualClock, OffsetClock, SystemClock, from_us, open_clock, to_us
-from skewless.errors import DefinitionError, PlaceError
+from skewless.contract.clock import ManualClock, OffsetClock, SystemClock, from_us, open_clock, to_us
+from skewless.contract.errors import DefinitionError, PlaceError
 
 ROOT = Path(__file__).parents[3]
 SECOND = 1_000_000
@@ -57,7 +57,7 @@ def test_the_system_clock_is_the_machines() -> None:
 _MOVER = """
 import sys, time
 from pathlib import Path
-from skewless.clock import OffsetClock
+from skewless.contract.clock import OffsetClock
 clock = OffsetClock(Path(sys.argv[1]))
 end = time.monotonic() + 1
 n = 0
@@ -92,7 +92,7 @@ def test_an_offset_clock_is_shared_by_processes(tmp_path: Path) -> None:
     path = tmp_path / "clock"
     clock = OffsetClock.create(path)
     clock.set(5_000 * SECOND)
-    code = f"from skewless.clock import open_clock; print(open_clock('file:{path}').now_us())"
+    code = f"from skewless.contract.clock import open_clock; print(open_clock('file:{path}').now_us())"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert 5_000 * SECOND <= int(run.stdout) < 5_060 * SECOND
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.columns import Column, FeatureRef
-from skewless.differences import Difference, differences
-from skewless.dtypes import DType
+from skewless.contract.columns import Column, FeatureRef
+from skewless.contract.differences import Difference, differences
+from skewless.contract.dtypes import DType
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])
 _LEAVES = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(width=16) | st.sampled_from(["", "x", "1", "none"])

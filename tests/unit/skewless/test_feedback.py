@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from skewless.dtypes import DType
-from skewless.errors import RequestError
-from skewless.feedback import Outcome, parse_feedback
-from skewless.plan import FeaturePlan
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
+from skewless.contract.feedback import Outcome, parse_feedback
+from skewless.contract.plan import FeaturePlan
 from tests.plans import make_plan, make_view
 
 NOW = 1_700_000_000_000_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from redis.crc import key_slot
 
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import RequestError
-from skewless.keys import KeyCodec, KeyValue, marker_key, parse_key
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
+from skewless.contract.keys import KeyCodec, KeyValue, marker_key, parse_key
 from tests.plans import make_view
 
 INT64 = Column(name="id", dtype=DType.INT64)

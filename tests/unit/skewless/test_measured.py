@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.windows.hops import HOUR, MINUTE
-from skewless.windows.measured import beyond, measure, unsummable
-from skewless.windows.view import Aggregate, Function, WindowView
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.hops import HOUR, MINUTE
+from skewless.contract.windows.measured import beyond, measure, unsummable
+from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 
 def view(function: Function) -> WindowView:

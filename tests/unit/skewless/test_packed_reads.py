@@ -8,11 +8,11 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.packed_reads import PackedReads, joined
-from skewless.row_layout import RowLayout
-from skewless.rows import PackedVersions, Versions
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.packed_reads import PackedReads, joined
+from skewless.contract.row_layout import RowLayout
+from skewless.contract.rows import PackedVersions, Versions
 
 NAMES = [field.name for field in fields(Versions)]
 LAYOUTS = {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from skewless.columns import FeatureRef, digest
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan, Service, View
+from skewless.contract.columns import FeatureRef, digest
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan, Service, View
 from tests.plans import columns, make_plan, make_transform, make_view, refs
 
 ROOT = Path(__file__).parents[3]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.errors import RequestError
-from skewless.render import render_value, shorten
+from skewless.contract.errors import RequestError
+from skewless.contract.render import render_value, shorten
 
 MOST = 200
 CHARS = st.characters(codec=None, exclude_categories=()) | st.sampled_from("\ud800\udfff\x00'\"\\é😀")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.dtypes import DType
-from skewless.errors import RequestError
-from skewless.request import Ask, parse_rows
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
+from skewless.contract.request import Ask, parse_rows
 from tests.plans import make_plan, make_view
 
 FIELDS = {

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from skewless.checksum import is_whole
-from skewless.dtypes import DType
-from skewless.rows import NO_TIME, RowCodec, Versions, ViewRead, missing, partition_hash
+from skewless.contract.checksum import is_whole
+from skewless.contract.dtypes import DType
+from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, missing, partition_hash
 from tests.plans import make_view
 
 ALL = {f"c_{dtype}": dtype for dtype in DType}

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from skewless.errors import DefinitionError
-from skewless.settings import SETTINGS_FILE, Settings, load_settings
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import SETTINGS_FILE, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

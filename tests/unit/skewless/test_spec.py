@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from skewless.errors import DefinitionError
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.errors import DefinitionError
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 
 LABELS = LabelSource(path="p", event_time="e", known_time="k", label="y", weight="w", columns={"id": "ID"})
 SPEC = ModelSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.status import Status, count_statuses, row_status
+from skewless.contract.status import Status, count_statuses, row_status
 
 T = 1_000_000
 TTL = 100

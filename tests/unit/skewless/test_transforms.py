@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from skewless.columns import Transform
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan
-from skewless.transforms import TransformRunner, input_dtype, same_bits
+from skewless.contract.columns import Transform
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.transforms import TransformRunner, input_dtype, same_bits
 from tests.plans import make_plan, make_transform, make_view, refs
 
 FIELDS = {f"a{i}": DType.FLOAT64 for i in range(8)}

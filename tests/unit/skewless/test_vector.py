@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.plan import FeaturePlan, View
-from skewless.rows import Versions, ViewRead, missing
-from skewless.status import Status
-from skewless.vector import Assembler
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.rows import Versions, ViewRead, missing
+from skewless.contract.status import Status
+from skewless.contract.vector import Assembler
 from tests.plans import make_plan, make_transform, make_view
 
 T = np.array([100, 100, 100, 100], dtype=np.int64)

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skewless.dtypes import DType
-from skewless.windows.events import EventLens
-from skewless.windows.history import Timeline, WindowHistory
-from skewless.windows.hops import SECOND
-from skewless.windows.sketch import hash_numbers, hash_texts
-from skewless.windows.state_layout import Origin, partition_number
-from skewless.windows.view import Aggregate, Function, WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.events import EventLens
+from skewless.contract.windows.history import Timeline, WindowHistory
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.sketch import hash_numbers, hash_texts
+from skewless.contract.windows.state_layout import Origin, partition_number
+from skewless.contract.windows.view import Aggregate, Function, WindowView
 from tests.plans import columns
 
 WINDOW, HOP = 60 * SECOND, 10 * SECOND

@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skewless.columns import Column
-from skewless.dtypes import DType
-from skewless.errors import DefinitionError
-from skewless.status import Int64Array
-from skewless.windows.events import EventLens
-from skewless.windows.history import Limit, Timeline, WindowHistory
-from skewless.windows.hops import DAY, HOUR, MINUTE, SECOND, check_hops, default_hop, window_start
-from skewless.windows.state_layout import NEVER, Origin
-from skewless.windows.view import Aggregate, Function, WindowView
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.status import Int64Array
+from skewless.contract.windows.events import EventLens
+from skewless.contract.windows.history import Limit, Timeline, WindowHistory
+from skewless.contract.windows.hops import DAY, HOUR, MINUTE, SECOND, check_hops, default_hop, window_start
+from skewless.contract.windows.state_layout import NEVER, Origin
+from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 WINDOW, HOP = 20 * SECOND, 5 * SECOND
 BASE = 1_700_000_000 * SECOND  # a whole number of hops

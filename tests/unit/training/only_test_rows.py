@@ -8,10 +8,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.training.dataset import Dataset
+from skewless.training.slices import SliceColumn
 from tests.plans import make_plan, make_view
-from training.dataset import Dataset
-from training.slices import SliceColumn
 
 N = 400
 LABELS = (np.arange(N) % 2).astype(np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from training.curves import curves, histogram
+from skewless.training.curves import curves, histogram
 
 RNG = np.random.default_rng(4)
 LABELS = RNG.integers(0, 2, 150).astype(np.float64)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.spec import LOWER_IS_BETTER, Gate
-from training.decision import Decision, GateEvidence
-from training.decision import decide as decide_by
-from training.slices import SliceGain
-from validation.evaluation.bootstrap import Gain
+from skewless.contract.spec import LOWER_IS_BETTER, Gate
+from skewless.training.decision import Decision, GateEvidence
+from skewless.training.decision import decide as decide_by
+from skewless.training.slices import SliceGain
+from skewless.validation.evaluation.bootstrap import Gain
 
 QUALITY = st.floats(-1e6, 1e6)
 BEATEN = "beats the constant prediction's 0.5000; the champion cannot be compared: gone"

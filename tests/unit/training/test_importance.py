@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.training.importance import importance
+from skewless.training.trainers.port import TrainedModel
+from skewless.validation.evaluation.auc import auc
 from tests.unit.training.only_test_rows import LABELS, N
-from training.importance import importance
-from training.trainers.port import TrainedModel
-from validation.evaluation.auc import auc
 
 MATRIX = np.column_stack([LABELS, np.random.default_rng(0).random(N)])
 MODEL = TrainedModel(

@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.packages.aliases import Aliases
-from infra.packages.decisions import Decisions
-from infra.runtimes.port import Scores
-from skewless.errors import ConflictError, DefinitionError, PackageError, SkewlessError, SourceError, StoreError
-from skewless.lifecycle import Rollout
-from skewless.spec import Gate, ModelSpec
+from skewless.contract.errors import (
+    ConflictError,
+    DefinitionError,
+    PackageError,
+    SkewlessError,
+    SourceError,
+    StoreError,
+)
+from skewless.contract.lifecycle import Rollout
+from skewless.contract.spec import Gate, ModelSpec
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.decisions import Decisions
+from skewless.infra.runtimes.port import Scores
+from skewless.training import promotion
+from skewless.training.decision import Decision
+from skewless.training.promotion import CHAMPION, promote
 from tests.stores import store_at
 from tests.unit.training.only_test_rows import RIGHT, N, make_spec, only_test_rows, wrong_in
-from training import promotion
-from training.decision import Decision
-from training.promotion import CHAMPION, promote
 
 CARRIERS = {"carrier": ["aa" if row < N // 2 else "bb" for row in range(N)]}
 

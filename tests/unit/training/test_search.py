@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.errors import DefinitionError, SourceError
-from skewless.lifecycle import Search
-from skewless.spec import Gate, ModelSpec
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.lifecycle import Search
+from skewless.contract.spec import Gate, ModelSpec
+from skewless.training.search import SearchResult, search
+from skewless.training.trainers.port import TrainedModel, TrainingSet
 from tests.unit.training.only_test_rows import LABELS, RIGHT, make_spec, wrong_in
-from training.search import SearchResult, search
-from training.trainers.port import TrainedModel, TrainingSet
 
 ROWS = TrainingSet(matrix=RIGHT[:, None].copy(), labels=LABELS, feature_names=("x",))
 BOWL = Search(space={"depth": (1, 9), "rate": (0.01, 1.0)}, trials=12, log=("rate",))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from skewless.spec import Gate
+from skewless.contract.spec import Gate
+from skewless.training.slices import SliceColumn, slice_gains
+from skewless.validation.evaluation.bootstrap import Pair, paired_gain
 from tests.unit.training.only_test_rows import LABELS, RIGHT, N, wrong_in
-from training.slices import SliceColumn, slice_gains
-from validation.evaluation.bootstrap import Pair, paired_gain
 
 PAIR = Pair(labels=LABELS, candidate=wrong_in(0.4), champion=wrong_in(0.3, seed=2))
 

@@ -11,11 +11,11 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.row_conditions import Column
 
-from skewless.bounds import Bound, Bounds
-from skewless.dtypes import DType
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.contract.bounds import Bound, Bounds
+from skewless.contract.dtypes import DType
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.validation.bounds import compile_bounds
 from tests.plans import make_plan, make_view
-from validation.bounds import compile_bounds
 
 VIEW = make_view("v", features={"x": DType.FLOAT64, "word": DType.STRING, "raw": DType.BYTES, "at": DType.TIMESTAMP})
 PLAN = make_plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from validation.parity_report import Fault, Mismatch, ParityReport, ViewParity
+from skewless.validation.parity_report import Fault, Mismatch, ParityReport, ViewParity
 
 HOPELESS = "point at the right Redis and state folder, or fill an empty one (bootstrap, materialize)"
 ONE = Mismatch(view="v", cause=Fault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4})

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.columns import Column
-from skewless.dtypes import DType
-from validation.suggest import MOST_WORDS, ColumnSummary, Suggested, TableSummary, suggest, with_slack
-from validation.suite_source import suite_source
-from validation.summaries import summarise
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.validation.suggest import MOST_WORDS, ColumnSummary, Suggested, TableSummary, suggest, with_slack
+from skewless.validation.suite_source import suite_source
+from skewless.validation.summaries import summarise
 
 FINITE = st.floats(-1e12, 1e12)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.jobs.lease import Lease
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.jobs.lease import Lease
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.packages.aliases import Aliases
-from infra.packages.names import list_versions
-from infra.packages.package import open_package
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.package import open_package
+from skewless.infra.storage.names import list_versions
 from tests.stores import store_at
 
 ROOT = Path(__file__).parents[4]
@@ -19,12 +19,12 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 import numpy as np
-from infra.packages.package import PackageContents
-from infra.packages.writer import write_package
-from infra.packages.aliases import Aliases
-from infra.runtimes.reference import Reference
-from skewless.errors import ConflictError
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.infra.packages.package import PackageContents
+from skewless.infra.packages.writer import write_package
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.runtimes.reference import Reference
+from skewless.contract.errors import ConflictError
+from skewless.contract.spec import LabelSource, ModelSpec, Split
 from tests.stores import store_at
 root = Path(sys.argv[1])
 contents = PackageContents(

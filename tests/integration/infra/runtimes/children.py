@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.runtimes.candidates import Candidate
-from infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.candidates import Candidate
+from skewless.infra.runtimes.child import ChildRuntime
 
 FOLDER = Path(f"{sys.prefix}-nvforest")
 ENVIRONMENT = {"PYTHONPATH": str(FOLDER)}
@@ -65,7 +65,7 @@ def children_of(parent: int) -> set[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             of = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            scores = b"infra.runtimes.child_main" in (entry / "cmdline").read_bytes()
+            scores = b"skewless.infra.runtimes.child_main" in (entry / "cmdline").read_bytes()
         except OSError:
             continue
         if of == parent and scores:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from infra.runtimes.load import open_runtime
-from infra.runtimes.port import Matrix, Runtime, Scores, Vector
-from training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
-from training.trainers.xgboost import split_thresholds as xgboost_thresholds
+from skewless.infra.runtimes.load import open_runtime
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
+from skewless.training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
+from skewless.training.trainers.xgboost import split_thresholds as xgboost_thresholds
 
 FEATURES = 8
 CATEGORY = 7

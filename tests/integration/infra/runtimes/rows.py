@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from infra.runtimes.port import Matrix
-from infra.runtimes.reference import beside, reference_rows
+from skewless.infra.runtimes.port import Matrix
+from skewless.infra.runtimes.reference import beside, reference_rows
 
 FEATURES = 8
 CATEGORY = 7

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.runtimes.certification import certify
-from infra.runtimes.port import Matrix, Runtime, Scores
-from infra.runtimes.reference import Reference, reference_rows
-from skewless.errors import PackageError, RequestError
+from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.certification import certify
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.reference import Reference, reference_rows
 
 FEATURES = 8
 CATEGORY = 7

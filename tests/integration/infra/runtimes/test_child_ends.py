@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import infra.runtimes.child
-from infra.runtimes.certification import same_bits
-from infra.runtimes.child import ChildRuntime
-from infra.runtimes.child_port import LostError
-from infra.runtimes.cuda import driver
-from infra.runtimes.port import Scores
-from skewless.errors import PackageError
+import skewless.infra.runtimes.child
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.certification import same_bits
+from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.child_port import LostError
+from skewless.infra.runtimes.cuda import driver
+from skewless.infra.runtimes.port import Scores
 from tests.integration.infra.runtimes.children import (
     ENVIRONMENT,
     ONLY_LINUX,
@@ -42,7 +42,7 @@ ROWS = np.random.default_rng(1).normal(size=(50, 8))
 PARENT = """
 import sys, time
 from pathlib import Path
-from infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.child import ChildRuntime
 child = ChildRuntime("lightgbm", Path(sys.argv[1]), "cpu", environment={"PYTHONPATH": sys.argv[2]})
 print(child.process_id, flush=True)
 time.sleep(600)
@@ -150,8 +150,8 @@ def test_a_child_that_does_not_end_at_once_holds_nobody_up(
             over.set()
             return code
 
-    real = infra.runtimes.child._start
-    monkeypatch.setattr(infra.runtimes.child, "_start", lambda *given: Stuck(real(*given)))
+    real = skewless.infra.runtimes.child._start
+    monkeypatch.setattr(skewless.infra.runtimes.child, "_start", lambda *given: Stuck(real(*given)))
     open_child("lightgbm", lightgbm_binary.model_file).close()
     assert not over.is_set()
     let_go.set()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from infra.runtimes.certification import same_bits
-from infra.runtimes.link import LightGBMLink, XGBoostLink, open_link
-from infra.runtimes.port import Matrix, Scores
-from infra.runtimes.xgboost_capi import XGBoostRuntime
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.certification import same_bits
+from skewless.infra.runtimes.link import LightGBMLink, XGBoostLink, open_link
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 ROWS = np.random.default_rng(2).normal(size=(600, 3))
 LABELS = {

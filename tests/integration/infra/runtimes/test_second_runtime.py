@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.runtimes.candidates import Place, candidates
-from infra.runtimes.certification import certify, same_bits
-from infra.runtimes.child import ChildRuntime
-from infra.runtimes.choice import Choice, choose
-from infra.runtimes.port import Matrix, Runtime, Scores
-from infra.runtimes.reference import Reference, reference_rows
-from infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.candidates import Place, candidates
+from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.choice import Choice, choose
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.reference import Reference, reference_rows
+from skewless.infra.runtimes.shared import Member, SharedRuntime
 from tests.integration.infra.runtimes.children import (
     ENVIRONMENT,
     ONLY_LINUX,
@@ -203,7 +203,7 @@ def test_what_is_slower_ends_at_once(lightgbm_binary: Case) -> None:
 
 
 def test_a_place_opens_the_child_with_what_it_is_given(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.runtimes.nvforest.is_installed", lambda: True)
+    monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
     place = Place(second="cpu", child_environment=ENVIRONMENT)
     (only,) = candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)
     assert only.open is not None

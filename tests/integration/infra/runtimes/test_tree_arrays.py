@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.runtimes.certification import certify, same_bits
-from infra.runtimes.load import open_runtime
-from infra.runtimes.port import Matrix, Runtime, Scores
-from infra.runtimes.reference import Reference, reference_rows
-from skewless.errors import PackageError, RequestError
-from skewless.spec import LabelSource, ModelSpec, Split, Task
-from training.trainers.choice import trainer_for
-from training.trainers.port import TrainedModel, TrainingSet
+from skewless.contract.errors import PackageError, RequestError
+from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
+from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.load import open_runtime
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.reference import Reference, reference_rows
+from skewless.training.trainers.choice import trainer_for
+from skewless.training.trainers.port import TrainedModel, TrainingSet
 
 FEATURES = 4
 SPEC = ModelSpec(

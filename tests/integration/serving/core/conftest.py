@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.aliases import Aliases
+from skewless.infra.packages.aliases import Aliases
+from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
 from tests.projects import MODEL, Place, copy_project, make_project, opened
-from training.train import train
 
 SECOND = "second"
 

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.online.port import Marked, OnlineReader
-from infra.online.redis_store import RedisReader
-from infra.predictions.record import Record
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Limits, Predictor
-from serving.prediction.question import Options, Question
-from skewless.clock import ManualClock
-from skewless.errors import SkewlessError, StoreError
-from skewless.vector import Matrix
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import SkewlessError, StoreError
+from skewless.contract.vector import Matrix
+from skewless.infra.online.port import Marked, OnlineReader
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.record import Record
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.question import Options, Question
 from tests.projects import Place, Row
 
 

@@ -14,21 +14,21 @@ from typing import Any
 
 import uvicorn
 
-from infra.api_keys import ApiKey, Scope, digest_of, new_secret
-from infra.key_file import KeyFile
-from infra.online.redis_store import RedisReader
-from infra.outcomes.writer import OutcomeWriter
-from serving.access.gate import KeyAccess
-from serving.events.sending import Events, EventsConfig
-from serving.feedback.taking import Feedback
-from serving.http.app import Serving, create_app, hot_routes
-from serving.http.fast_lane import fast_lane
-from serving.http.wire_limits import WireLimits
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.prediction.predictor import Predictor
-from skewless.clock import ManualClock
-from skewless.windows.view import EventSource
+from skewless.contract.clock import ManualClock
+from skewless.contract.windows.view import EventSource
+from skewless.infra.access.api_keys import ApiKey, Scope, digest_of, new_secret
+from skewless.infra.access.key_file import KeyFile
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.serving.access.gate import KeyAccess
+from skewless.serving.events.sending import Events, EventsConfig
+from skewless.serving.feedback.taking import Feedback
+from skewless.serving.http.app import Serving, create_app, hot_routes
+from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.wire_limits import WireLimits
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.predictor import Predictor
 from tests.projects import Place
 
 SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from infra.served_model import ServedModel
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Limits
-from serving.prediction.question import Question
-from skewless.errors import BusyError, RequestError, SkewlessError, StoreError
-from skewless.status import Status
+from skewless.contract.errors import BusyError, RequestError, SkewlessError, StoreError
+from skewless.contract.status import Status
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Limits
+from skewless.serving.prediction.question import Question
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.planted import RuntimeBefore
 from tests.projects import SECOND, Place, ask

@@ -9,14 +9,14 @@ import numpy as np
 import orjson
 import pytest
 
-from infra.served_model import ServedModel
-from serving.http.reply import plain_reply, predictions_json
-from serving.oip.outputs import outputs_of
-from serving.oip.signature import Signature
-from skewless.bounds import Bound, Bounds
-from skewless.errors import RequestError, StoreError
-from skewless.lifecycle import BoundsPolicy
-from skewless.spec import MissingPolicy
+from skewless.contract.bounds import Bound, Bounds
+from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.lifecycle import BoundsPolicy
+from skewless.contract.spec import MissingPolicy
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.http.reply import plain_reply, predictions_json
+from skewless.serving.oip.outputs import outputs_of
+from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
 from tests.projects import Place, ask
 

@@ -7,10 +7,10 @@ import threading
 
 import numpy as np
 
-from infra.online.redis_store import RedisReader
-from serving.prediction.answer import Answer
-from serving.prediction.predictor import Limits, Predictor
-from skewless.status import Status
+from skewless.contract.status import Status
+from skewless.infra.online.redis_store import RedisReader
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.predictor import Limits, Predictor
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.projects import SECOND, Place, ask, later_rows
 

@@ -8,12 +8,12 @@ import numpy as np
 import orjson
 import pytest
 
-from serving.http.reply import predictions_json
-from serving.prediction.answer import Answer
 from skewless.client.replies import read_prediction
-from skewless.errors import StoreError
-from skewless.keys import KeyCodec
-from skewless.status import Status
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import KeyCodec
+from skewless.contract.status import Status
+from skewless.serving.http.reply import predictions_json
+from skewless.serving.prediction.answer import Answer
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.projects import Place, ask
 

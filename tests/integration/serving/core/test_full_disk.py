@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
-from infra.alerts import open_alerts
+from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.freshness import look
 from tests.integration.errors.server import Server, eventually
 from tests.integration.serving.core.conftest import SECOND

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.traffic import Traffic
 from skewless.client.replies import read_reply
-from skewless.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy, place
+from skewless.infra.rollout.traffic import Traffic
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
 from tests.projects import MODEL, Place, ask

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.online.redis_store import RedisReader
-from infra.packages.aliases import Aliases
-from infra.wanted import FILE
-from serving.metrics.metrics import Metrics
-from serving.models.table import CHAMPION, ModelTable
-from serving.prediction.predictor import Predictor
-from skewless.errors import ConflictError, PackageError, RequestError, SkewlessError
+from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.plans.wanted import FILE
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.prediction.predictor import Predictor
 from tests.integration.serving.core.conftest import SECOND
 from tests.projects import MODEL, Place, ask
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from infra.online.redis_store import RedisReader
-from infra.packages.aliases import Aliases
-from infra.traffic import Traffic
-from infra.vitals import read_vitals, vitals_folder
-from serving.metrics.metrics import Metrics
-from serving.models.table import CHAMPION, ModelTable
-from serving.models.vitals_file import VitalsFile
-from skewless.clock import ManualClock
-from skewless.errors import ConflictError
-from skewless.traffic import TrafficPolicy
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import ConflictError
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.rollout.vitals import read_vitals, vitals_folder
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.vitals_file import VitalsFile
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.projects import MODEL, Place
 

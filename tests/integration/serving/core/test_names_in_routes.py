@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from skewless.names import is_name
+from skewless.contract.names import is_name
 from tests.command_line import fingerprint
 from tests.hostile import NAMES, WRONG_NAMES
 from tests.integration.serving.core.bodies import Sent

@@ -7,10 +7,10 @@ import asyncio
 import pyarrow.parquet as pq
 import pytest
 
-from infra.online.redis_store import RedisReader
-from infra.predictions.writer import PredictionWriter
-from serving.prediction.predictor import Predictor
-from skewless.errors import DeadlineError, StoreError
+from skewless.contract.errors import DeadlineError, StoreError
+from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.serving.prediction.predictor import Predictor
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.projects import Place, ask
 

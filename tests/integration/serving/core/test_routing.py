@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.served_model import ServedModel
-from serving.prediction.answer import Answer
-from serving.prediction.joint import MixedAnswer
-from serving.prediction.routing import Routing
-from skewless.errors import DeadlineError, PackageError, SkewlessError, StoreError
-from skewless.traffic import TrafficPolicy, place
+from skewless.contract.errors import DeadlineError, PackageError, SkewlessError, StoreError
+from skewless.contract.traffic import TrafficPolicy, place
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.routing import Routing
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.projects import Place, Row, ask
 
@@ -208,7 +208,7 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
         assert isinstance(await told(desk, ask(3), routing), Answer)
         assert skipped("store") == [3, 3]
         desk.store.away = False
-        monkeypatch.setattr("serving.prediction.shadows._MOST_ROWS", 5)
+        monkeypatch.setattr("skewless.serving.prediction.shadows._MOST_ROWS", 5)
         assert isinstance(await told(desk, ask(6), routing), Answer)
         assert skipped("behind") == [6, 6]
         await desk.predictor.close()

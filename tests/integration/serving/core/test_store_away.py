@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from infra.served_model import ServedModel
-from serving.prediction.predictor import Limits
-from skewless.errors import DeadlineError, StoreError
-from skewless.status import Status
+from skewless.contract.errors import DeadlineError, StoreError
+from skewless.contract.status import Status
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.predictor import Limits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.planted import RuntimeBefore
 from tests.projects import Place, ask

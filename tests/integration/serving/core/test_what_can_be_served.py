@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from infra.packages.aliases import Aliases
-from serving.metrics.metrics import Metrics
-from serving.models.table import CHAMPION, ModelTable
-from skewless.errors import PackageError, StalePlanError
-from skewless.keys import marker_key
+from skewless.contract.errors import PackageError, StalePlanError
+from skewless.contract.keys import marker_key
+from skewless.infra.packages.aliases import Aliases
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
 from tests.projects import MODEL, Place

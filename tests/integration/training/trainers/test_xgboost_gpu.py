@@ -12,11 +12,11 @@ import pytest
 import xgboost as xgb
 from structlog.testing import capture_logs
 
-from infra.runtimes import cuda, xgboost_cuda
-from skewless.errors import DefinitionError
-from skewless.spec import LabelSource, ModelSpec, Split
-from training.trainers.port import TrainedModel, TrainingSet
-from training.trainers.xgboost import XGBoostTrainer
+from skewless.contract.errors import DefinitionError
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.infra.runtimes import cuda, xgboost_cuda
+from skewless.training.trainers.port import TrainedModel, TrainingSet
+from skewless.training.trainers.xgboost import XGBoostTrainer
 
 H100 = cuda.Device(name="H100", memory=1 << 36, capability="9.0")
 HERE = cuda.Driver(devices=(H100,), version="13.0")

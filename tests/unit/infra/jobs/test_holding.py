@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from infra.jobs.holding import Holding
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.jobs.holding import Holding
 
 
 class Clock:

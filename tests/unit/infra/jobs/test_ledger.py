@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.jobs.ledger import Ledger
-from infra.jobs.run import Run, RunId
-from skewless.errors import ConflictError, RequestError, StoreError
+from skewless.contract.errors import ConflictError, RequestError, StoreError
+from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.jobs.run import Run, RunId
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from infra.jobs.metrics import RunTally, serve_metrics
-from infra.jobs.run import Run, RunId, State
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
+from skewless.infra.jobs.metrics import RunTally, serve_metrics
+from skewless.infra.jobs.run import Run, RunId, State
 
 
 def ended(job: str, state: State, seconds: int, at_s: int) -> Run:

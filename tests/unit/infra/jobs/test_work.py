@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from infra.jobs import lifeline
-from infra.jobs.work import Ended, ProcessWork, answered
+from skewless.infra.jobs import lifeline
+from skewless.infra.jobs.work import Ended, ProcessWork, answered
 
 T = TypeVar("T")
 SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"

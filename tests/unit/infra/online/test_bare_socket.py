@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from infra.online.bare_socket import BareSocket
+from skewless.infra.online.bare_socket import BareSocket
 
 
 @asynccontextmanager

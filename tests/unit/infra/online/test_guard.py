@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.online.guard import Guard, Limit, Standing
-from infra.online.port import Mark
+from skewless.infra.online.guard import Guard, Limit, Standing
+from skewless.infra.online.port import Mark
 
 NAMES = ["m", "n", "o"]
 MARKS = st.none() | st.builds(Mark, st.integers(-1, 5), st.integers(0, 20))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from infra.online.markers import least, mark_of
-from infra.online.port import Mark
+from skewless.infra.online.markers import least, mark_of
+from skewless.infra.online.port import Mark
 
 LAYOUT = b"1a2b3c4d5e6f7788"
 

@@ -12,21 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.online.features import FeatureReader
-from infra.online.guard import Guard, Standing
-from infra.online.memory_store import MemoryStore
-from infra.online.port import Mark, Marked
-from infra.online.service_vectors import ServiceVectors, VectorReader
-from infra.online.window_states import WindowStates
-from skewless.dtypes import DType
-from skewless.keys import KeyCodec, generation_key, marker_key, window_marker
-from skewless.plan import FeaturePlan, View
-from skewless.request import Ask
-from skewless.rows import RowCodec, Versions
-from skewless.status import Status
-from skewless.vector import Assembler
-from skewless.windows.hops import SECOND
-from skewless.windows.view import WindowView
+from skewless.contract.dtypes import DType
+from skewless.contract.keys import KeyCodec, generation_key, marker_key, window_marker
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.request import Ask
+from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.status import Status
+from skewless.contract.vector import Assembler
+from skewless.contract.windows.hops import SECOND
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.features import FeatureReader
+from skewless.infra.online.guard import Guard, Standing
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
+from skewless.infra.online.window_states import WindowStates
 from tests.plans import make_plan, make_view
 from tests.window_cases import make_window_view
 

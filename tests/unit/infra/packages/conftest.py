@@ -7,9 +7,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from infra.packages.package import PackageContents
-from infra.runtimes.reference import Reference
-from skewless.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.infra.packages.package import PackageContents
+from skewless.infra.runtimes.reference import Reference
 
 SPEC = ModelSpec(
     name="late",

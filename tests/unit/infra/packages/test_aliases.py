@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.aliases import Aliases, Move
-from infra.packages.package import PackageContents
-from infra.packages.writer import write_package
-from skewless.errors import ConflictError, PackageError, StoreError
+from skewless.contract.errors import ConflictError, PackageError, StoreError
+from skewless.infra.packages.aliases import Aliases, Move
+from skewless.infra.packages.package import PackageContents
+from skewless.infra.packages.writer import write_package
 from tests.stores import store_at
 
 

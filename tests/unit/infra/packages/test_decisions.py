@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.packages.decisions import Decisions
-from infra.packages.names import list_versions
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.packages.decisions import Decisions
+from skewless.infra.storage.names import list_versions
 
 
 def test_none_before_the_first(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.packages.manifest import encode_manifest
-from infra.packages.names import list_versions
-from infra.packages.package import PackageContents, open_package
-from infra.packages.writer import write_package
-from skewless.errors import PackageError, StoreError
+from skewless.contract.errors import PackageError, StoreError
+from skewless.infra.packages.manifest import encode_manifest
+from skewless.infra.packages.package import PackageContents, open_package
+from skewless.infra.packages.writer import write_package
+from skewless.infra.storage.names import list_versions
 from tests.stores import store_at
 
 FILES = {

@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.packages.manifest import encode_manifest
-from infra.packages.package import PackageContents, open_package, read_spec
-from infra.packages.pinned import read_pinned_plan
-from infra.packages.signing import Signer, Trust
-from infra.packages.store import PackageStore
-from infra.packages.writer import sign_package, write_package
-from infra.served_model import load_model
-from skewless.errors import DefinitionError, PackageError, PlaceError
-from skewless.settings import Settings
+from skewless.contract.errors import DefinitionError, PackageError, PlaceError
+from skewless.contract.settings import Settings
+from skewless.infra.packages.manifest import encode_manifest
+from skewless.infra.packages.package import PackageContents, open_package, read_spec
+from skewless.infra.packages.pinned import read_pinned_plan
+from skewless.infra.packages.served_model import load_model
+from skewless.infra.packages.signing import Signer, Trust
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.writer import sign_package, write_package
 from tests.stores import store_at
 
 # All that opens a package, of which each server, verb and job uses one.

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.inventory import Inventory
-from infra.predictions.compaction import compact
-from infra.predictions.files import DAY_US, FOLDER, log_files
-from infra.predictions.reader import PredictionLog
-from infra.predictions.record import Record
-from infra.predictions.writer import PredictionWriter
+from skewless.infra.log.inventory import Inventory
+from skewless.infra.predictions.compaction import compact
+from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
+from skewless.infra.predictions.reader import PredictionLog
+from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import T, origin, record
 
 DAY = T // DAY_US * DAY_US

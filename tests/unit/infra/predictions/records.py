@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from infra.online.window_states import Applied
-from infra.predictions.origin import Origin
-from infra.predictions.record import Record
-from skewless.rows import Versions
-from skewless.windows.tiles import Slots
+from skewless.contract.rows import Versions
+from skewless.contract.windows.tiles import Slots
+from skewless.infra.online.window_states import Applied
+from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.record import Record
 
 T = 1_768_478_400_000_000
 FIELDS = ("event_ts", "created_ts", "seq", "run_id")

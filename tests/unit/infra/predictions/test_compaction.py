@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infra import durable
-from infra.log.inventory import Inventory
-from infra.predictions import compaction
-from infra.predictions.compaction import compact
-from infra.predictions.files import DAY_US, FOLDER, merged_from, merged_name
-from infra.predictions.reader import PredictionLog
-from infra.proven import add_proven, proven_files
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.inventory import Inventory
+from skewless.infra.predictions import compaction
+from skewless.infra.predictions.compaction import compact
+from skewless.infra.predictions.files import DAY_US, FOLDER, merged_from, merged_name
+from skewless.infra.predictions.proven import add_proven, proven_files
+from skewless.infra.predictions.reader import PredictionLog
+from skewless.infra.storage import durable
 from tests.unit.infra.predictions.merges import (
     DAY,
     GRACE_S,

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.log.inventory import Inventory
-from infra.predictions.checksums import checksums, checksums_of_first_format
-from infra.predictions.reader import Logged, ModelVersion, PredictionLog
-from infra.predictions.record import Record
-from infra.predictions.schema import SCHEMA
-from infra.predictions.writer import PredictionWriter
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.log.inventory import Inventory
+from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
+from skewless.infra.predictions.reader import Logged, ModelVersion, PredictionLog
+from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
 
 SECOND = ("role", "policy", "narrow")  # added after the second format

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
-from infra.predictions import writer as module
-from infra.predictions.record import Record
-from infra.predictions.schema import SCHEMA
-from infra.predictions.writer import PredictionWriter
-from skewless.errors import StoreError
+from skewless.contract.errors import StoreError
+from skewless.infra.predictions import writer as module
+from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.writer import PredictionWriter
 from tests.integration.errors.server import eventually
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from infra.runtimes.calibration import SIZES, Calibration
-from infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.calibration import SIZES, Calibration
+from skewless.infra.runtimes.port import Matrix, Scores
 
 Seconds = Callable[[int], float]
 

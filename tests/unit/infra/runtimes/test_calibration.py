@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
-from infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
+from skewless.infra.runtimes.port import Matrix, Scores
 from tests.unit.infra.runtimes.standing_in import Clock, StandIn, calibration
 
 ROWS = np.arange(6, dtype=np.float64).reshape(3, 2)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.runtimes import candidates as subject
-from infra.runtimes.candidates import Candidate, Place, candidates
-from infra.runtimes.cuda import Device, Driver
+from skewless.infra.runtimes import candidates as subject
+from skewless.infra.runtimes.candidates import Candidate, Place, candidates
+from skewless.infra.runtimes.cuda import Device, Driver
 
 PATH = Path("model.txt")
 NONE = Driver(problem="no NVIDIA driver is installed")
@@ -17,14 +17,14 @@ ONE = Driver(devices=(Device(name="H100", memory=80 << 30, capability="9.0"),), 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.runtimes.nvforest.is_installed", lambda: True)
-    monkeypatch.setattr("infra.runtimes.xgboost_cuda.is_built_in", lambda: True)
+    monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
+    monkeypatch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: True)
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.runtimes.nvforest.is_installed", lambda: False)
-    monkeypatch.setattr("infra.runtimes.xgboost_cuda.is_built_in", lambda: False)
+    monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: False)
+    monkeypatch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: False)
 
 
 def found(algorithm: str, device: subject.Device, second: subject.Second, driver: Driver) -> list[Candidate]:
@@ -90,7 +90,7 @@ def test_an_algorithm_of_somebody_else_is_scored_by_its_own_runtime() -> None:
 @pytest.mark.usefixtures("installed")
 def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
+    monkeypatch.setattr("skewless.infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
     monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
     for alone in (True, False):
         place = Place(alone=alone, driver=lambda: ONE, child_environment={"A": "1"})
@@ -104,7 +104,9 @@ def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("installed")
 def test_xgboost_s_own_code_works_in_a_child_too_unless_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("infra.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,)))
+    monkeypatch.setattr(
+        "skewless.infra.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,))
+    )
     monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
     for alone in (True, False):
         _, item = candidates("xgboost", "cuda", PATH, Place(alone=alone, driver=lambda: ONE))

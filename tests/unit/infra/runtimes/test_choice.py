@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import infra.runtimes.choice
-from infra.runtimes.calibration import SIZES, Calibration, Step
-from infra.runtimes.candidates import Candidate
-from infra.runtimes.certification import Certificate, certify
-from infra.runtimes.choice import Choice, Role, choose
-from infra.runtimes.port import Matrix, Runtime
-from infra.runtimes.reference import Reference
-from infra.runtimes.shared import SharedRuntime
-from skewless.errors import PackageError
+import skewless.infra.runtimes.choice
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
+from skewless.infra.runtimes.candidates import Candidate
+from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.choice import Choice, Role, choose
+from skewless.infra.runtimes.port import Matrix, Runtime
+from skewless.infra.runtimes.reference import Reference
+from skewless.infra.runtimes.shared import SharedRuntime
 from tests.unit.infra.runtimes.standing_in import StandIn
 
 ROWS = np.array([[0.0, 1.0], [2.0, 3.0], [-4.0, 5.0]])
@@ -30,7 +30,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(runtime, StandIn)
         return runtime.calibration
 
-    monkeypatch.setattr(infra.runtimes.choice, "calibrate", calibrate)
+    monkeypatch.setattr(skewless.infra.runtimes.choice, "calibrate", calibrate)
 
 
 def own(off: float = 0.0) -> StandIn:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.runtimes import cuda
-from infra.runtimes.cuda import Device, Driver, ask
+from skewless.infra.runtimes import cuda
+from skewless.infra.runtimes.cuda import Device, Driver, ask
 
 
 class StandInLibrary:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from infra.runtimes.equivalents import rewrite_for
-from infra.runtimes.port import Matrix
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.equivalents import rewrite_for
+from skewless.infra.runtimes.port import Matrix
 
 NAN = float("nan")
 LARGEST = float(np.finfo(np.float64).max)

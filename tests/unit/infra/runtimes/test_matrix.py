@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infra.runtimes.matrix import check_matrix
-from infra.runtimes.port import Matrix
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.runtimes.matrix import check_matrix
+from skewless.infra.runtimes.port import Matrix
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from infra.runtimes.calibration import Step
-from infra.runtimes.port import Matrix, Scores
-from infra.runtimes.shared import Member, SharedRuntime
-from skewless.errors import PackageError, RequestError
+from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.calibration import Step
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.shared import Member, SharedRuntime
 from tests.unit.infra.runtimes.standing_in import Clock, StandIn
 
 FROM = 64

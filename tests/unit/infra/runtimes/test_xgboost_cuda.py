@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 
 
 @pytest.mark.parametrize("model", [b"", b"no model", b"{}"])

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.offline.engine import connect
-from infra.streams.event_ids import EventIds
-from infra.streams.generations import Generations
-from infra.streams.importing import Importer
-from infra.streams.state_writer import StateWriter
-from skewless.clock import ManualClock
-from skewless.errors import ConflictError
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import ConflictError
+from skewless.infra.log.generations import Generations
+from skewless.infra.offline.engine import connect
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.importing import Importer
+from skewless.infra.streams.state_writer import StateWriter
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
 
 

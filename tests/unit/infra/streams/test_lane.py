@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.log.accepted import REJECT
-from infra.log.event_log import EventLog
-from infra.streams.decode import Decoder
-from infra.streams.event_ids import EventIds
-from infra.streams.lane import Lane
-from infra.streams.port import Messages, Partition
-from infra.streams.tally import Tally
-from skewless.errors import ConflictError
-from skewless.windows.hops import SECOND
+from skewless.contract.errors import ConflictError
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.lane import Lane
+from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.tally import Tally
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
 
 HORIZON = 10

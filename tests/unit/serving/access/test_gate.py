@@ -12,12 +12,12 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from infra.api_keys import SECRET_CHARS, ApiKey, digest_of, new_secret
-from infra.key_file import KeyFile
-from serving.access.gate import Access, KeyAccess, OpenAccess, open_access
-from serving.http.reply import http_status, retry_after
-from skewless.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
-from skewless.settings import Settings
+from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
+from skewless.contract.settings import Settings
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, digest_of, new_secret
+from skewless.infra.access.key_file import KeyFile
+from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
+from skewless.serving.http.reply import http_status, retry_after
 
 START_US = 1_000_000
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - no socket is opened

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from infra.api_keys import ApiKey, digest_of, new_secret
-from infra.key_file import KeyFile
-from serving.access.gate import KeyAccess, OpenAccess
-from serving.access.middleware import AccessMiddleware
+from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.key_file import KeyFile
+from skewless.serving.access.gate import KeyAccess, OpenAccess
+from skewless.serving.access.middleware import AccessMiddleware
 
 
 @dataclass

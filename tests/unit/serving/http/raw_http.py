@@ -21,10 +21,10 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from serving.http.exchange import Exchange
-from serving.http.fast_lane import FastLane, fast_lane
-from serving.http.hot_routes import HotRoutes
-from serving.http.wire_limits import WireLimits
+from skewless.serving.http.exchange import Exchange
+from skewless.serving.http.fast_lane import FastLane, fast_lane
+from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.wire_limits import WireLimits
 from tests.unit.serving.http.wire import Transport, parsed
 
 LIMITS = WireLimits(body_bytes=4_000, header_bytes=2_000, linger_seconds=0.0)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.http.listening import allow_sharing, bind, bind_shared, listen_privately, refuse_new
-from skewless.errors import PlaceError
+from skewless.contract.errors import PlaceError
+from skewless.serving.http.listening import allow_sharing, bind, bind_shared, listen_privately, refuse_new
 
 HOST = "127.0.0.1"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.durable import refused
-from serving.http.reply import error_json
-from skewless.errors import PackageError, RequestError, SkewlessError, StalePlanError, StoreError
+from skewless.contract.errors import PackageError, RequestError, SkewlessError, StalePlanError, StoreError
+from skewless.infra.storage.durable import refused
+from skewless.serving.http.reply import error_json
 
 FOLDER = Path("/srv/projects/my-shop/.skewless")
 ERRORS = [

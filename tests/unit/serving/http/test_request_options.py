@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.http.request_options import read_options
-from serving.prediction.question import Options
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.http.request_options import read_options
+from skewless.serving.prediction.question import Options
 
 NOW = 1_768_478_400_123_456  # 2026-01-15 12:00:00.123456 UTC
 LOOP = 50.0

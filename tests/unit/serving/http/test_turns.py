@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.http.exchange import Exchange
-from serving.http.turns import Turns
-from serving.http.wire_limits import UnfinishedBodies
-from serving.metrics.metrics import Metrics
-from serving.prediction.admission import Admission
+from skewless.serving.http.exchange import Exchange
+from skewless.serving.http.turns import Turns
+from skewless.serving.http.wire_limits import UnfinishedBodies
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.admission import Admission
 from tests.unit.serving.http.wire import Wire, request
 
 ROOM = 3

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from serving.http.wire_limits import UnfinishedBodies
+from skewless.serving.http.wire_limits import UnfinishedBodies
 from tests.unit.serving.http.test_request_framing import chunked
 from tests.unit.serving.http.wire import LIMITS, Wire, on_a_wire, request
 

@@ -11,12 +11,12 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from serving.http.exchange import Exchange, Handler, Header
-from serving.http.fast_lane import FastLane, fast_lane
-from serving.http.hot_routes import HotRoutes
-from serving.http.turns import Turns
-from serving.http.wire_limits import UnfinishedBodies, WireLimits
-from skewless.errors import AccessError, BusyError, SkewlessError
+from skewless.contract.errors import AccessError, BusyError, SkewlessError
+from skewless.serving.http.exchange import Exchange, Handler, Header
+from skewless.serving.http.fast_lane import FastLane, fast_lane
+from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.turns import Turns
+from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 
 LIMITS = WireLimits(body_bytes=100, header_bytes=300, request_seconds=30.0, keep_alive_seconds=75.0, linger_seconds=0.0)
 _TURNS = 30

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics.exposition import merge, whole_server
-from serving.metrics.metrics import Metrics
-from serving.workers.siblings import Siblings, socket_of
+from skewless.serving.metrics.exposition import merge, whole_server
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.workers.siblings import Siblings, socket_of
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from infra.alerts import Alert
-from infra.last_freshness import Freshness
-from serving.metrics.metrics import Metrics
+from skewless.infra.alerts.alerts import Alert
+from skewless.infra.verdicts.last_freshness import Freshness
+from skewless.serving.metrics.metrics import Metrics
 
 
 def test_an_alert_is_shown_while_it_is_open_and_as_zero_after_it() -> None:

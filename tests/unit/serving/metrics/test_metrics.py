@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.runtimes.certification import Certificate
-from serving.metrics.metrics import Metrics
-from serving.metrics.view_counts import ViewCounts
-from skewless.status import Status
+from skewless.contract.status import Status
+from skewless.infra.runtimes.certification import Certificate
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.view_counts import ViewCounts
 
 
 def shown(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

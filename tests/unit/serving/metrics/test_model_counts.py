@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.online.service_vectors import ServiceVectors
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.metrics.model_counts import ModelCounts
-from serving.prediction.answer import Scored
-from skewless.status import Status
+from skewless.contract.status import Status
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.model_counts import ModelCounts
+from skewless.serving.prediction.answer import Scored
 from tests.plans import make_plan, make_view
 from tests.unit.serving.metrics.test_metrics import at, shown
 from tests.unit.serving.oip.standing_in import Model

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from infra.last_parity import LastParity
-from serving.metrics.metrics import Metrics
+from skewless.infra.verdicts.last_parity import LastParity
+from skewless.serving.metrics.metrics import Metrics
 
 
 def test_the_last_verdict_of_each_view_is_shown_whenever_metrics_are_read() -> None:

@@ -7,11 +7,11 @@ import gc
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.runtimes.calibration import SIZES, Calibration, Step
-from infra.runtimes.certification import Certificate
-from infra.runtimes.choice import Tried
-from infra.runtimes.shared import Member, SharedRuntime
-from serving.metrics.metrics import Metrics
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
+from skewless.infra.runtimes.certification import Certificate
+from skewless.infra.runtimes.choice import Tried
+from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.serving.metrics.metrics import Metrics
 from tests.unit.serving.zeros import Zeros
 
 SECONDS = (1e-5, 2e-5, 4e-4, 8e-3, 0.5)

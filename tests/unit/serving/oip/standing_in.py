@@ -12,18 +12,18 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from infra.online.service_vectors import ServiceVectors
-from infra.served_model import ServedModel
-from serving.prediction.answer import Answer, Scored
-from serving.prediction.question import Question
-from serving.prediction.ticket import Done
-from skewless.bounds_check import BoundsCheck
-from skewless.dtypes import DType
-from skewless.errors import SkewlessError
-from skewless.plan import FeaturePlan
-from skewless.request import RowParser
-from skewless.spec import LabelSource, ModelSpec, Split
-from skewless.status import Int64Array
+from skewless.contract.bounds_check import BoundsCheck
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SkewlessError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import RowParser
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.status import Int64Array
+from skewless.infra.online.service_vectors import ServiceVectors
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.answer import Answer, Scored
+from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.ticket import Done
 from tests.plans import make_plan, make_view
 
 REQUEST = {"amount": DType.FLOAT64, "small": DType.FLOAT32, "on": DType.BOOL, "at": DType.TIMESTAMP}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from serving.events.bodies import TooLongError
-from serving.oip.compression import deflated, inflated
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.events.bodies import TooLongError
+from skewless.serving.oip.compression import deflated, inflated
 
 TEXT = b"0123456789" * 1_000
 

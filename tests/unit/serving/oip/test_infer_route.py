@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from serving.access.gate import Access, Headers
-from serving.http.exchange import Exchange, Header
-from serving.metrics.metrics import Metrics
-from serving.models.table import ModelTable
-from serving.oip.infer_route import InferRoute
-from serving.oip.models import OipModels
-from serving.prediction.predictor import Predictor as RealPredictor
-from skewless.clock import SystemClock
-from skewless.errors import AccessError, DeadlineError, RequestError, ScopeError, SkewlessError, StoreError
+from skewless.contract.clock import SystemClock
+from skewless.contract.errors import AccessError, DeadlineError, RequestError, ScopeError, SkewlessError, StoreError
+from skewless.serving.access.gate import Access, Headers
+from skewless.serving.http.exchange import Exchange, Header
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.oip.infer_route import InferRoute
+from skewless.serving.oip.models import OipModels
+from skewless.serving.prediction.predictor import Predictor as RealPredictor
 from tests.unit.serving.oip.standing_in import Predictor, model
 
 MODEL = model()

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.served_model import ServedModel
-from serving.oip.inputs import question_of
-from serving.oip.request import parse_request
-from serving.oip.signature import Signature
-from serving.prediction.question import Options, Question
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.oip.inputs import question_of
+from skewless.serving.oip.request import parse_request
+from skewless.serving.oip.signature import Signature
+from skewless.serving.prediction.question import Options, Question
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.oip.models import OipModels
-from serving.oip.outputs import asked_outputs, outputs_of
-from serving.oip.reply import encode_reply
-from serving.oip.request import InferRequest
-from serving.oip.signature import Signature
-from skewless.errors import RequestError
-from skewless.status import Status
+from skewless.contract.errors import RequestError
+from skewless.contract.status import Status
+from skewless.serving.oip.models import OipModels
+from skewless.serving.oip.outputs import asked_outputs, outputs_of
+from skewless.serving.oip.reply import encode_reply
+from skewless.serving.oip.request import InferRequest
+from skewless.serving.oip.signature import Signature
 from tests.unit.serving.oip.standing_in import answer, model
 
 PLAIN = model()

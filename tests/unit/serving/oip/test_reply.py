@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from serving.oip.datatypes import BYTES, FP32, FP64
-from serving.oip.reply import Output, encode_reply
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.oip.datatypes import BYTES, FP32, FP64
+from skewless.serving.oip.reply import Output, encode_reply
 
 HEAD = b'{"model_name":"m",'
 

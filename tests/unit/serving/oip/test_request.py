@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.oip.request import parse_request
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
+from skewless.serving.oip.request import parse_request
 
 X = {"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2]}
 

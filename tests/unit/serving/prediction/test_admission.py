@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from serving.metrics.metrics import Metrics
-from serving.prediction.admission import Admission
-from skewless.errors import BusyError
+from skewless.contract.errors import BusyError
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.admission import Admission
 
 HELD_UP_S = 0.03  # far over what is late
 
@@ -85,7 +85,7 @@ def test_rows_count_too_but_for_a_request_by_itself() -> None:
 
 def test_a_loop_that_does_not_keep_up_gets_less_and_less_but_never_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
     beats = count(step=HELD_UP_S)  # each beat comes as late as that, whatever else this machine does
-    monkeypatch.setattr("serving.prediction.admission.time", SimpleNamespace(perf_counter=lambda: next(beats)))
+    monkeypatch.setattr("skewless.serving.prediction.admission.time", SimpleNamespace(perf_counter=lambda: next(beats)))
 
     async def steps(admission: Admission) -> None:
         admission.enter(1)

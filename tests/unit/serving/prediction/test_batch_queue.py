@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serving.prediction.batch_queue import BatchQueue
+from skewless.serving.prediction.batch_queue import BatchQueue
 
 
 @dataclass(frozen=True)

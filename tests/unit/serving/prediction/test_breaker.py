@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serving.prediction.breaker import Breaker, State
+from skewless.serving.prediction.breaker import Breaker, State
 
 
 @dataclass

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.metrics.metrics import Metrics
-from serving.prediction.feature_cache import FeatureCache, Held, least
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.feature_cache import FeatureCache, Held, least
 
 AGE, ENTRIES = 10, 4
 KEYS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"f"]), unique=True)

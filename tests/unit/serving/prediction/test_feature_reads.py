@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from infra.online.guard import Guard, Standing
-from infra.online.memory_store import MemoryReader, MemoryStore
-from infra.online.port import Mark
-from serving.metrics.metrics import Metrics
-from serving.prediction.breaker import Breaker
-from serving.prediction.feature_cache import FeatureCache
-from serving.prediction.feature_reads import FeatureReads, Stored
-from skewless.clock import ManualClock
+from skewless.contract.clock import ManualClock
+from skewless.infra.online.guard import Guard, Standing
+from skewless.infra.online.memory_store import MemoryReader, MemoryStore
+from skewless.infra.online.port import Mark
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.breaker import Breaker
+from skewless.serving.prediction.feature_cache import FeatureCache
+from skewless.serving.prediction.feature_reads import FeatureReads, Stored
 
 AGE = 10
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.served_model import ServedModel
-from serving.metrics.metrics import Metrics
-from serving.prediction.prediction_cache import PredictionCache
+from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.prediction_cache import PredictionCache
 
 Values = npt.NDArray[np.float64]
 

@@ -6,10 +6,10 @@ from typing import cast
 
 import numpy as np
 
-from infra.runtimes.calibration import SIZES, Calibration, Step
-from infra.runtimes.shared import Member, SharedRuntime
-from infra.served_model import ServedModel
-from serving.prediction.scoring import Scoring
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
+from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.serving.prediction.scoring import Scoring
 from tests.unit.serving.zeros import Zeros
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from serving.prediction.answer import Answer
-from serving.prediction.question import Question
-from serving.prediction.ticket import Ticket, grouped
-from skewless.errors import SkewlessError
+from skewless.contract.errors import SkewlessError
+from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.ticket import Ticket, grouped
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()

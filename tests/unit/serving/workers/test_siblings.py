@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.workers.siblings import Reply, Siblings, socket_of
+from skewless.serving.workers.siblings import Reply, Siblings, socket_of
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skewless.client.addresses import Address, Addresses, parse_address
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 
 @pytest.mark.parametrize(

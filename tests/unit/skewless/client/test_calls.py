@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from skewless.client.calls import Call, events_call, model_call, predict_call
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 
 
 def sent(call: Call[Any], left_s: float = 9.0) -> Any:  # noqa: ANN401 - JSON

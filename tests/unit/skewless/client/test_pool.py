@@ -8,7 +8,7 @@ import pytest
 
 from skewless.client.addresses import parse_address
 from skewless.client.pool import Pool
-from skewless.errors import RequestError
+from skewless.contract.errors import RequestError
 from tests.integration.client.faces import Time
 
 A, B = parse_address("http://a"), parse_address("http://b")

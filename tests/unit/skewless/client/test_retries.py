@@ -8,7 +8,7 @@ import pytest
 
 from skewless.client import Limits, Retries
 from skewless.client.retries import Budget
-from skewless.errors import DefinitionError
+from skewless.contract.errors import DefinitionError
 
 
 @pytest.mark.parametrize(("repeat", "bound"), [(0, 0.05), (1, 0.1), (4, 0.8), (5, 1.0), (60, 1.0)])

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from skewless.commands.change_text import difference_lines
 from skewless.commands.length import length_text
-from skewless.differences import Difference, differences
-from skewless.dtypes import DType
-from skewless.windows.hops import DAY, MINUTE
-from skewless.windows.view import Aggregate, Function
+from skewless.contract.differences import Difference, differences
+from skewless.contract.dtypes import DType
+from skewless.contract.windows.hops import DAY, MINUTE
+from skewless.contract.windows.view import Aggregate, Function
 
 MIN = Aggregate(name="min_60d", column="amount", function=Function.MIN, window_us=60 * DAY, hop_us=DAY)
 

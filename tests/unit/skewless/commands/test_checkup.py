@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from infra.online.private_server import PrivateServer
-from infra.runtimes.library import open_library
 from skewless.commands.checkup import machine, python, store
 from skewless.commands.checkup.examination import examine
 from skewless.commands.checkup.finding import Finding
 from skewless.commands.checkup.project import check_plan
-from skewless.errors import PackageError
+from skewless.contract.errors import PackageError
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.runtimes.library import open_library
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch,
     program = tmp_path / "valkey-server"
     program.write_text("#!/nowhere/sh\n")
     program.chmod(0o755)
-    monkeypatch.setattr("infra.online.server_binary.find_binary", lambda: program)
+    monkeypatch.setattr("skewless.infra.online.server_binary.find_binary", lambda: program)
     finding = store.check_program()
     assert finding.verdict == "fail"
     assert "SKEWLESS_REDIS_URL" in (finding.fix or "")

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from training.plots.life import Life, Mark, Shares, life_plot
-from training.plots.series import Point
+from skewless.training.plots.life import Life, Mark, Shares, life_plot
+from skewless.training.plots.series import Point
 
 DAY = 86_400_000_000
 LIFE = Life(

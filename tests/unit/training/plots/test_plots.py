@@ -10,11 +10,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from skewless.spec import Task
-from training.curves import curves
-from training.plots.canvas import Plot
-from training.plots.evaluation import evaluation_plots, importance_plot
-from training.plots.series import Point, series_plot
+from skewless.contract.spec import Task
+from skewless.training.curves import curves
+from skewless.training.plots.canvas import Plot
+from skewless.training.plots.evaluation import evaluation_plots, importance_plot
+from skewless.training.plots.series import Point, series_plot
 
 HOUR = 3_600_000_000
 NOON = 1_768_478_400_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
+from skewless.infra.rollout.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
 
 
 def counted(values: np.ndarray, edges: tuple[float, ...]) -> Histogram:

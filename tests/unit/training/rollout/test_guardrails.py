@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from infra.vitals import Vitals
-from skewless.lifecycle import Guardrails
+from skewless.contract.lifecycle import Guardrails
+from skewless.infra.rollout.vitals import Vitals
+from skewless.training.rollout.evidence import Compared, Evidence
+from skewless.training.rollout.guardrails import Verdict, judge
+from skewless.training.rollout.recent import since
 from tests.unit.training.rollout.arms import arm
-from training.rollout.evidence import Compared, Evidence
-from training.rollout.guardrails import Verdict, judge
-from training.rollout.recent import since
 
 LIMITS = Guardrails(business=0.1)
 

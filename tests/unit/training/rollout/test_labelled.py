@@ -8,10 +8,10 @@ from datetime import timedelta
 import numpy as np
 import pyarrow as pa
 
-from skewless.spec import LabelSource, ModelSpec, Split
-from skewless.traffic import TrafficPolicy
-from training.rollout.labelled import Labelled, labelled
-from training.rollout.sequential import look
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.traffic import TrafficPolicy
+from skewless.training.rollout.labelled import Labelled, labelled
+from skewless.training.rollout.sequential import look
 
 SPEC = ModelSpec(
     name="m",

@@ -8,15 +8,15 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from infra.vitals import Vitals
-from skewless.errors import ConflictError
-from skewless.lifecycle import Guardrails, Rollout
-from skewless.score_differences import ScoreDifferences
-from skewless.traffic import TrafficPolicy
+from skewless.contract.errors import ConflictError
+from skewless.contract.lifecycle import Guardrails, Rollout
+from skewless.contract.score_differences import ScoreDifferences
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.rollout.vitals import Vitals
+from skewless.training.rollout import plan
+from skewless.training.rollout.evidence import Evidence
+from skewless.training.rollout.sequential import Losses, Moments
 from tests.unit.training.rollout.arms import arm
-from training.rollout import plan
-from training.rollout.evidence import Evidence
-from training.rollout.sequential import Losses, Moments
 
 HOUR = 3_600_000_000
 NOW = 1_768_478_400_000_000

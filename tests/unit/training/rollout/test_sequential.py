@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from training.rollout.sequential import LEAST, Floats, Losses, Moments, Winner, look
+from skewless.training.rollout.sequential import LEAST, Floats, Losses, Moments, Winner, look
 
 ALPHA = 0.05
 LOOK_EVERY = 25

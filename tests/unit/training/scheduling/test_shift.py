@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from infra.jobs.ledger import Ledger
-from infra.jobs.requests import Request, Requests
-from infra.jobs.run import Run, RunId
-from infra.jobs.work import Ended
-from skewless.clock import ManualClock
-from skewless.errors import ConflictError
-from training.scheduling.job import Job
-from training.scheduling.schedule import Every
-from training.scheduling.shift import Shift
+from skewless.contract.clock import ManualClock
+from skewless.contract.errors import ConflictError
+from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.jobs.requests import Request, Requests
+from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.jobs.work import Ended
+from skewless.training.scheduling.job import Job
+from skewless.training.scheduling.schedule import Every
+from skewless.training.scheduling.shift import Shift
 
 SECOND = 1_000_000
 START = 1_000 * SECOND

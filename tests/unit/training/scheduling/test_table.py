@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from skewless.lifecycle import Triggers
-from skewless.settings import Settings
-from skewless.spec import LabelSource, ModelSpec, Split
-from training.scheduling.job import Job
-from training.scheduling.table import jobs
+from skewless.contract.lifecycle import Triggers
+from skewless.contract.settings import Settings
+from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.training.scheduling.job import Job
+from skewless.training.scheduling.table import jobs
 
 VERBS = {"materialize", "validate", "parity", "replay", "drift", "quality", "triggers", "train", "rollout"}
 SPEC = ModelSpec(

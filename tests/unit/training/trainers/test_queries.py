@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skewless.errors import SourceError
-from training.trainers.port import TrainingSet
-from training.trainers.queries import Queries
+from skewless.contract.errors import SourceError
+from skewless.training.trainers.port import TrainingSet
+from skewless.training.trainers.queries import Queries
 
 ROWS = TrainingSet(
     matrix=np.arange(5.0)[:, None],

@@ -9,11 +9,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from skewless.errors import DefinitionError, SourceError
-from skewless.spec import LabelSource, ModelSpec, Split, Task
-from training.trainers.choice import trainer_for
-from training.trainers.port import TrainingSet
-from training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
+from skewless.training.trainers.choice import trainer_for
+from skewless.training.trainers.port import TrainingSet
+from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
 
 SPEC = ModelSpec(
     name="late",
@@ -120,6 +120,6 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn")):
-        monkeypatch.setitem(sys.modules, f"training.trainers.{algorithm}", None)
+        monkeypatch.setitem(sys.modules, f"skewless.training.trainers.{algorithm}", None)
         with pytest.raises(DefinitionError, match=f"not installed.*extra '{extra}'"):
             trainer_for(algorithm)

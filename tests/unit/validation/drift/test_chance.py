@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from skewless.lifecycle import Watch
-from validation.drift.chance import expected_ks, expected_psi, holm, homogeneity, smirnov
-from validation.drift.histograms import Bins, Histograms
-from validation.drift.measures import js, ks, psi
-from validation.drift.verdicts import compare
+from skewless.contract.lifecycle import Watch
+from skewless.validation.drift.chance import expected_ks, expected_psi, holm, homogeneity, smirnov
+from skewless.validation.drift.histograms import Bins, Histograms
+from skewless.validation.drift.measures import js, ks, psi
+from skewless.validation.drift.verdicts import compare
 
 SHAPES = {
     "twenty equal": np.full(20, 1 / 20),

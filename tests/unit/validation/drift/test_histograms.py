@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from training.profile import profile
-from validation.drift.histograms import Bins, Histograms
+from skewless.training.profile import profile
+from skewless.validation.drift.histograms import Bins, Histograms
 
 Floats = npt.NDArray[np.float64]
 anything = st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e308, 5e-324]) | st.floats(-4, 4)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.spec import Task
-from validation.evaluation.bootstrap import Gain, Pair, normal_gain, paired_gain
-from validation.evaluation.evaluation import evaluate
-from validation.evaluation.resampled import Scored, weighted_metric
+from skewless.contract.spec import Task
+from skewless.validation.evaluation.bootstrap import Gain, Pair, normal_gain, paired_gain
+from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.resampled import Scored, weighted_metric
 
 BINARY = ["auc", "log_loss", "brier", "calibration_error", "precision", "recall", "precision_at_base_rate"]
 CASES: list[tuple[Task, str]] = [

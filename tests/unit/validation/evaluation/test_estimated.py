@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from validation.evaluation.estimated import calibrated, estimate
-from validation.evaluation.evaluation import Row, calibration_table, evaluate
+from skewless.validation.evaluation.estimated import calibrated, estimate
+from skewless.validation.evaluation.evaluation import Row, calibration_table, evaluate
 
 N = 40_000
 

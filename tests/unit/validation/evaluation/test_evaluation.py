@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, ndcg_score, roc_auc_score
 
-from infra.runtimes.port import Vector
-from skewless.errors import SourceError
-from skewless.spec import LOWER_IS_BETTER
-from training.quality import quality_lines
-from validation.evaluation.auc import auc
-from validation.evaluation.evaluation import calibration_error, calibration_table, evaluate
-from validation.evaluation.ranking import ndcg
+from skewless.contract.errors import SourceError
+from skewless.contract.spec import LOWER_IS_BETTER
+from skewless.infra.runtimes.port import Vector
+from skewless.training.quality import quality_lines
+from skewless.validation.evaluation.auc import auc
+from skewless.validation.evaluation.evaluation import calibration_error, calibration_table, evaluate
+from skewless.validation.evaluation.ranking import ndcg
 
 
 def pairwise_auc(labels: list[float], scores: list[float], weights: list[float]) -> float | None:

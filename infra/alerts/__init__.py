@@ -1,0 +1,1 @@
+"""What somebody should be told, and how they are told."""

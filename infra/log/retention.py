@@ -1,0 +1,47 @@
+"""Removes files that need not be kept any longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from skewless.infra.log.inventory import Inventory
+from skewless.infra.storage.durable import refused
+
+_DIGITS = 20
+
+
+def remove_named_before(folder: Path, before_us: int) -> int:
+    """Remove the files whose names begin with an earlier moment, 20 digits of microseconds; return how many.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    due = [path for path in sorted(folder.glob("*.parquet")) if _named_us(path) < before_us]
+    Inventory(folder).drop(path.name for path in due)
+    return _remove(due)
+
+
+def remove_written_before(folder: Path, before_us: int) -> int:
+    """Remove the files below a folder that were last written before a moment, by the disk's time; return how many.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    return _remove(path for path in sorted(folder.glob("*/*.parquet")) if path.stat().st_mtime_ns < before_us * 1_000)
+
+
+def _named_us(path: Path) -> int:
+    first = path.name[:_DIGITS]
+    return int(first) if first.isdigit() else 2**63
+
+
+def _remove(paths: Iterable[Path]) -> int:
+    n = 0
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(path, error) from error
+        n += 1
+    return n

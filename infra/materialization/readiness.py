@@ -1,0 +1,120 @@
+"""Whether all that a model version reads is in the online store and up to date, and what brings it there (8.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from skewless.contract.errors import SkewlessError, SourceError, StoreError
+from skewless.contract.keys import marker_key, window_marker
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.materialization.materialize import Check, Materializer
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.streams import Streams
+
+OnRows = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readiness:
+    """Judges, and fills, what the views of a plan have in the online store.
+
+    Args:
+        streams: of the project.
+        materializer: of the project.
+        check: the gate that new rows must pass.
+    """
+
+    streams: Streams
+    materializer: Materializer
+    check: Check | None = None
+
+    def lacking(self, plan: FeaturePlan, *, behind: bool = True) -> list[str]:
+        """Return what the views that a version pins lack online, a sentence each; none: it can be served.
+
+        Args:
+            behind: whether rows count that are in the log and not online yet, of which a busy stream always has some.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with closing(RedisWriter(self.streams.redis_url)) as store:
+            found = [self._rows_lacking(store, plan, view, behind=behind) for view in plan.views]
+            found += [self._states_lacking(store, plan, view, behind=behind) for view in plan.windows]
+        return [item for item in found if item]
+
+    def prepare(self, plan: FeaturePlan, on_rows: OnRows | None = None) -> list[str]:
+        """Materialise and build what is missing, and apply what is behind; return what is lacking still.
+
+        It does what a run of materialisation and a stream worker do, beside those that run. A store that is away is
+        something that is lacking.
+
+        Args:
+            plan: what a version pins.
+            on_rows: told how far it is.
+        """
+        try:
+            return self._prepare(plan, on_rows or (lambda _what, _done, _total: None)) if self.lacking(plan) else []
+        except StoreError as error:
+            return [f"{error.thing}: {error.problem}"]
+
+    def _prepare(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
+        problems = self._materialise(plan, on_rows)
+        streams = replace(self.streams, plan=plan)
+        with closing(RedisWriter(streams.redis_url)) as store:
+            tiles = store.tiles()
+            streams.bootstrapper(tiles).ensure(
+                plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
+            )
+            for source in plan.sources:
+                streams.catch_up(source.name, tiles)
+        return problems + self.lacking(plan, behind=False)
+
+    def _materialise(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
+        with closing(RedisWriter(self.streams.redis_url)) as store:
+            missing = [view for view in plan.views if self._rows_lacking(store, plan, view, behind=True)]
+        if not missing:
+            return []
+        try:
+            reports = self.materializer.run(
+                missing, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
+            )
+        except StoreError:
+            raise
+        except SkewlessError as error:
+            return [f"{error.thing}: {error.problem}"]
+        return [f"view {report.view!r} cannot be fed: {report.problem}" for report in reports if report.problem]
+
+    def _rows_lacking(self, store: RedisWriter, plan: FeaturePlan, view: View, *, behind: bool) -> str:
+        reached = store.marker(marker_key(plan.project, view))
+        if reached is None:
+            return f"view {view.name!r} is not in the online store"
+        rows = self.materializer.log(view).next_seq() - 1 - reached
+        if behind and rows > 0:
+            return f"view {view.name!r} is {rows:,} rows behind"
+        return f"view {view.name!r} was not fed while nothing read it" if behind and self._was_left(view) else ""
+
+    def _was_left(self, view: View) -> bool:
+        """Say whether its source holds rows that no run has read, because nothing needed the view."""
+        materializer, needed = self.materializer, self.materializer.needed
+        if needed is None or view.hash in needed.readers:
+            return False
+        try:
+            return not materializer.is_read(view, materializer.clock.now_us())
+        except SourceError:
+            return True
+
+    def _states_lacking(self, store: RedisWriter, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
+        live = self.streams.generations.live(view)
+        if live is None:
+            return f"windowed view {view.name!r} has no states"
+        events, ends = 0, log_ends(self.streams.log_root, view.source)
+        names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
+        for end, reached in zip(ends.values(), store.tiles().peek_markers(names), strict=True):
+            if reached is None and end >= 0:
+                return f"windowed view {view.name!r} lacks states that Redis lost, or that are being built"
+            events += max(0, end - (-1 if reached is None else reached))
+        return f"windowed view {view.name!r} is {events:,} events behind" if behind and events else ""

@@ -1,0 +1,256 @@
+"""Plan, then apply: what the definitions would change, computed first and performed second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from skewless.contract.changes import Change, compare_models, compare_plans
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import PackageError, SourceError
+from skewless.contract.plan import View
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.compiler.compile import Compiled, compile_repo
+from skewless.infra.log.accepted import AcceptedLog
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.held_types import check_held_types
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.offline.exact_sums import check_sums
+from skewless.infra.offline.labels import find_labels, label_columns
+from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.source_columns import check_columns, check_view
+from skewless.infra.offline.sources import Table, find_table, is_remote, is_there, view_table
+from skewless.infra.online.build_rate import build_seconds
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.package import read_spec
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.applied import (
+    EXPECTATIONS,
+    Applied,
+    definition_files,
+    edited_files,
+    file_sha256,
+    read_applied,
+    save_applied,
+)
+from skewless.infra.plans.effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
+from skewless.infra.plans.needed_views import CHAMPION, NeededWatch
+from skewless.infra.plans.registry import check_registration, registered, registry_path
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.names import list_models
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """What ``apply`` would do, and what comes of it.
+
+    Args:
+        hash: the compiled plan's hash.
+        changes: differences to the plan in force.
+        builds: versions of views that come online.
+        retires: versions of views that go offline.
+        trains: models that get what was declared only by a training.
+        serves: versions that go on being served.
+        breakages: versions that would no longer be fed.
+        notes: what else there is to know, a sentence each.
+    """
+
+    hash: str
+    changes: list[Change]
+    builds: list[Build]
+    retires: list[Retiring]
+    trains: list[Training]
+    serves: list[Served]
+    breakages: list[Breakage]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Compares and puts in force the definitions of one repo."""
+
+    repo: Path
+    state: Path
+    connection: duckdb.DuckDBPyConnection
+    settings: Settings = field(default_factory=Settings)
+
+    def plan(self) -> PlanReport:
+        """Return what would change; nothing is touched.
+
+        Raises:
+            DefinitionError: a definition cannot be right, or Feast refuses it.
+            SourceError: a source is missing, broken or of another shape.
+        """
+        compiled = self._compile()
+        self._check_sums(compiled)
+        check_registration(self.repo, compiled.feast_objects)
+        return self._compare(compiled)
+
+    def apply(self, now_us: int) -> PlanReport:
+        """Register the definitions with Feast and put the plan in force; return what changed.
+
+        Raises:
+            DefinitionError: a definition cannot be right; nothing was changed.
+            SourceError: a source is missing, broken or of another shape; nothing was changed.
+            StoreError: the disk refused; nothing was changed.
+        """
+        files = definition_files(self.repo)  # hashed first: an edit made meanwhile is shown by the next plan
+        compiled = self._compile()
+        self._check_sums(compiled)
+        report = self._compare(compiled)
+        make_folder(self.state)
+        place = registry_path(self.repo)
+        with registered(self.repo, compiled.feast_objects):
+            applied = Applied(
+                plan=compiled.plan,
+                models=compiled.models,
+                applied_us=now_us,
+                registry=place,
+                registry_sha256=file_sha256(self.repo / place),
+                files=files,
+            )
+            save_applied(self.state, applied)
+        return report
+
+    def _compile(self) -> Compiled:
+        compiled = compile_repo(self.repo)
+        for view in compiled.plan.views:
+            if is_there(self.repo, view.source.path) or is_remote(view.source.path):
+                table = view_table(self.repo, view)
+                check_view(table.name, table.column_types(self.connection), view)
+        for source in compiled.plan.sources:
+            history = _history(self.repo, source)
+            if history is not None:
+                check_columns(history.name, history.column_types(self.connection), event_columns(source))
+            check_held_types(self.state / "log", source)
+        for spec in compiled.models:
+            if is_there(self.repo, spec.labels.path) or is_remote(spec.labels.path):
+                table = find_labels(self.repo, spec)
+                pinned = compiled.plan.only(spec.service)
+                check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
+        return compiled
+
+    def _check_sums(self, compiled: Compiled) -> None:
+        """Refuse views that would leave out events of the log, which were accepted when nobody summed their columns."""
+        applied = read_applied(self.state)
+        known = {view.hash for view in applied.plan.windows} if applied else set()
+        for view in compiled.plan.windows:
+            if view.hash not in known:
+                check_sums(self.connection, view, log_parts(self.state / "log", view.source))
+
+    def _compare(self, compiled: Compiled) -> PlanReport:
+        applied = read_applied(self.state)
+        changes = compare_plans(applied.plan if applied else None, compiled.plan)
+        changes += compare_models(applied.models if applied else (), compiled.models)
+        changes += self._registry_change(applied)
+        retained, unreadable = NeededWatch(self.state, self._store, self.settings.keep_versions).retained()
+        effects = Effects(
+            old=applied.plan if applied else None,
+            new=compiled.plan,
+            retained=retained,
+            champions=dict(self._champions()),
+        )
+        return PlanReport(
+            hash=compiled.plan.hash,
+            changes=changes,
+            builds=[self._build(view, effects.needed.label(view)) for view in effects.coming()],
+            retires=effects.retiring(self.settings.retire_hours),
+            trains=list(effects.trainings(compiled.models)),
+            serves=list(effects.served(Traffic(self._packages).get)),
+            breakages=list(effects.breakages()),
+            notes=[
+                *self._absent(compiled),
+                *self._edits(applied, changes),
+                *(_kept_back(name) for name in unreadable),
+            ],
+        )
+
+    @property
+    def _packages(self) -> Path:
+        return self._store.root
+
+    @property
+    def _store(self) -> PackageStore:
+        return PackageStore.of(self.state, self.settings)
+
+    def _registry_change(self, applied: Applied | None) -> list[Change]:
+        """Return that somebody else has written Feast's registry, which then no verb accepts before an ``apply``."""
+        if applied is None or file_sha256(self.repo / applied.registry) == applied.registry_sha256:
+            return []
+        return [Change(action="change", kind="registry", name=applied.registry)]
+
+    def _absent(self, compiled: Compiled) -> Iterator[str]:
+        """Yield which files are not there yet: they are checked when they are read."""
+        named = [(f"source of view {view.name!r}", view.source.path) for view in compiled.plan.views]
+        named += [(f"label table of model {spec.name!r}", spec.labels.path) for spec in compiled.models]
+        for thing, path in named:
+            if not is_there(self.repo, path):
+                yield f"{thing} has no file yet: put it at {path!r}, or correct the path in the definition"
+
+    def _edits(self, applied: Applied | None, changes: list[Change]) -> Iterator[str]:
+        """Yield what files were edited to no effect: all that verbs warn of is shown."""
+        if applied is None:
+            return
+        if definition_files(self.repo).get(EXPECTATIONS) != applied.files.get(EXPECTATIONS):
+            yield f"{EXPECTATIONS} was edited: its suites count at once, without `skewless apply`"
+        files = edited_files(self.repo, applied)
+        if files and not changes:
+            were = "was" if len(files) == 1 else "were"
+            yield f"{', '.join(files)} {were} edited to no effect: `skewless apply` takes note of it"
+
+    def _build(self, view: View | WindowView, label: str) -> Build:
+        if isinstance(view, View):
+            return Build(view=label, hash=view.hash, kind="rows", rows=self._new_rows(view))
+        generations = Generations(self.state)
+        if generations.live(view) is not None:
+            return Build(view=label, hash=view.hash, kind="catch up", rows=None)
+        events = sum(end + 1 for end in log_ends(self.state / "log", view.source).values())
+        seconds = build_seconds(generations.folder, events)
+        return Build(view=label, hash=view.hash, kind="states", rows=events, seconds=seconds)
+
+    def _new_rows(self, view: View) -> int | None:
+        """Return how many rows the source has more than the log; None: only reading it would tell."""
+        if not is_there(self.repo, view.source.path):
+            return 0
+        rows = view_table(self.repo, view).count_rows(self.connection)
+        return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
+
+    def _champions(self) -> Iterator[tuple[str, Champion]]:
+        aliases = Aliases(self._packages)
+        for name in list_models(self._packages):
+            version = aliases.get(name, CHAMPION)
+            if version is None:
+                continue
+            try:
+                spec = read_spec(self._store, name, version)
+            except PackageError:
+                spec = None
+            yield name, Champion(version=version, spec=spec)
+
+
+def _kept_back(name: str) -> str:
+    return f"package {name} cannot be read, so nobody knows which views it needs: nothing is retired before it can"
+
+
+def event_columns(source: EventSource) -> dict[str, DType]:
+    """Return the columns that the history of an event source must have, with the types that they must fit."""
+    wanted = {column.name: column.dtype for column in source.columns}
+    wanted[source.event_column] = DType.TIMESTAMP
+    if source.created_column:
+        wanted[source.created_column] = DType.TIMESTAMP
+    return wanted
+
+
+def _history(repo: Path, source: EventSource) -> Table | None:
+    """Return the table of earlier events; None where there is no file: a stream may begin with its first event."""
+    if source.history is None:
+        return None
+    try:
+        return find_table(repo, source.history, f"history of event source {source.name!r}", event_columns(source))
+    except SourceError:
+        return None

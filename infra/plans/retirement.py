@@ -1,0 +1,123 @@
+"""The end of views that nothing reads any more: their online states are removed after a time of grace (SEMANTICS 8.2).
+
+::
+
+    needed ---> unneeded ---> retired
+      ^            |             |      the log keeps its rows: what is needed again is filled from there
+      +------------+-------------+
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from skewless.contract.clock import Clock
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.partitions import source_folder
+from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.window_states import lease_key
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.storage.durable import exclusive, replace_durable
+
+Stage = Literal["needed", "unneeded", "retired"]
+_FILE = "views.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewLife:
+    """Where a version of a view stands.
+
+    Args:
+        hash: of the view: its version.
+        source: the event source of a windowed view; None: it is a latest-value view.
+        since_us: when it came to its stage, microseconds.
+    """
+
+    name: str
+    hash: str
+    source: str | None
+    stage: Stage
+    since_us: int
+
+
+def read_lives(state: Path) -> list[ViewLife]:
+    """Return the versions of views that were ever needed, as they were when somebody last looked."""
+    try:
+        return [ViewLife(**item) for item in json.loads((state / _FILE).read_text())["views"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retirement:
+    """Looks which views are needed, and removes the states of those that have not been for long enough.
+
+    Args:
+        state: the project's state folder.
+        grace_us: for how long a view that nothing reads stays online, microseconds.
+    """
+
+    state: Path
+    needed: NeededViews
+    store: TileStore
+    clock: Clock
+    grace_us: int
+
+    def run(self) -> list[ViewLife]:
+        """Note what is needed now and retire what is due; return what was retired.
+
+        Raises:
+            StoreError: the store or the disk refused; the next run goes on.
+        """
+        with exclusive(self.state / "views.lock"):
+            before = read_lives(self.state)
+            lives = [self._moved(life) for life in self._known(before)]
+            if lives != before:
+                body = {"views": [asdict(life) for life in lives]}
+                replace_durable(self.state / _FILE, json.dumps(body, indent=1).encode())
+        old = {life.hash: life.stage for life in before}
+        return [life for life in lives if life.stage == "retired" and old.get(life.hash) != "retired"]
+
+    def _known(self, before: list[ViewLife]) -> Iterator[ViewLife]:
+        now_us = self.clock.now_us()
+        yield from before
+        old = {life.hash for life in before}
+        for view in self.needed.plan.all_views:
+            if view.hash not in old:
+                source = view.source if isinstance(view, WindowView) else None
+                yield ViewLife(name=view.name, hash=view.hash, source=source, stage="needed", since_us=now_us)
+
+    def _moved(self, life: ViewLife) -> ViewLife:
+        now_us, needed = self.clock.now_us(), life.hash in self.needed.readers
+        if needed:
+            return life if life.stage == "needed" else replace(life, stage="needed", since_us=now_us)
+        if life.stage == "needed":
+            return replace(life, stage="unneeded", since_us=now_us)
+        due = life.stage == "unneeded" and now_us - life.since_us >= self.grace_us
+        # Of an altered package nobody knows what it reads.
+        if due and not self.needed.unreadable and self._retire(life):
+            return replace(life, stage="retired", since_us=now_us)
+        return life
+
+    def _retire(self, life: ViewLife) -> bool:
+        """Remove a view's rows or states; return False where a server still reads them."""
+        project = self.needed.plan.project
+        if life.source is None:
+            self.store.delete(f"sk:{project}:{life.hash}:")
+            return True
+        generations = Generations(self.state)
+        numbers = [item.number for item in generations.of(life)]
+        if any(self.store.exists(lease_key(project, life, number)) for number in numbers):
+            return False
+        # Nobody is about to apply events to them when they are forgotten, so nobody writes behind the deletion.
+        with applying(source_folder(self.state / "log", life.source), alone=True):
+            for number in numbers:
+                generations.retire(life, number)
+        for behind in (":", "."):
+            self.store.delete(f"sk:{project}:{life.hash}{behind}")
+        return True

@@ -1,0 +1,1 @@
+"""Who is answered by which version of a model, and what servers counted of each."""

@@ -1,0 +1,165 @@
+"""Tables and views of DuckDB database files as Feast data sources and as places for saved datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+
+from feast.data_source import DataSource
+from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
+from feast.protos.feast.core.SavedDataset_pb2 import SavedDatasetStorage as SavedDatasetStorageProto
+from feast.repo_config import RepoConfig
+from feast.saved_dataset import SavedDatasetStorage
+from feast.type_map import pa_to_feast_value_type
+from feast.value_type import ValueType
+
+from skewless.infra.offline.sources import find_table
+from skewless.infra.offline.warehouse import Warehouse
+from skewless.infra.sources.place import repo_of
+from skewless.infra.sources.source_schema import check_source, column_types
+
+CLASS_PATH = "skewless.infra.sources.duckdb_source.DuckDBSource"
+
+
+class DuckDBSource(DataSource):
+    """A table or view inside a DuckDB database file.
+
+    Args:
+        path: the database, relative to the repo.
+        table: ``table`` or ``schema.table``, each part quoted where SQL would ask for it.
+        name: name of the source; the table's address where it has none.
+        field_mapping: column here -> name in the view.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        table: str,
+        name: str = "",
+        timestamp_field: str = "",
+        created_timestamp_column: str = "",
+        field_mapping: Mapping[str, str] | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        owner: str = "",
+    ) -> None:
+        self.warehouse = Warehouse(path=path, table=table)
+        super().__init__(
+            name=name or self.warehouse.address,
+            timestamp_field=timestamp_field,
+            created_timestamp_column=created_timestamp_column,
+            field_mapping=dict(field_mapping or {}),
+            description=description,
+            tags=dict(tags or {}),
+            owner=owner,
+        )
+
+    @property
+    def path(self) -> str:
+        """Return the address that stands for it where other sources have a path."""
+        return self.warehouse.address
+
+    def __eq__(self, other: object) -> bool:
+        same = super().__eq__(other)  # type: ignore[no-untyped-call]  # Feast's has no types
+        return bool(same) and isinstance(other, DuckDBSource) and self.warehouse == other.warehouse
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.warehouse))
+
+    def source_type(self) -> DataSourceProto.SourceType.ValueType:
+        """Return Feast's number for sources that it does not know."""
+        return DataSourceProto.CUSTOM_SOURCE
+
+    @staticmethod
+    def from_proto(data_source: DataSourceProto) -> DuckDBSource:
+        """Return the source that a registry holds."""
+        warehouse = _configured(data_source.custom_options)
+        return DuckDBSource(
+            path=warehouse.path,
+            table=warehouse.table,
+            name=data_source.name,
+            timestamp_field=data_source.timestamp_field,
+            created_timestamp_column=data_source.created_timestamp_column,
+            field_mapping=dict(data_source.field_mapping),
+            description=data_source.description,
+            tags=dict(data_source.tags),
+            owner=data_source.owner,
+        )
+
+    def _to_proto_impl(self) -> DataSourceProto:
+        return DataSourceProto(
+            name=self.name,
+            type=DataSourceProto.CUSTOM_SOURCE,
+            data_source_class_type=CLASS_PATH,
+            custom_options=_options(self.warehouse),
+            timestamp_field=self.timestamp_field,
+            created_timestamp_column=self.created_timestamp_column,
+            field_mapping=self.field_mapping,
+            description=self.description,
+            tags=self.tags,
+            owner=self.owner,
+        )
+
+    def validate(self, config: RepoConfig) -> None:
+        """Check that the table can be read and has the columns that are named.
+
+        Raises:
+            SourceError: it cannot, or has not.
+        """
+        check_source(find_table(repo_of(config), self.path, f"source {self.name!r}"), self)
+
+    @staticmethod
+    def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
+        """Return the function from a column's Arrow type to Feast's."""
+        return pa_to_feast_value_type
+
+    def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
+        """Return each column with its Arrow type.
+
+        Raises:
+            SourceError: the table cannot be read.
+        """
+        return column_types(find_table(repo_of(config), self.path, f"source {self.name!r}"))
+
+    def get_table_query_string(self) -> str:
+        """Return the table's name in its database."""
+        return self.warehouse.table
+
+
+class SavedDatasetDuckDBStorage(SavedDatasetStorage):
+    """A table of a DuckDB database file that a saved dataset is kept in.
+
+    Args:
+        path: the database, relative to the repo; made if it is missing.
+        table: ``table`` or ``schema.table``.
+    """
+
+    _proto_attr_name = "custom_storage"
+
+    def __init__(self, path: str, table: str) -> None:
+        self.warehouse = Warehouse(path=path, table=table)
+
+    @staticmethod
+    def from_proto(storage_proto: SavedDatasetStorageProto) -> SavedDatasetStorage:
+        """Return the storage that a registry holds."""
+        warehouse = _configured(storage_proto.custom_storage)
+        return SavedDatasetDuckDBStorage(warehouse.path, warehouse.table)
+
+    def to_proto(self) -> SavedDatasetStorageProto:
+        """Return what a registry keeps."""
+        return self._custom_storage_proto(_options(self.warehouse))
+
+    def to_data_source(self) -> DataSource:
+        """Return the source that reads it."""
+        return DuckDBSource(path=self.warehouse.path, table=self.warehouse.table)
+
+
+def _options(warehouse: Warehouse) -> DataSourceProto.CustomSourceOptions:
+    text = json.dumps({"path": warehouse.path, "table": warehouse.table})
+    return DataSourceProto.CustomSourceOptions(configuration=text.encode())
+
+
+def _configured(options: DataSourceProto.CustomSourceOptions) -> Warehouse:
+    data = json.loads(options.configuration)
+    return Warehouse(path=data["path"], table=data["table"])

@@ -1,0 +1,30 @@
+"""Where a Feast project keeps our state, and which Redis it uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from feast.repo_config import RepoConfig
+
+from skewless.contract.settings import Settings, load_settings
+
+
+def repo_of(config: RepoConfig) -> Path:
+    """Return the folder of a project's ``feature_store.yaml``; the working folder where there is none."""
+    return Path(config.repo_path or Path.cwd()).resolve()
+
+
+def settings_of(config: RepoConfig) -> Settings:
+    """Return the project's settings; a ``redis_url`` or ``state`` named beside the online store wins.
+
+    Raises:
+        DefinitionError: a setting is unknown or has a wrong value.
+    """
+    named = {name: getattr(config.online_store, name, None) for name in ("redis_url", "state")}
+    return load_settings(repo_of(config), **{name: value for name, value in named.items() if value is not None})
+
+
+def state_of(config: RepoConfig) -> Path:
+    """Return the project's state folder."""
+    return Path(os.path.normpath(repo_of(config) / settings_of(config).state))

@@ -1,0 +1,74 @@
+"""Names of models, versions and aliases, and the folders they stand for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from skewless.contract.errors import PackageError
+from skewless.contract.names import RULE, is_name
+
+_VERSION = re.compile(r"[0-9]{6,}")
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+def model_folder(root: Path, name: str) -> Path:
+    """Return the folder of a model's versions and aliases."""
+    if not is_name(name):
+        raise PackageError("model", "is not a model's name", value=name, fix=RULE)
+    return root / name
+
+
+def list_models(root: Path) -> list[str]:
+    """Return the models that have a folder, sorted; what is not a model's name is somebody else's folder."""
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if is_name(path.name) and path.is_dir())
+
+
+def version_folder(root: Path, name: str, version: str) -> Path:
+    """Return the folder of one version.
+
+    Raises:
+        PackageError: there is none.
+    """
+    folder = model_folder(root, name) / version
+    if not _VERSION.fullmatch(version) or not folder.is_dir():
+        raise PackageError(
+            f"model {name!r}", "has no such version", value=version, fix=f"use one of {list_versions(root, name)}"
+        )
+    return folder
+
+
+def alias_folder(root: Path, name: str, alias: str) -> Path:
+    """Return the folder of an alias's history, which may not exist yet."""
+    if not _ALIAS.fullmatch(alias):
+        raise PackageError("alias", "is not an alias's name", value=alias, fix="use small letters, digits, '-' and '_'")
+    return model_folder(root, name) / "aliases" / alias
+
+
+def list_versions(root: Path, name: str) -> list[str]:
+    """Return the versions of a model, oldest first; none if it was never packaged."""
+    folder = model_folder(root, name)
+    if not folder.is_dir():
+        return []
+    return sorted((path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name)), key=int)
+
+
+def number(value: int) -> str:
+    """Return a version or sequence number as a name that sorts.
+
+    >>> number(7)
+    '000007'
+    """
+    return f"{value:06d}"
+
+
+def check_file_name(name: str) -> str:
+    """Return a plain file name, or refuse one that could leave its folder or hide in it."""
+    if not _FILE.fullmatch(name):
+        raise PackageError(
+            "package file", "is not a plain file name", value=name, fix="use letters, digits, '.', '-', '_'"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""What was last found: parity and freshness of each view."""

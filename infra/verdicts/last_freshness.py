@@ -1,0 +1,81 @@
+"""How new the data of each view was when it was last looked at: for metrics and ``status``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from skewless.infra.storage.durable import exclusive, replace_durable
+
+_FILE = "freshness.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freshness:
+    """The newest data of a view.
+
+    Args:
+        hash: of the view.
+        at_us: when it was looked at, UTC microseconds.
+        limit_us: how old a row may be by the view's tag ``skewless.freshness``; 0: there is no limit.
+        newest_us: time of the newest accepted event; None: there is none.
+        watermark_us: up to when all that had arrived is online; None: unknown, or the store did not answer.
+        windowed: whether it is a windowed view, which is as old as its watermark, however long nothing happened.
+        sampled: entities whose online rows were read; None: the store did not answer.
+        stale: of these, how many have a row older than the limit.
+    """
+
+    view: str
+    hash: str
+    at_us: int
+    limit_us: int
+    newest_us: int | None
+    sampled: int | None = None
+    stale: int | None = None
+    watermark_us: int | None = None
+    windowed: bool = False
+
+    @property
+    def age_us(self) -> int | None:
+        """Return how old the newest event was; None: there is none."""
+        return None if self.newest_us is None else self.at_us - self.newest_us
+
+    @property
+    def watermark_age_us(self) -> int | None:
+        """Return how long ago all that had arrived was online; None: unknown."""
+        return None if self.watermark_us is None else max(0, self.at_us - self.watermark_us)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Say whether nobody has brought the view up to date for longer than a row may be old."""
+        return self.limit_us > 0 and (self.watermark_age_us or 0) > self.limit_us
+
+    @property
+    def is_late(self) -> bool:
+        """Say whether what the view holds is older than a row may be."""
+        if self.windowed or self.limit_us == 0:
+            return self.is_frozen
+        return self.is_frozen or self.age_us is None or self.age_us > self.limit_us
+
+
+def last_freshness(state: Path) -> dict[str, Freshness]:
+    """Return what was last found of each view, by name; none where nothing was, or the file is damaged."""
+    try:
+        found = json.loads((state / _FILE).read_text())
+        return {item["view"]: Freshness(**item) for item in found["views"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def save_freshness(state: Path, found: Iterable[Freshness]) -> None:
+    """Keep what was found, beside what was last found of other views.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    with exclusive(state / "freshness.lock"):
+        both = last_freshness(state) | {item.view: item for item in found}
+        body = {"views": [asdict(item) for item in both.values()]}
+        replace_durable(state / _FILE, json.dumps(body, indent=1).encode())

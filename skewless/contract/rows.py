@@ -1,0 +1,324 @@
+"""Packed rows: one binary string per (view, entity), whose first 32 bytes are its rank.
+
+Layout::
+
+    0   rank: event_ts, created_ts (null: int64 minimum), partition hash, seq   4 x 8 bytes
+    32  first 8 bytes of the view's hash
+    40  checksum, little-endian (0: a row of a release before), run id, big-endian   2 x 4 bytes
+    48  format version, flags (bit 0: tombstone)      2 x 1 byte
+    50  null bitmap, then the columns in the plan's order, little-endian, no padding;
+        text columns hold the end of their value in the heap (uint32)
+    ..  heap: the text values, one after the other
+
+The two times carry a flipped sign bit and all four are big-endian: ranks compare as plain bytes
+in Python and as unsigned words in Lua (SEMANTICS 2.1, 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skewless.contract.binaries import constant
+from skewless.contract.checksum import complements, is_whole
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
+from skewless.contract.row_layout import Bytes, RowLayout
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.view import WindowView
+
+FORMAT = 1
+RANK_BYTES = 32
+NO_TIME = -(2**63)
+TOMBSTONE = 1
+_ABSENT = 2  # never stored
+_OWNER, _SUM, _FORMAT_BYTE, _FORMAT = slice(32, 40), slice(40, 44), slice(48, 49), bytes([FORMAT])
+_FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run"}
+
+_SIGN = np.uint64(1 << 63)
+
+
+def partition_hash(partition: str) -> int:
+    """Return the 64-bit number that stands for a partition in a row's rank."""
+    return int.from_bytes(blake2b(partition.encode(), digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Where rows come from, one entry per row.
+
+    Args:
+        event_ts: microseconds, UTC.
+        created_ts: microseconds, UTC; ``NO_TIME`` where there is none.
+        seq: position in the log partition.
+        run_id: the run that accepted the row.
+        tombstone: whether the row says "deleted".
+    """
+
+    event_ts: Int64Array
+    created_ts: Int64Array
+    seq: Int64Array
+    run_id: Int64Array
+    tombstone: BoolArray
+
+    @classmethod
+    def empty(cls, n: int) -> Versions:
+        """Return n entries for rows that were not found."""
+        none = np.full(n, NO_TIME, dtype=np.int64)
+        return cls(
+            event_ts=none,
+            created_ts=none,
+            seq=np.full(n, -1, dtype=np.int64),
+            run_id=np.full(n, -1, dtype=np.int64),
+            tombstone=np.zeros(n, dtype=np.bool_),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Versions]) -> Versions:
+        """Return the entries of all parts, one after the other."""
+        if set(map(type, parts)) == {PackedVersions}:
+            return PackedVersions.joined(parts)
+        names = [field.name for field in fields(Versions)]
+        return Versions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRead:
+    """What one view answered for n entities; the same shape from Redis and from the log.
+
+    Args:
+        found: whether there is a row that is not a tombstone.
+        available: whether the store answered at all.
+        versions: where each row comes from; meaningless where not found.
+        values: per feature, an array of the feature's numpy type, shape ``(n,)``.
+        nulls: per feature, where the value is null; true wherever nothing was found.
+        mask: the nulls at once, where they are at hand: shape ``(n, n_features)``.
+        block: the numbers at once, where they are at hand: float64, shape ``(n, n_features)``, NaN for
+            null; the columns of text hold nothing.
+        unanswered: where the store did not answer for single entities; None: nowhere.
+    """
+
+    found: BoolArray
+    available: bool
+    versions: Versions
+    values: Mapping[str, npt.NDArray[Any]]
+    nulls: Mapping[str, BoolArray]
+    mask: BoolArray | None = None
+    block: npt.NDArray[np.float64] | None = None
+    unanswered: BoolArray | None = None
+
+
+def blank_values(features: Sequence[Column], n: int) -> dict[str, npt.NDArray[Any]]:
+    """Return zeros (None for text) of each feature's type, shape ``(n,)``."""
+    return {
+        column.name: np.full(n, None, dtype=object) if column.dtype.is_text else np.zeros(n, dtype=column.dtype.numpy)
+        for column in features
+    }
+
+
+class RowCodec:
+    """Packs and unpacks the rows of one view, many at a time.
+
+    Args:
+        view: whose rows.
+        partition: the log partition that the rows stand in; by default that of the view's batch rows.
+    """
+
+    def __init__(self, view: View, partition: str | None = None) -> None:
+        self._view = view
+        self._features = view.features
+        self.layout = RowLayout(view.features)
+        self._hash = np.uint64(int.from_bytes(bytes.fromhex(view.hash)[:8], "little"))
+        self._mark = bytes.fromhex(view.hash)[:8]
+        self._partition = partition_hash(partition or view.partition)
+
+    @property
+    def dtype(self) -> np.dtype[np.void]:
+        """Return the numpy type of a row without its heap."""
+        return self.layout.dtype
+
+    def encode(
+        self, versions: Versions, values: Mapping[str, npt.NDArray[Any]], nulls: Mapping[str, BoolArray]
+    ) -> list[bytes]:
+        """Return one packed row per entry of the parallel columns."""
+        rows: list[bytes] = self.pack(versions, values, nulls).to_pylist()
+        return rows
+
+    def pack(
+        self, versions: Versions, values: Mapping[str, npt.NDArray[Any] | pa.Array], nulls: Mapping[str, BoolArray]
+    ) -> pa.LargeBinaryArray:
+        """Return one packed row per entry of the parallel columns; text may come as Arrow."""
+        n = len(versions.seq)
+        fixed = np.zeros(n, dtype=self.dtype)
+        fixed["event"] = versions.event_ts.view(np.uint64) ^ _SIGN
+        fixed["created"] = versions.created_ts.view(np.uint64) ^ _SIGN
+        fixed["partition"] = self._partition
+        fixed["seq"] = versions.seq
+        fixed["view"] = self._hash
+        fixed["run"] = versions.run_id
+        fixed["format"] = FORMAT
+        fixed["flags"] = versions.tombstone
+        if self._features and n:
+            bits = np.stack([nulls[column.name] for column in self._features], axis=1)
+            fixed["nulls"] = np.packbits(bits, axis=1, bitorder="little")
+        texts: list[pa.Array] = []
+        ends = np.zeros(n, dtype=np.int64)
+        for i, column in enumerate(self._features):
+            if column.dtype.is_text:
+                text = _binary(values[column.name], nulls[column.name])
+                ends += pc.binary_length(text).to_numpy()
+                fixed[f"f{i}"] = ends
+                texts.append(text)
+            else:
+                fixed[f"f{i}"] = np.where(nulls[column.name], 0, values[column.name])
+        if not texts:
+            fixed["sum"] = complements(fixed)
+            return _as_binary(fixed)
+        heaps = pc.binary_join_element_wise(*texts, constant(b""))
+        fixed["sum"] = complements(fixed, [each.as_buffer() for each in heaps])
+        return pc.binary_join_element_wise(_as_binary(fixed), heaps, constant(b""))
+
+    def decode(self, rows: Sequence[bytes | None], *, numbers: bool = True) -> ViewRead:
+        """Return the columns of packed rows; None is an entity without a row.
+
+        Args:
+            numbers: give the block too.
+
+        A row that is damaged is read as if the store had not answered for its entity.
+        """
+        sound = self.sound(rows)
+        if not sound.all():
+            kept = [row if ok else None for row, ok in zip(rows, sound.tolist(), strict=True)]
+            return replace(self._read(kept, numbers=numbers), unanswered=~sound)
+        return self._read(rows, numbers=numbers)
+
+    def sound(self, rows: Sequence[bytes | None]) -> BoolArray:
+        """Return which rows are what was written: not cut short, of this view and of a known format; None is.
+
+        Of rows with a checksum any single bit that was altered is noticed, of older ones only what cannot be read.
+        """
+        stored = [row for row in rows if row is not None]
+        if all(map(self._is_shaped, stored)) and is_whole(b"".join(stored)):
+            return np.ones(len(rows), dtype=np.bool_)
+        return np.fromiter((row is None or self._is_sound(row) for row in rows), dtype=np.bool_, count=len(rows))
+
+    def _read(self, rows: Sequence[bytes | None], *, numbers: bool) -> ViewRead:
+        layout, places = self.layout, self.layout.places
+        blank = self.blank
+        filled = [blank if row is None else row for row in rows]
+        raw = layout.laid_out(filled)
+        found = layout.head(raw, "flags") == 0
+        nulls = layout.nulls(raw)
+        if not found.all():
+            nulls |= ~found[:, None]
+
+        def value(name: str) -> npt.NDArray[Any]:
+            place = places[name]
+            if not self._features[place].dtype.is_text:
+                return layout.column(raw, place)
+            return _as_objects(layout.texts(raw, filled, place), nulls[:, place], self._features[place].dtype)
+
+        return ViewRead(
+            found=found,
+            available=True,
+            versions=PackedVersions(layout, raw),
+            values=_Columns(places, value),
+            nulls=_Columns(places, lambda name: nulls[:, places[name]]),
+            mask=nulls,
+            block=layout.numbers(raw, nulls) if numbers else None,
+        )
+
+    def _is_shaped(self, row: bytes) -> bool:
+        marked = row[_OWNER] == self._mark and row[_FORMAT_BYTE] == _FORMAT
+        return marked and len(row) == self.layout.length(row)
+
+    def _is_sound(self, row: bytes) -> bool:
+        return self._is_shaped(row) and (is_whole(row) if any(row[_SUM]) else self.layout.is_readable(row))
+
+    @cached_property
+    def blank(self) -> bytes:
+        """Return what stands for a row that is not there: all null, from nowhere; never stored."""
+        row = np.zeros(1, dtype=self.dtype)
+        row["view"], row["format"], row["flags"] = self._hash, FORMAT, _ABSENT
+        row["seq"], row["run"] = 2**64 - 1, -1
+        if self._features:
+            row["nulls"] = 0xFF
+        row["sum"] = complements(row)
+        return row.tobytes()
+
+
+class PackedVersions(Versions):
+    """The versions of packed rows, cut out when they are asked for."""
+
+    def __init__(self, layout: RowLayout, raw: Bytes) -> None:
+        self.__dict__.update(_layout=layout, _raw=raw)
+
+    @staticmethod
+    def joined(parts: Sequence[Versions]) -> Versions:
+        """Return rows of one layout, one after the other; they stay packed."""
+        raw = np.concatenate([part.__dict__["_raw"] for part in parts])
+        return PackedVersions(parts[0].__dict__["_layout"], raw)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
+        layout, raw = self.__dict__["_layout"], self.__dict__["_raw"]
+        flags = name == "tombstone"
+        made = (layout.head(raw, "flags") & TOMBSTONE).astype(np.bool_) if flags else layout.origin(raw, _FIELDS[name])
+        self.__dict__[name] = made
+        return made
+
+
+class _Columns(Mapping[str, npt.NDArray[Any]]):
+    """The columns of unpacked rows, cut out when they are asked for."""
+
+    def __init__(self, names: Mapping[str, int], cut: Callable[[str], npt.NDArray[Any]]) -> None:
+        self._names, self._cut = names, cut
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._cut(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def missing(view: View | WindowView, n: int, *, available: bool) -> ViewRead:
+    """Return a read in which nothing was found, or in which the store did not answer."""
+    return ViewRead(
+        found=np.zeros(n, dtype=np.bool_),
+        available=available,
+        versions=Versions.empty(n),
+        values=blank_values(view.features, n),
+        nulls={column.name: np.ones(n, dtype=np.bool_) for column in view.features},
+    )
+
+
+def _binary(values: npt.NDArray[Any] | pa.Array, null: BoolArray) -> pa.Array:
+    """Return text as its bytes, none where it is null."""
+    array = values if isinstance(values, pa.Array) else pa.array(list(values), pa.large_binary(), mask=null)
+    if array.null_count < int(null.sum()):
+        array = pc.if_else(pa.array(null), None, array)
+    return pc.fill_null(array.cast(pa.large_binary()), constant(b""))
+
+
+def _as_binary(fixed: npt.NDArray[np.void]) -> pa.LargeBinaryArray:
+    offsets = np.arange(len(fixed) + 1, dtype=np.int64) * fixed.dtype.itemsize
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(fixed)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(fixed), buffers)
+
+
+def _as_objects(texts: list[bytes], null: BoolArray, dtype: DType) -> npt.NDArray[Any]:
+    objects = np.empty(len(texts), dtype=object)
+    objects[:] = [text.decode() for text in texts] if dtype is DType.STRING else texts
+    objects[null] = None
+    return objects

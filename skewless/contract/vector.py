@@ -1,0 +1,212 @@
+"""The assembler: the one place where a model's matrix is built, for training and serving alike.
+
+SEMANTICS 6.2: float64 throughout; null, missing, expired, future and unknown category are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.contract.columns import PREDICTION, REQUEST, FeatureRef
+from skewless.contract.errors import DefinitionError
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray, row_status
+from skewless.contract.transforms import Columns, TransformRunner, input_dtype
+from skewless.contract.windows.view import WindowView
+
+Matrix = npt.NDArray[np.float64]
+Vocabularies = Mapping[str, Sequence[str]]
+_Index = slice | list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What the model sees for n rows, and why.
+
+    Args:
+        matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
+        status: per view, the status of the row read, shape ``(n,)``.
+    """
+
+    matrix: Matrix
+    status: Mapping[str, StatusArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Which columns of the matrix (``columns``, ``numbers``) are which features of a view, text left out."""
+
+    columns: _Index
+    numbers: list[int]
+    features: _Index
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, int]]) -> _Places:
+        columns, features = [column for column, _ in pairs], [feature for _, feature in pairs]
+        return cls(columns=_index(columns), numbers=columns, features=_index(features))
+
+
+class Assembler:
+    """Builds the matrix of one service from what the views answered and what the caller sent.
+
+    Args:
+        plan: the part of the plan that the model pins (``FeaturePlan.only``).
+        vocabularies: per text column, its categories in the order of their codes.
+    """
+
+    def __init__(self, plan: FeaturePlan, vocabularies: Vocabularies) -> None:
+        self.plan = plan
+        self.refs = plan.services[0].features
+        self.labels = tuple(ref.label for ref in self.refs)
+        self.runners = tuple(TransformRunner.of_plan(plan, item) for item in plan.transforms)
+        self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
+        self._numbers = {view.name: self._places(view) for view in plan.all_views}
+
+    @property
+    def categorical(self) -> tuple[int, ...]:
+        """Return the positions of the text columns."""
+        return tuple(i for i, ref in enumerate(self.refs) if self.plan.dtype(ref).is_text)
+
+    def assemble(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Vectors:
+        """Return the vectors of n rows asked at times ``t``.
+
+        Args:
+            t: prediction times, microseconds, shape ``(n,)``.
+            reads: per view of the plan, what it answered for the n rows.
+            request: per request field, what the caller sent, shape ``(n,)``.
+        """
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
+        outputs = self._outputs(t, reads, status, request)
+        matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
+        done = self._copy_blocks(matrix, reads, status)
+        for i, ref in enumerate(self.refs):
+            if i not in done:
+                matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
+        return Vectors(matrix=matrix, status=status)
+
+    def words(
+        self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns, rows: BoolArray
+    ) -> dict[str, list[str]]:
+        """Return the sorted categories of each text column in the chosen rows: a vocabulary to train with."""
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
+        text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
+        outputs = self._outputs(t, reads, status, request)
+        return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
+
+    def columns(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Columns:
+        """Return the columns of the vectors before they become numbers, by label; arguments as of ``assemble``.
+
+        Numbers of views are float64, NaN where the model sees null; request fields and outputs are as they are.
+        """
+        status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
+        outputs = self._outputs(t, reads, status, request)
+        return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
+
+    def _places(self, view: View | WindowView) -> _Places | None:
+        at = {column.name: i for i, column in enumerate(view.features) if not column.dtype.is_text}
+        pairs = [(i, at[ref.name]) for i, ref in enumerate(self.refs) if ref.group == view.name and ref.name in at]
+        return _Places.of(pairs) if pairs else None
+
+    def _copy_blocks(
+        self, matrix: Matrix, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray]
+    ) -> set[int]:
+        """Fill in the numbers of views that have theirs at hand; return which columns that were."""
+        done: set[int] = set()
+        for name, places in self._numbers.items():
+            block = reads[name].block
+            if block is not None and places is not None:
+                matrix[:, places.columns] = block[:, places.features]
+                absent = np.flatnonzero(status[name] != Status.PRESENT)
+                if len(absent):
+                    matrix[absent[:, None], places.numbers] = np.nan
+                done.update(places.numbers)
+        return done
+
+    def _outputs(
+        self, t: Int64Array, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+    ) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        return {
+            runner.transform.name: runner.run(
+                {
+                    ref.name: t if ref.group == PREDICTION else self._input(ref, reads, status, request)
+                    for ref in runner.transform.inputs
+                }
+            )
+            for runner in self.runners
+        }
+
+    def _column(
+        self,
+        ref: FeatureRef,
+        reads: Mapping[str, ViewRead],
+        status: Mapping[str, StatusArray],
+        request: Columns,
+        outputs: Mapping[str, Columns],
+    ) -> npt.NDArray[Any]:
+        if ref.group == REQUEST:
+            return request[ref.name]
+        if ref.group in outputs:
+            return outputs[ref.group][ref.name]
+        return _masked(reads[ref.group], status[ref.group], ref.name)
+
+    def _input(
+        self, ref: FeatureRef, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+    ) -> npt.NDArray[Any]:
+        column = self._column(ref, reads, status, request, {})
+        return column.astype(input_dtype(self.plan, ref).numpy)
+
+    def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        if column.dtype != object:
+            return _widened(column)
+        codes = self._codes.get(label)
+        if codes is None:
+            raise DefinitionError(
+                f"feature {label!r}", "is text without a vocabulary", fix="train the model again with this plan"
+            )
+        return np.fromiter((codes.get(word, np.nan) for word in column), dtype=np.float64, count=len(column))
+
+
+def view_status(read: ViewRead, t: Int64Array | int, ttl_us: int) -> StatusArray:
+    """Return the status of each row that a view answered, at times ``t``."""
+    if not read.available:
+        return np.full(len(read.found), Status.UNAVAILABLE, dtype=np.uint8)
+    status = row_status(read.found, read.versions.event_ts, t, ttl_us)
+    if read.unanswered is not None:
+        status[read.unanswered] = Status.UNAVAILABLE
+    return status
+
+
+def null_mask(read: ViewRead, status: StatusArray, name: str) -> BoolArray:
+    """Return where the model sees null for a feature: everywhere but in PRESENT, non-null values."""
+    return np.asarray(read.nulls[name] | (status != Status.PRESENT), dtype=np.bool_)
+
+
+def _masked(read: ViewRead, status: StatusArray, name: str) -> npt.NDArray[Any]:
+    null = null_mask(read, status, name)
+    values = read.values[name]
+    if values.dtype == object:
+        shown = values.copy()
+        shown[null] = None
+        return shown
+    return np.where(null, np.nan, _widened(values))
+
+
+def _widened(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # a signalling NaN is widened to a quiet one
+        return values.astype(np.float64)
+
+
+def _index(numbers: list[int]) -> _Index:
+    """Return the quickest index for some places: neighbours are a slice."""
+    first, last = numbers[0], numbers[-1]
+    return slice(first, last + 1) if numbers == list(range(first, last + 1)) else numbers
+
+
+def _distinct(column: npt.NDArray[Any]) -> list[str]:
+    return sorted({word for word in column if word is not None})

@@ -1,0 +1,123 @@
+"""Numbers as integers, so that sums are exact and do not depend on their order (SEMANTICS 3.3).
+
+A sum is kept in words of 32 bits, each in an int64 that may hold carries for a while::
+
+    S1 = hi * 2^32 + lo                    2 words, |S1| < 2^94
+    S2 = hi * 2^64 + mid * 2^32 + lo       3 words,  S2  < 2^124
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.contract.status import BoolArray, Int64Array
+
+Floats = npt.NDArray[np.float64]
+
+SUM_LIMIT = 2**62
+SQUARE_LIMIT = 2**46
+
+_LOW = np.int64(0xFFFFFFFF)
+_HALF_BITS = 23
+_HALF = np.int64((1 << _HALF_BITS) - 1)
+_EXACT = 2**53
+
+
+def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[Int64Array, BoolArray]:
+    """Return ``round_half_even(x * 10^scale)`` as int64, and where it is not below a limit (there it is 0).
+
+    Floats are multiplied as float64 and integers as integers; NaN, which is null, gives 0 and is in range.
+
+    >>> quantise(np.array([0.25, -0.0, np.nan, 1e300]), 1, SUM_LIMIT)
+    (array([2, 0, 0, 0]), array([False, False, False,  True]))
+    >>> quantise(np.array([2**53 + 1]), 0, SUM_LIMIT)[0].tolist() == [2**53 + 1]
+    True
+    """
+    if values.dtype.kind in "iub":
+        integers = values.astype(np.int64)
+        most = (limit - 1) // 10**scale
+        beyond = np.asarray((integers > most) | (integers < -most), dtype=np.bool_)
+        return np.where(beyond, 0, integers) * np.int64(10**scale), beyond
+    with np.errstate(over="ignore"):
+        scaled = np.rint(values.astype(np.float64) * float(10**scale))
+    missing = np.isnan(scaled)
+    beyond = np.asarray((np.abs(scaled) >= float(limit)) & ~missing, dtype=np.bool_)
+    return np.where(missing | beyond, 0.0, scaled).astype(np.int64), beyond
+
+
+def sum_words(fixed: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return integers as (lo, hi), the words of a sum of one.
+
+    >>> sum_words(np.array([-1]))
+    (array([4294967295]), array([-1]))
+    """
+    return fixed & _LOW, fixed >> 32
+
+
+def square_words(fixed: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Return the squares of integers below 2^46 as (lo, mid, hi).
+
+    >>> square_words(np.array([-(2**45)]))
+    (array([0]), array([0]), array([67108864]))
+    """
+    size = np.abs(fixed)
+    small, large = size & _HALF, size >> _HALF_BITS
+    # size^2 = large^2 * 2^46 + 2 * small * large * 2^23 + small^2, each product below 2^46
+    cross, top = small * large, large * large
+    low = small * small + ((cross & 0xFF) << 24)
+    middle = (cross >> 8) + ((top & 0x3FFFF) << 14)
+    middle += low >> 32
+    return low & _LOW, middle & _LOW, (top >> 18) + (middle >> 32)
+
+
+def carry(words: Int64Array) -> None:
+    """Bring words, shape ``(2 or 3, n)``, least significant first, back below 2^32 in place, all but the last."""
+    for i in range(len(words) - 1):
+        words[i + 1] += words[i] >> 32
+        words[i] &= _LOW
+
+
+def integers(words: Int64Array) -> list[int]:
+    """Return what words, shape ``(2 or 3, n)``, stand for, as Python integers.
+
+    >>> integers(np.array([[1], [2]]))
+    [8589934593]
+    """
+    total = [0] * words.shape[1]
+    for word in words[::-1].tolist():
+        total = [(high << 32) + low for high, low in zip(total, word, strict=True)]
+    return total
+
+
+def quotient(words: Int64Array, divisor: Int64Array, scale: int) -> Floats:
+    """Return ``S1 / (10^scale * divisor)`` rounded to float64 once; divisors are at least 1.
+
+    >>> quotient(np.array([[1], [0]]), np.array([3]), 0).tolist() == [1 / 3]
+    True
+    """
+    low, high = words
+    # Both sides exact in float64: then its own division rounds once.
+    small = (high >= -(2**20)) & (high < 2**20) & (divisor < _EXACT // 10**scale)
+    result: Floats = (high * 4294967296.0 + low) / (divisor * float(10**scale))
+    rest = np.flatnonzero(~small)
+    if rest.size:
+        exact = integers(words[:, rest])
+        result[rest] = [number / (10**scale * by) for number, by in zip(exact, divisor[rest].tolist(), strict=True)]
+    return result
+
+
+def variance(n: Int64Array, s1: Int64Array, s2: Int64Array, scale: int) -> Floats:
+    """Return the sample variance ``(n*S2 - S1^2) / (n(n-1) * 10^(2*scale))``, rounded once; n is at least 2.
+
+    >>> variance(np.array([2]), np.array([[3], [0]]), np.array([[5], [0], [0]]), 0)
+    array([0.5])
+    """
+    unit = 10 ** (2 * scale)
+    return np.array(
+        [
+            (count * square - total * total) / (count * (count - 1) * unit)
+            for count, total, square in zip(n.tolist(), integers(s1), integers(s2), strict=True)
+        ],
+        dtype=np.float64,
+    )

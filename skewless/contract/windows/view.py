@@ -1,0 +1,206 @@
+"""Windowed views and the event sources that feed them, as the plan holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Literal
+
+from skewless.contract.columns import Column, Transform, columns_from, digest, find_column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
+from skewless.contract.names import check_name
+
+EVENT_GROUP = "event"
+
+
+class Function(StrEnum):
+    """What is computed over a window (SEMANTICS 3.3)."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MEAN = "mean"
+    VAR = "var"
+    STD = "std"
+    MIN = "min"
+    MAX = "max"
+    FIRST = "first"
+    LAST = "last"
+    COUNT_DISTINCT = "count_distinct"
+
+
+SUMMED = frozenset({Function.SUM, Function.MEAN, Function.VAR, Function.STD})
+SQUARED = frozenset({Function.VAR, Function.STD})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventSource:
+    """A stream of events: JSON objects with declared columns.
+
+    Args:
+        kind: ``push``: events come to us over HTTP or a Redis stream; ``kafka``: we read a topic.
+        topic, servers: of Kafka; empty for push.
+        event_column: when it happened.
+        columns: what else an event holds and how it is typed; all may be null.
+        id_column: column that tells an event from its duplicates, or None: its position in the stream does.
+        scales: per number column that is summed, how many decimal digits are kept (SEMANTICS 3.3).
+        history: Parquet or CSV files of events before the stream (``skewless import``), relative to the repo; or None.
+        created_column: of the history: when the row was written, or None.
+        delay_us: declared time from an event to when it is known.
+        dedupe_us: how long an ``event_id`` is remembered.
+        earliest_us, latest_us: event times outside are refused.
+    """
+
+    name: str
+    kind: Literal["push", "kafka"]
+    event_column: str
+    columns: tuple[Column, ...]
+    topic: str = ""
+    servers: str = ""
+    id_column: str | None = None
+    scales: Mapping[str, int] = field(default_factory=dict)
+    history: str | None = None
+    created_column: str | None = None
+    delay_us: int = 0
+    dedupe_us: int = 0
+    earliest_us: int
+    latest_us: int
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("event source", self.name)
+
+    def column(self, name: str) -> Column:
+        """Return a column by its name."""
+        return find_column(self.columns, name, f"event source {self.name!r}", "column")
+
+    def same_stream(self, other: EventSource) -> bool:
+        """Say whether another definition names the same stream."""
+        return (self.kind, self.topic, self.servers) == (other.kind, other.topic, other.servers)
+
+    @cached_property
+    def readable(self) -> tuple[Column, ...]:
+        """Return the columns that a view may read: those of an event, and its time."""
+        return (*self.columns, Column(name=self.event_column, dtype=DType.TIMESTAMP))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EventSource:
+        """Build a source from plain JSON values."""
+        return cls(**{**data, "columns": columns_from(data["columns"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """One feature of a windowed view.
+
+    Args:
+        column: an event column or an output of the view's transform.
+        window_us, hop_us: length of the window and of its steps, microseconds.
+    """
+
+    name: str
+    column: str
+    function: Function
+    window_us: int
+    hop_us: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowView:
+    """Aggregates over the events of one source, for each entity, in windows that end now (SEMANTICS 3).
+
+    Args:
+        keys: entity keys, columns of the source.
+        source: name of the event source.
+        event_column: when an event happened; aggregates, filter and transform may read it like any other column.
+        inputs: event columns that aggregates, filter or transform read, keys left out.
+        transform: derives columns from an event, or None.
+        filter: a boolean column, derived or not: events where it is not true do not count; or None.
+        scales: per summed column, how many decimal digits are kept.
+        sketch_size: how many hashes ``count_distinct`` keeps for each tile; below it counts are exact.
+        freshness_us: features whose watermark is older than this are stale; 0: no limit.
+        max_age_us: where the watermark is older than this, the view is UNAVAILABLE; 0: no limit.
+    """
+
+    name: str
+    keys: tuple[Column, ...]
+    source: str
+    event_column: str
+    inputs: tuple[Column, ...]
+    aggregates: tuple[Aggregate, ...]
+    transform: Transform | None = None
+    filter: str | None = None
+    scales: Mapping[str, int] = field(default_factory=dict)
+    sketch_size: int = 256
+    freshness_us: int = 0
+    max_age_us: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        check_name("windowed view", self.name)
+
+    @property
+    def ttl_us(self) -> int:
+        """Return 0: windows forget by themselves."""
+        return 0
+
+    @cached_property
+    def features(self) -> tuple[Column, ...]:
+        """Return the typed features: numbers, as the finaliser gives them."""
+        return tuple(Column(name=item.name, dtype=DType.FLOAT64) for item in self.aggregates)
+
+    @cached_property
+    def logged_inputs(self) -> tuple[Column, ...]:
+        """Return the inputs that the log holds under their own names: all but the event time."""
+        return tuple(column for column in self.inputs if column.name != self.event_column)
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the identity of the state: part of the online key."""
+        data = asdict(self)
+        for name in ("freshness_us", "max_age_us"):
+            del data[name]
+        return digest(data)
+
+    @cached_property
+    def hops(self) -> tuple[int, ...]:
+        """Return the distinct hops, growing: the levels at which tiles are kept, the first being 1."""
+        return tuple(sorted({item.hop_us for item in self.aggregates}))
+
+    @cached_property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """Return the distinct windows as (length, hop), growing."""
+        return tuple(sorted({(item.window_us, item.hop_us) for item in self.aggregates}))
+
+    def level(self, hop_us: int) -> int:
+        """Return the level at which tiles of a hop are kept."""
+        return self.hops.index(hop_us) + 1
+
+    def feature(self, name: str) -> Column:
+        """Return a feature by its name."""
+        return find_column(self.features, name, f"view {self.name!r}", "feature")
+
+    def dtype(self, column: str) -> DType:
+        """Return the type of a column that an aggregate or the filter reads."""
+        for item in (*(self.transform.outputs if self.transform else ()), *self.inputs, *self.keys):
+            if item.name == column:
+                return item.dtype
+        raise DefinitionError(f"view {self.name!r}", "reads an unknown column", value=column, fix="declare it")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WindowView:
+        """Build a view from plain JSON values."""
+        transform = data["transform"]
+        return cls(
+            **{
+                **data,
+                "keys": columns_from(data["keys"]),
+                "inputs": columns_from(data["inputs"]),
+                "aggregates": tuple(
+                    Aggregate(**{**item, "function": Function(item["function"])}) for item in data["aggregates"]
+                ),
+                "transform": None if transform is None else Transform.from_dict(transform),
+            }
+        )
