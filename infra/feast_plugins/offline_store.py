@@ -24,7 +24,8 @@ from skewless.contract.columns import digest
 from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer
 from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
 from skewless.infra.feast_plugins.asked_features import Asked, Table, asked_features
-from skewless.infra.feast_plugins.entity_rows import date_range, query_entities, range_entities, read_entities
+from skewless.infra.feast_plugins.entity_range import date_range, range_entities
+from skewless.infra.feast_plugins.entity_rows import query_entities, read_entities
 from skewless.infra.feast_plugins.feature_history import Source, open_source
 from skewless.infra.feast_plugins.offline_engine import engine
 from skewless.infra.feast_plugins.request_order import asked_count

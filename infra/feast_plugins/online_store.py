@@ -66,6 +66,10 @@ class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
     state: StrictStr | None = None
     path: StrictStr | None = None
 
+    def model_post_init(self, _context: object, /) -> None:
+        """Teach Feast our pushes: a project that has this store is being opened."""
+        teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+
 
 class SkewlessOnlineStore(OnlineStore):
     """One per Feast store object; threads may share it."""
@@ -330,6 +334,3 @@ def table_keys(
 def own_keys(table: Table, join_keys: Mapping[str, str]) -> list[str]:
     """Return the join keys of a view as it declares them."""
     return [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]
-
-
-teach_pushes()

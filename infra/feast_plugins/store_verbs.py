@@ -3,7 +3,7 @@
 Feast's own push hands a frame to every view of a source, one by one, and refuses a frame that lacks a view's features
 before any store or provider sees it. Events lack them, and must be sent once, however many views read them. It also
 drops frames without a value, and turns values into messages that hold others. So three methods of ``FeatureStore`` are
-wrapped; they act on stores with our online store alone.
+wrapped when a project with our online store is opened; they act on such projects alone.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ _TAUGHT = "_skewless_pushes"
 _Verb = Callable[..., Any]
 
 
-def teach_pushes() -> None:
-    """Let ``push`` and ``push_async`` send events; doing it again changes nothing."""
+def teach_pushes(config: type, online_store: type) -> None:
+    """Let ``push`` and ``push_async`` send events; doing it again changes nothing.
+
+    Args:
+        config: class of the configuration of our online store.
+        online_store: its class.
+    """
     if not hasattr(FeatureStore, _TAUGHT):
         verbs: Any = FeatureStore
         verbs.push = _push(verbs.push)
         verbs.push_async = _push_async(verbs.push_async)
         name = "_get_feature_view_and_df_for_online_write"
         setattr(verbs, name, _checked(getattr(verbs, name)))
-        setattr(verbs, _TAUGHT, True)
+        setattr(verbs, _TAUGHT, (config, online_store))
 
 
 def _push(feasts: _Verb) -> _Verb:
@@ -121,9 +126,8 @@ def _fed(store: FeatureStore, source: str, *, cached: bool) -> set[Any]:
 
 
 def _ours(store: FeatureStore) -> Any | None:  # noqa: ANN401 - our online store, whose module imports this one
-    from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig  # noqa: PLC0415 - so
-
-    if not isinstance(store.config.online_store, SkewlessOnlineStoreConfig):
+    config, online_store = getattr(FeatureStore, _TAUGHT)
+    if not isinstance(store.config.online_store, config):
         return None
     online = getattr(store._get_provider(), "online_store", None)  # noqa: SLF001 - Feast has no other way
-    return online if isinstance(online, SkewlessOnlineStore) else None
+    return online if isinstance(online, online_store) else None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from skewless.contract.errors import GateError, PackageError
 
 if TYPE_CHECKING:
-    from skewless.contract.plan import FeaturePlan
     from skewless.infra.materialization.readiness import OnRows
     from skewless.project import Project
     from skewless.training.decision import Decision
@@ -105,27 +104,17 @@ def apply_promotion(project: Project, planned: Promotion, *, on_rows: OnRows | N
     Raises:
         ConflictError: somebody else moved the alias or began a rollout since it was planned.
     """
+    from skewless.infra.packages.pinned import read_pinned_plan
     from skewless.training.promotion import once_ready, settle
 
     if planned.decision is None:
         return planned
     spec, now_us = project.applied.model(planned.model), project.clock.now_us()
-    pinned = pinned_of(project, planned.model, planned.version)
+    pinned = read_pinned_plan(project.store, planned.model, planned.version)
     decision = once_ready(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
     settle(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
     _begin(project, planned.model, planned.version, decision)
     return replace(planned, decision=decision)
-
-
-def pinned_of(project: Project, model: str, version: str) -> FeaturePlan:
-    """Return the plan that a version pins.
-
-    Raises:
-        PackageError: there is no such version, or it is altered.
-    """
-    from skewless.infra.packages.pinned import read_pinned_plan
-
-    return read_pinned_plan(project.store, model, version)
 
 
 def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> TrainReport:

@@ -145,9 +145,9 @@ def rollback(project: Project, model: str, reason: str) -> RolloutOutcome:
 
 def _prepare(project: Project, model: str, version: str) -> None:
     """See that a version can be served before it is given the traffic."""
-    from skewless.operations.promotion import pinned_of
+    from skewless.infra.packages.pinned import read_pinned_plan
 
-    lacking = project.readiness.prepare(pinned_of(project, model, version))
+    lacking = project.readiness.prepare(read_pinned_plan(project.store, model, version))
     if lacking:
         raise StalePlanError(
             f"model {model!r} {version}",

@@ -78,10 +78,10 @@ def with_labels(project: Project, model: str, policy: TrafficPolicy, evidence: E
 
 def problem_of(project: Project, model: str, policy: TrafficPolicy) -> str:
     """Return why a policy's versions cannot answer here; empty: they can."""
-    from skewless.operations.promotion import pinned_of
+    from skewless.infra.packages.pinned import read_pinned_plan
 
     try:
-        pinned = pinned_of(project, model, policy.challenger or policy.champion)
+        pinned = read_pinned_plan(project.store, model, policy.challenger or policy.champion)
         lacking = project.readiness.lacking(pinned, behind=False)
         if lacking:
             return "; ".join(lacking)

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
+from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from tests.feast.windows.world import HOUR, NUMBERS, SECOND, WINDOWED, World, landing, some
@@ -156,7 +157,7 @@ def test_a_stream_that_is_away_is_tried_again(world: World, address: str) -> Non
 
 def test_feast_is_wrapped_once() -> None:
     verbs: Any = FeatureStore
-    teach_pushes()
+    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     before = verbs.push
-    teach_pushes()
+    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     assert verbs.push is before
