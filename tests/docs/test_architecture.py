@@ -1,0 +1,62 @@
+"""The page of the architecture is true: each file, and what it names beside one, is there, and no room is left out."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT
+
+PAGE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+FILES = sorted(set(re.findall(r"`((?:skewless|serving|training|validation|infra)/[\w/]+\.py)`", PAGE)))
+NAMES = sorted(set(re.findall(r"`([A-Z]\w+(?:\.\w+)?|[a-z]+_[a-z_]+)`", PAGE)))
+LAYERS = {
+    contract["id"]: [name.strip() for layer in contract["layers"] for name in layer.split("|")]
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    if contract["type"] == "layers"
+}
+
+
+def defined(path: Path) -> set[str]:
+    """Return the classes and functions of a file, methods as ``Class.method``."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            own = (item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef))
+            found |= {node.name, *(f"{node.name}.{item.name}" for item in own)}
+        elif isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_there(name: str) -> None:
+    assert (ROOT / name).is_file()
+
+
+def test_what_is_named_is_in_a_file_that_is_named() -> None:
+    modules = {"feast_plugins", "great_expectations", "feature_repo"}
+    known = {"Project"}.union(*(defined(ROOT / name) for name in FILES))
+    assert {name for name in NAMES if name not in modules} - known == set()
+    assert len(NAMES) > 20
+
+
+def test_the_wings_stand_in_the_order_of_the_contract() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert rows == LAYERS["wings"]
+    packages = {path.parent.name for path in (ROOT / "infra").glob("*/__init__.py")}
+    assert set(rows) == packages
+
+
+def test_every_room_is_on_the_page() -> None:
+    rooms = re.findall(r"^\| (`(?:skewless|serving|training|validation|infra)/[^|]*)\|", PAGE, re.MULTILINE)
+    named = {Path(path).stem for row in rooms for path in re.findall(r"`([^`]+)`", row)}
+    assert named == set(LAYERS["layers"]) - {"version"}
+
+
+def test_no_module_of_the_adapters_is_loose() -> None:
+    assert [path.name for path in (ROOT / "infra").glob("*.py")] == ["__init__.py"]

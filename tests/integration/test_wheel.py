@@ -1,0 +1,106 @@
+"""The wheel beside a user's own code: one name in site-packages, typed, and no folder of the user in its way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from skewless.infra.online.private_server import PrivateServer
+
+ROOT = Path(__file__).parents[2]
+TAKEN = ("training", "serving", "infra", "validation", "windows", "contract", "alerts", "log")
+SCRIPT = """
+from pathlib import Path
+
+from skewless import Gate, LabelSource, ModelSpec, Project, SkewlessError, Split
+
+
+def score_all(repo: Path, model: str) -> list[float]:
+    project = Project(repo)
+    table = project.predict(model, [{"card_id": 1, "shop_id": "a", "amount": 1.0}])
+    return [float(score) for score in table["score"].to_pylist()]
+
+
+def floor(spec: ModelSpec) -> float | None:
+    gate: Gate = spec.gate
+    split: Split = spec.split
+    labels: LabelSource = spec.labels
+    return gate.floor if split and labels else None
+
+
+try:
+    score_all(Path("."), "fraud")
+except SkewlessError as error:
+    print(error.problem, error.fix)
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that holds the wheel, and of the checkout nothing."""
+    place = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    venv.create(place / "env", symlinks=True)
+    inside = place / "env/bin/python"
+    (site,) = (place / "env/lib").glob("python*/site-packages")
+    (wheel,) = place.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(site)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return inside
+
+
+def run(python: Path, code: str, *words: str, cwd: Path) -> str:
+    """Run code in the environment as a user would, in a folder; return what it printed."""
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"SKEWLESS_THREADS": "1"}
+    command = [str(python), "-c", code, *words]
+    done = subprocess.run(command, cwd=cwd, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_name_is_added(python: Path) -> None:
+    (site,) = python.parents[1].glob("lib/python*/site-packages")
+    names = {path.name for path in site.iterdir()} - {"dependencies.pth"}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"skewless"}
+    assert len(names) == 2
+    for name in ("py.typed", "template/models.py", "infra/online/advance.lua", "serving/process.py"):
+        assert (site / "skewless" / name).is_file(), name
+
+
+def test_a_user_may_call_folders_and_modules_as_ours(
+    python: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    verb = "from skewless.cli import main; main()"
+    run(python, verb, "init", "shop", cwd=tmp_path)
+    shop = tmp_path / "shop"
+    for name in TAKEN[:4]:
+        (shop / name).mkdir()
+        (shop / name / "__init__.py").write_text(f"OWN = {name!r}\n")
+    for name in TAKEN[4:]:
+        (shop / f"{name}.py").write_text(f"OWN = {name!r}\n")
+    request.addfinalizer(PrivateServer(shop / ".skewless").stop)
+    run(python, verb, "apply", cwd=shop)
+    run(python, verb, "materialize", cwd=shop)
+    own = "; ".join(f"import {name}; assert {name}.OWN == {name!r}" for name in TAKEN)
+    ours = "from skewless import Project; project = Project('.'); report = project.train('fraud')"
+    for code in (f"{own}; {ours}", f"{ours}; {own}"):
+        said = run(python, f"import sys; sys.path[0] = '.'; {code}; print(report.decision.promote)", cwd=shop)
+        assert said in {"True\n", "False\n"}
+
+
+def test_a_script_is_checked_by_its_types(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "right.py").write_text(SCRIPT)
+    (tmp_path / "wrong.py").write_text(SCRIPT.replace("gate.floor if", "gate.flor if"))
+    checker = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "right.py", "wrong.py"]
+    done = subprocess.run(checker, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert '"Gate" has no attribute "flor"' in done.stdout
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()[:-1]} == {"wrong.py"}
