@@ -69,12 +69,12 @@ layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
 
 tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Apart from `make test`: counting branches, in child processes too, costs a third of the time again.
 coverage: setup-dev setup-clients setup-nvforest  ## the same tests, and the lines and branches that they did not reach
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

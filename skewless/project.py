@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from skewless.contract.clock import Clock, open_clock
+from skewless.contract.names import check_known
 from skewless.contract.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -211,28 +211,13 @@ class Project:
         return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
 
     def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
-        """Check the labels, train in time that servers leave idle, promote if the gate allows and it can be served.
+        """Train a new version; one that passes its gate takes over as its model declares.
 
-        Of a model with a rollout only the decision says so: ``skewless.operations.promotion.train`` begins it.
         ``on_rows`` is told how far it is with what the version lacks in the online store.
         """
-        from skewless.infra.host.processes import beside_servers
-        from skewless.training.promotion import TrainReport, promote
-        from skewless.training.train import Trained, train
+        from skewless.operations.promotion import train
 
-        spec, now_us = self.applied.model(model), self.clock.now_us()
-
-        def fit() -> tuple[Dataset, Trained]:
-            self.store.check_signer()
-            self.checks.labels(spec).raise_if_failed()
-            dataset, threads = self.dataset(model), self.settings.threads or os.cpu_count() or 1
-            bounds = self.checks.bounds(dataset.plan, spec)
-            return dataset, train(dataset, spec, self.store, threads=threads, now_us=now_us, bounds=bounds)
-
-        dataset, trained = beside_servers(self.state, fit)
-        ready = partial(self.readiness.prepare, on_rows=on_rows)
-        decision = promote(dataset, spec, trained, self.store, now_us, state=self.state, prepare=ready)
-        return TrainReport(trained=trained, decision=decision, dataset=dataset)
+        return train(self, model, on_rows=on_rows)
 
     @cached_property
     def readiness(self) -> Readiness:
@@ -276,10 +261,15 @@ class Project:
         return reader.read(parse_columns(reader.plan, columns), self.clock.now_us())
 
     def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
-        """Return what reads a service's features, for those who read often; it stays with the plan now in force."""
+        """Return what reads a service's features, for those who read often; it stays with the plan now in force.
+
+        Raises:
+            RequestError: there is no such service.
+        """
         from skewless.infra.online.features import FeatureReader
         from skewless.infra.online.guard import Guard
 
+        check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.only(service), self.online_reader
         return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
 

@@ -14,6 +14,7 @@ from skewless.contract.arrow_types import arrow_type
 from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
+from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array, StatusArray, count_statuses
@@ -240,12 +241,13 @@ def find_files(
     """Return what writes an entity file with the features of a service, or of a model's.
 
     Raises:
-        DefinitionError: there is no such service or model.
+        RequestError: there is no such service or model.
         SourceError: the file is missing or broken, or lacks a column.
     """
     services = {spec.name: spec.service for spec in applied.models}
     services |= {service.name: service.name for service in applied.plan.services}
-    plan = applied.plan.only(services.get(name, name))
+    check_known("name", name, services, problem="is neither a feature service nor a model")
+    plan = applied.plan.only(services[name])
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)
 

@@ -35,11 +35,16 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """A trained version, and whether it became champion."""
+    """A trained version, and whether it became champion.
+
+    Args:
+        untracked: why it could not be published, where MLflow is set and away.
+    """
 
     trained: Trained
     decision: Decision
     dataset: Dataset
+    untracked: SkewlessError | None = None
 
 
 def promote(

@@ -13,6 +13,7 @@ import duckdb
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import Clock
 from skewless.contract.errors import DefinitionError
+from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.infra.log.accepted import EVENT, REJECT
@@ -141,12 +142,10 @@ class SourceChecks:
             remember: which labels pass; else nothing is changed.
 
         Raises:
-            DefinitionError: a name is neither a view nor a model.
+            RequestError: a name is neither a view nor a model.
         """
         for name in names:
-            if name not in self.known:
-                known = ", ".join(sorted(self.known))
-                raise DefinitionError("name", "is neither a view nor a model", value=name, fix=f"use one of {known}")
+            check_known("name", name, sorted(self.known), problem="is neither a view nor a model")
         reports = [self.source(view) for view in views if not names or view.name in names]
         chosen = [spec for spec in models if not names or spec.name in names]
         return reports + [self.labels(spec, everything=everything, remember=remember) for spec in chosen]

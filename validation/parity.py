@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from skewless.contract.clock import Clock
-from skewless.contract.errors import RequestError
+from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.views import OfflineViews
@@ -68,8 +68,7 @@ class Parity:
         """
         known = {self.labels(view): view for view in self.plan.all_views}
         for name in names:
-            if name not in known:
-                raise RequestError("view", "is unknown", value=name, fix=f"use one of: {', '.join(known) or '-'}")
+            check_known("view", name, known)
         return [known[name] for name in dict.fromkeys(names or known)]
 
     def checker(self, view: View | WindowView) -> Checker:

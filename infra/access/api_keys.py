@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError
+from skewless.contract.names import check_known
 
 Scope = Literal["predict", "as_of", "feedback", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -116,11 +117,8 @@ def without_key(keys: Iterable[ApiKey], name: str) -> tuple[ApiKey, ...]:
     """Return some keys without the one of a name.
 
     Raises:
-        DefinitionError: there is none of this name.
+        RequestError: there is none of this name.
     """
     given = tuple(keys)
-    kept = tuple(key for key in given if key.name != name)
-    if len(kept) == len(given):
-        known = ", ".join(key.name for key in given) or "none"
-        raise DefinitionError("API key", "is unknown", value=name, fix=f"name one of those that exist: {known}")
-    return kept
+    check_known("API key", name, [key.name for key in given])
+    return tuple(key for key in given if key.name != name)

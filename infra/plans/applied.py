@@ -13,7 +13,8 @@ from typing import Any
 
 import structlog
 
-from skewless.contract.errors import StalePlanError, StoreError
+from skewless.contract.errors import RequestError, StalePlanError, StoreError
+from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.storage.durable import make_folder
@@ -49,18 +50,24 @@ class Applied:
         """Return a model's spec.
 
         Raises:
-            StalePlanError: the plan in force does not hold it.
+            RequestError: the plan in force does not hold it.
         """
-        for spec in self.models:
-            if spec.name == name:
-                return spec
-        known = ", ".join(spec.name for spec in self.models) or "none"
-        raise StalePlanError(
-            "model",
-            f"is not in the applied plan, which has {known}",
-            value=name,
-            fix="add it to models.py and run `skewless apply`",
-        )
+        known = {spec.name: spec for spec in self.models}
+        check_known("model", name, known, problem="is not in the applied plan")
+        return known[name]
+
+    def model_or_only(self, name: str | None) -> ModelSpec:
+        """Return a model's spec; without a name that of the only model.
+
+        Raises:
+            RequestError: the plan in force does not hold it, or it has not just one.
+        """
+        if name is not None:
+            return self.model(name)
+        if len(self.models) != 1:
+            fix = f"use one of: {', '.join(spec.name for spec in self.models) or '-'}"
+            raise RequestError("model", "is not named, and there is not just one", fix=fix)
+        return self.models[0]
 
 
 def save_applied(state: Path, applied: Applied) -> None:

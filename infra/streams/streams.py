@@ -11,6 +11,7 @@ import duckdb
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError
+from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
@@ -79,10 +80,7 @@ class Streams:
         """
         known = {source.name: source for source in self.plan.sources}
         for name in names:
-            if name not in known:
-                raise RequestError(
-                    "source", "is no event source of the plan", value=name, fix=f"use one of: {', '.join(known) or '-'}"
-                )
+            check_known("source", name, known, problem="is no event source of the plan")
         if not known:
             raise RequestError(
                 "project", "has no event source", fix="declare a StreamFeatureView in definitions.py, then `apply`"

@@ -11,6 +11,7 @@ import typer
 
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
+from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
@@ -44,11 +45,15 @@ def _chosen(project: Project, names: list[str] | None) -> list[WindowView]:
     """Return windowed views by their names, with ``@HASH`` those that only models need; none: all.
 
     Raises:
-        DefinitionError: there is no such view.
+        RequestError: there is no such view.
     """
     needed = project.needed
-    known = {needed.label(view): view for view in needed.plan.windows}
-    return [known[name] if name in known else needed.plan.window(name) for name in names or known]
+    known = {needed.label(view): view for view in needed.plan.windows} | {
+        view.name: needed.plan.window(view.name) for view in needed.plan.windows
+    }
+    for name in names or ():
+        check_known("windowed view", name, known)
+    return [known[name] for name in names] if names else list(needed.plan.windows)
 
 
 def _foresee(project: Project, names: list[str] | None, output: Output) -> None:

@@ -10,12 +10,11 @@ import typer
 from skewless.commands.length import parse_length
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import answering, table
-from skewless.contract.errors import GateError, RequestError
+from skewless.contract.errors import GateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from skewless.project import Project
     from skewless.validation.drift.report import DriftReport
     from skewless.validation.drift.verdicts import ColumnDrift
 
@@ -43,21 +42,12 @@ def drift(
         from skewless.operations import drift as operation
 
         look = operation.measure if dry_run else operation.watch
-        name = _only(project, model)
+        name = project.applied.model_or_only(model).name
         with output.working("comparing live predictions with training"):
             report = look(project, name, window_us=None if window is None else parse_length(window))
         output.answer(report.as_dict(), *_shown(report))
         if check and report.verdict == "drifted":
             raise typer.Exit(GateError.exit_code)
-
-
-def _only(project: Project, model: str | None) -> str:
-    names = [spec.name for spec in project.models]
-    if model is None and len(names) == 1:
-        return names[0]
-    if model not in names:
-        raise RequestError("model", "names no model of the plan", value=model, fix=f"use one of: {', '.join(names)}")
-    return model
 
 
 def _shown(report: DriftReport) -> list[RenderableType]:

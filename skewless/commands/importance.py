@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.operations.importance import ImportanceReport
-    from skewless.project import Project
 
 Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one.")]
 Window = Annotated[str, typer.Option("--window", metavar="LENGTH", help="Length of a window, such as 6h or 1d.")]
@@ -42,21 +41,10 @@ def importance(
 
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        name, length = _name(project, model), parse_length(window)
+        name, length = project.applied.model_or_only(model).name, parse_length(window)
         with output.working("taking predictions apart"):
             report = importance_of(project, name, window_us=length, windows=windows, sample=sample, seed=seed)
         output.answer(report.as_dict(), *_shown(report))
-
-
-def _name(project: Project, model: str | None) -> str:
-    from skewless.contract.errors import RequestError
-
-    if model is not None:
-        return project.applied.model(model).name
-    names = [spec.name for spec in project.models]
-    if len(names) != 1:
-        raise RequestError("model", "is not named", fix=f"use one of {', '.join(names)}")
-    return names[0]
 
 
 def _shown(report: ImportanceReport) -> list[RenderableType]:

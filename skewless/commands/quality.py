@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.operations.quality import QualityReport, QualityWindow
-    from skewless.project import Project
     from skewless.validation.evaluation.interval import Interval
     from skewless.validation.live_quality import Quality
 
@@ -54,7 +53,7 @@ def quality(
         project = open_project(output, repo)
         from skewless.operations.quality import quality as measured
 
-        name = _only(project, model)
+        name = project.applied.model_or_only(model).name
         with output.working("joining predictions with outcomes"):
             report = measured(
                 project,
@@ -63,15 +62,6 @@ def quality(
                 window_us=None if window is None else parse_length(window),
             )
         output.answer(report.as_dict(), *_parts(report))
-
-
-def _only(project: Project, model: str | None) -> str:
-    names = [spec.name for spec in project.models]
-    if model is None and len(names) == 1:
-        return names[0]
-    if model not in names:
-        raise RequestError("model", "names no model of the plan", value=model, fix=f"use one of: {', '.join(names)}")
-    return model
 
 
 def _parts(report: QualityReport) -> list[RenderableType]:

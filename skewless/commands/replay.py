@@ -9,7 +9,8 @@ import typer
 
 from skewless.commands.options import Json, Model, Repo, open_project
 from skewless.commands.output import answering
-from skewless.contract.errors import GateError, RequestError
+from skewless.contract.errors import GateError
+from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
     from skewless.project import Project
@@ -36,6 +37,4 @@ def replay(model: Model = None, *, new: New = False, repo: Repo = Path(), as_jso
 def _refuse_unknown(project: Project, model: str) -> None:
     from skewless.infra.storage.names import list_models
 
-    known = sorted({*list_models(project.packages)} | {spec.name for spec in project.models})
-    if model not in known:
-        raise RequestError("model", "is unknown", value=model, fix=f"use one of {', '.join(known)}")
+    check_known("model", model, sorted({*list_models(project.packages)} | {spec.name for spec in project.models}))

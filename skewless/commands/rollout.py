@@ -46,7 +46,8 @@ def rollout(
         project = open_project(output, repo)
         names = [project.applied.model(model).name] if model is not None else [spec.name for spec in project.models]
         if begin is not None:
-            _begin(project, output, _only(names), begin, dry_run=dry_run)
+            name = project.applied.model_or_only(model).name
+            _begin(project, output, name, begin, dry_run=dry_run)
             return
         if dry_run and step:
             fix = "leave --step out: what is shown is what it would judge"
@@ -67,12 +68,6 @@ def _begin(project: Project, output: Output, model: str, version: str, *, dry_ru
         output.answer({"dry_run": True, "models": [body] if body else []}, said, "nothing was changed")
         return
     _answer(output, [operations.begin(project, model, version)], stepped=True)
-
-
-def _only(names: list[str]) -> str:
-    if len(names) != 1:
-        raise DefinitionError("model", "is not named, and there is not just one", value=names, fix="name one of them")
-    return names[0]
 
 
 def _answer(output: Output, outcomes: list[RolloutOutcome], *, stepped: bool) -> None:

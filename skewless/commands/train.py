@@ -27,20 +27,19 @@ Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help="Mode
 
 def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
     """Train new versions of models and promote those that pass their gate; exit 5 if one does not."""
-    from skewless.operations.tracking import publish_if_set
-
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
-        bodies, parts, errors = [], [], []
+        bodies, parts, errors, untracked = [], [], [], None
         for name in names:
             report, error = _train(project, name, output)
             bodies.append(
                 ({"model": name} if report is None else train_body(report)) | (error_body(error) if error else {})
             )
-            parts += [] if report is None else _shown(report)
+            if report is not None:
+                parts += _shown(report)
+                untracked = untracked or report.untracked
             errors += [] if error is None else [error]
-        untracked = publish_if_set(project, [body["model"] for body in bodies if "version" in body])
         tracking = {} if untracked is None else {"tracking": error_body(untracked)["error"]}
         output.answer({"models": bodies} | tracking | (error_body(errors[0]) if errors else {}), *parts)
         if untracked is not None:
@@ -69,11 +68,9 @@ def train_body(report: TrainReport) -> dict[str, Any]:
 
 def _train(project: Project, name: str, output: Output) -> tuple[TrainReport | None, SkewlessError | None]:
     """Return what came of one model, so that the others are still trained."""
-    from skewless.operations.promotion import train as train_model
-
     try:
         with output.progress(f"training {name}") as bar:
-            report = train_model(project, name, on_rows=bar)
+            report = project.train(name, on_rows=bar)
     except SkewlessError as error:
         return None, error
     if report.decision.promote:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from skewless.contract.errors import DefinitionError
+from skewless.contract.errors import DefinitionError, RequestError
 
 RULE = "use at most 100 letters, digits, '_', '-' and '.', and begin with a letter, a digit or '_'"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -30,3 +31,18 @@ def check_name(thing: str, value: object) -> None:
     """
     if not is_name(value):
         raise DefinitionError(thing, "is not a name", value=value, fix=RULE)
+
+
+def check_known(thing: str, name: str, known: Iterable[str], *, problem: str = "is unknown") -> None:
+    """Do nothing if a name that a caller gave is one of those that there are.
+
+    Args:
+        thing: what it names, for the error.
+
+    Raises:
+        RequestError: it is not.
+    """
+    names = list(known)
+    if name not in names:
+        fix = f"use one of: {', '.join(names)}" if names else "there is none yet"
+        raise RequestError(thing, problem, value=name, fix=fix)

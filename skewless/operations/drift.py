@@ -27,7 +27,7 @@ def watch(project: Project, model: str, *, until_us: int | None = None, window_u
         window_us: its length; None: that of the model's ``Watch``.
 
     Raises:
-        DefinitionError: the plan has no such model.
+        RequestError: the plan has no such model.
         PackageError: it has no champion, or the package was altered.
         StoreError: a log is damaged, or the disk refused.
     """

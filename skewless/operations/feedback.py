@@ -53,9 +53,10 @@ def read_feedback(project: Project, path: Path, model: str | None) -> FeedbackTa
 
     Raises:
         SourceError: the file cannot be read.
-        RequestError: a row is wrong; it is named by its place, from 0.
-        DefinitionError: the plan has no such model.
+        RequestError: the plan has no such model, or a row is wrong; it is named by its place, from 0.
     """
+    if model is not None:
+        project.applied.model(model)
     rows = _rows(project, path)
     if model is not None:
         rows = [_by_entity(row, model) for row in rows]

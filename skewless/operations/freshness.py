@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.errors import StoreError
+from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
     from skewless.contract.plan import View
@@ -51,8 +52,7 @@ def _chosen(project: Project, names: Sequence[str]) -> list[View | WindowView]:
     needed = project.needed
     known = {needed.label(view): view for view in needed.plan.all_views}
     for name in names:
-        if name not in known:
-            raise RequestError("view", "is unknown", value=name, fix=f"use one of: {', '.join(known) or '-'}")
+        check_known("view", name, known)
     return [known[name] for name in names] or list(known.values())
 
 

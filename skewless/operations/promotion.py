@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from skewless.contract.errors import GateError, PackageError
 
 if TYPE_CHECKING:
+    from skewless.contract.spec import ModelSpec
     from skewless.infra.materialization.readiness import OnRows
     from skewless.project import Project
+    from skewless.training.dataset import Dataset
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
+    from skewless.training.train import Trained
 
 CHAMPION = "champion"
 Way = Literal["nothing", "at_once", "rollout"]
@@ -118,16 +122,41 @@ def apply_promotion(project: Project, planned: Promotion, *, on_rows: OnRows | N
 
 
 def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
-    """Train a new version; one that passed its gate takes over as its model declares.
+    """Train a new version; one that passes its gate takes over as its model declares.
+
+    Labels are checked before. It trains in time that servers leave idle. To take over is to be served at once, where
+    that is possible, or by a rollout that begins. The version is published where that is set.
+
+    Args:
+        on_rows: told how far it is with what the version lacks in the online store.
 
     Raises:
+        RequestError: the plan has no such model.
         GateError: the labels' suite does not hold.
         SourceError: labels or features that cannot be trained on.
         ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
     """
-    report = project.train(model, on_rows=on_rows)
-    _begin(project, model, report.trained.package.version, report.decision)
-    return report
+    from skewless.infra.host.processes import beside_servers
+    from skewless.operations.tracking import publish_if_set
+    from skewless.training.promotion import TrainReport, promote
+
+    spec, now_us = project.applied.model(model), project.clock.now_us()
+    dataset, trained = beside_servers(project.state, partial(_fitted, project, spec, now_us))
+    ready = partial(project.readiness.prepare, on_rows=on_rows)
+    decision = promote(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
+    _begin(project, model, trained.package.version, decision)
+    untracked = publish_if_set(project, [model])
+    return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
+
+
+def _fitted(project: Project, spec: ModelSpec, now_us: int) -> tuple[Dataset, Trained]:
+    from skewless.training.train import train as fit
+
+    project.store.check_signer()
+    project.checks.labels(spec).raise_if_failed()
+    dataset, threads = project.dataset(spec.name), project.settings.threads or os.cpu_count() or 1
+    bounds = project.checks.bounds(dataset.plan, spec)
+    return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)
 
 
 def _begin(project: Project, model: str, version: str, decision: Decision) -> None:

@@ -87,7 +87,7 @@ def quality(
         window_us: length of the windows of the series; None: that of the model's ``Watch``.
 
     Raises:
-        DefinitionError: the plan has no such model.
+        RequestError: the plan has no such model.
         RequestError: the time is empty, or has too many windows.
         StoreError: a log is damaged.
     """

@@ -15,6 +15,7 @@ import structlog
 
 from skewless.contract.errors import ConflictError, PackageError, StalePlanError, StoreError
 from skewless.contract.lifecycle import Rollout
+from skewless.contract.names import check_known
 from skewless.contract.traffic import TrafficPolicy
 
 if TYPE_CHECKING:
@@ -159,8 +160,10 @@ def _prepare(project: Project, model: str, version: str) -> None:
 def plan_rollback(project: Project, model: str, reason: str) -> Change:
     """Return what ``rollback`` would change; raises as it does."""
     from skewless.infra.packages.package import open_package
+    from skewless.infra.storage.names import list_models
     from skewless.training.rollout import plan
 
+    check_known("model", model, list_models(project.packages))
     traffic, aliases = _books(project)
     policy, now_us = traffic.get(model), project.clock.now_us()
     if policy is not None and policy.challenger is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from skewless.contract.names import check_known
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -46,7 +48,7 @@ def sign_packages(project: Project, models: Sequence[str] = (), *, dry: bool = F
         dry: only say what would be done; the key is made all the same.
 
     Raises:
-        PackageError: a name is not a model's name.
+        RequestError: no version of such a model was ever trained.
     """
     from skewless.contract.errors import PackageError
     from skewless.infra.packages.package import open_package
@@ -55,7 +57,10 @@ def sign_packages(project: Project, models: Sequence[str] = (), *, dry: bool = F
     from skewless.operations.tracking import trained_models
 
     store = project.store
-    found = {model: list_versions(store.root, model) for model in models or trained_models(project)}
+    trained = trained_models(project)
+    for model in models:
+        check_known("model", model, trained)
+    found = {model: list_versions(store.root, model) for model in models or trained}
     report = SignReport(key=store.check_signer())
     for model, versions in found.items():
         report.signed[model] = []

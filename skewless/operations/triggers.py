@@ -44,7 +44,7 @@ def due(project: Project, model: str) -> list[Cause]:
     Drift is that of the window looked at last (``skewless drift``); nothing is measured again.
 
     Raises:
-        DefinitionError: the plan has no such model.
+        RequestError: the plan has no such model.
         PackageError: it has no champion, or a package was altered.
         SourceError: the label table is broken.
         StoreError: a log is damaged.

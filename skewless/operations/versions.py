@@ -62,7 +62,7 @@ def list_all(project: Project, model: str) -> VersionsReport:
     """Return the versions of a model of the plan; changes nothing.
 
     Raises:
-        DefinitionError: the plan has no such model.
+        RequestError: the plan has no such model.
     """
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.decisions import Decisions

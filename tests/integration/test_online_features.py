@@ -66,7 +66,7 @@ def test_no_entity_gives_no_row(place: Place) -> None:
 
 def test_what_cannot_be_asked_is_refused(place: Place) -> None:
     project = place.project
-    with pytest.raises(DefinitionError, match=r"feature service: is unknown .got 'none'.*fraud_features"):
+    with pytest.raises(RequestError, match=r"feature service: is unknown .got 'none'.*fraud_features"):
         project.online_features("none", COLUMNS)
     with pytest.raises(DefinitionError, match="feature 'card_days__country': is text without a vocabulary"):
         project.online_features(SERVICE, COLUMNS)

@@ -24,7 +24,6 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import askable, read_labels
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
-from skewless.operations.promotion import train
 from skewless.operations.scheduler import Invoke, shift_here
 from skewless.project import Project
 
@@ -123,7 +122,7 @@ def _prepare(walk: Walk) -> None:
         for item in walk.project.materialize():
             say(f"{item.view}: {item.accepted:,} rows accepted, {item.written:,} keys")
         for spec in walk.project.models:
-            report = train(walk.project, spec.name)
+            report = walk.project.train(spec.name)
             say(f"{spec.name} {report.trained.package.version}: {report.decision.reason}")
 
 

@@ -27,7 +27,7 @@ def build(project: Project, models: Sequence[str] = ()) -> Report:
         models: names; none: all of the plan.
 
     Raises:
-        DefinitionError: the plan has no such model.
+        RequestError: the plan has no such model.
         PlaceError: the extra ``report`` is not installed.
     """
     from skewless.training.plots.canvas import require_library

@@ -31,6 +31,14 @@ VERBS = (
     "dataset --service fraud --out out --entities=%s",
 )  # fmt: skip
 QUIET = {"alerts", "runs list"}  # what is not there is nothing to do
+# Verbs that are asked about something by its name.
+ABOUT = (
+    "validate", "train", "sign", "promote", "versions", "dataset --entities data/payments.parquet --out out --service",
+    "import", "stream", "bootstrap", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
+    "quality", "replay", "report", "why", "importance", "parity", "drift", "freshness", "rollout", "rollback",
+    "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke", "runs show", "runs start",
+    "runs retry", "runs cancel",
+)  # fmt: skip
 DECLARED = {
     "view": ("definitions.py", '    name="card_days",'),
     "service": ("definitions.py", 'FeatureService(name="fraud_features"'),
@@ -73,6 +81,13 @@ def check_verb(repo: Path, verb: str, name: str) -> int:
 @settings(max_examples=2, suppress_health_check=_FIXTURES, deadline=None)
 def test_a_name_from_outside_names_nothing(walked: Path, verb: str, name: str) -> None:
     assert check_verb(walked, verb, name) in range(13)
+
+
+@pytest.mark.parametrize("verb", ABOUT)
+def test_an_unknown_name_is_a_wrong_request_whatever_it_names(walked: Path, verb: str) -> None:
+    words = verb.split(" ")
+    said = run(*words, *([] if "nosuch" in words else ["nosuch"]), "--repo", walked)
+    assert (said.code, "nosuch" in said.stderr, "Fix: " in said.stderr) == (6, True, True), said
 
 
 @pytest.mark.soak

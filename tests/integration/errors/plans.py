@@ -72,15 +72,15 @@ CASES: tuple[Case, ...] = (
         arrange=narrowed, added=LOGGED,
     ),
     Case(
-        name="train: a model that is not in the plan", ask=verb("train", "nosuch"), code=3,
-        thing="model", says=("not in the applied plan", "'nosuch'", "fraud, strict"), fix="add it to models.py",
+        name="train: a model that is not in the plan", ask=verb("train", "nosuch"), code=6,
+        thing="model", says=("not in the applied plan", "'nosuch'"), fix="fraud, strict",
     ),
     Case(
         name="replay: a model that is not in the plan", ask=verb("replay", "nosuch"), code=6,
         thing="model", says=("is unknown", "'nosuch'"), fix="fraud, strict",
     ),
     Case(
-        name="validate: neither view nor model", ask=verb("validate", "nosuch"), code=2,
+        name="validate: neither view nor model", ask=verb("validate", "nosuch"), code=6,
         thing="name", says=("'nosuch'",), fix="card_days, fraud, shop_risk, strict",
     ),
 )  # fmt: skip

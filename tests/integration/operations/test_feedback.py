@@ -156,7 +156,7 @@ def test_a_table_of_entities(place: Place, tmp_path: Path) -> None:
     [
         (("feedback", "nothing.csv"), "is not there"),
         (("feedback", "nothing.xml"), "ends in none of .parquet, .csv, .jsonl"),
-        (("quality", "other"), "names no model of the plan"),
+        (("quality", "other"), "is not in the applied plan"),
         (("quality", "--since", "soon"), "is no time with a zone, and no age"),
         (("quality", "--window", "0d"), "is none"),
         (("quality", "--window", "1s"), "are more than 60"),

@@ -159,7 +159,7 @@ def test_versions_lists_them_with_why(spot: Place) -> None:
 
 def test_what_there_is_not_cannot_be_promoted(spot: Place) -> None:
     assert run("promote", MODEL, "000009", "--repo", spot.repo, "--json").body["error"]["kind"] == "package"
-    assert run("promote", "nosuch", "--repo", spot.repo, "--json").code == 3
+    assert run("promote", "nosuch", "--repo", spot.repo, "--json").code == 6
     for version in (spot.project.packages / MODEL).glob("0*"):
         version.rename(version.with_name(f".{version.name}"))
     with pytest.raises(PackageError, match="has no version"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skewless.contract.errors import StalePlanError
+from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Guardrails
 from skewless.contract.traffic import TrafficPolicy
@@ -205,7 +205,7 @@ def test_the_page_stands_alone_and_escapes_what_it_was_told(
 
 
 def test_an_unknown_model_is_refused(place: Place) -> None:
-    assert run("report", "other", "--repo", place.repo).code == StalePlanError.exit_code
+    assert run("report", "other", "--repo", place.repo).code == RequestError.exit_code
 
 
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", 'a"b', "& more"])

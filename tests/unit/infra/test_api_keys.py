@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from skewless.contract.errors import ConflictError, DefinitionError
+from skewless.contract.errors import ConflictError, DefinitionError, RequestError
 from skewless.infra.access.api_keys import (
     SCOPES,
     SECRET_CHARS,
@@ -92,5 +92,5 @@ def test_names_are_taken_once_and_found_again() -> None:
     assert without_key(both, "one") == (two,)
     with pytest.raises(ConflictError, match="'two': exists"):
         with_key(both, a_key(name="two", rate=1.0))
-    with pytest.raises(DefinitionError, match=r"is unknown \(got 'three'\).*one, two"):
+    with pytest.raises(RequestError, match=r"is unknown \(got 'three'\).*one, two"):
         without_key(both, "three")
