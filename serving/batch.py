@@ -26,7 +26,7 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import Place
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
 
 _CHUNK_ROWS = 4_096  # enough for a GPU to be worth it
@@ -119,7 +119,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             online=online,
             clock=config.clock,
             log=log,
-            limits=Limits.of(config.settings),
+            limits=PredictorLimits.of(config.settings),
             guard=guard,
         )
         yield predictor, model

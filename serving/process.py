@@ -39,7 +39,7 @@ from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.vitals_file import VitalsFile
-from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.workers.shutdown import Shutdown
 from skewless.serving.workers.siblings import Siblings, socket_of
@@ -151,7 +151,7 @@ def _predictor(
         online=online,
         clock=config.clock,
         log=writer,
-        limits=Limits.of(config.settings),
+        limits=PredictorLimits.of(config.settings),
         guard=guard,
         metrics=metrics,
     )

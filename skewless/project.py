@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skewless.contract.spec import ModelSpec
     from skewless.contract.vector import Vocabularies
     from skewless.infra.materialization.materialize import Materializer
-    from skewless.infra.materialization.readiness import OnRows, Readiness
+    from skewless.infra.materialization.readiness import OnRows, VersionReadiness
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.offline.views import OfflineViews
     from skewless.infra.online.features import FeatureReader, OnlineFeatures
@@ -220,11 +220,11 @@ class Project:
         return train(self, model, on_rows=on_rows)
 
     @cached_property
-    def readiness(self) -> Readiness:
+    def readiness(self) -> VersionReadiness:
         """What judges whether a version can be served, and sees to it."""
-        from skewless.infra.materialization.readiness import Readiness
+        from skewless.infra.materialization.readiness import VersionReadiness
 
-        return Readiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
+        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
 
     def refresh(self) -> None:
         """Take up a plan that was applied meanwhile."""

@@ -19,7 +19,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array, StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
-from skewless.infra.offline.entity_file import EntityFile, EntityRows
+from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
 from skewless.infra.offline.views import LogMark, OfflineViews
 from skewless.infra.plans.applied import Applied
 from skewless.training.dataset_folder import DatasetFolder, merge_status
@@ -178,7 +178,7 @@ class DatasetFiles:
                 on_rows(folder.rows, total)
 
     def _joined(
-        self, rows: EntityRows, found: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
+        self, rows: EntityFileRows, found: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
         reads = {view.name: self.views.at(view, found[view.name]) for view in self.plan.views} | dict(windows)
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}

@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class DatasetPart:
     """One finished file.
 
     Args:
@@ -48,7 +48,7 @@ class DatasetFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.identity: dict[str, Any] = {}
-        self.parts: list[Part] = []
+        self.parts: list[DatasetPart] = []
         self.complete = False
 
     def look(self) -> None:
@@ -61,7 +61,7 @@ class DatasetFolder:
         if manifest.is_file():
             try:
                 body = json.loads(manifest.read_text(encoding="utf-8"))
-                self.parts = [Part(**part) for part in body["parts"]]
+                self.parts = [DatasetPart(**part) for part in body["parts"]]
                 self.identity, self.complete = dict(body["identity"]), bool(body["complete"])
             except (ValueError, KeyError, TypeError) as error:
                 raise self._foreign(f"holds a {MANIFEST} that no run of ours wrote") from error
@@ -122,7 +122,7 @@ class DatasetFolder:
                 os.fsync(file.fileno())
             temporary.replace(self.path / name)
             sync_folder(self.path)
-            self.parts.append(Part(name=name, rows=table.num_rows, status=status))
+            self.parts.append(DatasetPart(name=name, rows=table.num_rows, status=status))
             self._write_manifest()
         except (OSError, pa.ArrowException) as error:
             temporary.unlink(missing_ok=True)
@@ -164,10 +164,10 @@ class DatasetFolder:
         )
 
 
-def merge_status(parts: Sequence[Part]) -> dict[str, dict[str, int]]:
+def merge_status(parts: Sequence[DatasetPart]) -> dict[str, dict[str, int]]:
     """Return per view how many reads had each status, over all parts.
 
-    >>> merge_status([Part(name="a", rows=1, status={"v": {"PRESENT": 1}})] * 2)
+    >>> merge_status([DatasetPart(name="a", rows=1, status={"v": {"PRESENT": 1}})] * 2)
     {'v': {'PRESENT': 2}}
     """
     total: dict[str, dict[str, int]] = {}

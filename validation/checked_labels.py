@@ -11,7 +11,7 @@ from skewless.infra.storage.durable import replace_durable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class LabelCheck:
     """The last check of a label table that passed.
 
     Args:
@@ -39,14 +39,14 @@ class CheckedLabels:
     def __init__(self, state: Path) -> None:
         self._folder = state / "validation"
 
-    def read(self, model: str) -> Checked | None:
+    def read(self, model: str) -> LabelCheck | None:
         """Return the last check that passed; None: there was none, or its file tells nothing."""
         try:
-            return Checked(**json.loads(self._path(model).read_bytes()))
+            return LabelCheck(**json.loads(self._path(model).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def passed(self, model: str, checked: Checked) -> None:
+    def passed(self, model: str, checked: LabelCheck) -> None:
         """Remember a check that passed, durably.
 
         Raises:

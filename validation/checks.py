@@ -23,7 +23,7 @@ from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, text
 from skewless.validation.bounds import compile_bounds
 from skewless.validation.gate_report import GateReport
-from skewless.validation.gates import ROW, Gate
+from skewless.validation.gates import ROW, DataGate
 from skewless.validation.label_gate import LabelGate
 from skewless.validation.quarantine import quarantine
 from skewless.validation.suites import LABELS, load_suites
@@ -50,7 +50,7 @@ class SourceChecks:
     clock: Clock
     known: frozenset[str]
     current: frozenset[str] = frozenset()
-    gate: Gate = field(default_factory=Gate)
+    gate: DataGate = field(default_factory=DataGate)
 
     @cached_property
     def suites(self) -> Mapping[str, Sequence[Expectation]]:

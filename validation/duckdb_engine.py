@@ -73,7 +73,7 @@ class QuietValidator(Validator):
         return False
 
 
-class Evaluator:
+class ExpectationEvaluator:
     """Evaluates expectations on one table or view of a DuckDB connection."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:

@@ -25,7 +25,7 @@ FailedRows = dict[int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
+class DataGate:
     """Runs suites on rows that DuckDB can see; the rows never leave DuckDB, samples excepted.
 
     Args:
@@ -76,7 +76,7 @@ class Gate:
             report: of the same query and suite.
             query: its rows have the whole number ``ROW`` to tell them apart.
         """
-        from skewless.validation.duckdb_engine import Evaluator  # noqa: PLC0415 - as in _evaluate
+        from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - as in _evaluate
 
         broken_by = [
             (item, result.expected)
@@ -85,7 +85,7 @@ class Gate:
         ]
         found: dict[int, list[str]] = {}
         with _relation(report.name, query, connection, ()) as (table, _):
-            with closing(Evaluator(connection, table)) as evaluator:
+            with closing(ExpectationEvaluator(connection, table)) as evaluator:
                 queries = evaluator.queries([item for item, _ in broken_by], ROW)
             for (_, reason), broken in zip(broken_by, queries, strict=True):
                 for row in _numbers(connection, broken):
@@ -137,9 +137,9 @@ def _broken(name: str, error: duckdb.Error) -> SourceError:
 def _evaluate(
     connection: duckdb.DuckDBPyConnection, table: str, suite: Sequence[Expectation], sample: int
 ) -> tuple[ExpectationResult, ...]:
-    from skewless.validation.duckdb_engine import Evaluator  # noqa: PLC0415 - seconds; only where there is a suite
+    from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - seconds; only where there is a suite
 
-    with closing(Evaluator(connection, table)) as evaluator:
+    with closing(ExpectationEvaluator(connection, table)) as evaluator:
         verdicts = evaluator.evaluate(suite, detail="BOOLEAN_ONLY")
         failed = [at for at, verdict in enumerate(verdicts) if not (verdict.success or _raised(verdict))]
         if failed:

@@ -15,9 +15,9 @@ from skewless.infra.offline.labels import find_labels, own_columns
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
-from skewless.validation.checked_labels import Checked, CheckedLabels
+from skewless.validation.checked_labels import CheckedLabels, LabelCheck
 from skewless.validation.gate_report import ExpectationResult, GateReport
-from skewless.validation.gates import Gate
+from skewless.validation.gates import DataGate
 from skewless.validation.row_level import is_row_level
 from skewless.validation.suites import LABELS
 
@@ -39,7 +39,7 @@ class LabelGate:
     repo: Path
     state: Path
     connection: duckdb.DuckDBPyConnection
-    gate: Gate
+    gate: DataGate
 
     def check(
         self, spec: ModelSpec, suite: Sequence[Expectation], now_us: int, *, everything: bool, remember: bool = True
@@ -54,7 +54,7 @@ class LabelGate:
         check_columns(table.name, table.column_types(self.connection), own_columns(spec))
         name = f"{LABELS}:{spec.name}"
         # Taken before the rows are read: a file that changes meanwhile is judged again.
-        done = Checked(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
+        done = LabelCheck(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
         kept = CheckedLabels(self.state)
         before = None if everything else kept.read(spec.name)
         with table.opened(self.connection):
@@ -67,7 +67,7 @@ class LabelGate:
         return report
 
     def _judge_new(
-        self, spec: ModelSpec, table: Table, suite: Sequence[Expectation], before: Checked, done: Checked
+        self, spec: ModelSpec, table: Table, suite: Sequence[Expectation], before: LabelCheck, done: LabelCheck
     ) -> GateReport:
         name, now_us = f"{LABELS}:{spec.name}", done.upto_us
         single = [item for item in suite if is_row_level(item)]

@@ -18,7 +18,7 @@ from skewless.infra.online.features import RowReader
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.verdicts.last_parity import save_parity
-from skewless.validation.parity_checker import Checked, Checker
+from skewless.validation.parity_checker import Checker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_rows import RowParity
 from skewless.validation.parity_windows import WindowParity
@@ -101,7 +101,7 @@ class Parity:
         return report
 
 
-def _repaired(checker: Checker, checked: Checked, store: RedisWriter) -> list[Mismatch]:
+def _repaired(checker: Checker, checked: ParityResult, store: RedisWriter) -> list[Mismatch]:
     """Repair what can be; return the mismatches that are left."""
     left = [fault for fault in checked.faults.values() if not fault.repairable]
     for _ in range(_ROUNDS):

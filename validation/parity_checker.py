@@ -16,7 +16,7 @@ BATCH_KEYS = 500  # entities that are read at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class ParityResult:
     """What came of comparing some entities with the log.
 
     Args:
@@ -52,7 +52,7 @@ class Checker(Protocol):
         """Return the keys of entities that the log knows, at most n, and of a few that it does not."""
         ...
 
-    def check(self, keys: pa.Table) -> Checked:
+    def check(self, keys: pa.Table) -> ParityResult:
         """Compare what is online with the log.
 
         Raises:
@@ -60,7 +60,7 @@ class Checker(Protocol):
         """
         ...
 
-    def repair(self, checked: Checked, store: RedisWriter) -> None:
+    def repair(self, checked: ParityResult, store: RedisWriter) -> None:
         """Put what the log says in the place of what can be repaired and has not changed since it was read."""
         ...
 

@@ -25,7 +25,7 @@ from skewless.infra.offline.views import LogMark, OfflineViews
 from skewless.infra.online.features import RowReader
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.validation.parity_checker import BATCH_KEYS, Checked, entity_of
+from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Fault, Mismatch
 
 _ALWAYS = 2**62
@@ -47,12 +47,12 @@ class RowParity:
         """See ``Checker``."""
         return row_keys(self.views.connection, self.view.keys, self.views.log(self.view).files(), n, seed)
 
-    def check(self, keys: pa.Table) -> Checked:
+    def check(self, keys: pa.Table) -> ParityResult:
         """See ``Checker``."""
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
         names: list[bytes] = KeyCodec(self.project, self.view).pack(columns).to_pylist()
         stored, marker = self._read(names)
-        checked = Checked(
+        checked = ParityResult(
             keys=keys,
             names=names,
             stored=stored,
@@ -60,9 +60,9 @@ class RowParity:
             faults={},
             at_us=self.clock.now_us(),
         )
-        return checked if marker is None else _Comparison(self.view, self.views, checked, marker).judged()
+        return checked if marker is None else _RowComparison(self.view, self.views, checked, marker).judged()
 
-    def repair(self, checked: Checked, store: RedisWriter) -> None:
+    def repair(self, checked: ParityResult, store: RedisWriter) -> None:
         """See ``Checker``."""
         rows = np.array(checked.repairable, dtype=np.int64)
         end = self.views.log(self.view).next_seq()
@@ -88,10 +88,10 @@ class RowParity:
         return stored, least
 
 
-class _Comparison:
+class _RowComparison:
     """One comparison of rows with the log."""
 
-    def __init__(self, view: View, views: OfflineViews, checked: Checked, marker: int) -> None:
+    def __init__(self, view: View, views: OfflineViews, checked: ParityResult, marker: int) -> None:
         self._view, self._checked = view, checked
         log: AcceptedLog = views.log(view)
         self._end = log.next_seq()
@@ -106,7 +106,7 @@ class _Comparison:
         self._best, self._log = views.at(view, self._winner), views.at(view, named)
         self._keys_named = views.keys_at(view, named)
 
-    def judged(self) -> Checked:
+    def judged(self) -> ParityResult:
         """Return what was read with its faults."""
         checked = self._checked
         found = {row: fault for row in range(checked.keys.num_rows) if (fault := self._fault(row)) is not None}

@@ -34,7 +34,7 @@ from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.tile_store import StateView
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.validation.bits import equal_bits
-from skewless.validation.parity_checker import BATCH_KEYS, Checked, entity_of
+from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Fault, Mismatch
 from skewless.validation.window_proof import applied_matrix
 
@@ -83,11 +83,11 @@ class WindowParity:
         """See ``Checker``."""
         return event_keys(self.views.connection, self.view, self.views.log_parts(self.view), n, seed)
 
-    def check(self, keys: pa.Table) -> Checked:
+    def check(self, keys: pa.Table) -> ParityResult:
         """See ``Checker``."""
         reads = [self._read(keys.slice(first, BATCH_KEYS)) for first in range(0, keys.num_rows, BATCH_KEYS)]
         counts = [len(read.stored) for read in reads]
-        checked = Checked(
+        checked = ParityResult(
             keys=keys,
             names=[name for read in reads for name in read.names],
             stored=[state for read in reads for state in read.stored],
@@ -97,12 +97,12 @@ class WindowParity:
         )
         t = np.repeat(np.array([read.t for read in reads], dtype=np.int64), counts)
         # After the states: whatever they name stands in the log by now.
-        comparison = _Comparison(self.view, self.views, checked, _held(self.view, reads), t)
+        comparison = _StateComparison(self.view, self.views, checked, _held(self.view, reads), t)
         markers = [read.markers or {} for read in reads]
         upto = [[each.get(part.partition, -1) for part in comparison.parts] for each in markers]
         return comparison.judged(np.repeat(np.array(upto, dtype=np.int64).reshape(len(reads), -1), counts, axis=0))
 
-    def repair(self, checked: Checked, store: RedisWriter) -> None:
+    def repair(self, checked: ParityResult, store: RedisWriter) -> None:
         """See ``Checker``; the log is read to its end, so that no event which was applied is left out."""
         rows = checked.repairable
         if not rows:
@@ -140,10 +140,12 @@ class WindowParity:
         return self.clock.now_us() // MILLISECOND * MILLISECOND
 
 
-class _Comparison:
+class _StateComparison:
     """One comparison of states with the log."""
 
-    def __init__(self, view: WindowView, views: OfflineViews, checked: Checked, held: _Held, t: Int64Array) -> None:
+    def __init__(
+        self, view: WindowView, views: OfflineViews, checked: ParityResult, held: _Held, t: Int64Array
+    ) -> None:
         self._view, self._views, self._checked, self._held, self._t = view, views, checked, held, t
         self.parts = views.log_parts(view)
         ends = views.log_ends(view)
@@ -154,7 +156,7 @@ class _Comparison:
         self._ahead[held.slots.entity[~known]] = True
         self._faults: dict[int, Mismatch] = {}
 
-    def judged(self, upto: Int64Array) -> Checked:
+    def judged(self, upto: Int64Array) -> ParityResult:
         """Return what was read with its faults.
 
         Args:

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 
 from skewless.contract.status import BoolArray, Status, count_statuses
-from skewless.infra.log.runs import Run
+from skewless.infra.log.runs import MaterializationRun
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
@@ -60,7 +60,7 @@ def replay_log(
 
 
 def replay_piece(
-    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[Run]
+    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[MaterializationRun]
 ) -> None:
     """Add to a report what comes of some predictions of one model version.
 
@@ -101,7 +101,7 @@ def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebu
         report.absent.setdefault(view.name, set()).update(keys[i] for i in absent)
 
 
-def _inside(logged: Logged, runs: Sequence[Run]) -> BoolArray:
+def _inside(logged: Logged, runs: Sequence[MaterializationRun]) -> BoolArray:
     inside = np.zeros(len(logged.ids), dtype=np.bool_)
     ended = np.iinfo(np.int64).max
     for run in reversed(runs):

@@ -16,7 +16,7 @@ from skewless.contract.errors import RequestError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
 from skewless.infra.compiler.views import primitive
-from skewless.infra.feast_plugins.asked_features import Asked, AskedView
+from skewless.infra.feast_plugins.asked_features import AskedView, RequestedFeatures
 from skewless.infra.feast_plugins.entity_rows import EntityRows
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
 from skewless.infra.feast_plugins.fitting import fit_column
@@ -39,7 +39,7 @@ Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
 _BATCH_ROWS = 100_000
 
 
-class Answer(Protocol):
+class RetrievalAnswer(Protocol):
     """What a retrieval job computes when it is asked; each call computes it anew."""
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch | pa.Table]:
@@ -61,7 +61,7 @@ class PointInTimeAnswer:
     """
 
     config: RepoConfig
-    asked: Asked
+    asked: RequestedFeatures
     entities: Entities
     query: str | None = None
     as_known: bool = False
@@ -236,7 +236,7 @@ def _statement(
     return f"WITH {', '.join(parts)} SELECT {', '.join(columns)} FROM entity_df e{''.join(joins)} ORDER BY e.{ROW}"
 
 
-def whole(answer: Answer) -> pa.Table:
+def whole(answer: RetrievalAnswer) -> pa.Table:
     """Return all of an answer."""
     pieces: list[Any] = list(answer.batches(_BATCH_ROWS))
     tables = [piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece]) for piece in pieces]

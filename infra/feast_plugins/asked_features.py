@@ -29,7 +29,7 @@ class AskedView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestedFeatures:
     """A request's features.
 
     Args:
@@ -48,7 +48,7 @@ def asked_features(
     *,
     full_names: bool,
     count: int | None = None,
-) -> Asked:
+) -> RequestedFeatures:
     """Return what the references of a request ask for.
 
     The columns of the answer follow the request. What Feast adds to it, the inputs of on-demand views, comes
@@ -74,7 +74,7 @@ def asked_features(
                 "feature", "is asked of two views under one name", value=label, fix="pass full_feature_names=True"
             )
     stored = {_name(view.projection): view for view in views}
-    return Asked(
+    return RequestedFeatures(
         views=tuple(
             AskedView(view=stored[name], labels={feature: labels[name, feature] for feature in features})
             for name, features in _grouped(pairs).items()

@@ -26,7 +26,7 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from skewless.infra.feast_plugins.progress import Bar
 from skewless.infra.feast_plugins.pulled import as_messages, newest_rows
-from skewless.infra.feast_plugins.stored import Stored, Table, is_plain, stored_form
+from skewless.infra.feast_plugins.stored import StoredView, Table, is_plain, stored_form
 from skewless.infra.feast_plugins.windowed import is_windowed
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.left_out import tell_left_out
@@ -123,7 +123,7 @@ class SkewlessComputeEngine(ComputeEngine):
             return SkewlessJob(task=task, failure=error)
         return SkewlessJob(task=task)
 
-    def _accept(self, online: SkewlessOnlineStore, stored: Stored, task: MaterializationTask) -> None:
+    def _accept(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
         """Bring a view up to date from its source, through the log."""
         settings, state = settings_of(self.repo_config), state_of(self.repo_config)
         clock = open_clock(settings.clock)

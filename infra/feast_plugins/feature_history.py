@@ -34,7 +34,7 @@ _ANYBODY = "__anybody"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class HistorySource:
     """A batch source and what its columns are.
 
     Args:
@@ -119,7 +119,7 @@ def open_source(
     source: DataSource | None,
     owner: str,
     declared: Mapping[str, DType] | None = None,
-) -> Source:
+) -> HistorySource:
     """Return a batch source; read it within its ``table.opened``.
 
     Args:
@@ -130,10 +130,10 @@ def open_source(
     """
     table = source_table(config, source, owner, declared)
     mapping = {name: column for column, name in (source.field_mapping if source else {}).items()}
-    return Source(table=table, types=table.column_types(connection), mapping=mapping)
+    return HistorySource(table=table, types=table.column_types(connection), mapping=mapping)
 
 
-def view_source(config: RepoConfig, connection: duckdb.DuckDBPyConnection, view: View) -> Source:
+def view_source(config: RepoConfig, connection: duckdb.DuckDBPyConnection, view: View) -> HistorySource:
     """Return the batch source of a view.
 
     Raises:
@@ -171,7 +171,7 @@ class ViewHistory:
         ttl_us: rows older than this find nothing; 0: no limit.
     """
 
-    source: Source
+    source: HistorySource
     event: str
     created: str | None
     keys: Mapping[str, str]

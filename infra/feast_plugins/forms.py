@@ -10,7 +10,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import RepoConfig
 from feast.types import PrimitiveFeastType
 
-from skewless.infra.feast_plugins.stored import DUMMY_KEY, Stored, Table, is_plain, keyed_by, stored_form
+from skewless.infra.feast_plugins.stored import DUMMY_KEY, StoredView, Table, is_plain, keyed_by, stored_form
 from skewless.infra.feast_plugins.values import kind_of
 
 _MOST = 1_000
@@ -22,9 +22,9 @@ class Forms:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._known: dict[_Version, Stored] = {}
+        self._known: dict[_Version, StoredView] = {}
 
-    def of(self, table: Table, config: RepoConfig) -> Stored:
+    def of(self, table: Table, config: RepoConfig) -> StoredView:
         """Return the form of a view of a project."""
         version = _version(table)
         known = self._known.get(version)
@@ -36,7 +36,7 @@ class Forms:
         self._known[version] = stored
         return stored
 
-    def make(self, table: Table, config: RepoConfig, join_keys: Mapping[str, str]) -> Stored:
+    def make(self, table: Table, config: RepoConfig, join_keys: Mapping[str, str]) -> StoredView:
         """Return the form of a view whose entities are at hand.
 
         Args:
@@ -44,7 +44,7 @@ class Forms:
         """
         return stored_form(table, config, lambda: join_keys)
 
-    def keyed(self, stored: Stored, key: EntityKey) -> Stored:
+    def keyed(self, stored: StoredView, key: EntityKey) -> StoredView:
         """Return the form for rows keyed as one of them is: Feast stores precomputed vectors in a view without keys."""
         if [column.name for column in stored.view.keys] != [DUMMY_KEY] or list(key.join_keys) in ([], [DUMMY_KEY]):
             return stored

@@ -13,8 +13,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import Int64Array
-from skewless.infra.feast_plugins.rows import NO_RUN, Packed
-from skewless.infra.feast_plugins.stored import OPAQUE, Stored
+from skewless.infra.feast_plugins.rows import NO_RUN, PackedRows
+from skewless.infra.feast_plugins.stored import OPAQUE, StoredView
 from skewless.infra.offline.arrays import int64s, nulls, values
 
 _STAMP = pa.timestamp("us", tz="UTC")
@@ -31,8 +31,8 @@ _ARROW = {
 
 
 def pack_frame(
-    stored: Stored, project: str, table: pa.Table, source: DataSource, positions: Int64Array
-) -> Packed | None:
+    stored: StoredView, project: str, table: pa.Table, source: DataSource, positions: Int64Array
+) -> PackedRows | None:
     """Return the keys and rows of a frame; None where only Feast knows how its types become the declared ones.
 
     Raises:
@@ -55,7 +55,7 @@ def pack_frame(
     gone = {column.name: nulls(columns[column.name]) for column in view.features}
     versions = _versions(times[event], times.get(created), positions)
     keys = stored.key_codec(project).pack({key.name: columns[key.name].combine_chunks() for key in view.keys})
-    return Packed(keys=keys, event_ts=versions.event_ts, rows=stored.codec.pack(versions, features, gone))
+    return PackedRows(keys=keys, event_ts=versions.event_ts, rows=stored.codec.pack(versions, features, gone))
 
 
 def _cast(column: pa.ChunkedArray, dtype: DType) -> pa.ChunkedArray | None:
@@ -100,7 +100,7 @@ def _versions(event: pa.ChunkedArray, created: pa.ChunkedArray | None, positions
     )
 
 
-def _refuse_null(stored: Stored, name: str, column: pa.ChunkedArray) -> None:
+def _refuse_null(stored: StoredView, name: str, column: pa.ChunkedArray) -> None:
     if column.null_count:
         raise SourceError(
             f"view {stored.view.name!r}",

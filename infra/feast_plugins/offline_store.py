@@ -23,10 +23,10 @@ from skewless.contract.clock import open_clock, to_us
 from skewless.contract.columns import digest
 from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer
 from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
-from skewless.infra.feast_plugins.asked_features import Asked, Table, asked_features
+from skewless.infra.feast_plugins.asked_features import RequestedFeatures, Table, asked_features
 from skewless.infra.feast_plugins.entity_range import date_range, range_entities
 from skewless.infra.feast_plugins.entity_rows import query_entities, read_entities
-from skewless.infra.feast_plugins.feature_history import Source, open_source
+from skewless.infra.feast_plugins.feature_history import HistorySource, open_source
 from skewless.infra.feast_plugins.offline_engine import engine
 from skewless.infra.feast_plugins.request_order import asked_count
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
@@ -210,7 +210,7 @@ class SkewlessOfflineStore(OfflineStore):
 
 def _entities(
     config: RepoConfig,
-    asked: Asked,
+    asked: RequestedFeatures,
     given: pd.DataFrame | pa.Table | str | None,
     dates: tuple[datetime | None, datetime | None],
 ) -> Entities:
@@ -229,7 +229,7 @@ def _entities(
 
 def _ranged(
     config: RepoConfig, data_source: DataSource, timestamp_field: str, start: datetime | None, end: datetime | None
-) -> tuple[Source, str]:
+) -> tuple[HistorySource, str]:
     with engine(config) as connection:
         # Feast passes the source's own names here, and those of the view elsewhere.
         source = replace(open_source(config, connection, data_source, f"data source {data_source.name!r}"), mapping={})
@@ -243,7 +243,9 @@ def _keyed(keys: Iterable[str]) -> dict[str, str]:
     return {f"key {key!r}": key for key in keys}
 
 
-def _count_left_out(config: RepoConfig, data_source: DataSource, source: Source, wanted: Mapping[str, str]) -> None:
+def _count_left_out(
+    config: RepoConfig, data_source: DataSource, source: HistorySource, wanted: Mapping[str, str]
+) -> None:
     """Count the rows of a source that lack what no row may lack; ``wanted``: by what it is, its column."""
     counts = ", ".join(f"count(*) FILTER ({quote(source.column(column))} IS NULL)" for column in wanted.values())
     with engine(config) as connection, source.table.opened(connection):
@@ -255,7 +257,7 @@ def _count_left_out(config: RepoConfig, data_source: DataSource, source: Source,
     leave_out(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
 
 
-def _selected(source: Source, columns: Sequence[str | None]) -> str:
+def _selected(source: HistorySource, columns: Sequence[str | None]) -> str:
     # A column that is asked for twice, as key and as feature, is given once.
     distinct = list(dict.fromkeys(column for column in columns if column))
     return f"SELECT {names([source.column(column) for column in distinct])} FROM {source.table.relation}"

@@ -20,7 +20,7 @@ from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
 from skewless.infra.feast_plugins.entity_keys import key_bytes
 from skewless.infra.feast_plugins.few_vectors import FEW, Entry, entry_writers, few_entries
-from skewless.infra.feast_plugins.stored import Stored, Table
+from skewless.infra.feast_plugins.stored import StoredView, Table
 from skewless.infra.feast_plugins.values import unpack_values
 from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
 
@@ -31,7 +31,7 @@ _PRESENT, _EXPIRED = int(Status.PRESENT), int(Status.EXPIRED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ViewFeatures:
     """Features of a view that are asked for again and again.
 
     Args:
@@ -49,7 +49,7 @@ class Wanted:
     types: Mapping[str, ValueType]
 
     @classmethod
-    def of(cls, stored: Stored, table: Table, names: Sequence[str] | None) -> Wanted:
+    def of(cls, stored: StoredView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
         """Return the features with some names, in any order, since Feast takes them from a set; None: all."""
         order = _order(stored, table)
         wanted = list(order) if names is None else sorted(names, key=lambda name: order.get(name, len(order)))
@@ -65,7 +65,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ViewRequest:
     """What a request wants of one view.
 
     Args:
@@ -73,9 +73,9 @@ class Asked:
         marks: the markers to be read with them: none.
     """
 
-    stored: Stored
+    stored: StoredView
     table: Table
-    wanted: Wanted
+    wanted: ViewFeatures
     keys: Sequence[bytes | None]
     marks: Sequence[str] = ()
 
@@ -112,8 +112,8 @@ def refuse_missing_keys(table: Table, keys: Sequence[Column], columns: Mapping[s
 
 
 def ask(
-    stored: Stored, table: Table, names: Sequence[str] | None, project: str, columns: Mapping[str, Sequence[Value]]
-) -> Asked:
+    stored: StoredView, table: Table, names: Sequence[str] | None, project: str, columns: Mapping[str, Sequence[Value]]
+) -> ViewRequest:
     """Return what a request wants of a view.
 
     Args:
@@ -128,17 +128,19 @@ def ask(
     declared = tuple([field.name for field in table.projection.features])
     version = (table.projection.name_to_use(), declared, None if names is None else tuple(names))
     wanted = stored.memory.get(version)
-    if not isinstance(wanted, Wanted):
-        wanted = Wanted.of(stored, table, names)
+    if not isinstance(wanted, ViewFeatures):
+        wanted = ViewFeatures.of(stored, table, names)
         if len(stored.memory) >= _MOST:
             stored.memory.clear()
         stored.memory[version] = wanted
-    return Asked(stored=stored, table=table, wanted=wanted, keys=key_bytes(stored.key_codec(project), view, columns))
+    return ViewRequest(
+        stored=stored, table=table, wanted=wanted, keys=key_bytes(stored.key_codec(project), view, columns)
+    )
 
 
 def respond(
     response: GetOnlineFeaturesResponse,
-    asked: Asked,
+    asked: ViewRequest,
     rows: Sequence[bytes | None],
     now_us: int,
     *,
@@ -164,7 +166,7 @@ def respond(
     response.MergeFromString(response_bytes(entries, nulls, status, stamps))
 
 
-def feast_rows(asked: Asked, rows: Sequence[bytes | None], now_us: int) -> list[FeastRow]:
+def feast_rows(asked: ViewRequest, rows: Sequence[bytes | None], now_us: int) -> list[FeastRow]:
     """Return one pair a row, as ``OnlineStore.online_read`` does; a row beyond its ttl has its time and nulls."""
     read, status = asked.decode(rows, now_us)
     present = status == _PRESENT
@@ -185,7 +187,7 @@ def _has_time(status: StatusArray) -> BoolArray:
     return has_time
 
 
-def _order(stored: Stored, table: Table) -> dict[str, int]:
+def _order(stored: StoredView, table: Table) -> dict[str, int]:
     declared = [field.name for field in table.projection.features]
     names = dict.fromkeys([*declared, *(column.name for column in stored.view.features)])
     return {name: i for i, name in enumerate(name for name in names if name in stored.kinds)}

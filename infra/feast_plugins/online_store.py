@@ -30,12 +30,12 @@ from skewless.infra.feast_plugins.entity_keys import key_columns
 from skewless.infra.feast_plugins.forms import Forms
 from skewless.infra.feast_plugins.frames import pack_frame
 from skewless.infra.feast_plugins.kept_views import check_kept
-from skewless.infra.feast_plugins.online_answers import Asked, FeastRow, ask, feast_rows, respond, say_version
+from skewless.infra.feast_plugins.online_answers import FeastRow, ViewRequest, ask, feast_rows, respond, say_version
 from skewless.infra.feast_plugins.online_request import EntityRows, OnlineRequest
 from skewless.infra.feast_plugins.pulled import batch_source
-from skewless.infra.feast_plugins.rows import Packed, Positions, Row, pack_rows
+from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_rows
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
-from skewless.infra.feast_plugins.stored import Stored, Table
+from skewless.infra.feast_plugins.stored import StoredView, Table
 from skewless.infra.feast_plugins.windowed import is_windowed, refuse_windowed
 from skewless.infra.materialization.left_out import leave_out
 from skewless.infra.sources.place import settings_of, state_of
@@ -97,7 +97,7 @@ class SkewlessOnlineStore(OnlineStore):
                 weakref.finalize(self, self._opened.close)
             return self._opened
 
-    def form(self, config: RepoConfig, table: Table) -> Stored:
+    def form(self, config: RepoConfig, table: Table) -> StoredView:
         """Return how the rows of a view lie in the store."""
         return self._forms.of(table, config)
 
@@ -145,7 +145,7 @@ class SkewlessOnlineStore(OnlineStore):
             state, now_us, strict = state_of(config), self._numbers(config).now_us(), settings_of(config).strict
             leave_out(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
 
-    def _put(self, config: RepoConfig, view: View, packed: Packed) -> None:
+    def _put(self, config: RepoConfig, view: View, packed: PackedRows) -> None:
         """Write rows; one of the future is not served before its time, and nor is the one that it replaces."""
         future = int((packed.event_ts > self._numbers(config).now_us() + _SLACK_US).sum())
         self.leave_out(config, view, {FUTURE: future} if future else {})
@@ -268,7 +268,7 @@ class SkewlessOnlineStore(OnlineStore):
             types |= item.wanted.types
             part = rows[start : start + len(item.keys)]
             start += len(part)
-            if isinstance(item, Asked):
+            if isinstance(item, ViewRequest):
                 respond(request.response, item, part, now_us, full_names=request.full_names)
             else:
                 item.respond(request.response, part, stood, now_us, full_names=request.full_names)
@@ -293,7 +293,9 @@ class SkewlessOnlineStore(OnlineStore):
             pusher = self._pusher
         pusher.push(source, frame)
 
-    def _asked(self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]) -> Asked | AskedWindow:
+    def _asked(
+        self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]
+    ) -> ViewRequest | AskedWindow:
         keys = table_keys(table, request.keys, request.join_keys)
         if is_windowed(table):
             return self._ask_windows(config, table, names, keys)

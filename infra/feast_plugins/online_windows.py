@@ -21,12 +21,12 @@ from skewless.contract.status import row_status
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.feast_plugins.entity_keys import key_values
-from skewless.infra.feast_plugins.online_answers import FeastRow, Wanted, refuse_missing_keys
+from skewless.infra.feast_plugins.online_answers import FeastRow, ViewFeatures, refuse_missing_keys
 from skewless.infra.feast_plugins.stored import Table
 from skewless.infra.feast_plugins.values import unpack_values
 from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
 from skewless.infra.feast_plugins.windowed import WindowPlans
-from skewless.infra.online.guard import Guard, Limit
+from skewless.infra.online.guard import AgeLimit, Guard
 from skewless.infra.online.port import Mark
 from skewless.infra.online.window_states import WindowStates
 
@@ -61,7 +61,7 @@ class _Known:
     states: WindowStates
     guard: Guard
     look_at: float = 0.0
-    wanted: dict[object, Wanted] = field(default_factory=dict)
+    wanted: dict[object, ViewFeatures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class AskedWindow:
     """
 
     table: Table
-    wanted: Wanted
+    wanted: ViewFeatures
     keys: Sequence[bytes | None]
     marks: Sequence[str]
     known: _Known
@@ -120,7 +120,7 @@ class AskedWindow:
 
     def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> ViewRead:
         view, t = self.known.view, now_us // MILLISECOND * MILLISECOND
-        limits = [Limit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
+        limits = [AgeLimit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
         standing = self.known.guard.judge(self.marks, [stood[mark] for mark in self.marks]).within(limits, t)
         return self.known.states.read(self.keys, rows, standing, t).reads[view.name]
 
@@ -179,7 +179,7 @@ class OnlineWindows:
         return self._known[view.hash]
 
 
-def _wanted(known: _Known, table: Table, names: Sequence[str] | None) -> Wanted:
+def _wanted(known: _Known, table: Table, names: Sequence[str] | None) -> ViewFeatures:
     used = table.projection.name_to_use()
     version = (used, None if names is None else tuple(names))
     if version not in known.wanted:
@@ -187,7 +187,7 @@ def _wanted(known: _Known, table: Table, names: Sequence[str] | None) -> Wanted:
             known.wanted.clear()
         own = [column.name for column in known.view.features]
         chosen = own if names is None else sorted(names, key=own.index)
-        known.wanted[version] = Wanted(
+        known.wanted[version] = ViewFeatures(
             names=chosen,
             places=np.array([own.index(name) for name in chosen], dtype=np.intp),
             kinds=[_KIND] * len(chosen),

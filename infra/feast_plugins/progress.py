@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from skewless.infra.materialization.run_report import Step
+from skewless.infra.materialization.run_report import RunStep
 
 
 class Bar:
@@ -29,7 +29,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def step(self, step: Step) -> None:
+    def step(self, step: RunStep) -> None:
         """Move the bar to where a run is."""
         if step.total is not None:
             self.move(step.done, step.total)

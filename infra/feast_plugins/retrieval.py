@@ -14,7 +14,7 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
 from skewless.contract.clock import from_us
-from skewless.infra.feast_plugins.answers import Answer, PointInTimeAnswer, whole
+from skewless.infra.feast_plugins.answers import PointInTimeAnswer, RetrievalAnswer, whole
 from skewless.infra.feast_plugins.saved_rows import save_rows
 
 _EXACT = 2**53  # beyond, float64 does not tell integers apart
@@ -27,7 +27,7 @@ class SkewlessRetrievalJob(RetrievalJob):
     def __init__(
         self,
         config: RepoConfig,
-        answer: Answer,
+        answer: RetrievalAnswer,
         *,
         full_feature_names: bool = False,
         on_demand: Sequence[OnDemandFeatureView] = (),

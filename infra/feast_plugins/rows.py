@@ -17,7 +17,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.entity_keys import key_bytes, key_columns
-from skewless.infra.feast_plugins.stored import Stored
+from skewless.infra.feast_plugins.stored import StoredView
 from skewless.infra.feast_plugins.values import pack_values
 from skewless.infra.online.port import Binaries
 
@@ -27,7 +27,7 @@ NO_RUN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedRows:
     """Rows ready to be put: their Redis keys, event times (microseconds) and bytes, in the order of arrival."""
 
     keys: Binaries
@@ -56,7 +56,7 @@ class Positions:
         return np.arange(first, first + n, dtype=np.int64)
 
 
-def pack_rows(stored: Stored, project: str, data: Sequence[Row], positions: Int64Array) -> Packed:
+def pack_rows(stored: StoredView, project: str, data: Sequence[Row], positions: Int64Array) -> PackedRows:
     """Return the keys and rows of a direct write.
 
     Raises:
@@ -76,10 +76,10 @@ def pack_rows(stored: Stored, project: str, data: Sequence[Row], positions: Int6
             value=keys.index(None) if None in keys else None,
             fix="leave such rows out",
         )
-    return Packed(keys=named, event_ts=versions.event_ts, rows=rows)
+    return PackedRows(keys=named, event_ts=versions.event_ts, rows=rows)
 
 
-def _versions(stored: Stored, data: Sequence[Row], positions: Int64Array) -> Versions:
+def _versions(stored: StoredView, data: Sequence[Row], positions: Int64Array) -> Versions:
     event = [_moment(row[2]) for row in data]
     created = [_moment(row[3]) for row in data]
     if None in event:

@@ -41,7 +41,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredView:
     """The stored form of one Feast view.
 
     Args:
@@ -78,7 +78,7 @@ class Stored:
         return self._key_codecs[project]
 
 
-def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored:
+def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> StoredView:
     """Return how the rows of a view lie in the store; the same for whoever writes or reads them.
 
     Args:
@@ -91,7 +91,7 @@ def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored
         view = _lenient(table, fields)
     name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
     opaque = {field.name for field in fields if primitive(field.dtype) is None}
-    return Stored(
+    return StoredView(
         view=replace(view, name=name) if name != view.name else view,
         kinds={column.name: OPAQUE if column.name in opaque else _KINDS[column.dtype] for column in view.features},
         types={field.name: field.dtype.to_value_type() for field in fields},
@@ -99,7 +99,7 @@ def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored
     )
 
 
-def keyed_by(stored: Stored, keys: Mapping[str, str | None]) -> Stored:
+def keyed_by(stored: StoredView, keys: Mapping[str, str | None]) -> StoredView:
     """Return the form of a view that does not declare its keys, from those that a row has.
 
     Args:

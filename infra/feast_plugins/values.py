@@ -15,7 +15,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.status import BoolArray
-from skewless.infra.feast_plugins.stored import OPAQUE, Stored
+from skewless.infra.feast_plugins.stored import OPAQUE, StoredView
 
 SECOND_US = 1_000_000
 
@@ -44,7 +44,7 @@ def kind_of(value: Value | None) -> str | None:
     return kind
 
 
-def pack_values(stored: Stored, rows: Sequence[Mapping[str, Value]]) -> tuple[Columns, Nulls]:
+def pack_values(stored: StoredView, rows: Sequence[Mapping[str, Value]]) -> tuple[Columns, Nulls]:
     """Return the columns of some rows' values, and where they are null: shape ``(n,)`` each.
 
     Raises:
@@ -101,7 +101,7 @@ def _plain(column: Column, kind: str, found: Sequence[Value | None], kinds: Sequ
     return [getattr(value, item) if item else None for value, item in zip(found, kinds, strict=True)]
 
 
-def _array(stored: Stored, column: Column, plain: list[Any]) -> npt.NDArray[Any]:
+def _array(stored: StoredView, column: Column, plain: list[Any]) -> npt.NDArray[Any]:
     if column.dtype.is_text:
         return _objects(plain)
     numbers = np.array([0 if value is None else value for value in plain], dtype=column.dtype.numpy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from skewless.infra.online.address import Address
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translated
 
@@ -91,7 +91,7 @@ class Lease:
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-        return open_client(Address.parse(self._url), self.ttl_s / _ASKS_PER_TERM)
+        return open_client(RedisAddress.parse(self._url), self.ttl_s / _ASKS_PER_TERM)
 
     def _eval(self, script: str, n_keys: int, *words: str | int) -> int:
         with translated(self._url):

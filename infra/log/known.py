@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from skewless.infra.log.accepted import CREATED, EVENT
-from skewless.infra.log.runs import Kind, Run
+from skewless.infra.log.runs import Kind, MaterializationRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ def due_sql(delay_us: int) -> str:
     return f"greatest({EVENT}, coalesce({CREATED}, {EVENT} + {delay_us}))"
 
 
-def known_ranges(runs: Iterable[Run], partition: str) -> list[KnownRange]:
+def known_ranges(runs: Iterable[MaterializationRun], partition: str) -> list[KnownRange]:
     """Return disjoint, growing ranges of one partition: each position belongs to the first run that ended with it."""
     finished = [run for run in runs if run.ended_us is not None and partition in run.covers]
     ranges: list[KnownRange] = []
@@ -43,12 +43,13 @@ def known_ranges(runs: Iterable[Run], partition: str) -> list[KnownRange]:
     return ranges
 
 
-def last_by_partition(runs: Iterable[Run]) -> dict[str, int]:
+def last_by_partition(runs: Iterable[MaterializationRun]) -> dict[str, int]:
     """Return the last position of each partition that a finished run had applied; -1: it applied none.
 
     >>> from skewless.infra.log.runs import Coverage
     >>> cover = Coverage(first=0, last=4, kind="live")
-    >>> last_by_partition([Run(run_id=1, started_us=0, ended_us=9, covers={"p": cover}), Run(run_id=2, started_us=9)])
+    >>> first = MaterializationRun(run_id=1, started_us=0, ended_us=9, covers={"p": cover})
+    >>> last_by_partition([first, MaterializationRun(run_id=2, started_us=9)])
     {'p': 4}
     """
     found: dict[str, int] = {}
@@ -59,6 +60,6 @@ def last_by_partition(runs: Iterable[Run]) -> dict[str, int]:
     return found
 
 
-def last_covered(runs: Iterable[Run], partition: str) -> int:
+def last_covered(runs: Iterable[MaterializationRun], partition: str) -> int:
     """Return the last position of a partition that a finished run had applied; -1: none."""
     return last_by_partition(runs).get(partition, -1)

@@ -30,7 +30,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class MaterializationRun:
     """One materialisation run; times are microseconds of the project's clock.
 
     Args:
@@ -51,43 +51,43 @@ class RunLedger:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._finished: dict[int, Run] = {}
+        self._finished: dict[int, MaterializationRun] = {}
 
-    def start(self, now_us: int, skew_us: int = 0) -> Run:
+    def start(self, now_us: int, skew_us: int = 0) -> MaterializationRun:
         """Record that a run begins; it gets the next free id."""
         make_folder(self._root)
         run_id = max(self._ids(), default=0) + 1
         while not self._create(run_id, "start", {"started_us": now_us, "skew_us": skew_us}):
             run_id += 1
-        return Run(run_id=run_id, started_us=now_us, skew_us=skew_us)
+        return MaterializationRun(run_id=run_id, started_us=now_us, skew_us=skew_us)
 
-    def finish(self, run: Run, covers: Mapping[str, Coverage], now_us: int) -> Run:
+    def finish(self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int) -> MaterializationRun:
         """Record that a run has ended, and what it applied."""
         body = {"ended_us": now_us, "covers": {name: asdict(item) for name, item in covers.items()}}
         self._create(run.run_id, "end", body)
         return replace(run, ended_us=now_us, covers=covers)
 
-    def withdraw(self, run: Run) -> None:
+    def withdraw(self, run: MaterializationRun) -> None:
         """Forget a run that failed before it left a row in the log or in the store."""
         self._path(run.run_id, "start").unlink(missing_ok=True)
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[MaterializationRun]:
         """Return all runs, oldest first."""
         return [self._read(run_id) for run_id in self._ids()]
 
     def _ids(self) -> list[int]:
         return sorted(int(path.name.split(".")[0]) for path in self._root.glob("*.start.json"))
 
-    def _read(self, run_id: int) -> Run:
+    def _read(self, run_id: int) -> MaterializationRun:
         if run_id in self._finished:
             return self._finished[run_id]
         start = json.loads(self._path(run_id, "start").read_text())
         end_path = self._path(run_id, "end")
         if not end_path.exists():
-            return Run(run_id=run_id, **start)
+            return MaterializationRun(run_id=run_id, **start)
         end = json.loads(end_path.read_text())
         covers = {name: Coverage(**item) for name, item in end["covers"].items()}
-        run = Run(run_id=run_id, **start, ended_us=end["ended_us"], covers=covers)
+        run = MaterializationRun(run_id=run_id, **start, ended_us=end["ended_us"], covers=covers)
         self._finished[run_id] = run
         return run
 

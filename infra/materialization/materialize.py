@@ -26,12 +26,12 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
 from skewless.infra.log.known import last_covered
-from skewless.infra.log.runs import Coverage, Kind, Run, RunLedger
+from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
 from skewless.infra.materialization.left_out import refuse_left_out, save_left_out
 from skewless.infra.materialization.newest import Newest
 from skewless.infra.materialization.read_progress import Progress
-from skewless.infra.materialization.run_report import OnStep, Pending, Step, ViewReport
-from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, Share, Waiting, Window, waiting_rows
+from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
+from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, SourceShare, Waiting, Window, waiting_rows
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Mark, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
@@ -90,7 +90,7 @@ class Materializer:
             SourceError: a view's source is away or broken; the other views are up to date.
         """
         with self._exclusive():
-            job = _Job(self, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
+            job = _RunJob(self, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
             reports: list[ViewReport] = []
             refused: list[GateError | SourceError] = []
             try:
@@ -135,19 +135,19 @@ class Materializer:
             shares = self._shares(view, table, prints, now_us)
         else:
             window = Window(after_us=None, upto_us=now_us, events=events)
-            shares = [Share(table=table, window=window, log_files=self.log(view).files())]
+            shares = [SourceShare(table=table, window=window, log_files=self.log(view).files())]
         return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), prints
 
-    def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[Share]:
+    def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[SourceShare]:
         """Return every row of the files that are new or changed, and of the others what was published since."""
         progress, log = self.progress(view), self.log(view)
         everything = Window(after_us=None, upto_us=now_us)
         if progress is None:
-            return [Share(table=table, window=everything, log_files=log.files())]
+            return [SourceShare(table=table, window=everything, log_files=log.files())]
         since = Window(after_us=progress.upto_us, upto_us=now_us)
         changed, same = table.split([file for file in prints if progress.files.get(file) != prints[file]])
         shares = [(changed, everything, 0), (same, since, progress.next_seq)]
-        return [Share(table=part, window=window, log_files=log.files(first)) for part, window, first in shares if part]
+        return [SourceShare(table=part, window=span, log_files=log.files(at)) for part, span, at in shares if part]
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view's batch rows."""
@@ -185,7 +185,7 @@ class Materializer:
             yield
 
 
-class _Job:
+class _RunJob:
     """One run: begins in the ledger only if there is something to do."""
 
     def __init__(
@@ -203,7 +203,7 @@ class _Job:
         self._naive_is_utc = naive_is_utc
         self._on_step = on_step
         self._now_us = parent.clock.now_us()
-        self._run: Run | None = None
+        self._run: MaterializationRun | None = None
         self._covers: dict[str, Coverage] = {}
         self._left = False  # whether this run left rows in the log or in the store
 
@@ -234,7 +234,7 @@ class _Job:
         if self._run is not None and not self._left:
             self._parent.ledger.withdraw(self._run)
 
-    def _begin(self) -> Run:
+    def _begin(self) -> MaterializationRun:
         if self._run is None:
             skew_us = abs(self._parent.online.clock_offset_us())
             self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us)
@@ -346,4 +346,4 @@ class _Job:
 
     def _tell(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
         if self._on_step is not None:
-            self._on_step(Step(view=self._parent.label(view), doing=doing, done=done, total=total))
+            self._on_step(RunStep(view=self._parent.label(view), doing=doing, done=done, total=total))

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class NewestRows:
     """Rows as the online store takes them; ``passed``: how many log positions they stand for."""
 
     keys: pa.LargeBinaryArray
@@ -66,7 +66,7 @@ class Newest:
                 on_rows(packed.passed)
         return put, written
 
-    def _packed(self, start: int, stop: int) -> Iterator[Packed]:
+    def _packed(self, start: int, stop: int) -> Iterator[NewestRows]:
         wanted = self._wanted(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
         for rows in _rows(self.log.segments(), self.view, start, stop):
@@ -112,7 +112,7 @@ def _groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int
     return [i for i, size in enumerate(sizes) if ends[i] > start and ends[i] - size < stop]
 
 
-def _pack(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, passed: int) -> Packed:
+def _pack(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, passed: int) -> NewestRows:
     rows = rows.combine_chunks()
     nulls = {column.name: arrays.nulls(rows[column.name]) for column in view.features}
     values = {
@@ -122,7 +122,7 @@ def _pack(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, passed: i
         for column in view.features
     }
     named = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
-    return Packed(keys=named, rows=codec.pack(arrays.versions(rows), values, nulls), passed=passed)
+    return NewestRows(keys=named, rows=codec.pack(arrays.versions(rows), values, nulls), passed=passed)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

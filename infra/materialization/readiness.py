@@ -19,7 +19,7 @@ OnRows = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readiness:
+class VersionReadiness:
     """Judges, and fills, what the views of a plan have in the online store.
 
     Args:

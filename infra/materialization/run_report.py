@@ -10,7 +10,7 @@ from skewless.contract.errors import SkewlessError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class RunStep:
     """How far a run is with one view.
 
     Args:
@@ -57,7 +57,7 @@ class ViewReport:
         return cls(view=view, accepted=0, rejected=0, applied=0, written=0, problem=str(error))
 
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[RunStep], None]
 
 
 def totals(reports: Sequence[ViewReport]) -> Mapping[str, int]:

@@ -53,14 +53,14 @@ class History:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class KeyPart:
     """One of ``count`` equal parts of the keys, by their hash: work that does not fit is done in parts."""
 
     number: int = 0
     count: int = 1
 
 
-def winners_sql(history: History, entities: str, part: Part | None = None) -> str:
+def winners_sql(history: History, entities: str, part: KeyPart | None = None) -> str:
     """Return SQL for ``__row`` and ``__id``: which history row each entity row finds; none where it finds nothing.
 
     Args:

@@ -66,7 +66,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class SourceShare:
     """Some files of a source, and which of their rows are looked at.
 
     Args:
@@ -88,7 +88,7 @@ class Changes:
     """
 
     view: View
-    shares: Sequence[Share]
+    shares: Sequence[SourceShare]
     naive_is_utc: bool = False
 
     def batches(self, connection: duckdb.DuckDBPyConnection, batch_rows: int) -> Iterator[pa.Table]:
@@ -143,7 +143,7 @@ class Changes:
 
 
 def _share_sql(
-    view: View, share: Share, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
+    view: View, share: SourceShare, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
 ) -> tuple[str, list[object]]:
     """Return SQL for the rows of a share that the log lacks, with their place in file order, and its parameters."""
     condition = share.window.condition(view.delay_us)
@@ -163,7 +163,7 @@ def _share_sql(
 
 
 def _event_bounds(
-    connection: duckdb.DuckDBPyConnection, view: View, share: Share, types: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection, view: View, share: SourceShare, types: Mapping[str, str]
 ) -> tuple[int, int] | None:
     """Return the first and last event time of a share, so that the log need not be read beyond; None: unknown."""
     if share.window.after_us is not None or not share.log_files:

@@ -28,7 +28,7 @@ _TYPED = "__typed_"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntityRows:
+class EntityFileRows:
     """Some rows of the file, in its order.
 
     Args:
@@ -47,9 +47,9 @@ class EntityRows:
         t: Int64Array = self.keys[TIME].to_numpy()
         return t
 
-    def slice(self, first: int, count: int) -> EntityRows:
+    def slice(self, first: int, count: int) -> EntityFileRows:
         """Return some of the rows."""
-        return EntityRows(
+        return EntityFileRows(
             own=self.own.slice(first, count),
             keys=self.keys.slice(first, count),
             request={name: array[first : first + count] for name, array in self.request.items()},
@@ -115,7 +115,7 @@ class EntityFile:
                 )
         return int(found[0])
 
-    def read(self, rows: int) -> Iterator[EntityRows]:
+    def read(self, rows: int) -> Iterator[EntityFileRows]:
         """Yield all rows in the order of the file, so many at a time.
 
         Raises:
@@ -133,10 +133,10 @@ class EntityFile:
             except duckdb.Error as error:
                 raise broken(self.table.name, error) from error
 
-    def _split(self, table: pa.Table) -> EntityRows:
+    def _split(self, table: pa.Table) -> EntityFileRows:
         typed = {column.name: table[_TYPED + column.name] for column in self._columns}
         keys = {column.name: typed[column.name] for column in self.plan.join_keys}
-        return EntityRows(
+        return EntityFileRows(
             own=table.select(list(self.types)),
             keys=pa.table({**keys, TIME: table[TIME]}),
             request=request_arrays(self.plan.request, pa.table(typed)) if typed else {},

@@ -15,7 +15,7 @@ from skewless.contract.rows import NO_TIME, ViewRead, missing
 from skewless.contract.status import Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
 from skewless.infra.log.known import KnownRange, due_sql
-from skewless.infra.log.runs import Run
+from skewless.infra.log.runs import MaterializationRun
 from skewless.infra.offline.arrays import view_read
 from skewless.infra.offline.as_of import TIME, History
 from skewless.infra.offline.winners import Winners, fetch, find, registered
@@ -49,7 +49,7 @@ class PointInTime:
         order: Order,
         *,
         ranges: Sequence[KnownRange],
-        runs: Sequence[Run],
+        runs: Sequence[MaterializationRun],
         end: int | None = None,
     ) -> Int64Array:
         """Return for each entity row the log position that stood at its time, in the order given; -1: none.
@@ -167,7 +167,7 @@ def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
     return table.take(which).append_column("block", pa.array(block, pa.int64()))
 
 
-def _starts_table(runs: Sequence[Run]) -> pa.Table:
+def _starts_table(runs: Sequence[MaterializationRun]) -> pa.Table:
     return pa.table(
         {
             "run_id": pa.array([run.run_id for run in runs], pa.int64()),

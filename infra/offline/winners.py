@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.status import Int64Array
-from skewless.infra.offline.as_of import ID, ROW, History, Part, rows_sql, winners_sql
+from skewless.infra.offline.as_of import ID, ROW, History, KeyPart, rows_sql, winners_sql
 from skewless.infra.offline.sql import quote
 
 NONE = -1
@@ -67,7 +67,7 @@ def find(
     count = 1 + (history_rows + entities.num_rows) * _BYTES_PER_ROW // memory_limit(connection)
     with registered(connection, {"entity_rows": numbered}):
         for number in range(count):
-            query = winners_sql(history, "entity_rows", Part(number=number, count=count))
+            query = winners_sql(history, "entity_rows", KeyPart(number=number, count=count))
             for batch in connection.sql(query, params=list(parameters)).to_arrow_reader(_BATCH_ROWS):
                 ids[batch[ROW].to_numpy()] = batch[ID].to_numpy()
     return ids

@@ -21,7 +21,7 @@ _FIX = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
+class RedisAddress:
     """The parts of a URL.
 
     Args:
@@ -39,10 +39,10 @@ class Address:
     options: Mapping[str, Any]
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str) -> RedisAddress:
         """Return the parts of a URL.
 
-        >>> Address.parse("redis+sentinel://a:1,b/features/2").hosts
+        >>> RedisAddress.parse("redis+sentinel://a:1,b/features/2").hosts
         (('a', 1), ('b', 26379))
 
         Raises:
@@ -54,7 +54,7 @@ class Address:
             raise StoreError("setting 'redis_url'", "is not the URL of a Redis", fix=_FIX) from None
 
     @classmethod
-    def _parsed(cls, url: str) -> Address:
+    def _parsed(cls, url: str) -> RedisAddress:
         kind = _kind(url)
         if kind == "server":
             return cls(kind=kind, url=url, options=_options(url))

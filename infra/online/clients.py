@@ -18,9 +18,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.online.address import Address
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.port import OnConnect
-from skewless.infra.online.resp import Connection
+from skewless.infra.online.resp import RespConnection
 
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"
@@ -28,7 +28,7 @@ _SENTINEL = "sentinel_"
 _ONCE_MORE = 1
 
 
-def open_client(address: Address, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
+def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
     """Return a blocking client; that of a cluster connects at once, the others when they are used.
 
     Args:
@@ -50,7 +50,7 @@ def open_client(address: Address, timeout_s: float, on_connect: Callable[[], Non
     return sentinel.master_for(address.service, **_data_options(address), **options)
 
 
-def open_async_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN401 - as above
+def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: ANN401 - as above
     """Return an asynchronous client of one server, or of the master that sentinels name; it connects when it is used.
 
     It does not try again what has failed: whoever uses it knows better when.
@@ -62,7 +62,7 @@ def open_async_client(address: Address, timeout_s: float) -> Any:  # noqa: ANN40
     return sentinel.master_for(address.service, **_data_options(address), **options)
 
 
-def open_async_node(address: Address, host: str, port: int, timeout_s: float) -> Any:  # noqa: ANN401 - as above
+def open_async_node(address: RedisAddress, host: str, port: int, timeout_s: float) -> Any:  # noqa: ANN401 - as above
     """Return an asynchronous client of one node of a cluster, which tries nothing again either."""
     options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     return redis.asyncio.Redis(host=host, port=port, **_data_options(address), **options)
@@ -109,7 +109,7 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
 
 
 @contextmanager
-def lent(client: Any) -> Iterator[Connection]:  # noqa: ANN401 - as above
+def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
     """Lend one connection of a blocking client of one server.
 
     After an error it is closed, since a reply may be outstanding.
@@ -145,11 +145,11 @@ def _timed(timeout_s: float) -> dict[str, Any]:
     return {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, _CONNECT_S)}
 
 
-def _data_options(address: Address) -> dict[str, Any]:
+def _data_options(address: RedisAddress) -> dict[str, Any]:
     return {name: value for name, value in address.options.items() if not name.startswith(_SENTINEL)}
 
 
-def _sentinel_options(address: Address) -> dict[str, Any]:
+def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
     """Return what differs for the sentinels: their own user and password, the same TLS."""
     shared = {name: value for name, value in address.options.items() if name.startswith("ssl")}
     own = {name.removeprefix(_SENTINEL): value for name, value in address.options.items() if name.startswith(_SENTINEL)}

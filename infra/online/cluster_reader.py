@@ -12,12 +12,12 @@ from typing import Any
 from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import Address
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import dial, open_async_node
 from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.failures import store_error
 from skewless.infra.online.gathering import Gathering, Value
-from skewless.infra.online.link import Link, settle
+from skewless.infra.online.link import StoreLink, settle
 from skewless.infra.online.markers import marker_keys, split
 from skewless.infra.online.port import Marked, OnConnect
 from skewless.infra.online.resp import command, mget
@@ -39,12 +39,12 @@ class ClusterReader:
             is read there.
     """
 
-    def __init__(self, address: Address, timeout_s: float, on_connect: OnConnect | None = None) -> None:
+    def __init__(self, address: RedisAddress, timeout_s: float, on_connect: OnConnect | None = None) -> None:
         self._address = address
         self._timeout_s = timeout_s
         self._on_connect = on_connect
         self._slots = SlotMap(Node(*host) for host in address.hosts)
-        self._links: dict[Node, Link] = {}
+        self._links: dict[Node, StoreLink] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._following: set[asyncio.Task[None]] = set()
 
@@ -209,11 +209,11 @@ class ClusterReader:
                 return
         raise reply
 
-    def _live(self, node: Node) -> Link:
+    def _live(self, node: Node) -> StoreLink:
         link = self._links.get(node)
         if link is None or link.broken:
             client = open_async_node(self._address, *node, self._timeout_s)
-            link = self._links[node] = Link(partial(dial, client, self._on_connect), self._timeout_s)
+            link = self._links[node] = StoreLink(partial(dial, client, self._on_connect), self._timeout_s)
         return link
 
     def _noted(self, error: Exception) -> StoreError:

@@ -19,7 +19,7 @@ from redis.exceptions import AskError, NoScriptError, RedisClusterException, Red
 from skewless.infra.online.clients import lent
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.resp import Bulks, command, exchange, script_calls
-from skewless.infra.online.servers import Answer, Last, Script, slices
+from skewless.infra.online.servers import Last, Script, ScriptReply, slices
 
 _SLOTS = 16_384
 _BURST = 200  # calls of few keys each
@@ -38,14 +38,14 @@ class ClusterServers:
         """Call a script of keys and as many arguments on all of them, slot by slot; return the sum of the replies."""
         return sum(answer.reply for answer in self.call(script, keys, rows))
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[Answer]:
+    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
         """Call a script of keys and as many arguments on all of them, slot by slot; return each part's reply."""
         keys, rows = _array(keys), _array(rows)
         slots = np.fromiter(map(key_slot, keys.to_pylist()), dtype=np.int64, count=len(keys))
         order = np.argsort(slots, kind="stable")
         keys, rows, slots = keys.take(order), rows.take(order), slots[order]
         names, values = Bulks(keys), Bulks(rows)
-        answers: list[Answer] = []
+        answers: list[ScriptReply] = []
         with self._renewed():
             for node, parts in self._by_node(slots):
                 more = [last(int(slots[start])) for start, _ in parts] if last else []
@@ -124,7 +124,7 @@ class ClusterServers:
 
     def _one_by_one(
         self, script: Script, keys: pa.Array, rows: pa.Array, part: tuple[int, int], tail: list[bytes]
-    ) -> list[Answer]:
+    ) -> list[ScriptReply]:
         answers = []
         for place in range(*part):
             key, row = keys[place].as_py(), rows[place].as_py()
@@ -133,7 +133,7 @@ class ClusterServers:
             except NoScriptError:
                 # EVAL goes where the key is and teaches that node; SCRIPT LOAD could meet an old map of slots.
                 reply = self.client.eval(script.script, 1, key, row, *tail)
-            answers.append(Answer(places=[place], reply=reply))
+            answers.append(ScriptReply(places=[place], reply=reply))
         return answers
 
     @contextmanager
@@ -155,13 +155,13 @@ def _called(
     rows: Bulks,
     parts: Sequence[tuple[int, int]],
     last: Sequence[bytes],
-) -> tuple[list[Answer], list[tuple[int, int]]]:
+) -> tuple[list[ScriptReply], list[tuple[int, int]]]:
     """Call a script once for each part; return the replies, and the parts that the node refused."""
     calls = script_calls(script.sha.encode(), keys, rows, parts, last)
     with lent(node) as connection:
         replies, refused = exchange(connection, calls, 2 * _BURST, (*_MOVING, NoScriptError), _BURST)
     done = [part for i, part in enumerate(parts) if i not in set(refused)]
-    answers = [Answer(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
+    answers = [ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
     return answers, [parts[i] for i in refused]
 
 

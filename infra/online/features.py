@@ -20,7 +20,7 @@ from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.guard import Guard, Limit, Standing
+from skewless.infra.online.guard import AgeLimit, Guard, Standing
 from skewless.infra.online.integer_keys import Heads, IntegerKeys
 from skewless.infra.online.port import Marked
 from skewless.infra.online.window_states import WindowStates
@@ -169,9 +169,9 @@ class FeatureReader:
         return {**self._decoded(found, standing), **self._windows.read(states, held, standing, t).reads}, standing
 
     @property
-    def _limits(self) -> list[Limit]:
+    def _limits(self) -> list[AgeLimit]:
         limited = [view for view in self.plan.all_views if view.max_age_us]
-        return [Limit(view.hash, self._markers(view), view.max_age_us) for view in limited]
+        return [AgeLimit(view.hash, self._markers(view), view.max_age_us) for view in limited]
 
     def _watermarks(self, standing: Standing) -> dict[str, int]:
         return {view.name: standing.watermark(self._markers(view)) for view in self.plan.all_views}

@@ -13,7 +13,7 @@ from skewless.infra.online.log_positions import LogPositions
 from skewless.infra.online.port import Mark, OnlineReader
 
 
-class Limit(NamedTuple):
+class AgeLimit(NamedTuple):
     """How old the watermark of a view may be.
 
     Args:
@@ -43,10 +43,11 @@ class Standing(NamedTuple):
         """Return the least watermark of some markers; 0: one is unknown, or there is none."""
         return min((self.watermarks.get(name, 0) for name in markers), default=0)
 
-    def within(self, limits: Iterable[Limit], t: int) -> Standing:
+    def within(self, limits: Iterable[AgeLimit], t: int) -> Standing:
         """Return the same, but that views whose watermark is too old at a time count as lost (SEMANTICS 8.4).
 
-        >>> sorted(Standing(frozenset(), {"m": 5, "n": 7}).within([Limit("v", ["m"], 2), Limit("w", ["n"], 2)], 9).lost)
+        >>> limits = [AgeLimit("v", ["m"], 2), AgeLimit("w", ["n"], 2)]
+        >>> sorted(Standing(frozenset(), {"m": 5, "n": 7}).within(limits, 9).lost)
         ['m', 'v']
         """
         lost = self.lost

@@ -25,7 +25,7 @@ _AWAKE_S = 100e-6
 _ASLEEP = 50  # waits
 
 
-class Lane:
+class RawConnection:
     """A connection of redis-py, taken over.
 
     Args:
@@ -94,7 +94,7 @@ class Lanes:
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's are untyped
         self._pool = client.connection_pool
         self._timeout_s = float(self._pool.connection_kwargs["socket_timeout"])
-        self._idle: list[Lane] = []
+        self._idle: list[RawConnection] = []
         self._pid = os.getpid()
 
     def read(self, message: bytes) -> list[bytes | None] | None:
@@ -135,15 +135,15 @@ class Lanes:
         """Give the connections back."""
         self._close(self._idle)
 
-    def _open(self) -> Lane | None:
+    def _open(self) -> RawConnection | None:
         connection = self._pool.get_connection()
         own = getattr(connection, "_sock", None)
         if isinstance(own, socket.socket) and not isinstance(own, ssl.SSLSocket):
-            return Lane(connection, self._timeout_s)
+            return RawConnection(connection, self._timeout_s)
         self._pool.release(connection)
         return None
 
-    def _close(self, lanes: Iterable[Lane]) -> None:
+    def _close(self, lanes: Iterable[RawConnection]) -> None:
         for lane in list(lanes):
             if lane in self._idle:
                 self._idle.remove(lane)

@@ -26,7 +26,7 @@ _MORE = object()
 _BEATS = 10
 
 
-class Link(asyncio.Protocol):
+class StoreLink(asyncio.Protocol):
     """A connection that begins to open when it is made, and that is given up when it breaks, for a new one.
 
     What is asked while it opens is sent when it stands. A reply belongs to whoever has waited for the longest time;

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import Address, display_url
+from skewless.infra.online.address import RedisAddress, display_url
 from skewless.infra.online.clients import open_client
 from skewless.infra.online.cluster_reader import ClusterReader
 from skewless.infra.online.cluster_servers import ClusterServers
@@ -146,7 +146,7 @@ class RedisReader:
 
     def __init__(self, url: str, timeout_s: float = _READ_S, on_connect: OnConnect | None = None) -> None:
         self._url = url
-        address = Address.parse(url)
+        address = RedisAddress.parse(url)
         kind = ClusterReader if address.kind == "cluster" else ServerReader
         self._reader: ClusterReader | ServerReader = kind(address, timeout_s, on_connect)
 
@@ -184,7 +184,7 @@ class RedisReader:
 
 
 def _open(url: str, on_connect: Callable[[], None] | None = None) -> Servers:
-    address = Address.parse(url)
+    address = RedisAddress.parse(url)
     with translated(url):
         client = open_client(address, _WRITE_S, on_connect)
     return ClusterServers(client) if address.kind == "cluster" else OneServer(client)

@@ -19,7 +19,7 @@ from skewless.infra.online.port import Binaries
 Message = Sequence[bytes | memoryview]
 
 
-class Connection(Protocol):
+class RespConnection(Protocol):
     """What is used of redis-py's connections."""
 
     def send_packed_command(self, command: Message) -> None:
@@ -115,7 +115,7 @@ def script_calls(
 
 
 def exchange(
-    connection: Connection,
+    connection: RespConnection,
     calls: Iterable[Message],
     window: int,
     again: type[Exception] | tuple[type[Exception], ...] = NoScriptError,

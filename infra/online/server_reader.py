@@ -9,10 +9,10 @@ from typing import Any
 from redis.exceptions import MasterDownError, ReadOnlyError
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import Address
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_async_client, dial, open_async_client
 from skewless.infra.online.failures import store_error
-from skewless.infra.online.link import Link
+from skewless.infra.online.link import StoreLink
 from skewless.infra.online.markers import mark_of
 from skewless.infra.online.port import Marked, OnConnect
 from skewless.infra.online.resp import command, mget
@@ -29,12 +29,12 @@ class ServerReader:
         on_connect: awaited for each connection that was made, before anything is read over it.
     """
 
-    def __init__(self, address: Address, timeout_s: float, on_connect: OnConnect | None = None) -> None:
+    def __init__(self, address: RedisAddress, timeout_s: float, on_connect: OnConnect | None = None) -> None:
         self._url = address.url
         self._timeout_s = timeout_s
         self._client = open_async_client(address, timeout_s)
         self._on_connect = on_connect
-        self._link: Link | None = None
+        self._link: StoreLink | None = None
 
     def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
         """Have ``done`` called with the row of each key and the marker of each name."""
@@ -79,9 +79,9 @@ class ServerReader:
             await self._link.close()
         await close_async_client(self._client)
 
-    def _live(self) -> Link:
+    def _live(self) -> StoreLink:
         if self._link is None or self._link.broken:
-            self._link = Link(partial(dial, self._client, self._on_connect), self._timeout_s)
+            self._link = StoreLink(partial(dial, self._client, self._on_connect), self._timeout_s)
         return self._link
 
     def _checked(self, error: Exception) -> Exception:

@@ -27,7 +27,7 @@ class Script(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ScriptReply:
     """What a script replied for some of the keys.
 
     Args:
@@ -51,7 +51,7 @@ class Servers(Protocol):
         """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
         ...
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[Answer]:
+    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
         """Call a script of keys and as many arguments on all of them, in parts; return each part's reply.
 
         Args:
@@ -87,17 +87,19 @@ class OneServer:
         """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
         return sum(answer.reply for answer in self.call(script, keys, rows))
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[Answer]:
+    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
         """Call a script of keys and as many arguments on all of them, in parts; return each part's reply."""
         parts = list(slices(len(keys)))
         more = [last(None)] * len(parts) if last else ()
         calls = script_calls(script.sha.encode(), Bulks(keys), Bulks(rows), parts, more)
-        answers: list[Answer] = []
+        answers: list[ScriptReply] = []
         with lent(self.client) as connection:
             while calls:
                 replies, again = exchange(connection, calls, WINDOW)
                 done = [part for i, part in enumerate(parts) if i not in set(again)]
-                answers += [Answer(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
+                answers += [
+                    ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)
+                ]
                 parts, calls = [parts[i] for i in again], [calls[i] for i in again]
                 if calls:
                     # A server that was restarted or emptied meanwhile.

@@ -16,8 +16,8 @@ from skewless.contract.rows import RowCodec, Versions, ViewRead, missing
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.guard import Limit, Standing
-from skewless.infra.online.window_states import Applied, WindowStates
+from skewless.infra.online.guard import AgeLimit, Standing
+from skewless.infra.online.window_states import StateProgress, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 
@@ -41,7 +41,7 @@ class ServiceVectors(NamedTuple):
     event_ts: Int64Array
     watermark: Int64Array
     versions: Mapping[str, Versions]
-    applied: Mapping[str, Applied]
+    applied: Mapping[str, StateProgress]
     damaged: int = 0
 
 
@@ -81,7 +81,7 @@ class VectorReader:
         Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
         """
         own = Standing(standing.lost & set(self.markers) if standing.lost else standing.lost, standing.watermarks)
-        return own.within([Limit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
+        return own.within([AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
         """Return the keys of n entity rows: the first's in each view, the second's, and so on; then of the states.
@@ -144,7 +144,7 @@ class VectorReader:
         }
 
     def _assembled(
-        self, reads: Mapping[str, ViewRead], applied: Mapping[str, Applied], t: int, ask: Ask, standing: Standing
+        self, reads: Mapping[str, ViewRead], applied: Mapping[str, StateProgress], t: int, ask: Ask, standing: Standing
     ) -> ServiceVectors:
         vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), reads, ask.fields)
         views = [view.name for view in self._assembler.plan.all_views]

@@ -22,7 +22,7 @@ from skewless.infra.online.guard import Standing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied:
+class StateProgress:
     """Up to where the states that a read found had been applied.
 
     Args:
@@ -39,7 +39,7 @@ class WindowReads:
     """What windowed views answered: per view, the read, and what it rests on; and how many states were damaged."""
 
     reads: Mapping[str, ViewRead]
-    applied: Mapping[str, Applied]
+    applied: Mapping[str, StateProgress]
     damaged: int = 0
 
 
@@ -109,13 +109,13 @@ class WindowStates:
         """
         damaged = 0
         reads: dict[str, ViewRead] = {}
-        applied: dict[str, Applied] = {}
+        applied: dict[str, StateProgress] = {}
         n = len(names) // max(len(self._means), 1)
         for i, (name, means) in enumerate(self._means.items()):
             lost = bool(standing.lost) and not standing.lost.isdisjoint((means.view.hash, *means.markers))
             if means.keys is None or lost:
                 reads[name] = missing(means.view, n, available=False)
-                applied[name] = Applied(generation=0, slots=Slots.none())
+                applied[name] = StateProgress(generation=0, slots=Slots.none())
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = standing.watermark(means.markers)
@@ -126,7 +126,7 @@ class WindowStates:
 
     def unavailable(self, n: int) -> WindowReads:
         """Return reads for a store that did not answer."""
-        nothing = Applied(generation=0, slots=Slots.none())
+        nothing = StateProgress(generation=0, slots=Slots.none())
         return WindowReads(
             reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
             applied=dict.fromkeys(self._means, nothing),
@@ -159,13 +159,13 @@ class _Means:
 
     def read(
         self, names: Sequence[bytes | None], tiles: Tiles, sound: BoolArray, t: int, known_to: int
-    ) -> tuple[ViewRead, Applied]:
+    ) -> tuple[ViewRead, StateProgress]:
         features = self._reader.features(tiles, t)
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
         answered: BoolArray = (tiles.m <= t) & sound
         keyed = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
         read = window_read(self.view, features, times, answered, keyed, np.full(len(names), known_to, dtype=np.int64))
-        return read, Applied(generation=self.generation, slots=tiles.slots)
+        return read, StateProgress(generation=self.generation, slots=tiles.slots)
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:

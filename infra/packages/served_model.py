@@ -20,7 +20,7 @@ from skewless.infra.online.window_states import WindowStates
 from skewless.infra.packages.package import Package, open_package
 from skewless.infra.packages.pinned import pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.origin import LoadColumns
 from skewless.infra.runtimes.candidates import Place, candidates
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.choice import Choice, Tried, choose
@@ -75,9 +75,9 @@ class ServedModel:
         return BoundsCheck(self.plan, self.package.plan["vocabularies"], bounds)
 
     @cached_property
-    def origin(self) -> Origin:
+    def origin(self) -> LoadColumns:
         """Return what the prediction log says of all its predictions."""
-        return Origin(
+        return LoadColumns(
             model=self.name,
             version=self.version,
             runtime_id=self.runtime.runtime_id,

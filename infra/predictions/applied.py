@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.status import Int64Array
-from skewless.infra.online.window_states import Applied
+from skewless.infra.online.window_states import StateProgress
 from skewless.infra.predictions.arrow import lists, numbers
 from skewless.infra.predictions.schema import APPLIED
 
 
 def window_columns(
-    applied: Sequence[Mapping[str, Applied]], lengths: Int64Array, names: Sequence[str]
+    applied: Sequence[Mapping[str, StateProgress]], lengths: Int64Array, names: Sequence[str]
 ) -> dict[str, pa.Array]:
     """Return generation and applied positions for each view of each row; null for views without windows.
 
@@ -37,7 +37,7 @@ def window_columns(
 
 
 def _slots(
-    views: Mapping[int, Sequence[Applied]], lengths: Int64Array, width: int
+    views: Mapping[int, Sequence[StateProgress]], lengths: Int64Array, width: int
 ) -> tuple[Int64Array, pa.StructArray]:
     """Return the slots row by row, of a row view by view, and where those of each view end."""
     slots = [one.slots for each in views.values() for one in each]

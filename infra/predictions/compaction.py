@@ -35,7 +35,7 @@ _FEWEST = 2
 
 
 @dataclass(kw_only=True)
-class _Group:
+class _MergeGroup:
     """Files that are to become one."""
 
     is_proven: bool
@@ -111,7 +111,7 @@ def _is_old(path: Path, before_s: float) -> bool:
     return False
 
 
-def _merges(state: Path, found: Listing, replaced: Collection[str], before_us: int) -> Iterator[_Group]:
+def _merges(state: Path, found: Listing, replaced: Collection[str], before_us: int) -> Iterator[_MergeGroup]:
     """Merge group after group, and yield each."""
     folder, proven = state / FOLDER, proven_files(state)
     for day in sorted(day for day in found.written if day < before_us):
@@ -125,11 +125,11 @@ def _merges(state: Path, found: Listing, replaced: Collection[str], before_us: i
             yield group
 
 
-def _groups(folder: Path, names: Sequence[str], proven: Collection[str]) -> Iterator[_Group]:
+def _groups(folder: Path, names: Sequence[str], proven: Collection[str]) -> Iterator[_MergeGroup]:
     """Yield what is to be merged of one day: neighbours of the same columns that are proven, or are not."""
     if len(names) < _FEWEST:
         return
-    filling: dict[tuple[bool, pa.Schema], _Group] = {}
+    filling: dict[tuple[bool, pa.Schema], _MergeGroup] = {}
     for name in names:
         rows, schema = _described(folder / name)
         is_proven = name in proven
@@ -137,7 +137,7 @@ def _groups(folder: Path, names: Sequence[str], proven: Collection[str]) -> Iter
         if group is None or group.rows + rows > PIECE_ROWS:
             if group is not None and len(group.names) >= _FEWEST:
                 yield group
-            group = filling[is_proven, schema] = _Group(is_proven=is_proven)
+            group = filling[is_proven, schema] = _MergeGroup(is_proven=is_proven)
         group.names.append(name)
         group.rows += rows
     yield from (group for group in filling.values() if len(group.names) >= _FEWEST)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.infra.predictions.arrow import cycled, equal_lists, numbers
-from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.origin import LoadColumns
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import FORMAT
 
@@ -23,7 +23,7 @@ class Constants:
         source: what was sent.
     """
 
-    def __init__(self, origin: Origin, source: Source) -> None:
+    def __init__(self, origin: LoadColumns, source: Source) -> None:
         self._origin, self._source = origin, source
         self.views = origin.views if source == "entities" else ()
         self._columns: Mapping[str, pa.Array] = {}

@@ -8,7 +8,7 @@ from skewless.contract.traffic import Role
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class LoadColumns:
     """The columns of the log that are the same for all predictions of a loaded model.
 
     One object serves all records of the model in one role: the log gathers records by the object, not by what it says.

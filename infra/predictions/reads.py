@@ -11,7 +11,7 @@ from skewless.contract.arrays import end_to_end
 from skewless.contract.packed_reads import joined
 from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
-from skewless.infra.online.window_states import Applied
+from skewless.infra.online.window_states import StateProgress
 from skewless.infra.predictions.applied import window_columns
 from skewless.infra.predictions.arrow import equal_lists, numbers
 from skewless.infra.predictions.constants import Constants
@@ -23,7 +23,7 @@ _ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
 def reads_of(
     versions: Sequence[Mapping[str, Versions]],
     status: Sequence[StatusArray],
-    applied: Sequence[Mapping[str, Applied]],
+    applied: Sequence[Mapping[str, StateProgress]],
     lengths: Int64Array,
     constants: Constants,
 ) -> pa.ListArray:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Matrix
-from skewless.infra.online.window_states import Applied
-from skewless.infra.predictions.origin import Origin
+from skewless.infra.online.window_states import StateProgress
+from skewless.infra.predictions.origin import LoadColumns
 
 Source = Literal["entities", "vectors"]
 
@@ -40,7 +40,7 @@ class Record(NamedTuple):
         narrow: float64 fields or features came as floats of fewer bits, which the model's spec accepts.
     """
 
-    origin: Origin
+    origin: LoadColumns
     ids: Sequence[str]
     t: int
     asked_at: int
@@ -52,7 +52,7 @@ class Record(NamedTuple):
     scores: npt.NDArray[np.float64]
     status: StatusArray
     versions: Mapping[str, Versions]
-    applied: Mapping[str, Applied]
+    applied: Mapping[str, StateProgress]
     watermarks: Int64Array
     source: Source = "entities"
     narrow: bool = False

@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class RuntimeCandidate:
     """A runtime that may be tried.
 
     Args:
@@ -52,7 +52,7 @@ class Candidate:
     reopens: bool = False
 
 
-def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list[Candidate]:
+def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list[RuntimeCandidate]:
     """Return what may be tried, and where a GPU is asked for what cannot be.
 
     Args:
@@ -68,31 +68,31 @@ def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list
     found = [] if problem else list(_on_gpu(algorithm, path, place))
     if not found and device == "cuda":
         reason = problem or f"nothing is installed that scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
-        return [Candidate(name="gpu", problem=reason)]
+        return [RuntimeCandidate(name="gpu", problem=reason)]
     return found
 
 
-def _on_gpu(algorithm: str, path: Path, place: Place) -> Iterator[Candidate]:
+def _on_gpu(algorithm: str, path: Path, place: Place) -> Iterator[RuntimeCandidate]:
     if algorithm in _KNOWN and nvforest.is_installed():
         yield _nvforest(algorithm, path, "gpu", place)
     if algorithm == "xgboost" and xgboost_cuda.is_built_in():
         yield _xgboost_cuda(path, place)
 
 
-def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> Candidate:
+def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> RuntimeCandidate:
     def opened() -> Runtime:
         if place.alone:
             return nvforest.NvForestRuntime(algorithm, path, at)
         return ChildRuntime(algorithm, path, at, environment=place.child_environment)
 
-    return Candidate(name=f"nvforest-{at}", open=opened, reopens=not place.alone)
+    return RuntimeCandidate(name=f"nvforest-{at}", open=opened, reopens=not place.alone)
 
 
-def _xgboost_cuda(path: Path, place: Place) -> Candidate:
+def _xgboost_cuda(path: Path, place: Place) -> RuntimeCandidate:
     # It would let go of the GIL; but a device that hangs would hold up all that waits for this process.
     def opened() -> Runtime:
         if place.alone:
             return xgboost_cuda.XGBoostCudaRuntime.from_file(path)
         return ChildRuntime("xgboost", path, "gpu", kind="xgboost-cuda", environment=place.child_environment)
 
-    return Candidate(name="xgboost-cuda", open=opened, reopens=not place.alone)
+    return RuntimeCandidate(name="xgboost-cuda", open=opened, reopens=not place.alone)

@@ -21,7 +21,7 @@ from skewless.infra.runtimes.child_port import (
     REPLY,
     Kind,
     LostError,
-    Wanted,
+    ResultKind,
     answer,
     needed_bytes,
     question,
@@ -115,11 +115,11 @@ class ChildRuntime:
         Raises:
             LostError: the child failed, is gone, or took too long; it is gone then.
         """
-        return self._ask(matrix, Wanted.MARGIN)
+        return self._ask(matrix, ResultKind.MARGIN)
 
     def score(self, matrix: Matrix) -> Scores:
         """Return the child's scores; see ``margin``."""
-        return self._ask(matrix, Wanted.SCORE)
+        return self._ask(matrix, ResultKind.SCORE)
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Refuse: the library's own runtime has them."""
@@ -142,7 +142,7 @@ class ChildRuntime:
             process.kill()
             _bury(process)
 
-    def _ask(self, matrix: Matrix, wanted: Wanted) -> Scores:
+    def _ask(self, matrix: Matrix, wanted: ResultKind) -> Scores:
         rows = check_matrix(matrix, self._n_features)
         if rows == 0:
             return by_output(np.empty(0), 0, self._n_outputs)
@@ -155,7 +155,7 @@ class ChildRuntime:
                 self._end()
                 raise
 
-    def _answer(self, matrix: Matrix, rows: int, wanted: Wanted) -> Scores:
+    def _answer(self, matrix: Matrix, rows: int, wanted: ResultKind) -> Scores:
         needed = needed_bytes(rows, self._n_features, self._n_outputs)
         if self._seen is None or len(self._seen) < needed:
             self._seen = self._resized(1 << (needed - 1).bit_length())

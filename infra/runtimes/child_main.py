@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.runtimes.child_port import ASK, READY, REPLY, LostError, Wanted, answer, question, receive
+from skewless.infra.runtimes.child_port import ASK, READY, REPLY, LostError, ResultKind, answer, question, receive
 from skewless.infra.runtimes.nvforest import NvForestRuntime
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
@@ -57,7 +57,7 @@ def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
             seen = mmap.mmap(memory, size)
         try:
             matrix = question(seen, rows, runtime.n_features)
-            found = runtime.margin(matrix) if wanted == Wanted.MARGIN else runtime.score(matrix)
+            found = runtime.margin(matrix) if wanted == ResultKind.MARGIN else runtime.score(matrix)
             answer(seen, rows, runtime.n_features, runtime.n_outputs)[:] = found.reshape(-1)
         except Exception as error:  # noqa: BLE001 - out of memory, device lost: the other side knows what to do
             _fail(connection, error)

@@ -23,7 +23,7 @@ Kind = Literal["nvforest", "xgboost-cuda"]
 """What scores in the child: nvForest, or XGBoost's own CUDA code."""
 
 
-class Wanted(IntEnum):
+class ResultKind(IntEnum):
     """What the numbers that come back are."""
 
     MARGIN = 0

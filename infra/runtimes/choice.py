@@ -11,7 +11,7 @@ import structlog
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
-from skewless.infra.runtimes.candidates import Candidate
+from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.port import Runtime
@@ -80,7 +80,7 @@ class _Certified:
 def choose(
     own: Runtime,
     certificate: Certificate,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[RuntimeCandidate],
     reference: Reference,
     *,
     tolerance: float = 0.0,
@@ -132,7 +132,7 @@ def _chosen(everyone: Sequence[_Certified], refused: Sequence[Tried], *, large: 
     return Choice(runtime=runtime, certificate=weakest, tried=tuple(tried))
 
 
-def _certified(candidate: Candidate, reference: Reference, tolerance: float) -> _Certified:
+def _certified(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _Certified:
     if candidate.open is None:
         raise PackageError(f"runtime {candidate.name!r}", str(candidate.problem), fix="the CPU answers meanwhile")
     runtime: Runtime | None = None
@@ -154,7 +154,7 @@ def _certified(candidate: Candidate, reference: Reference, tolerance: float) -> 
     return _Certified(member=Member(runtime, calibration, again), certificate=certificate)
 
 
-def _opened_again(candidate: Candidate, reference: Reference, tolerance: float, before: Certificate) -> Runtime:
+def _opened_again(candidate: RuntimeCandidate, reference: Reference, tolerance: float, before: Certificate) -> Runtime:
     """Return a runtime that was lost, certified as it was before: what shared the batches must still be bit-equal.
 
     The log names what answers once per load, so it must still be the same version too.

@@ -13,7 +13,7 @@ from skewless.infra.storage.durable import exclusive, refused, sync_folder
 Record = dict[str, Any]
 
 
-class Series:
+class RecordSeries:
     """Records in the order in which they were appended.
 
     A kill while one is appended leaves half a line at most: it is no record, and the next one begins a line of its own.

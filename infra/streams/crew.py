@@ -16,7 +16,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, Presence
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 from skewless.infra.streams.worker import Assignment, OpenStream, Worker
 
 _LOOK_S = 1.0
@@ -72,7 +72,7 @@ class Crew:
             raise
 
     @property
-    def tallies(self) -> list[Tally]:
+    def tallies(self) -> list[SourceTally]:
         """Return what each worker has done."""
         return [worker.tally for worker in list(self._workers.values())]  # a plan may be taken up at the same time
 

@@ -16,7 +16,7 @@ from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.streams.history_file import HistoryFile
-from skewless.infra.streams.import_records import ImportRecord, Mark
+from skewless.infra.streams.import_records import FilePrefix, ImportRecord
 from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
 _BATCH_ROWS = 100_000
@@ -60,7 +60,7 @@ class Matcher:
                 return found
         return None
 
-    def standing(self, record: ImportRecord) -> Mark:
+    def standing(self, record: ImportRecord) -> FilePrefix:
         """Return which rows of a record the log has: those that were being taken when it was written, too, or not."""
         if record.next is None or record.key in self._pending:
             return record.next or record.done
@@ -89,17 +89,17 @@ class Matcher:
         except duckdb.Error:
             return None  # a column has another type than when the rows were taken
 
-    def _grown(self, file: HistoryFile, records: Sequence[ImportRecord], marks: dict[str, Mark]) -> Match | None:
+    def _grown(self, file: HistoryFile, records: Sequence[ImportRecord], marks: dict[str, FilePrefix]) -> Match | None:
         counts = sorted({marks[record.key].rows for record in records})
         found = None
         for digest in file.digests(records[0].columns, _BATCH_ROWS, counts) if records else ():
-            mark = Mark(rows=digest.rows, digest=digest.hexdigest())
+            mark = FilePrefix(rows=digest.rows, digest=digest.hexdigest())
             for record in records:
                 if marks[record.key] == mark:
                     found = Match(record=record, digest=digest)
         return found
 
-    def _begins(self, record: ImportRecord, mark: Mark, file: HistoryFile, count: int) -> bool:
+    def _begins(self, record: ImportRecord, mark: FilePrefix, file: HistoryFile, count: int) -> bool:
         """Say whether the rows of a partition begin with a whole file."""
         if mark.rows == count:
             (digest,) = file.digests(record.columns, _BATCH_ROWS, [count])

@@ -18,7 +18,7 @@ from skewless.infra.storage.durable import replace_durable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class FilePrefix:
     """The first rows of a file: how many, and their digest."""
 
     rows: int
@@ -41,8 +41,8 @@ class ImportRecord:
     key: str
     columns: tuple[Column, ...]
     head: str
-    done: Mark
-    next: Mark | None = None
+    done: FilePrefix
+    next: FilePrefix | None = None
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
@@ -109,8 +109,8 @@ def _read(path: Path) -> ImportRecord:
             key=data["key"],
             columns=columns_from(data["columns"]),
             head=data["head"],
-            done=Mark(**data["done"]),
-            next=Mark(**data["next"]) if data["next"] else None,
+            done=FilePrefix(**data["done"]),
+            next=FilePrefix(**data["next"]) if data["next"] else None,
             files={name: (fingerprint, rows) for name, (fingerprint, rows) in data["files"].items()},
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ from skewless.infra.streams.decode import Judge
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
 from skewless.infra.streams.import_matching import Match, Matcher
-from skewless.infra.streams.import_records import ImportRecord, ImportRecords, Mark
+from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords
 from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
 BATCH_ROWS = 100_000
@@ -137,7 +137,7 @@ class ImportRun:
             key=self._records.free_key(file.name),
             columns=columns,
             head=digest_rows(columns, next(file.rows(columns, 1, last=0))),
-            done=Mark(rows=0, digest=digest.hexdigest()),
+            done=FilePrefix(rows=0, digest=digest.hexdigest()),
         )
         return Match(record=record, digest=digest)
 
@@ -154,11 +154,11 @@ class ImportRun:
         if column is not None:
             _ = self._ids  # before the log is compared
             flags = file.repeats(column, first, self._log_root)
-        log, mark = self._matcher.log(record.key), Mark(rows=first, digest=digest.hexdigest())
+        log, mark = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
         for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # what is written meanwhile comes next time
             start = digest.rows
             digest.update(rows)
-            record = replace(record, done=mark, next=Mark(rows=digest.rows, digest=digest.hexdigest()))
+            record = replace(record, done=mark, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
             self._records.save(record)
             self._take(log, rows, start, None if flags is None else flags[start - first : digest.rows - first], done)
             mark = record.next or mark

@@ -24,7 +24,7 @@ from skewless.infra.streams.history_file import history_files
 from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
 from skewless.infra.streams.resting import Resting
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 
 States = Literal["none", "applied", "behind"]
 
@@ -124,7 +124,7 @@ class Importer:
         try:
             with self.open_writer() as writer:
                 resting = Resting(writer, self.log_root, self.source.name)
-                resting.catch_up(names, Tally(source=self.source.name))
+                resting.catch_up(names, SourceTally(source=self.source.name))
         except StoreError:
             return "behind"
         return "applied"

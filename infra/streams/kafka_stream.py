@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _Reading:
+class _KafkaReading:
     """How far an owned partition was read.
 
     Args:
@@ -76,7 +76,7 @@ class KafkaStream:
     ) -> None:
         self._topic = topic
         self._owner = owner
-        self._owned: dict[int, _Reading] = {}
+        self._owned: dict[int, _KafkaReading] = {}
         self._pending: list[int] = []
         self._held = False
         self._flowing = False
@@ -208,7 +208,7 @@ class KafkaStream:
             self._watch.hurry()  # the next answer goes on with those that the owner fails to take now
         while self._pending:
             partition = Partition(name=str(self._pending[-1]), epoch=epoch)
-            self._owned[self._pending[-1]] = _Reading(partition, self._owner.assigned(partition))
+            self._owned[self._pending[-1]] = _KafkaReading(partition, self._owner.assigned(partition))
             self._pending.pop()
             self._held = True  # until all are read, should the owner fail with the next
         if held:
@@ -226,7 +226,7 @@ class KafkaStream:
             ]
         )
 
-    def _move_to_oldest(self, reading: _Reading) -> None:
+    def _move_to_oldest(self, reading: _KafkaReading) -> None:
         place = kafka.TopicPartition(self._topic, int(reading.partition.name))
         try:
             low, high = self._consumer.get_watermark_offsets(place, timeout=_WATERMARKS_S)

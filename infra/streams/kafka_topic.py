@@ -22,7 +22,7 @@ _NO_ID = str(kafka.Uuid(0, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class BrokerAnswer:
     """What the broker said, one of both.
 
     Args:
@@ -55,7 +55,7 @@ class TopicWatch:
         """Look again soon: something is wrong."""
         self._next = min(self._next, time.monotonic() + _RETRY_S)
 
-    def answer(self) -> Answer | None:
+    def answer(self) -> BrokerAnswer | None:
         """Return an answer that has come, once; ask again when it is time.
 
         Raises:
@@ -103,13 +103,13 @@ class EndsWatch:
         return age if age < _ENDS_OLD_S and end <= position else None
 
 
-def _answer(asked: Future[Any]) -> Answer:
+def _answer(asked: Future[Any]) -> BrokerAnswer:
     try:
         topic = asked.result()
     except kafka.KafkaException as error:
-        return Answer(error=error.args[0])
+        return BrokerAnswer(error=error.args[0])
     epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _safe(str(topic.topic_id))
-    return Answer(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
+    return BrokerAnswer(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
 
 
 def _safe(topic_id: str) -> str:

@@ -12,7 +12,7 @@ from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.port import Messages, Partition
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 
 
 class Lane:
@@ -70,7 +70,7 @@ class Lane:
         self._payloads += messages.payloads
         self._positions += messages.positions
 
-    def accept(self, now_us: int, tally: Tally) -> pa.Table | None:
+    def accept(self, now_us: int, tally: SourceTally) -> pa.Table | None:
         """Judge what waits and write it to the log; return the numbered rows, None where nothing was to be written.
 
         Raises:
@@ -96,7 +96,7 @@ class Lane:
         self._watch(rows, tally)
         return rows if rows.num_rows else None
 
-    def apply(self, writer: StateWriter, rows: pa.Table, tally: Tally) -> None:
+    def apply(self, writer: StateWriter, rows: pa.Table, tally: SourceTally) -> None:
         """Apply rows that were accepted just now.
 
         Raises:
@@ -118,7 +118,7 @@ class Lane:
         if self.unended is not None and writer.note_end(self.log, self.unended, self.applied):
             self.unended = None
 
-    def catch_up(self, writer: StateWriter, tally: Tally) -> None:
+    def catch_up(self, writer: StateWriter, tally: SourceTally) -> None:
         """Apply all that the log holds and the states lack.
 
         Raises:
@@ -129,7 +129,7 @@ class Lane:
         self.behind, self.unended = False, 0 if self.applied >= 0 else None
         self.note_end(writer)
 
-    def _watch(self, rows: pa.Table, tally: Tally) -> None:
+    def _watch(self, rows: pa.Table, tally: SourceTally) -> None:
         ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
         if not len(ts):
             return
@@ -148,7 +148,7 @@ class Lane:
         return int(rows[SOURCE_POS][0].as_py()) + 1
 
 
-def catch_up(log: EventLog, writer: StateWriter, tally: Tally) -> int:
+def catch_up(log: EventLog, writer: StateWriter, tally: SourceTally) -> int:
     """Apply all that a log holds and the states lack; return the last position.
 
     Raises:

@@ -17,7 +17,7 @@ _AWAY = "the broker in memory is away"
 
 
 @dataclass
-class _Group:
+class _ConsumerGroup:
     members: list[str] = field(default_factory=list)
     owners: dict[int, str] = field(default_factory=dict)
     committed: dict[Partition, int] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class MemoryBroker:
         self.away = False
         self._life = 0
         self._logs: list[list[bytes | None]] = [[] for _ in range(n_partitions)]
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, _ConsumerGroup] = {}
 
     def __len__(self) -> int:
         return len(self._logs)
@@ -67,9 +67,9 @@ class MemoryBroker:
         """Return the messages of a partition; a message's position is its index."""
         return self._logs[index]
 
-    def group(self, name: str) -> _Group:
+    def group(self, name: str) -> _ConsumerGroup:
         """Return what the broker knows of a group of workers; made when first asked for."""
-        return self._groups.setdefault(name, _Group())
+        return self._groups.setdefault(name, _ConsumerGroup())
 
     def committed(self, group: str) -> Mapping[Partition, int]:
         """Return the positions that a group has committed."""

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from skewless.contract.errors import PlaceError
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 
 _COUNTED = {
     "read": "Messages taken from the stream",
@@ -26,9 +26,9 @@ _COUNTED = {
 class TallyCollector(Collector):
     """Shows what workers count."""
 
-    def __init__(self, tallies: Callable[[], Sequence[Tally]]) -> None:
+    def __init__(self, tallies: Callable[[], Sequence[SourceTally]]) -> None:
         self._read = tallies
-        self._tallies: Sequence[Tally] = ()
+        self._tallies: Sequence[SourceTally] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with a sample for every source."""
@@ -61,7 +61,7 @@ class TallyCollector(Collector):
         return gauge
 
 
-def serve_metrics(tallies: Callable[[], Sequence[Tally]], port: int, host: str = "127.0.0.1") -> int:
+def serve_metrics(tallies: Callable[[], Sequence[SourceTally]], port: int, host: str = "127.0.0.1") -> int:
     """Serve the metrics of some workers over HTTP; return the port.
 
     Raises:

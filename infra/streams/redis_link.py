@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.infra.online.address import Address, display_url
+from skewless.infra.online.address import RedisAddress, display_url
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translated
 
@@ -51,7 +51,7 @@ class RedisLink:
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._address = Address.parse(url)
+        self._address = RedisAddress.parse(url)
         self._timeout_s = timeout_s
         self._client: Any = None
         self.trouble: str | None = None

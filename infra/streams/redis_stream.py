@@ -19,7 +19,7 @@ from skewless.infra.streams.port import Messages, Owner, Partition
 from skewless.infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
 from skewless.infra.streams.redis_leases import Leases
 from skewless.infra.streams.redis_link import RedisLink
-from skewless.infra.streams.redis_trim import Kept
+from skewless.infra.streams.redis_trim import ReadPositions
 
 _BEATS_OF_A_LEASE = 10
 _PAUSE_S = 0.02
@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _Reading:
+class _RedisReading:
     """How far an owned partition was read.
 
     Args:
@@ -52,7 +52,7 @@ class _Reading:
     partition: Partition
     following: int
     index: int
-    kept: Kept | None
+    kept: ReadPositions | None
 
 
 class RedisStream:
@@ -94,7 +94,7 @@ class RedisStream:
         self._link = RedisLink(url, timeout_s)
         self._beat_s = min(1.0, lease_s / _BEATS_OF_A_LEASE)
         self._next_beat = 0.0
-        self._owned: dict[int, _Reading] = {}
+        self._owned: dict[int, _RedisReading] = {}
         self._drained: list[Partition] = []
 
     @property
@@ -197,8 +197,8 @@ class RedisStream:
             )
         partition = Partition(name=str(index), epoch=epoch.decode())
         following = self._owner.assigned(partition) or 0
-        kept = None if self._keep is None else Kept(self._keep)
-        self._owned[index] = _Reading(partition, following, 0, kept)
+        kept = None if self._keep is None else ReadPositions(self._keep)
+        self._owned[index] = _RedisReading(partition, following, 0, kept)
         info = client.xinfo_stream(stream)
         counted = client.eval(_COUNT, 1, stream, entry_id_of(following), _MOST_COUNTED)
         unread = counted if counted < _MOST_COUNTED else info["length"]
@@ -251,7 +251,7 @@ class RedisStream:
         return max(0, int(info["entries-added"]) - reading.index)
 
 
-def _read(reading: _Reading, entries: Sequence[Any]) -> Messages:
+def _read(reading: _RedisReading, entries: Sequence[Any]) -> Messages:
     """Return entries, each an id and its fields, as messages; they count as read."""
     positions = [position_of(entry_id) for entry_id, _ in entries]
     payloads = [fields.get(FIELD) for _, fields in entries]

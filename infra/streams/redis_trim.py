@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 
-class Kept:
+class ReadPositions:
     """Remembers how many messages were read up to some positions.
 
-    >>> kept = Kept(2)
+    >>> kept = ReadPositions(2)
     >>> for n, following in ((2, 20), (1, 30), (3, 60)):
     ...     kept.read(n, following)
     >>> [kept.floor(committed) for committed in (20, 30, 60, 60)]

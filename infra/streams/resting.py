@@ -14,7 +14,7 @@ from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.online.port import Mark
 from skewless.infra.streams.lane import catch_up
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 
 
 class Resting:
@@ -34,7 +34,7 @@ class Resting:
         self._whole: dict[str, Mark] = {}
         self._ended: dict[str, int] = {}
 
-    def look(self, own: Iterable[str], tally: Tally, now_us: Callable[[], int]) -> None:
+    def look(self, own: Iterable[str], tally: SourceTally, now_us: Callable[[], int]) -> None:
         """Apply what is missing of partitions that are behind and have not moved since the last look.
 
         Args:
@@ -66,12 +66,12 @@ class Resting:
             if name not in live and (IMPORTED in name or name.rpartition("/")[2] not in foreign)
         }
 
-    def catch_up(self, names: Sequence[str], tally: Tally) -> None:
+    def catch_up(self, names: Sequence[str], tally: SourceTally) -> None:
         """Apply what is missing of some partitions now; raises as ``look``."""
         for name in self._behind(names):
             self._apply(name, tally)
 
-    def _apply(self, name: str, tally: Tally) -> None:
+    def _apply(self, name: str, tally: SourceTally) -> None:
         end = catch_up(self._log(name), self._writer, tally)
         if end >= 0:
             # What was recorded before stands: the first record of a position counts.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 
 @dataclass(kw_only=True)
-class Tally:
+class SourceTally:
     """Counts of one source since the worker began; times are microseconds.
 
     Args:

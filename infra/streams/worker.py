@@ -25,7 +25,7 @@ from skewless.infra.streams.lane import Lane
 from skewless.infra.streams.port import EventStream, Owner, Partition
 from skewless.infra.streams.resting import Resting
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 
 _LINGER_S = 0.1
 _RETRY_S = 1.0
@@ -76,7 +76,7 @@ class Worker:
         max_rows: int = 20_000,
         max_bytes: int = 1_048_576,
     ) -> None:
-        self.tally = Tally(source=source.name)
+        self.tally = SourceTally(source=source.name)
         self.stepped_at = time.monotonic()
         self._source = source
         self._views = views

@@ -43,7 +43,7 @@ class PushRequest(BaseModel):
     transform_on_write: Any = Field(None, description="Feast's; of no effect")
 
 
-class Taken(BaseModel):
+class EventsTaken(BaseModel):
     """What the routes of events answer."""
 
     accepted_for: int = Field(description="how many events the stream has now; the worker judges them")
@@ -62,7 +62,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
         summary="Put events into a source's stream",
         openapi_extra=_EVENTS,
         status_code=202,
-        response_model=Taken,
+        response_model=EventsTaken,
     )
     async def take(source: str, request: Request) -> Response:
         taking = _taking(events, source)
@@ -78,7 +78,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
         summary="Put events into a source's stream, in the shape of Feast's feature server",
         openapi_extra=body_of(PushRequest),
         status_code=202,
-        response_model=Taken,
+        response_model=EventsTaken,
     )
     async def push(request: Request) -> Response:
         taking = _taking(events, None)

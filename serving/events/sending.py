@@ -105,7 +105,7 @@ class Events:
 
 
 @dataclass(kw_only=True)
-class _Batch:
+class _EventBatch:
     """Messages of several requests that are sent together."""
 
     payloads: list[bytes] = field(default_factory=list)
@@ -119,12 +119,12 @@ class _Lane:
         self.source = source
         self._sender = sender
         self._turn = asyncio.Lock()
-        self._gathering: _Batch | None = None
+        self._gathering: _EventBatch | None = None
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         batch = self._gathering
         if batch is None or batch.sent is None:
-            batch = self._gathering = _Batch()
+            batch = self._gathering = _EventBatch()
             batch.sent = asyncio.create_task(self._flush(batch))
         batch.payloads.extend(payloads)
         # A client that goes away must not stop what others wait for.
@@ -134,7 +134,7 @@ class _Lane:
         async with self._turn:
             await asyncio.to_thread(self._sender.close)
 
-    async def _flush(self, batch: _Batch) -> None:
+    async def _flush(self, batch: _EventBatch) -> None:
         async with self._turn:
             self._gathering = None
             try:

@@ -17,7 +17,7 @@ _SOURCE = "http"
 
 
 @dataclass(kw_only=True)
-class _Batch:
+class _OutcomeBatch:
     """Outcomes of several requests that are written together."""
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Feedback:
         self._clock = clock
         self._most = most
         self._turn = asyncio.Lock()
-        self._gathering: _Batch | None = None
+        self._gathering: _OutcomeBatch | None = None
 
     def parse(self, rows: Sequence[object]) -> list[Outcome]:
         """Return the outcomes of a request.
@@ -60,7 +60,7 @@ class Feedback:
         """
         batch = self._gathering
         if batch is None or batch.written is None:
-            batch = self._gathering = _Batch()
+            batch = self._gathering = _OutcomeBatch()
             batch.written = asyncio.create_task(self._write(batch))
         batch.outcomes.extend(outcomes)
         # A client that goes away must not stop what others wait for.
@@ -71,7 +71,7 @@ class Feedback:
     def _plan_of(self, model: str) -> FeaturePlan:
         return self._models.get(model).plan
 
-    async def _write(self, batch: _Batch) -> None:
+    async def _write(self, batch: _OutcomeBatch) -> None:
         async with self._turn:
             self._gathering = None
             now = self._clock.now_us()

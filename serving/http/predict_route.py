@@ -48,7 +48,7 @@ class PredictRequest(BaseModel):
     timeout_us: int | None = Field(None, gt=0, lt=2**53, description="microseconds after which the answer is of no use")
 
 
-class Prediction(BaseModel):
+class PredictedRow(BaseModel):
     """One row of a reply; what was not asked for is left out."""
 
     id: str
@@ -72,7 +72,7 @@ class PredictReply(BaseModel):
     t_us: int = Field(description="the same in microseconds since the epoch")
     log: str = Field(description="`required`: the log row is durable; `best_effort`: it is on its way")
     degraded: bool = Field(description="the online store did not answer and nulls were scored")
-    predictions: list[Prediction]
+    predictions: list[PredictedRow]
 
 
 _FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {

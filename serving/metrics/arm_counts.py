@@ -16,7 +16,7 @@ from skewless.infra.predictions.record import best_output
 from skewless.infra.rollout.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.series import Buckets
-from skewless.serving.prediction.answer import Scored
+from skewless.serving.prediction.answer import ScoredBatch
 
 _MOST_ROWS = 4_096
 _PAIRS = 500
@@ -39,11 +39,11 @@ class ArmCounts:
         self._n_requests = self._failed = self._rows = self._missing = self._values = 0
         self._compared, self._difference = 0, 0.0
         self._pairs: deque[list[float]] = deque(maxlen=_PAIRS)
-        self._waiting: list[Scored] = []
+        self._waiting: list[ScoredBatch] = []
         self._seconds: list[float] = []
         self._waiting_rows = 0
 
-    def count(self, scored: Scored, requests: int, seconds: Sequence[float] = ()) -> None:
+    def count(self, scored: ScoredBatch, requests: int, seconds: Sequence[float] = ()) -> None:
         """Count rows that were scored together, for so many requests.
 
         Args:
@@ -64,7 +64,7 @@ class ArmCounts:
         self._failures.value += 1
         self._failed += 1
 
-    def compare(self, answered: Scored, shadow: Scored) -> None:
+    def compare(self, answered: ScoredBatch, shadow: ScoredBatch) -> None:
         """Count how a shadow's scores differ from what was answered, row by row."""
         pairs = np.column_stack([best_output(answered.scores), best_output(shadow.scores)])
         pairs = pairs[~np.isnan(pairs).any(axis=1)]

@@ -8,7 +8,7 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.view_counts import ViewCounts
-from skewless.serving.prediction.answer import Scored
+from skewless.serving.prediction.answer import ScoredBatch
 
 _SECONDS = 1e-6
 _FEW = 8  # up to here loops are faster than numpy
@@ -28,7 +28,7 @@ class ModelCounts:
         self._limits: list[int] = model.freshness_us.tolist()
         self._limited = any(self._limits)  # without limits nothing is stale
 
-    def count(self, scored: Scored, requests: int) -> None:
+    def count(self, scored: ScoredBatch, requests: int) -> None:
         """Count the rows that were scored together, for so many requests."""
         (self._degraded if scored.degraded else self._ok).inc(requests)
         self._rows.inc(len(scored.ids))

@@ -7,14 +7,14 @@ from weakref import WeakKeyDictionary
 
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.signature import Signature
-from skewless.serving.oip.tally import Tally
+from skewless.serving.oip.tally import VersionTally
 
 
 class OipModel(NamedTuple):
     """One version: the tensors that it takes and gives, and what it has answered."""
 
     signature: Signature
-    tally: Tally
+    tally: VersionTally
 
 
 class OipModels:
@@ -27,5 +27,5 @@ class OipModels:
         """Return what the protocol shows of a version."""
         found = self._models.get(model)
         if found is None:
-            found = self._models[model] = OipModel(Signature(model), Tally())
+            found = self._models[model] = OipModel(Signature(model), VersionTally())
         return found

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Status
-from skewless.serving.oip.reply import Output
+from skewless.serving.oip.reply import ReplyTensor
 from skewless.serving.oip.request import InferRequest
 from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.answer import Answer
@@ -33,10 +33,11 @@ def asked_outputs(signature: Signature, request: InferRequest) -> Mapping[str, b
     return request.outputs
 
 
-def outputs_of(signature: Signature, answer: Answer | MixedAnswer, asked: Mapping[str, bool]) -> list[Output]:
+def outputs_of(signature: Signature, answer: Answer | MixedAnswer, asked: Mapping[str, bool]) -> list[ReplyTensor]:
     """Return the tensors of a reply, in the order in which they were asked for."""
     return [
-        Output(name, signature.outputs[name].datatype, _array(name, answer), binary) for name, binary in asked.items()
+        ReplyTensor(name, signature.outputs[name].datatype, _array(name, answer), binary)
+        for name, binary in asked.items()
     ]
 
 

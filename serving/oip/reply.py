@@ -12,7 +12,7 @@ from skewless.serving.oip.datatypes import Datatype
 from skewless.serving.oip.json_tensor import json_data
 
 
-class Output(NamedTuple):
+class ReplyTensor(NamedTuple):
     """A tensor of a reply.
 
     Args:
@@ -26,7 +26,7 @@ class Output(NamedTuple):
     binary: bool
 
 
-def encode_reply(head: bytes, outputs: Sequence[Output]) -> tuple[bytes, int | None]:
+def encode_reply(head: bytes, outputs: Sequence[ReplyTensor]) -> tuple[bytes, int | None]:
     """Return the body of a reply, and how much of it is JSON where binary data follows.
 
     Args:

@@ -13,7 +13,7 @@ _MILLISECOND_US = 1_000
 
 
 @dataclass(slots=True)
-class Tally:
+class VersionTally:
     """Counts the requests of one version; all calls come from one event loop.
 
     Args:

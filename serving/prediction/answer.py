@@ -21,7 +21,7 @@ _SECOND_US = 1e6
 
 
 @dataclass(kw_only=True, eq=False)
-class Scored:
+class ScoredBatch:
     """The rows of one model that were evaluated at one time, together.
 
     Args:
@@ -93,7 +93,7 @@ class Scored:
 class Answer(NamedTuple):
     """The part of what was scored at once that answers one request: the rows ``start`` to ``stop``, end exclusive."""
 
-    scored: Scored
+    scored: ScoredBatch
     start: int
     stop: int
     max_age_us: int | None = None

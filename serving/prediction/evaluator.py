@@ -21,9 +21,9 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.model_counts import ModelCounts
 from skewless.serving.prediction.afterwards import Afterwards
-from skewless.serving.prediction.answer import Answer, Scored
+from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.bounds import outside_bounds, refused_value
-from skewless.serving.prediction.feature_reads import FeatureReads, Stored
+from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.record import Times, record_of
 from skewless.serving.prediction.refusals import fail, incomplete, refuse, refuse_damaged, too_old
 from skewless.serving.prediction.scoring import Scoring, Values
@@ -127,13 +127,13 @@ class Evaluator:
         self._metrics.batch_rows.observe(sum(ticket.n for ticket in tickets))
         return self._clock.now_us()
 
-    async def _read(self, groups: Sequence[Group], now_us: int) -> Stored:
+    async def _read(self, groups: Sequence[Group], now_us: int) -> StoredRows:
         keys = dict.fromkeys(itertools.chain.from_iterable(group.names for group in groups))
         keys.pop(None, None)
         markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
         return await self._reads.read([key for key in keys if key is not None], list(markers), now_us)
 
-    def _with_store(self, group: Group, stored: Stored, now_us: int) -> None:
+    def _with_store(self, group: Group, stored: StoredRows, now_us: int) -> None:
         group, reader = group.waiting, group.model.reader
         if not group.tickets:
             return
@@ -211,8 +211,8 @@ class Evaluator:
         *,
         degraded: bool,
         contributions: Values | None = None,
-    ) -> Scored:
-        return Scored(
+    ) -> ScoredBatch:
+        return ScoredBatch(
             model=group.model,
             ids=[f"{self._prefix}-{next(self._counter):x}" for _ in range(group.n)],
             t=group.t,
@@ -225,7 +225,7 @@ class Evaluator:
             narrow=group.narrow,
         )
 
-    def _finish(self, group: Group, scored: Scored, times: Times) -> None:
+    def _finish(self, group: Group, scored: ScoredBatch, times: Times) -> None:
         """Reply, then log; or where the log is required, the other way round."""
         if self._log is None:
             self._reply(group, scored, times)
@@ -239,10 +239,10 @@ class Evaluator:
         self._reply(group, scored, times)
         self._later(group, partial(self._offer, self._log, group, scored, times))
 
-    def _offer(self, log: PredictionWriter, group: Group, scored: Scored, times: Times) -> None:
+    def _offer(self, log: PredictionWriter, group: Group, scored: ScoredBatch, times: Times) -> None:
         log.offer(record_of(scored, group.origin, group.rows, times, self.skew_us))
 
-    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: Scored, times: Times) -> None:
+    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: ScoredBatch, times: Times) -> None:
         try:
             await written
         except StoreError as error:
@@ -250,7 +250,7 @@ class Evaluator:
             return
         self._guarded(group, lambda g: self._reply(g, scored, times))
 
-    def _reply(self, group: Group, scored: Scored, times: Times) -> None:
+    def _reply(self, group: Group, scored: ScoredBatch, times: Times) -> None:
         start, answered = 0, []
         for ticket in group.tickets:
             stop = start + ticket.n
@@ -269,7 +269,7 @@ class Evaluator:
             if group.arm.shadows:
                 self._later(group, partial(self._shadows.put, group, scored, times, self.skew_us))
 
-    def _count(self, scored: Scored, answered: int) -> None:
+    def _count(self, scored: ScoredBatch, answered: int) -> None:
         counts = self._counts.get(scored.model)
         if counts is None:
             counts = self._counts[scored.model] = ModelCounts(self._metrics, scored.model)

@@ -18,7 +18,7 @@ from skewless.serving.prediction.feature_cache import FeatureCache, least
 _FEW = 8  # keys, of one request
 
 
-class Stored(NamedTuple):
+class StoredRows(NamedTuple):
     """What stood in the store.
 
     Args:
@@ -51,7 +51,7 @@ class FeatureReads:
         self._breaker = breaker
         self._cache = cache
 
-    async def read(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> Stored:
+    async def read(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> StoredRows:
         """Return the values of distinct keys.
 
         Raises:
@@ -61,18 +61,20 @@ class FeatureReads:
             return await self._fetch(keys, markers, now_us)
         held, oldest, watermarks = self._cache.get(keys, now_us)
         if len(held) == len(keys) and watermarks.keys() >= set(markers):
-            return Stored(values=held, standing=Standing(frozenset(), watermarks), read_start=oldest, read_end=now_us)
+            return StoredRows(
+                values=held, standing=Standing(frozenset(), watermarks), read_start=oldest, read_end=now_us
+            )
         fetched = await self._fetch([key for key in keys if key not in held], markers, now_us)
         standing = fetched.standing
         if not standing.lost:
             self._cache.put(fetched.values, standing.watermarks, now_us)
         if held:
             standing = Standing(standing.lost, least([watermarks, standing.watermarks]))
-        return Stored(
+        return StoredRows(
             values={**held, **fetched.values}, standing=standing, read_start=oldest, read_end=fetched.read_end
         )
 
-    async def _fetch(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> Stored:
+    async def _fetch(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> StoredRows:
         if not self._breaker.allows():
             raise StoreError("the online store", "did not answer lately and is left alone for a moment", fix="wait")
         reply: asyncio.Future[Marked] = asyncio.get_running_loop().create_future()
@@ -85,7 +87,7 @@ class FeatureReads:
             self._breaker.failed()
             raise
         self._breaker.succeeded()
-        return Stored(
+        return StoredRows(
             values=dict(zip(keys, rows, strict=True)),
             standing=self._guard.judge(markers, found),
             read_start=now_us,

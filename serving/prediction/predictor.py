@@ -36,7 +36,7 @@ _ROWS_EACH = 4  # rows in flight, in requests of the largest size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class PredictorLimits:
     """How much a predictor takes on; see the settings of the same names."""
 
     max_batch: int = 10_000
@@ -47,7 +47,7 @@ class Limits:
     prediction_cache: int = 0
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> PredictorLimits:
         """Return what the settings say."""
         return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
@@ -66,11 +66,11 @@ class Predictor:
         online: OnlineReader,
         clock: Clock,
         log: PredictionWriter | None,
-        limits: Limits | None = None,
+        limits: PredictorLimits | None = None,
         guard: Guard | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or PredictorLimits()
         self._metrics = metrics or Metrics()
         breaker = self._breaker()
         reads = FeatureReads(

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.origin import LoadColumns
 from skewless.infra.predictions.record import Record
-from skewless.serving.prediction.answer import Scored
+from skewless.serving.prediction.answer import ScoredBatch
 
 _NONE = np.empty(0, dtype=np.int64)
 
@@ -30,7 +30,7 @@ class Times(NamedTuple):
     read_end: int
 
 
-def record_of(scored: Scored, origin: Origin, rows: Iterable[object], times: Times, skew_us: int) -> Record:
+def record_of(scored: ScoredBatch, origin: LoadColumns, rows: Iterable[object], times: Times, skew_us: int) -> Record:
     """Return the log's record.
 
     Args:

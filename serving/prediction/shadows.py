@@ -13,7 +13,7 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import Scored
+from skewless.serving.prediction.answer import ScoredBatch
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.record import Times, record_of
 from skewless.serving.prediction.scoring import Scoring
@@ -24,10 +24,10 @@ _PAUSE_S = 0.002
 _log = structlog.get_logger()
 
 
-class _Job(NamedTuple):
+class _ShadowJob(NamedTuple):
     arm: Arm
     group: Group
-    scored: Scored
+    scored: ScoredBatch
     times: Times
     skew_us: int
 
@@ -45,7 +45,7 @@ class Shadows:
         self._metrics = metrics
         self._busy = busy
         self._scoring = Scoring()
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[_ShadowJob] = deque()
         self._rows = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -53,7 +53,7 @@ class Shadows:
         """Say whether so many rows more would be taken."""
         return self._rows + n <= _MOST_ROWS
 
-    def put(self, group: Group, scored: Scored, times: Times, skew_us: int) -> None:
+    def put(self, group: Group, scored: ScoredBatch, times: Times, skew_us: int) -> None:
         """Take rows that were answered, for each shadow of their arm."""
         for arm in group.arm.shadows if group.arm is not None else ():
             if scored.degraded:
@@ -61,7 +61,7 @@ class Shadows:
             elif not self.room(group.n):
                 self._skip(arm, group.n, "behind")
             else:
-                self._waiting.append(_Job(arm, group, scored, times, skew_us))
+                self._waiting.append(_ShadowJob(arm, group, scored, times, skew_us))
                 self._rows += group.n
         if self._waiting and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -94,7 +94,7 @@ class Shadows:
             self._rows -= job.group.n
         self._task = None
 
-    async def _score(self, job: _Job) -> None:
+    async def _score(self, job: _ShadowJob) -> None:
         arm, model = job.arm, job.arm.model
         vectors = _vectors(job)
         if vectors is None:
@@ -104,7 +104,7 @@ class Shadows:
             scores = self._scoring.score(model, vectors.matrix)
         else:
             scores, _ = await self._scoring.score_beside(model, vectors.matrix, contributions=False)
-        shadow = Scored(
+        shadow = ScoredBatch(
             model=model,
             ids=job.scored.ids,
             t=job.scored.t,
@@ -121,7 +121,7 @@ class Shadows:
     def _skip(self, arm: Arm, n: int, reason: str) -> None:
         self._metrics.shadow_skipped(arm.model.name, arm.model.version, reason).inc(n)
 
-    def _failed(self, job: _Job, error: Exception) -> None:
+    def _failed(self, job: _ShadowJob, error: Exception) -> None:
         model = job.arm.model
         job.arm.counts.fail()
         self._skip(job.arm, job.group.n, "failed")
@@ -129,7 +129,7 @@ class Shadows:
             _log.error("shadow_failed", model=model.name, version=model.version, exc_info=error)
 
 
-def _vectors(job: _Job) -> ServiceVectors | None:
+def _vectors(job: _ShadowJob) -> ServiceVectors | None:
     """Return what the shadow sees: what was answered on, where it sees the same, else its own of the same read.
 
     None: its keys were not read, since there was no room for its rows.

@@ -14,10 +14,10 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.request import Ask
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.origin import Origin
+from skewless.infra.predictions.origin import LoadColumns
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.arm import Arm
-from skewless.serving.prediction.feature_reads import Stored
+from skewless.serving.prediction.feature_reads import StoredRows
 from skewless.serving.prediction.question import Question
 
 Done = Callable[[Answer | SkewlessError], None]
@@ -85,7 +85,7 @@ class Group:
         contributions: bool,  # noqa: FBT001 - a fact, no switch
         tickets: Sequence[Ticket],
         arm: Arm | None = None,
-        stored: Stored | None = None,
+        stored: StoredRows | None = None,
     ) -> None:
         self.model = model
         self.t = t
@@ -111,7 +111,7 @@ class Group:
         return [self._of([ticket]) for ticket in self.tickets]
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> LoadColumns:
         """What the prediction log says of their predictions."""
         return self.model.origin if self.arm is None else self.arm.origin
 

@@ -13,7 +13,7 @@ _PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class WorkerReply:
     """What one worker answered."""
 
     worker: int
@@ -37,13 +37,15 @@ class Siblings:
     count: int
     on_silent: Callable[[], None] = lambda: None
 
-    async def ask(self, method: str, path: str, body: bytes = b"", *, timeout_s: float = _PATIENCE_S) -> list[Reply]:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", *, timeout_s: float = _PATIENCE_S
+    ) -> list[WorkerReply]:
         """Ask all others at once; return the replies in the order of the workers, without those that gave none."""
         others = [number for number in range(self.count) if number != self.number]
         replies = await asyncio.gather(*(self._ask(number, method, path, body, timeout_s) for number in others))
         return [reply for reply in replies if reply is not None]
 
-    async def _ask(self, number: int, method: str, path: str, body: bytes, timeout_s: float) -> Reply | None:
+    async def _ask(self, number: int, method: str, path: str, body: bytes, timeout_s: float) -> WorkerReply | None:
         head = f"{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
         kind = "Content-Type: application/json\r\n\r\n"
         try:
@@ -85,7 +87,7 @@ class _Parsed:
     def on_message_complete(self) -> None:
         self._whole = True
 
-    def reply(self, worker: int) -> Reply:
+    def reply(self, worker: int) -> WorkerReply:
         if not self._whole:
             raise httptools.HttpParserError("the reply was cut off")
-        return Reply(worker=worker, status=self._parser.get_status_code(), body=b"".join(self._parts))
+        return WorkerReply(worker=worker, status=self._parser.get_status_code(), body=b"".join(self._parts))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from skewless.client.calls import PredictOptions
 from skewless.client.limits import Limits
-from skewless.client.replies import Model, Models, Prediction, Readiness, Reply, ViewRead
+from skewless.client.replies import Model, Models, Prediction, Readiness, Reply, ReplyView
 from skewless.client.retries import Retries
 from skewless.client.sync_client import Client
 
@@ -32,8 +32,8 @@ __all__ = [
     "Prediction",
     "Readiness",
     "Reply",
+    "ReplyView",
     "Retries",
-    "ViewRead",
 ]
 
 

@@ -10,7 +10,7 @@ from skewless.client.addresses import Address
 from skewless.contract.errors import RequestError
 
 
-class Kept(Protocol):
+class PooledConnection(Protocol):
     """A connection as the pool sees it."""
 
     def usable(self) -> bool:
@@ -22,7 +22,7 @@ class Kept(Protocol):
         ...
 
 
-C = TypeVar("C", bound=Kept)
+C = TypeVar("C", bound=PooledConnection)
 
 
 class Pool(Generic[C]):

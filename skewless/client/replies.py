@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewRead:
+class ReplyView:
     """What was read of one view for one row.
 
     Args:
@@ -49,7 +49,7 @@ class Prediction:
     version: str | None
     decision: str | None
     features: Mapping[str, float | None]
-    views: Mapping[str, ViewRead]
+    views: Mapping[str, ReplyView]
     contributions: Mapping[str, float | Sequence[float]]
     raw: Json = field(repr=False)
 
@@ -184,8 +184,8 @@ def _number(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _read_view(data: Json) -> ViewRead:
-    return ViewRead(status=data["status"], age_s=data.get("age_s"), stale=bool(data.get("stale")))
+def _read_view(data: Json) -> ReplyView:
+    return ReplyView(status=data["status"], age_s=data.get("age_s"), stale=bool(data.get("stale")))
 
 
 def read_model(data: Json) -> Model:

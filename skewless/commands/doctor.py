@@ -13,7 +13,7 @@ from skewless.commands.output import answering
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from skewless.commands.checkup.finding import Finding
+    from skewless.commands.checkup.finding import CheckupFinding
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -31,7 +31,7 @@ def doctor(*, repo: Repo = Path(), as_json: Json = False) -> None:
             raise typer.Exit(1)
 
 
-def _line(finding: Finding) -> RenderableType:
+def _line(finding: CheckupFinding) -> RenderableType:
     from rich.text import Text
 
     line = Text(f"{finding.verdict:<5}", style=_STYLES[finding.verdict])

@@ -14,7 +14,7 @@ from skewless.contract.errors import SkewlessError, StoreError
 
 if TYPE_CHECKING:
     from skewless.contract.plan import View
-    from skewless.infra.log.runs import Run
+    from skewless.infra.log.runs import MaterializationRun
     from skewless.infra.materialization.left_out import LeftOut
     from skewless.infra.online.port import OnlineWriter
     from skewless.infra.plans.applied import Applied
@@ -142,7 +142,7 @@ def _plan(project: Project, applied: Applied) -> dict[str, Any]:
 
 
 def _view(
-    project: Project, needed: NeededViews, view: View, runs: Sequence[Run], store: OnlineWriter | None
+    project: Project, needed: NeededViews, view: View, runs: Sequence[MaterializationRun], store: OnlineWriter | None
 ) -> dict[str, Any]:
     from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key

@@ -16,7 +16,7 @@ from skewless.commands.output import Output, answering, table
 
 if TYPE_CHECKING:
     from skewless.infra.streams.crew import Crew
-    from skewless.infra.streams.tally import Tally
+    from skewless.infra.streams.tally import SourceTally
 
 Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
 Replay = Annotated[
@@ -86,7 +86,7 @@ def _work(crew: Crew, output: Output, stop: threading.Event, *, until_idle: bool
         crew.stop()
 
 
-def _line(tally: Tally) -> str:
+def _line(tally: SourceTally) -> str:
     """Return one source's live line."""
     lag = "?" if tally.lag is None else f"{tally.lag:,}"
     seen = "-" if tally.watermark_us is None else _moment(tally.watermark_us)

@@ -64,9 +64,9 @@ class BoundsCheck:
         labels = {ref.name: ref.label for ref in refs if ref.group == REQUEST}
         fields = {name: labels.get(name, name) for name in bounds.fields}
         self.names = tuple(dict.fromkeys([*(refs[i].label for i in columns), *fields.values()]))
-        self._sent = _Columns(columns, [refs[i].label for i in columns], bounds, vocabularies)
+        self._sent = _BoundColumns(columns, [refs[i].label for i in columns], bounds, vocabularies)
         looked_up = [i for i in columns if refs[i].group != REQUEST]
-        self._looked_up = _Columns(looked_up, [refs[i].label for i in looked_up], bounds, vocabularies)
+        self._looked_up = _BoundColumns(looked_up, [refs[i].label for i in looked_up], bounds, vocabularies)
         self._keys = frozenset(column.name for column in plan.join_keys)
         self._fields = [
             _Field(name, self.names.index(shown), bounds.fields[name], _judge(bounds.fields[name]))
@@ -123,7 +123,7 @@ class BoundsCheck:
                 yield item.place, broken
 
 
-class _Columns:
+class _BoundColumns:
     """Some columns of a matrix, and what holds of their numbers."""
 
     def __init__(

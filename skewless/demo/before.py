@@ -11,7 +11,7 @@ from skewless.contract.errors import DefinitionError, GateError, SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.demo.feed import open_store
-from skewless.demo.gains import Scored, gains
+from skewless.demo.gains import LabelledScores, gains
 from skewless.demo.walk import HOUR_US, Walk
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import askable, read_labels
@@ -122,14 +122,14 @@ def _train(walk: Walk, spec: ModelSpec) -> None:
         walk.tested[spec.name] = _tested(walk, spec, report)
 
 
-def _tested(walk: Walk, spec: ModelSpec, report: TrainReport) -> Scored:
+def _tested(walk: Walk, spec: ModelSpec, report: TrainReport) -> LabelledScores:
     dataset = report.dataset
     model = load_model(walk.project.store, spec.name, report.trained.package.version)
     try:
         scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
     finally:
         model.runtime.close()
-    return Scored(labels=dataset.labels[dataset.test], scores=scores)
+    return LabelledScores(labels=dataset.labels[dataset.test], scores=scores)
 
 
 def _compare(walk: Walk) -> None:

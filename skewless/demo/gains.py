@@ -19,7 +19,7 @@ _SEED = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class LabelledScores:
     """What a model said of some rows, beside their labels; arrays of one length.
 
     Args:
@@ -32,7 +32,7 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gain:
+class AucGain:
     """The AUC of one model, of a better one, and their difference.
 
     Args:
@@ -47,14 +47,14 @@ class Gain:
     def line(self) -> str:
         """Return the gain for people.
 
-        >>> Gain(before=0.69, after=0.74, low=0.04, high=0.06).line()
+        >>> AucGain(before=0.69, after=0.74, low=0.04, high=0.06).line()
         'AUC 0.690 -> 0.740, gain 0.050 [0.040, 0.060]'
         """
         change = f"gain {self.after - self.before:.3f} [{self.low:.3f}, {self.high:.3f}]"
         return f"AUC {self.before:.3f} -> {self.after:.3f}, {change}"
 
 
-def auc_gain(before: Scored, after: Scored, draws: int = _DRAWS) -> Gain | None:
+def auc_gain(before: LabelledScores, after: LabelledScores, draws: int = _DRAWS) -> AucGain | None:
     """Return what the second model gains on the first, on the same rows; None where that cannot be said.
 
     The interval is that of the bootstrap: both models are measured on each drawing of rows, with replacement.
@@ -65,7 +65,7 @@ def auc_gain(before: Scored, after: Scored, draws: int = _DRAWS) -> Gain | None:
     if first is None or second is None:
         return None
     low, high = np.quantile(_drawn(before, after, draws), (0.025, 0.975))
-    return Gain(before=first, after=second, low=float(low), high=float(high))
+    return AucGain(before=first, after=second, low=float(low), high=float(high))
 
 
 def pairs(models: Sequence[ModelSpec], plan: FeaturePlan) -> Iterator[tuple[str, str]]:
@@ -78,13 +78,13 @@ def pairs(models: Sequence[ModelSpec], plan: FeaturePlan) -> Iterator[tuple[str,
                 yield less.name, more.name
 
 
-def gains(models: Sequence[ModelSpec], plan: FeaturePlan, scored: Mapping[str, Scored]) -> dict[str, Gain]:
+def gains(models: Sequence[ModelSpec], plan: FeaturePlan, scored: Mapping[str, LabelledScores]) -> dict[str, AucGain]:
     """Return, by the names of both models, what more views gain on the rows that were scored."""
     found = {f"{less} -> {more}": auc_gain(scored[less], scored[more]) for less, more in pairs(models, plan)}
     return {names: gain for names, gain in found.items() if gain is not None}
 
 
-def _drawn(before: Scored, after: Scored, draws: int) -> npt.NDArray[np.float64]:
+def _drawn(before: LabelledScores, after: LabelledScores, draws: int) -> npt.NDArray[np.float64]:
     chance = np.random.default_rng(_SEED)
     n = len(before.labels)
     # Only the order of scores counts for the AUC, and ranks sort faster.

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from skewless.client import Client, ViewRead
+from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
 from skewless.demo.feed import Feed
-from skewless.demo.gains import Scored, gains
+from skewless.demo.gains import LabelledScores, gains
 from skewless.demo.processes import StreamWorker
 from skewless.demo.walk import HOUR_US, Row, Say, Walk, json_rows, progress_bar
 from skewless.infra.offline.as_of import TIME
@@ -205,13 +205,13 @@ def _live_quality(walk: Walk, say: Say) -> None:
     walk.facts |= {name: first[name] for name in ("auc", "log_loss", "base_rate") if name in first}
 
 
-def _labelled(walk: Walk, spec: ModelSpec) -> Scored:
+def _labelled(walk: Walk, spec: ModelSpec) -> LabelledScores:
     """Return what a model answered beside the labels of its own table, where they are known."""
     rows = walk.rows[spec.name]
     labels = rows[LABEL].to_numpy(zero_copy_only=False).astype(np.float64)
     known = ~np.isnan(labels) & pc.is_valid(rows[KNOWN]).to_numpy(zero_copy_only=False).astype(np.bool_)
     groups = None if spec.group is None else SliceColumn.of(rows[spec.group]).codes[known]
-    return Scored(labels=labels[known], scores=np.array(walk.scores.get(spec.name, []))[known], groups=groups)
+    return LabelledScores(labels=labels[known], scores=np.array(walk.scores.get(spec.name, []))[known], groups=groups)
 
 
 def _sample(walk: Walk, client: Client, due: _Due) -> None:
@@ -225,7 +225,7 @@ def _sample(walk: Walk, client: Client, due: _Due) -> None:
         walk.sample.append(f"{from_us(reply.t_us):%m-%d %H:%M} {key}: {item.score:.3f}  ({ages})")
 
 
-def _age(read: ViewRead) -> str:
+def _age(read: ReplyView) -> str:
     if read.status != "PRESENT" or read.age_s is None:
         return read.status
     hours = read.age_s / 3600

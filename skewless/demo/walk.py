@@ -17,7 +17,7 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import PlaceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.demo.gains import Scored
+from skewless.demo.gains import LabelledScores
 from skewless.project import Project
 
 HOUR_US = 3_600_000_000
@@ -44,7 +44,7 @@ class Walk:
     project: Project
     console: Console
     facts: dict[str, Any] = field(default_factory=dict)
-    tested: dict[str, Scored] = field(default_factory=dict)
+    tested: dict[str, LabelledScores] = field(default_factory=dict)
     served: list[ModelSpec] = field(default_factory=list)
     rows: dict[str, pa.Table] = field(default_factory=dict)
     scores: dict[str, list[Any]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from skewless.infra.packages.package import Package
-    from skewless.infra.storage.series import Series
+    from skewless.infra.storage.series import RecordSeries
     from skewless.project import Project
     from skewless.validation.drift.report import DriftReport
 
@@ -79,11 +79,11 @@ def measure(project: Project, model: str, *, until_us: int | None = None, window
     )
 
 
-def series(project: Project, model: str) -> Series:
+def series(project: Project, model: str) -> RecordSeries:
     """Return the windows of a model that were looked at, as ``DriftReport.as_dict`` has them."""
-    from skewless.infra.storage.series import Series
+    from skewless.infra.storage.series import RecordSeries
 
-    return Series(project.state / "drift" / f"{model}.jsonl")
+    return RecordSeries(project.state / "drift" / f"{model}.jsonl")
 
 
 def last(project: Project, model: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skewless.infra.rollout.traffic import Traffic
     from skewless.project import Project
     from skewless.training.rollout.guardrails import Verdict
-    from skewless.training.rollout.plan import Change
+    from skewless.training.rollout.plan import TrafficChange
 
 CHAMPION = "champion"
 ALERT = "rollout"
@@ -78,7 +78,7 @@ def begin(project: Project, model: str, version: str) -> RolloutOutcome:
     return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)
 
 
-def plan_begin(project: Project, model: str, version: str) -> Change | None:
+def plan_begin(project: Project, model: str, version: str) -> TrafficChange | None:
     """Return what ``begin`` would change; raises as it does."""
     from skewless.operations.rollout_evidence import check_policy, check_version
     from skewless.training.rollout import plan
@@ -157,7 +157,7 @@ def _prepare(project: Project, model: str, version: str) -> None:
         )
 
 
-def plan_rollback(project: Project, model: str, reason: str) -> Change:
+def plan_rollback(project: Project, model: str, reason: str) -> TrafficChange:
     """Return what ``rollback`` would change; raises as it does."""
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_models
@@ -220,7 +220,7 @@ def _settled(project: Project, model: str) -> TrafficPolicy | None:
     return policy
 
 
-def _apply(project: Project, model: str, change: Change) -> TrafficPolicy:
+def _apply(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
     """Put a policy in force, then let the alias follow it, unless somebody has moved it meanwhile."""
     placed = _place(project, model, change)
     last = next(_books(project)[1].backwards(model, CHAMPION), None)
@@ -236,7 +236,7 @@ def _apply(project: Project, model: str, change: Change) -> TrafficPolicy:
     return placed
 
 
-def _place(project: Project, model: str, change: Change) -> TrafficPolicy:
+def _place(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
     placed = _books(project)[0].replace(model, change.policy, expect=change.policy.number - 1 or None)
     _log.info(
         "rollout", model=model, change=change.kind, policy=placed.number, phase=placed.phase, reason=placed.reason
@@ -255,7 +255,7 @@ def _follow_policy(project: Project, model: str, policy: TrafficPolicy, last: Mo
     )
 
 
-def _told(project: Project, model: str, change: Change) -> TrafficPolicy:
+def _told(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
     """Apply what ends a rollout, and alert: first, so that a kill cannot lose it, and without hindering the end."""
     from skewless.infra.alerts.alerts import Alert, Alerts
 

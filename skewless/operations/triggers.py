@@ -20,7 +20,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause:
+class RetrainCause:
     """One reason to retrain.
 
     Args:
@@ -38,7 +38,7 @@ class Cause:
         return asdict(self)
 
 
-def due(project: Project, model: str) -> list[Cause]:
+def due(project: Project, model: str) -> list[RetrainCause]:
     """Return why a model should be retrained now by its ``Triggers``; nothing within the cooldown of any training.
 
     Drift is that of the window looked at last (``skewless drift``); nothing is measured again.
@@ -77,7 +77,7 @@ def last_training_us(project: Project, model: str) -> int:
     return _trained_us(open_package(project.store, model, versions[-1]))
 
 
-def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int) -> Cause | None:
+def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int) -> RetrainCause | None:
     from skewless.operations.drift import last
 
     window = last(project, spec.name) if spec.triggers.drift else None
@@ -87,13 +87,13 @@ def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int
         return None
     names = ", ".join(window["drifted"][:3])
     sentence = f"{window['share']:.0%} of the features have drifted, first of all {names}"
-    return Cause(name="drift", sentence=sentence, evidence={name: window[name] for name in _OF_DRIFT})
+    return RetrainCause(name="drift", sentence=sentence, evidence={name: window[name] for name in _OF_DRIFT})
 
 
 _OF_DRIFT = ("since", "until", "rows", "share", "limit_share", "drifted")
 
 
-def _quality(project: Project, spec: ModelSpec, champion: Package, now: int) -> Cause | None:
+def _quality(project: Project, spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     limit = spec.triggers.quality
     if limit is None:
         return None
@@ -109,7 +109,7 @@ def _quality(project: Project, spec: ModelSpec, champion: Package, now: int) -> 
         return None
     sentence = f"{metric} is {live:.4f} on {found.labelled:,} labels, {drop:.4f} worse than at training ({trained:.4f})"
     evidence = {"metric": metric, "live": live, "trained": trained, "drop": drop, "limit": limit}
-    return Cause(
+    return RetrainCause(
         name="quality", sentence=sentence, evidence=evidence | {"labels": found.labelled, "interval": found.interval}
     )
 
@@ -130,7 +130,7 @@ def _matured_quality(project: Project, spec: ModelSpec, version: str, now: int) 
     yield from live_quality(rows.filter(pc.field("version") == version), spec, mature_until_us=until)
 
 
-def _labels(project: Project, spec: ModelSpec, trained_us: int, now: int) -> Cause | None:
+def _labels(project: Project, spec: ModelSpec, trained_us: int, now: int) -> RetrainCause | None:
     from skewless.operations.quality import labelled_log
 
     limit = spec.triggers.labels
@@ -140,17 +140,17 @@ def _labels(project: Project, spec: ModelSpec, trained_us: int, now: int) -> Cau
     if n < limit:
         return None
     sentence = f"{n:,} labels became known since the last training"
-    return Cause(name="labels", sentence=sentence, evidence={"labels": n, "limit": limit})
+    return RetrainCause(name="labels", sentence=sentence, evidence={"labels": n, "limit": limit})
 
 
-def _age(spec: ModelSpec, champion: Package, now: int) -> Cause | None:
+def _age(spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     limit = spec.triggers.age
     age = timedelta(microseconds=now - _trained_us(champion))
     if limit is None or age < limit:
         return None
     sentence = f"the champion's training is {age.days} days old"
     evidence = {"age_us": age // _MICROSECOND, "limit_us": limit // _MICROSECOND}
-    return Cause(name="age", sentence=sentence, evidence=evidence)
+    return RetrainCause(name="age", sentence=sentence, evidence=evidence)
 
 
 def _champion(project: Project, model: str) -> Package:

@@ -58,6 +58,16 @@ def test_files_are_short() -> None:
     assert {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FILE} == {}
 
 
+def test_a_name_means_one_class() -> None:
+    homes: dict[str, list[str]] = {}
+    for name in LIBRARY:
+        if not name.startswith("skewless/template/"):
+            for node in ast.walk(parse(name)):
+                if isinstance(node, ast.ClassDef):
+                    homes.setdefault(node.name, []).append(name)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_functions_are_short() -> None:
     spans = {
         f"{name}:{node.lineno} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1

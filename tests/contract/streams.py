@@ -13,7 +13,7 @@ from zlib import crc32
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from skewless.infra.online.address import Address
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
@@ -107,7 +107,7 @@ class RedisPlace:
         return f"sk:p:events:{{{self._source}:{index}}}{suffix}"
 
     def ask(self, *words: str | int | bytes) -> object:
-        client = open_client(Address.parse(self.url), 5.0)
+        client = open_client(RedisAddress.parse(self.url), 5.0)
         try:
             return client.execute_command(*words)
         finally:

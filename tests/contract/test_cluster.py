@@ -11,7 +11,7 @@ from redis.cluster import RedisCluster
 
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec
-from skewless.infra.online.address import Address
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import open_client
 from skewless.infra.online.cluster_servers import ClusterServers, key_slot
 from skewless.infra.online.markers import LOST, marker_keys
@@ -196,7 +196,7 @@ def put_marks(url: str, marks: Mapping[bytes, Mark | None]) -> None:
 
 
 def layout(url: str) -> bytes:
-    servers = ClusterServers(open_client(Address.parse(url), 5.0))
+    servers = ClusterServers(open_client(RedisAddress.parse(url), 5.0))
     try:
         return str(servers.layout()).encode()
     finally:

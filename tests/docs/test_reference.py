@@ -25,7 +25,7 @@ from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.runtimes.reference import Reference
 from skewless.infra.streams.metrics import TallyCollector
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 from skewless.serving.http.app import Serving, create_app
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
@@ -65,7 +65,7 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
 def test_every_metric_of_the_stream_is_documented() -> None:
     rows = table(page("streams.md"), "stream metric", "type", "meaning")
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
-    families = TallyCollector(lambda: [Tally(source="s", watermark_us=1, lag=1)]).collect()
+    families = TallyCollector(lambda: [SourceTally(source="s", watermark_us=1, lag=1)]).collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

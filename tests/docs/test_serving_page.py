@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.settings import Settings
 from skewless.serving.events.bodies import TooLongError
-from skewless.serving.http.predict_route import Prediction, PredictReply, PredictRequest, parse_body
+from skewless.serving.http.predict_route import PredictedRow, PredictReply, PredictRequest, parse_body
 from skewless.serving.http.reply import http_status
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import blocks, names, page, section, table
@@ -36,7 +36,7 @@ def test_the_reply_of_the_page_is_one() -> None:
 def test_every_field_of_a_reply_is_documented() -> None:
     rows = table(section(PAGE, "Reply"), "field", "meaning")
     told = [name for row in rows for name in names(row["field"])]
-    assert told == [*PredictReply.model_fields, *Prediction.model_fields]
+    assert told == [*PredictReply.model_fields, *PredictedRow.model_fields]
 
 
 def test_every_status_of_http_is_documented() -> None:

@@ -28,7 +28,7 @@ from skewless.infra.streams.id_index import Digests, IdIndex
 from skewless.infra.streams.importing import Imported
 from skewless.infra.streams.lane import Lane
 from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
 from tests.unit.infra.streams.test_importing import importer
 
@@ -76,7 +76,7 @@ class Process:
             for name in names
         ]
 
-    def take(self, lane: int, events: Events, now: int, tally: Tally) -> None:
+    def take(self, lane: int, events: Events, now: int, tally: SourceTally) -> None:
         one, first = self.lanes[lane], self.positions[lane]
         made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
         self.positions[lane] += len(made)
@@ -103,7 +103,7 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
     steps: list[tuple[int, int, int, Events, str]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "spill", threads=1) as connection:
-        root, now, tally = Path(folder), BASE, Tally(source="s")
+        root, now, tally = Path(folder), BASE, SourceTally(source="s")
         processes = [Process(root, number) for number in range(PROCESSES)]
         accepted: dict[str, int] = {}
         expected: list[tuple[str | None, int]] = []

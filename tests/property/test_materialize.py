@@ -25,7 +25,7 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.infra.log.accepted import AcceptedLog, Draft, Segment
 from skewless.infra.log.known import known_ranges
-from skewless.infra.log.runs import Coverage, Run, RunLedger
+from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.offline.views import OfflineViews
@@ -89,11 +89,11 @@ class FusedLedger(RunLedger):
         super().__init__(root)
         self._fuse = fuse
 
-    def start(self, now_us: int, skew_us: int = 0) -> Run:
+    def start(self, now_us: int, skew_us: int = 0) -> MaterializationRun:
         start = super().start
         return self._fuse.around(lambda: start(now_us, skew_us))
 
-    def finish(self, run: Run, covers: Any, now_us: int) -> Run:  # noqa: ANN401 - passed on
+    def finish(self, run: MaterializationRun, covers: Any, now_us: int) -> MaterializationRun:  # noqa: ANN401 - passed on
         finish = super().finish
         return self._fuse.around(lambda: finish(run, covers, now_us))
 
@@ -266,5 +266,7 @@ def check_newest(world: World, read: ViewRead) -> None:
 
 
 def test_coverage_of_nothing_makes_nothing_known() -> None:
-    empty = Run(run_id=1, started_us=0, ended_us=0, covers={"p": Coverage(first=0, last=-1, kind="bootstrap")})
+    empty = MaterializationRun(
+        run_id=1, started_us=0, ended_us=0, covers={"p": Coverage(first=0, last=-1, kind="bootstrap")}
+    )
     assert known_ranges([empty], "p") == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.range_extremes import RangeExtremes
-from skewless.contract.windows.range_pieces import Mark, pieces
+from skewless.contract.windows.range_pieces import LimitFilter, pieces
 from skewless.contract.windows.segments import first_at_least
 from skewless.contract.windows.sketch import NO_HASH
 from skewless.contract.windows.sketch_ranges import RangeSketches
@@ -47,7 +47,7 @@ def test_pieces_are_what_the_mark_does_not_leave_out(seed: int, n: int, *, runs:
     values = np.sort(values) if runs else values
     low, high = drawn_ranges(rng, n)
     limit = rng.integers(-1, 10, len(low))
-    out = Mark(values).left_out(low, high, limit)
+    out = LimitFilter(values).left_out(low, high, limit)
     assert out is not None
     left = pieces(low, high, out)
     assert set(left.query.tolist()) == set(range(len(low)))
@@ -59,7 +59,7 @@ def test_pieces_are_what_the_mark_does_not_leave_out(seed: int, n: int, *, runs:
 
 
 def test_a_mark_says_when_it_leaves_out_too_many_ranges() -> None:
-    mark = Mark(np.tile([0, 9], 50))
+    mark = LimitFilter(np.tile([0, 9], 50))
     low, high, limit = np.array([0]), np.array([100]), np.array([5])
     assert mark.left_out(low, high, limit, 49) is None
     found = mark.left_out(low, high, limit, 1_000)
@@ -69,7 +69,7 @@ def test_a_mark_says_when_it_leaves_out_too_many_ranges() -> None:
 
 @pytest.mark.parametrize("value", [9, 0])
 def test_a_mark_on_all_of_a_range_is_one_range(value: int) -> None:
-    found = Mark(np.full(1_000, value)).left_out(np.array([3]), np.array([998]), np.array([5]), 100)
+    found = LimitFilter(np.full(1_000, value)).left_out(np.array([3]), np.array([998]), np.array([5]), 100)
     assert found is not None
     assert list(zip(found.low.tolist(), found.high.tolist(), strict=True)) == ([(3, 998)] if value else [])
 

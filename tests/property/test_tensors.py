@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as nps
 
 from skewless.contract.errors import RequestError
 from skewless.serving.oip.datatypes import BYTES, DATATYPES, Datatype
-from skewless.serving.oip.reply import Output, encode_reply
+from skewless.serving.oip.reply import ReplyTensor, encode_reply
 from skewless.serving.oip.request import InferRequest, parse_request
 
 SHAPES = nps.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=4)
@@ -88,7 +88,7 @@ def test_binary_data_is_read(tensor: tuple[Datatype, npt.NDArray[Any]]) -> None:
 
 @given(st.lists(st.tuples(tensors(finite=True), st.booleans()), max_size=4))
 def test_a_reply_says_what_was_put_in(asked: list[tuple[tuple[Datatype, npt.NDArray[Any]], bool]]) -> None:
-    outputs = [Output(f"y{i}", *tensor, binary) for i, (tensor, binary) in enumerate(asked)]
+    outputs = [ReplyTensor(f"y{i}", *tensor, binary) for i, (tensor, binary) in enumerate(asked)]
     body, length = encode_reply(b'{"model_name":"m",', outputs)
     assert (length is None) == (not any(output.binary for output in outputs))
     found, rest = json.loads(body[:length]), body[length:] if length else b""

@@ -23,7 +23,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.oip.models import OipModels
-from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options
 from skewless.training.train import train
 from tests.integration.errors.server import ROOT
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 WARM, RELOADS, EACH = 200, 1_000, 100
 MOST_BYTES = 1_024
-LIMITS = Limits(prediction_cache=100, feature_cache_ms=1.0)
+LIMITS = PredictorLimits(prediction_cache=100, feature_cache_ms=1.0)
 MEASURE = "import sys; from tests.reliability.test_reload_memory import measure; measure(sys.argv[1])"
 # Allocators that take a megabyte at a time would hide what a reload leaves behind, or make it up.
 ALLOCATOR = {"PYTHONMALLOC": "malloc", "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}

@@ -34,7 +34,7 @@ class Shares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class DecisionMark:
     """A decision about a version."""
 
     at_us: int
@@ -57,7 +57,7 @@ class Life:
     metric: str
     versions: Sequence[str]
     shares: Sequence[Shares]
-    marks: Sequence[Mark]
+    marks: Sequence[DecisionMark]
     until_us: int
     quality: Mapping[str, Sequence[Point]]
     tested: Mapping[str, float]
@@ -101,7 +101,7 @@ def _draw_shares(axes: Axes, life: Life, colours: Mapping[str, str]) -> None:
     axes.margins(x=0.01)
 
 
-def _draw_marks(axes: Axes, marks: Sequence[Mark], colours: Mapping[str, str]) -> None:
+def _draw_marks(axes: Axes, marks: Sequence[DecisionMark], colours: Mapping[str, str]) -> None:
     place = axes.get_xaxis_transform()
     axes.title.set_position((0.5, 1.0))
     axes.set_title(axes.get_title(), pad=18)

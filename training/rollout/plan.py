@@ -30,7 +30,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class TrafficChange:
     """One change of a model's traffic.
 
     Args:
@@ -46,7 +46,7 @@ class Change:
 
 def begin(
     current: TrafficPolicy | None, rollout: Rollout, *, champion: str | None, challenger: str, moves: int, now_us: int
-) -> Change | None:
+) -> TrafficChange | None:
     """Return how a version starts to take over; None: it is doing so already, or has done so.
 
     Args:
@@ -79,15 +79,15 @@ def begin(
         moves=moves,
     )
     if champion is None:
-        return Change(kind="won", policy=_settled(opened, challenger, "there was no champion", {}))
+        return TrafficChange(kind="won", policy=_settled(opened, challenger, "there was no champion", {}))
     if rollout.shadow > timedelta(0):
         reason = f"version {challenger} is scored beside the champion for {rollout.shadow}"
-        return Change(kind="begin", policy=replace(opened, phase="shadow", shadows=(challenger,), reason=reason))
+        return TrafficChange(kind="begin", policy=replace(opened, phase="shadow", shadows=(challenger,), reason=reason))
     after = _after_shadow(opened, rollout, "it begins", {})
     return after if after.kind == "won" else replace(after, kind="begin")
 
 
-def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now_us: int) -> Change | None:
+def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now_us: int) -> TrafficChange | None:
     """Return what changes now; None: nothing.
 
     A step is left only once it has lasted ``step`` and both arms were asked ``least_requests`` times, and one call
@@ -102,7 +102,9 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
         return back(policy, against, now_us, found)
     elapsed = (now_us - policy.since_us) * _MICROSECOND
     if elapsed < -_length(policy, rollout):
-        return Change(kind="again", policy=_next(policy, now_us, "the clock went back: the step starts over", found))
+        return TrafficChange(
+            kind="again", policy=_next(policy, now_us, "the clock went back: the step starts over", found)
+        )
     if policy.phase == "ab":
         return _tested(policy, rollout, evidence, elapsed, now_us, found)
     if elapsed < _length(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
@@ -112,27 +114,29 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
     return _larger(_next(policy, now_us, reason, found), rollout, reason, found)
 
 
-def back(policy: TrafficPolicy, reason: str, now_us: int, found: Mapping[str, Any]) -> Change:
+def back(policy: TrafficPolicy, reason: str, now_us: int, found: Mapping[str, Any]) -> TrafficChange:
     """Return the end of a rollout in which the champion has everything again."""
-    return Change(kind="back", policy=_settled(_next(policy, now_us, reason, found), policy.champion, reason, found))
+    return TrafficChange(
+        kind="back", policy=_settled(_next(policy, now_us, reason, found), policy.champion, reason, found)
+    )
 
 
-def follow(policy: TrafficPolicy, holder: str, moves: int, reason: str, now_us: int) -> Change | None:
+def follow(policy: TrafficPolicy, holder: str, moves: int, reason: str, now_us: int) -> TrafficChange | None:
     """Return the policy that follows an alias which was moved by hand since the policy was written, else None."""
     if policy.champion == holder or policy.moves >= moves:
         return None
     said = f"the alias champion was moved to version {holder}: {reason}"
     opened = _next(replace(policy, moves=moves), now_us, said, {})
-    return Change(kind="follow", policy=_settled(opened, holder, said, {}))
+    return TrafficChange(kind="follow", policy=_settled(opened, holder, said, {}))
 
 
 def return_to(
     policy: TrafficPolicy | None, *, champion: str, version: str, moves: int, reason: str, now_us: int
-) -> Change:
+) -> TrafficChange:
     """Return the policy under which an earlier champion has everything again."""
     opened = policy or TrafficPolicy(number=0, phase="champion", champion=champion)
     moved = _next(replace(opened, moves=moves), now_us, reason, {})
-    return Change(kind="back", policy=_settled(moved, version, reason, {}))
+    return TrafficChange(kind="back", policy=_settled(moved, version, reason, {}))
 
 
 def evidence_of(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
@@ -157,25 +161,27 @@ def _differences(found: ScoreDifferences) -> dict[str, Any] | None:
     }
 
 
-def _larger(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> Change:
+def _larger(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> TrafficChange:
     if policy.phase == "shadow":
         return _after_shadow(replace(policy, shadows=()), rollout, reason, found)
     return _canary(policy, rollout, policy.step + 1, reason, found)
 
 
-def _after_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> Change:
+def _after_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> TrafficChange:
     if rollout.kind == "ab":
         said = f"{reason}; an A/B test with {rollout.share:.0%} of the entities"
-        return Change(kind="forward", policy=replace(policy, phase="ab", share=rollout.share, reason=said))
+        return TrafficChange(kind="forward", policy=replace(policy, phase="ab", share=rollout.share, reason=said))
     return _canary(policy, rollout, 0, reason, found)
 
 
-def _canary(policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, found: Mapping[str, Any]) -> Change:
+def _canary(policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, found: Mapping[str, Any]) -> TrafficChange:
     steps = rollout.steps if rollout.kind == "canary" else ()
     if step >= len(steps):
-        return Change(kind="won", policy=_settled(policy, _challenger(policy), reason, found))
+        return TrafficChange(kind="won", policy=_settled(policy, _challenger(policy), reason, found))
     said = f"{reason}; {steps[step]:.4g} of the entities"
-    return Change(kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=said))
+    return TrafficChange(
+        kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=said)
+    )
 
 
 def _against(policy: TrafficPolicy, evidence: Evidence, verdicts: list[Verdict]) -> str:
@@ -192,13 +198,13 @@ def _tested(
     elapsed: timedelta,
     now_us: int,
     found: Mapping[str, Any],
-) -> Change | None:
+) -> TrafficChange | None:
     seen = look(evidence.losses, rollout.alpha) if evidence.losses else None
     tested = {**found, "test": seen.as_dict() if seen else None}
     if seen is not None and seen.winner == "challenger":
         reason = f"the challenger's loss is lower: {_told(seen)}"
         moved = _next(policy, now_us, reason, tested)
-        return Change(kind="won", policy=_settled(moved, _challenger(policy), reason, tested))
+        return TrafficChange(kind="won", policy=_settled(moved, _challenger(policy), reason, tested))
     if seen is not None and seen.winner == "champion":
         return back(policy, f"the champion's loss is lower: {_told(seen)}", now_us, tested)
     if elapsed >= rollout.longest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skewless.commands.checkup.finding import Finding, from_error
+from skewless.commands.checkup.finding import CheckupFinding, from_error
 from skewless.commands.checkup.gpu import check_gpu, check_gpu_packages
 from skewless.commands.checkup.logs import check_logs
 from skewless.commands.checkup.machine import check_disk, check_memory, check_port, machine_memory
@@ -21,7 +21,7 @@ from skewless.contract.errors import SkewlessError
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic-settings", "redis", "structlog")}
 
 
-def examine(repo: Path) -> list[Finding]:
+def examine(repo: Path) -> list[CheckupFinding]:
     """Return every finding; what a package that is missing here hides is left out."""
     findings = [check_python(), *check_packages()]
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):

@@ -12,7 +12,7 @@ Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckupFinding:
     """What was found of one thing.
 
     Args:
@@ -35,22 +35,22 @@ class Finding:
         return values
 
 
-def good(name: str, detail: str, facts: Sequence[Mapping[str, Any]] = ()) -> Finding:
+def good(name: str, detail: str, facts: Sequence[Mapping[str, Any]] = ()) -> CheckupFinding:
     """Return a finding that asks for nothing."""
-    return Finding(name=name, verdict="ok", detail=detail, facts=facts)
+    return CheckupFinding(name=name, verdict="ok", detail=detail, facts=facts)
 
 
-def doubt(name: str, detail: str, fix: str, facts: Sequence[Mapping[str, Any]] = ()) -> Finding:
+def doubt(name: str, detail: str, fix: str, facts: Sequence[Mapping[str, Any]] = ()) -> CheckupFinding:
     """Return a finding that may matter."""
-    return Finding(name=name, verdict="warn", detail=detail, fix=fix, facts=facts)
+    return CheckupFinding(name=name, verdict="warn", detail=detail, fix=fix, facts=facts)
 
 
-def bad(name: str, detail: str, fix: str) -> Finding:
+def bad(name: str, detail: str, fix: str) -> CheckupFinding:
     """Return a finding that stops a verb from working."""
-    return Finding(name=name, verdict="fail", detail=detail, fix=fix)
+    return CheckupFinding(name=name, verdict="fail", detail=detail, fix=fix)
 
 
-def from_error(name: str, error: SkewlessError) -> Finding:
+def from_error(name: str, error: SkewlessError) -> CheckupFinding:
     """Return an error as a finding, without passwords."""
     from skewless.infra.host.redaction import redact
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import Finding, doubt, good
+from skewless.commands.checkup.finding import CheckupFinding, doubt, good
 from skewless.contract.errors import PackageError
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ _INSTALL = "pip install 'skewless[gpu]' in an environment without the extra 'cpu
 Version = Callable[[str], "str | None"]
 
 
-def check_gpu() -> Finding:
+def check_gpu() -> CheckupFinding:
     """Say which GPUs the driver shows; none is no problem."""
     from skewless.infra.runtimes.cuda import driver
 
     return judge_driver(driver(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def judge_driver(found: Driver, visible: str | None) -> Finding:
+def judge_driver(found: Driver, visible: str | None) -> CheckupFinding:
     """Return what is to be said of the driver.
 
     Args:
@@ -55,7 +55,7 @@ def judge_driver(found: Driver, visible: str | None) -> Finding:
     return doubt("gpu", f"{detail} (CUDA {found.version})", fix)
 
 
-def check_gpu_packages() -> list[Finding]:
+def check_gpu_packages() -> list[CheckupFinding]:
     """Say what is installed that trains or scores on a GPU; nothing of it is imported."""
     from skewless.infra.runtimes.cuda import driver
     from skewless.infra.runtimes.xgboost_cuda import has_cuda
@@ -67,7 +67,7 @@ def check_gpu_packages() -> list[Finding]:
     return list(judge_packages(installed, trains=trains, needed=driver().problem is None))
 
 
-def judge_packages(version: Version, *, trains: bool, needed: bool) -> Iterator[Finding]:
+def judge_packages(version: Version, *, trains: bool, needed: bool) -> Iterator[CheckupFinding]:
     """Yield what is to be said of the packages.
 
     Args:

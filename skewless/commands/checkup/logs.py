@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import Finding, doubt, from_error, good
+from skewless.commands.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.contract.errors import StoreError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _MB = 1_000_000
 _LATER = "nothing has to be done: they are noted with the next file that is written"
 
 
-def check_logs(state: Path) -> list[Finding]:
+def check_logs(state: Path) -> list[CheckupFinding]:
     """Say of each kind of log whether all of its files are what was written; reads all of them."""
     from skewless.infra.log.inventory import noted_below
 
@@ -23,7 +23,7 @@ def check_logs(state: Path) -> list[Finding]:
     return [_judge(root) for root in roots if root.exists() or noted_below(root).exists()]
 
 
-def _judge(root: Path) -> Finding:
+def _judge(root: Path) -> CheckupFinding:
     name = f"files of {root.name}"
     try:
         found = [_compared(inventory) for inventory in _inventories(root)]

@@ -9,7 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from skewless.commands.checkup.finding import Finding, bad, doubt, good
+from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, good
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kmgt]i?)(?:b|bytes)?", re.IGNORECASE)
@@ -20,7 +20,7 @@ _LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28
 _GIB = 2**30
 
 
-def check_memory(limit: str, machine_bytes: int) -> Finding:
+def check_memory(limit: str, machine_bytes: int) -> CheckupFinding:
     """Say whether DuckDB's memory limit fits the machine.
 
     >>> [check_memory(limit, 8 * 2**30).verdict for limit in ("1GB", "7GB", "9GB")]
@@ -59,7 +59,7 @@ def machine_memory() -> int:
         return whole
 
 
-def check_port(host: str, port: int, own_url: str | None) -> Finding:
+def check_port(host: str, port: int, own_url: str | None) -> CheckupFinding:
     """Say whether the server could listen, or already does."""
     name = f"port {port}"
     if own_url is not None and own_url.endswith(f":{port}"):
@@ -74,7 +74,7 @@ def check_port(host: str, port: int, own_url: str | None) -> Finding:
     return good(name, f"is free on {host}")
 
 
-def check_disk(state: Path) -> Finding:
+def check_disk(state: Path) -> CheckupFinding:
     """Say whether the state folder can hold the log: writable, with hard links and space; leaves nothing behind."""
     place = next(path for path in (state, *state.parents) if path.exists())
     name = f"folder {state}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import Finding, doubt, good
+from skewless.commands.checkup.finding import CheckupFinding, doubt, good
 from skewless.contract.errors import SkewlessError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TIME_TO_TAKE_UP_S = 30.0
 
 
-def check_processes(state: Path) -> list[Finding]:
+def check_processes(state: Path) -> list[CheckupFinding]:
     """Say of each process whether it is heard of, works on the plan in force, and can go on."""
     from skewless.infra.host.processes import read_processes
     from skewless.infra.plans.applied import read_applied
@@ -34,7 +34,7 @@ def check_processes(state: Path) -> list[Finding]:
     return findings
 
 
-def _judge(item: Process, in_force: str, now_s: float) -> Finding:
+def _judge(item: Process, in_force: str, now_s: float) -> CheckupFinding:
     name = f"{item.kind} {item.host} {item.pid}"
     if item.is_silent(now_s):
         silent = f"has not been heard of for {item.silent_s(now_s):,.0f} s: it is dead or stuck"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
+from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.commands.inventory import plan_state
 from skewless.commands.options import CONFIG_FILE
 from skewless.contract.errors import SkewlessError
 
 
-def check_plan(repo: Path, state: Path) -> Finding:
+def check_plan(repo: Path, state: Path) -> CheckupFinding:
     """Say whether a plan is in force and the definitions are still those it was compiled from."""
     from skewless.infra.plans.applied import read_applied
 

@@ -8,14 +8,14 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 
-from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
+from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.contract.errors import PackageError
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 14)
 _OPENMP = ("libgomp", "libomp")
 
 
-def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckupFinding:
     """Say whether this Python is one that skewless runs on.
 
     >>> check_python((3, 10)).verdict
@@ -27,7 +27,7 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
     return bad("python", f"{shown} is not supported", "make a new environment with Python 3.11, 3.12 or 3.13")
 
 
-def check_packages() -> list[Finding]:
+def check_packages() -> list[CheckupFinding]:
     """Say which required packages are missing or of a wrong version; none of them is imported."""
     try:
         required = importlib.metadata.requires("skewless") or []
@@ -36,7 +36,7 @@ def check_packages() -> list[Finding]:
     return list(judge_packages(required, _installed))
 
 
-def judge_packages(required: Iterable[str], installed: Callable[[str], str | None]) -> Iterable[Finding]:
+def judge_packages(required: Iterable[str], installed: Callable[[str], str | None]) -> Iterable[CheckupFinding]:
     """Yield a finding for each requirement line that no extra guards, and a summary of the good ones."""
     from packaging.requirements import Requirement
 
@@ -56,7 +56,7 @@ def judge_packages(required: Iterable[str], installed: Callable[[str], str | Non
     yield good("packages", ", ".join(found) or "none needed")
 
 
-def check_runtimes() -> list[Finding]:
+def check_runtimes() -> list[CheckupFinding]:
     """Say whether the native libraries that score models can be loaded."""
     from skewless.infra.runtimes.lightgbm_capi import load_library as load_lightgbm
     from skewless.infra.runtimes.xgboost_capi import load_library as load_xgboost
@@ -68,7 +68,7 @@ def check_runtimes() -> list[Finding]:
     return [*findings, judge_runtime("xgboost", lambda: load_xgboost().version)]
 
 
-def judge_runtime(name: str, load: Callable[[], str]) -> Finding:
+def judge_runtime(name: str, load: Callable[[], str]) -> CheckupFinding:
     """Return what came of loading a library, with the remedy for a missing OpenMP."""
     try:
         return good(f"runtime {name}", f"{load()} loads")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import Finding, doubt, from_error, good
+from skewless.commands.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.contract.errors import SkewlessError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CHAMPION = "champion"
 
 
-def check_scoring(store: PackageStore, second: Second, place: Place | None = None) -> list[Finding]:
+def check_scoring(store: PackageStore, second: Second, place: Place | None = None) -> list[CheckupFinding]:
     """Say what would score each champion; a model is opened only where there is more than its own library.
 
     Args:
@@ -35,7 +35,9 @@ def check_scoring(store: PackageStore, second: Second, place: Place | None = Non
     )
 
 
-def _findings(store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place) -> Iterator[Finding]:
+def _findings(
+    store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place
+) -> Iterator[CheckupFinding]:
     from skewless.infra.packages.package import open_package
     from skewless.infra.runtimes.candidates import candidates
 
@@ -58,19 +60,19 @@ def _findings(store: PackageStore, champions: Sequence[tuple[str, str | None]], 
         yield good("scoring", f"each by its own library alone: {', '.join(alone)}")
 
 
-def missed(package: Package, problem: str) -> Finding:
+def missed(package: Package, problem: str) -> CheckupFinding:
     """Return what is to be said of a model that asks for a GPU where none can be used."""
     detail = f"version {package.version} asks for a GPU, its own library scores it meanwhile: {problem}"
     return doubt(f"scoring {package.name}", detail, "see the line `gpu`, or set ModelSpec.device='auto'")
 
 
-def _tried(store: PackageStore, package: Package, place: Place) -> Finding:
+def _tried(store: PackageStore, package: Package, place: Place) -> CheckupFinding:
     from skewless.infra.packages.served_model import load_model
 
     return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
 
 
-def judge_tried(name: str, version: str, tried: Sequence[Tried]) -> Finding:
+def judge_tried(name: str, version: str, tried: Sequence[Tried]) -> CheckupFinding:
     """Return what is to be said of the runtimes that were tried for a model."""
     facts = [item.as_dict() for item in tried]
     detail = f"version {version}: {'; '.join(map(_told, tried))}"

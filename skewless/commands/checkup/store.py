@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from skewless.commands.checkup.finding import Finding, bad, doubt, from_error, good
+from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.contract.errors import PlaceError, StoreError
 
 _TIMEOUT_S = 10
 
 
-def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Finding]:
+def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[CheckupFinding]:
     """Say whether the configured server can be used, or the private one could be started; starts none."""
     from skewless.infra.online.private_server import PrivateServer
 
@@ -27,7 +27,7 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Fin
     return found
 
 
-def check_redis(url: str, limit_ms: float) -> list[Finding]:
+def check_redis(url: str, limit_ms: float) -> list[CheckupFinding]:
     """Say whether a server is reachable, evicts nothing, and shares this machine's time."""
     from skewless.infra.online.address import display_url
     from skewless.infra.online.redis_store import RedisWriter
@@ -43,7 +43,7 @@ def check_redis(url: str, limit_ms: float) -> list[Finding]:
     return [good("redis", f"{display_url(url)} answers, evicts nothing"), judge_clock(offset_ms, limit_ms)]
 
 
-def judge_clock(offset_ms: float, limit_ms: float) -> Finding:
+def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
     """Return what an offset between the clocks means.
 
     >>> judge_clock(-250.0, 100.0).verdict
@@ -55,7 +55,7 @@ def judge_clock(offset_ms: float, limit_ms: float) -> Finding:
     return doubt("clock", detail, "run an NTP client on both machines: readiness complains until then")
 
 
-def check_program() -> Finding:
+def check_program() -> CheckupFinding:
     """Say whether the private server's program is there and runs on this machine."""
     from skewless.infra.online.server_binary import FIX, find_binary
 

@@ -7,14 +7,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from skewless.commands.checkup.finding import Finding, bad, doubt, good
+from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, good
 from skewless.contract.settings import Settings
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def check_trust(state: Path, settings: Settings) -> Iterator[Finding]:
+def check_trust(state: Path, settings: Settings) -> Iterator[CheckupFinding]:
     """Yield whether others may read or change the state, and whether packages without a signature are loaded."""
     if state.is_dir():
         yield _check_folder(state)
@@ -30,7 +30,7 @@ def check_trust(state: Path, settings: Settings) -> Iterator[Finding]:
         yield doubt("packages", "are loaded without a signature: who can write them runs code in servers", fix)
 
 
-def _check_folder(state: Path) -> Finding:
+def _check_folder(state: Path) -> CheckupFinding:
     """Say whether a folder is its owner's alone, and whether we are the owner."""
     found = state.stat()
     detail, fix = f"{state}, mode {_mode(state)}", f"run `chmod 700 {state}`"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import Finding, doubt, from_error, good
+from skewless.commands.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.contract.errors import SkewlessError, StoreError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PATIENCE_US = 60_000_000
 
 
-def check_windows(state: Path, settings: Settings) -> list[Finding]:
+def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
     """Say of each windowed view that is needed whether its states stand and keep up; starts no server."""
     from skewless.contract.clock import open_clock
     from skewless.infra.online.private_server import PrivateServer
@@ -51,7 +51,7 @@ def check_windows(state: Path, settings: Settings) -> list[Finding]:
 
 def judge_window(
     needed: NeededViews, view: WindowView, state: Path, reader: BlockingReader | None, now_us: int
-) -> Finding:
+) -> CheckupFinding:
     """Return what is to be said of one view.
 
     Args:

@@ -24,7 +24,7 @@ from skewless.contract.status import Int64Array
 from skewless.contract.windows.finalise import Finaliser
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import window_start
-from skewless.contract.windows.range_pieces import Mark, Ranges, pieces
+from skewless.contract.windows.range_pieces import LimitFilter, Ranges, pieces
 from skewless.contract.windows.range_states import RangeStates
 from skewless.contract.windows.segments import first_at_least
 from skewless.contract.windows.sketch import Hashes, distinct, smallest
@@ -118,7 +118,7 @@ class WindowHistory:
         """
         result = np.empty((len(t), len(self._view.aggregates)), dtype=np.float64)
         answers = _Answers(self._layout, timeline, self._view.sketch_size)
-        marks = [Mark(limit.values[timeline.order]) for limit in limits]
+        marks = [LimitFilter(limit.values[timeline.order]) for limit in limits]
         waiting = [np.arange(first, min(first + self._most, len(t))) for first in range(0, len(t), self._most)]
         while waiting:
             rows = waiting.pop()
@@ -147,7 +147,7 @@ class WindowHistory:
         return result
 
     def _left_out(
-        self, lows: Sequence[Int64Array], high: Int64Array, marks: Sequence[Mark], limits: Sequence[Int64Array]
+        self, lows: Sequence[Int64Array], high: Int64Array, marks: Sequence[LimitFilter], limits: Sequence[Int64Array]
     ) -> Ranges | None:
         """Return what does not count in the longest windows; None if it is too much for so many queries."""
         low = np.minimum.reduce(lows)

@@ -53,7 +53,7 @@ class Ranges:
         return cls(query=query[starts], low=low[starts], high=high[ends])
 
 
-class Mark:
+class LimitFilter:
     """Leaves out elements whose value is beyond a query's limit.
 
     Args:
@@ -70,7 +70,7 @@ class Mark:
     def left_out(self, low: Int64Array, high: Int64Array, limit: Int64Array, most: int | None = None) -> Ranges | None:
         """Return which parts of ranges ``[low, high)`` are beyond their limits; None: more than ``most``.
 
-        >>> Mark(np.array([1, 9, 9, 1])).left_out(np.array([0, 2]), np.array([4, 4]), np.array([5, 9]))
+        >>> LimitFilter(np.array([1, 9, 9, 1])).left_out(np.array([0, 2]), np.array([4, 4]), np.array([5, 9]))
         Ranges(query=array([0]), low=array([1]), high=array([3]))
         """
         touched = np.flatnonzero(self._most.of(low, high) > limit)

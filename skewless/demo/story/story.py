@@ -32,7 +32,7 @@ _SPOILT_AT, _SPOILT_FOR = timedelta(days=10, hours=6), timedelta(hours=12)
 _NOWHERE = "redis://127.0.0.1:1"
 
 
-class Span(NamedTuple):
+class StorySpan(NamedTuple):
     """How long the story lasts, and how many weeks of flights lie before it."""
 
     days: int
@@ -56,14 +56,14 @@ def run_story(repo: Path, verbs: Collection[str], invoke: Invoke, *, days: int, 
     ground = Ground.lay(repo)
     walk = Walk(project=Project(ground.repo), console=Console())
     try:
-        _play(walk, ground, Span(days=days, after=after), verbs, invoke)
+        _play(walk, ground, StorySpan(days=days, after=after), verbs, invoke)
     finally:
         walk.project.close()
     walk.facts["seconds"] = round(time.perf_counter() - start, 1)
     return walk.facts
 
 
-def _play(walk: Walk, ground: Ground, span: Span, verbs: Collection[str], invoke: Invoke) -> None:
+def _play(walk: Walk, ground: Ground, span: StorySpan, verbs: Collection[str], invoke: Invoke) -> None:
     project = walk.project
     project.apply()
     spec, beside = project.models

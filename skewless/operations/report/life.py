@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from skewless.operations.quality import QualityReport
     from skewless.operations.versions import VersionsReport
     from skewless.project import Project
-    from skewless.training.plots.life import Mark, Shares
+    from skewless.training.plots.life import DecisionMark, Shares
     from skewless.training.plots.series import Point
 
 _TITLE = "Traffic and quality over time"
@@ -68,24 +68,26 @@ def _shares(policy: TrafficPolicy) -> Shares:
     return Shares(at_us=policy.since_us, of={policy.champion: 1.0 - policy.share, policy.challenger: policy.share})
 
 
-def _trained(found: VersionsReport) -> Iterator[Mark]:
-    from skewless.training.plots.life import Mark
+def _trained(found: VersionsReport) -> Iterator[DecisionMark]:
+    from skewless.training.plots.life import DecisionMark
 
     for each in found.versions:
         if each.trained_at is not None:
-            yield Mark(at_us=to_us(datetime.fromisoformat(each.trained_at)), event="trained", version=each.version)
+            yield DecisionMark(
+                at_us=to_us(datetime.fromisoformat(each.trained_at)), event="trained", version=each.version
+            )
 
 
-def _turns(history: Sequence[TrafficPolicy]) -> Iterator[Mark]:
+def _turns(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
     """Yield who became champion, and who had to go."""
-    from skewless.training.plots.life import Mark
+    from skewless.training.plots.life import DecisionMark
 
     for before, policy in pairwise(history):
         change = change_of(before, policy)
         if change == "promoted":
-            yield Mark(at_us=policy.since_us, event="promoted", version=policy.champion)
+            yield DecisionMark(at_us=policy.since_us, event="promoted", version=policy.champion)
         elif change == "rolled back":
-            yield Mark(at_us=policy.since_us, event="rolled back", version=before.challenger or before.champion)
+            yield DecisionMark(at_us=policy.since_us, event="rolled back", version=before.challenger or before.champion)
 
 
 def _points(quality: QualityReport) -> dict[str, list[Point]]:

@@ -24,7 +24,7 @@ from skewless.contract.status import Status
 from skewless.infra.feast_plugins.few_vectors import entry_writers, few_entries
 from skewless.infra.feast_plugins.online_answers import ask
 from skewless.infra.feast_plugins.rows import Positions, Row, pack_rows
-from skewless.infra.feast_plugins.stored import OPAQUE, Stored, stored_form
+from skewless.infra.feast_plugins.stored import OPAQUE, StoredView, stored_form
 from skewless.infra.feast_plugins.vectors import (
     FeatureVector,
     column_entries,
@@ -108,7 +108,7 @@ def vector(kind: str, values: list[Any], nulls: Any, status: Any, times: Any) ->
     return answer
 
 
-def form(**types: Any) -> Stored:  # noqa: ANN401 - Feast's types
+def form(**types: Any) -> StoredView:  # noqa: ANN401 - Feast's types
     """Return the stored form of a view of users."""
     view = FeatureView(
         name="v",

@@ -14,7 +14,7 @@ from skewless.commands.checkup.scoring import check_scoring
 from skewless.contract.settings import Settings
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes import candidates, nvforest
-from skewless.infra.runtimes.candidates import Candidate, Place
+from skewless.infra.runtimes.candidates import Place, RuntimeCandidate
 from skewless.infra.runtimes.cuda import Driver
 from tests.command_line import run
 
@@ -44,7 +44,7 @@ def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path)
 def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = candidates.candidates
 
-    def as_cuda(algorithm: str, _device: str, path: Path, place: Place) -> list[Candidate]:
+    def as_cuda(algorithm: str, _device: str, path: Path, place: Place) -> list[RuntimeCandidate]:
         return asked(algorithm, "cuda", path, place)
 
     monkeypatch.setattr(candidates, "candidates", as_cuda)

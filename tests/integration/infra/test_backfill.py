@@ -14,7 +14,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.materialization import materialize, newest
-from skewless.infra.materialization.run_report import Pending, Step
+from skewless.infra.materialization.run_report import Pending, RunStep
 from skewless.infra.offline.changes import EventRange
 from tests.integration.infra.world import HOUR, World, same, times
 from tests.plans import make_view
@@ -107,7 +107,7 @@ def wide(world: World, n: int) -> pa.Table:
 def test_batches_ranges_and_row_groups_are_seams_that_do_not_show(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n, steps = 1_000, list[Step]()
+    n, steps = 1_000, list[RunStep]()
     table = wide(world, n)
     monkeypatch.setattr(materialize, "_BATCH_ROWS", 110)
     monkeypatch.setattr(newest, "_BATCH_ROWS", 60)

@@ -18,7 +18,7 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
 from skewless.infra.log.inventory import noted_below
 from skewless.infra.log.known import KnownRange, known_ranges, last_covered
-from skewless.infra.log.runs import Coverage, Kind, Run, RunLedger
+from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
 
 ROOT = Path(__file__).parents[3]
 PARTITION = "batch/v-0123456789abcdef"
@@ -212,7 +212,7 @@ def test_2_6_a_run_begins_once_and_ends_once(tmp_path: Path) -> None:
     # Whoever says it ended again changes nothing.
     RunLedger(tmp_path / "runs").finish(second, {}, 99)
     for reader in (ledger, RunLedger(tmp_path / "runs")):
-        assert reader.runs() == [first, Run(run_id=2, started_us=11, ended_us=20, covers=covers)]
+        assert reader.runs() == [first, MaterializationRun(run_id=2, started_us=11, ended_us=20, covers=covers)]
 
 
 def test_2_6_racing_starts_get_ids_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +235,9 @@ def test_a_ledger_that_cannot_be_written_is_a_store_error(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def run(run_id: int, ended: int | None, first: int = 0, last: int = -1, kind: Kind = "live") -> Run:
+def run(run_id: int, ended: int | None, first: int = 0, last: int = -1, kind: Kind = "live") -> MaterializationRun:
     covers = {} if ended is None else {PARTITION: Coverage(first=first, last=last, kind=kind)}
-    return Run(run_id=run_id, started_us=0, ended_us=ended, covers=covers)
+    return MaterializationRun(run_id=run_id, started_us=0, ended_us=ended, covers=covers)
 
 
 Expected = list[tuple[int, int, Kind, int]]
@@ -259,7 +259,9 @@ Expected = list[tuple[int, int, Kind, int]]
         ([run(1, 9, 0, 3), run(2, 5, 4, 6)], [(0, 3, "live", 9), (4, 6, "live", 5)]),
     ],
 )
-def test_2_6_each_position_belongs_to_the_first_run_that_ended_with_it(runs: list[Run], ranges: Expected) -> None:
+def test_2_6_each_position_belongs_to_the_first_run_that_ended_with_it(
+    runs: list[MaterializationRun], ranges: Expected
+) -> None:
     expected = [KnownRange(first=first, last=last, kind=kind, ended_us=ended) for first, last, kind, ended in ranges]
     for order in (runs, runs[::-1]):
         assert known_ranges(order, PARTITION) == expected

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skewless.operations.report.blocks import Folded, Note, PlotBlock, Report, Section, TableBlock
 from skewless.operations.report.page import render
 from skewless.training.plots.evaluation import importance_plot
-from skewless.training.plots.life import Life, Mark, Shares, life_plot
+from skewless.training.plots.life import DecisionMark, Life, Shares, life_plot
 from skewless.training.plots.series import Point, series_plot
 from tests.hostile import MARKED_UP, MARKUP, Browser
 
@@ -45,7 +45,7 @@ def test_no_name_is_more_than_text_in_a_plot() -> None:
         metric=one,
         versions=[one, two],
         shares=[Shares(at_us=0, of={one: 0.5, two: 0.5})],
-        marks=[Mark(at_us=5, event="promoted", version=one)],
+        marks=[DecisionMark(at_us=5, event="promoted", version=one)],
         until_us=10**9,
         quality={one: points},
         tested={one: 1.0},

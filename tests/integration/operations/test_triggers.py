@@ -14,8 +14,8 @@ import pytest
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.storage.series import Series
-from skewless.operations.triggers import Cause, due, last_training_us
+from skewless.infra.storage.series import RecordSeries
+from skewless.operations.triggers import RetrainCause, due, last_training_us
 from tests.projects import MODEL, SECOND, Place, ask
 
 DAY = 86_400
@@ -26,7 +26,7 @@ def _a_day_later(place: Place) -> None:
     place.wait(DAY)
 
 
-def causes(place: Place, triggers: Triggers) -> list[Cause]:
+def causes(place: Place, triggers: Triggers) -> list[RetrainCause]:
     """Return what is due with other triggers than those of the plan."""
     applied = place.project.applied
     (spec,) = applied.models
@@ -105,7 +105,7 @@ def test_drift_is_that_of_the_window_looked_at_last(place: Place) -> None:
         "limit_share": 0.2,
         "drifted": ["a", "b", "c", "d"],
     }
-    kept = Series(place.state / "drift" / f"{MODEL}.jsonl")
+    kept = RecordSeries(place.state / "drift" / f"{MODEL}.jsonl")
     kept.append(window)
     (cause,) = causes(place, Triggers(drift=True))
     assert cause.sentence == "50% of the features have drifted, first of all a, b, c"

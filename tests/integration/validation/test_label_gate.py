@@ -17,7 +17,7 @@ from great_expectations.expectations.expectation import Expectation
 from skewless.contract.clock import to_us
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.validation.gate_report import GateReport
-from skewless.validation.gates import Gate
+from skewless.validation.gates import DataGate
 from skewless.validation.label_gate import LabelGate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ class World:
     def __init__(self, repo: Path) -> None:
         self.repo = repo
         self.connection = duckdb.connect()
-        self.gate = LabelGate(repo=repo, state=repo / "state", connection=self.connection, gate=Gate())
+        self.gate = LabelGate(repo=repo, state=repo / "state", connection=self.connection, gate=DataGate())
         (repo / "labels").mkdir()
 
     def write(self, file: str, first: int, amounts: Sequence[float]) -> None:

@@ -21,7 +21,7 @@ from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
 from skewless.validation.findings import Cause
 from tests.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
@@ -32,12 +32,12 @@ MEAN = "card_days__mean_amount_7d"
 Step = Callable[[], Any]
 
 
-def answers(place: Place, questions: Sequence[Question | Step], limits: Limits | None = None) -> list[Answer]:
+def answers(place: Place, questions: Sequence[Question | Step], limits: PredictorLimits | None = None) -> list[Answer]:
     """Ask one predictor one question after the other, with steps between; the log is durable on return."""
     return asyncio.run(_answers(place, questions, limits))
 
 
-async def _answers(place: Place, questions: Sequence[Question | Step], limits: Limits | None) -> list[Answer]:
+async def _answers(place: Place, questions: Sequence[Question | Step], limits: PredictorLimits | None) -> list[Answer]:
     reader, log = RedisReader(place.project.redis_url), place.log()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log, limits=limits)
     found = []
@@ -147,7 +147,7 @@ def test_as_of_is_judged_by_the_clock_and_evaluated_at_its_time(
     assert all(now <= asked <= logged["read_start"][i] for i, asked in enumerate(logged["asked_at"]))
 
 
-CACHED = Limits(feature_cache_ms=60_000)
+CACHED = PredictorLimits(feature_cache_ms=60_000)
 
 
 def test_what_a_cache_held_is_legitimate(place: Place) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import Address, display_url
+from skewless.infra.online.address import RedisAddress, display_url
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from skewless.infra.online.address import Address, display_url
 def test_a_url_has_parts(
     url: str, kind: str, hosts: tuple[tuple[str, int], ...], service: str, options: dict[str, object]
 ) -> None:
-    address = Address.parse(url)
+    address = RedisAddress.parse(url)
     assert (address.kind, address.hosts, address.service, dict(address.options)) == (kind, hosts, service, options)
 
 
@@ -59,7 +59,7 @@ def test_a_url_has_parts(
 )
 def test_what_is_no_url_of_a_redis_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(StoreError, match="is not the URL of a Redis") as caught:
-        Address.parse(url)
+        RedisAddress.parse(url)
     assert "s3c" not in str(caught.value)
     assert caught.value.__cause__ is None
 

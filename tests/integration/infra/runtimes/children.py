@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.runtimes.candidates import Candidate
+from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.child import ChildRuntime
 
 FOLDER = Path(f"{sys.prefix}-nvforest")
@@ -38,8 +38,8 @@ def child_of(algorithm: str, path: Path, answer_s: float = 60.0) -> Iterator[Chi
         child.close()
 
 
-def candidate(algorithm: str, path: Path) -> Candidate:
-    return Candidate(name="nvforest-cpu", open=lambda: open_child(algorithm, path), reopens=True)
+def candidate(algorithm: str, path: Path) -> RuntimeCandidate:
+    return RuntimeCandidate(name="nvforest-cpu", open=lambda: open_child(algorithm, path), reopens=True)
 
 
 def is_alive(process: int) -> bool:

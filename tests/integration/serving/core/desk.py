@@ -21,7 +21,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import Record
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
 from tests.projects import Place, Row
 
@@ -147,7 +147,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def _desk(place: Place, limits: Limits | None) -> AsyncIterator[Desk]:
+async def _desk(place: Place, limits: PredictorLimits | None) -> AsyncIterator[Desk]:
     store = Store(RedisReader(place.project.redis_url))
     clock, metrics, log = ManualClock(place.now_us()), Metrics(), Log()
     predictor = Predictor(online=store, clock=clock, log=log, limits=limits, metrics=metrics)  # type: ignore[arg-type]
@@ -158,7 +158,9 @@ async def _desk(place: Place, limits: Limits | None) -> AsyncIterator[Desk]:
         await store.close()
 
 
-def at_a_desk(place: Place, steps: Callable[[Desk], Coroutine[Any, Any, None]], limits: Limits | None = None) -> None:
+def at_a_desk(
+    place: Place, steps: Callable[[Desk], Coroutine[Any, Any, None]], limits: PredictorLimits | None = None
+) -> None:
     """Run some steps; at the end nothing may be under way."""
 
     async def main() -> None:

@@ -15,7 +15,7 @@ from skewless.contract.errors import BusyError, RequestError, SkewlessError, Sto
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.predictor import Limits
+from skewless.serving.prediction.predictor import PredictorLimits
 from skewless.serving.prediction.question import Question
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.planted import RuntimeBefore
@@ -88,8 +88,10 @@ def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Place) -> No
     at_a_desk(shared, steps)
 
 
-@pytest.mark.parametrize("limits", [Limits(max_in_flight=8), Limits(max_batch=2)], ids=["requests", "rows"])
-def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: Place, limits: Limits) -> None:
+@pytest.mark.parametrize(
+    "limits", [PredictorLimits(max_in_flight=8), PredictorLimits(max_batch=2)], ids=["requests", "rows"]
+)
+def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: Place, limits: PredictorLimits) -> None:
     """Of two rows a batch, eight are taken at a time."""
 
     async def steps(desk: Desk) -> None:
@@ -111,7 +113,7 @@ def test_one_request_may_be_larger_than_what_is_taken_in_all(shared: Place) -> N
     async def steps(desk: Desk) -> None:
         assert good(await desk.answer(desk.question(ask(30)))).n == 30
 
-    at_a_desk(shared, steps, Limits(max_batch=2))
+    at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
 
 def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_it(shared: Place) -> None:
@@ -189,7 +191,7 @@ def test_rows_are_checked_before_anything_is_begun(shared: Place) -> None:
             await desk.predictor.predict(shared.model, [ask(1)[0], {**ask(1)[0], "amount": "much"}])
         assert desk.store.asked == []
 
-    at_a_desk(shared, steps, Limits(max_batch=2))
+    at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
 
 def test_contributions_are_the_librarys_and_add_up_to_the_margin(shared: Place) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 from skewless.contract.status import Status
 from skewless.infra.online.redis_store import RedisReader
 from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.predictor import Limits, Predictor
+from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.projects import SECOND, Place, ask, later_rows
 
-MINUTE_CACHE = Limits(feature_cache_ms=60_000)
-PREDICTIONS = Limits(prediction_cache=10_000)
+MINUTE_CACHE = PredictorLimits(feature_cache_ms=60_000)
+PREDICTIONS = PredictorLimits(prediction_cache=10_000)
 
 
 def test_within_the_age_keys_are_read_once(shared: Place) -> None:
@@ -38,7 +38,7 @@ def test_ttl_and_age_are_evaluated_at_each_time(shared: Place) -> None:
     """The bytes are cached, what they mean is not: the oracle is a server without a cache."""
     days = 24 * 3_600 * SECOND
     now = shared.now_us()
-    found: dict[Limits, list[object]] = {}
+    found: dict[PredictorLimits, list[object]] = {}
 
     async def steps(desk: Desk) -> None:
         desk.clock.set(now)
@@ -50,7 +50,7 @@ def test_ttl_and_age_are_evaluated_at_each_time(shared: Place) -> None:
         assert len(desk.store.asked) == (1 if desk.predictor.limits is MINUTE_CACHE else 4)
         found[desk.predictor.limits] = list(map(contents, answers))
 
-    for limits in (Limits(), MINUTE_CACHE):
+    for limits in (PredictorLimits(), MINUTE_CACHE):
         at_a_desk(shared, steps, limits)
     plain, cached = found.values()
     assert plain == cached
@@ -93,7 +93,7 @@ def test_cached_scores_have_the_same_bits(shared: Place) -> None:
 
 def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Place) -> None:
     """Predictions without a pause, while another thread publishes and materialises again and again."""
-    limits = Limits(feature_cache_ms=50, prediction_cache=1_000)
+    limits = PredictorLimits(feature_cache_ms=50, prediction_cache=1_000)
     changed = threading.Event()
 
     def publish() -> None:

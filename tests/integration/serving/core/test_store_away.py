@@ -11,13 +11,13 @@ import pytest
 from skewless.contract.errors import DeadlineError, StoreError
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.prediction.predictor import Limits
+from skewless.serving.prediction.predictor import PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.planted import RuntimeBefore
 from tests.projects import Place, ask
 
 SOON_S = 0.02
-BREAKER = Limits(breaker_failures=3, breaker_seconds=0.2)
+BREAKER = PredictorLimits(breaker_failures=3, breaker_seconds=0.2)
 
 
 async def passed(seconds: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.online.guard import Guard, Limit, Standing
+from skewless.infra.online.guard import AgeLimit, Guard, Standing
 from skewless.infra.online.port import Mark
 
 NAMES = ["m", "n", "o"]
@@ -70,7 +70,7 @@ def test_8_4_a_view_is_lost_where_its_oldest_marker_is_older_than_it_may_be(
     lost: set[str], watermarks: dict[str, int], limits: list[tuple[list[str], int]], t: int
 ) -> None:
     before = Standing(frozenset(lost), watermarks)
-    after = before.within([Limit(f"view {i}", *limit) for i, limit in enumerate(limits)], t)
+    after = before.within([AgeLimit(f"view {i}", *limit) for i, limit in enumerate(limits)], t)
     old = [
         {f"view {i}", *names}
         for i, (names, most) in enumerate(limits)

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from skewless.infra.online.link import Link
+from skewless.infra.online.link import StoreLink
 
 PATIENCE_S = 0.2
 LONG_S = 30.0
@@ -29,7 +29,7 @@ class Wire:
         self.refusal: Exception | None = None
 
     async def dial(self, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
-        assert isinstance(protocol, Link)
+        assert isinstance(protocol, StoreLink)
         await self.opened.wait()
         if self.refusal is not None:
             raise self.refusal
@@ -50,7 +50,7 @@ class Talk:
 
     def __init__(self, timeout_s: float = LONG_S) -> None:
         self.wire = Wire()
-        self.link = Link(self.wire.dial, timeout_s)
+        self.link = StoreLink(self.wire.dial, timeout_s)
         self.came: list[tuple[int, Any]] = []
 
     async def open(self) -> None:

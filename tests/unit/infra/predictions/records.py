@@ -9,16 +9,16 @@ import numpy as np
 
 from skewless.contract.rows import Versions
 from skewless.contract.windows.tiles import Slots
-from skewless.infra.online.window_states import Applied
-from skewless.infra.predictions.origin import Origin
+from skewless.infra.online.window_states import StateProgress
+from skewless.infra.predictions.origin import LoadColumns
 from skewless.infra.predictions.record import Record
 
 T = 1_768_478_400_000_000
 FIELDS = ("event_ts", "created_ts", "seq", "run_id")
 
 
-def origin(version: str = "000001", views: tuple[str, ...] = ("card", "shop")) -> Origin:
-    return Origin(
+def origin(version: str = "000001", views: tuple[str, ...] = ("card", "shop")) -> LoadColumns:
+    return LoadColumns(
         model="fraud",
         version=version,
         runtime_id="lightgbm-capi-4.7.0",
@@ -30,7 +30,7 @@ def origin(version: str = "000001", views: tuple[str, ...] = ("card", "shop")) -
     )
 
 
-def record(of: Origin, n: int, seed: int, *, outputs: int = 1, windowed: tuple[str, ...] = ()) -> Record:
+def record(of: LoadColumns, n: int, seed: int, *, outputs: int = 1, windowed: tuple[str, ...] = ()) -> Record:
     """Return predictions of n entities."""
     chance = np.random.default_rng(seed)
     names = [view for view, _ in of.views]
@@ -55,7 +55,7 @@ def record(of: Origin, n: int, seed: int, *, outputs: int = 1, windowed: tuple[s
     )
 
 
-def vector_record(of: Origin, n: int, seed: int) -> Record:
+def vector_record(of: LoadColumns, n: int, seed: int) -> Record:
     """Return predictions of n vectors."""
     given = record(of, n, seed)
     rows = [str(row.tolist()).replace("nan", "null").encode() for row in given.matrix]
@@ -119,8 +119,8 @@ def _versions(chance: np.random.Generator, n: int) -> Versions:
     return Versions(**numbers, tombstone=np.zeros(n, dtype=np.bool_))
 
 
-def _applied(chance: np.random.Generator, n: int) -> Applied:
+def _applied(chance: np.random.Generator, n: int) -> StateProgress:
     entity = np.sort(chance.integers(0, n, 2 * n))
     numbers = [chance.integers(-(2**63), 2**63 - 1, 2 * n) for _ in range(3)]
     slots = Slots(entity=entity, partition=numbers[0], first=numbers[1], seq=numbers[2])
-    return Applied(generation=int(chance.integers(1, 100)), slots=slots)
+    return StateProgress(generation=int(chance.integers(1, 100)), slots=slots)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.runtimes import candidates as subject
-from skewless.infra.runtimes.candidates import Candidate, Place, candidates
+from skewless.infra.runtimes.candidates import Place, RuntimeCandidate, candidates
 from skewless.infra.runtimes.cuda import Device, Driver
 
 PATH = Path("model.txt")
@@ -27,7 +27,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: False)
 
 
-def found(algorithm: str, device: subject.Device, second: subject.Second, driver: Driver) -> list[Candidate]:
+def found(algorithm: str, device: subject.Device, second: subject.Second, driver: Driver) -> list[RuntimeCandidate]:
     return candidates(algorithm, device, PATH, Place(second=second, driver=lambda: driver))
 
 

@@ -8,7 +8,7 @@ import pytest
 import skewless.infra.runtimes.choice
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
-from skewless.infra.runtimes.candidates import Candidate
+from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.choice import Choice, Role, choose
 from skewless.infra.runtimes.port import Matrix, Runtime
@@ -55,8 +55,8 @@ def slow() -> StandIn:
 def chosen(
     mine: StandIn, *others: StandIn, tolerance: float = 0.0, large: bool = False, reopens: bool = False
 ) -> Choice:
-    def of(runtime: StandIn) -> Candidate:
-        return Candidate(name=runtime.runtime_id.partition("-")[0], open=lambda: runtime, reopens=reopens)
+    def of(runtime: StandIn) -> RuntimeCandidate:
+        return RuntimeCandidate(name=runtime.runtime_id.partition("-")[0], open=lambda: runtime, reopens=reopens)
 
     certificate = certify(mine, REFERENCE, tolerance=tolerance)
     return choose(mine, certificate, [of(each) for each in others], REFERENCE, tolerance=tolerance, large=large)
@@ -177,20 +177,20 @@ def test_a_library_that_differs_itself_shares_with_nobody() -> None:
 
 
 def test_all_kinds_of_failure_refuse_only_the_one_that_failed() -> None:
-    def raising(error: Exception) -> Candidate:
+    def raising(error: Exception) -> RuntimeCandidate:
         def opened() -> Runtime:
             raise error
 
-        return Candidate(name=f"of-{type(error).__name__}", open=opened)
+        return RuntimeCandidate(name=f"of-{type(error).__name__}", open=opened)
 
     broken = gpu()
     broken.error = RuntimeError("device lost")
     mine = own()
     tried = [
-        Candidate(name="gpu", problem="no NVIDIA driver is installed"),
+        RuntimeCandidate(name="gpu", problem="no NVIDIA driver is installed"),
         raising(OSError("cannot allocate memory")),
         raising(PackageError("model", "is of another kind", fix="none")),
-        Candidate(name="broken", open=lambda: broken),
+        RuntimeCandidate(name="broken", open=lambda: broken),
     ]
     choice = choose(mine, certify(mine, REFERENCE), tried, REFERENCE)
     assert choice.runtime is mine
@@ -233,7 +233,7 @@ def test_the_table_has_plain_values() -> None:
 )
 def test_one_that_is_opened_again_is_certified_again(fresh: StandIn, problem: str | None) -> None:
     opened = iter([gpu(), fresh])
-    candidate = Candidate(name="gpu", open=lambda: next(opened), reopens=True)
+    candidate = RuntimeCandidate(name="gpu", open=lambda: next(opened), reopens=True)
     mine = own()
     choice = choose(mine, certify(mine, REFERENCE), [candidate], REFERENCE)
     assert isinstance(choice.runtime, SharedRuntime)
@@ -252,7 +252,7 @@ def test_one_that_shared_and_comes_back_within_a_tolerance_only_is_not_taken() -
     opened = iter([gpu(), fresh])
     mine = own()
     certificate: Certificate = certify(mine, REFERENCE)
-    candidate = Candidate(name="gpu", open=lambda: next(opened), reopens=True)
+    candidate = RuntimeCandidate(name="gpu", open=lambda: next(opened), reopens=True)
     choice = choose(mine, certificate, [candidate], REFERENCE, tolerance=OFF)
     assert isinstance(choice.runtime, SharedRuntime)
     reopen = choice.runtime.members[1]._reopen

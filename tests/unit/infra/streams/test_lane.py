@@ -19,7 +19,7 @@ from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.lane import Lane
 from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.tally import Tally
+from skewless.infra.streams.tally import SourceTally
 from tests.reliability.stream_world import BASE, SOURCE, VIEW
 
 HORIZON = 10
@@ -49,7 +49,7 @@ def message(name: str | None, *, good: bool = True, ts: int = BASE) -> bytes:
     return json.dumps({"event": name, "id": 1 if good else "x", "ts": ts}).encode()
 
 
-def took(lane: Lane, payloads: list[bytes | None], first: int, now_us: int, tally: Tally) -> None:
+def took(lane: Lane, payloads: list[bytes | None], first: int, now_us: int, tally: SourceTally) -> None:
     positions = range(first, first + len(payloads))
     lane.take(Messages(partition=PART, positions=positions, payloads=payloads))
     lane.accept(now_us, tally)
@@ -60,7 +60,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
     batches: list[tuple[int, list[tuple[str, bool]], bool, bool]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        now, position, tally = BASE, 0, Tally(source="s")
+        now, position, tally = BASE, 0, SourceTally(source="s")
         lane = opened(Path(folder))
         expected: list[tuple[str, bool]] = []
         seen: dict[str, int] = {}
@@ -86,13 +86,13 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
 
 
 def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path), Tally(source="s")
+    lane, tally = opened(tmp_path), SourceTally(source="s")
     took(lane, [message(None), message(None)], 0, BASE, tally)
     assert (tally.accepted, tally.duplicates) == (2, 0)
 
 
 def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path), Tally(source="s")
+    lane, tally = opened(tmp_path), SourceTally(source="s")
     took(lane, [message("a")], 5, BASE, tally)
     took(lane, [message("a"), message("a")], 6, BASE, tally)
     assert (lane.next_position, lane.log.next_seq(), tally.batches, tally.duplicates) == (8, 1, 1, 2)
@@ -100,7 +100,7 @@ def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) 
 
 
 def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> None:
-    one, other, tally = opened(tmp_path), opened(tmp_path), Tally(source="s")
+    one, other, tally = opened(tmp_path), opened(tmp_path), SourceTally(source="s")
     took(one, [message("a")], 0, BASE, tally)
     with pytest.raises(ConflictError):
         took(other, [message("a")], 0, BASE, tally)
@@ -109,7 +109,7 @@ def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> 
 
 
 def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path), Tally(source="s")
+    lane, tally = opened(tmp_path), SourceTally(source="s")
     moments = [0, -SECOND, 5 * SECOND, 2 * SECOND, 3 * SECOND]
     took(lane, [message(None, ts=BASE + each) for each in moments], 0, BASE, tally)
     assert (tally.late, tally.watermark_us) == (1, BASE + 5 * SECOND)
@@ -118,7 +118,7 @@ def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
-    ids, tally = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), Tally(source="s")
+    ids, tally = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceTally(source="s")
     lane = Lane(
         partition=PART,
         log=EventLog(tmp_path, "events/s/e/0"),

@@ -15,7 +15,7 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.model_counts import ModelCounts
-from skewless.serving.prediction.answer import Scored
+from skewless.serving.prediction.answer import ScoredBatch
 from tests.plans import make_plan, make_view
 from tests.unit.serving.metrics.test_metrics import at, shown
 from tests.unit.serving.oip.standing_in import Model
@@ -26,7 +26,9 @@ PLAN = make_plan(["v.x", "w.x"], views=[make_view("v"), make_view("w", freshness
 TIMES = st.sampled_from([0, T - 51, T - 50, T - 1, T])
 
 
-def scored(status: list[tuple[Status, Status]], event_ts: list[tuple[int, int]], watermark: tuple[int, int]) -> Scored:
+def scored(
+    status: list[tuple[Status, Status]], event_ts: list[tuple[int, int]], watermark: tuple[int, int]
+) -> ScoredBatch:
     n = len(status)
     looked_up = ServiceVectors(
         matrix=np.zeros((n, 2)),
@@ -36,7 +38,7 @@ def scored(status: list[tuple[Status, Status]], event_ts: list[tuple[int, int]],
         versions={},
         applied={},
     )
-    return Scored(
+    return ScoredBatch(
         model=cast("ServedModel", Model(plan=PLAN)),
         ids=[f"p-{i}" for i in range(n)],
         t=T,
@@ -47,7 +49,7 @@ def scored(status: list[tuple[Status, Status]], event_ts: list[tuple[int, int]],
     )
 
 
-def parts(whole: Scored) -> list[Scored]:
+def parts(whole: ScoredBatch) -> list[ScoredBatch]:
     """Return each row as if it had been scored alone."""
     found = whole.looked_up
     assert found is not None
@@ -61,7 +63,7 @@ def parts(whole: Scored) -> list[Scored]:
     ]
 
 
-def counted(*each: Scored) -> dict[object, float]:
+def counted(*each: ScoredBatch) -> dict[object, float]:
     metrics = Metrics()
     counts = ModelCounts(metrics, each[0].model)
     for one in each:

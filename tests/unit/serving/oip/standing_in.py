@@ -21,7 +21,7 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.contract.status import Int64Array
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.prediction.answer import Answer, Scored
+from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.ticket import Done
 from tests.plans import make_plan, make_view
@@ -93,7 +93,7 @@ def answer(
             versions={},
             applied={},
         )
-    scored = Scored(
+    scored = ScoredBatch(
         model=of,
         ids=[f"p-{i}" for i in range(n)],
         t=10,

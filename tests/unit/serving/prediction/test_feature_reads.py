@@ -15,7 +15,7 @@ from skewless.infra.online.port import Mark
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.feature_cache import FeatureCache
-from skewless.serving.prediction.feature_reads import FeatureReads, Stored
+from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 
 AGE = 10
 
@@ -42,7 +42,7 @@ class Desk:
             for i in range(3):
                 self.store.rows[f"{name}{i}".encode()] = b"%d" % watermark
 
-    def read(self, keys: Sequence[bytes], markers: Sequence[str] = ("m", "n")) -> Stored:
+    def read(self, keys: Sequence[bytes], markers: Sequence[str] = ("m", "n")) -> StoredRows:
         return asyncio.run(self._reads.read(keys, markers, self.clock.now_us()))
 
 

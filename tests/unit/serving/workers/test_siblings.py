@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.serving.workers.siblings import Reply, Siblings, socket_of
+from skewless.serving.workers.siblings import Siblings, WorkerReply, socket_of
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -21,11 +21,13 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def asked(folder: Path, answers: dict[int, Answer], count: int = 3, timeout_s: float = 10.0) -> tuple[list[Reply], int]:
+def asked(
+    folder: Path, answers: dict[int, Answer], count: int = 3, timeout_s: float = 10.0
+) -> tuple[list[WorkerReply], int]:
     """Return what worker 0 hears from the others, and how many said nothing."""
     silent: list[None] = []
 
-    async def ask() -> list[Reply]:
+    async def ask() -> list[WorkerReply]:
         servers = [await asyncio.start_unix_server(answer, socket_of(folder, n)) for n, answer in answers.items()]
         siblings = Siblings(folder=folder, number=0, count=count, on_silent=lambda: silent.append(None))
         replies = await siblings.ask("POST", "/path?a=b", b'{"c": 1}', timeout_s=timeout_s)
@@ -54,7 +56,7 @@ def test_replies_come_in_the_order_of_the_workers(folder: Path) -> None:
 
     chunked = saying(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n2\r\ntw\r\n1\r\no\r\n0\r\n\r\n")
     replies, silent = asked(folder, {1: slow, 2: chunked})
-    assert replies == [Reply(worker=1, status=200, body=b"one"), Reply(worker=2, status=503, body=b"two")]
+    assert replies == [WorkerReply(worker=1, status=200, body=b"one"), WorkerReply(worker=2, status=503, body=b"two")]
     assert silent == 0
 
 
@@ -98,7 +100,7 @@ def test_who_does_not_answer_is_left_out_and_counted(folder: Path, answer: Answe
     good = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     answers = {2: good} if answer is None else {1: answer, 2: good}
     replies, silent = asked(folder, answers, timeout_s=0.5 if answer is hang else 10.0)
-    assert replies == [Reply(worker=2, status=200, body=b"ok")]
+    assert replies == [WorkerReply(worker=2, status=200, body=b"ok")]
     assert silent == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skewless.client import ViewRead
+from skewless.client import ReplyView
 from skewless.client.replies import read_models, read_prediction, read_reply
 
 ITEM: dict[str, Any] = {"id": "a-1", "score": 0.25}
@@ -50,8 +50,8 @@ def test_what_was_asked_for_is_there() -> None:
     )
     assert (item.decision, item.features["f"], item.contributions["bias"]) == ("review", None, -2.0)
     assert item.views == {
-        "v": ViewRead(status="PRESENT", age_s=1.5, stale=True),
-        "w": ViewRead(status="NOT_FOUND", age_s=None, stale=False),
+        "v": ReplyView(status="PRESENT", age_s=1.5, stale=True),
+        "w": ReplyView(status="NOT_FOUND", age_s=None, stale=False),
     }
 
 

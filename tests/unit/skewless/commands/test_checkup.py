@@ -14,7 +14,7 @@ import redis
 
 from skewless.commands.checkup import machine, python, store
 from skewless.commands.checkup.examination import examine
-from skewless.commands.checkup.finding import Finding
+from skewless.commands.checkup.finding import CheckupFinding
 from skewless.commands.checkup.project import check_plan
 from skewless.contract.errors import PackageError
 from skewless.infra.online.private_server import PrivateServer
@@ -125,7 +125,7 @@ def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
     private = PrivateServer(tmp_path)
     private.ensure()
 
-    def check(url: str, limit_ms: float) -> list[Finding]:
+    def check(url: str, limit_ms: float) -> list[CheckupFinding]:
         private.stop()
         return check_redis(url, limit_ms)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.demo.gains import Scored, auc_gain
+from skewless.demo.gains import LabelledScores, auc_gain
 
 
-def scored(strength: float, n: int = 2_000) -> Scored:
+def scored(strength: float, n: int = 2_000) -> LabelledScores:
     """Return scores that tell labels apart as well as their strength says; the labels are always the same."""
     chance = np.random.default_rng(5)
     labels = (chance.random(n) < 0.3).astype(np.float64)
-    return Scored(labels=labels, scores=strength * labels + chance.normal(size=n))
+    return LabelledScores(labels=labels, scores=strength * labels + chance.normal(size=n))
 
 
 def test_a_better_model_gains_beyond_chance() -> None:
@@ -41,7 +41,7 @@ def test_the_interval_is_as_wide_as_an_independent_estimate() -> None:
 
 
 def placements(
-    model: Scored, own: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    model: LabelledScores, own: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Return, for each row of a class, the share of the other class on its right side."""
     positive = bool(model.labels[own][0] == 1.0)
@@ -54,5 +54,5 @@ def test_other_rows_are_not_compared() -> None:
 
 
 def test_one_class_has_no_gain() -> None:
-    same = Scored(labels=np.ones(5), scores=np.arange(5.0))
+    same = LabelledScores(labels=np.ones(5), scores=np.arange(5.0))
     assert auc_gain(same, same) is None

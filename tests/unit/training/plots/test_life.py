@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from skewless.training.plots.life import Life, Mark, Shares, life_plot
+from skewless.training.plots.life import DecisionMark, Life, Shares, life_plot
 from skewless.training.plots.series import Point
 
 DAY = 86_400_000_000
@@ -14,7 +14,7 @@ LIFE = Life(
     metric="auc",
     versions=["000001", "000002"],
     shares=[Shares(at_us=0, of={"000001": 1.0}), Shares(at_us=2 * DAY, of={"000001": 0.75, "000002": 0.25})],
-    marks=[Mark(at_us=DAY, event="trained", version="000002")],
+    marks=[DecisionMark(at_us=DAY, event="trained", version="000002")],
     until_us=4 * DAY,
     quality={"000001": [Point(at_us=DAY, value=0.7, low=0.6, high=0.8), Point(at_us=3 * DAY, value=0.7)]},
     tested={"000001": 0.72},
