@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from flights_times import delayed
 
 HOUR = pd.Timedelta(hours=1)
 KEYS = ["carrier", "origin", "dest", "tailnum"]
@@ -58,7 +59,7 @@ def event_tables(flights: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Args:
         flights: the table of ``flights_table``; its row numbers are the ids of the events.
     """
-    departed = flights["sched_dep"] + pd.to_timedelta(flights["dep_delay"], unit="m")
+    departed = delayed(flights["sched_dep"], flights["dep_delay"])
     moments = {"departures": departed, "arrivals": flights["known_at"]}
     return {name: _events(flights, kind, moments[name]) for name, kind in KINDS.items()}
 

@@ -54,7 +54,15 @@ def scheduled_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series
 
 def actual_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series[pd.Timestamp]:
     """Return the actual arrivals; NaT where the flight was cancelled or diverted."""
-    return scheduled_arrival(flights, zones) + pd.to_timedelta(flights["arr_delay"], unit="m")
+    return delayed(scheduled_arrival(flights, zones), flights["arr_delay"])
+
+
+def delayed(instants: pd.Series[pd.Timestamp], minutes: pd.Series[float]) -> pd.Series[pd.Timestamp]:
+    """Return instants moved by whole minutes; NaT where the minutes are null.
+
+    As integers: of floats with nulls pandas 2.3 rounds memory that it never wrote, of which numpy warns at times.
+    """
+    return instants + pd.to_timedelta(minutes.astype("Int64"), unit="m")
 
 
 def home_day(instants: pd.Series[pd.Timestamp]) -> pd.Series[pd.Timestamp]:

@@ -86,7 +86,7 @@ class OffsetClock:
     def create(cls, path: Path) -> Self:
         """Return the clock of a file, which is made, with the machine's time, where it is missing."""
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.write_bytes(_OFFSET.pack(0))
         return cls(path)
 
