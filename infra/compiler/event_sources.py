@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feast import FileSource, KafkaSource, PushSource, StreamFeatureView
 from feast.data_format import JsonFormat
 
+from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
@@ -234,11 +234,7 @@ def _range(owner: str, tags: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _moment(owner: str, tag: str, text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise DefinitionError(
-            f"{owner} tag {tag!r}", "is not a date", value=text, fix="write it as 2024-01-31"
-        ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**6
+    found = parse_time(text)
+    if found is None:
+        raise DefinitionError(f"{owner} tag {tag!r}", "is not a date", value=text, fix="write it as 2024-01-31")
+    return found[0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
-from skewless.contract.clock import to_us
+from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
@@ -76,12 +75,8 @@ def _moments(values: Sequence[Any]) -> pa.Array | None:
 
 
 def _moment(column: Column, value: str) -> int:
-    try:
-        return to_us(datetime.fromisoformat(value))
-    except (ValueError, OverflowError):
-        raise RequestError(
-            f"field {column.name!r}",
-            "is not a valid timestamp",
-            value=value,
-            fix="send an ISO 8601 time, or microseconds since the epoch",
-        ) from None
+    found = parse_time(value)
+    if found is None:
+        fix = "send an ISO 8601 time, or microseconds since the epoch"
+        raise RequestError(f"field {column.name!r}", "is not a valid timestamp", value=value, fix=fix)
+    return found[0]

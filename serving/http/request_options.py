@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
-from skewless.contract.clock import to_us
+from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
 from skewless.serving.prediction.question import NO_OPTIONS, Options
 
@@ -46,13 +45,10 @@ def read_options(
 def _moment(value: object, now_us: int) -> int:
     moment = value
     if isinstance(value, str):
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
-            raise _wrong("as_of", value, "send an ISO 8601 time, or microseconds since the epoch") from None
-        if found.tzinfo is None:
+        found = parse_time(value)
+        if found is not None and not found[1]:
             raise _wrong("as_of", value, "add the zone, for example 'Z'")
-        moment = to_us(found)
+        moment = None if found is None else found[0]
     if type(moment) is not int or not _FIRST <= moment < 2**63:
         raise _wrong("as_of", value, "send an ISO 8601 time, or microseconds since the epoch")
     if moment > now_us:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.options import DryRun, Json, Repo, open_project
+from skewless.commands.options import DryRun, Json, Repo, open_project, time_option
 from skewless.commands.output import answering, table
-from skewless.contract.clock import to_us
-from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,7 +53,7 @@ def add_key(
             scopes=frozenset(scope or ["predict"]),
             rate=rate,
             created_us=project.clock.now_us(),
-            expires_us=None if expires is None else _moment(expires),
+            expires_us=None if expires is None else time_option("--expires", expires),
         )
         file = _file(project)
         if dry_run:
@@ -104,11 +101,3 @@ def _shown(title: str, keys: Sequence[ApiKey]) -> RenderableType:
     items = [key.as_dict() for key in keys]
     rows = [[" ".join(value) if isinstance(value, list) else value for value in item.values()] for item in items]
     return table(title, ("name", "scopes", "rate", "created", "expires"), rows)
-
-
-def _moment(text: str) -> int:
-    try:
-        return to_us(datetime.fromisoformat(text))
-    except ValueError as error:
-        fix = "write a date, or a date and a time: 2027-01-01T12:00:00Z"
-        raise DefinitionError("option --expires", "is not a time", value=text, fix=fix) from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.contract.errors import PlaceError
+from skewless.contract.clock import parse_time
+from skewless.contract.errors import DefinitionError, PlaceError
 
 if TYPE_CHECKING:
     from skewless.commands.output import Output
@@ -37,3 +38,16 @@ def open_project(output: Output, repo: Path) -> Project:
             fix="name a project with --repo DIR, or start one with `skewless init DIR`",
         )
     return output.until_done.enter_context(closing(Project(repo)))
+
+
+def time_option(name: str, text: str) -> int:
+    """Return the time that an option gives, in microseconds.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    found = parse_time(text)
+    if found is None:
+        fix = "write a date, or a date and a time: 2027-01-01T12:00:00Z"
+        raise DefinitionError(f"option {name}", "is not a time", value=text, fix=fix)
+    return found[0]

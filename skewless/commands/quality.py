@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from skewless.commands.length import parse_length
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering, table
-from skewless.contract.clock import to_us
+from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
@@ -104,12 +103,8 @@ def _shown(interval: Interval | None) -> str | None:
 def _moment(text: str, now_us: int) -> int:
     with suppress(RequestError):
         return now_us - parse_length(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise RequestError(
-            "option --since", "is no time with a zone, and no age", value=text, fix="give 2026-01-31T00:00Z or 30d"
-        )
-    return to_us(moment)
+    found = parse_time(text)
+    if found is None or not found[1]:
+        fix = "give 2026-01-31T00:00Z or 30d"
+        raise RequestError("option --since", "is no time with a zone, and no age", value=text, fix=fix)
+    return found[0]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.options import Json, Repo, open_project, time_option
 from skewless.commands.output import answering
-from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.run import Run
@@ -46,7 +44,7 @@ def scheduler(
         command: Any = context.find_root().command
         verbs, runs = list(command.commands), []
         if until is not None:
-            runs = operation.simulate(project, verbs, inside(command), _moment(until))
+            runs = operation.simulate(project, verbs, inside(command), time_option("--until", until))
         elif once or only:
             runs = operation.once(project, verbs, inside(command), only or ())
         else:
@@ -78,16 +76,6 @@ def inside(command: Any) -> Invoke:  # noqa: ANN401 - click's group, which typer
         return code or 0, said.getvalue()
 
     return invoke
-
-
-def _moment(text: str) -> int:
-    from skewless.contract.clock import to_us
-
-    try:
-        return to_us(datetime.fromisoformat(text))
-    except ValueError as error:
-        fix = "write a date, or a date and a time: 2027-01-01T12:00:00Z"
-        raise DefinitionError("option --until", "is not a time", value=text, fix=fix) from error
 
 
 def _code(run: Run) -> int:

@@ -116,6 +116,21 @@ def open_clock(setting: str) -> Clock:
     return SystemClock()
 
 
+def parse_time(text: str) -> tuple[int, bool] | None:
+    """Return the microseconds since the epoch of an ISO 8601 text, and whether it names its zone; None: it is no time.
+
+    Without a zone it is UTC (SEMANTICS 1.1); who takes times from outside may refuse such a one.
+
+    >>> parse_time("1970-01-01T01:00:01+01:00"), parse_time("1970-01-02"), parse_time("soon")
+    ((1000000, True), (86400000000, False), None)
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return to_us(moment), moment.tzinfo is not None
+
+
 def to_us(moment: datetime) -> int:
     """Return a moment as microseconds since the epoch; a naive one is UTC (SEMANTICS 1.1).
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, cast
 
-from skewless.contract.clock import to_us
+from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
 from skewless.contract.errors import RequestError
 from skewless.contract.keys import parse_key
@@ -182,10 +181,7 @@ def _number(name: str, value: object) -> float | None:
 def _moment(name: str, value: object) -> int:
     if type(value) is int and abs(value) < 2**63:
         return value
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    found = parse_time(value) if isinstance(value, str) else None
+    if found is None or not found[1]:
         raise RequestError(f"field {name!r}", "is not a time", value=value, fix=_TIME)
-    return to_us(moment)
+    return found[0]

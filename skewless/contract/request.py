@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.clock import to_us
+from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SkewlessError
@@ -229,13 +228,12 @@ def _text(column: Column, value: object) -> str | bytes:
 
 
 def _moment(column: Column, value: str) -> int:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise _wrong(column, value, "send an ISO 8601 time with a zone, or microseconds since the epoch") from None
-    if moment.tzinfo is None:
+    found = parse_time(value)
+    if found is None:
+        raise _wrong(column, value, "send an ISO 8601 time with a zone, or microseconds since the epoch")
+    if not found[1]:
         raise _wrong(column, value, "add the zone, for example 'Z'")
-    return to_us(moment)
+    return found[0]
 
 
 def _wrong(column: Column, value: object, fix: str) -> RequestError:

@@ -176,6 +176,6 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(walked: Path
         assert (said.code, said.body["error"]["problem"]) == (4, problem)
     unknown = words(walked, walked / PAYMENTS, tmp_path / "out")
     unknown[unknown.index("fraud_features")] = "nothing"
-    assert run(*unknown, "--json").code == 2
+    assert run(*unknown, "--json").code == 6
     assert run(*words(walked, tmp_path / "gone.parquet", tmp_path / "out"), "--json").code == 4
     assert not (tmp_path / "out").exists()

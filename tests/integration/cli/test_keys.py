@@ -60,7 +60,7 @@ def test_a_dry_run_makes_no_key_and_revokes_none(new: Path) -> None:
     before = fingerprint(new)
     assert done("keys", "revoke", "web", "--dry-run", "--repo", new)["dry_run"] is True
     assert run("keys", "add", "web", "--dry-run", "--repo", new).code == 9
-    assert run("keys", "revoke", "shop", "--dry-run", "--repo", new).code == 2
+    assert run("keys", "revoke", "shop", "--dry-run", "--repo", new).code == 6
     assert fingerprint(new) == before
 
 
@@ -73,7 +73,7 @@ def test_a_dry_run_makes_no_key_and_revokes_none(new: Path) -> None:
         (["add", "shop", "--expires", "2001-01-01"], 2, "expires before it exists"),
         (["add", "shop", "--expires", "soon"], 2, "is not a time"),
         (["add", "web"], 9, "exists"),
-        (["revoke", "shop"], 2, "is unknown"),
+        (["revoke", "shop"], 6, "is unknown"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(new: Path, words: list[str], code: int, says: str) -> None:

@@ -212,7 +212,7 @@ def test_validate_fails_with_the_table_and_exit_code_5(applied: Path) -> None:
 
 def test_validate_names_what_it_knows(applied: Path) -> None:
     said = run("validate", "nosuch", "--repo", applied, "--json")
-    assert (said.code, said.body["error"]["value"]) == (2, "nosuch")
+    assert (said.code, said.body["error"]["value"]) == (6, "nosuch")
 
 
 def test_train_that_misses_its_gate_exits_5_and_keeps_the_champion(walked: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from skewless.contract.errors import ConflictError, DefinitionError, PlaceError
+from skewless.contract.errors import ConflictError, PlaceError, RequestError
 from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
 from skewless.infra.access.key_file import KeyFile
 
@@ -65,7 +65,7 @@ def test_a_refused_change_changes_nothing(file: KeyFile) -> None:
     before = file.stamp()
     with pytest.raises(ConflictError):
         file.add(a_key("web", rate=9.0))
-    with pytest.raises(DefinitionError):
+    with pytest.raises(RequestError):
         file.revoke("shop")
     assert file.stamp() == before
 
