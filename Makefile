@@ -46,7 +46,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo test lint types layers tests coverage soak bench lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
+.PHONY: help demo quick test lint types layers tests coverage soak bench lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,10 @@ help:  ## show this list
 demo: setup  ## the whole walk on real flights, from files to a retrained model
 	@$(PY) feature_repo/load.py
 	@$(BIN)/skewless demo --repo feature_repo
+
+quick: setup-dev  ## a minute: lint, types of what changed, unit tests, a few examples of each property
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/unit tests/architecture tests/property $(ARGS)
 
 test: lint types layers tests  ## linters, types, layers and all fast tests
 

@@ -13,6 +13,12 @@ from tests.docs.pages import DOCS, ROOT
 
 PAGE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 FILES = sorted(set(re.findall(r"`((?:skewless|serving|training|validation|infra)/[\w/]+\.py)`", PAGE)))
+FOR_CONTRIBUTORS = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "tests/README.md",
+    DOCS / "extending.md",
+    *sorted((DOCS / "decisions").glob("*.md")),
+]
 NAMES = sorted(set(re.findall(r"`([A-Z]\w+(?:\.\w+)?|[a-z]+_[a-z_]+)`", PAGE)))
 LAYERS = {
     contract["id"]: [name.strip() for layer in contract["layers"] for name in layer.split("|")]
@@ -36,6 +42,24 @@ def defined(path: Path) -> set[str]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_there(name: str) -> None:
     assert (ROOT / name).is_file()
+
+
+@pytest.mark.parametrize("page", FOR_CONTRIBUTORS, ids=lambda page: page.stem)
+def test_what_a_contributor_is_sent_to_is_there(page: Path) -> None:
+    named = re.findall(
+        r"`?\b((?:skewless|serving|training|validation|infra|tests|docs)/[\w/.-]*)", page.read_text(encoding="utf-8")
+    )
+    missing = [name for name in named if "YOUR" not in name and not (ROOT / name.rstrip(".")).exists()]
+    assert missing == []
+
+
+def test_the_index_of_decisions_is_whole() -> None:
+    index = (DOCS / "decisions/README.md").read_text(encoding="utf-8")
+    files = [page for page in FOR_CONTRIBUTORS if page.parent.name == "decisions" and page.name != "README.md"]
+    assert len(files) == 12
+    for page in files:
+        number, title = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split(". ", 1)
+        assert f"| [{number}]({page.name}) | {title} |" in index
 
 
 def test_what_is_named_is_in_a_file_that_is_named() -> None:
