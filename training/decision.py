@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skewless.contract.spec import LOWER_IS_BETTER, Gate
+from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.spec import Gate
 from skewless.training.slices import SliceGain
 from skewless.validation.evaluation.bootstrap import Gain
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skewless.contract.spec import LOWER_IS_BETTER
+from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.training.trainers.port import TrainedModel
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.lifecycle import Search
-from skewless.contract.spec import LOWER_IS_BETTER, ModelSpec
+from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.spec import ModelSpec
 from skewless.training.trainers.port import Trainer, TrainingSet
 from skewless.validation.evaluation.evaluation import evaluate, gate_metric
 

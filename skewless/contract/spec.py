@@ -78,7 +78,7 @@ class Gate:
 
     Args:
         metric: name of a metric of the evaluation, higher is better (``auc``) unless in
-            ``LOWER_IS_BETTER``.
+            ``skewless.contract.metrics``.
         floor: the metric must be at least this (at most, where lower is better), if given.
         tolerance: how much worse than the champion, on the same rows, is still accepted.
         confidence: of the bootstrap interval of the gain, whose lower end then counts; None: the gain itself.
@@ -104,7 +104,6 @@ class Gate:
                 raise DefinitionError(f"Gate.{name}", "is below zero", value=getattr(self, name), fix="give 0 or more")
 
 
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "rmse", "mae"})
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _FEWEST_CLASSES = 2
 

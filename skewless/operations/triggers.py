@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import PackageError
-from skewless.contract.spec import LOWER_IS_BETTER
+from skewless.contract.metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from skewless.contract.spec import ModelSpec

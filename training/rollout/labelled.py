@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.contract.spec import LOWER_IS_BETTER, ModelSpec, Task
+from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.spec import ModelSpec, Task
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.runtimes.port import Scores, Vector
 from skewless.training.rollout.evidence import Compared, Estimate

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from skewless.contract.spec import LOWER_IS_BETTER, Task
+from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.spec import Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.ranking import Groups
 from skewless.validation.evaluation.resampled import Scored, Weighted, weighted_metric

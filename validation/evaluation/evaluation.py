@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.metrics import METRICS
 from skewless.contract.spec import ModelSpec, Task
 from skewless.infra.runtimes.port import Scores, Vector
 from skewless.validation.evaluation.auc import auc
 from skewless.validation.evaluation.metrics import Metrics
 from skewless.validation.evaluation.multiclass import multiclass_metrics
 from skewless.validation.evaluation.ranking import Groups, ranking_metrics
+from skewless.validation.evaluation.row_values import mean_metric
 
 Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
 
-_EPSILON = 1e-15
 _BINS = 10
 _HALF = 0.5
-_CONSTANT_IS_BEST = frozenset({"calibration_error", "recall", "recall_at_base_rate"})
 
 
 def evaluate(
@@ -95,7 +95,9 @@ def gate_baseline(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float
     >>> gate_baseline(SimpleNamespace(gate=Gate(metric="auc")), {"auc": 0.7, "baseline_auc": 0.5})
     0.5
     """
-    return None if spec.gate.metric in _CONSTANT_IS_BEST else metrics.get(f"baseline_{spec.gate.metric}")
+    metric = METRICS.get(spec.gate.metric)
+    best = metric is not None and metric.constant_is_best
+    return None if best else metrics.get(f"baseline_{spec.gate.metric}")
 
 
 def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> list[Row]:
@@ -128,12 +130,10 @@ def _sized(labels: Vector, base: float, found: Metrics, baseline: Metrics) -> Me
 
 
 def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metrics:
-    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    losses = -np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped))
     return {
         "auc": auc(labels, scores, weight),
-        "log_loss": float(np.average(losses, weights=weight)),
-        "brier": float(np.average((scores - labels) ** 2, weights=weight)),
+        "log_loss": mean_metric("log_loss", labels, scores, weight),
+        "brier": mean_metric("brier", labels, scores, weight),
         "calibration_error": calibration_error(labels, scores, weight),
         "precision": _share(labels == 1.0, scores >= _HALF, weight),
         "recall": _share(scores >= _HALF, labels == 1.0, weight),
@@ -144,8 +144,8 @@ def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metr
 
 def _regression(labels: Vector, scores: Vector, weight: Vector, _base: float) -> Metrics:
     return {
-        "rmse": float(np.sqrt(np.average((scores - labels) ** 2, weights=weight))),
-        "mae": float(np.average(np.abs(scores - labels), weights=weight)),
+        "rmse": float(np.sqrt(mean_metric("rmse", labels, scores, weight))),
+        "mae": mean_metric("mae", labels, scores, weight),
     }
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from skewless.infra.runtimes.port import Scores, Vector
+from skewless.validation.evaluation.row_values import row_values
 from skewless.validation.evaluation.units import Units, standard_error
 
-_EPSILON = 1e-15
 _FEWEST = 2
 _Z = 1.959963984540054  # of 95 %
 
@@ -85,8 +84,8 @@ def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | 
     """
     if metric == "auc":
         return auc_interval(labels, scores, units) if scores.ndim == 1 else None
-    losses = (_LOSSES if scores.ndim == 1 else _CLASS_LOSSES).get(metric)
-    found = None if losses is None else mean_interval(losses(labels, scores), units)
+    values = row_values(metric, labels, scores)
+    found = None if values is None else mean_interval(values, units)
     if found is None or metric != "rmse":
         return found
     return Interval(math.sqrt(max(found.low, 0.0)), math.sqrt(found.high))
@@ -101,30 +100,3 @@ def _placements(of: Vector, among: Vector) -> Vector:
     ordered = np.sort(among)
     counts = np.searchsorted(ordered, of, side="left") + np.searchsorted(ordered, of, side="right")
     return np.asarray(counts / (2 * among.size), dtype=np.float64)
-
-
-def _log_losses(labels: Vector, scores: Scores) -> Vector:
-    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return np.asarray(-np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped)))
-
-
-def _squares(labels: Vector, scores: Scores) -> Vector:
-    return np.asarray((scores - labels) ** 2)
-
-
-def _class_log_losses(labels: Vector, scores: Scores) -> Vector:
-    own = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
-    return np.asarray(-np.log(np.clip(own, _EPSILON, 1.0)))
-
-
-def _hits(labels: Vector, scores: Scores) -> Vector:
-    return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
-
-
-_LOSSES: Mapping[str, Callable[[Vector, Scores], Vector]] = {
-    "log_loss": _log_losses,
-    "brier": _squares,
-    "rmse": _squares,
-    "mae": lambda labels, scores: np.asarray(np.abs(scores - labels)),
-}
-_CLASS_LOSSES: Mapping[str, Callable[[Vector, Scores], Vector]] = {"log_loss": _class_log_losses, "accuracy": _hits}

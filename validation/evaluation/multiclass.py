@@ -7,8 +7,7 @@ import numpy as np
 from skewless.infra.runtimes.port import Matrix, Vector
 from skewless.validation.evaluation.auc import auc
 from skewless.validation.evaluation.metrics import Metrics
-
-_EPSILON = 1e-15
+from skewless.validation.evaluation.row_values import mean_metric
 
 
 def multiclass_metrics(labels: Vector, scores: Matrix, weights: Vector) -> tuple[float, Metrics, Metrics]:
@@ -25,10 +24,9 @@ def multiclass_metrics(labels: Vector, scores: Matrix, weights: Vector) -> tuple
 
 
 def _measure(labels: Vector, scores: Matrix, weights: Vector) -> Metrics:
-    own = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
     return {
-        "log_loss": float(np.average(-np.log(np.clip(own, _EPSILON, 1.0)), weights=weights)),
-        "accuracy": float(np.average(scores.argmax(axis=1) == labels, weights=weights)),
+        "log_loss": mean_metric("log_loss", labels, scores, weights),
+        "accuracy": mean_metric("accuracy", labels, scores, weights),
         "auc_macro": _macro_auc(labels, scores, weights),
     }
 

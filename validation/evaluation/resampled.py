@@ -13,11 +13,11 @@ from skewless.contract.spec import Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.evaluation import calibration_bins, evaluate
 from skewless.validation.evaluation.ranking import Groups, ndcg_shares
+from skewless.validation.evaluation.row_values import row_values
 
 Weighted = Callable[[Matrix], Vector]
 """Weights ``(n_samples, n_rows)`` to the metric of each sample ``(n_samples,)``; NaN where it does not exist."""
 
-_EPSILON = 1e-15
 _HALF = 0.5
 _PLACES = {"ndcg": None, "ndcg_at_5": 5}
 
@@ -52,7 +52,7 @@ def weighted_metric(metric: str, rows: Scored) -> Weighted:
         return _ndcg(rows, _PLACES[metric])
     if metric in {"precision", "recall"}:
         return _share(rows, metric)
-    losses = _row_values(metric, rows)
+    losses = row_values(metric, rows.labels, rows.scores)
     if losses is not None:
         return partial(_ratio, above=losses, below=np.ones_like(losses), root=metric == "rmse")
     whole = {"auc_macro": _auc_macro, "calibration_error": _calibration_error}.get(metric)
@@ -104,22 +104,6 @@ def _ndcg(rows: Scored, at: int | None) -> Weighted:
     share, counts, group = ndcg_shares(rows.labels, rows.scores, query, at)
     per_row = (counts / np.bincount(group))[group]
     return partial(_ratio, above=share[group] * per_row, below=per_row)
-
-
-def _row_values(metric: str, rows: Scored) -> Vector | None:
-    """Return what each row adds to a metric that is a mean over rows; None for other metrics."""
-    labels, scores = rows.labels, rows.scores
-    if metric == "accuracy":
-        return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
-    if metric == "log_loss" and rows.task == "multiclass":
-        own = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
-        return np.asarray(-np.log(np.clip(own, _EPSILON, 1.0)))
-    if metric == "log_loss":
-        clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-        return np.asarray(-np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped)))
-    if metric in {"brier", "rmse"}:
-        return np.asarray((scores - labels) ** 2)
-    return np.asarray(np.abs(scores - labels)) if metric == "mae" else None
 
 
 def _share(rows: Scored, metric: str) -> Weighted:

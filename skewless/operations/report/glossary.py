@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from skewless.contract.metrics import METRICS
+
 TERMS: Mapping[str, str] = {
     "version": "One trained model; a number that grows with each training.",
     "trained": "When the version was trained.",
@@ -72,24 +74,11 @@ TERMS: Mapping[str, str] = {
     "subject": "What it is about.",
     "since": "When it was first raised.",
     "message": "What is wrong.",
-    "auc": "Chance that a positive row scores higher than a negative one; 0.5 is guessing.",
-    "log_loss": "Mean surprise of the outcomes given the scores; lower is better.",
-    "auc_macro": "Mean AUC of each class against all others.",
-    "brier": "Mean squared distance between probability and outcome; lower is better.",
-    "calibration_error": "Mean distance between predicted and observed share of positives, bin by bin; 0 is best.",
-    "precision": "Share of positives among rows scored 0.5 or more.",
-    "recall": "Share of the positives that were scored 0.5 or more.",
-    "precision_at_base_rate": "Share of positives among rows scored at or above the base rate.",
-    "recall_at_base_rate": "Share of the positives that were scored at or above the base rate.",
     "base_rate": "Share of positives among all rows.",
     "rows": "Rows that were evaluated.",
-    "accuracy": "Share of rows whose class was the one with the highest score.",
-    "rmse": "Root mean squared error, in the unit of the label; lower is better.",
-    "mae": "Mean absolute error, in the unit of the label; lower is better.",
-    "ndcg": "Normalized discounted cumulative gain: how near the order is to the best one, 0 to 1.",
-    "ndcg_at_5": "The same of the first five places.",
     "parity": "Online values computed again from the accepted log and compared bit for bit.",
     "replay": "Every logged prediction computed again from the accepted log and compared bit for bit.",
     "contribution": "What a feature added to the margin of one prediction (TreeSHAP); with the bias they sum up to it.",
     "margin": "The model's raw output, before it is turned into a probability.",
+    **{name: metric.words for name, metric in METRICS.items()},
 }

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.contract.spec import LOWER_IS_BETTER, Gate
+from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.spec import Gate
 from skewless.training.decision import Decision, GateEvidence
 from skewless.training.decision import decide as decide_by
 from skewless.training.slices import SliceGain

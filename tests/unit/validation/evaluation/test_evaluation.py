@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, ndcg_score, roc_auc_score
 
 from skewless.contract.errors import SourceError
-from skewless.contract.spec import LOWER_IS_BETTER
+from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.infra.runtimes.port import Vector
 from skewless.training.quality import quality_lines
 from skewless.validation.evaluation.auc import auc
