@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.in_force import PlanInForce
 from skewless.infra.plans.needed_views import NeededWatch
+from skewless.serving.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from skewless.infra.streams.port import EventSender
@@ -104,41 +105,22 @@ class Events:
         )
 
 
-@dataclass(kw_only=True)
-class _EventBatch:
-    """Messages of several requests that are sent together."""
-
-    payloads: list[bytes] = field(default_factory=list)
-    sent: asyncio.Task[None] | None = None
-
-
 class _Lane:
     """One sender, which works in a thread; what comes meanwhile is sent together afterwards."""
 
     def __init__(self, source: EventSource, sender: EventSender) -> None:
         self.source = source
         self._sender = sender
-        self._turn = asyncio.Lock()
-        self._gathering: _EventBatch | None = None
-
-    async def send(self, payloads: Sequence[bytes]) -> None:
-        batch = self._gathering
-        if batch is None or batch.sent is None:
-            batch = self._gathering = _EventBatch()
-            batch.sent = asyncio.create_task(self._flush(batch))
-        batch.payloads.extend(payloads)
-        # A client that goes away must not stop what others wait for.
-        await asyncio.shield(batch.sent)
+        self._commit = GroupCommit(self._send)
+        self.send = self._commit.add
 
     async def close(self) -> None:
-        async with self._turn:
+        async with self._commit.turn:
             await asyncio.to_thread(self._sender.close)
 
-    async def _flush(self, batch: _EventBatch) -> None:
-        async with self._turn:
-            self._gathering = None
-            try:
-                await asyncio.to_thread(self._sender.send, batch.payloads)
-            except StoreError:
-                await asyncio.to_thread(self._sender.close)  # it is opened anew by the next
-                raise
+    async def _send(self, payloads: Sequence[bytes]) -> None:
+        try:
+            await asyncio.to_thread(self._sender.send, payloads)
+        except StoreError:
+            await asyncio.to_thread(self._sender.close)  # it is opened anew by the next
+            raise

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from skewless.contract.clock import Clock
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.serving.group_commit import GroupCommit
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 
 _SOURCE = "http"
-
-
-@dataclass(kw_only=True)
-class _OutcomeBatch:
-    """Outcomes of several requests that are written together."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    written: asyncio.Task[None] | None = None
 
 
 class Feedback:
@@ -41,8 +33,7 @@ class Feedback:
         self._metrics = metrics
         self._clock = clock
         self._most = most
-        self._turn = asyncio.Lock()
-        self._gathering: _OutcomeBatch | None = None
+        self._commit = GroupCommit(self._write)
 
     def parse(self, rows: Sequence[object]) -> list[Outcome]:
         """Return the outcomes of a request.
@@ -58,21 +49,13 @@ class Feedback:
         Raises:
             StoreError: the disk refused; none of them was kept.
         """
-        batch = self._gathering
-        if batch is None or batch.written is None:
-            batch = self._gathering = _OutcomeBatch()
-            batch.written = asyncio.create_task(self._write(batch))
-        batch.outcomes.extend(outcomes)
-        # A client that goes away must not stop what others wait for.
-        await asyncio.shield(batch.written)
+        await self._commit.add(outcomes)
         for outcome in outcomes:
             self._metrics.feedback(outcome.by, outcome.kind).inc()
 
     def _plan_of(self, model: str) -> FeaturePlan:
         return self._models.get(model).plan
 
-    async def _write(self, batch: _OutcomeBatch) -> None:
-        async with self._turn:
-            self._gathering = None
-            now = self._clock.now_us()
-            await asyncio.to_thread(self._writer.append, batch.outcomes, received_at=now, source=_SOURCE)
+    async def _write(self, outcomes: Sequence[Outcome]) -> None:
+        now = self._clock.now_us()
+        await asyncio.to_thread(self._writer.append, outcomes, received_at=now, source=_SOURCE)
