@@ -293,9 +293,9 @@ def test_nothing_is_said_on_the_terminal_or_written_elsewhere(tmp_path: Path) ->
 import duckdb
 from pathlib import Path
 import great_expectations.expectations as gxe
-from skewless.validation.gates import Gate
+from skewless.validation.gates import DataGate
 suite = [gxe.ExpectColumnMaxToBeBetween(column=c, max_value=1) for c in ("x", "gone")]
-report = Gate().check("v", "SELECT 5 AS x", duckdb.connect(), suite)
+report = DataGate().check("v", "SELECT 5 AS x", duckdb.connect(), suite)
 assert [result.observed for result in report.results] == [5, None]
 """
     home, here = tmp_path / "home", tmp_path / "here"
