@@ -50,7 +50,7 @@ def test_the_gate_stops_a_change_of_unit_and_lets_the_correction_pass(facts: Fac
     assert planted[0]["at"] < stopped["at"] < planted[1]["at"] <= mended["at"]
     assert "'pressure'" in stopped["text"]
     # Hectopascals: nothing that was measured in inches (some 30) has reached the model.
-    low, high = facts["pressures"]
+    low, high = facts["spoilt_feature"]
     assert 900 < low < high < 1_100
 
 

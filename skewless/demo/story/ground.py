@@ -1,4 +1,4 @@
-"""Where the story plays: a copy of the definitions beside the data, whose weather the story may spoil and mend."""
+"""Where the story plays: a copy of the definitions beside the data, one table of which the story may spoil and mend."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import shutil
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 import duckdb
 import yaml
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import PlaceError
+from skewless.infra.offline.sql import quote
 
 FOLDER = ".skewless/story"
 _MODELS, _STORY_MODELS = "models.py", "story_models.py"
-_SPOILT = "weather"
+_DEFECT = "story.yaml"
 _CLOCK = ".skewless/clock"
-# An inch of mercury in hectopascals: the unit that American reports give the pressure in.
-_INCH_HPA = 33.8639
 _SETTINGS = {
     "materialize_cron": "0 */6 * * *",
     "validate_cron": "off",
@@ -36,28 +36,51 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Defect:
+    """What goes wrong with a source, as the repo declares it.
+
+    Args:
+        table: folder of Parquet files below ``data``.
+        time: its column of event times.
+        column: whose values come in another unit.
+        divide_by: the values, to be in that unit.
+        feature: where a model sees them.
+        wrong, mended: what is said of it.
+    """
+
+    table: str
+    time: str
+    column: str
+    divide_by: float
+    feature: str
+    wrong: str
+    mended: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ground:
     """The story's own project.
 
     Args:
         repo: its folder.
         source: the repo that it is a copy of.
+        defect: what the story plants.
     """
 
     repo: Path
     source: Path
+    defect: Defect
 
     @classmethod
-    def lay(cls, source: Path) -> Ground:
-        """Make it, in the place of an older one; the data are linked, the weather is copied.
+    def lay(cls, source: Path) -> Self:
+        """Make it, in the place of an older one; the data are linked, the table that is spoilt is copied.
 
         Raises:
-            PlaceError: the repo is not that of the flights, or its data were not loaded.
+            PlaceError: the repo has no story, or its data were not loaded.
         """
-        needs = {_STORY_MODELS: "use --repo feature_repo", f"data/{_SPOILT}": "run feature_repo/load.py"}
-        for needed, fix in needs.items():
-            if not (source / needed).exists():
-                raise PlaceError(f"story of drift in {source}", "lacks what it is about", value=needed, fix=fix)
+        _check(source, {_STORY_MODELS: "use --repo feature_repo", _DEFECT: "use --repo feature_repo"})
+        defect = Defect(**yaml.safe_load((source / _DEFECT).read_text(encoding="utf-8")))
+        _check(source, {f"data/{defect.table}": "run feature_repo/load.py"})
         repo = (source / FOLDER).resolve()
         shutil.rmtree(repo, ignore_errors=True)
         (repo / "data").mkdir(parents=True)
@@ -65,22 +88,22 @@ class Ground:
             shutil.copy(path, repo / path.name)
         shutil.copy(source / _STORY_MODELS, repo / _MODELS)
         for folder in (source / "data").iterdir():
-            if folder.name == _SPOILT:
+            if folder.name == defect.table:
                 shutil.copytree(folder, repo / "data" / folder.name)
             else:
                 (repo / "data" / folder.name).symlink_to(folder.resolve(), target_is_directory=True)
         OffsetClock.create(repo / _CLOCK)
         settings = _SETTINGS | {"clock": f"file:{_CLOCK}"}
         (repo / "skewless.yaml").write_text(yaml.safe_dump(settings))
-        return cls(repo=repo, source=source)
+        return cls(repo=repo, source=source, defect=defect)
 
     def spoil(self, since_us: int, length: timedelta) -> int:
-        """Report the pressure of some hours in inches of mercury, as a station would after an update; return rows."""
+        """Report the values of some hours in another unit, as a station would after an update; return rows."""
         until_us = since_us + length // timedelta(microseconds=1)
-        spoilt = 0
-        for path in self._weather():
+        spoilt, column = 0, quote(self.defect.column)
+        for path in self._files():
             with duckdb.connect() as connection:
-                wrong = "epoch_us(event_time::TIMESTAMP) BETWEEN ? AND ?"
+                wrong = f"epoch_us({quote(self.defect.time)}::TIMESTAMP) BETWEEN ? AND ?"
                 source = "read_parquet(?)"
                 found = connection.execute(
                     f"SELECT count(*) FROM {source} WHERE {wrong}",  # noqa: S608 - both are ours
@@ -91,19 +114,25 @@ class Ground:
                 spoilt += int(found[0])
                 fresh = path.with_suffix(".new")
                 connection.execute(
-                    f"COPY (SELECT * REPLACE (CASE WHEN {wrong} THEN pressure / {_INCH_HPA} ELSE pressure END"  # noqa: S608
-                    f" AS pressure) FROM {source}) TO '{fresh}' (FORMAT parquet)",
+                    f"COPY (SELECT * REPLACE (CASE WHEN {wrong} THEN {column} / {float(self.defect.divide_by)}"  # noqa: S608
+                    f" ELSE {column} END AS {column}) FROM {source}) TO '{fresh}' (FORMAT parquet)",
                     [since_us, until_us, str(path)],
                 )
             fresh.replace(path)
         return spoilt
 
     def mend(self) -> None:
-        """Put the weather as it was in the place of what was spoilt."""
-        for path in self._weather():
+        """Put the table as it was in the place of what was spoilt."""
+        for path in self._files():
             fresh = path.with_suffix(".new")
-            shutil.copy(self.source / "data" / _SPOILT / path.name, fresh)
+            shutil.copy(self.source / "data" / self.defect.table / path.name, fresh)
             fresh.replace(path)
 
-    def _weather(self) -> list[Path]:
-        return sorted((self.repo / "data" / _SPOILT).glob("*.parquet"))
+    def _files(self) -> list[Path]:
+        return sorted((self.repo / "data" / self.defect.table).glob("*.parquet"))
+
+
+def _check(source: Path, needs: dict[str, str]) -> None:
+    for needed, fix in needs.items():
+        if not (source / needed).exists():
+            raise PlaceError(f"story of drift in {source}", "lacks what it is about", value=needed, fix=fix)

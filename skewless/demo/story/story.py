@@ -84,15 +84,16 @@ def _play(walk: Walk, ground: Ground, span: StorySpan, verbs: Collection[str], i
                 model=spec.name,
                 beside=beside.name,
                 rows=rows,
+                feature=ground.defect.feature,
             )
             spoilt_at = begin + _SPOILT_AT // _MICROSECOND
             mended_at = spoilt_at + _SPOILT_FOR // _MICROSECOND
             hours = ground.spoil(spoilt_at, _SPOILT_FOR)
             life.live(begin, spoilt_at)
-            chronicle.add(spoilt_at, "planted", f"{hours} reports give the pressure in inches of mercury")
+            chronicle.add(spoilt_at, "planted", f"{hours} {ground.defect.wrong}")
             life.live(spoilt_at, mended_at)
             ground.mend()
-            chronicle.add(mended_at, "planted", "the station sends the reports again, in hectopascals")
+            chronicle.add(mended_at, "planted", ground.defect.mended)
             _live_on(life, mended_at, end)
     _close(walk, life, begin, end)
 
@@ -131,7 +132,7 @@ def _close(walk: Walk, life: Weeks, begin: int, end: int) -> None:
     walk.facts |= {
         "predictions": life.asked,
         "outcomes": life.told,
-        "pressures": [min(seen), max(seen)] if (seen := [item for item in life.pressures if item is not None]) else [],
+        "spoilt_feature": [min(seen), max(seen)] if (seen := [one for one in life.seen if one is not None]) else [],
         "runs": {f"{job} {state}": n for (job, state), n in sorted(chronicle.runs.items())},
         "events": [event.as_dict() for event in chronicle.events],
     }

@@ -19,7 +19,6 @@ from skewless.training.scheduling.shift import Shift
 
 _LOOK_HOURS = 6  # a rollout is looked at so often
 _TOLD_PART = 10  # of the flights, one in so many is told by POST /feedback besides
-_PRESSURE = "weather__pressure"
 
 
 @dataclass(kw_only=True)
@@ -31,7 +30,8 @@ class Weeks:
         beside: that is asked the same and left alone.
         rows: label rows, in the order of their prediction times.
         shift: the scheduler, as the holder of its lease.
-        pressures: what the model saw of the air's pressure, one flight an hour; None was missing.
+        feature: of the table that the story spoils.
+        seen: what the model saw of it, one row an hour; None was missing.
     """
 
     walk: Walk
@@ -41,9 +41,10 @@ class Weeks:
     model: str
     beside: str
     rows: pa.Table
+    feature: str
     asked: int = 0
     told: int = 0
-    pressures: list[float | None] = field(default_factory=list)
+    seen: list[float | None] = field(default_factory=list)
     _untold: list[tuple[int, str, float]] = field(default_factory=list)
     _answered: int = 0
 
@@ -85,7 +86,7 @@ class Weeks:
         if not due:
             return
         seen = self.client.predict_one(due[0], model=self.model, features=True)
-        self.pressures.append(seen.features[_PRESSURE])
+        self.seen.append(seen.features[self.feature])
         requests = [[row] for row in due] if self._in_rollout() else [due]
         replies = [item for request in requests for item in self.client.predict(request, model=self.model)]
         self.asked += len(replies) + 1 + len(self.client.predict([due[0], *due], model=self.beside))
