@@ -18,11 +18,14 @@ from skewless.infra.offline.sql import quote
 from skewless.validation.checked_labels import CheckedLabels, LabelCheck
 from skewless.validation.gate_report import ExpectationResult, GateReport
 from skewless.validation.gates import DataGate
-from skewless.validation.row_level import is_row_level
 from skewless.validation.suites import LABELS
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
+
+_ALL = 1.0
+_AMONG_ROWS = frozenset({"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"})
+
 
 LabelQuery = tuple[str, list[Any]]
 
@@ -114,3 +117,19 @@ def _in_order(
     """Return results of both kinds in the order of the suite."""
     ones, others = iter(single), iter(rest)
     return tuple(next(ones) if is_row_level(item) else next(others) for item in suite)
+
+
+def is_row_level(expectation: Expectation) -> bool:
+    """Say whether an expectation holds of a table exactly if it holds of each of its rows.
+
+    A share of the rows (``mostly``) and uniqueness are of the table.
+    """
+    from great_expectations.expectations.expectation import (  # noqa: PLC0415 - seconds; only where there is a suite
+        ColumnMapExpectation,
+        ColumnPairMapExpectation,
+        MulticolumnMapExpectation,
+    )
+
+    of_rows = isinstance(expectation, ColumnMapExpectation | ColumnPairMapExpectation | MulticolumnMapExpectation)
+    every = expectation.configuration.kwargs.get("mostly", _ALL) == _ALL
+    return of_rows and every and expectation.expectation_type not in _AMONG_ROWS

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import structlog
 from feast import Entity
@@ -24,13 +24,13 @@ from feast.repo_config import FeastConfigBaseModel
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.infra.feast_plugins.progress import Bar
 from skewless.infra.feast_plugins.pulled import as_messages, newest_rows
 from skewless.infra.feast_plugins.stored import StoredView, Table, is_plain, stored_form
 from skewless.infra.feast_plugins.windowed import is_windowed
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.left_out import tell_left_out
 from skewless.infra.materialization.materialize import Materializer
+from skewless.infra.materialization.run_report import RunStep
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.sources.place import repo_of, settings_of, state_of
@@ -139,7 +139,7 @@ class SkewlessComputeEngine(ComputeEngine):
                 clock=clock,
                 strict=settings.strict,
             )
-            with Bar(task.tqdm_builder) as bar:
+            with _Bar(task.tqdm_builder) as bar:
                 events = events_of(task, from_us(clock.now_us()))
                 reports = materializer.run([stored.view], events=events, naive_is_utc=True, on_step=bar.step)
         finally:
@@ -155,7 +155,7 @@ class SkewlessComputeEngine(ComputeEngine):
         task = replace(task, end_time=from_us(min(to_us(task.end_time), now_us)))
         table = newest_rows(self.get_execution_context(registry, task), registry, task, start)
         done = 0
-        with Bar(task.tqdm_builder) as bar:
+        with _Bar(task.tqdm_builder) as bar:
             for rows in as_messages(task.feature_view, table, BATCH_ROWS):
                 online.online_write_batch(self.repo_config, task.feature_view, rows, None)
                 done += len(rows)
@@ -193,3 +193,39 @@ def is_incremental(task: MaterializationTask, now: datetime) -> bool:
         return start == to_us(last)
     first = to_us(now - (view.ttl or _NO_TTL))
     return abs(first - start) <= _NOW_SLACK // timedelta(microseconds=1)
+
+
+class _Bar:
+    """A bar over the rows that are applied, made when their number is known.
+
+    Args:
+        build: returns a bar of a length; None: no bar is shown.
+    """
+
+    def __init__(self, build: Callable[[int], Any] | None) -> None:
+        self._build = build
+        self._bar: Any = None
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        """Return the bar; leaving the block ends it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self, step: RunStep) -> None:
+        """Move the bar to where a run is."""
+        if step.total is not None:
+            self.move(step.done, step.total)
+
+    def move(self, done: int, total: int) -> None:
+        """Move the bar to so many rows."""
+        if self._build is None:
+            return
+        if self._bar is None:
+            self._bar = self._build(total)
+        self._bar.update(done - self._done)
+        self._done = done

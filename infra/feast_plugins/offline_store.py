@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -28,7 +29,6 @@ from skewless.infra.feast_plugins.entity_range import date_range, range_entities
 from skewless.infra.feast_plugins.entity_rows import query_entities, read_entities
 from skewless.infra.feast_plugins.feature_history import HistorySource, open_source
 from skewless.infra.feast_plugins.offline_engine import engine
-from skewless.infra.feast_plugins.request_order import asked_count
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from skewless.infra.feast_plugins.source_views import source_views
 from skewless.infra.materialization.left_out import leave_out
@@ -36,6 +36,9 @@ from skewless.infra.offline.sources import is_remote, is_there
 from skewless.infra.offline.sql import names, quote
 from skewless.infra.sources.place import repo_of, settings_of, state_of
 from skewless.infra.sources.source_schema import check_source, column_types, readable_path, source_table
+
+_CALLER = "get_historical_features"
+_ASKED = "_feature_refs"
 
 _log = structlog.get_logger()
 
@@ -91,7 +94,7 @@ class SkewlessOfflineStore(OfflineStore):
             StalePlanError: a windowed view is not in the plan in force.
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        count = asked_count(feature_refs)
+        count = _asked_count(feature_refs)
         asked = asked_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
         answer = PointInTimeAnswer(
             config=config,
@@ -261,3 +264,18 @@ def _selected(source: HistorySource, columns: Sequence[str | None]) -> str:
     # A column that is asked for twice, as key and as feature, is given once.
     distinct = list(dict.fromkeys(column for column in columns if column))
     return f"SELECT {names([source.column(column) for column in distinct])} FROM {source.table.relation}"
+
+
+def _asked_count(refs: Sequence[str]) -> int | None:
+    """Return how many of the first references the user asked for, None where that cannot be told.
+
+    Feast 0.67 appends the inputs of on-demand views in the order of a set, which changes from process to process,
+    and does not pass on where they begin. Only the frame of its function that we are called from still knows.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        asked = frame.f_locals.get(_ASKED) if frame.f_code.co_name == _CALLER else None
+        if isinstance(asked, list) and list(refs[: len(asked)]) == asked:
+            return len(asked)
+        frame = frame.f_back
+    return None

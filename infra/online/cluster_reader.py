@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
@@ -16,12 +16,13 @@ from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import dial, open_async_node
 from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.failures import store_error
-from skewless.infra.online.gathering import Gathering, Value
 from skewless.infra.online.link import StoreLink, settle
 from skewless.infra.online.markers import marker_keys, split
 from skewless.infra.online.port import Marked, OnConnect
 from skewless.infra.online.resp import command, mget
 from skewless.infra.online.slot_map import Node, SlotMap
+
+Value: TypeAlias = bytes | Exception | None
 
 _HOPS = 5
 _MOVING = (AskError, TryAgainError)  # MOVED is an ASK too
@@ -223,3 +224,34 @@ class ClusterReader:
 
 def _tell(replies: asyncio.Queue[tuple[Node, Any]], node: Node, reply: Any) -> None:  # noqa: ANN401 - as above
     replies.put_nowait((node, reply))
+
+
+class Gathering:
+    """Puts each node's reply where the request wants it.
+
+    Args:
+        n: how many values there will be.
+        parts: how many replies bring them.
+        finished: called when all are there, with the values, an error in the place of each that did not come, and
+            whether there is any.
+    """
+
+    __slots__ = ("_failed", "_finished", "_left", "_values")
+
+    def __init__(self, n: int, parts: int, finished: Callable[[list[Value], bool], None]) -> None:
+        self._values: list[Value] = [None] * n
+        self._left = parts
+        self._failed = False
+        self._finished = finished
+
+    def take(self, places: Sequence[int], reply: Any) -> None:  # noqa: ANN401 - replies have any type
+        """Take the reply to one part: the values for its places, or the error that came for all of them."""
+        values = self._values
+        if isinstance(reply, Exception):
+            self._failed = True
+            reply = [reply] * len(places)
+        for place, value in zip(places, reply, strict=True):
+            values[place] = value
+        self._left -= 1
+        if not self._left:
+            self._finished(values, self._failed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,6 @@ from skewless.infra.streams.port import Messages, Owner, Partition
 from skewless.infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
 from skewless.infra.streams.redis_leases import Leases
 from skewless.infra.streams.redis_link import RedisLink
-from skewless.infra.streams.redis_trim import ReadPositions
 
 _BEATS_OF_A_LEASE = 10
 _PAUSE_S = 0.02
@@ -260,3 +260,37 @@ def _read(reading: _RedisReading, entries: Sequence[Any]) -> Messages:
     if reading.kept:
         reading.kept.read(len(positions), reading.following)
     return Messages(partition=reading.partition, positions=positions, payloads=payloads)
+
+
+class ReadPositions:
+    """Remembers how many messages were read up to some positions.
+
+    >>> kept = ReadPositions(2)
+    >>> for n, following in ((2, 20), (1, 30), (3, 60)):
+    ...     kept.read(n, following)
+    >>> [kept.floor(committed) for committed in (20, 30, 60, 60)]
+    [None, None, 30, 30]
+
+    Args:
+        keep: how many committed messages stay at least.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._n = 0
+        self._pending: deque[tuple[int, int]] = deque()
+        self._committed: deque[tuple[int, int]] = deque([(0, 0)])
+
+    def read(self, n: int, following: int) -> None:
+        """Note that ``n`` more messages were read, and the position that follows them."""
+        self._n += n
+        self._pending.append((self._n, following))
+
+    def floor(self, committed: int) -> int | None:
+        """Return the position below which messages may go; None: nothing may."""
+        while self._pending and self._pending[0][1] <= committed:
+            self._committed.append(self._pending.popleft())
+        most = self._committed[-1][0] - self._keep
+        while len(self._committed) > 1 and self._committed[1][0] <= most:
+            self._committed.popleft()
+        return self._committed[0][1] or None

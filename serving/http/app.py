@@ -24,11 +24,10 @@ from skewless.serving.events.sending import Events
 from skewless.serving.feedback.routes import add_feedback
 from skewless.serving.feedback.taking import Feedback
 from skewless.serving.http.defects import DefectMiddleware
-from skewless.serving.http.error_schema import ERRORS
 from skewless.serving.http.head_requests import HeadMiddleware
 from skewless.serving.http.hot_routes import HotRoutes, answer
 from skewless.serving.http.model_routes import add_models
-from skewless.serving.http.openapi import body_of, describe_api, describe_example, operation_id
+from skewless.serving.http.openapi import ERRORS, body_of, describe_api, describe_example, operation_id
 from skewless.serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
 from skewless.serving.http.reply import error_json, http_status, retry_after
 from skewless.serving.metrics.exposition import whole_server

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
@@ -30,6 +30,27 @@ _EXAMPLES: Mapping[DType, Any] = {
     DType.FLOAT64: 1.5,
     DType.TIMESTAMP: "2026-01-15T12:00:00Z",
 }
+
+
+class ErrorParts(BaseModel):
+    """An error, whole and in its parts."""
+
+    message: str = Field(description="all of it in one line")
+    kind: str
+    thing: str = Field(description="what it is about")
+    problem: str = Field(description="what is wrong with it")
+    fix: str = Field(description="what to do about it")
+    value: bool | int | str | None = Field(None, description="the offending value, where there is one")
+
+
+class ErrorReply(BaseModel):
+    """Every error of a route that follows no foreign protocol."""
+
+    error: ErrorParts
+
+
+# As long as a route says what its errors are, FastAPI does not invent another shape for them.
+ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "why not"}}
 
 
 def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:

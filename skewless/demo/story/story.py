@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,6 @@ from rich.console import Console
 
 from skewless.contract.clock import from_us
 from skewless.demo.processes import run_once, serving
-from skewless.demo.story.bad import send_bad_challenger
 from skewless.demo.story.chronicle import Chronicle
 from skewless.demo.story.ground import Ground
 from skewless.demo.story.weekly import DAY_US, WEEK_US, lines, weekly
@@ -24,8 +25,10 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import askable, read_labels
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
+from skewless.operations.rollout import begin
 from skewless.operations.scheduler import Invoke, shift_here
 from skewless.project import Project
+from skewless.training.train import train
 
 _MICROSECOND = timedelta(microseconds=1)
 _SPOILT_AT, _SPOILT_FOR = timedelta(days=10, hours=6), timedelta(hours=12)
@@ -103,12 +106,22 @@ def _live_on(life: Weeks, since_us: int, until_us: int) -> None:
     sent = False
     for moment in range(since_us, until_us, DAY_US):
         if not sent and life.is_settled:
-            version = send_bad_challenger(life.walk.project, life.model)
+            version = _send_bad_challenger(life.walk.project, life.model)
             text = f"version {version}, trained on labels turned round, is sent past its gate"
             life.chronicle.add(moment, "planted", text)
             life.take_note()
             sent = True
         life.live(moment, min(moment + DAY_US, until_us))
+
+
+def _send_bad_challenger(project: Project, model: str) -> str:
+    """Train a version that takes every late flight for one on time, and let its rollout begin; return the version."""
+    dataset, spec = project.dataset(model), project.applied.model(model)
+    threads = project.settings.threads or os.cpu_count() or 1
+    turned = replace(dataset, labels=1.0 - dataset.labels)
+    trained = train(turned, spec, project.store, threads=threads, now_us=project.clock.now_us())
+    begin(project, model, trained.package.version)
+    return trained.package.version
 
 
 def _rows(project: Project) -> pa.Table:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from skewless.infra.online.gathering import Gathering, Value
+from skewless.infra.online.cluster_reader import Gathering, Value
 
 
 @pytest.mark.parametrize("seed", range(5))
