@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
-settings.register_profile("quick", max_examples=5, deadline=None)
+settings.register_profile("quick", max_examples=3, deadline=None)
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=40, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile(
