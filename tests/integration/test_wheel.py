@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -52,8 +53,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inside = place / "env/bin/python"
     (site,) = (place / "env/lib").glob("python*/site-packages")
     (wheel,) = place.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        files.extractall(site)
+    shutil.unpack_archive(wheel, site, "zip")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return inside
 
@@ -74,6 +74,18 @@ def test_one_name_is_added(python: Path) -> None:
     assert len(names) == 2
     for name in ("py.typed", "template/models.py", "infra/online/advance.lua", "serving/process.py"):
         assert (site / "skewless" / name).is_file(), name
+
+
+def test_an_archive_of_the_sources_makes_the_same_wheel(python: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
+    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path, filter="data")
+    sources = tmp_path / archive.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "-t", "wheel"], cwd=sources, check=True, capture_output=True)
+    wheels = [next(place.glob("*.whl")) for place in (tmp_path, python.parents[2])]
+    again, first = (set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
+    assert again == first
 
 
 def test_a_user_may_call_folders_and_modules_as_ours(
