@@ -20,7 +20,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import Place
@@ -101,7 +101,7 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
     guard = Guard.of_runs(config.state, [])
-    online = RedisReader(config.redis_url, on_connect=guard.renewed)
+    online = open_online_reader(config.redis_url, on_connect=guard.renewed)
     log = PredictionWriter(
         config.state / "predictions",
         capacity=config.settings.log_capacity,

@@ -18,7 +18,8 @@ from skewless.infra.access.key_file import KeyFile
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import Presence
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import RedisReader, RedisWriter
+from skewless.infra.online.port import OnlineReader
+from skewless.infra.online.store import open_online_reader, open_online_store
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.plans.in_force import PlanInForce
 from skewless.infra.predictions.writer import PredictionWriter
@@ -71,7 +72,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         settings = config.settings
         guard = Guard.of_runs(config.state, [])
-        online = RedisReader(config.redis_url, settings.feature_timeout_ms / 1_000, guard.renewed)
+        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, guard.renewed)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
@@ -112,7 +113,7 @@ async def serve(
         await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
 
 
-def _models(config: ServerConfig, online: RedisReader, guard: Guard, metrics: Metrics) -> ModelTable:
+def _models(config: ServerConfig, online: OnlineReader, guard: Guard, metrics: Metrics) -> ModelTable:
     settings = config.settings
     return ModelTable(
         repo=config.repo,
@@ -145,7 +146,7 @@ def metrics_of(config: ServerConfig) -> Metrics:
 
 
 def _predictor(
-    config: ServerConfig, online: RedisReader, writer: PredictionWriter, guard: Guard, metrics: Metrics
+    config: ServerConfig, online: OnlineReader, writer: PredictionWriter, guard: Guard, metrics: Metrics
 ) -> Predictor:
     predictor = Predictor(
         online=online,
@@ -227,7 +228,7 @@ def _options(
 
 
 def _skew_us(redis_url: str) -> int:
-    probe = RedisWriter(redis_url)
+    probe = open_online_store(redis_url)
     try:
         return abs(probe.clock_offset_us())
     finally:

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.offline.views import OfflineViews
     from skewless.infra.online.features import FeatureReader, OnlineFeatures
-    from skewless.infra.online.port import OnlineWriter
+    from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.online.redis_store import BlockingReader
     from skewless.infra.plans.applied import Applied
     from skewless.infra.plans.needed_views import NeededViews, NeededWatch
     from skewless.infra.plans.planning import Planner, PlanReport
@@ -120,9 +119,9 @@ class Project:
     @cached_property
     def online(self) -> OnlineWriter:
         """The blocking side of the online store."""
-        from skewless.infra.online.redis_store import RedisWriter
+        from skewless.infra.online.store import open_online_store
 
-        return RedisWriter(self.redis_url)
+        return open_online_store(self.redis_url)
 
     @cached_property
     def checks(self) -> SourceChecks:
@@ -278,11 +277,11 @@ class Project:
         return {}
 
     @cached_property
-    def online_reader(self) -> BlockingReader:
+    def online_reader(self) -> BlockingOnlineReader:
         """The blocking reading side of the online store."""
-        from skewless.infra.online.redis_store import BlockingReader
+        from skewless.infra.online.store import open_blocking_reader
 
-        return BlockingReader(self.redis_url)
+        return open_blocking_reader(self.redis_url)
 
     def replay(self, *, model: str | None = None) -> ReplayReport:
         """Prove every logged prediction from the accepted log; reads no Redis."""

@@ -14,9 +14,8 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.features import RowReader
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.verdicts.last_parity import save_parity
 from skewless.validation.parity_checker import Checker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
@@ -38,12 +37,12 @@ class Parity:
     plan: FeaturePlan
     state: Path
     views: OfflineViews
-    reader: RowReader
+    reader: BlockingOnlineReader
     clock: Clock
     labels: Callable[[View | WindowView], str] = attrgetter("name")
 
     def run(
-        self, names: Sequence[str] = (), *, sample: int = 1_000, seed: int = 0, repair: RedisWriter | None = None
+        self, names: Sequence[str] = (), *, sample: int = 1_000, seed: int = 0, repair: OnlineStore | None = None
     ) -> ParityReport:
         """Compare entities of some views, or of all; keep the verdict.
 
@@ -83,7 +82,7 @@ class Parity:
             project=project, view=view, views=self.views, reader=self.reader, guard=guard, clock=self.clock
         )
 
-    def _view(self, view: View | WindowView, sample: int, seed: int, repair: RedisWriter | None) -> ViewParity:
+    def _view(self, view: View | WindowView, sample: int, seed: int, repair: OnlineStore | None) -> ViewParity:
         checker = self.checker(view)
         checked = checker.check(checker.sample(sample, seed))
         compared = int(checked.available.sum())
@@ -101,7 +100,7 @@ class Parity:
         return report
 
 
-def _repaired(checker: Checker, checked: ParityResult, store: RedisWriter) -> list[Mismatch]:
+def _repaired(checker: Checker, checked: ParityResult, store: OnlineStore) -> list[Mismatch]:
     """Repair what can be; return the mismatches that are left."""
     left = [fault for fault in checked.faults.values() if not fault.repairable]
     for _ in range(_ROUNDS):

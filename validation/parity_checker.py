@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from skewless.contract.status import BoolArray
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.port import OnlineStore
 from skewless.validation.parity_report import Mismatch
 
 BATCH_KEYS = 500  # entities that are read at once
@@ -60,7 +60,7 @@ class Checker(Protocol):
         """
         ...
 
-    def repair(self, checked: ParityResult, store: RedisWriter) -> None:
+    def repair(self, checked: ParityResult, store: OnlineStore) -> None:
         """Put what the log says in the place of what can be repaired and has not changed since it was read."""
         ...
 

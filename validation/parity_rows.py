@@ -22,9 +22,8 @@ from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.key_samples import row_keys
 from skewless.infra.offline.views import LogMark, OfflineViews
-from skewless.infra.online.features import RowReader
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Fault, Mismatch
 
@@ -39,7 +38,7 @@ class RowParity:
     project: str
     view: View
     views: OfflineViews
-    reader: RowReader
+    reader: BlockingOnlineReader
     guard: Guard
     clock: Clock
 
@@ -62,7 +61,7 @@ class RowParity:
         )
         return checked if marker is None else _RowComparison(self.view, self.views, checked, marker).judged()
 
-    def repair(self, checked: ParityResult, store: RedisWriter) -> None:
+    def repair(self, checked: ParityResult, store: OnlineStore) -> None:
         """See ``Checker``."""
         rows = np.array(checked.repairable, dtype=np.int64)
         end = self.views.log(self.view).next_seq()

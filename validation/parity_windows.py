@@ -28,10 +28,9 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_events import LogPart
 from skewless.infra.offline.window_positions import touched_between
 from skewless.infra.offline.window_rebuild import rebuilt_states
-from skewless.infra.online.features import RowReader
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.tile_store import StateView
+from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
+from skewless.infra.online.state_view import StateView
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.validation.bits import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
@@ -75,7 +74,7 @@ class WindowParity:
     project: str
     view: WindowView
     views: OfflineViews
-    reader: RowReader
+    reader: BlockingOnlineReader
     guard: Guard
     clock: Clock
 
@@ -102,7 +101,7 @@ class WindowParity:
         upto = [[each.get(part.partition, -1) for part in comparison.parts] for each in markers]
         return comparison.judged(np.repeat(np.array(upto, dtype=np.int64).reshape(len(reads), -1), counts, axis=0))
 
-    def repair(self, checked: ParityResult, store: RedisWriter) -> None:
+    def repair(self, checked: ParityResult, store: OnlineStore) -> None:
         """See ``Checker``; the log is read to its end, so that no event which was applied is left out."""
         rows = checked.repairable
         if not rows:

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import BlockingOnlineReader, Mark, OnlineStore
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.online.store import open_blocking_reader, open_online_store
 
 
 class Connections:
@@ -23,24 +23,24 @@ class Connections:
         self._alone = threading.Lock()
         self._private = None if url else PrivateServer(state)
         self._url = url
-        self._writer: RedisWriter | None = None
-        self._reader: BlockingReader | None = None
+        self._writer: OnlineStore | None = None
+        self._reader: BlockingOnlineReader | None = None
         self._on_connect: list[Callable[[], None]] = []
 
     @property
-    def writer(self) -> RedisWriter:
+    def writer(self) -> OnlineStore:
         """The side that writes, newer wins."""
         with self._alone:
             if self._writer is None:
-                self._writer = RedisWriter(self._address())
+                self._writer = open_online_store(self._address())
             return self._writer
 
     @property
-    def reader(self) -> BlockingReader:
+    def reader(self) -> BlockingOnlineReader:
         """The side that reads."""
         with self._alone:
             if self._reader is None:
-                self._reader = BlockingReader(self._address())
+                self._reader = open_blocking_reader(self._address())
                 self._reader.on_connect(self._connected)
             return self._reader
 

@@ -12,7 +12,8 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.materialization.materialize import Check, Materializer
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.port import OnlineStore
+from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.streams import Streams
 
 OnRows = Callable[[str, int, int | None], None]
@@ -41,7 +42,7 @@ class VersionReadiness:
         Raises:
             StoreError: the store is away.
         """
-        with closing(RedisWriter(self.streams.redis_url)) as store:
+        with closing(open_online_store(self.streams.redis_url)) as store:
             found = [self._rows_lacking(store, plan, view, behind=behind) for view in plan.views]
             found += [self._states_lacking(store, plan, view, behind=behind) for view in plan.windows]
         return [item for item in found if item]
@@ -64,7 +65,7 @@ class VersionReadiness:
     def _prepare(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
         problems = self._materialise(plan, on_rows)
         streams = replace(self.streams, plan=plan)
-        with closing(RedisWriter(streams.redis_url)) as store:
+        with closing(open_online_store(streams.redis_url)) as store:
             tiles = store.tiles()
             streams.bootstrapper(tiles).ensure(
                 plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
@@ -74,7 +75,7 @@ class VersionReadiness:
         return problems + self.lacking(plan, behind=False)
 
     def _materialise(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
-        with closing(RedisWriter(self.streams.redis_url)) as store:
+        with closing(open_online_store(self.streams.redis_url)) as store:
             missing = [view for view in plan.views if self._rows_lacking(store, plan, view, behind=True)]
         if not missing:
             return []
@@ -88,7 +89,7 @@ class VersionReadiness:
             return [f"{error.thing}: {error.problem}"]
         return [f"view {report.view!r} cannot be fed: {report.problem}" for report in reports if report.problem]
 
-    def _rows_lacking(self, store: RedisWriter, plan: FeaturePlan, view: View, *, behind: bool) -> str:
+    def _rows_lacking(self, store: OnlineStore, plan: FeaturePlan, view: View, *, behind: bool) -> str:
         reached = store.marker(marker_key(plan.project, view))
         if reached is None:
             return f"view {view.name!r} is not in the online store"
@@ -107,7 +108,7 @@ class VersionReadiness:
         except SourceError:
             return True
 
-    def _states_lacking(self, store: RedisWriter, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
+    def _states_lacking(self, store: OnlineStore, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
         live = self.streams.generations.live(view)
         if live is None:
             return f"windowed view {view.name!r} has no states"

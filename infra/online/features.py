@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,18 +22,10 @@ from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.guard import AgeLimit, Guard, Standing
 from skewless.infra.online.integer_keys import Heads, IntegerKeys
-from skewless.infra.online.port import Marked
+from skewless.infra.online.port import BlockingOnlineReader
 from skewless.infra.online.window_states import WindowStates
 
 _LOOK_S = 0.5
-
-
-class RowReader(Protocol):
-    """A store that can be read in a blocking way; ``skewless.infra.online.redis_store.BlockingReader`` is one."""
-
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
-        """Return the row of each key (None: no row) and the marker of each name, in order, from one round trip."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +69,7 @@ class FeatureReader:
     def __init__(
         self,
         plan: FeaturePlan,
-        reader: RowReader,
+        reader: BlockingOnlineReader,
         vocabularies: Vocabularies | None = None,
         guard: Guard | None = None,
     ) -> None:

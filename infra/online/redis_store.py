@@ -27,7 +27,7 @@ _NEWER_WINS = Path(__file__).with_name("newer_wins.lua").read_text()
 _SWAP = Path(__file__).with_name("tile_swap.lua").read_text()
 _POLICY = "noeviction"
 _WRITE_S = 30.0  # a server may be busy with a large script, or loading its file
-_READ_S = 2.0
+READ_S = 2.0  # how long a read may take where its caller says nothing
 
 
 class RedisWriter:
@@ -144,7 +144,7 @@ class RedisReader:
         on_connect: awaited for each connection that was made, before anything is read over it.
     """
 
-    def __init__(self, url: str, timeout_s: float = _READ_S, on_connect: OnConnect | None = None) -> None:
+    def __init__(self, url: str, timeout_s: float = READ_S, on_connect: OnConnect | None = None) -> None:
         self._url = url
         address = RedisAddress.parse(url)
         kind = ClusterReader if address.kind == "cluster" else ServerReader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +10,22 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.errors import StoreError
-from skewless.contract.keys import KeyCodec
 from skewless.contract.status import BoolArray
-from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.events import ViewEvents
-from skewless.contract.windows.rolling import Roller
-from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.state_layout import Origin
 from skewless.contract.windows.tiles import Tiles
-from skewless.contract.windows.view import WindowView
 from skewless.infra.online.address import display_url
 from skewless.infra.online.failures import translated
 from skewless.infra.online.markers import Markers
 from skewless.infra.online.port import Binaries, Mark
 from skewless.infra.online.scan import delete_keys
 from skewless.infra.online.servers import Last, Servers
+from skewless.infra.online.state_view import StateView
 
 _APPEND = Path(__file__).with_name("tile_append.lua").read_text()
 _SWAP = Path(__file__).with_name("tile_swap.lua").read_text()
 _LONG, _STOOD, _PART, _FOREIGN = b"RSPF"
 _SWAPPED = ord("Y")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateView:
-    """One generation of the states of a windowed view, and what packs and names them."""
-
-    view: WindowView
-    generation: int
-    keys: KeyCodec
-    codec: TileCodec
-    layout: StateLayout
-    roller: Roller
-
-    @classmethod
-    def of(cls, project: str, view: WindowView, generation: int) -> StateView:
-        """Return the means of a view's generation."""
-        return cls(
-            view=view,
-            generation=generation,
-            keys=KeyCodec(project, view, generation),
-            codec=TileCodec(view),
-            layout=StateLayout(view),
-            roller=Roller(view),
-        )
 
 
 class TileStore:

@@ -19,7 +19,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.partitions import source_folder
-from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.port import StateStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import exclusive, replace_durable
@@ -64,7 +64,7 @@ class Retirement:
 
     state: Path
     needed: NeededViews
-    store: TileStore
+    store: StateStore
     clock: Clock
     grace_us: int
 

@@ -18,8 +18,8 @@ from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, so
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import note_build
-from skewless.infra.online.port import Mark
-from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.online.port import Mark, StateStore
+from skewless.infra.online.state_view import StateView
 from skewless.infra.storage.durable import exclusive
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
@@ -47,7 +47,7 @@ class Bootstrapper:
     plan: FeaturePlan
     log_root: Path
     generations: Generations
-    store: TileStore
+    store: StateStore
     join: WindowJoin
     clock: Clock
 

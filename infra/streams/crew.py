@@ -14,7 +14,7 @@ import structlog
 from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, Presence
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.tally import SourceTally
 from skewless.infra.streams.worker import Assignment, OpenStream, Worker
@@ -55,7 +55,7 @@ class Crew:
         self._presence = presence
         self._plan, self._in_force = streams.plan, streams.plan.hash
         sources = streams.sources(names)
-        self._stores = [RedisWriter(streams.redis_url)]
+        self._stores = [open_online_store(streams.redis_url)]
         self._workers: dict[str, Worker] = {}
         self._ending: dict[str, threading.Event] = {}
         self._tasks: list[Future[None]] = []
@@ -160,7 +160,7 @@ class Crew:
         self._plan, self._in_force = needed.plan, needed.in_force
 
     def _add(self, streams: Streams, source: EventSource) -> Worker:
-        store = RedisWriter(streams.redis_url)
+        store = open_online_store(streams.redis_url)
         self._stores.append(store)
         worker = streams.worker(source, store.tiles(), self._stream(streams, source))
         self._workers[source.name] = worker

@@ -11,7 +11,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generation, Generations, applying
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.port import StateStore
 from skewless.infra.online.window_states import lease_key
 
 # Longer than readers take to notice that another generation is read, and than their sign stands.
@@ -26,7 +26,7 @@ class Housekeeper:
     log_root: Path
     views: Sequence[WindowView]
     generations: Generations
-    store: TileStore
+    store: StateStore
     clock: Clock
 
     def tidy(self) -> None:

@@ -18,8 +18,8 @@ from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations, applying
 from skewless.infra.online.markers import LOST
-from skewless.infra.online.port import Mark
-from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.online.port import Mark, StateStore
+from skewless.infra.online.state_view import StateView
 
 PENDING_US = 2_000_000
 _NEW = -1
@@ -44,7 +44,7 @@ class StateWriter:
         project: str,
         log_folder: Path,
         views: Sequence[WindowView],
-        store: TileStore,
+        store: StateStore,
         generations: Generations,
         clock: Clock,
         needed: Callable[[], Collection[str]] | None = None,

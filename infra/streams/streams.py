@@ -19,8 +19,8 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.port import StateStore
+from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
 from skewless.infra.streams.bootstrap import Bootstrapper
@@ -87,7 +87,7 @@ class Streams:
             )
         return [source for source in self.plan.sources if not names or source.name in names]
 
-    def worker(self, source: EventSource, store: TileStore, open_stream: OpenStream | None = None) -> Worker:
+    def worker(self, source: EventSource, store: StateStore, open_stream: OpenStream | None = None) -> Worker:
         """Return a worker of a source that writes to a store.
 
         Args:
@@ -104,7 +104,7 @@ class Streams:
             max_bytes=self.settings.event_bytes,
         )
 
-    def catch_up(self, source: str, store: TileStore) -> None:
+    def catch_up(self, source: str, store: StateStore) -> None:
         """Apply all that the log of a source holds and the states of its views lack, beside workers that run.
 
         Raises:
@@ -115,7 +115,7 @@ class Streams:
         for partition in log_partitions(self.log_root, source):
             writer.catch_up(EventLog(self.log_root, partition))
 
-    def writer(self, source: EventSource, store: TileStore) -> StateWriter:
+    def writer(self, source: EventSource, store: StateStore) -> StateWriter:
         """Return what applies a source's events to the states in a store."""
         name, needed = source.name, self.needed
         return StateWriter(
@@ -165,7 +165,7 @@ class Streams:
             kafka=self.settings.kafka,
         )
 
-    def bootstrapper(self, store: TileStore) -> Bootstrapper:
+    def bootstrapper(self, store: StateStore) -> Bootstrapper:
         """Return what builds states in a store."""
         return Bootstrapper(
             plan=self.plan,
@@ -185,7 +185,7 @@ class Streams:
 
         @contextmanager
         def open_writer() -> Iterator[StateWriter]:
-            store = RedisWriter(self.redis_url)
+            store = open_online_store(self.redis_url)
             try:
                 yield self.writer(source, store.tiles())
             finally:
@@ -203,7 +203,7 @@ class Streams:
             dry_run=dry_run,
         )
 
-    def housekeeper(self, sources: Sequence[EventSource], store: TileStore) -> Housekeeper:
+    def housekeeper(self, sources: Sequence[EventSource], store: StateStore) -> Housekeeper:
         """Return what compacts logs and removes states that nobody reads any more."""
         return Housekeeper(
             project=self.plan.project,
@@ -214,7 +214,7 @@ class Streams:
             clock=self.clock,
         )
 
-    def retirement(self, needed: NeededViews, store: TileStore) -> Retirement:
+    def retirement(self, needed: NeededViews, store: StateStore) -> Retirement:
         """Return what removes the states of views that nothing reads any more."""
         return Retirement(
             state=self.state,

@@ -31,10 +31,10 @@ def bootstrap(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = Fal
 
 
 def _build(project: Project, names: list[str] | None, output: Output) -> None:
-    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.online.store import open_online_store
 
     chosen = _chosen(project, names)
-    with closing(RedisWriter(project.redis_url)) as store, output.progress("reading the log") as bar:
+    with closing(open_online_store(project.redis_url)) as store, output.progress("reading the log") as bar:
         builder = project.streams.bootstrapper(store.tiles())
         built = [asdict(builder.build(view, lambda name, done: bar(name, done, None))) for view in chosen]
     columns = ("view", "generation", "states", "events")

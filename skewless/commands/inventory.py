@@ -63,14 +63,14 @@ def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
     """Return whether the online store answers, and a connection if it does; the private server is not started."""
     from skewless.infra.online.address import display_url
     from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.online.store import open_online_store
 
     url = project.settings.redis_url or PrivateServer(project.state).status().url
     if url is None:
         reason = "the private server does not run; it starts when a verb needs it"
         return {"reachable": False, "url": None, "reason": reason}, None
     try:
-        return {"reachable": True, "url": display_url(url), "reason": None}, RedisWriter(url)
+        return {"reachable": True, "url": display_url(url), "reason": None}, open_online_store(url)
     except StoreError as error:
         return {"reachable": False, "url": display_url(url), "reason": error.problem}, None
 

@@ -44,8 +44,8 @@ def parity(
 def _compared(
     project: Project, output: Output, names: list[str], sample: int, seed: int, *, repair: bool
 ) -> ParityReport:
-    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.online.store import open_online_store
     from skewless.operations.proof import run_parity
 
-    store = output.until_done.enter_context(closing(RedisWriter(project.redis_url))) if repair else None
+    store = output.until_done.enter_context(closing(open_online_store(project.redis_url))) if repair else None
     return run_parity(project, names, sample=sample, seed=seed, repair=store)

@@ -23,7 +23,8 @@ from skewless.contract.keys import window_marker
 from skewless.contract.windows.view import EventSource
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.port import OnlineStore
+from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.port import EventSender, Partition
 from skewless.infra.streams.redis_keys import EventKeys, position_of
 from skewless.infra.streams.redis_link import RedisLink
@@ -96,7 +97,7 @@ class Feed:
     streams: Streams
     feeds: list[SourceFeed]
     link: RedisLink
-    store: RedisWriter
+    store: OnlineStore
     _logs: dict[str, EventLog] = field(default_factory=dict)
 
     @classmethod
@@ -187,9 +188,9 @@ class Feed:
         )
 
 
-def open_store(streams: Streams) -> RedisWriter:
+def open_store(streams: Streams) -> OnlineStore:
     """Return a connection to the store of a project's states."""
-    return RedisWriter(streams.redis_url)
+    return open_online_store(streams.redis_url)
 
 
 def _folders(streams: Streams, repo: Path) -> Iterator[tuple[EventSource, Path]]:

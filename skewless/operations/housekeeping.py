@@ -70,9 +70,9 @@ def tidy(project: Project) -> Tidied:
 def _retire(project: Project) -> int:
     from contextlib import closing
 
-    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.online.store import open_online_store
 
-    with closing(RedisWriter(project.redis_url)) as store:
+    with closing(open_online_store(project.redis_url)) as store:
         return len(project.streams.retirement(project.needed, store.tiles()).run())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from skewless.infra.alerts.alerts import Alerts
-    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.online.port import OnlineStore
     from skewless.project import Project
     from skewless.validation.parity_report import ParityReport, ViewParity
     from skewless.validation.replay_report import ReplayReport
@@ -23,7 +23,7 @@ def run_parity(
     *,
     sample: int = 1_000,
     seed: int = 0,
-    repair: RedisWriter | None = None,
+    repair: OnlineStore | None = None,
 ) -> ParityReport:
     """Hold online states against the log, keep the verdict, and alert of each view with a mismatch that is left.
 

@@ -21,7 +21,8 @@ from skewless.contract.windows.state_layout import Origin
 from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.online.state_view import StateView
+from skewless.infra.online.tile_store import TileStore
 from tests.reliability.stream_world import BASE, VIEW
 from tests.servers.cluster import Cluster
 from tests.servers.sentinels import SentinelSet

@@ -24,7 +24,7 @@ from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.features import FeatureReader
 from skewless.infra.online.memory_store import MemoryStore
-from skewless.infra.online.port import Marked
+from tests.memory_reader import BlockingMemoryReader
 from tests.plans import make_plan, make_view
 
 NOW = 10**15
@@ -87,16 +87,6 @@ def drawn(draw: st.DrawFn) -> Drawn:
     return Drawn(view=make_view(keys=keys, features=features, delay_us=0), rows=rows)
 
 
-class Blocking:
-    """The memory store, read as jobs read."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
-        return [self._store.rows.get(key) for key in keys], [self._store.markers.get(name) for name in names]
-
-
 def write_source(folder: Path, case: Drawn) -> None:
     view = case.view
     types = [ARROW[column.dtype] for column in (*view.keys, *view.features)]
@@ -154,7 +144,7 @@ def test_2_1_any_schema_reads_the_same_bits_from_source_log_and_store(
         keys = sorted({row[: case.n_keys] for row in case.rows}, key=repr)
         columns = {column.name: [key[i] for key in keys] for i, column in enumerate(view.keys)}
         plan = replace(make_plan([], views=[view]), project="p")
-        online = FeatureReader(plan, Blocking(store)).views(Ask(keys=columns, fields={}), 0)[0]["v"]
+        online = FeatureReader(plan, BlockingMemoryReader(store)).views(Ask(keys=columns, fields={}), 0)[0]["v"]
         asked = pa.table({
             **{column.name: pa.array(columns[column.name], ARROW[column.dtype]) for column in view.keys},
             "__t": pa.array([NOW] * len(keys), pa.int64()),

@@ -30,10 +30,10 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Che
 def check_redis(url: str, limit_ms: float) -> list[CheckupFinding]:
     """Say whether a server is reachable, evicts nothing, and shares this machine's time."""
     from skewless.infra.online.address import display_url
-    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.online.store import open_online_store
 
     try:
-        store = RedisWriter(url)
+        store = open_online_store(url)
         try:
             offset_ms = store.clock_offset_us() / 1e3
         finally:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from skewless.contract.settings import Settings
     from skewless.contract.windows.view import WindowView
     from skewless.infra.log.generations import Generation
-    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.online.port import BlockingOnlineReader
     from skewless.infra.plans.needed_views import NeededViews
 
 _PATIENCE_US = 60_000_000
@@ -23,7 +23,7 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
     """Say of each windowed view that is needed whether its states stand and keep up; starts no server."""
     from skewless.contract.clock import open_clock
     from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.online.store import open_blocking_reader
     from skewless.infra.packages.store import PackageStore
     from skewless.infra.plans.needed_views import NeededWatch
 
@@ -39,7 +39,7 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
     except SkewlessError as error:
         return [from_error("clock", error)]
     try:
-        reader = None if url is None else BlockingReader(url)
+        reader = None if url is None else open_blocking_reader(url)
         try:
             return [judge_window(needed, view, state, reader, now_us) for view in needed.plan.windows]
         finally:
@@ -50,7 +50,7 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
 
 
 def judge_window(
-    needed: NeededViews, view: WindowView, state: Path, reader: BlockingReader | None, now_us: int
+    needed: NeededViews, view: WindowView, state: Path, reader: BlockingOnlineReader | None, now_us: int
 ) -> CheckupFinding:
     """Return what is to be said of one view.
 
@@ -78,7 +78,7 @@ def judge_window(
 
 
 def _behind(
-    project: str, view: WindowView, live: Generation, state: Path, reader: BlockingReader, now_us: int
+    project: str, view: WindowView, live: Generation, state: Path, reader: BlockingOnlineReader, now_us: int
 ) -> Iterator[str]:
     """Yield what keeps partitions from being up to date for longer than a minute."""
     from skewless.contract.keys import window_marker

@@ -24,7 +24,8 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.tile_store import StateView, TileStore
+from skewless.infra.online.state_view import StateView
+from skewless.infra.online.tile_store import TileStore
 from skewless.infra.streams.bootstrap import Bootstrapper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity

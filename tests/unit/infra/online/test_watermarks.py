@@ -24,9 +24,10 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.online.features import FeatureReader
 from skewless.infra.online.guard import Guard, Standing
 from skewless.infra.online.memory_store import MemoryStore
-from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.port import Mark
 from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
 from skewless.infra.online.window_states import WindowStates
+from tests.memory_reader import BlockingMemoryReader
 from tests.plans import make_plan, make_view
 from tests.window_cases import make_window_view
 
@@ -37,16 +38,6 @@ ASK = Ask(keys={"id": [1, 2, None]}, fields={})
 WINDOW = replace(make_window_view({"id": DType.INT64}), name="w", max_age_us=MAX_AGE)
 TABLE = make_view("v")
 AGES = [0, -5 * SECOND, MAX_AGE - 1, MAX_AGE, MAX_AGE + 1, T]
-
-
-class Blocking:
-    """The memory store, read as jobs read."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
-        return [self._store.rows.get(key) for key in keys], [self._store.markers.get(name) for name in names]
 
 
 def planned(*views: View | WindowView) -> FeaturePlan:
@@ -160,7 +151,7 @@ def test_8_4_a_windowed_view_of_no_partition_at_all_is_older_than_any_max_age() 
     """As it is after a bootstrap while no worker has ever run: nobody says that nothing has arrived."""
     plan = planned(WINDOW)
     store = filled(plan, {}, partitions=())
-    online = FeatureReader(plan, Blocking(store)).read(ASK, T)
+    online = FeatureReader(plan, BlockingMemoryReader(store)).read(ASK, T)
     assert served(plan, store).watermark.tolist() == [0] == list(online.watermarks.values())
     assert online.status["w"].tolist() == [Status.UNAVAILABLE] * 3
     assert served(plan, store).status[:, 0].tolist() == [Status.UNAVAILABLE] * 3
@@ -201,7 +192,7 @@ def test_8_4_notebooks_and_servers_say_the_same_of_every_view(
     found = dict(zip(names, (table, first, second), strict=False))
     store = filled(plan, {name: mark for name, mark in found.items() if mark is not None})
     vectors = served(plan, store)
-    reader = FeatureReader(plan, Blocking(store))
+    reader = FeatureReader(plan, BlockingMemoryReader(store))
     online = reader.read(ASK, T)
     reads, watermarks = reader.views(ASK, T)
     assert vectors.matrix.tobytes() == online.matrix.tobytes()
