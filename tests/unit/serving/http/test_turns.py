@@ -173,9 +173,9 @@ def test_refusals_leave_time_for_answers() -> None:
     """However many have waited too long: 6,400 a second, 32 at each look."""
 
     async def steps(door: Door) -> None:
+        began = asyncio.get_running_loop().time()  # the pace counts from the first that waits
         for i in range(ROOM + 1_000):
             door.ask(Client(i, 0.0))
-        began = asyncio.get_running_loop().time()
         while door.count("overload") < 1_000:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.002)
         assert asyncio.get_running_loop().time() - began > 0.9 * 1_000 / 6_400
