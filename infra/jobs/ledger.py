@@ -175,7 +175,7 @@ class Ledger:
             try:
                 with os.scandir(self._runs / folder) as entries:
                     names = [entry.name for entry in entries]
-            except FileNotFoundError:
+            except (FileNotFoundError, ValueError):  # a name with a zero byte names no folder
                 continue
             for name in names:
                 if name[0].isdigit():
