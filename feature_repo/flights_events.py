@@ -32,7 +32,7 @@ class EventKind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Messages:
+class StreamMessages:
     """What a stream is sent: ``at``, ``key`` and ``payload``, in the order of ``at``; and what is odd about it.
 
     Args:
@@ -70,7 +70,7 @@ def live_start(flights: pd.DataFrame, horizon: pd.Timedelta, test: pd.Timedelta)
     return first.floor("h") - HOUR
 
 
-def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> Messages:
+def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> StreamMessages:
     """Return events as a stream is sent them: a few late, a few twice, a few that cannot be read."""
     kind, n = KINDS[name], len(events)
     chance = np.random.default_rng([seed, len(name)])
@@ -82,7 +82,9 @@ def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> Messages:
     pause = pd.to_timedelta(chance.integers(0, 90, len(again)), unit="m")
     broken = _broken(kind, sent, events)
     table = pd.concat([sent, again.assign(at=again["at"] + pause), broken]).sort_values("at", kind="stable")
-    return Messages(table=table.reset_index(drop=True), late=int(late.sum()), twice=len(again), broken=len(broken))
+    return StreamMessages(
+        table=table.reset_index(drop=True), late=int(late.sum()), twice=len(again), broken=len(broken)
+    )
 
 
 def _events(flights: pd.DataFrame, kind: EventKind, moment: pd.Series[pd.Timestamp]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from flights_events import KINDS, Messages, event_tables, live_start, messages
+from flights_events import KINDS, StreamMessages, event_tables, live_start, messages
 from flights_raw import read_raw
 from flights_tables import build_tables, last_instant, time_columns
 from models import MODELS
@@ -119,7 +119,7 @@ def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, EventReport]:
     return found
 
 
-def _counted(past: pd.DataFrame, sent: Messages) -> EventReport:
+def _counted(past: pd.DataFrame, sent: StreamMessages) -> EventReport:
     live = len(sent.table)
     return EventReport(past=len(past), live=live, late=sent.late, twice=sent.twice, broken=sent.broken)
 
