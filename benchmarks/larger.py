@@ -66,9 +66,9 @@ def dataset(meter: Meter, *, repo: str, asked: str) -> str:
 
     out = Path(repo).with_name("out")
     with Project(repo, memory_limit=MEMORY_LIMIT) as project:
-        files = project.dataset_files(Path(asked), "all", mode="event_time")
+        _ = project.applied
         with meter.lap():
-            files.write(out)
+            project.dataset(Path(asked), "all", out, mode="event_time")
     parts = [_sampled(pq.ParquetFile(path)) for path in sorted(out.glob("part-*.parquet"))]
     table = pa.concat_tables(parts)
     columns = {name.partition("__")[2]: table[name] for name in table.column_names if "__" in name}

@@ -1,337 +1,323 @@
-"""A project: the one object behind the command line and notebooks; everything opens on first use."""
+"""The verbs of a project: what the command line does, for notebooks and programs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from skewless.contract.clock import Clock, open_clock
-from skewless.contract.names import check_known
-from skewless.contract.settings import Settings, load_settings
+from skewless.operations.alerts import alerts
+from skewless.operations.api_keys import ApiKeys
+from skewless.operations.checkup.examination import examine
+from skewless.operations.checkup.finding import CheckupFinding
+from skewless.operations.drift import watch
+from skewless.operations.entity_values import EntityValues, read_entity
+from skewless.operations.events import OnRows as OnEvents
+from skewless.operations.events import OnTallies, bootstrap, import_events, stream
+from skewless.operations.feedback import FeedbackReport, feedback
+from skewless.operations.freshness import look
+from skewless.operations.housekeeping import Tidied, tidy
+from skewless.operations.importance import ImportanceReport, importance
+from skewless.operations.init import InitReport, init
+from skewless.operations.promotion import Promotion, promote, train
+from skewless.operations.proof import run_parity, run_replay
+from skewless.operations.quality import QualityReport, quality
+from skewless.operations.report.blocks import Report
+from skewless.operations.report.report import write_report
+from skewless.operations.rollout import RolloutOutcome, rollback, rollout
+from skewless.operations.runs import Runs
+from skewless.operations.scheduler import Invoke, simulate
+from skewless.operations.scheduler import once as run_once
+from skewless.operations.scheduler import serve as run_scheduler
+from skewless.operations.serve import serve
+from skewless.operations.signing import SignReport, sign_packages
+from skewless.operations.status import ProjectStatus, read_status
+from skewless.operations.suggestion import Suggestion, suggest_suites
+from skewless.operations.tracking import PublishReport, open_tracker, publish
+from skewless.operations.triggers import TriggersReport, triggers
+from skewless.operations.validation import ValidationReport, validate
+from skewless.operations.versions import VersionsReport, list_all
+from skewless.operations.why import Why, why
+from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
-    from skewless.contract.spec import ModelSpec
-    from skewless.contract.vector import Vocabularies
-    from skewless.infra.materialization.materialize import Materializer
-    from skewless.infra.materialization.readiness import OnRows, VersionReadiness
+    from skewless.infra.alerts.alerts import KeptAlert
+    from skewless.infra.jobs.run import Run
+    from skewless.infra.materialization.readiness import OnRows
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
-    from skewless.infra.offline.views import OfflineViews
-    from skewless.infra.online.features import FeatureReader, OnlineFeatures
-    from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
-    from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.plans.applied import Applied
-    from skewless.infra.plans.needed_views import NeededViews, NeededWatch
-    from skewless.infra.plans.planning import Planner, PlanReport
-    from skewless.infra.streams.streams import Streams
-    from skewless.serving.server_config import ServerConfig
-    from skewless.training.dataset import Dataset
-    from skewless.training.dataset_files import DatasetFiles, Mode
+    from skewless.infra.plans.planning import PlanReport
+    from skewless.infra.streams.bootstrap import Built
+    from skewless.infra.streams.importing import Imported
+    from skewless.infra.streams.tally import SourceTally
+    from skewless.infra.verdicts.last_freshness import Freshness
+    from skewless.training.dataset_files import DatasetReport, Mode
     from skewless.training.promotion import TrainReport
-    from skewless.validation.checks import SourceChecks
-    from skewless.validation.gate_report import GateReport
+    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.parity_report import ParityReport
     from skewless.validation.replay_report import ReplayReport
 
 
-class Project:
-    """A folder of definitions with its state.
+class Project(Workspace):
+    """A project and its verbs: each command of ``skewless`` is the method of its name, and prints what it returns.
 
-    Args:
-        repo: the folder with ``feature_store.yaml`` and ``definitions.py``.
-        settings: values that win over ``skewless.yaml`` and the environment.
+    The page ``docs/commands.md`` describes the verbs, ``docs/python.md`` how to use them here. Errors are those of
+    ``skewless.contract.errors``; their exit codes are those of the commands. Where a verb changes something,
+    ``dry_run=True`` returns what it would do.
     """
 
-    def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
-        from skewless.infra.packages.store import PackageStore
-
-        self.repo = Path(repo).resolve()
-        self.settings: Settings = load_settings(self.repo, **settings)
-        self.state = (self.repo / self.settings.state).resolve()
-        self.store = PackageStore.of(self.state, self.settings)
-        self.packages = self.store.root
-
-    def __enter__(self) -> Self:
-        """Return the project; leaving the block closes it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close what was opened."""
-        self.close()
-
-    @cached_property
-    def clock(self) -> Clock:
-        """The clock that everything in this project reads."""
-        return open_clock(self.settings.clock)
-
-    @cached_property
-    def applied(self) -> Applied:
-        """The plan in force.
-
-        Raises:
-            StalePlanError: nothing was applied, or the registry has moved on.
-        """
-        from skewless.infra.plans.applied import load_current
-
-        return load_current(self.repo, self.state)
+    @property
+    def keys(self) -> ApiKeys:
+        """The API keys: ``add``, ``list`` and ``revoke``."""
+        return ApiKeys(self)
 
     @property
-    def needed(self) -> NeededViews:
-        """All that has to be fed now: the plan's views, and those that only models read."""
-        return self._needed.read()
+    def runs(self) -> Runs:
+        """The scheduler's runs: ``list``, ``show``, ``start``, ``retry`` and ``cancel``."""
+        return Runs(self)
 
-    @cached_property
-    def _needed(self) -> NeededWatch:
-        from skewless.infra.plans.needed_views import NeededWatch
+    @staticmethod
+    def init(folder: Path, *, dry_run: bool = False) -> InitReport:
+        """Write a small working project into a new or empty folder."""
+        return init(folder, dry_run=dry_run)
 
-        return NeededWatch(self.state, self.store, self.settings.keep_versions)
-
-    @cached_property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """The project's DuckDB, in memory."""
-        from skewless.infra.offline.engine import connect
-
-        return connect(self.state / "spill", memory_limit=self.settings.memory_limit, threads=self.settings.threads)
-
-    @cached_property
-    def views(self) -> OfflineViews:
-        """What the accepted log answers."""
-        from skewless.infra.offline.views import OfflineViews
-
-        return OfflineViews(self.state, self.connection)
-
-    @cached_property
-    def redis_url(self) -> str:
-        """The online store's URL; a private server is started if none is set."""
-        return self.settings.redis_url or self.private.ensure()
-
-    @cached_property
-    def private(self) -> PrivateServer:
-        """The Redis server that is this project's own; started when it is first needed."""
-        from skewless.infra.online.private_server import PrivateServer
-
-        return PrivateServer(self.state)
-
-    @cached_property
-    def online(self) -> OnlineWriter:
-        """The blocking side of the online store."""
-        from skewless.infra.online.store import open_online_store
-
-        return open_online_store(self.redis_url)
-
-    @cached_property
-    def checks(self) -> SourceChecks:
-        """The gates of ``expectations.py``."""
-        from skewless.validation.checks import SourceChecks
-
-        names = [view.name for view in self.applied.plan.views] + [spec.name for spec in self.applied.models]
-        return SourceChecks(
-            repo=self.repo,
-            state=self.state,
-            connection=self.connection,
-            clock=self.clock,
-            known=frozenset(names),
-            current=frozenset(view.hash for view in self.applied.plan.views),
-        )
-
-    @cached_property
-    def streams(self) -> Streams:
-        """What works on the event sources: those of the plan in force, and what else models need of them."""
-        from skewless.infra.streams.streams import Streams
-
-        _ = self.applied  # the registry must be that of the plan
-        return Streams(
-            plan=self.needed.plan,
-            state=self.state,
-            settings=self.settings,
-            url=lambda: self.redis_url,
-            connection=self.connection,
-            clock=self.clock,
-            needed=lambda: self.needed,
-        )
+    @staticmethod
+    def doctor(repo: Path = Path()) -> list[CheckupFinding]:
+        """Check the machine and, if there is one, the project of a folder."""
+        return examine(repo)
 
     def plan(self) -> PlanReport:
-        """Compile the definitions, check them against the sources, and say what ``apply`` would change."""
-        return self._planner().plan()
+        """Compile the definitions, check them against the sources, and return what ``apply`` would change."""
+        from skewless.infra.host.processes import beside_servers
 
-    def apply(self) -> PlanReport:
+        return beside_servers(self.state, self.planner.plan)
+
+    def apply(self, *, dry_run: bool = False) -> PlanReport:
         """Put the definitions in force: Feast's registry, then the plan."""
-        report = self._planner().apply(self.clock.now_us())
+        from skewless.infra.host.processes import beside_servers
+
+        if dry_run:
+            return self.plan()
+        report = beside_servers(self.state, lambda: self.planner.apply(self.clock.now_us()))
         self.refresh()
         return report
 
     def validate(
-        self, names: Sequence[str] = (), *, everything: bool = False, remember: bool = False
-    ) -> list[GateReport]:
-        """Check what is published now against the suites: of labels what is new since they passed, or everything.
+        self, names: Sequence[str] = (), *, everything: bool = False, record: bool = False, docs: Path | None = None
+    ) -> ValidationReport:
+        """Check sources and labels against their suites; a closed gate is no error here, see ``raise_if_failed``."""
+        return validate(self, names, everything=everything, record=record, docs=docs)
 
-        Nothing is changed, unless labels that pass are to be remembered.
-        """
-        views, models = self.applied.plan.views, self.applied.models
-        return self.checks.all(views, models, names, everything=everything, remember=remember)
+    def suggest(self, *, write: bool = False) -> Suggestion:
+        """Return suites that the present data pass; ``write`` them to ``expectations.py`` where there is none."""
+        return suggest_suites(self, write=write)
 
     def pending(self) -> list[Pending]:
         """Return what ``materialize`` would accept now, by view; opens no online store."""
         from skewless.infra.online.memory_store import MemoryStore
 
-        return self._materializer(MemoryStore()).pending(self.needed.plan.views)
+        return self.materializer_on(MemoryStore()).pending(self.needed.plan.views)
 
     def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
-        """Accept what is published into the log and apply it to the online store.
-
-        Args:
-            check: whether new rows must pass their suites first.
-            on_step: told how far it is, again and again.
+        """Accept what is published into the log and apply it to the online store; ``check`` new rows first.
 
         Raises:
             GateError: new rows of a view were refused; the other views are up to date.
         """
         return self.materializer.run(self.needed.plan.views, self.checks.new_rows if check else None, on_step=on_step)
 
-    def dataset(self, model: str) -> Dataset:
-        """Return a model's training set as of now; ``.table()`` gives Arrow."""
-        from skewless.training.dataset import build_dataset
+    def import_events(
+        self, sources: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnEvents | None = None
+    ) -> list[Imported]:
+        """Append events from before the stream to the log."""
+        return import_events(self, sources, dry_run=dry_run, on_rows=on_rows)
 
-        plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
-        return build_dataset(
-            connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
+    def stream(
+        self,
+        sources: Sequence[str] = (),
+        *,
+        replay: Path | None = None,
+        speed: float | None = None,
+        until_idle: bool = False,
+        metrics_port: int | None = None,
+        stop: threading.Event | None = None,
+        on_tallies: OnTallies | None = None,
+    ) -> list[SourceTally]:
+        """Take events from their streams to log and online states until ``stop`` is set, or nothing is left."""
+        return stream(
+            self,
+            sources,
+            replay=replay,
+            speed=speed,
+            until_idle=until_idle,
+            metrics_port=metrics_port,
+            stop=stop,
+            on_tallies=on_tallies,
         )
 
-    def dataset_files(
-        self, entities: Path, name: str, *, mode: Mode = "knowledge", time_column: str = "event_timestamp"
-    ) -> DatasetFiles:
-        """Return what writes an entity file with the features of a service, or of a model's; larger than memory."""
+    def bootstrap(
+        self, views: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnEvents | None = None
+    ) -> list[Built]:
+        """Build the online states of windowed views from the log, and switch to them."""
+        return bootstrap(self, views, dry_run=dry_run, on_rows=on_rows)
+
+    def get(self, name: str, keys: Mapping[str, str], *, as_of_us: int | None = None) -> EntityValues:
+        """Return an entity's values of a view or feature service, online and, of a moment, from the log."""
+        return read_entity(self, name, keys, as_of_us)
+
+    def dataset(
+        self,
+        entities: Path,
+        service: str,
+        out: Path,
+        *,
+        mode: Mode = "knowledge",
+        time: str = "event_timestamp",
+        dry_run: bool = False,
+        on_rows: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DatasetReport:
+        """Write an entity file with the features of a service, or of a model's; run it again to go on."""
         from skewless.training.dataset_files import find_files
 
-        return find_files(self.connection, self.views, self.applied, entities, name, mode=mode, time_column=time_column)
+        files = find_files(self.connection, self.views, self.applied, entities, service, mode=mode, time_column=time)
+        return files.foresee(out) if dry_run else files.write(out, on_rows)
 
     def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
-        """Train a new version; one that passes its gate takes over as its model declares.
-
-        ``on_rows`` is told how far it is with what the version lacks in the online store.
-        """
-        from skewless.operations.promotion import train
-
+        """Train a new version; one that passes its gate takes over as its model declares."""
         return train(self, model, on_rows=on_rows)
 
-    @cached_property
-    def readiness(self) -> VersionReadiness:
-        """What judges whether a version can be served, and sees to it."""
-        from skewless.infra.materialization.readiness import VersionReadiness
+    def track(self, models: Sequence[str] = (), *, dry_run: bool = False) -> list[PublishReport]:
+        """Publish trained versions to the tracking store of the settings."""
+        return publish(self, open_tracker(self), models, dry=dry_run)
 
-        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
+    def sign(self, models: Sequence[str] = (), *, dry_run: bool = False) -> SignReport:
+        """Sign packages that have no signature."""
+        return sign_packages(self, models, dry=dry_run)
 
-    def refresh(self) -> None:
-        """Take up a plan that was applied meanwhile."""
-        for name in ("applied", "materializer", "checks", "streams", "readiness", "_feature_readers"):
-            self.__dict__.pop(name, None)
+    def versions(self, model: str) -> VersionsReport:
+        """Return a model's versions and every move of its aliases."""
+        return list_all(self, model)
+
+    def promote(
+        self, model: str, version: str | None = None, *, dry_run: bool = False, on_rows: OnRows | None = None
+    ) -> Promotion:
+        """Let a version, or the newest, take over if its gate allows; ``refusal`` says why it does not."""
+        return promote(self, model, version, dry_run=dry_run, on_rows=on_rows)
+
+    def rollout(
+        self, model: str | None = None, *, begin: str | None = None, step: bool = False, dry_run: bool = False
+    ) -> list[RolloutOutcome]:
+        """Return where the traffic of models stands; ``begin`` a version's rollout, or take all a ``step`` on."""
+        return rollout(self, model, begin=begin, step=step, dry_run=dry_run)
+
+    def rollback(self, model: str, *, reason: str = "rolled back by hand", dry_run: bool = False) -> RolloutOutcome:
+        """End a rollout, or go back to the champion before this one."""
+        return rollback(self, model, reason, dry_run=dry_run)
+
+    def serve(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        workers: int | None = None,
+        on_ready: Callable[[str], None] = lambda _url: None,
+    ) -> None:
+        """Answer predictions over HTTP until SIGTERM or SIGINT; ``on_ready`` is told the URL."""
+        serve(self.server_config(host=host, port=port, workers=workers), on_ready)
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
         """Return predictions for rows of entity keys and request fields, as the server would now."""
         from skewless.serving.batch import predict_rows
 
+        _ = self.applied  # without a plan in force it fails before a Redis is started
         return predict_rows(self.server_config(), model, rows)
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
         """Predict every row of a Parquet or CSV file into another; return the number of rows."""
         from skewless.serving.batch import predict_file
 
+        _ = self.applied
         return predict_file(self.server_config(), model, source, target)
 
-    def online_features(
-        self, service: str, columns: Mapping[str, Sequence[Any]], *, vocabularies: Vocabularies | None = None
-    ) -> OnlineFeatures:
-        """Return what a feature service holds now for some entities: a matrix, and why.
+    def feedback(self, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:
+        """Append outcomes of predictions to the outcome log; a row that is wrong refuses the file."""
+        return feedback(self, file, model, dry_run=dry_run)
 
-        Args:
-            service: its name.
-            columns: entity keys and request fields, one value per row.
-            vocabularies: per text feature, its categories in the order of their codes.
-        """
-        from skewless.contract.request import parse_columns
+    def quality(
+        self, model: str | None = None, *, since_us: int | None = None, window_us: int | None = None
+    ) -> QualityReport:
+        """Return the live quality of a model's versions; no name: of the only model."""
+        return quality(self, self.applied.model_or_only(model).name, since_us=since_us, window_us=window_us)
 
-        reader = self._feature_readers.get(service)
-        if reader is None or reader.vocabularies != (vocabularies or {}):
-            reader = self._feature_readers[service] = self.feature_reader(service, vocabularies)
-        return reader.read(parse_columns(reader.plan, columns), self.clock.now_us())
+    def drift(self, model: str | None = None, *, window_us: int | None = None, dry_run: bool = False) -> DriftReport:
+        """Compare live features, scores and labels with training; keep the result, and alert."""
+        return watch(self, self.applied.model_or_only(model).name, window_us=window_us, dry_run=dry_run)
 
-    def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
-        """Return what reads a service's features, for those who read often; it stays with the plan now in force.
+    def importance(
+        self,
+        model: str | None = None,
+        *,
+        window_us: int = 86_400_000_000,
+        windows: int = 7,
+        sample: int = 1_000,
+        seed: int = 0,
+    ) -> ImportanceReport:
+        """Return mean absolute contributions to the margin by feature, version and window."""
+        name = self.applied.model_or_only(model).name
+        return importance(self, name, window_us=window_us, windows=windows, sample=sample, seed=seed)
 
-        Raises:
-            RequestError: there is no such service.
-        """
-        from skewless.infra.online.features import FeatureReader
-        from skewless.infra.online.guard import Guard
+    def why(self, prediction: str, *, proof: bool = True) -> Why:
+        """Return what one logged prediction saw, what each value added, and where it came from."""
+        return why(self, prediction, proven=proof)
 
-        check_known("feature service", service, [known.name for known in self.applied.plan.services])
-        plan, reader = self.applied.plan.only(service), self.online_reader
-        return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
+    def replay(self, model: str | None = None, *, new: bool = False) -> ReplayReport:
+        """Prove every logged prediction from the accepted log, without Redis; alert if one cannot be proven."""
+        return run_replay(self, model, only_new=new)
 
-    @cached_property
-    def _feature_readers(self) -> dict[str, FeatureReader]:
-        return {}
+    def parity(
+        self, views: Sequence[str] = (), *, sample: int = 1_000, seed: int = 0, repair: bool = False
+    ) -> ParityReport:
+        """Compare the online store with the log; ``repair`` mismatches from the log."""
+        return run_parity(self, views, sample=sample, seed=seed, repair=repair)
 
-    @cached_property
-    def online_reader(self) -> BlockingOnlineReader:
-        """The blocking reading side of the online store."""
-        from skewless.infra.online.store import open_blocking_reader
+    def freshness(self, views: Sequence[str] = ()) -> list[Freshness]:
+        """Compare the age of each view with its limit; keep the result, and alert."""
+        return look(self, views)
 
-        return open_blocking_reader(self.redis_url)
+    def alerts(self, *, show_all: bool = False, resolve: int | None = None) -> list[KeptAlert]:
+        """Return open alerts, with ``show_all`` resolved ones too; ``resolve`` one by its number first."""
+        return alerts(self, show_all=show_all, resolve=resolve)
 
-    def replay(self, *, model: str | None = None) -> ReplayReport:
-        """Prove every logged prediction from the accepted log; reads no Redis."""
-        from skewless.validation.replay import replay
+    def report(self, models: Sequence[str] = (), *, out: Path | None = None) -> Report:
+        """Write what is known of models and project to one HTML file; none: ``report.html`` in the state folder."""
+        return write_report(self, models, out)
 
-        return replay(state=self.state, connection=self.connection, views=self.views, store=self.store, model=model)
+    def scheduler(
+        self,
+        *,
+        once: bool = False,
+        only: Sequence[str] = (),
+        until_us: int | None = None,
+        invoke: Invoke | None = None,
+    ) -> list[Run]:
+        """Run the scheduled jobs until SIGTERM; or each ``once``, now; or ``until`` a time on the project's clock."""
+        if until_us is not None:
+            return simulate(self, until_us, invoke)
+        if once or only:
+            return run_once(self, only, invoke)
+        run_scheduler(self)
+        return []
 
-    def server_config(
-        self, *, host: str | None = None, port: int | None = None, workers: int | None = None
-    ) -> ServerConfig:
-        """Return what ``skewless.serving.server.run_server`` needs."""
-        from skewless.serving.server_config import ServerConfig
+    def triggers(self, model: str, *, start: bool = False) -> TriggersReport:
+        """Return why a model needs retraining; ``start`` it if there is a cause."""
+        return triggers(self, model, start=start)
 
-        given = {"host": host, "port": port, "workers": workers}
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return replace(ServerConfig.of(self.settings, self.repo, self.state, self.redis_url, self.clock), **chosen)
+    def housekeeping(self) -> Tidied:
+        """Remove what is older than the ``keep_`` settings say, and merge small log files."""
+        return tidy(self)
 
-    def close(self) -> None:
-        """Let go of the online store and the database; a private server stops when nobody uses it."""
-        ends = {"online": "close", "online_reader": "close", "connection": "close", "private": "release"}
-        for name, end in ends.items():
-            if name in self.__dict__:
-                getattr(self.__dict__[name], end)()
-
-    @property
-    def models(self) -> tuple[ModelSpec, ...]:
-        """The models of the plan in force."""
-        return self.applied.models
-
-    def _planner(self) -> Planner:
-        from skewless.infra.plans.planning import Planner
-
-        return Planner(repo=self.repo, state=self.state, connection=self.connection, settings=self.settings)
-
-    @cached_property
-    def materializer(self) -> Materializer:
-        """What moves source rows to the log and to the online store."""
-        return self._materializer(self.online)
-
-    def _materializer(self, online: OnlineWriter) -> Materializer:
-        from skewless.infra.materialization.materialize import Materializer
-
-        return Materializer(
-            project=self.applied.plan.project,
-            repo=self.repo,
-            state=self.state,
-            connection=self.connection,
-            online=online,
-            ledger=self.views.ledger,
-            clock=self.clock,
-            needed=self.needed,
-            strict=self.settings.strict,
-        )
+    def status(self) -> ProjectStatus:
+        """Return where the project stands; changes nothing, starts nothing."""
+        return read_status(self)

@@ -118,7 +118,7 @@ class HalfWriter:
 @contextmanager
 def written_through(place: Place, writer: OnlineWriter) -> Iterator[None]:
     """Let the project materialise through another writer for a while."""
-    place.project.__dict__["materializer"] = place.project._materializer(writer)
+    place.project.__dict__["materializer"] = place.project.materializer_on(writer)
     try:
         yield
     finally:

@@ -124,7 +124,7 @@ class Place:
     def train(self) -> Trained:
         """Train a version without its label gate; its alias moves if the promotion gate allows."""
         spec, now = self.project.applied.model(MODEL), self.now_us()
-        dataset = self.project.dataset(MODEL)
+        dataset = self.project.training_set(MODEL)
         trained = train(dataset, spec, self.project.store, threads=1, now_us=now)
         promote(dataset, spec, trained, self.project.store, now)
         return trained

@@ -34,7 +34,7 @@ def make_rollout(trained: Path, repo: Path, rollout: str = CANARY, *, rounds: in
     declare(repo, rollout)
     with opened(repo) as place:
         place.project.apply()
-        spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
+        spec, dataset = place.project.applied.model(MODEL), place.project.training_set(MODEL)
         train(dataset, replace(spec, rounds=rounds), place.project.store, threads=1, now_us=place.now_us())
     return repo
 

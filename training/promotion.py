@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -45,6 +46,22 @@ class TrainReport:
     decision: Decision
     dataset: Dataset
     untracked: SkewlessError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        package, decision, dataset = self.trained.package, self.decision, self.dataset
+        gap = {"mode_gap": dataset.gap.as_dict()} if dataset.gap else {}
+        return {
+            "model": package.name,
+            "version": package.version,
+            "digest": package.digest,
+            "promoted": decision.promote and not decision.by_rollout,
+            "reason": decision.reason,
+            "decision": decision.as_dict(),
+            "metrics": dict(self.trained.metrics),
+            "rows": {"train": int(dataset.train.sum()), "test": int(dataset.test.sum()), **dataset.counts},
+            "status": {view: dict(counts) for view, counts in dataset.status.items()},
+        } | gap
 
 
 def promote(

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import structlog
 
+from skewless.contract.clock import from_us
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.webhook import Webhook
 from skewless.infra.storage.durable import exclusive, replace_durable
@@ -69,6 +70,21 @@ class KeptAlert:
     def is_open(self) -> bool:
         """Say whether it is not resolved."""
         return self.resolved_at_us is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values; times in ISO 8601."""
+        resolved_us = self.resolved_at_us
+        return {
+            "number": self.number,
+            "alert": self.alert.name,
+            "severity": self.alert.severity,
+            "subject": self.alert.subject,
+            "since": from_us(self.since_us).isoformat(timespec="seconds"),
+            "resolved": None if resolved_us is None else from_us(resolved_us).isoformat(timespec="seconds"),
+            "message": self.alert.message,
+            "evidence": dict(self.alert.evidence),
+            "owed": list(self.owed),
+        }
 
 
 class Alerts:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -44,6 +45,8 @@ from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
 
+_EFFECTS = ("builds", "retires", "trains", "serves", "breakages")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
@@ -58,6 +61,7 @@ class PlanReport:
         serves: versions that go on being served.
         breakages: versions that would no longer be fed.
         notes: what else there is to know, a sentence each.
+        applied: whether it was done.
     """
 
     hash: str
@@ -68,6 +72,14 @@ class PlanReport:
     serves: list[Served]
     breakages: list[Breakage]
     notes: list[str]
+    applied: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values; the hash as ``plan``."""
+        body = {field.name: getattr(self, field.name) for field in fields(self)}
+        body["plan"], body["changes"] = body.pop("hash"), [change.as_dict() for change in self.changes]
+        effects = {name: [asdict(item) for item in body[name]] for name in _EFFECTS}
+        return body | effects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +127,7 @@ class Planner:
                 files=files,
             )
             save_applied(self.state, applied)
-        return report
+        return replace(report, applied=True)
 
     def _compile(self) -> Compiled:
         compiled = compile_repo(self.repo)

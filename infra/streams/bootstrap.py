@@ -28,11 +28,11 @@ OnStates = Callable[[str, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What was built: a generation's number, and how many states and events it began with."""
+    """What was built: a generation's number, and how many states and events it began with; None: none was built."""
 
     view: str
-    generation: int
-    states: int
+    generation: int | None
+    states: int | None
     events: int
 
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from skewless.contract.clock import from_us
 from skewless.infra.storage.durable import exclusive, replace_durable
 
 _FILE = "freshness.json"
@@ -58,6 +60,18 @@ class Freshness:
         if self.windowed or self.limit_us == 0:
             return self.is_frozen
         return self.is_frozen or self.age_us is None or self.age_us > self.limit_us
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values: times in ISO 8601, lengths in seconds."""
+        lengths = {"age_s": self.age_us, "watermark_age_s": self.watermark_age_us, "limit_s": self.limit_us or None}
+        return {
+            "view": self.view,
+            "newest": None if self.newest_us is None else from_us(self.newest_us).isoformat(timespec="seconds"),
+            **{name: None if length is None else length / 1e6 for name, length in lengths.items()},
+            "sampled": self.sampled,
+            "stale": self.stale,
+            "late": self.is_late,
+        }
 
 
 def last_freshness(state: Path) -> dict[str, Freshness]:

@@ -45,13 +45,16 @@ def dataset(
     """Join each entity row with what a service would have answered at its time; run again to go on."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        files = project.dataset_files(entities, service, mode=mode, time_column=time)
-        if dry_run:
-            with output.working(f"reading {entities}"):
-                report = files.foresee(out)
-        else:
-            with output.progress(f"joining {entities}") as tell:
-                report = files.write(out, lambda done, total: tell("joining", done, total))
+        with output.progress(f"joining {entities}") as tell:
+            report = project.dataset(
+                entities,
+                service,
+                out,
+                mode=mode,
+                time=time,
+                dry_run=dry_run,
+                on_rows=lambda done, total: tell("joining", done, total),
+            )
         body = {"dry_run": dry_run, "out": str(out), **asdict(report)}
         output.answer(body, *_shown(report, out, dry_run=dry_run))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
 
     from skewless.infra.plans.effects import Build
     from skewless.infra.plans.planning import PlanReport
-    from skewless.project import Project
 
 Check = Annotated[bool, typer.Option("--check", help="Exit 5 if `apply` would change anything.")]
 _MOST_NAMES = 3
-_PARTS = ("builds", "retires", "trains", "serves", "breakages")
 
 
 def plan(*, check: Check = False, repo: Repo = Path(), as_json: Json = False) -> None:
@@ -31,8 +28,8 @@ def plan(*, check: Check = False, repo: Repo = Path(), as_json: Json = False) ->
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("compiling the definitions"):
-            report = _beside_servers(project, project.plan)
-        _answer(output, report, applied=False)
+            report = project.plan()
+        _answer(output, report)
         if check and report.changes:
             raise typer.Exit(GateError.exit_code)
 
@@ -42,32 +39,15 @@ def apply(*, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("compiling the definitions"):
-            report = _beside_servers(project, project.plan if dry_run else project.apply)
-        _answer(output, report, applied=not dry_run)
+            report = project.apply(dry_run=dry_run)
+        _answer(output, report)
 
 
-def _beside_servers(project: Project, work: Callable[[], PlanReport]) -> PlanReport:
-    from skewless.infra.host.processes import beside_servers
-
-    return beside_servers(project.state, work)
-
-
-def plan_body(report: PlanReport) -> dict[str, Any]:
-    """Return a plan report as plain values."""
-    body = {name: [asdict(item) for item in getattr(report, name)] for name in _PARTS}
-    return {
-        "plan": report.hash,
-        "changes": [change.as_dict() for change in report.changes],
-        **body,
-        "notes": list(report.notes),
-    }
-
-
-def _answer(output: Output, report: PlanReport, *, applied: bool) -> None:
-    done = "in force" if applied else "not applied: nothing was touched"
+def _answer(output: Output, report: PlanReport) -> None:
+    done = "in force" if report.applied else "not applied: nothing was touched"
     n = len(report.changes)
     last = f"plan {report.hash}: {n or 'no'} change{'' if n == 1 else 's'}, {done}"
-    output.answer({**plan_body(report), "applied": applied}, *_parts(report), *report.notes, last)
+    output.answer(report.as_dict(), *_parts(report), *report.notes, last)
 
 
 def _parts(report: PlanReport) -> Iterator[RenderableType]:

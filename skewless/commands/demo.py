@@ -45,4 +45,4 @@ def _story(context: typer.Context, repo: Path, days: int, after: int) -> dict[st
     from skewless.demo.story import run_story
 
     command: Any = context.find_root().command
-    return run_story(repo, list(command.commands), inside(command), days=days, after=after)
+    return run_story(repo, inside(command), days=days, after=after)

@@ -13,7 +13,7 @@ from skewless.commands.output import answering
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from skewless.commands.checkup.finding import CheckupFinding
+    from skewless.operations.checkup.finding import CheckupFinding
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -21,9 +21,9 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(*, repo: Repo = Path(), as_json: Json = False) -> None:
     """Check Python, packages, GPU, Redis, disk, memory, port, plan, models; exit 1 if something must be fixed."""
     with answering(as_json=as_json) as output:
-        from skewless.commands.checkup.examination import examine
+        from skewless.project import Project
 
-        findings = examine(repo)
+        findings = Project.doctor(repo)
         ok = all(finding.verdict != "fail" for finding in findings)
         body = {"ok": ok, "checks": [finding.as_dict() for finding in findings]}
         output.answer(body, *(_line(finding) for finding in findings))

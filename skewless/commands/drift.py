@@ -39,12 +39,9 @@ def drift(
     """Compare live features, scores and labels with training; keep what is found, and alert."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from skewless.operations import drift as operation
-
-        look = operation.measure if dry_run else operation.watch
-        name = project.applied.model_or_only(model).name
+        window_us = None if window is None else parse_length(window)
         with output.working("comparing live predictions with training"):
-            report = look(project, name, window_us=None if window is None else parse_length(window))
+            report = project.drift(model, window_us=window_us, dry_run=dry_run)
         output.answer(report.as_dict(), *_shown(report))
         if check and report.verdict == "drifted":
             raise typer.Exit(GateError.exit_code)

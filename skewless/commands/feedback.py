@@ -23,13 +23,8 @@ def feedback(
     """Append outcomes to the outcome log; a row that is wrong refuses the file."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from skewless.operations.feedback import append_feedback, read_feedback
-
         with output.working(f"reading {file}"):
-            table = read_feedback(project, file, model)
-            written = None if dry_run else append_feedback(project, table, file.name)
-        kinds = table.kinds()
-        counted = ", ".join(f"{n:,} {kind}{'s' * (n != 1)}" for kind, n in kinds.items())
+            report = project.feedback(file, model=model, dry_run=dry_run)
+        counted = ", ".join(f"{n:,} {kind}{'s' * (n != 1)}" for kind, n in report.kinds.items())
         done = "would be appended" if dry_run else "appended"
-        body = {"rows": len(table.outcomes), "kinds": kinds, "dry_run": dry_run, "file": written and str(written)}
-        output.answer(body, f"{counted} {done}")
+        output.answer({"dry_run": dry_run, **report.as_dict()}, f"{counted} {done}")

@@ -11,9 +11,7 @@ from skewless.commands.output import answering, table
 def housekeeping(*, repo: Repo = Path(), as_json: Json = False) -> None:
     """Remove what is older than the keep_ settings say, and merge small log files. Nothing else is touched."""
     with answering(as_json=as_json) as output:
-        from skewless.operations.housekeeping import tidy
-
         project = open_project(output, repo)
         with output.working("tidying"):
-            done = tidy(project).as_dict()
+            done = project.housekeeping().as_dict()
         output.answer(done, table("housekeeping", tuple(done), [tuple(done.values())]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
 
 if TYPE_CHECKING:
-    from skewless.project import Project
+    from skewless.infra.streams.importing import Imported
 
 _HINTS = {
     "applied": "they count as known from now on: training in knowledge time does not see them before",
@@ -28,19 +29,18 @@ def import_events(
     """Append events from before the stream, from the files of each source's batch_source, to the log."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
+        with output.progress("importing") as bar:
+            reports = project.import_events(
+                sources or (), dry_run=dry_run, on_rows=lambda file, rows: bar(file, rows, None)
+            )
         if dry_run:
-            _foresee(project, sources or [], output)
+            _show_files(output, reports)
         else:
-            _import(project, sources or [], output)
+            _show_sources(output, reports)
 
 
-def _import(project: Project, names: list[str], output: Output) -> None:
-    done = []
-    with output.progress("importing") as bar:
-        for source in project.streams.sources(names):
-            if source.history is not None or names:
-                importer = project.streams.importer(source, project.repo)
-                done.append(importer.run(lambda file, rows: bar(file, rows, None)).as_dict())
+def _show_sources(output: Output, reports: Sequence[Imported]) -> None:
+    done = [report.as_dict() for report in reports]
     columns = ("source", "files", "accepted", "rejected", "duplicates", "present", "states")
     shown = table("events", columns, [tuple(item.values()) for item in done])
     hints = [
@@ -51,13 +51,8 @@ def _import(project: Project, names: list[str], output: Output) -> None:
     output.answer({"dry_run": False, "sources": done}, shown, *hints)
 
 
-def _foresee(project: Project, names: list[str], output: Output) -> None:
-    files = []
-    with output.working("comparing the files with the log"):
-        for source in project.streams.sources(names):
-            if source.history is not None or names:
-                importer = project.streams.importer(source, project.repo, dry_run=True)
-                files += [{"source": source.name, **asdict(file)} for file in importer.run().by_file]
+def _show_files(output: Output, reports: Sequence[Imported]) -> None:
+    files = [{"source": report.source, **asdict(file)} for report in reports for file in report.by_file]
     columns = ("source", "file", "accepted", "rejected", "duplicates", "present")
     shown = table("would be imported", columns, [tuple(item.values()) for item in files])
     output.answer({"dry_run": True, "files": files}, shown, "nothing was changed")

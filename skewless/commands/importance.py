@@ -37,13 +37,11 @@ def importance(
     as_json: Json = False,
 ) -> None:
     """Show mean absolute contributions to the margin by feature, version and window."""
-    from skewless.operations.importance import importance as importance_of
-
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        name, length = project.applied.model_or_only(model).name, parse_length(window)
+        length = parse_length(window)
         with output.working("taking predictions apart"):
-            report = importance_of(project, name, window_us=length, windows=windows, sample=sample, seed=seed)
+            report = project.importance(model, window_us=length, windows=windows, sample=sample, seed=seed)
         output.answer(report.as_dict(), *_shown(report))
 
 

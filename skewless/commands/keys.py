@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.infra.access.api_keys import ApiKey
-    from skewless.infra.access.key_file import KeyFile
-    from skewless.project import Project
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Who asks: lower-case letters, digits, hyphens.")]
 Scopes = Annotated[
@@ -29,6 +27,8 @@ Rate = Annotated[
 Expires = Annotated[
     str | None, typer.Option("--expires", metavar="TIME", help="From when on it is refused (ISO 8601); default: never.")
 ]
+
+_UNCHANGED = "nothing was changed"
 
 
 def add_key(
@@ -43,35 +43,24 @@ def add_key(
 ) -> None:
     """Make an API key. It is shown this once: only its SHA-256 is stored. Servers know it within a second."""
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret, with_key
-
-        secret = new_secret(name)
-        key = ApiKey(
-            name=name,
-            digest=digest_of(secret.encode()),
-            scopes=frozenset(scope or ["predict"]),
-            rate=rate,
-            created_us=project.clock.now_us(),
-            expires_us=None if expires is None else time_option("--expires", expires),
+        expires_us = None if expires is None else time_option("--expires", expires)
+        new = open_project(output, repo).keys.add(
+            name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run
         )
-        file = _file(project)
         if dry_run:
-            with_key(file.read(), key)
-            output.answer({"dry_run": True, **key.as_dict()}, _shown("would be made", [key]), "nothing was changed")
+            output.answer({"dry_run": True, **new.key.as_dict()}, _shown("would be made", [new.key]), _UNCHANGED)
             return
-        file.add(key)
-        output.answer({"key": secret, **key.as_dict()}, _shown("made", [key]), "the key, which is not shown again:")
+        output.answer(new.as_dict(), _shown("made", [new.key]), "the key, which is not shown again:")
         if not as_json:
             # A part would be broken into lines on a narrow terminal, and could not be copied.
-            output.stdout.write(f"{secret}\n")
+            output.stdout.write(f"{new.secret}\n")
 
 
 def list_keys(*, repo: Repo = Path(), as_json: Json = False) -> None:
     """List the API keys: whose they are, what they may do, until when. The keys themselves are not known."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        keys, now = _file(project).read(), project.clock.now_us()
+        keys, now = project.keys.list(), project.clock.now_us()
         body = {"keys": [{**key.as_dict(), "valid": key.valid_at(now)} for key in keys]}
         output.answer(body, _shown("API keys", keys))
 
@@ -79,22 +68,9 @@ def list_keys(*, repo: Repo = Path(), as_json: Json = False) -> None:
 def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
     """Forget an API key. Servers refuse it within a second."""
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        from skewless.infra.access.api_keys import without_key
-
-        file = _file(project)
-        if dry_run:
-            without_key(file.read(), name)
-            output.answer({"dry_run": True, "name": name}, f"{name} would be revoked; nothing was changed")
-            return
-        file.revoke(name)
-        output.answer({"name": name, "revoked": True}, f"{name} is revoked")
-
-
-def _file(project: Project) -> KeyFile:
-    from skewless.infra.access.key_file import KeyFile
-
-    return KeyFile(project.state)
+        open_project(output, repo).keys.revoke(name, dry_run=dry_run)
+        said = f"would be revoked; {_UNCHANGED}" if dry_run else "is revoked"
+        output.answer({"name": name, "dry_run": True} if dry_run else {"name": name, "revoked": True}, f"{name} {said}")
 
 
 def _shown(title: str, keys: Sequence[ApiKey]) -> RenderableType:

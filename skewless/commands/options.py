@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.contract.clock import parse_time
-from skewless.contract.errors import DefinitionError, PlaceError
+from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from skewless.commands.output import Output
@@ -19,7 +19,6 @@ Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
 Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one, or all.")]
-CONFIG_FILE = "feature_store.yaml"
 
 
 def open_project(output: Output, repo: Path) -> Project:
@@ -31,12 +30,6 @@ def open_project(output: Output, repo: Path) -> Project:
     """
     from skewless.project import Project
 
-    if not (repo / CONFIG_FILE).is_file():
-        raise PlaceError(
-            f"folder {repo.resolve()}",
-            f"is no project: it has no {CONFIG_FILE}",
-            fix="name a project with --repo DIR, or start one with `skewless init DIR`",
-        )
     return output.until_done.enter_context(closing(Project(repo)))
 
 

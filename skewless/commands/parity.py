@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import Output, answering
+from skewless.commands.output import answering
 from skewless.contract.errors import GateError
-
-if TYPE_CHECKING:
-    from skewless.project import Project
-    from skewless.validation.parity_report import ParityReport
 
 Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; none: all.")]
 Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many entities of each view.")]
@@ -35,17 +30,7 @@ def parity(
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("comparing the online store with the log"):
-            report = _compared(project, output, views or [], sample, seed, repair=repair)
+            report = project.parity(views or (), sample=sample, seed=seed, repair=repair)
         output.answer({"ok": report.ok, **report.as_dict()}, *report.lines())
         if not report.ok:
             raise typer.Exit(GateError.exit_code)
-
-
-def _compared(
-    project: Project, output: Output, names: list[str], sample: int, seed: int, *, repair: bool
-) -> ParityReport:
-    from skewless.infra.online.store import open_online_store
-    from skewless.operations.proof import run_parity
-
-    store = output.until_done.enter_context(closing(open_online_store(project.redis_url))) if repair else None
-    return run_parity(project, names, sample=sample, seed=seed, repair=store)

@@ -27,13 +27,8 @@ def promote(
     """
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from skewless.operations.promotion import apply_promotion, plan_promotion
-
-        with output.working(f"comparing versions of {model}"):
-            planned = plan_promotion(project, model, version)
-        if not dry_run:
-            with output.progress(f"promoting {model} {planned.version}") as bar:
-                planned = apply_promotion(project, planned, on_rows=bar)
+        with output.progress(f"comparing versions of {model}") as bar:
+            planned = project.promote(model, version, dry_run=dry_run, on_rows=bar)
         refusal = planned.refusal
         body = {"dry_run": dry_run, **planned.as_dict()} | (error_body(refusal) if refusal else {})
         tables = decided(planned.decision) if planned.decision else []

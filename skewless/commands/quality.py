@@ -50,16 +50,10 @@ def quality(
     """Show quality by version: live, estimated before labels came, and of training."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from skewless.operations.quality import quality as measured
-
-        name = project.applied.model_or_only(model).name
+        since_us = None if since is None else _moment(since, project.clock.now_us())
+        window_us = None if window is None else parse_length(window)
         with output.working("joining predictions with outcomes"):
-            report = measured(
-                project,
-                name,
-                since_us=None if since is None else _moment(since, project.clock.now_us()),
-                window_us=None if window is None else parse_length(window),
-            )
+            report = project.quality(model, since_us=since_us, window_us=window_us)
         output.answer(report.as_dict(), *_parts(report))
 
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from skewless.commands.options import Json, Model, Repo, open_project
 from skewless.commands.output import answering
 from skewless.contract.errors import GateError
-from skewless.contract.names import check_known
-
-if TYPE_CHECKING:
-    from skewless.project import Project
-
 
 New = Annotated[bool, typer.Option("--new", help="Leave out log files that such a replay has proven.")]
 
@@ -23,18 +18,8 @@ def replay(model: Model = None, *, new: New = False, repo: Repo = Path(), as_jso
     """Recompute every logged prediction from the accepted log, without Redis; exit 5 if a bit differs."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from skewless.operations.proof import run_replay
-
-        if model is not None:
-            _refuse_unknown(project, model)
         with output.working("replaying the prediction log"):
-            report = run_replay(project, model, only_new=new)
+            report = project.replay(model, new=new)
         output.answer({"ok": report.ok, **report.as_dict()}, *report.lines())
         if not report.ok:
             raise typer.Exit(GateError.exit_code)
-
-
-def _refuse_unknown(project: Project, model: str) -> None:
-    from skewless.infra.storage.names import list_models
-
-    check_known("model", model, sorted({*list_models(project.packages)} | {spec.name for spec in project.models}))

@@ -18,14 +18,8 @@ Out = Annotated[
 
 def report(models: Models = None, *, out: Out = None, repo: Repo = Path(), as_json: Json = False) -> None:
     """Write versions, decisions, quality, drift, freshness and proofs with plots into one HTML file."""
-    from skewless.operations.report.page import render
-    from skewless.operations.report.report import build
-
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("gathering the report"):
-            built = build(project, models or [])
-            page = render(built)
-        target = out or project.state / "report.html"
-        target.write_text(page, encoding="utf-8")
-        output.answer({"file": str(target), **built.as_dict()}, f"wrote {target}")
+            written = project.report(models or (), out=out)
+        output.answer(written.as_dict(), f"wrote {written.file}")

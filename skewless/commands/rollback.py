@@ -24,14 +24,10 @@ def rollback(
 ) -> None:
     """End a rollout, or go back to the champion before this one. Needs no server; servers follow within seconds."""
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        from skewless.operations import rollout as operations
-
-        if dry_run:
-            policy = operations.plan_rollback(project, model, reason).policy
-            body = {"dry_run": True, "model": model, "policy": policy.as_dict()}
-            output.answer(body, f"{model}: version {policy.champion} would have everything", "nothing was changed")
-            return
-        outcome = operations.rollback(project, model, reason)
+        outcome = open_project(output, repo).rollback(model, reason=reason, dry_run=dry_run)
         champion = outcome.policy.champion if outcome.policy else None
-        output.answer(outcome.as_dict(), f"{model}: version {champion} has everything again: {reason}")
+        body = {"dry_run": dry_run, **outcome.as_dict()}
+        if dry_run:
+            output.answer(body, f"{model}: version {champion} would have everything", "nothing was changed")
+        else:
+            output.answer(body, f"{model}: version {champion} has everything again: {reason}")

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skewless.commands.options import DryRun, Json, Model, Repo, open_project
-from skewless.commands.output import Output, answering, cell, table
+from skewless.commands.output import answering, cell, table
 from skewless.contract.clock import from_us
-from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from skewless.operations.rollout import RolloutOutcome
-    from skewless.project import Project
     from skewless.training.rollout.guardrails import Verdict
 
 Begin = Annotated[str | None, typer.Option("--begin", metavar="VERSION", help="Let this version start to take over.")]
@@ -43,39 +41,13 @@ def rollout(
 ) -> None:
     """Show which version answers whom and what the guardrails say; begin a rollout, or take it a step on or back."""
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        names = [project.applied.model(model).name] if model is not None else [spec.name for spec in project.models]
-        if begin is not None:
-            name = project.applied.model_or_only(model).name
-            _begin(project, output, name, begin, dry_run=dry_run)
-            return
-        if dry_run and step:
-            fix = "leave --step out: what is shown is what it would judge"
-            raise DefinitionError("option --dry-run", "does not go with --step", fix=fix)
-        from skewless.operations import rollout as operations
-
-        outcomes = [(operations.step if step else operations.status)(project, name) for name in names]
-        _answer(output, outcomes, stepped=step)
+        outcomes = open_project(output, repo).rollout(model, begin=begin, step=step, dry_run=dry_run)
+        body = {"dry_run": dry_run, "models": [outcome.as_dict() for outcome in outcomes]}
+        parts = [part for outcome in outcomes for part in _shown(outcome, moved=step or begin is not None)]
+        output.answer(body, *parts, *(["nothing was changed"] if dry_run else []))
 
 
-def _begin(project: Project, output: Output, model: str, version: str, *, dry_run: bool) -> None:
-    from skewless.operations import rollout as operations
-
-    if dry_run:
-        change = operations.plan_begin(project, model, version)
-        body = {"model": model, "change": change.kind, "policy": change.policy.as_dict()} if change else None
-        said = f"{model}: {change.policy.phase}, {change.policy.reason}" if change else f"{model}: nothing to change"
-        output.answer({"dry_run": True, "models": [body] if body else []}, said, "nothing was changed")
-        return
-    _answer(output, [operations.begin(project, model, version)], stepped=True)
-
-
-def _answer(output: Output, outcomes: list[RolloutOutcome], *, stepped: bool) -> None:
-    parts = [part for outcome in outcomes for part in _shown(outcome, stepped=stepped)]
-    output.answer({"models": [outcome.as_dict() for outcome in outcomes]}, *parts)
-
-
-def _shown(outcome: RolloutOutcome, *, stepped: bool) -> list[RenderableType]:
+def _shown(outcome: RolloutOutcome, *, moved: bool) -> list[RenderableType]:
     policy = outcome.policy
     if policy is None:
         return [f"{outcome.model}: no version was ever rolled out; the champion answers everything"]
@@ -87,7 +59,7 @@ def _shown(outcome: RolloutOutcome, *, stepped: bool) -> list[RenderableType]:
         ("since", from_us(policy.since_us).isoformat()),
         ("why", policy.reason),
     ]
-    change = f", {_PROMISES[outcome.change]}" if stepped else ""
+    change = f", {_PROMISES[outcome.change]}" if moved else ""
     shown = [table(f"{outcome.model}, traffic policy {policy.number}{change}", ("", ""), lines)]
     if outcome.verdicts:
         columns = ("guardrail", "champion", "challenger", "worse by", "at least", "limit", "state")

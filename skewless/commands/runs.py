@@ -30,27 +30,21 @@ def list_runs(
 ) -> None:
     """List the runs of a job or of all, the newest last."""
     with answering(as_json=as_json) as output:
-        from skewless.operations.runs import newest_runs
-
-        runs = newest_runs(open_project(output, repo), job, limit, state)
+        runs = open_project(output, repo).runs.list(job, limit=limit, state=state)
         output.answer({"runs": [run.as_dict() for run in runs]}, _shown("runs", runs))
 
 
 def show_run(run_id: Id, *, repo: Repo = Path(), as_json: Json = False) -> None:
     """Show one run: state, cause, inputs, outputs, times, error."""
     with answering(as_json=as_json) as output:
-        from skewless.operations.runs import find_run
-
-        body = find_run(open_project(output, repo), run_id).as_dict()
+        body = open_project(output, repo).runs.show(run_id).as_dict()
         output.answer(body, table(str(body["id"]), ("", ""), list(body.items())))
 
 
 def retry_run(run_id: Id, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
     """Ask the scheduler to begin a run again; exit 9 while it is under way."""
     with answering(as_json=as_json) as output:
-        from skewless.operations.runs import retry
-
-        asked = retry(open_project(output, repo), run_id, dry_run=dry_run)
+        asked = open_project(output, repo).runs.retry(run_id, dry_run=dry_run)
         told = "would be asked for; nothing was changed" if dry_run else "is asked for"
         output.answer({"dry_run": dry_run, "run": str(asked)}, f"{asked} {told}")
 
@@ -58,15 +52,12 @@ def retry_run(run_id: Id, *, repo: Repo = Path(), dry_run: DryRun = False, as_js
 def cancel_run(run_id: Id, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
     """Ask the scheduler to end a run that is under way; exit 9 if it has ended."""
     with answering(as_json=as_json) as output:
-        from skewless.operations.runs import cancel
-
-        asked = cancel(open_project(output, repo), run_id, dry_run=dry_run)
+        asked = open_project(output, repo).runs.cancel(run_id, dry_run=dry_run)
         told = "would be cancelled; nothing was changed" if dry_run else "is to be cancelled"
         output.answer({"dry_run": dry_run, "run": str(asked)}, f"{asked} {told}")
 
 
 def start_run(
-    context: typer.Context,
     job: JobName,
     *,
     repo: Repo = Path(),
@@ -76,10 +67,7 @@ def start_run(
 ) -> None:
     """Ask the scheduler to run a job now; it begins when the jobs of its kind before it have ended."""
     with answering(as_json=as_json) as output:
-        from skewless.operations.runs import start
-
-        verbs = list(context.find_root().command.commands)  # type: ignore[attr-defined] # the root is a group
-        asked = start(open_project(output, repo), verbs, job, cause, dry_run=dry_run)
+        asked = open_project(output, repo).runs.start(job, cause=cause, dry_run=dry_run)
         told = "would be asked for; nothing was changed" if dry_run else "is asked for"
         output.answer({"dry_run": dry_run, "run": str(asked)}, f"{asked} {told}")
 

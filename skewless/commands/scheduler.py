@@ -38,17 +38,12 @@ def scheduler(
 ) -> None:
     """Run the jobs of the project on the cron lines of the settings and models, until told to stop."""
     with answering(as_json=as_json) as output:
-        from skewless.operations import scheduler as operation
-
-        project = open_project(output, repo)
-        command: Any = context.find_root().command
-        verbs, runs = list(command.commands), []
-        if until is not None:
-            runs = operation.simulate(project, verbs, inside(command), time_option("--until", until))
-        elif once or only:
-            runs = operation.once(project, verbs, inside(command), only or ())
-        else:
-            operation.serve(project, verbs)
+        runs = open_project(output, repo).scheduler(
+            once=once,
+            only=only or (),
+            until_us=None if until is None else time_option("--until", until),
+            invoke=inside(context.find_root().command),
+        )
         not_done = [run for run in runs if run.state != "done"] if until is None else []
         body = {"jobs": [run.as_dict() | {"ok": run.state == "done"} for run in runs]}
         output.answer(body | _first_error(not_done), *(map(_line, runs) if runs else ["scheduler: stopped"]))

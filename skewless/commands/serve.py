@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,25 +31,13 @@ def serve(
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         names = [spec.name for spec in project.models]
-        config = project.server_config(host=host, port=port, workers=workers)
+        config = project.server_config(host=host)
 
         def on_ready(url: str) -> None:
             lines = (f"serving {', '.join(names)} at {url}", f"  {_hint(config, url)}, stop with Ctrl-C")
             output.answer({"url": url, "pid": os.getpid(), "models": names}, *lines)
 
-        # A parent that imported Feast hands these down; with them, metrics would go to its folder. A client that is
-        # loaded already has made its choice, and cannot do without.
-        if "prometheus_client" not in sys.modules:
-            for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
-                os.environ.pop(name, None)
-        if config.workers == 1:
-            from skewless.serving.server import run_server
-
-            run_server(config, on_ready)
-        else:  # the process that looks after the workers does without what they need
-            from skewless.serving.workers.supervisor import run_workers
-
-            run_workers(config, on_ready)
+        project.serve(host=host, port=port, workers=workers, on_ready=on_ready)
 
 
 def _hint(config: ServerConfig, url: str) -> str:

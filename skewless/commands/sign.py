@@ -15,9 +15,6 @@ Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="
 
 def sign(models: Models = None, *, dry_run: DryRun = False, repo: Repo = Path(), as_json: Json = False) -> None:
     """Sign packages that have no signature. Servers run what is in them: sign those that you trust, and no others."""
-    from skewless.operations.signing import sign_packages
-
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        report = sign_packages(project, models or [], dry=dry_run)
+        report = open_project(output, repo).sign(models or (), dry_run=dry_run)
         output.answer({"dry_run": dry_run, **report.as_dict()}, *report.lines())

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
     """Show the plan in force, views, event sources, models, the server and the prediction log; changes nothing."""
     with answering(as_json=as_json) as output:
-        from skewless.commands.inventory import take_inventory
-
-        body = take_inventory(open_project(output, repo))
+        body = open_project(output, repo).status().as_dict()
         output.answer(body, *_shown(body))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import Output, answering, table
+from skewless.commands.output import answering, table
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.crew import Crew
     from skewless.infra.streams.tally import SourceTally
 
 Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
@@ -33,7 +32,6 @@ MetricsPort = Annotated[
     int | None,
     typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."),
 ]
-_SHOWN_EVERY_S = 0.5
 
 
 def stream(
@@ -49,41 +47,28 @@ def stream(
     """Take events from their streams to log and online states; stops on SIGTERM or Ctrl-C, and may be killed."""
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
-        from skewless.infra.host.processes import Presence
-        from skewless.infra.streams.crew import Crew
+        begun = threading.Event()
 
-        with output.working("building states that are missing"):
-            crew = Crew(
-                project.streams,
-                names=sources or [],
+        def on_tallies(tallies: Sequence[SourceTally]) -> None:
+            if not (as_json or begun.is_set()):
+                names = ", ".join(tally.source for tally in tallies)
+                typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
+            begun.set()
+            show(" | ".join(_line(tally) for tally in tallies))
+
+        with output.line() as show, _told() as stop:
+            tallies = project.stream(
+                sources or (),
                 replay=replay,
                 speed=speed,
-                presence=Presence(project.state, "stream"),
+                until_idle=until_idle,
+                metrics_port=metrics_port,
+                stop=stop,
+                on_tallies=on_tallies,
             )
-        output.until_done.callback(crew.close)
-        if metrics_port is not None:
-            from skewless.infra.streams.metrics import serve_metrics
-
-            serve_metrics(lambda: crew.tallies, metrics_port)
-        if not as_json:
-            names = ", ".join(tally.source for tally in crew.tallies)
-            typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
-        with _told() as stop:
-            _work(crew, output, stop, until_idle=until_idle)
-        rows = [tuple(tally.as_dict().values()) for tally in crew.tallies]
-        body = {"sources": [tally.as_dict() for tally in crew.tallies]}
-        output.answer(body, table("events", tuple(crew.tallies[0].as_dict()), rows))
-
-
-def _work(crew: Crew, output: Output, stop: threading.Event, *, until_idle: bool) -> None:
-    with output.line() as show:
-        crew.start()
-        while not stop.wait(_SHOWN_EVERY_S if not until_idle else 0.05):
-            crew.check()
-            show(" | ".join(_line(tally) for tally in crew.tallies))
-            if until_idle and crew.idle():
-                break
-        crew.stop()
+        bodies = [tally.as_dict() for tally in tallies]
+        rows = [tuple(body.values()) for body in bodies]
+        output.answer({"sources": bodies}, table("events", tuple(bodies[0]), rows))
 
 
 def _line(tally: SourceTally) -> str:

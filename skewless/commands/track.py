@@ -15,11 +15,9 @@ Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="
 
 def track(models: Models = None, *, dry_run: DryRun = False, repo: Repo = Path(), as_json: Json = False) -> None:
     """Publish trained versions to the tracking store of the settings; what is there already is left alone."""
-    from skewless.operations.tracking import open_tracker, publish
-
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("publishing"):
-            reports = publish(project, open_tracker(project), models or [], dry=dry_run)
+            reports = project.track(models or (), dry_run=dry_run)
         body = {"dry_run": dry_run, "models": [report.as_dict() for report in reports]}
         output.answer(body, *([report.line() for report in reports] or ["no model was trained yet"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,7 +34,7 @@ def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) 
         for name in names:
             report, error = _train(project, name, output)
             bodies.append(
-                ({"model": name} if report is None else train_body(report)) | (error_body(error) if error else {})
+                ({"model": name} if report is None else report.as_dict()) | (error_body(error) if error else {})
             )
             if report is not None:
                 parts += _shown(report)
@@ -48,22 +48,6 @@ def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) 
             typer.echo(f"error: {error_body(error)['error']['message']}", err=True)
         if errors:
             raise typer.Exit(errors[0].exit_code)
-
-
-def train_body(report: TrainReport) -> dict[str, Any]:
-    """Return a training report as plain values."""
-    package, decision, dataset = report.trained.package, report.decision, report.dataset
-    return {
-        "model": package.name,
-        "version": package.version,
-        "digest": package.digest,
-        "promoted": decision.promote and not decision.by_rollout,
-        "reason": decision.reason,
-        "decision": decision.as_dict(),
-        "metrics": dict(report.trained.metrics),
-        "rows": {"train": int(dataset.train.sum()), "test": int(dataset.test.sum()), **dataset.counts},
-        "status": {view: dict(counts) for view, counts in dataset.status.items()},
-    } | ({"mode_gap": dataset.gap.as_dict()} if dataset.gap else {})
 
 
 def _train(project: Project, name: str, output: Output) -> tuple[TrainReport | None, SkewlessError | None]:

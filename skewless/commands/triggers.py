@@ -17,17 +17,6 @@ Start = Annotated[bool, typer.Option("--start", help="If there is a cause, ask t
 def triggers(model: Name, *, start: Start = False, repo: Repo = Path(), as_json: Json = False) -> None:
     """Show what asks for a retraining of a model by the triggers of its spec; none: nothing does."""
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        from skewless.operations import triggers as operation
-        from skewless.operations.runs import retrain
-
-        causes = operation.due(project, model)
-        why = "; ".join(cause.sentence for cause in causes)
-        asked = str(retrain(project, model, why)) if causes and start else None
-        body = {
-            "model": model,
-            "causes": [cause.as_dict() for cause in causes],
-            "asked": asked,
-        }
-        rows = [(cause.name, cause.sentence) for cause in causes]
-        output.answer(body, table(f"{model}: causes to retrain", ("cause", "what was found"), rows))
+        report = open_project(output, repo).triggers(model, start=start)
+        rows = [(cause.name, cause.sentence) for cause in report.causes]
+        output.answer(report.as_dict(), table(f"{model}: causes to retrain", ("cause", "what was found"), rows))

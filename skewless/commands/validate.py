@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, answering, error_body, table
-from skewless.contract.errors import DefinitionError, GateError
+from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,13 +47,11 @@ def validate(
             _suggest(project, output, write=write)
             return
         with output.working("checking the sources"):
-            reports = project.validate(names or (), everything=everything, remember=record)
-        error = _first_error(reports)
-        body = {"success": error is None, "reports": [report.as_dict() for report in reports]}
-        index = _write_docs(project, reports, docs) if docs or record else None
-        linked = {} if index is None else {"docs": str(index)}
-        shown = [*map(_shown, reports), *([] if index is None else [f"Data Docs: {index}\n"])]
-        output.answer(body | linked | (error_body(error) if error else {}), *shown)
+            report = project.validate(names or (), everything=everything, record=record, docs=docs)
+        error = report.error
+        linked = [] if report.docs is None else [f"Data Docs: {report.docs}\n"]
+        body = report.as_dict() | (error_body(error) if error else {})
+        output.answer(body, *map(_shown, report.reports), *linked)
         if error is not None:
             if not as_json:
                 typer.echo(f"error: {error_body(error)['error']['message']}", err=True)
@@ -62,31 +59,10 @@ def validate(
 
 
 def _suggest(project: Project, output: Output, *, write: bool) -> None:
-    from skewless.operations.suggestion import suggestion
-
     with output.working("reading the sources"):
-        found = suggestion(project)
-    written = write and found.write()
-    n = {name: len(suite) for name, suite in found.suites.items()}
-    body = {"path": str(found.path), "written": written, "expectations": n, "source": found.source, "diff": found.diff}
-    output.answer(body, f"{found.path} written\n" if written else found.source if found.now is None else found.diff)
-
-
-def _write_docs(project: Project, reports: Sequence[GateReport], docs: Path | None) -> Path:
-    from skewless.validation.data_docs import data_docs_folder, write_data_docs
-
-    folder = docs or data_docs_folder(project.state)
-    now_us = project.clock.now_us()
-    return write_data_docs(reports, folder.resolve(), site=project.applied.plan.project, now_us=now_us)
-
-
-def _first_error(reports: Sequence[GateReport]) -> GateError | None:
-    try:
-        for report in reports:
-            report.raise_if_failed()
-    except GateError as error:
-        return error
-    return None
+        suggestion = project.suggest(write=write)
+    source = suggestion.source if suggestion.now is None else suggestion.diff
+    output.answer(suggestion.as_dict(), f"{suggestion.path} written\n" if suggestion.written else source)
 
 
 def _shown(report: GateReport) -> RenderableType:

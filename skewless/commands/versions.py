@@ -21,10 +21,7 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")
 def versions(model: Name, *, repo: Repo = Path(), as_json: Json = False) -> None:
     """List a model's versions with aliases, metrics and the gate's last word, and every move of its aliases."""
     with answering(as_json=as_json) as output:
-        project = open_project(output, repo)
-        from skewless.operations.versions import list_all
-
-        report = list_all(project, model)
+        report = open_project(output, repo).versions(model)
         output.answer(report.as_dict(), *_shown(report))
 
 

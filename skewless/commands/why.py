@@ -22,12 +22,10 @@ Proof = Annotated[bool, typer.Option("--proof/--no-proof", help="Replay the pred
 
 def why(prediction: Prediction, *, proof: Proof = True, repo: Repo = Path(), as_json: Json = False) -> None:
     """Show what a prediction saw, what each value added, and from which data, model and code it came."""
-    from skewless.operations.why import why as why_of
-
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("looking the prediction up"):
-            found = why_of(project, prediction, proven=proof)
+            found = project.why(prediction, proof=proof)
         output.answer(found.as_dict(), *_shown(found))
 
 

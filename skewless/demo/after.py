@@ -13,7 +13,6 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.training.scheduling.table import jobs
 
 _ROUND = ("materialize", "validate", "retrain")
-_VERBS = frozenset({"materialize", "validate", "train"})
 _NOWHERE = "redis://127.0.0.1:1"
 
 
@@ -34,7 +33,7 @@ def retrain(walk: Walk, client: Client) -> None:
 
 def _round(walk: Walk, say: Say) -> None:
     """Run the jobs that the project has; a model without a schedule or trigger has none of its own."""
-    planned = jobs(walk.project.settings, walk.project.models, verbs=_VERBS, in_rollout=lambda _model: False)
+    planned = jobs(walk.project.settings, walk.project.models, lambda _model: False)
     kinds = {job.name.partition(" ")[0] for job in planned}
     chosen = [word for kind in _ROUND if kind in kinds for word in ("--only", kind)]
     retrained = {job.name.removeprefix("retrain ") for job in planned if job.name.startswith("retrain ")}

@@ -85,7 +85,7 @@ def _publish(walk: Walk) -> None:
             say(f"an event of a later time than this clock and {slack} s is rejected for good: it goes to quarantine,")
             say("and is not taken up when its time comes; send events of your own with times up to the demo's clock")
             walk.facts["events_rejected_beyond_clock_s"] = slack
-        for check in walk.project.validate():
+        for check in walk.project.validate().reports:
             check.raise_if_failed()
             say(f"{check.name}: {check.n_rows:,} rows, {len(check.results)} expectations hold")
     with walk.stage("Published rows -> accepted log -> Redis") as say:

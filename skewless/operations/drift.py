@@ -13,32 +13,35 @@ if TYPE_CHECKING:
 
     from skewless.infra.packages.package import Package
     from skewless.infra.storage.series import RecordSeries
-    from skewless.project import Project
     from skewless.validation.drift.report import DriftReport
+    from skewless.workspace import Workspace
 
 ALERT, MOVED = "drift", "score_or_label_drift"
 
 
-def watch(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
+def watch(
+    project: Workspace, model: str, *, until_us: int | None = None, window_us: int | None = None, dry_run: bool = False
+) -> DriftReport:
     """Look at the drift of a model's champion, keep what was found, and alert of it or resolve the alert.
 
     Args:
         until_us: end of the window, exclusive, UTC microseconds; None: now.
         window_us: its length; None: that of the model's ``Watch``.
+        dry_run: keep nothing and send nothing.
 
     Raises:
         RequestError: the plan has no such model.
         PackageError: it has no champion, or the package was altered.
         StoreError: a log is damaged, or the disk refused.
     """
-    report = measure(project, model, until_us=until_us, window_us=window_us)
-    series(project, model).append(report.as_dict())
-    _alert(project, report)
+    report = _measure(project, model, until_us, window_us)
+    if not dry_run:
+        series(project, model).append(report.as_dict())
+        _alert(project, report)
     return report
 
 
-def measure(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
-    """Return the drift of a model's champion in a window; see ``watch``, of which this changes nothing."""
+def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
     from skewless.infra.packages.pinned import pinned_plan
     from skewless.infra.predictions.live import Answered
     from skewless.validation.drift.report import DriftReport
@@ -79,20 +82,20 @@ def measure(project: Project, model: str, *, until_us: int | None = None, window
     )
 
 
-def series(project: Project, model: str) -> RecordSeries:
+def series(project: Workspace, model: str) -> RecordSeries:
     """Return the windows of a model that were looked at, as ``DriftReport.as_dict`` has them."""
     from skewless.infra.storage.series import RecordSeries
 
     return RecordSeries(project.state / "drift" / f"{model}.jsonl")
 
 
-def last(project: Project, model: str) -> dict[str, Any] | None:
+def last(project: Workspace, model: str) -> dict[str, Any] | None:
     """Return the window that was looked at last; None: none was."""
     kept = series(project, model).read()
     return kept[-1] if kept else None
 
 
-def _champion(project: Project, model: str) -> Package:
+def _champion(project: Workspace, model: str) -> Package:
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
@@ -102,7 +105,7 @@ def _champion(project: Project, model: str) -> Package:
     return open_package(project.store, model, version)
 
 
-def _labels(project: Project, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:
+def _labels(project: Workspace, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:
     """Return the labels that are known of the predictions of a window."""
     import pyarrow.compute as pc
 
@@ -114,7 +117,7 @@ def _labels(project: Project, model: str, version: str, since_us: int, until_us:
     return labels
 
 
-def _alert(project: Project, report: DriftReport) -> None:
+def _alert(project: Workspace, report: DriftReport) -> None:
     from skewless.infra.alerts.alerts import Alert, Alerts
 
     evidence = {"version": report.version, "share": report.share, "features": report.drifted, "rows": report.rows}

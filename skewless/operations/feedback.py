@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,7 @@ from skewless.contract.feedback import Outcome, parse_feedback
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 _READERS = {
     ".parquet": "SELECT * FROM read_parquet(?)",
@@ -29,22 +29,40 @@ _MOST = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedbackTable:
-    """A table of outcomes that passed every check.
+class FeedbackReport:
+    """What was appended to the outcome log.
 
     Args:
-        outcomes: in the order of the file.
+        kinds: rows of each kind: ``label``, ``value``, ``retraction``.
+        file: of the log; None: nothing was written.
     """
 
-    outcomes: list[Outcome]
+    rows: int
+    kinds: dict[str, int]
+    file: Path | None
 
-    def kinds(self) -> dict[str, int]:
-        """Return how many there are of each kind (``label``, ``value``, ``retraction``)."""
-        return dict(sorted(Counter(outcome.kind for outcome in self.outcomes).items()))
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"file": None if self.file is None else str(self.file)}
 
 
-def read_feedback(project: Project, path: Path, model: str | None) -> FeedbackTable:
-    """Return the outcomes of a Parquet, CSV or JSON-lines file; nothing is written.
+def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_run: bool = False) -> FeedbackReport:
+    """Append the outcomes of a file to the outcome log, as ``read_feedback`` reads them; all of them, or none.
+
+    Raises: as ``read_feedback``; also StoreError: the disk refused.
+    """
+    from skewless.infra.outcomes.writer import OutcomeWriter
+
+    outcomes, file = read_feedback(project, path, model), None
+    if not dry_run:
+        writer = OutcomeWriter(project.state)
+        file = writer.append(outcomes, received_at=project.clock.now_us(), source=path.name)
+    kinds = dict(sorted(Counter(outcome.kind for outcome in outcomes).items()))
+    return FeedbackReport(rows=len(outcomes), kinds=kinds, file=file)
+
+
+def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Outcome]:
+    """Return the outcomes of a Parquet, CSV or JSON-lines file, in its order.
 
     Args:
         path: one row an outcome, with ``label`` and, if it has them, ``value`` and ``known_at``; and with
@@ -60,22 +78,10 @@ def read_feedback(project: Project, path: Path, model: str | None) -> FeedbackTa
     rows = _rows(project, path)
     if model is not None:
         rows = [_by_entity(row, model) for row in rows]
-    return FeedbackTable(outcomes=parse_feedback(rows, _plans(project), project.clock.now_us(), _MOST))
+    return parse_feedback(rows, _plans(project), project.clock.now_us(), _MOST)
 
 
-def append_feedback(project: Project, table: FeedbackTable, source: str) -> Path:
-    """Append outcomes to the outcome log; return the file, which the disk has.
-
-    Raises:
-        StoreError: the disk refused; nothing was kept.
-    """
-    from skewless.infra.outcomes.writer import OutcomeWriter
-
-    writer = OutcomeWriter(project.state)
-    return writer.append(table.outcomes, received_at=project.clock.now_us(), source=source)
-
-
-def _plans(project: Project) -> Any:  # noqa: ANN401 - see PlanOf
+def _plans(project: Workspace) -> Any:  # noqa: ANN401 - see PlanOf
     known: dict[str, FeaturePlan] = {}
 
     def plan_of(model: str) -> FeaturePlan:
@@ -86,7 +92,7 @@ def _plans(project: Project) -> Any:  # noqa: ANN401 - see PlanOf
     return plan_of
 
 
-def _rows(project: Project, path: Path) -> list[dict[str, Any]]:
+def _rows(project: Workspace, path: Path) -> list[dict[str, Any]]:
     import duckdb
 
     reader = _READERS.get(path.suffix)

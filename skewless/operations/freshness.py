@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
     from skewless.infra.alerts.alerts import Alerts, Severity
     from skewless.infra.verdicts.last_freshness import Freshness
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 ALERT = "freshness"
 SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"
@@ -26,7 +26,7 @@ _SAMPLE, _SEED = 200, 0
 _log = structlog.get_logger()
 
 
-def look(project: Project, names: Sequence[str] = ()) -> list[Freshness]:
+def look(project: Workspace, names: Sequence[str] = ()) -> list[Freshness]:
     """Look at views, keep what is found, and alert of each that is late or resolve its alert.
 
     Args:
@@ -48,7 +48,7 @@ def look(project: Project, names: Sequence[str] = ()) -> list[Freshness]:
     return found
 
 
-def _chosen(project: Project, names: Sequence[str]) -> list[View | WindowView]:
+def _chosen(project: Workspace, names: Sequence[str]) -> list[View | WindowView]:
     needed = project.needed
     known = {needed.label(view): view for view in needed.plan.all_views}
     for name in names:
@@ -56,7 +56,7 @@ def _chosen(project: Project, names: Sequence[str]) -> list[View | WindowView]:
     return [known[name] for name in names] or list(known.values())
 
 
-def _of(project: Project, view: View | WindowView) -> Freshness:
+def _of(project: Workspace, view: View | WindowView) -> Freshness:
     from skewless.contract.plan import View
     from skewless.infra.offline.newest_event import newest_event_us
     from skewless.infra.verdicts.last_freshness import Freshness
@@ -79,7 +79,7 @@ def _of(project: Project, view: View | WindowView) -> Freshness:
     )
 
 
-def _watermark_us(project: Project, view: View | WindowView) -> int | None:
+def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
     """Return up to when all that had arrived in a view is online; None: unknown, or the store is away."""
     from skewless.contract.keys import marker_key
     from skewless.contract.plan import View
@@ -100,7 +100,7 @@ def _watermark_us(project: Project, view: View | WindowView) -> int | None:
     return min((mark.watermark_us if mark else 0 for mark in marks), default=0) or None
 
 
-def _online(project: Project, view: View) -> tuple[int | None, int | None]:
+def _online(project: Workspace, view: View) -> tuple[int | None, int | None]:
     """Return of how many entities the online rows were read, and how many are stale; None: the store is away."""
     from skewless.contract.keys import KeyCodec
     from skewless.contract.rows import RowCodec
@@ -151,7 +151,7 @@ def _tell(alerts: Alerts, found: Freshness) -> None:
     )
 
 
-def _tell_processes(alerts: Alerts, project: Project) -> None:
+def _tell_processes(alerts: Alerts, project: Workspace) -> None:
     """Alert of processes that are dead or stuck, or cannot log, and of models that servers refuse; resolve the rest."""
     from skewless.infra.alerts.alerts import Alert, open_alerts
     from skewless.infra.host.processes import read_processes

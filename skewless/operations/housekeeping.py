@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
 # Less than a day, so that what one nightly run merged goes in the next.
@@ -38,7 +38,7 @@ class Tidied:
         return asdict(self)
 
 
-def tidy(project: Project) -> Tidied:
+def tidy(project: Workspace) -> Tidied:
     """Remove what is older than the ``keep_`` settings say, and merge small files.
 
     The prediction log goes by whole UTC days, which is how it is merged.
@@ -67,7 +67,7 @@ def tidy(project: Project) -> Tidied:
     )
 
 
-def _retire(project: Project) -> int:
+def _retire(project: Workspace) -> int:
     from contextlib import closing
 
     from skewless.infra.online.store import open_online_store
@@ -76,7 +76,7 @@ def _retire(project: Project) -> int:
         return len(project.streams.retirement(project.needed, store.tiles()).run())
 
 
-def _merge_events(project: Project) -> int:
+def _merge_events(project: Workspace) -> int:
     from skewless.infra.log.event_log import EventLog
     from skewless.infra.log.partitions import log_partitions
 

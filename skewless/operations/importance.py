@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class ImportanceReport:
 
 
 def importance(
-    project: Project, model: str, *, window_us: int, windows: int = 7, sample: int = 1_000, seed: int = 0
+    project: Workspace, model: str, *, window_us: int, windows: int = 7, sample: int = 1_000, seed: int = 0
 ) -> ImportanceReport:
     """Return mean absolute contributions in the last windows, by the packages that answered.
 
@@ -110,7 +110,7 @@ def importance(
 
 
 def _contributions(
-    project: Project, model: str, version: str, rows: pa.Table
+    project: Workspace, model: str, version: str, rows: pa.Table
 ) -> tuple[Sequence[str], npt.NDArray[np.float64]] | None:
     """Return the features and how far each moved each prediction, shape ``(n, n_features)``."""
     import numpy as np

@@ -12,11 +12,11 @@ from skewless.contract.errors import GateError, PackageError
 if TYPE_CHECKING:
     from skewless.contract.spec import ModelSpec
     from skewless.infra.materialization.readiness import OnRows
-    from skewless.project import Project
     from skewless.training.dataset import Dataset
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
     from skewless.training.train import Trained
+    from skewless.workspace import Workspace
 
 CHAMPION = "champion"
 Way = Literal["nothing", "at_once", "rollout"]
@@ -68,7 +68,18 @@ class Promotion:
         }
 
 
-def plan_promotion(project: Project, model: str, version: str | None = None) -> Promotion:
+def promote(
+    project: Workspace, model: str, version: str | None = None, *, dry_run: bool = False, on_rows: OnRows | None = None
+) -> Promotion:
+    """Compare a version with the champion and let it take over if its gate allows, as the model declares.
+
+    Args: as ``plan_promotion`` and ``apply_promotion``, whose errors it raises.
+    """
+    planned = plan_promotion(project, model, version)
+    return planned if dry_run else apply_promotion(project, planned, on_rows=on_rows)
+
+
+def plan_promotion(project: Workspace, model: str, version: str | None = None) -> Promotion:
     """Return what promoting a version would do; nothing is changed.
 
     Args:
@@ -89,14 +100,14 @@ def plan_promotion(project: Project, model: str, version: str | None = None) -> 
     holder = Aliases(project.packages).get(model, CHAMPION)
     if chosen == holder:
         return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
-    dataset, plan = project.dataset(model), pinned_plan(open_package(project.store, model, chosen))
+    dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, chosen))
     scores = version_scores(dataset, spec, project.store, chosen)
     decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
     rows = int(dataset.test.sum())
     return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
 
 
-def apply_promotion(project: Project, planned: Promotion, *, on_rows: OnRows | None = None) -> Promotion:
+def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows | None = None) -> Promotion:
     """Keep the decision; where the gate allows, make ready what the version reads, move the alias or begin the rollout.
 
     Args:
@@ -121,7 +132,7 @@ def apply_promotion(project: Project, planned: Promotion, *, on_rows: OnRows | N
     return replace(planned, decision=decision)
 
 
-def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
+def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
     """Train a new version; one that passes its gate takes over as its model declares.
 
     Labels are checked before. It trains in time that servers leave idle. To take over is to be served at once, where
@@ -138,35 +149,36 @@ def train(project: Project, model: str, *, on_rows: OnRows | None = None) -> Tra
     """
     from skewless.infra.host.processes import beside_servers
     from skewless.operations.tracking import publish_if_set
-    from skewless.training.promotion import TrainReport, promote
+    from skewless.training.promotion import TrainReport
+    from skewless.training.promotion import promote as judge_and_move
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
     dataset, trained = beside_servers(project.state, partial(_fitted, project, spec, now_us))
     ready = partial(project.readiness.prepare, on_rows=on_rows)
-    decision = promote(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
+    decision = judge_and_move(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)
     untracked = publish_if_set(project, [model])
     return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
 
 
-def _fitted(project: Project, spec: ModelSpec, now_us: int) -> tuple[Dataset, Trained]:
+def _fitted(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, Trained]:
     from skewless.training.train import train as fit
 
     project.store.check_signer()
     project.checks.labels(spec).raise_if_failed()
-    dataset, threads = project.dataset(spec.name), project.settings.threads or os.cpu_count() or 1
+    dataset, threads = project.training_set(spec.name), project.settings.threads or os.cpu_count() or 1
     bounds = project.checks.bounds(dataset.plan, spec)
     return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)
 
 
-def _begin(project: Project, model: str, version: str, decision: Decision) -> None:
+def _begin(project: Workspace, model: str, version: str, decision: Decision) -> None:
     if decision.promote and decision.by_rollout:
-        from skewless.operations.rollout import begin
+        from skewless.operations.rollout import begin_rollout
 
-        begin(project, model, version)
+        begin_rollout(project, model, version)
 
 
-def _newest(project: Project, model: str) -> str:
+def _newest(project: Workspace, model: str) -> str:
     from skewless.infra.storage.names import list_versions
 
     versions = list_versions(project.packages, model)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
+
+from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
     from skewless.infra.alerts.alerts import Alerts
-    from skewless.infra.online.port import OnlineStore
-    from skewless.project import Project
     from skewless.validation.parity_report import ParityReport, ViewParity
     from skewless.validation.replay_report import ReplayReport
+    from skewless.workspace import Workspace
 
 PARITY, REPLAY = "parity", "replay"
 ALL = "all models"
@@ -18,23 +20,25 @@ _EXAMPLES = 3
 
 
 def run_parity(
-    project: Project,
+    project: Workspace,
     names: Sequence[str] = (),
     *,
     sample: int = 1_000,
     seed: int = 0,
-    repair: OnlineStore | None = None,
+    repair: bool = False,
 ) -> ParityReport:
     """Hold online states against the log, keep the verdict, and alert of each view with a mismatch that is left.
 
     Args:
         names: views; none: all.
-        sample, seed, repair: as ``skewless.validation.parity.Parity.run``.
+        sample, seed: as ``skewless.validation.parity.Parity.run``.
+        repair: put what the log says in the place of what differs.
 
     Raises:
         RequestError: there is no such view.
         StoreError: the store is away, or a log file is damaged.
     """
+    from skewless.infra.online.store import open_online_store
     from skewless.validation.parity import Parity
 
     parity = Parity(
@@ -45,14 +49,16 @@ def run_parity(
         reader=project.online_reader,
         clock=project.clock,
     )
-    report = parity.run(names, sample=sample, seed=seed, repair=repair)
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(open_online_store(project.redis_url))) if repair else None
+        report = parity.run(names, sample=sample, seed=seed, repair=store)
     with _alerts(project) as alerts:
         for view in report.views:
             _tell_parity(alerts, view)
     return report
 
 
-def run_replay(project: Project, model: str | None = None, *, only_new: bool = False) -> ReplayReport:
+def run_replay(project: Workspace, model: str | None = None, *, only_new: bool = False) -> ReplayReport:
     """Prove logged predictions from the accepted log; alert if one cannot be proven.
 
     Args:
@@ -60,13 +66,17 @@ def run_replay(project: Project, model: str | None = None, *, only_new: bool = F
         only_new: leave out the files that such a replay of all models has proven, and remember those of this one.
 
     Raises:
+        RequestError: no version of such a model was ever trained, and the plan has none.
         PackageError: a package that answered was altered or is gone.
         StoreError: a log file is damaged, or the disk refused.
     """
     from skewless.infra.predictions.proven import add_proven, proven_files
     from skewless.infra.predictions.reader import PredictionLog
+    from skewless.infra.storage.names import list_models
     from skewless.validation.replay import replay_log
 
+    if model is not None:
+        check_known("model", model, sorted({*list_models(project.packages)} | {spec.name for spec in project.models}))
     proven = proven_files(project.state) if only_new else frozenset[str]()
     log = PredictionLog(project.state / "predictions", project.connection, without=proven)
     report = replay_log(log, views=project.views, store=project.store, model=model)
@@ -76,7 +86,7 @@ def run_replay(project: Project, model: str | None = None, *, only_new: bool = F
     return report
 
 
-def _alerts(project: Project) -> Alerts:
+def _alerts(project: Workspace) -> Alerts:
     from skewless.infra.alerts.alerts import Alerts
 
     return Alerts(project.state, project.settings.alert_webhook)
@@ -102,7 +112,7 @@ def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
     )
 
 
-def _tell_replay(project: Project, subject: str, report: ReplayReport) -> None:
+def _tell_replay(project: Workspace, subject: str, report: ReplayReport) -> None:
     from skewless.infra.alerts.alerts import Alert
 
     now_us = project.clock.now_us()

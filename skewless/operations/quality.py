@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from skewless.infra.outcomes.labelled import LabelledLog
     from skewless.infra.outcomes.log import OutcomeCounts
-    from skewless.project import Project
     from skewless.validation.live_quality import Quality
+    from skewless.workspace import Workspace
 
 _WINDOWS = 60  # most windows of a series
 
@@ -72,7 +72,7 @@ class QualityReport:
 
 
 def quality(
-    project: Project,
+    project: Workspace,
     model: str,
     *,
     since_us: int | None = None,
@@ -111,7 +111,7 @@ def quality(
     )
 
 
-def labelled_log(project: Project, model: str) -> LabelledLog:
+def labelled_log(project: Workspace, model: str) -> LabelledLog:
     """Return what reads a model's predictions with their outcomes."""
     from skewless.infra.outcomes.labelled import LabelledLog
 
@@ -125,7 +125,7 @@ def labelled_log(project: Project, model: str) -> LabelledLog:
     )
 
 
-def label_delay_us(project: Project, model: str, rows: pa.Table | None, now_us: int) -> int | None:
+def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us: int) -> int | None:
     """Return within which time after a prediction nine of ten labels come; None: none has come.
 
     Args:
@@ -147,7 +147,7 @@ def label_delay_us(project: Project, model: str, rows: pa.Table | None, now_us: 
 class _Series:
     """Qualities of parts of one time, with what is looked up once."""
 
-    def __init__(self, project: Project, model: str, rows: pa.Table, now_us: int) -> None:
+    def __init__(self, project: Workspace, model: str, rows: pa.Table, now_us: int) -> None:
         from skewless.infra.packages.package import open_package
 
         self._spec = project.applied.model(model)

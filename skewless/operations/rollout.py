@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from skewless.contract.errors import ConflictError, PackageError, StalePlanError, StoreError
+from skewless.contract.errors import ConflictError, DefinitionError, PackageError, StalePlanError, StoreError
 from skewless.contract.lifecycle import Rollout
 from skewless.contract.names import check_known
 from skewless.contract.traffic import TrafficPolicy
@@ -21,9 +21,9 @@ from skewless.contract.traffic import TrafficPolicy
 if TYPE_CHECKING:
     from skewless.infra.packages.aliases import Aliases, Move
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.project import Project
     from skewless.training.rollout.guardrails import Verdict
     from skewless.training.rollout.plan import TrafficChange
+    from skewless.workspace import Workspace
 
 CHAMPION = "champion"
 ALERT = "rollout"
@@ -61,14 +61,42 @@ class RolloutOutcome:
         }
 
 
-def begin(project: Project, model: str, version: str) -> RolloutOutcome:
+def rollout(
+    project: Workspace, model: str | None = None, *, begin: str | None = None, step: bool = False, dry_run: bool = False
+) -> list[RolloutOutcome]:
+    """Return where the traffic of a model or of all stands; begin a rollout, or take all a step on or back.
+
+    Args:
+        begin: the version that is to take over.
+        dry_run: with ``begin``: change nothing, and return the policy that would be in force.
+
+    Raises:
+        DefinitionError: a dry run of a step was asked.
+        RequestError: the plan has no such model.
+        PackageError, StalePlanError, ConflictError: as ``begin_rollout``.
+    """
+    names = [project.applied.model(model).name] if model is not None else [spec.name for spec in project.models]
+    if begin is not None:
+        return [begin_rollout(project, project.applied.model_or_only(model).name, begin, dry_run=dry_run)]
+    if dry_run and step:
+        fix = "leave --step out: what is shown is what it would judge"
+        raise DefinitionError("option --dry-run", "does not go with --step", fix=fix)
+    return [step_rollout(project, name) if step else status(project, name) for name in names]
+
+
+def begin_rollout(project: Workspace, model: str, version: str, *, dry_run: bool = False) -> RolloutOutcome:
     """Let a version start to take over, as its model declares; nothing changes where it is doing so already.
+
+    With a dry run, the policy of the answer is the one that would be in force.
 
     Raises:
         PackageError: there is no such version, or it cannot be loaded here.
         StalePlanError: it was trained under another plan.
         ConflictError: another version is taking over, or somebody changed the traffic meanwhile.
     """
+    if dry_run:
+        planned = plan_begin(project, model, version)
+        return status(project, model) if planned is None else _foreseen(model, planned)
     policy = _settled(project, model)
     _prepare(project, model, version)
     change = plan_begin(project, model, version)
@@ -78,7 +106,7 @@ def begin(project: Project, model: str, version: str) -> RolloutOutcome:
     return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)
 
 
-def plan_begin(project: Project, model: str, version: str) -> TrafficChange | None:
+def plan_begin(project: Workspace, model: str, version: str) -> TrafficChange | None:
     """Return what ``begin`` would change; raises as it does."""
     from skewless.operations.rollout_evidence import check_policy, check_version
     from skewless.training.rollout import plan
@@ -99,7 +127,7 @@ def plan_begin(project: Project, model: str, version: str) -> TrafficChange | No
     return change
 
 
-def step(project: Project, model: str) -> RolloutOutcome:
+def step_rollout(project: Workspace, model: str) -> RolloutOutcome:
     """Finish what was begun, judge the guardrails, and take the rollout a step on or back; safe to call at any time.
 
     Raises:
@@ -130,7 +158,7 @@ def step(project: Project, model: str) -> RolloutOutcome:
     return RolloutOutcome(model=model, policy=placed, change=change.kind, verdicts=verdicts)
 
 
-def rollback(project: Project, model: str, reason: str) -> RolloutOutcome:
+def rollback(project: Workspace, model: str, reason: str, *, dry_run: bool = False) -> RolloutOutcome:
     """Give the champion everything again; where no version is taking over, the champion before this one.
 
     Raises:
@@ -138,13 +166,19 @@ def rollback(project: Project, model: str, reason: str) -> RolloutOutcome:
         StalePlanError: it cannot be served: something that it reads cannot be brought to the online store.
         ConflictError: somebody changed the traffic meanwhile.
     """
+    if dry_run:
+        return _foreseen(model, plan_rollback(project, model, reason))
     _settled(project, model)
     change = plan_rollback(project, model, reason)
     _prepare(project, model, change.policy.champion)
     return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)
 
 
-def _prepare(project: Project, model: str, version: str) -> None:
+def _foreseen(model: str, change: TrafficChange) -> RolloutOutcome:
+    return RolloutOutcome(model=model, policy=change.policy, change=change.kind)
+
+
+def _prepare(project: Workspace, model: str, version: str) -> None:
     """See that a version can be served before it is given the traffic."""
     from skewless.infra.packages.pinned import read_pinned_plan
 
@@ -157,7 +191,7 @@ def _prepare(project: Project, model: str, version: str) -> None:
         )
 
 
-def plan_rollback(project: Project, model: str, reason: str) -> TrafficChange:
+def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     """Return what ``rollback`` would change; raises as it does."""
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_models
@@ -179,7 +213,7 @@ def plan_rollback(project: Project, model: str, reason: str) -> TrafficChange:
     )
 
 
-def status(project: Project, model: str) -> RolloutOutcome:
+def status(project: Workspace, model: str) -> RolloutOutcome:
     """Return where a model's traffic stands and what the guardrails say now; changes nothing."""
     from skewless.operations.rollout_evidence import gather, with_labels
     from skewless.training.rollout.guardrails import judge
@@ -192,19 +226,19 @@ def status(project: Project, model: str) -> RolloutOutcome:
     return RolloutOutcome(model=model, policy=policy, verdicts=tuple(verdicts))
 
 
-def wants_step(project: Project, model: str) -> bool:
+def wants_step(project: Workspace, model: str) -> bool:
     """Say whether ``step`` may have something to do: a version is taking over, or the alias and the policy differ."""
     traffic, aliases = _books(project)
     policy = traffic.get(model)
     return policy is not None and (policy.challenger is not None or aliases.get(model, CHAMPION) != policy.champion)
 
 
-def rollout_of(project: Project, model: str) -> Rollout:
+def rollout_of(project: Workspace, model: str) -> Rollout:
     """Return how versions of a model take over: as declared, or at once."""
     return project.applied.model(model).rollout or Rollout(kind="at_once", step=timedelta(0))
 
 
-def _settled(project: Project, model: str) -> TrafficPolicy | None:
+def _settled(project: Workspace, model: str) -> TrafficPolicy | None:
     """Return the policy in force once the alias and it agree."""
     from skewless.training.rollout import plan
 
@@ -220,7 +254,7 @@ def _settled(project: Project, model: str) -> TrafficPolicy | None:
     return policy
 
 
-def _apply(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
+def _apply(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     """Put a policy in force, then let the alias follow it, unless somebody has moved it meanwhile."""
     placed = _place(project, model, change)
     last = next(_books(project)[1].backwards(model, CHAMPION), None)
@@ -236,7 +270,7 @@ def _apply(project: Project, model: str, change: TrafficChange) -> TrafficPolicy
     return placed
 
 
-def _place(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
+def _place(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     placed = _books(project)[0].replace(model, change.policy, expect=change.policy.number - 1 or None)
     _log.info(
         "rollout", model=model, change=change.kind, policy=placed.number, phase=placed.phase, reason=placed.reason
@@ -244,7 +278,7 @@ def _place(project: Project, model: str, change: TrafficChange) -> TrafficPolicy
     return placed
 
 
-def _follow_policy(project: Project, model: str, policy: TrafficPolicy, last: Move | None) -> None:
+def _follow_policy(project: Workspace, model: str, policy: TrafficPolicy, last: Move | None) -> None:
     _books(project)[1].move(
         model,
         CHAMPION,
@@ -255,7 +289,7 @@ def _follow_policy(project: Project, model: str, policy: TrafficPolicy, last: Mo
     )
 
 
-def _told(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
+def _told(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     """Apply what ends a rollout, and alert: first, so that a kill cannot lose it, and without hindering the end."""
     from skewless.infra.alerts.alerts import Alert, Alerts
 
@@ -276,7 +310,7 @@ def _told(project: Project, model: str, change: TrafficChange) -> TrafficPolicy:
         return _apply(project, model, change)
 
 
-def _resolve(project: Project, model: str) -> None:
+def _resolve(project: Workspace, model: str) -> None:
     """Close the alert of the rollout before this one."""
     from skewless.infra.alerts.alerts import Alerts
 
@@ -287,7 +321,7 @@ def _resolve(project: Project, model: str) -> None:
             _log.warning("alert_not_resolved", model=model, error=str(error))
 
 
-def _books(project: Project) -> tuple[Traffic, Aliases]:
+def _books(project: Workspace) -> tuple[Traffic, Aliases]:
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.rollout.traffic import Traffic
 

@@ -13,11 +13,11 @@ from skewless.contract.errors import PackageError, StalePlanError
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
     from skewless.infra.packages.served_model import ServedModel
-    from skewless.project import Project
     from skewless.training.rollout.evidence import Evidence
+    from skewless.workspace import Workspace
 
 
-def gather(project: Project, model: str, policy: TrafficPolicy) -> Evidence:
+def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
     from skewless.infra.rollout.vitals import Vitals, read_vitals
     from skewless.training.rollout.evidence import Evidence
@@ -39,7 +39,7 @@ def gather(project: Project, model: str, policy: TrafficPolicy) -> Evidence:
     return replace(evidence, problem=problem_of(project, model, policy))
 
 
-def remember(project: Project, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:
+def remember(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:
     """Keep what was counted until now, once enough has come since it was kept last: so "lately" is one to two of that.
 
     It is not waited for the disk: without it, everything counts as recent.
@@ -56,11 +56,11 @@ def remember(project: Project, model: str, policy: TrafficPolicy, evidence: Evid
         write_vitals(path, {model: PolicyVitals(policy.number, versions)})
 
 
-def _looks(project: Project) -> Path:
+def _looks(project: Workspace) -> Path:
     return project.state / "rollouts"
 
 
-def with_labels(project: Project, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
+def with_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
     """Return evidence with what labels say: on all that was predicted since the rollout began, as they come late."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
@@ -76,7 +76,7 @@ def with_labels(project: Project, model: str, policy: TrafficPolicy, evidence: E
     return replace(evidence, quality=found.quality, business=found.business, losses=found.losses)
 
 
-def problem_of(project: Project, model: str, policy: TrafficPolicy) -> str:
+def problem_of(project: Workspace, model: str, policy: TrafficPolicy) -> str:
     """Return why a policy's versions cannot answer here; empty: they can."""
     from skewless.infra.packages.pinned import read_pinned_plan
 
@@ -91,7 +91,7 @@ def problem_of(project: Project, model: str, policy: TrafficPolicy) -> str:
     return ""
 
 
-def check_policy(project: Project, model: str, policy: TrafficPolicy) -> None:
+def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
     """Load what is new in a policy as a server does, hold it against the champion, and let it go again.
 
     Raises:
@@ -112,14 +112,14 @@ def check_policy(project: Project, model: str, policy: TrafficPolicy) -> None:
         Routing(policy, models, Metrics())
 
 
-def check_version(project: Project, model: str, version: str) -> None:
+def check_version(project: Workspace, model: str, version: str) -> None:
     """Load a version as a server does, and let it go again; raises as ``check_policy``."""
     with _opened(project, model, version):
         pass
 
 
 @contextmanager
-def _opened(project: Project, model: str, version: str) -> Iterator[ServedModel]:
+def _opened(project: Workspace, model: str, version: str) -> Iterator[ServedModel]:
     from skewless.infra.packages.served_model import load_model
 
     served = load_model(project.store, model, version)

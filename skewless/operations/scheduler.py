@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,28 +22,24 @@ from skewless.contract.errors import DefinitionError, SkewlessError
 if TYPE_CHECKING:
     from skewless.infra.jobs.run import Run
     from skewless.infra.jobs.work import Launch, Work
-    from skewless.project import Project
     from skewless.training.scheduling.bell import Bell
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.job import Job
     from skewless.training.scheduling.shift import Shift
+    from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
 _log = structlog.get_logger()
+_PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
 _SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can be the holder
 
 
 @dataclass(kw_only=True)
 class PlannedJobs:
-    """The jobs of the plan in force; a plan that is applied meanwhile is taken up, one that cannot be used is not.
+    """The jobs of the plan in force; a plan that is applied meanwhile is taken up, one that cannot be used is not."""
 
-    Args:
-        verbs: of the command line.
-    """
-
-    project: Project
-    verbs: Collection[str]
+    project: Workspace
     _stamp: int = -1
     _jobs: list[Job] = field(default_factory=list)
 
@@ -73,7 +70,7 @@ class PlannedJobs:
 
         self.project.refresh()
         in_rollout = partial(wants_step, self.project)
-        return jobs(self.project.settings, self.project.models, verbs=self.verbs, in_rollout=in_rollout)
+        return jobs(self.project.settings, self.project.models, in_rollout)
 
     def _changed_at(self) -> int:
         try:
@@ -82,7 +79,7 @@ class PlannedJobs:
             return 0
 
 
-def serve(project: Project, verbs: Collection[str]) -> None:
+def serve(project: Workspace) -> None:
     """Run the jobs when they are due, in processes of their own, until SIGINT or SIGTERM.
 
     What is under way then is finished; a second signal ends it.
@@ -96,7 +93,7 @@ def serve(project: Project, verbs: Collection[str]) -> None:
     from skewless.infra.plans.in_force import PlanInForce
     from skewless.training.scheduling.bell import Bell
 
-    jobs = PlannedJobs(project=project, verbs=verbs)
+    jobs = PlannedJobs(project=project)
     tally = RunTally()
     port = project.settings.scheduler_metrics_port
     if port:
@@ -110,10 +107,11 @@ def serve(project: Project, verbs: Collection[str]) -> None:
             candidate.serve()
 
 
-def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequence[str] = ()) -> list[Run]:
-    """Run each job once, now, in this process; a signal ends the round after the job under way.
+def once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:
+    """Run each job once, now; a signal ends the round after the job under way.
 
     Args:
+        invoke: runs a verb in this process; None: each runs in a process of its own.
         only: names of jobs, or their first words; none: all that are on a schedule.
 
     Raises:
@@ -124,7 +122,7 @@ def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequenc
     from skewless.training.scheduling.bell import Bell
 
     ended: list[Run] = []
-    jobs = PlannedJobs(project=project, verbs=verbs)
+    jobs = PlannedJobs(project=project)
     chosen = _chosen(jobs(), only)
     bell = Bell()
     with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
@@ -135,8 +133,12 @@ def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequenc
     return ended
 
 
-def simulate(project: Project, verbs: Collection[str], invoke: Invoke, until_us: int) -> list[Run]:
-    """Move the project's clock from tick to tick, and run what is due in this process.
+def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) -> list[Run]:
+    """Move the project's clock from tick to tick, and run what is due.
+
+    Args:
+        until_us: up to where, UTC microseconds.
+        invoke: as ``once``.
 
     Raises:
         ConflictError: another scheduler is the holder.
@@ -150,7 +152,7 @@ def simulate(project: Project, verbs: Collection[str], invoke: Invoke, until_us:
         fix = "set clock to file:PATH, or leave --until away"
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
     ended: list[Run] = []
-    jobs = PlannedJobs(project=project, verbs=verbs)
+    jobs = PlannedJobs(project=project)
     bell = Bell()
     with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
         _walk(shift, clock, until_us, bell)
@@ -158,9 +160,7 @@ def simulate(project: Project, verbs: Collection[str], invoke: Invoke, until_us:
 
 
 @contextmanager
-def shift_here(
-    project: Project, verbs: Collection[str], invoke: Invoke, on_end: Callable[[Run], None]
-) -> Iterator[Shift]:
+def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[Shift]:
     """Hold the lease for somebody who moves the clock and asks for each step; jobs run in this process.
 
     Args:
@@ -172,7 +172,7 @@ def shift_here(
     """
     from skewless.training.scheduling.bell import Bell
 
-    jobs = PlannedJobs(project=project, verbs=verbs)
+    jobs = PlannedJobs(project=project)
     with _alone(project, jobs, _here(project, invoke), Bell(), on_end) as shift:
         yield shift
 
@@ -202,7 +202,7 @@ def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 @contextmanager
 def _alone(
-    project: Project, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
 ) -> Iterator[Shift]:
     with (
         bell.rung_by_signals(),
@@ -214,7 +214,7 @@ def _alone(
 
 @contextmanager
 def _candidate(
-    project: Project, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
     from skewless.infra.jobs.lease import Lease
     from skewless.infra.jobs.ledger import Ledger
@@ -242,38 +242,48 @@ def _candidate(
         yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=shift, bell=bell)
 
 
-def _processes(project: Project) -> Launch:
+def _processes(project: Workspace) -> Launch:
     """Return what runs a verb in processes of its own."""
     from skewless.infra.jobs.work import ProcessWork
 
-    settings = project.settings
-    named = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
-    if settings.redis_url:
-        named["SKEWLESS_REDIS_URL"] = settings.redis_url
-    # `import feast` sets these for itself; a child that inherits them would write its metrics there.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+    environment = _environment(project)
 
     def launch(run: Run, words: Sequence[str]) -> Work:
         return ProcessWork(
-            [sys.executable, "-m", "skewless.cli", *_said(project, words)],
-            environment=kept | named | {_RUN: str(run.id), _TOKEN: str(run.token)},
-            silence_s=settings.scheduler_lease_seconds * _SILENT_SHARE,
+            [*_PROGRAM, *_said(project, words)],
+            environment=environment | {_RUN: str(run.id), _TOKEN: str(run.token)},
+            silence_s=project.settings.scheduler_lease_seconds * _SILENT_SHARE,
             answer=tempfile.TemporaryFile(),
         )
 
     return launch
 
 
-def _here(project: Project, invoke: Invoke) -> Launch:
-    """Return what runs a verb in this process, at once."""
+def _environment(project: Workspace) -> dict[str, str]:
+    settings = project.settings
+    named = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
+    if settings.redis_url:
+        named["SKEWLESS_REDIS_URL"] = settings.redis_url
+    # `import feast` sets these for itself; a child that inherits them would write its metrics there.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+    return kept | named
+
+
+def _here(project: Workspace, invoke: Invoke | None) -> Launch:
+    """Return what runs a verb at once: by ``invoke``, or in a process that it waits for."""
     from skewless.infra.jobs.work import DoneWork, Ended, answered
 
     def launch(_run: Run, words: Sequence[str]) -> Work:
-        code, text = invoke(_said(project, words))
+        code, text = (invoke or partial(_wait_for, _environment(project)))(_said(project, words))
         return DoneWork(ended=Ended(code=code, outputs=answered(text.encode())))
 
     return launch
 
 
-def _said(project: Project, words: Sequence[str]) -> list[str]:
+def _wait_for(environment: Mapping[str, str], words: Sequence[str]) -> tuple[int, str]:
+    ended = subprocess.run([*_PROGRAM, *words], stdout=subprocess.PIPE, env=environment, check=False)  # noqa: S603 - ours
+    return ended.returncode, ended.stdout.decode()
+
+
+def _said(project: Workspace, words: Sequence[str]) -> list[str]:
     return [*words, "--repo", str(project.repo), "--json"]

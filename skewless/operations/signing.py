@@ -10,7 +10,7 @@ from skewless.contract.names import check_known
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class SignReport:
             yield f"{name}: left alone: {why}"
 
 
-def sign_packages(project: Project, models: Sequence[str] = (), *, dry: bool = False) -> SignReport:
+def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool = False) -> SignReport:
     """Sign the versions that have no signature; what is altered or has another signature is left alone.
 
     Args:

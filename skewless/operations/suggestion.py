@@ -14,8 +14,8 @@ from skewless.contract.dtypes import DType
 if TYPE_CHECKING:
     from skewless.contract.plan import View
     from skewless.contract.spec import ModelSpec
-    from skewless.project import Project
     from skewless.validation.suggest import Range, Suggested, TableSummary
+    from skewless.workspace import Workspace
 
 # How Great Expectations calls DuckDB's types.
 _TYPES = {name: name for name in ("BIGINT", "BOOLEAN", "DOUBLE", "INTEGER")} | {"FLOAT": "REAL", "VARCHAR": "String"}
@@ -30,12 +30,14 @@ class Suggestion:
         source: its text.
         suites: per view and label table, its expectations.
         now: what stands there; None: nothing.
+        written: whether the suggestion was written there.
     """
 
     path: Path
     source: str
     suites: Mapping[str, Sequence[Suggested]]
     now: str | None
+    written: bool = False
 
     @property
     def diff(self) -> str:
@@ -44,17 +46,29 @@ class Suggestion:
         after = self.source.splitlines(keepends=True)
         return "".join(unified_diff(before, after, f"{self.path.name}", f"{self.path.name} (suggested)"))
 
-    def write(self) -> bool:
-        """Write the file where there is none; return whether it was written. A file of yours is never replaced."""
-        from skewless.infra.storage.durable import replace_durable
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values; of the suites, how many expectations they have."""
+        expectations = {name: len(suite) for name, suite in self.suites.items()}
+        return {
+            "path": str(self.path),
+            "written": self.written,
+            "expectations": expectations,
+            "source": self.source,
+            "diff": self.diff,
+        }
 
-        if self.now is None:
-            replace_durable(self.path, self.source.encode(), 0o644)
-        return self.now is None
 
+def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
+    """Return suites that the present data pass.
 
-def suggestion(project: Project) -> Suggestion:
-    """Return what a project's suites could be; nothing is written."""
+    Args:
+        write: write the file if there is none; a file of yours is never replaced.
+
+    Raises:
+        SourceError: a source is missing or broken.
+        StoreError: the disk refused.
+    """
+    from skewless.infra.storage.durable import replace_durable
     from skewless.validation.suggest import suggest
     from skewless.validation.suite_source import suite_source
     from skewless.validation.suites import FILE, LABELS
@@ -65,10 +79,13 @@ def suggestion(project: Project) -> Suggestion:
         suites[f"{LABELS}:{spec.name}"] = suggest(_labels(project, spec))
     path = project.repo / FILE
     now = path.read_text(encoding="utf-8") if path.is_file() else None
-    return Suggestion(path=path, source=suite_source(suites), suites=suites, now=now)
+    source, written = suite_source(suites), write and now is None
+    if written:
+        replace_durable(path, source.encode(), 0o644)
+    return Suggestion(path=path, source=source, suites=suites, now=now, written=written)
 
 
-def _view(project: Project, view: View) -> TableSummary:
+def _view(project: Workspace, view: View) -> TableSummary:
     from skewless.validation.suggest import TableSummary
     from skewless.validation.summaries import summarise
 
@@ -82,7 +99,7 @@ def _view(project: Project, view: View) -> TableSummary:
     return TableSummary(name=view.name, rows=found.rows, present=(*keys, event), columns=found.columns, unique=unique)
 
 
-def _labels(project: Project, spec: ModelSpec) -> TableSummary:
+def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     from skewless.infra.offline.labels import find_labels
     from skewless.validation.label_gate import known_labels
     from skewless.validation.suggest import TableSummary
@@ -113,7 +130,7 @@ def _classes(spec: ModelSpec) -> dict[str, int]:
     return {} if n is None else {spec.labels.label: n}
 
 
-def _trained(project: Project) -> dict[str, dict[str, Range]]:
+def _trained(project: Workspace) -> dict[str, dict[str, Range]]:
     """Return by view and feature the extent of what the champions were trained on."""
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from skewless.infra.tracking.port import TrackedRun, Tracker
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 
 _OURS = {"champion", "challenger"}  # a tracker's other aliases are its users' own
@@ -44,7 +44,7 @@ class PublishReport:
         return f"{self.model}: {versions}{moved}{left}"
 
 
-def open_tracker(project: Project) -> Tracker:
+def open_tracker(project: Workspace) -> Tracker:
     """Return the tracker that the settings name.
 
     Raises:
@@ -62,7 +62,7 @@ def open_tracker(project: Project) -> Tracker:
 
 
 def publish(
-    project: Project, tracker: Tracker, models: Sequence[str] = (), *, dry: bool = False
+    project: Workspace, tracker: Tracker, models: Sequence[str] = (), *, dry: bool = False
 ) -> list[PublishReport]:
     """Publish the versions that the tracker lacks, and make its aliases those of the packages.
 
@@ -80,7 +80,7 @@ def publish(
         return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
 
 
-def publish_if_set(project: Project, models: Sequence[str]) -> SkewlessError | None:
+def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:
     """Publish after a training, which goes on whatever comes of it; return why it could not be."""
     if project.settings.tracking_uri is None:
         return None
@@ -91,14 +91,14 @@ def publish_if_set(project: Project, models: Sequence[str]) -> SkewlessError | N
     return None
 
 
-def trained_models(project: Project) -> list[str]:
+def trained_models(project: Workspace) -> list[str]:
     """Return the names of the models that have packages."""
     from skewless.infra.storage.names import list_models
 
     return list_models(project.packages)
 
 
-def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
+def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
     from skewless.contract.errors import PackageError
     from skewless.infra.packages.manifest import manifest_digest
     from skewless.infra.storage.names import list_versions, version_folder
@@ -122,7 +122,7 @@ def _publish_model(project: Project, tracker: Tracker, model: str, *, dry: bool)
     return PublishReport(model=model, published=published, aliases=moved, skipped=skipped)
 
 
-def _moved(project: Project, tracker: Tracker, model: str, digests: Mapping[str, str]) -> dict[str, str | None]:
+def _moved(project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]) -> dict[str, str | None]:
     """Return the aliases that are other versions in the tracker than here; None: here there is no such alias."""
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.rollout.traffic import Traffic
@@ -139,7 +139,7 @@ def _moved(project: Project, tracker: Tracker, model: str, digests: Mapping[str,
     return moved | dict.fromkeys(_OURS & held.keys() - wanted.keys())
 
 
-def _run_of(project: Project, model: str, version: str) -> TrackedRun:
+def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
     from skewless.infra.packages.package import open_package
     from skewless.infra.tracking.described import described
     from skewless.training.plots.canvas import can_plot

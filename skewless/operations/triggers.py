@@ -13,8 +13,8 @@ from skewless.contract.metrics import LOWER_IS_BETTER
 if TYPE_CHECKING:
     from skewless.contract.spec import ModelSpec
     from skewless.infra.packages.package import Package
-    from skewless.project import Project
     from skewless.validation.live_quality import Quality
+    from skewless.workspace import Workspace
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -38,7 +38,38 @@ class RetrainCause:
         return asdict(self)
 
 
-def due(project: Project, model: str) -> list[RetrainCause]:
+@dataclass(frozen=True, kw_only=True)
+class TriggersReport:
+    """Why a model should be retrained now.
+
+    Args:
+        causes: none: nothing asks for it.
+        asked: id of the run that the scheduler was asked for; None: it was not.
+    """
+
+    model: str
+    causes: list[RetrainCause]
+    asked: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def triggers(project: Workspace, model: str, *, start: bool = False) -> TriggersReport:
+    """Return why a model should be retrained now; with ``start``, ask the scheduler to do so if there is a cause.
+
+    Raises: as ``due``; also ConflictError: it was asked for at the same microsecond.
+    """
+    from skewless.operations.runs import Runs
+
+    causes = due(project, model)
+    sentences = "; ".join(cause.sentence for cause in causes)
+    asked = str(Runs(project).retrain(model, sentences)) if causes and start else None
+    return TriggersReport(model=model, causes=causes, asked=asked)
+
+
+def due(project: Workspace, model: str) -> list[RetrainCause]:
     """Return why a model should be retrained now by its ``Triggers``; nothing within the cooldown of any training.
 
     Drift is that of the window looked at last (``skewless drift``); nothing is measured again.
@@ -62,7 +93,7 @@ def due(project: Project, model: str) -> list[RetrainCause]:
     return [cause for cause in found if cause is not None]
 
 
-def last_training_us(project: Project, model: str) -> int:
+def last_training_us(project: Workspace, model: str) -> int:
     """Return the moment as of which the newest version was trained, promoted or not.
 
     Raises:
@@ -77,7 +108,7 @@ def last_training_us(project: Project, model: str) -> int:
     return _trained_us(open_package(project.store, model, versions[-1]))
 
 
-def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int) -> RetrainCause | None:
+def _drift(project: Workspace, spec: ModelSpec, champion: Package, trained_us: int) -> RetrainCause | None:
     from skewless.operations.drift import last
 
     window = last(project, spec.name) if spec.triggers.drift else None
@@ -93,7 +124,7 @@ def _drift(project: Project, spec: ModelSpec, champion: Package, trained_us: int
 _OF_DRIFT = ("since", "until", "rows", "share", "limit_share", "drifted")
 
 
-def _quality(project: Project, spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
+def _quality(project: Workspace, spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     limit = spec.triggers.quality
     if limit is None:
         return None
@@ -114,7 +145,7 @@ def _quality(project: Project, spec: ModelSpec, champion: Package, now: int) -> 
     )
 
 
-def _matured_quality(project: Project, spec: ModelSpec, version: str, now: int) -> Iterator[Quality]:
+def _matured_quality(project: Workspace, spec: ModelSpec, version: str, now: int) -> Iterator[Quality]:
     """Yield the quality of a version in the last window whose labels have mostly come, if it was asked in it."""
     import pyarrow.compute as pc
 
@@ -130,7 +161,7 @@ def _matured_quality(project: Project, spec: ModelSpec, version: str, now: int) 
     yield from live_quality(rows.filter(pc.field("version") == version), spec, mature_until_us=until)
 
 
-def _labels(project: Project, spec: ModelSpec, trained_us: int, now: int) -> RetrainCause | None:
+def _labels(project: Workspace, spec: ModelSpec, trained_us: int, now: int) -> RetrainCause | None:
     from skewless.operations.quality import labelled_log
 
     limit = spec.triggers.labels
@@ -153,7 +184,7 @@ def _age(spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     return RetrainCause(name="age", sentence=sentence, evidence=evidence)
 
 
-def _champion(project: Project, model: str) -> Package:
+def _champion(project: Workspace, model: str) -> Package:
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import PackageError
 
 if TYPE_CHECKING:
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class VersionsReport:
         return {"model": self.model, "metric": self.metric, "versions": listed, "moves": list(self.moves)}
 
 
-def list_all(project: Project, model: str) -> VersionsReport:
+def list_all(project: Workspace, model: str) -> VersionsReport:
     """Return the versions of a model of the plan; changes nothing.
 
     Raises:
@@ -83,7 +83,7 @@ def list_all(project: Project, model: str) -> VersionsReport:
 
 
 def _version(
-    project: Project, model: str, version: str, holders: Mapping[str, str | None], decision: Mapping[str, Any] | None
+    project: Workspace, model: str, version: str, holders: Mapping[str, str | None], decision: Mapping[str, Any] | None
 ) -> Version:
     from skewless.infra.packages.package import open_package
 

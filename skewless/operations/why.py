@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.served_model import ServedModel
     from skewless.infra.predictions.reader import Entry
-    from skewless.project import Project
     from skewless.validation.explanation import Explanation
     from skewless.validation.nearest_bound import Bounds, NearestBound
     from skewless.validation.replay_report import ReplayReport
+    from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Why:
         }
 
 
-def why(project: Project, prediction: str, *, proven: bool = True) -> Why:
+def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
     """Return everything that is known of one prediction.
 
     Args:
@@ -145,7 +145,7 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
     ]
 
 
-def _outcome(project: Project, entry: Entry) -> dict[str, Any] | None:
+def _outcome(project: Workspace, entry: Entry) -> dict[str, Any] | None:
     """Return what is known by now of what came of a prediction."""
     import pyarrow.compute as pc
 
@@ -170,7 +170,7 @@ def _ranges(model: ServedModel) -> Bounds:
     return {label: (features[label]["min"], features[label]["max"]) for label in labels if label in features}
 
 
-def _proof(project: Project, model: ServedModel, entry: Entry) -> ReplayReport:
+def _proof(project: Workspace, model: ServedModel, entry: Entry) -> ReplayReport:
     from skewless.validation.replay import replay_piece
     from skewless.validation.replay_report import ReplayReport
 

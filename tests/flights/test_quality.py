@@ -36,14 +36,14 @@ def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Proje
 @pytest.mark.timeout(240)
 def test_auc_reaches_the_independent_baseline(project: Project, flights: Flights, tmp_path: Path) -> None:
     spec = replace(project.applied.model("delay-batch"), rounds=ROUNDS)
-    dataset = project.dataset("delay-batch")
+    dataset = project.training_set("delay-batch")
     trained = train(dataset, spec, store_at(tmp_path), threads=2, now_us=to_us(NOW))
     assert trained.metrics["auc"] >= baseline_auc(flights.data, rounds=ROUNDS) - 0.005
     assert trained.metrics["auc"] > 0.67
 
 
 def test_every_flight_is_accounted_for(project: Project) -> None:
-    dataset = project.dataset("delay-batch")
+    dataset = project.training_set("delay-batch")
     assert dataset.counts == {
         "rows": 336_776,
         "without_label": 9_430,

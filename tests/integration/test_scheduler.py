@@ -31,7 +31,6 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
 from skewless.operations.housekeeping import Tidied, tidy
-from skewless.operations.runs import cancel, find_run, newest_runs, retry, start
 from skewless.operations.scheduler import Invoke, PlannedJobs, once, simulate
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
@@ -43,8 +42,10 @@ ROOT = Path(__file__).parents[2]
 RETRAIN = f"retrain {MODEL}"
 JOBS = ["materialize", "validate", RETRAIN]
 KINDS = ("materialize", "validate", "retrain")
-VERBS = ("materialize", "validate", "train")
-NIGHTLY = {"materialize_cron": "0 12 * * *", "validate_cron": "0 6 * * *"}
+OFF = dict.fromkeys(
+    ("parity_cron", "replay_cron", "freshness_cron", "housekeeping_cron", "drift_cron", "quality_cron"), "off"
+)
+NIGHTLY = OFF | {"materialize_cron": "0 12 * * *", "validate_cron": "0 6 * * *"}
 DAY = 86_400 * SECOND
 
 
@@ -86,7 +87,7 @@ def invoke() -> Invoke:
 
 def round_of(place: Place, *only: str) -> list[Run]:
     """Run some jobs as the command line does."""
-    return once(place.project, VERBS, invoke(), only)
+    return once(place.project, only, invoke())
 
 
 def test_one_round_runs_each_job_once(place: Place) -> None:
@@ -100,7 +101,7 @@ def test_one_round_runs_each_job_once(place: Place) -> None:
     assert [sum(view[name] for view in views) for name in ("accepted", "written")] == [7, 7]
     assert [model["version"] for model in done[RETRAIN]["models"]] == ["000002"]
     assert champions(place) == ["000001", "000002"]
-    assert newest_runs(place.project) == runs
+    assert place.project.runs.list() == runs
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
@@ -132,7 +133,7 @@ def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Place
         with pytest.raises(ConflictError) as caught:
             round_of(place, "validate")
         assert (caught.value.value, token) == ("other", 1)
-        assert newest_runs(place.project) == []
+        assert place.project.runs.list() == []
 
 
 def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_lost(place: Place) -> None:
@@ -140,8 +141,8 @@ def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_los
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        once(place.project, VERBS, crash, ["validate"])
-    assert [run.state for run in newest_runs(place.project)] == ["running"]
+        once(place.project, ["validate"], crash)
+    assert [run.state for run in place.project.runs.list()] == ["running"]
     assert [run.state for run in round_of(place, "validate")] == ["lost", "done"]
 
 
@@ -151,7 +152,7 @@ def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other(place: Place) 
         time.sleep(0.1)  # the main thread handles it
         return 0, '{"done": 1}'
 
-    runs = once(place.project, VERBS, interrupted)
+    runs = once(place.project, KINDS, interrupted)
     assert [(run.id.job, run.outputs) for run in runs] == [("materialize", {"done": 1})]
 
 
@@ -164,24 +165,23 @@ def test_a_moved_clock_runs_each_tick_of_the_time_it_passes(place: Place) -> Non
 
     project = Project(place.repo, **NIGHTLY, clock=f"file:{place.state}/clock")
     start = place.now_us()
-    runs = simulate(project, VERBS, note, start + 2 * DAY)
+    runs = simulate(project, start + 2 * DAY, note)
     assert said == [
         ("train", "16 04:00"), ("validate", "16 06:00"), ("materialize", "16 12:00"),
         ("train", "17 04:00"), ("validate", "17 06:00"), ("materialize", "17 12:00"),
     ]  # fmt: skip
     assert {run.state for run in runs} == {"done"}
     assert start + 2 * DAY <= place.now_us() < start + 2 * DAY + 60 * SECOND
-    assert simulate(project, VERBS, note, start) == []
+    assert simulate(project, start, note) == []
     project.close()
 
 
 def test_a_trigger_retrains_with_its_cause_in_the_ledger(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.state}/clock")
     change_spec(place, retrain=None, triggers=Triggers(age=timedelta(days=1), cooldown=timedelta(hours=1)))
-    off = dict.fromkeys(("materialize_cron", "validate_cron", "housekeeping_cron"), "off")
+    off = OFF | dict.fromkeys(("materialize_cron", "validate_cron"), "off")
     project = Project(place.repo, **off, triggers_cron="0 5 * * *", threads=1)
-    verbs = ("train", "triggers")
-    runs = simulate(project, verbs, invoke(), place.now_us() + 2 * DAY)
+    runs = simulate(project, place.now_us() + 2 * DAY, invoke())
     assert [run.id.job for run in runs] == [f"triggers {MODEL}", f"triggers {MODEL}", RETRAIN]
     assert [len(run.outputs["causes"]) for run in runs[:2]] == [0, 1]
     assert runs[1].outputs["asked"] == str(runs[2].id)
@@ -200,7 +200,7 @@ def test_housekeeping_removes_what_is_too_old(place: Place) -> None:
     project = Project(place.repo, clock=f"file:{place.state}/clock", keep_runs_days=9, keep_predictions_days=9)
     tidied = tidy(project)
     assert (tidied.runs, tidied.predictions) == (1, 1)
-    assert len(newest_runs(project)) == 1
+    assert len(project.runs.list()) == 1
     assert len(place.log_files()) == 1
     clean = Tidied(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
     assert replace(tidy(project), merged=0) == clean
@@ -210,7 +210,7 @@ def test_housekeeping_removes_what_is_too_old(place: Place) -> None:
 def test_the_machines_own_clock_is_not_moved(place: Place) -> None:
     project = Project(place.repo, clock="system")
     with pytest.raises(DefinitionError, match="cannot be moved"):
-        simulate(project, VERBS, nothing, place.now_us())
+        simulate(project, place.now_us(), nothing)
     project.close()
 
 
@@ -218,13 +218,13 @@ def test_the_machines_own_clock_is_not_moved(place: Place) -> None:
 def test_a_cron_line_that_cannot_be_read_is_named(place: Place, cron: str) -> None:
     project = Project(place.repo, validate_cron=cron)
     with pytest.raises(DefinitionError) as caught:
-        once(project, VERBS, nothing)
+        once(project, (), nothing)
     assert (caught.value.thing, caught.value.value) == ("cron of job 'validate'", cron)
     project.close()
 
 
 def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_not(place: Place) -> None:
-    jobs = PlannedJobs(project=place.project, verbs=VERBS)
+    jobs = PlannedJobs(project=place.project)
     assert RETRAIN in [job.name for job in jobs()]
     change_spec(place, retrain=None)
     assert RETRAIN not in (known := [job.name for job in jobs()])
@@ -244,7 +244,7 @@ def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Place) -
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             first = until_run(place, "materialize")
-            asked = start(place.project, VERBS, RETRAIN, "new prices")
+            asked = place.project.runs.start(RETRAIN, cause="new prices")
             retrained = until_run(place, RETRAIN)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -254,13 +254,13 @@ def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Place) -
     assert (first.state, sum(view["accepted"] for view in first.outputs["views"])) == ("done", 4)
     assert (retrained.id, retrained.cause, retrained.state) == (asked, "new prices", "done")
     assert champions(place)[-1] == "000002"
-    assert not [run for run in newest_runs(place.project) if run.state == "running"]
+    assert not [run for run in place.project.runs.list() if run.state == "running"]
 
 
 def until_run(place: Place, job: str) -> Run:
     """Wait until a job has run to its end; return the first such run."""
     while True:
-        runs = newest_runs(place.project, job, limit=10_000)
+        runs = place.project.runs.list(job, limit=10_000)
         if ended := [run for run in runs if run.state not in {"running", "refused"}]:
             return ended[0]
         time.sleep(0.05)
@@ -269,18 +269,18 @@ def until_run(place: Place, job: str) -> Run:
 def test_the_ledger_is_asked_by_the_names_it_shows(place: Place) -> None:
     (run,) = round_of(place, "validate")
     name = str(run.id)
-    assert find_run(place.project, name) == run
-    assert retry(place.project, name, dry_run=True) == retry(place.project, name)
+    assert place.project.runs.show(name) == run
+    assert place.project.runs.retry(name, dry_run=True) == place.project.runs.retry(name)
     with pytest.raises(ConflictError, match="already has a request"):
-        retry(place.project, name)
+        place.project.runs.retry(name)
     with pytest.raises(ConflictError, match="has ended: done"):
-        cancel(place.project, name)
+        place.project.runs.cancel(name)
     with pytest.raises(RequestError, match="is not one of"):
-        start(place.project, VERBS, "nothing", "why")
-    (retried,) = simulate(place.project, VERBS, lambda _: (0, "{}"), place.now_us())
+        place.project.runs.start("nothing")
+    (retried,) = simulate(place.project, place.now_us(), lambda _: (0, "{}"))
     assert (retried.id.attempt, retried.cause) == (2, f"retry of {name}, asked for by hand")
-    assert newest_runs(place.project, state="failed") == []
-    assert newest_runs(place.project, limit=1)[0].id.attempt == 2
+    assert place.project.runs.list(state="failed") == []
+    assert place.project.runs.list(limit=1)[0].id.attempt == 2
 
 
 def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: Place) -> None:

@@ -186,7 +186,7 @@ def test_keys_are_what_their_type_says(repo: Path) -> None:
 
 def test_the_dataset_has_the_declared_columns(repo: Path) -> None:
     project = Project(repo)
-    dataset = project.dataset("good")
+    dataset = project.training_set("good")
     table = dataset.table()
     assert table.column_names == [*dataset.names, "label", "t", "split"]
     assert [name for name in dataset.names if name in dataset.vocabularies] == [
@@ -199,7 +199,7 @@ def test_the_dataset_has_the_declared_columns(repo: Path) -> None:
     known = [row for row in asked if to_us(row["known"]) <= project.clock.now_us()]
     assert dataset.labels.tolist() == [row["good"] for row in known]
     hour_before = np.array([to_us(row["asked at"]) - 3_600_000_000 for row in known])
-    assert (project.dataset("yield-xgb").t == hour_before // 1_000 * 1_000).all()
+    assert (project.training_set("yield-xgb").t == hour_before // 1_000 * 1_000).all()
     project.close()
 
 

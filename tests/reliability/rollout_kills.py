@@ -27,11 +27,11 @@ from tests.rollouts import NEW
 def do(project: Project, deed: str) -> None:
     """Do one deed as a command or the scheduler does."""
     if deed == "begin":
-        rollout.begin(project, MODEL, NEW)
+        rollout.begin_rollout(project, MODEL, NEW)
     elif deed == "rollback":
         rollout.rollback(project, MODEL, "by hand")
     else:
-        rollout.step(project, MODEL)
+        rollout.step_rollout(project, MODEL)
 
 
 class Victims:

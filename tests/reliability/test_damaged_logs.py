@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.commands.checkup.logs import check_logs
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
 from skewless.infra.log.accepted import SEQ, AcceptedLog
@@ -28,6 +27,7 @@ from skewless.infra.outcomes.writer import FOLDER as OUTCOMES
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.predictions.files import FOLDER as PREDICTIONS
 from skewless.infra.predictions.files import log_files
+from skewless.operations.checkup.logs import check_logs
 from tests.unit.infra.predictions.merges import merge, write
 
 BATCH, EVENTS = "batch/v-0123456789abcdef", "events/s/ab12cd/0"

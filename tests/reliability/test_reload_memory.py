@@ -86,7 +86,7 @@ def test_a_reload_leaves_nothing_behind(tmp_path: Path) -> None:
     make_project(tmp_path / "p")
     with opened(tmp_path / "p") as place:
         spec = replace(place.project.applied.model(MODEL), rounds=20)
-        train(place.project.dataset(MODEL), spec, place.project.store, threads=1, now_us=1)
+        train(place.project.training_set(MODEL), spec, place.project.store, threads=1, now_us=1)
     said = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "p")],
         cwd=ROOT,

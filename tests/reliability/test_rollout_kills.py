@@ -124,7 +124,7 @@ def kill_at(scene: Scene, cases: Sequence[Case]) -> Counter[Case]:
         allowed = {scene.before[name], scene.after[name], (*scene.after[name][:4], scene.before[name][4])}
         assert seen in allowed, where
         if DEEDS[name][0] == "step" or rollout.wants_step(project, MODEL):
-            rollout.step(project, MODEL)
+            rollout.step_rollout(project, MODEL)
         assert state(scene.place) in {scene.before[name], scene.after[name]}, where
         if seen[:4] != scene.before[name][:4] or DEEDS[name][0] == "step":
             assert state(scene.place) == scene.after[name], where

@@ -64,7 +64,9 @@ def feed(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, n: int = 30
 
 def build(world: StreamWorld) -> int:
     with world.store() as store, world.bootstrapper(store) as bootstrapper:
-        return bootstrapper.build(world.views[0]).generation
+        generation = bootstrapper.build(world.views[0]).generation
+    assert generation is not None
+    return generation
 
 
 def test_states_are_built_again_and_again_while_events_come_and_readers_read(

@@ -1,4 +1,4 @@
-"""The jobs of a project: made from its settings, its models, and the verbs that there are."""
+"""The jobs of a project: made from its settings and its models."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from skewless.training.scheduling.schedule import Every, Schedule, schedule_of
 _OPTIONS = {"replay": ("--new",), "validate": ("--record",)}
 
 
-def jobs(
-    settings: Settings, models: Collection[ModelSpec], *, verbs: Collection[str], in_rollout: Callable[[str], bool]
-) -> list[Job]:
+def jobs(settings: Settings, models: Collection[ModelSpec], in_rollout: Callable[[str], bool]) -> list[Job]:
     """Return what there is to do, in the order in which one round does it.
 
     Args:
-        verbs: of the command line; what is not there is left out.
         in_rollout: whether a model's traffic is on its way to another version.
 
     Raises:
         DefinitionError: a cron line cannot be read.
     """
-    table = [*_of_data(settings), *(job for spec in models for job in _of_model(settings, spec, in_rollout))]
-    return [job for job in table if job.words[0] in verbs]
+    return [*_of_data(settings), *(job for spec in models for job in _of_model(settings, spec, in_rollout))]
 
 
 def _of_data(settings: Settings) -> Iterator[Job]:

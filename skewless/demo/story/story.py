@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +24,7 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import askable, read_labels
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
-from skewless.operations.rollout import begin
+from skewless.operations.rollout import begin_rollout
 from skewless.operations.scheduler import Invoke, shift_here
 from skewless.project import Project
 from skewless.training.train import train
@@ -42,12 +41,11 @@ class StorySpan(NamedTuple):
     after: int
 
 
-def run_story(repo: Path, verbs: Collection[str], invoke: Invoke, *, days: int, after: int) -> dict[str, Any]:
+def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str, Any]:
     """Live through weeks of flights with one model; return the facts; everything started is stopped.
 
     Args:
         repo: the flights' repo; the story plays on a copy beside its data.
-        verbs: of the command line.
         invoke: runs a verb in this process.
         days: how long it lasts.
         after: weeks of flights before it begins.
@@ -59,14 +57,14 @@ def run_story(repo: Path, verbs: Collection[str], invoke: Invoke, *, days: int, 
     ground = Ground.lay(repo)
     walk = Walk(project=Project(ground.repo), console=Console())
     try:
-        _play(walk, ground, StorySpan(days=days, after=after), verbs, invoke)
+        _play(walk, ground, StorySpan(days=days, after=after), invoke)
     finally:
         walk.project.close()
     walk.facts["seconds"] = round(time.perf_counter() - start, 1)
     return walk.facts
 
 
-def _play(walk: Walk, ground: Ground, span: StorySpan, verbs: Collection[str], invoke: Invoke) -> None:
+def _play(walk: Walk, ground: Ground, span: StorySpan, invoke: Invoke) -> None:
     project = walk.project
     project.apply()
     spec, beside = project.models
@@ -78,7 +76,7 @@ def _play(walk: Walk, ground: Ground, span: StorySpan, verbs: Collection[str], i
     with walk.stage(f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour") as say:
         traffic, aliases = Traffic(project.packages), Aliases(project.packages)
         chronicle = Chronicle(model=spec.name, traffic=traffic, aliases=aliases, tell=say)
-        with serving(walk) as client, shift_here(project, verbs, invoke, chronicle.hear) as shift:
+        with serving(walk) as client, shift_here(project, invoke, chronicle.hear) as shift:
             life = Weeks(
                 walk=walk,
                 client=client,
@@ -116,11 +114,11 @@ def _live_on(life: Weeks, since_us: int, until_us: int) -> None:
 
 def _send_bad_challenger(project: Project, model: str) -> str:
     """Train a version that takes every late flight for one on time, and let its rollout begin; return the version."""
-    dataset, spec = project.dataset(model), project.applied.model(model)
+    dataset, spec = project.training_set(model), project.applied.model(model)
     threads = project.settings.threads or os.cpu_count() or 1
     turned = replace(dataset, labels=1.0 - dataset.labels)
     trained = train(turned, spec, project.store, threads=threads, now_us=project.clock.now_us())
-    begin(project, model, trained.package.version)
+    begin_rollout(project, model, trained.package.version)
     return trained.package.version
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Tone = Literal["good", "bad", "plain", "missing"]
@@ -82,16 +83,19 @@ class Report:
         made_at: ISO 8601.
         parts: heading of a part (a model, or the project) -> its sections.
         glossary: term -> what it means; only those that the report uses.
+        file: where its page was written.
     """
 
     project: str
     made_at: str
     parts: Mapping[str, Sequence[Section]]
     glossary: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the report says in words, plots left out."""
         return {
+            "file": None if self.file is None else str(self.file),
             "project": self.project,
             "made_at": self.made_at,
             "parts": {

@@ -13,12 +13,12 @@ from skewless.operations.report.evidence import evidence_cell
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
     from skewless.operations.versions import VersionsReport
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 _MOST = 60
 
 
-def decisions_section(project: Project, model: str) -> Section:
+def decisions_section(project: Workspace, model: str) -> Section:
     """Return what was decided about a model, newest first: by its gate, its rollouts, and by hand."""
     from skewless.infra.packages.decisions import Decisions
     from skewless.infra.rollout.traffic import Traffic

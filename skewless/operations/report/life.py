@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
     from skewless.operations.quality import QualityReport
     from skewless.operations.versions import VersionsReport
-    from skewless.project import Project
     from skewless.training.plots.life import DecisionMark, Shares
     from skewless.training.plots.series import Point
+    from skewless.workspace import Workspace
 
 _TITLE = "Traffic and quality over time"
 
 
-def life_section(project: Project, model: str, quality: QualityReport) -> Section:
+def life_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return the plot of who answered whom, what was decided, and how good each version was."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import list_all

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
     from skewless.infra.packages.package import Package
     from skewless.operations.quality import QualityReport
-    from skewless.project import Project
     from skewless.training.plots.canvas import Plot
     from skewless.validation.live_quality import Quality
+    from skewless.workspace import Workspace
 
 _BASELINE = "baseline_"
 _VERDICTS: Mapping[str, tuple[str, Tone]] = {
@@ -25,7 +25,7 @@ _VERDICTS: Mapping[str, tuple[str, Tone]] = {
 _MOST_FEATURES, _MOST_LINES = 15, 6
 
 
-def versions_section(project: Project, model: str, quality: QualityReport) -> Section:
+def versions_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return each version with its share of the traffic and its quality, at training and live."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import list_all
@@ -85,7 +85,7 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
     return {"champion": 1.0 - policy.share, "challenger": policy.share}.get(held, 0.0)
 
 
-def drift_section(project: Project, model: str) -> Section:
+def drift_section(project: Workspace, model: str) -> Section:
     """Return the newest look at drift, and how it went before."""
     from skewless.operations.drift import series
     from skewless.training.plots.series import Point, series_plot
@@ -126,7 +126,7 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def importance_section(project: Project, model: str, window_us: int, windows: int) -> Section:
+def importance_section(project: Workspace, model: str, window_us: int, windows: int) -> Section:
     """Return what moved the champion's answers, window by window."""
     from skewless.operations.importance import importance
     from skewless.training.plots.series import Point, series_plot

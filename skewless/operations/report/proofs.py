@@ -12,12 +12,12 @@ from skewless.operations.report.cells import NONE, figures, length, moment
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
     from skewless.infra.jobs.run import Run
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 _MOST_RUNS, _MOST_ALERTS, _LONGEST_RESULT = 25, 20, 160
 
 
-def freshness_section(project: Project) -> Section:
+def freshness_section(project: Workspace) -> Section:
     """Return how old the newest accepted rows of each view are, against what was declared."""
     runs, now = project.views.ledger.runs(), project.clock.now_us()
     rows, marked = [], set[int]()
@@ -38,7 +38,7 @@ def freshness_section(project: Project) -> Section:
     )
 
 
-def _newest_event(project: Project, view: View | WindowView) -> int | None:
+def _newest_event(project: Workspace, view: View | WindowView) -> int | None:
     from skewless.infra.offline.newest_event import newest_event_us
 
     if isinstance(view, View):
@@ -47,7 +47,7 @@ def _newest_event(project: Project, view: View | WindowView) -> int | None:
     return newest_event_us(project.connection, files)
 
 
-def proof_section(project: Project) -> Section:
+def proof_section(project: Workspace) -> Section:
     """Return the last verdicts of parity and replay."""
     from skewless.infra.verdicts.last_parity import last_parity
 
@@ -66,10 +66,10 @@ def proof_section(project: Project) -> Section:
     return Section(title="Proof: parity and replay", blocks=blocks)
 
 
-def _replay_note(project: Project) -> Note:
-    from skewless.operations.runs import newest_runs
+def _replay_note(project: Workspace) -> Note:
+    from skewless.operations.runs import Runs
 
-    runs = [run for run in newest_runs(project, job="replay", limit=5) if run.ended_us is not None]
+    runs = [run for run in Runs(project).list("replay", limit=5) if run.ended_us is not None]
     if not runs:
         return Note(text="Replay was never run by the scheduler: run `skewless replay`.", tone="missing")
     last = runs[-1]
@@ -79,7 +79,7 @@ def _replay_note(project: Project) -> Note:
     return Note(text=f"Replay of {moment(last.ended_us)}: {text}", tone="good" if is_good else "bad")
 
 
-def checks_section(project: Project) -> Section:
+def checks_section(project: Workspace) -> Section:
     """Return where the last recorded validation is shown."""
     from skewless.validation.data_docs import INDEX, data_docs_folder
 
@@ -92,7 +92,7 @@ def checks_section(project: Project) -> Section:
     )
 
 
-def alerts_section(project: Project) -> Section:
+def alerts_section(project: Workspace) -> Section:
     """Return the alerts that are open, then the newest of those that are over."""
     from skewless.infra.alerts.alerts import Alerts
 
@@ -114,11 +114,11 @@ def _over(at_us: int | None) -> str:
     return "open" if at_us is None else f"over since {moment(at_us)}"
 
 
-def runs_section(project: Project) -> Section:
+def runs_section(project: Workspace) -> Section:
     """Return the newest runs of the scheduler, newest first."""
-    from skewless.operations.runs import newest_runs
+    from skewless.operations.runs import Runs
 
-    runs = newest_runs(project, limit=_MOST_RUNS)[::-1]
+    runs = Runs(project).list(limit=_MOST_RUNS)[::-1]
     if not runs:
         return Section(title="Runs", blocks=[Note(text="The scheduler has run nothing yet.", tone="missing")])
     rows = [_run_row(run) for run in runs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.clock import from_us
@@ -14,13 +15,33 @@ from skewless.operations.report.glossary import TERMS
 
 if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
-    from skewless.project import Project
+    from skewless.workspace import Workspace
 
 _WINDOWS = 30
 _ALWAYS = ("parity", "replay", "contribution", "margin", "shadow", "canary", "ab")
 
 
-def build(project: Project, models: Sequence[str] = ()) -> Report:
+def write_report(project: Workspace, models: Sequence[str] = (), out: Path | None = None) -> Report:
+    """Write the report to one HTML file: styles and plots inside, nothing from elsewhere, no scripts.
+
+    Args:
+        out: the file; None: ``report.html`` in the state folder.
+
+    Raises: as ``build``.
+    """
+    report, file = build(project, models), out or project.state / "report.html"
+    file.write_text(render(report), encoding="utf-8")
+    return replace(report, file=file)
+
+
+def render(report: Report) -> str:
+    """Return the page; whatever was read from logs is escaped, but for the plots."""
+    from skewless.infra.pages import render_page
+
+    return render_page(__package__, "page.html", report=report)
+
+
+def build(project: Workspace, models: Sequence[str] = ()) -> Report:
     """Return what is known of models in use and of the project; changes nothing.
 
     Args:
@@ -42,7 +63,7 @@ def build(project: Project, models: Sequence[str] = ()) -> Report:
     return replace(report, glossary={term: text for term, text in TERMS.items() if term in used})
 
 
-def _model(project: Project, name: str) -> Iterator[Section]:
+def _model(project: Workspace, name: str) -> Iterator[Section]:
     from skewless.operations.quality import quality
     from skewless.operations.report import decisions, life, models
 
@@ -57,7 +78,7 @@ def _model(project: Project, name: str) -> Iterator[Section]:
     yield _or_why("Evaluation", lambda: models.evaluation_section(_champion(project, name)))
 
 
-def _project(project: Project) -> Iterator[Section]:
+def _project(project: Workspace) -> Iterator[Section]:
     from skewless.operations.report import proofs
 
     yield _or_why("Proof: parity and replay", lambda: proofs.proof_section(project))
@@ -74,7 +95,7 @@ def _or_why(title: str, make: Callable[[], Section]) -> Section:
         return Section(title=title, blocks=[Note(text=error.sentence(), tone="missing")])
 
 
-def _champion(project: Project, name: str) -> Package:
+def _champion(project: Workspace, name: str) -> Package:
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
     from skewless.infra.rollout.traffic import Traffic

@@ -16,7 +16,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.project import Project
 from skewless.training import dataset_files
-from skewless.training.dataset_files import DatasetFiles
+from skewless.training.dataset_files import DatasetFiles, find_files
 from skewless.training.dataset_folder import DatasetFolder
 from tests.command_line import done, fingerprint, run
 
@@ -59,7 +59,7 @@ def test_the_values_are_those_of_the_training_set(walked: Path, tmp_path: Path, 
     assert body["rows"] == body["written"] == table.num_rows == 12_000
     assert body["columns"] == table.column_names
     with Project(walked) as project:
-        dataset = project.dataset("fraud")
+        dataset = project.training_set("fraud")
     if mode == "knowledge":
         keys = [(name, "ascending") for name in ("paid_at", "known_at", "card_id", "shop_id", "amount")]
         once = asked.append_column("i", pa.array(range(asked.num_rows))).sort_by(keys)["i"].to_numpy()
@@ -102,7 +102,15 @@ def test_csv_keys_keep_their_form_and_a_model_stands_for_its_service(walked: Pat
 
 
 def files(project: Project, part_rows: int = 2_200) -> DatasetFiles:
-    made = project.dataset_files(project.repo / PAYMENTS, "fraud_features", time_column="paid_at")
+    made = find_files(
+        project.connection,
+        project.views,
+        project.applied,
+        project.repo / PAYMENTS,
+        "fraud_features",
+        mode="knowledge",
+        time_column="paid_at",
+    )
     return DatasetFiles(
         connection=made.connection, views=made.views, plan=made.plan, entities=made.entities, part_rows=part_rows
     )

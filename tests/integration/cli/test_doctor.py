@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from skewless.commands.checkup.scoring import check_scoring
 from skewless.contract.settings import Settings
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes import candidates, nvforest
 from skewless.infra.runtimes.candidates import Place, RuntimeCandidate
 from skewless.infra.runtimes.cuda import Driver
+from skewless.operations.checkup.scoring import check_scoring
 from tests.command_line import run
 
 ROOT = Path(__file__).parents[3]

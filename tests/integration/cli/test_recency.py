@@ -68,7 +68,7 @@ def test_seconds_since_the_last_event_are_one_line_and_the_same_everywhere(repo:
     for verb in ("apply", "import", "bootstrap"):
         done(verb, "--repo", repo)
     with Project(repo) as project:
-        rows = project.dataset("late").table()
+        rows = project.training_set("late").table()
         t = rows["t"].to_pylist()
         check(repo, [CARRIERS[(one - NOW + DAY) // (96 * SECOND) % 3] for one in t], t, rows)
         project.train("late")

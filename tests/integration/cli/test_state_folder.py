@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from skewless.commands.checkup.trust import check_trust
 from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.durable import make_folder
+from skewless.operations.checkup.trust import check_trust
 from tests.command_line import run
 
 VERBS = (
@@ -80,7 +80,7 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         "infra/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says
         "validation/data_docs.py": 1,  # as above, or in the state folder
-        "skewless/commands/init.py": 2,  # a new project
+        "skewless/operations/init.py": 2,  # a new project
         "skewless/contract/clock.py": 1,  # the folder of a clock that is made by hand: for its owner alone, too
         "skewless/demo/story/ground.py": 1,  # a copy of the demo's repo
     }

@@ -59,7 +59,7 @@ def test_looking_changes_nothing(repo: Path) -> None:
     (file,) = done("import", "--dry-run", "--repo", repo)["files"]
     assert (file["source"], file["file"], file["accepted"]) == ("landings", "data/landings.parquet", 600)
     (view,) = done("bootstrap", "--dry-run", "--repo", repo)["views"]
-    assert view == {"view": "carrier_now", "live": None, "events": 0}
+    assert view == {"view": "carrier_now", "generation": None, "states": None, "events": 0}
     assert fingerprint(repo) == before
 
 

@@ -60,7 +60,7 @@ def test_a_project_moves_into_a_database(repo: Path) -> None:
         assert {change.name for change in after.changes} >= {"card_days", "shop_risk"}
         project.apply()
         assert project.applied.plan.view("card_days").source.path == "duckdb:data/wh.duckdb#card_days"
-        assert [report.success for report in project.validate()] == [True] * 3
+        assert [report.success for report in project.validate().reports] == [True] * 3
 
 
 def test_labels_of_a_database_are_those_of_the_file(repo: Path) -> None:

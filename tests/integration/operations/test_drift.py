@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.clock import to_us
 from skewless.contract.errors import PackageError
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.operations.drift import ALERT, MOVED, last, measure, series, watch
+from skewless.operations.drift import ALERT, MOVED, last, series, watch
 from tests.projects import MODEL, Place
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -66,7 +66,7 @@ def test_predictions_that_read_the_same_row_are_counted_as_such(place: Place) ->
     place.predict([{**row, "shop_id": "shop-01" if i < 40 else "shop-02"} for i, row in enumerate(asked)])
     place.predict([{**row, "shop_id": "nowhere"} for row in asked])
     place.wait(1)
-    repeats = {column.name: column.repeats for column in measure(place.project, MODEL).features}
+    repeats = {column.name: column.repeats for column in watch(place.project, MODEL, dry_run=True).features}
     assert repeats["shop_risk__refund_share"] == (40**2 + 10**2 + 50) / 100
     assert repeats["payment_time__hour"] == 1.0
 
@@ -77,10 +77,10 @@ def test_a_window_holds_what_was_asked_in_it(place: Place) -> None:
     begun = place.now_us()
     place.predict(payments(place, 20))
     place.wait(1)
-    assert measure(place.project, MODEL, window_us=HOUR).rows == 20
-    assert measure(place.project, MODEL, window_us=2 * HOUR).rows == 50
-    assert measure(place.project, MODEL, until_us=begun).rows == 30
-    assert measure(place.project, MODEL).verdict == "too_few_rows"
+    assert watch(place.project, MODEL, window_us=HOUR, dry_run=True).rows == 20
+    assert watch(place.project, MODEL, window_us=2 * HOUR, dry_run=True).rows == 50
+    assert watch(place.project, MODEL, until_us=begun, dry_run=True).rows == 30
+    assert watch(place.project, MODEL, dry_run=True).verdict == "too_few_rows"
     assert last(place.project, MODEL) is None
 
 

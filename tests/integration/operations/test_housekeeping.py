@@ -9,15 +9,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.commands.inventory import take_inventory
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
 from skewless.infra.predictions.proven import proven_files
 from skewless.infra.predictions.reader import PredictionLog
-from skewless.operations.drift import measure
+from skewless.operations.drift import watch
 from skewless.operations.housekeeping import tidy
 from skewless.operations.proof import run_replay
 from skewless.operations.quality import labelled_log
+from skewless.operations.status import read_status
 from skewless.operations.why import why
 from skewless.project import Project
 from tests.planted import alter, flipped
@@ -53,8 +53,8 @@ def answers(place: Place, now: int) -> dict[str, Any]:
         "replay": place.project.replay().as_dict(),
         "versions": log.versions(),
         "labelled": labelled.to_pylist(),
-        "drift": measure(place.project, MODEL, until_us=now, window_us=10 * DAY_US).as_dict(),
-        "logged": take_inventory(place.project)["predictions"],
+        "drift": watch(place.project, MODEL, until_us=now, window_us=10 * DAY_US, dry_run=True).as_dict(),
+        "logged": read_status(place.project).predictions,
     }
 
 

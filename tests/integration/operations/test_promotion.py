@@ -30,7 +30,7 @@ def three_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A project whose champion is ``OLD``; ``NEW`` is as good, ``WEAK`` has learnt next to nothing."""
     repo = copy_project(trained, tmp_path_factory.mktemp("promotion") / "p")
     with opened(repo) as place:
-        spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
+        spec, dataset = place.project.applied.model(MODEL), place.project.training_set(MODEL)
         for changed in (replace(spec, rounds=51), replace(spec, rounds=1, params={"num_leaves": 2})):
             train(dataset, changed, place.project.store, threads=1, now_us=place.now_us())
     return repo
@@ -73,7 +73,7 @@ def test_a_worse_version_is_refused_and_the_champion_stays(spot: Place) -> None:
 
 def test_of_two_hands_one_wins_and_the_other_is_told(spot: Place) -> None:
     spec, project = spot.project.applied.model(MODEL), spot.project
-    train(project.dataset(MODEL), replace(spec, rounds=52), project.store, threads=1, now_us=spot.now_us())
+    train(project.training_set(MODEL), replace(spec, rounds=52), project.store, threads=1, now_us=spot.now_us())
     hands = [open_project(spot.repo), open_project(spot.repo)]
     plans = [plan_promotion(hand, MODEL, version) for hand, version in zip(hands, (NEW, "000004"), strict=True)]
     barrier, told = threading.Barrier(2), []

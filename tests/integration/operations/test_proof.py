@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.predictions.proven import proven_files
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
 from tests.planted import alter_predictions, flipped, note_anew
@@ -69,6 +67,5 @@ def test_a_state_that_differs_alerts_until_it_is_repaired(place: Place, *, repai
     (alert,) = open_alerts(place.state)
     assert (alert.name, alert.subject) == (PARITY, "card_days")
     assert str(FIRST_CARD) in alert.evidence["examples"][0]
-    with closing(RedisWriter(place.project.redis_url)) as store:
-        run_parity(place.project, sample=10_000, repair=store if repair else None)
+    run_parity(place.project, sample=10_000, repair=repair)
     assert [item.name for item in open_alerts(place.state)] == ([] if repair else [PARITY])

@@ -21,8 +21,7 @@ from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.report.blocks import Note, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
-from skewless.operations.report.page import render
-from skewless.operations.report.report import build
+from skewless.operations.report.report import build, render
 from tests.command_line import run
 from tests.projects import MODEL, Place, ask, copy_project, opened
 

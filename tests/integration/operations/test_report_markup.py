@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.operations.report.blocks import Folded, Note, PlotBlock, Report, Section, TableBlock
-from skewless.operations.report.page import render
+from skewless.operations.report.report import render
 from skewless.training.plots.evaluation import importance_plot
 from skewless.training.plots.life import DecisionMark, Life, Shares, life_plot
 from skewless.training.plots.series import Point, series_plot

@@ -107,7 +107,7 @@ def test_a_fault_is_rolled_back(
     spot: Place, fault: str, guardrails: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     with serving(spot) as server:
         assert versions(server) == {OLD, NEW}
         with asked(server):
@@ -116,10 +116,10 @@ def test_a_fault_is_rolled_back(
                 lambda seen: len(seen) == 2 and min(each.requests for each in seen.values()) > 60,
             )
             assert set(counts) == {OLD, NEW}
-            assert rollout.step(project, MODEL).change is None
+            assert rollout.step_rollout(project, MODEL).change is None
             (spot.repo / "fault").write_text(fault)
             began = time.monotonic()
-            eventually(lambda: rollout.step(project, MODEL).change == "back")
+            eventually(lambda: rollout.step_rollout(project, MODEL).change == "back")
             decided = time.monotonic() - began
             eventually(lambda: server.get(f"/models/{MODEL}").get("traffic"), lambda traffic: not traffic)
             took = time.monotonic() - began

@@ -42,13 +42,13 @@ def phases(project: Project) -> list[tuple[str, float]]:
 
 def test_a_version_takes_every_step_and_the_alias_follows(spot: Place) -> None:
     project = spot.project
-    assert rollout.begin(project, MODEL, NEW).change == "begin"
-    assert rollout.begin(project, MODEL, NEW).change is None
+    assert rollout.begin_rollout(project, MODEL, NEW).change == "begin"
+    assert rollout.begin_rollout(project, MODEL, NEW).change is None
     for _ in range(2):
         count(project, champion=arm(), challenger=arm(seed=1))
-        assert rollout.step(project, MODEL).change is None
+        assert rollout.step_rollout(project, MODEL).change is None
         spot.wait(TEN_MINUTES)
-        rollout.step(project, MODEL)
+        rollout.step_rollout(project, MODEL)
     assert phases(project) == [("canary", 0.1), ("canary", 0.5), ("champion", 0.0)]
     assert champion(project) == NEW
     last = Aliases(project.packages).history(MODEL, "champion")[-1]
@@ -60,46 +60,46 @@ def test_a_version_takes_every_step_and_the_alias_follows(spot: Place) -> None:
 
 def test_counts_of_an_earlier_step_do_not_carry_the_next(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     count(project, champion=arm(), challenger=arm(seed=1))
     spot.wait(TEN_MINUTES)
-    assert rollout.step(project, MODEL).change == "forward"
+    assert rollout.step_rollout(project, MODEL).change == "forward"
     spot.wait(TEN_MINUTES)
-    assert rollout.step(project, MODEL).change is None
+    assert rollout.step_rollout(project, MODEL).change is None
 
 
 def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     count(project, champion=arm(), challenger=arm(failed=400, seed=1))
-    outcome = rollout.step(project, MODEL)
+    outcome = rollout.step_rollout(project, MODEL)
     assert (outcome.change, champion(project), standing(project).phase) == ("back", OLD, "champion")
     (alert,) = open_alerts(project.state)
     assert (alert.name, alert.subject, alert.severity) == ("rollout", MODEL, "critical")
     assert alert.message.startswith(f"rolled back to version {OLD}: errors breached: challenger 0.4, champion 0")
     assert [one["guardrail"] for one in alert.evidence["guardrails"] if one["breached"]] == ["errors"]
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     assert open_alerts(project.state) == []
 
 
 def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     (project.state / "alerts").mkdir(exist_ok=True)
     (project.state / "alerts/alerts.json").write_text("damaged")
     count(project, champion=arm(), challenger=arm(failed=400, seed=1))
-    assert rollout.step(project, MODEL).change == "back"
+    assert rollout.step_rollout(project, MODEL).change == "back"
 
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Place, asked: bool) -> None:  # noqa: FBT001 - a case
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     if asked:
         count(project, champion=arm(), challenger=arm(seed=1))
     (project.packages / MODEL / NEW / "metrics.json").write_text("{}")
     spot.wait(TEN_MINUTES)
-    assert rollout.step(project, MODEL).change == "back"
+    assert rollout.step_rollout(project, MODEL).change == "back"
     assert champion(project) == OLD
     assert "cannot answer: package 'fraud' version '000002' a file is not the one" in standing(project).reason
 
@@ -107,13 +107,13 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Place, asked: bo
 def test_one_that_cannot_be_loaded_does_not_begin(spot: Place) -> None:
     (spot.project.packages / MODEL / NEW / "metrics.json").write_text("{}")
     with pytest.raises(PackageError):
-        rollout.begin(spot.project, MODEL, NEW)
+        rollout.begin_rollout(spot.project, MODEL, NEW)
     assert phases(spot.project) == []
 
 
 def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     assert rollout.rollback(project, MODEL, "looks wrong").change == "back"
     assert (standing(project).phase, standing(project).reason, champion(project)) == ("champion", "looks wrong", OLD)
     with pytest.raises(PackageError, match="no champion before"):
@@ -127,10 +127,10 @@ def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Place) -> N
 
 def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
     assert rollout.wants_step(project, MODEL)
-    outcome = rollout.step(project, MODEL)
+    outcome = rollout.step_rollout(project, MODEL)
     assert outcome.policy is not None
     assert (outcome.policy.phase, outcome.policy.champion) == ("champion", NEW)
     assert "I know better" in outcome.policy.reason
@@ -155,13 +155,13 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
     spot: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     rollout.rollback(project, MODEL, "looks wrong")
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=OLD)
-    rollout.step(project, MODEL)
+    rollout.step_rollout(project, MODEL)
     assert champion(project) == OLD
-    rollout.step(project, MODEL)
+    rollout.step_rollout(project, MODEL)
     assert (standing(project).champion, champion(project)) == (OLD, OLD)
     assert not rollout.wants_step(project, MODEL)
 
@@ -169,31 +169,31 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
 def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     project = spot.project
     shape = replace(project.applied.model(MODEL), rounds=3)
-    third = train(project.dataset(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
+    third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=third)
     with pytest.raises(ConflictError, match=f"moved by somebody else meanwhile.*'{third}'"):
         rollout.rollback(project, MODEL, "looks wrong")
     assert champion(project) == third
-    rollout.step(project, MODEL)
+    rollout.step_rollout(project, MODEL)
     assert (standing(project).champion, champion(project)) == (third, third)
 
 
 def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     policy = standing(project)
     won = replace(policy, phase="champion", champion=NEW, challenger=None, share=0.0, reason="won")
     Traffic(project.packages).replace(MODEL, won, expect=policy.number)
     assert champion(project) == OLD
     assert rollout.wants_step(project, MODEL)
-    rollout.step(project, MODEL)
+    rollout.step_rollout(project, MODEL)
     assert (champion(project), standing(project).number) == (NEW, policy.number + 1)
 
 
 def test_a_rollback_that_came_between_wins_over_the_step(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     count(project, champion=arm(), challenger=arm(seed=1))
     spot.wait(TEN_MINUTES)
     apply = rollout._apply
@@ -205,17 +205,17 @@ def test_a_rollback_that_came_between_wins_over_the_step(spot: Place, monkeypatc
 
     monkeypatch.setattr(rollout, "_apply", late)
     with pytest.raises(ConflictError, match="is under policy 2, not 1"):
-        rollout.step(project, MODEL)
+        rollout.step_rollout(project, MODEL)
     assert (standing(project).reason, champion(project)) == ("by hand", OLD)
 
 
 def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
     project = spot.project
-    rollout.begin(project, MODEL, NEW)
+    rollout.begin_rollout(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
-    third = train(project.dataset(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
+    third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
     with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
-        rollout.begin(project, MODEL, third)
+        rollout.begin_rollout(project, MODEL, third)
 
 
 def test_the_commands_say_what_the_operations_did(spot: Place) -> None:

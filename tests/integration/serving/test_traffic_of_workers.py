@@ -24,7 +24,7 @@ def test_workers_route_alike_and_count_together(tmp_path: Path) -> None:
     with opened(repo) as at:
         project = at.project
         train(
-            project.dataset(MODEL),
+            project.training_set(MODEL),
             replace(project.applied.model(MODEL), rounds=3),
             project.store,
             threads=1,

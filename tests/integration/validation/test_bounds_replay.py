@@ -16,7 +16,7 @@ def test_flagged_predictions_replay_to_the_last_bit(place: Place) -> None:
     project = place.project
     bounds = Bounds(features={FEW: Bound(high=3.0)}, fields={"amount": Bound(high=10.0)})
     spec = project.applied.model(MODEL)
-    trained = train(project.dataset(MODEL), spec, project.store, threads=1, now_us=place.now_us(), bounds=bounds)
+    trained = train(project.training_set(MODEL), spec, project.store, threads=1, now_us=place.now_us(), bounds=bounds)
     version = trained.package.version
     assert Bounds.from_dict(open_package(project.store, MODEL, version).bounds) == bounds
     model = place.load(version)

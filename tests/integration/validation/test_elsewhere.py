@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.commands.checkup.store import check_redis
+from skewless.operations.checkup.store import check_redis
 from tests.projects import Place, ask, copy_project, later_rows, opened
 from tests.servers.cluster import cluster
 from tests.servers.node import until

@@ -22,7 +22,7 @@ def test_every_role_of_a_rollout_is_proven(place: Place) -> None:
     policy = TrafficPolicy(
         number=3, phase="canary", champion="000001", challenger="000002", share=0.5, shadows=("000003",)
     )
-    spec, dataset = place.project.applied.model(MODEL), place.project.dataset(MODEL)
+    spec, dataset = place.project.applied.model(MODEL), place.project.training_set(MODEL)
     for rounds in (7, 3):
         train(dataset, replace(spec, rounds=rounds), place.project.store, threads=1, now_us=place.now_us())
     routing = Routing(policy, {version: place.load(version) for version in ("000001", "000002", "000003")}, Metrics())

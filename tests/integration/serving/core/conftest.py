@@ -23,7 +23,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_project(repo)
     with opened(repo) as place:
         spec, packages = place.project.applied.model(MODEL), place.project.packages
-        dataset = place.project.dataset(MODEL)
+        dataset = place.project.training_set(MODEL)
         specs = [replace(spec, rounds=7), replace(spec, rounds=3)]
         specs.append(replace(spec, name=SECOND, rounds=9, missing="refuse", log="required"))
         for one in specs:

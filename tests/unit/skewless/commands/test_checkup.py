@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from skewless.commands.checkup import machine, python, store
-from skewless.commands.checkup.examination import examine
-from skewless.commands.checkup.finding import CheckupFinding
-from skewless.commands.checkup.project import check_plan
 from skewless.contract.errors import PackageError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.runtimes.library import open_library
+from skewless.operations.checkup import machine, python, store
+from skewless.operations.checkup.examination import examine
+from skewless.operations.checkup.finding import CheckupFinding
+from skewless.operations.checkup.project import check_plan
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.training.scheduling.job import Job
 from skewless.training.scheduling.table import jobs
 
-VERBS = {"materialize", "validate", "parity", "replay", "drift", "quality", "triggers", "train", "rollout"}
 SPEC = ModelSpec(
     name="m",
     service="s",
@@ -21,15 +20,14 @@ SPEC = ModelSpec(
 )
 
 
-def table(
-    spec: ModelSpec = SPEC, verbs: set[str] = VERBS, *, moves: bool = False, **settings: object
-) -> dict[str, Job]:
+def table(spec: ModelSpec = SPEC, *, moves: bool = False, **settings: object) -> dict[str, Job]:
     chosen = Settings(**settings)  # type: ignore[arg-type] # checked by Settings
-    return {job.name: job for job in jobs(chosen, [spec], verbs=verbs, in_rollout=lambda _: moves)}
+    return {job.name: job for job in jobs(chosen, [spec], lambda _: moves)}
 
 
 def test_a_model_without_cron_or_triggers_is_not_retrained() -> None:
-    assert list(table()) == ["materialize", "validate", "parity", "replay", "drift m", "quality m", "rollout m"]
+    of_data = ["materialize", "validate", "parity", "replay", "freshness", "housekeeping"]
+    assert list(table()) == [*of_data, "drift m", "quality m", "rollout m"]
 
 
 def test_a_cron_or_a_trigger_makes_a_model_retrained() -> None:
@@ -40,8 +38,7 @@ def test_a_cron_or_a_trigger_makes_a_model_retrained() -> None:
     assert on_cause["triggers m"].words == ("triggers", "m", "--start")
 
 
-def test_a_verb_that_is_not_there_and_a_line_that_is_off_make_no_job() -> None:
-    assert "drift m" not in table(verbs=VERBS - {"drift"})
+def test_a_line_that_is_off_makes_no_job() -> None:
     assert {"parity", "quality m"} & set(table(parity_cron="off", quality_cron="off")) == set()
 
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import CheckupFinding, doubt, good
 from skewless.contract.errors import PackageError
+from skewless.operations.checkup.finding import CheckupFinding, doubt, good
 
 if TYPE_CHECKING:
     from skewless.infra.runtimes.cuda import Driver

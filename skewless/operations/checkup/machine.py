@@ -9,7 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, good
+from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, good
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kmgt]i?)(?:b|bytes)?", re.IGNORECASE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.contract.errors import PlaceError, StoreError
+from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 
 _TIMEOUT_S = 10
 

@@ -8,8 +8,8 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 
-from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.contract.errors import PackageError
+from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 14)
 _OPENMP = ("libgomp", "libomp")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
 if TYPE_CHECKING:
     from skewless.contract.settings import Settings

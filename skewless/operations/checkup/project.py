@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, from_error, good
-from skewless.commands.inventory import plan_state
-from skewless.commands.options import CONFIG_FILE
 from skewless.contract.errors import SkewlessError
+from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
+from skewless.operations.status import plan_state
+from skewless.workspace import CONFIG_FILE
 
 
 def check_plan(repo: Path, state: Path) -> CheckupFinding:

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from skewless.commands.checkup.finding import CheckupFinding, bad, doubt, good
 from skewless.contract.settings import Settings
+from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, good
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.contract.errors import StoreError
+from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
 if TYPE_CHECKING:
     from skewless.infra.log.inventory import Inventory

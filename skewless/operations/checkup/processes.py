@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.commands.checkup.finding import CheckupFinding, doubt, good
 from skewless.contract.errors import SkewlessError
+from skewless.operations.checkup.finding import CheckupFinding, doubt, good
 
 if TYPE_CHECKING:
     from skewless.infra.host.processes import Process

@@ -1,0 +1,194 @@
+"""The values of one entity: what the online store holds now, and what the log says of a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from skewless.contract.errors import RequestError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from skewless.contract.keys import KeyValue
+    from skewless.contract.plan import FeaturePlan, View
+    from skewless.contract.rows import ViewRead
+    from skewless.contract.windows.view import WindowView
+    from skewless.infra.plans.needed_views import NeededViews
+    from skewless.workspace import Workspace
+
+Side = Literal["online", "knowledge", "event_time"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityRow:
+    """One row that was read.
+
+    Args:
+        status: PRESENT, STALE or MISSING.
+        age_s: of the row at the time that was asked, seconds; None: there is no row.
+        watermark_age_s: since when all that had arrived is in what was read, seconds; None: unknown, or read from the
+            log.
+        event_time, created_time: ISO 8601.
+        run: of the materialization that accepted it.
+        position: in the log.
+        features: None is null; bytes are hexadecimal.
+    """
+
+    status: str
+    age_s: float | None
+    watermark_age_s: float | None
+    event_time: str | None
+    created_time: str | None
+    run: int | None
+    position: int | None
+    features: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityView:
+    """The rows of one entity in one view.
+
+    Args:
+        sides: ``online`` now; with a moment that was asked, ``knowledge`` (as it was known then) and ``event_time``.
+    """
+
+    view: str
+    keys: Mapping[str, KeyValue | None]
+    sides: Mapping[Side, EntityRow]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, each side by its name."""
+        return {"view": self.view, "keys": dict(self.keys)} | {side: asdict(row) for side, row in self.sides.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityValues:
+    """What is known of an entity.
+
+    Args:
+        t_us: when the online store was read, UTC microseconds.
+        as_of_us: the moment that was asked beside; None: none.
+    """
+
+    t_us: int
+    as_of_us: int | None
+    views: list[EntityView]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"t_us": self.t_us, "as_of_us": self.as_of_us, "views": [view.as_dict() for view in self.views]}
+
+
+def read_entity(project: Workspace, name: str, keys: Mapping[str, str], as_of_us: int | None = None) -> EntityValues:
+    """Return an entity's values in a view or in all views of a feature service.
+
+    Args:
+        name: of a view, of a version that only models need (``NAME@HASH``), or of a feature service.
+        keys: join key -> value as text.
+        as_of_us: also read what the log says of this moment, UTC microseconds.
+
+    Raises:
+        RequestError: there is no such view or service, or the keys are not those of its entities.
+        StoreError: the store is away.
+    """
+    from skewless.contract.request import Ask
+    from skewless.infra.online.features import FeatureReader
+    from skewless.infra.online.guard import Guard
+
+    plan = _plan(project.needed, name)
+    entity = _keys(plan, keys)
+    ask = Ask(keys={key: [value] for key, value in entity.items()}, fields={})
+    reader = FeatureReader(plan, project.online_reader, guard=Guard.of_runs(project.state, [plan]))
+    now = project.clock.now_us()
+    online, watermarks = reader.views(ask, now // 1_000 * 1_000)
+    views = []
+    for view in plan.all_views:
+        sides: dict[Side, EntityRow] = {"online": _row(view, online[view.name], now, watermarks[view.name])}
+        if as_of_us is not None:
+            sides["knowledge"] = _logged(project, view, entity, "knowledge", as_of_us)
+            sides["event_time"] = _logged(project, view, entity, "event_time", as_of_us)
+        own = {column.name: entity[column.name] for column in view.keys}
+        views.append(EntityView(view=view.name, keys=own, sides=sides))
+    return EntityValues(t_us=now, as_of_us=as_of_us, views=views)
+
+
+def _plan(needed: NeededViews, name: str) -> FeaturePlan:
+    plan, label = needed.plan, needed.label
+    if name in map(label, plan.all_views):
+        views = tuple(view for view in plan.views if label(view) == name)
+        windows = tuple(view for view in plan.windows if label(view) == name)
+        return replace(plan, views=views, windows=windows, request=())
+    if name in {service.name for service in plan.services}:
+        return replace(plan.only(name), request=())
+    known = ", ".join([label(view) for view in plan.all_views] + [service.name for service in plan.services])
+    raise RequestError("name", "is neither a feature view nor a service", value=name, fix=f"use one of {known}")
+
+
+def _keys(plan: FeaturePlan, given: Mapping[str, str]) -> dict[str, KeyValue | None]:
+    from skewless.contract.keys import parse_key
+
+    columns = {column.name: column for column in plan.join_keys}
+    if given.keys() != columns.keys():
+        fix = "give " + " ".join(f"--key {name}=VALUE" for name in columns)
+        raise RequestError("option --key", "does not name the entity", value=", ".join(given) or None, fix=fix)
+    return {name: parse_key(column, given[name]) for name, column in columns.items()}
+
+
+def _logged(
+    project: Workspace,
+    view: View | WindowView,
+    keys: Mapping[str, KeyValue | None],
+    order: Literal["knowledge", "event_time"],
+    t: int,
+) -> EntityRow:
+    from skewless.contract.windows.view import WindowView
+
+    entity = _entity(view, keys, t)
+    if isinstance(view, WindowView):
+        return _row(view, project.views.read_window(view, entity, order), t)
+    return _row(view, project.views.read_view(view, entity, order), t)
+
+
+def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
+    import pyarrow as pa
+
+    from skewless.contract.dtypes import DType
+
+    kinds = {DType.INT32: pa.int32(), DType.INT64: pa.int64(), DType.STRING: pa.string()}
+    columns = {column.name: pa.array([keys[column.name]], kinds[column.dtype]) for column in view.keys}
+    return pa.table({**columns, "__t": pa.array([t], pa.int64())})
+
+
+def _row(view: View | WindowView, read: ViewRead, t: int, watermark_us: int = 0) -> EntityRow:
+    """Return one row that was read; a watermark of 0 is unknown."""
+    import numpy as np
+
+    from skewless.contract.clock import from_us
+    from skewless.contract.rows import NO_TIME
+    from skewless.contract.status import Status
+    from skewless.contract.vector import view_status
+
+    versions = read.versions
+    event, created = int(versions.event_ts[0]), int(versions.created_ts[0])
+    origin = int(versions.seq[0]) >= 0
+    return EntityRow(
+        status=Status(int(view_status(read, np.array([t], dtype=np.int64), view.ttl_us)[0])).name,
+        age_s=(t - event) / 1_000_000 if origin else None,
+        watermark_age_s=max(t - watermark_us, 0) / 1_000_000 if watermark_us else None,
+        event_time=from_us(event).isoformat() if origin else None,
+        created_time=from_us(created).isoformat() if origin and created != NO_TIME else None,
+        run=int(versions.run_id[0]) if origin else None,
+        position=int(versions.seq[0]) if origin else None,
+        features={
+            column.name: None if read.nulls[column.name][0] else _value(read.values[column.name][0])
+            for column in view.features
+        },
+    )
+
+
+def _value(value: Any) -> object:  # noqa: ANN401 - numpy's scalars, text, bytes
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, str) else value.item()

@@ -1,0 +1,104 @@
+"""A new project: the template and sample data, written to a folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skewless.contract.errors import PlaceError
+from skewless.workspace import CONFIG_FILE
+
+TEMPLATE = Path(__file__).parents[1] / "template"
+DATA = "data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitReport:
+    """A project that was written.
+
+    Args:
+        project: its name.
+        files: by their paths in the folder.
+        rows: of each file of sample data; empty: nothing was written.
+    """
+
+    folder: Path
+    project: str
+    files: list[str]
+    rows: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        written = bool(self.rows)
+        return {**vars(self), "folder": str(self.folder), "written": written}
+
+
+def init(folder: Path, *, dry_run: bool = False) -> InitReport:
+    """Write a small working project: definitions, a model, expectations and sample data; a failure leaves nothing.
+
+    Raises:
+        PlaceError: the folder is not empty, or cannot be made.
+    """
+    folder = folder.resolve()
+    _refuse_used(folder)
+    name = project_name(folder.name)
+    rows = {} if dry_run else _write(folder, name)
+    files = [*template_files(), *(f"{DATA}/{file}" for file in rows)]
+    return InitReport(folder=folder, project=name, files=files, rows=rows)
+
+
+def project_name(folder: str) -> str:
+    """Return a folder's name as a name that Feast accepts: letters, digits, underscores.
+
+    >>> [project_name(name) for name in ("my-project", "_x", "ü")]
+    ['my_project', 'x', 'project']
+    """
+    return re.sub(r"[^0-9A-Za-z]+", "_", folder).strip("_") or "project"
+
+
+def template_files() -> list[str]:
+    """Return the template's files, by their paths in a project."""
+    paths = (path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if "__pycache__" not in path.parts and path.suffix != ".pyc")
+
+
+def _write(target: Path, name: str) -> dict[str, int]:
+    """Write the project; return the rows by file of sample data."""
+    from skewless.contract.clock import open_clock
+    from skewless.contract.settings import load_settings
+    from skewless.operations.sample import write_sample
+
+    new = not target.exists()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for file in template_files():
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(TEMPLATE / file, target / file)
+        config = target / CONFIG_FILE
+        config.write_text(re.sub(r"(?m)^project: .*$", f"project: {name}", config.read_text()))
+        return write_sample(target / DATA, open_clock(load_settings(target).clock).now_us())
+    except BaseException:
+        _remove(target, folder_too=new)
+        raise
+
+
+def _refuse_used(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise PlaceError(f"path {target}", "is not a folder", fix="name a new or an empty folder")
+    if target.is_dir() and (names := sorted(path.name for path in target.iterdir())):
+        raise PlaceError(f"folder {target}", "is not empty", value=_short(names), fix="name a new or an empty folder")
+
+
+def _short(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _remove(target: Path, *, folder_too: bool) -> None:
+    for path in target.iterdir() if target.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if folder_too and target.is_dir():
+        target.rmdir()

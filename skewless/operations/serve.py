@@ -1,0 +1,36 @@
+"""The prediction server of a project, in this process or with workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skewless.serving.server_config import ServerConfig
+
+
+def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
+    """Answer predictions over HTTP until SIGTERM or SIGINT.
+
+    Args:
+        on_ready: told the server's URL once predictions are answered.
+
+    Raises:
+        PlaceError: the port is in use.
+        PackageError, StalePlanError, StoreError: no champion can be served.
+    """
+    # A parent that imported Feast hands these down; with them, metrics would go to its folder. A client that is
+    # loaded already has made its choice, and cannot do without.
+    if "prometheus_client" not in sys.modules:
+        for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+            os.environ.pop(name, None)
+    if config.workers == 1:
+        from skewless.serving.server import run_server
+
+        run_server(config, on_ready)
+    else:  # the process that looks after the workers does without what they need
+        from skewless.serving.workers.supervisor import run_workers
+
+        run_workers(config, on_ready)

@@ -1,0 +1,320 @@
+"""What a project holds right now, read from its state folder and, if it answers, its online store."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skewless.contract.errors import SkewlessError, StoreError
+from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
+
+if TYPE_CHECKING:
+    from skewless.contract.plan import View
+    from skewless.infra.log.runs import MaterializationRun
+    from skewless.infra.materialization.left_out import LeftOut
+    from skewless.infra.online.port import OnlineWriter
+    from skewless.infra.plans.applied import Applied
+    from skewless.infra.plans.needed_views import NeededViews
+    from skewless.workspace import Workspace
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanStatus:
+    """The plan in force.
+
+    Args:
+        number: of the plans of this project, from 1.
+        state: whether definitions and registry are still those of the plan, in words.
+    """
+
+    hash: str
+    number: int
+    applied_at: str
+    state: str
+    current: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineStatus:
+    """Whether the online store answers.
+
+    Args:
+        url: without a password; None: the private server does not run.
+        reason: why it does not answer.
+    """
+
+    reachable: bool
+    url: str | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewStatus:
+    """A view in the log and in the online store.
+
+    Args:
+        needed_by: the plan, or versions of models.
+        online_seq: position of the log up to which the online store is; None: nowhere, or not known.
+        online_current: None: not known.
+    """
+
+    view: str
+    hash: str
+    needed_by: list[str]
+    log_rows: int
+    rejected: int
+    declared_delay_s: float
+    observed_delay_s: float | None
+    last_run: str | None
+    online_seq: int | None
+    online_current: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStatus:
+    """A model's champion, with the metric of its gate."""
+
+    model: str
+    champion: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    moves: int = 0
+    problem: str | None = None
+    versions: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStatus:
+    """A process that works on the project.
+
+    Args:
+        plan: that it works on; None: not said yet.
+        silent_s: since when nothing was heard of it, seconds.
+    """
+
+    kind: str
+    host: str
+    pid: int
+    plan: str | None
+    started_at: str
+    silent_s: float
+    lives: bool
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectStatus:
+    """Where a project stands.
+
+    Args:
+        left_out: rows that are not in the online store: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
+        unneeded: versions of views that nothing reads any more: ``name``, ``hash``, ``stage`` and times.
+        server: ``url`` and ``pid`` of the prediction server; None: none runs.
+        predictions: logged.
+    """
+
+    repo: str
+    state: str
+    plan: PlanStatus | None
+    online: OnlineStatus
+    views: list[ViewStatus]
+    windows: list[WindowStatus]
+    left_out: list[dict[str, Any]]
+    sources: list[SourceStatus]
+    unneeded: list[dict[str, Any]]
+    processes: list[ProcessStatus]
+    models: list[ModelStatus]
+    server: dict[str, Any] | None
+    predictions: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def read_status(project: Workspace) -> ProjectStatus:
+    """Return where a project stands; starts nothing, changes nothing."""
+    from skewless.infra.log.runs import RunLedger
+    from skewless.infra.materialization.left_out import read_left_out
+    from skewless.infra.plans.applied import read_applied
+    from skewless.infra.plans.retirement import read_lives
+
+    applied = read_applied(project.state)
+    needed = project.needed if applied else None
+    online, store = open_online(project)
+    runs = RunLedger(project.state / "runs").runs()
+    try:
+        views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
+        windows = windowed_views(project, needed, store) if needed else []
+    finally:
+        if store is not None:
+            store.close()
+    return ProjectStatus(
+        repo=str(project.repo),
+        state=str(project.state),
+        plan=_plan(project, applied) if applied else None,
+        online=online,
+        views=views,
+        windows=windows,
+        left_out=[_left_out(item) for item in read_left_out(project.state)],
+        sources=event_sources(project, needed) if needed else [],
+        unneeded=[asdict(life) for life in read_lives(project.state) if life.stage != "needed"],
+        processes=running_processes(project.state),
+        models=[_model(project, applied, name) for name in _model_names(project, applied)],
+        server=running_server(project.state),
+        predictions=_count_predictions(project.state / "predictions"),
+    )
+
+
+def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
+    """Return whether the online store answers, and a connection if it does; the private server is not started."""
+    from skewless.infra.online.address import display_url
+    from skewless.infra.online.private_server import PrivateServer
+    from skewless.infra.online.store import open_online_store
+
+    url = project.settings.redis_url or PrivateServer(project.state).status().url
+    if url is None:
+        reason = "the private server does not run; it starts when a verb needs it"
+        return OnlineStatus(reachable=False, url=None, reason=reason), None
+    try:
+        return OnlineStatus(reachable=True, url=display_url(url)), open_online_store(url)
+    except StoreError as error:
+        return OnlineStatus(reachable=False, url=display_url(url), reason=error.problem), None
+
+
+def running_processes(state: Path) -> list[ProcessStatus]:
+    """Return the processes that work on the project, each with the plan that it works on, and whether it is silent."""
+    from skewless.infra.host.processes import read_processes
+
+    now_s = time.time()
+    return [
+        ProcessStatus(
+            kind=item.kind,
+            host=item.host,
+            pid=item.pid,
+            plan=item.plan or None,
+            started_at=_iso(int(item.started_s * 1e6)),
+            silent_s=round(item.silent_s(now_s), 1),
+            lives=not item.is_silent(now_s),
+            detail=dict(item.detail),
+        )
+        for item in read_processes(state)
+    ]
+
+
+def _left_out(item: LeftOut) -> dict[str, Any]:
+    seen = None if item.at_us is None else _iso(item.at_us)
+    return {"view": item.view, "verb": item.verb, "reason": item.reason, "rows": item.rows, "seen": seen}
+
+
+def _iso(moment_us: int) -> str:
+    from skewless.contract.clock import from_us
+
+    return from_us(moment_us).isoformat(timespec="seconds")
+
+
+def running_server(state: Path) -> dict[str, Any] | None:
+    """Return URL and pid of the prediction server, None if none runs."""
+    try:
+        server = json.loads((state / "server.json").read_text())
+        os.kill(server["pid"], 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"url": str(server["url"]), "pid": int(server["pid"])}
+
+
+def plan_state(repo: Path, applied: Applied) -> str:
+    """Say whether the definitions and Feast's registry are still those of the applied plan."""
+    from skewless.infra.plans.applied import edited_files, file_sha256
+
+    if file_sha256(repo / applied.registry) != applied.registry_sha256:
+        return "registry changed since apply"
+    if edited_files(repo, applied):
+        return "changed since apply"
+    return "unchanged since apply"
+
+
+def _plan(project: Workspace, applied: Applied) -> PlanStatus:
+    from skewless.contract.clock import from_us
+    from skewless.infra.plans.applied import plan_numbers
+
+    state = plan_state(project.repo, applied)
+    return PlanStatus(
+        hash=applied.plan.hash,
+        number=len(plan_numbers(project.state)),
+        applied_at=from_us(applied.applied_us).isoformat(timespec="seconds"),
+        state=state,
+        current=state == "unchanged since apply",
+    )
+
+
+def _view(
+    project: Workspace, needed: NeededViews, view: View, runs: Sequence[MaterializationRun], store: OnlineWriter | None
+) -> ViewStatus:
+    from skewless.contract.clock import from_us
+    from skewless.contract.keys import marker_key
+    from skewless.infra.log.accepted import AcceptedLog, count_rejected
+
+    log = AcceptedLog(project.state / "log", view.partition)
+    ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
+    delay = project.views.observed_delay_us(view)
+    seq = None
+    try:
+        seq = None if store is None else store.marker(marker_key(needed.plan.project, view))
+    except StoreError:
+        store = None  # it went away since it was opened
+    return ViewStatus(
+        view=needed.label(view),
+        hash=view.hash,
+        needed_by=list(needed.readers[view.hash]),
+        log_rows=log.next_seq(),
+        rejected=count_rejected(log.files()),
+        declared_delay_s=view.delay_us / 1e6,
+        observed_delay_s=None if delay is None else delay / 1e6,
+        last_run=from_us(max(ends)).isoformat(timespec="seconds") if ends else None,
+        online_seq=seq,
+        online_current=None if store is None else seq == log.next_seq() - 1,
+    )
+
+
+def _model_names(project: Workspace, applied: Applied | None) -> list[str]:
+    from skewless.infra.storage.names import list_models
+
+    return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
+
+
+def _model(project: Workspace, applied: Applied | None, name: str) -> ModelStatus:
+    from skewless.infra.packages.aliases import Aliases
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.storage.names import list_versions
+
+    status = ModelStatus(model=name)
+    try:
+        aliases = Aliases(project.packages)
+        versions, moves = len(list_versions(project.packages, name)), len(aliases.history(name, CHAMPION))
+        status = replace(status, versions=versions, moves=moves)
+        version = aliases.get(name, CHAMPION)
+        if version is not None:
+            package = open_package(project.store, name, version)
+            metric = package.spec.gate.metric
+            status = replace(status, champion=version, metric=metric, value=package.metrics.get(metric))
+        if applied and name not in {spec.name for spec in applied.models}:
+            status = replace(status, problem="not in the applied plan")
+    except SkewlessError as error:
+        status = replace(status, problem=f"{error.thing}: {error.problem}")
+    return status
+
+
+def _count_predictions(folder: Path) -> int:
+    import pyarrow.parquet as pq
+
+    from skewless.infra.predictions.files import log_files
+
+    return sum(pq.read_metadata(path).num_rows for path in log_files(folder))

@@ -1,0 +1,132 @@
+"""What a project holds of its windowed views and event sources right now; starts nothing, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skewless.contract.errors import StoreError
+
+if TYPE_CHECKING:
+    from skewless.contract.windows.view import EventSource, WindowView
+    from skewless.infra.online.port import OnlineWriter
+    from skewless.infra.plans.needed_views import NeededViews
+    from skewless.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowStatus:
+    """A windowed view in the log and in the online store.
+
+    Args:
+        needed_by: the plan, or versions of models.
+        generation: of its online states; None: they were never built.
+        partitions: of its source: ``partition``, ``log_rows``, ``online_seq`` and ``lag``, in rows.
+        lag: rows of the log that the states lack; None: not known.
+        parity_mismatches: of the last parity run; None: there was none.
+    """
+
+    view: str
+    hash: str
+    needed_by: list[str]
+    source: str
+    generation: int | None
+    partitions: list[dict[str, Any]]
+    log_rows: int
+    lag: int | None
+    online_current: bool | None
+    parity_mismatches: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceStatus:
+    """The log of an event source, and how late its events became known."""
+
+    source: str
+    kind: str
+    partitions: int
+    log_rows: int
+    rejected: int
+    late_share: float | None
+    delay_p50_s: float | None
+    delay_p99_s: float | None
+    views: list[str]
+
+
+def windowed_views(project: Workspace, needed: NeededViews, store: OnlineWriter | None) -> list[WindowStatus]:
+    """Return where the states of each windowed view stand.
+
+    Args:
+        store: None where it is away: then positions are unknown.
+    """
+    return [_window(project, needed, view, store) for view in needed.plan.windows]
+
+
+def event_sources(project: Workspace, needed: NeededViews) -> list[SourceStatus]:
+    """Return what the log holds of each event source, and how late its events became known."""
+    return [_source(project, needed, source) for source in needed.plan.sources]
+
+
+def _window(project: Workspace, needed: NeededViews, view: WindowView, store: OnlineWriter | None) -> WindowStatus:
+    from skewless.contract.keys import window_marker
+    from skewless.infra.log.generations import Generations
+    from skewless.infra.log.partitions import log_ends
+    from skewless.infra.verdicts.last_parity import last_parity
+
+    live = Generations(project.state).live(view)
+    ends = log_ends(project.state / "log", view.source)
+    name = needed.plan.project
+    parts: list[dict[str, Any]] = []
+    for partition, end in ends.items():
+        marker = None if live is None else window_marker(name, view, live.number, partition)
+        seq, known = _position(store, marker)
+        lag = (end - seq if seq is not None else end + 1) if known else None
+        parts.append({"partition": partition, "log_rows": end + 1, "online_seq": seq, "lag": lag})
+    lags: list[Any] = [part["lag"] for part in parts]
+    whole = None if store is None or None in lags else sum(lags)
+    verdicts = {verdict.hash: verdict for verdict in last_parity(project.state).values()}
+    verdict = verdicts.get(view.hash)
+    return WindowStatus(
+        view=needed.label(view),
+        hash=view.hash,
+        needed_by=list(needed.readers[view.hash]),
+        source=view.source,
+        generation=None if live is None else live.number,
+        partitions=parts,
+        log_rows=sum(part["log_rows"] for part in parts),
+        lag=whole,
+        online_current=None if whole is None else (live is not None and whole == 0),
+        parity_mismatches=verdict.mismatches if verdict else None,
+    )
+
+
+def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | None, bool]:
+    """Return up to where a partition is applied, None: nowhere, and whether that is known."""
+    if marker is None:
+        return None, True
+    try:
+        return (None, False) if store is None else (store.marker(marker), True)
+    except StoreError:
+        return None, False  # it went away since it was opened
+
+
+def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
+    from skewless.infra.log.accepted import count_rejected
+    from skewless.infra.log.partitions import log_ends
+    from skewless.infra.offline.event_delays import event_delays
+    from skewless.infra.offline.log_parts import log_parts
+
+    root = project.state / "log"
+    parts = log_parts(root, source.name)
+    delays = event_delays(project.connection, parts)
+    return SourceStatus(
+        source=source.name,
+        kind=source.kind,
+        partitions=len(parts),
+        log_rows=sum(end + 1 for end in log_ends(root, source.name).values()),
+        rejected=sum(count_rejected(part.files) for part in parts),
+        late_share=delays.late,
+        delay_p50_s=delays.p50_s,
+        delay_p99_s=delays.p99_s,
+        views=[needed.label(view) for view in needed.plan.windows if view.source == source.name],
+    )

@@ -1,0 +1,274 @@
+"""The parts of a project: settings, plan, log, online store, packages; each opens on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from skewless.contract.clock import Clock, open_clock
+from skewless.contract.errors import PlaceError
+from skewless.contract.names import check_known
+from skewless.contract.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from skewless.contract.spec import ModelSpec
+    from skewless.contract.vector import Vocabularies
+    from skewless.infra.materialization.materialize import Materializer
+    from skewless.infra.materialization.readiness import VersionReadiness
+    from skewless.infra.offline.views import OfflineViews
+    from skewless.infra.online.features import FeatureReader, OnlineFeatures
+    from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
+    from skewless.infra.online.private_server import PrivateServer
+    from skewless.infra.plans.applied import Applied
+    from skewless.infra.plans.needed_views import NeededViews, NeededWatch
+    from skewless.infra.plans.planning import Planner
+    from skewless.infra.streams.streams import Streams
+    from skewless.serving.server_config import ServerConfig
+    from skewless.training.dataset import Dataset
+    from skewless.validation.checks import SourceChecks
+
+CONFIG_FILE = "feature_store.yaml"
+
+
+class Workspace:
+    """A folder of definitions with its state.
+
+    Args:
+        repo: the folder with ``feature_store.yaml`` and ``definitions.py``.
+        settings: values that win over ``skewless.yaml`` and the environment.
+
+    Raises:
+        PlaceError: the folder holds no project.
+        DefinitionError: a setting cannot be right.
+    """
+
+    def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
+        from skewless.infra.packages.store import PackageStore
+
+        self.repo = Path(repo).resolve()
+        if not (self.repo / CONFIG_FILE).is_file():
+            raise PlaceError(
+                f"folder {self.repo}",
+                f"is no project: it has no {CONFIG_FILE}",
+                fix="name a project with --repo DIR, or start one with `skewless init DIR`",
+            )
+        self.settings: Settings = load_settings(self.repo, **settings)
+        self.state = (self.repo / self.settings.state).resolve()
+        self.store = PackageStore.of(self.state, self.settings)
+        self.packages = self.store.root
+
+    def __enter__(self) -> Self:
+        """Return the project; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what was opened."""
+        self.close()
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The clock that everything in this project reads."""
+        return open_clock(self.settings.clock)
+
+    @cached_property
+    def applied(self) -> Applied:
+        """The plan in force.
+
+        Raises:
+            StalePlanError: nothing was applied, or the registry has moved on.
+        """
+        from skewless.infra.plans.applied import load_current
+
+        return load_current(self.repo, self.state)
+
+    @property
+    def needed(self) -> NeededViews:
+        """All that has to be fed now: the plan's views, and those that only models read."""
+        return self._needed.read()
+
+    @cached_property
+    def _needed(self) -> NeededWatch:
+        from skewless.infra.plans.needed_views import NeededWatch
+
+        return NeededWatch(self.state, self.store, self.settings.keep_versions)
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The project's DuckDB, in memory."""
+        from skewless.infra.offline.engine import connect
+
+        return connect(self.state / "spill", memory_limit=self.settings.memory_limit, threads=self.settings.threads)
+
+    @cached_property
+    def views(self) -> OfflineViews:
+        """What the accepted log answers."""
+        from skewless.infra.offline.views import OfflineViews
+
+        return OfflineViews(self.state, self.connection)
+
+    @cached_property
+    def redis_url(self) -> str:
+        """The online store's URL; a private server is started if none is set."""
+        return self.settings.redis_url or self.private.ensure()
+
+    @cached_property
+    def private(self) -> PrivateServer:
+        """The Redis server that is this project's own; started when it is first needed."""
+        from skewless.infra.online.private_server import PrivateServer
+
+        return PrivateServer(self.state)
+
+    @cached_property
+    def online(self) -> OnlineWriter:
+        """The blocking side of the online store."""
+        from skewless.infra.online.store import open_online_store
+
+        return open_online_store(self.redis_url)
+
+    @cached_property
+    def checks(self) -> SourceChecks:
+        """The gates of ``expectations.py``."""
+        from skewless.validation.checks import SourceChecks
+
+        names = [view.name for view in self.applied.plan.views] + [spec.name for spec in self.applied.models]
+        return SourceChecks(
+            repo=self.repo,
+            state=self.state,
+            connection=self.connection,
+            clock=self.clock,
+            known=frozenset(names),
+            current=frozenset(view.hash for view in self.applied.plan.views),
+        )
+
+    @cached_property
+    def streams(self) -> Streams:
+        """What works on the event sources: those of the plan in force, and what else models need of them."""
+        from skewless.infra.streams.streams import Streams
+
+        _ = self.applied  # the registry must be that of the plan
+        return Streams(
+            plan=self.needed.plan,
+            state=self.state,
+            settings=self.settings,
+            url=lambda: self.redis_url,
+            connection=self.connection,
+            clock=self.clock,
+            needed=lambda: self.needed,
+        )
+
+    def training_set(self, model: str) -> Dataset:
+        """Return a model's training set as of now; ``.table()`` gives Arrow."""
+        from skewless.training.dataset import build_dataset
+
+        plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
+        return build_dataset(
+            connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
+        )
+
+    @cached_property
+    def readiness(self) -> VersionReadiness:
+        """What judges whether a version can be served, and sees to it."""
+        from skewless.infra.materialization.readiness import VersionReadiness
+
+        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
+
+    def refresh(self) -> None:
+        """Take up a plan that was applied meanwhile."""
+        for name in ("applied", "materializer", "checks", "streams", "readiness", "_feature_readers"):
+            self.__dict__.pop(name, None)
+
+    def online_features(
+        self, service: str, columns: Mapping[str, Sequence[Any]], *, vocabularies: Vocabularies | None = None
+    ) -> OnlineFeatures:
+        """Return what a feature service holds now for some entities: a matrix, and why.
+
+        Args:
+            service: its name.
+            columns: entity keys and request fields, one value per row.
+            vocabularies: per text feature, its categories in the order of their codes.
+        """
+        from skewless.contract.request import parse_columns
+
+        reader = self._feature_readers.get(service)
+        if reader is None or reader.vocabularies != (vocabularies or {}):
+            reader = self._feature_readers[service] = self.feature_reader(service, vocabularies)
+        return reader.read(parse_columns(reader.plan, columns), self.clock.now_us())
+
+    def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
+        """Return what reads a service's features, for those who read often; it stays with the plan now in force.
+
+        Raises:
+            RequestError: there is no such service.
+        """
+        from skewless.infra.online.features import FeatureReader
+        from skewless.infra.online.guard import Guard
+
+        check_known("feature service", service, [known.name for known in self.applied.plan.services])
+        plan, reader = self.applied.plan.only(service), self.online_reader
+        return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
+
+    @cached_property
+    def _feature_readers(self) -> dict[str, FeatureReader]:
+        return {}
+
+    @cached_property
+    def online_reader(self) -> BlockingOnlineReader:
+        """The blocking reading side of the online store."""
+        from skewless.infra.online.store import open_blocking_reader
+
+        return open_blocking_reader(self.redis_url)
+
+    def server_config(
+        self, *, host: str | None = None, port: int | None = None, workers: int | None = None
+    ) -> ServerConfig:
+        """Return what ``skewless.serving.server.run_server`` needs."""
+        from skewless.serving.server_config import ServerConfig
+
+        given = {"host": host, "port": port, "workers": workers}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(ServerConfig.of(self.settings, self.repo, self.state, self.redis_url, self.clock), **chosen)
+
+    def close(self) -> None:
+        """Let go of the online store and the database; a private server stops when nobody uses it."""
+        ends = {"online": "close", "online_reader": "close", "connection": "close", "private": "release"}
+        for name, end in ends.items():
+            if name in self.__dict__:
+                getattr(self.__dict__[name], end)()
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The models of the plan in force."""
+        return self.applied.models
+
+    @property
+    def planner(self) -> Planner:
+        """What compares the definitions with the plan in force, and applies them."""
+        from skewless.infra.plans.planning import Planner
+
+        return Planner(repo=self.repo, state=self.state, connection=self.connection, settings=self.settings)
+
+    @cached_property
+    def materializer(self) -> Materializer:
+        """What moves source rows to the log and to the online store."""
+        return self.materializer_on(self.online)
+
+    def materializer_on(self, online: OnlineWriter) -> Materializer:
+        """Return what moves source rows to the log and to some online store."""
+        from skewless.infra.materialization.materialize import Materializer
+
+        return Materializer(
+            project=self.applied.plan.project,
+            repo=self.repo,
+            state=self.state,
+            connection=self.connection,
+            online=online,
+            ledger=self.views.ledger,
+            clock=self.clock,
+            needed=self.needed,
+            strict=self.settings.strict,
+        )

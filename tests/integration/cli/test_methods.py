@@ -1,0 +1,333 @@
+"""Each command is a method of ``Project``: the same name, options, answer, error and exit code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from skewless import ManualClock, Project, workspace
+from skewless.cli import VERBS, Verb
+from skewless.commands.output import plain
+from skewless.commands.predict import answer_body
+from skewless.contract.errors import SkewlessError
+from skewless.infra.online.private_server import PrivateServer
+from skewless.workspace import Workspace
+from tests.command_line import ROWS, run
+from tests.docs.pages import names, page, section, table
+from tests.projects import NOW
+
+METHOD_OF = {"import": "import_events"}  # a keyword of Python
+NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
+# Options that only choose what is shown, how the process ends, or where the project is.
+OF_THE_COMMAND = {"repo", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row"}
+# Texts that the command parses: its option -> the parameter that takes what was meant.
+PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
+PARSED_BY_VERB = {
+    **{verb: {"window": "window_us"} for verb in ("quality", "drift", "importance")},
+    "train": {"models": "model"},  # one at a time, so that one that fails leaves the others
+    "materialize": {"dry_run": "check"},  # see `pending`
+}
+# Parameters for what people see on a terminal.
+FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_tallies", "stop", "invoke", "check", "folder", "repo", "rows"}
+# Methods that are an option of a verb: what they return has a type of its own.
+OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
+TAKEN = {"predict": {"source", "target"}}
+
+
+def method_of(verb: Verb) -> Callable[..., Any]:
+    """Return the method of a verb: of ``Project``, or of what a group of verbs is there."""
+    above, _, word = verb.name.rpartition(" ")
+    if not above:
+        return getattr(Project, METHOD_OF.get(word, word))  # type: ignore[no-any-return]
+    prop = inspect.getattr_static(Project, above)
+    kind = inspect.get_annotations(prop.fget, eval_str=True)["return"]
+    return getattr(kind, word)  # type: ignore[no-any-return]
+
+
+OURS = [verb for verb in VERBS if verb.name not in NOT_A_VERB_OF_A_PROJECT]
+
+
+def test_every_public_method_is_a_verb() -> None:
+    own = {name for name in vars(Project) if not name.startswith("_")} - {"keys", "runs"}
+    assert own - OPTIONS.keys() == {METHOD_OF.get(v.name, v.name) for v in OURS if " " not in v.name}
+    assert not own & vars(Workspace).keys()
+
+
+def test_the_page_lists_every_method_with_what_it_returns() -> None:
+    rows = table(section(page("python.md"), "The verbs"), "command", "method", "returns")
+    found = {names(row["command"])[0]: (names(row["method"])[0], names(row["returns"])[0]) for row in rows}
+    dotted = {verb.name: verb.name.replace(" ", ".") for verb in OURS} | METHOD_OF
+    returned = {verb.name: inspect.get_annotations(method_of(verb))["return"] for verb in OURS}
+    options = {name: inspect.get_annotations(getattr(Project, name))["return"] for name in OPTIONS}
+    listed = {name: found.pop(name) for name in [*found] if " -" in name}
+    assert found == {name: (dotted[name], returned[name]) for name in dotted}
+    assert dict(listed.values()) == options
+    assert {name.partition(" -")[0] for name in listed} == set(OPTIONS.values())
+
+
+@pytest.mark.parametrize("verb", OURS, ids=lambda verb: verb.name)
+def test_a_method_takes_what_its_command_takes(verb: Verb) -> None:
+    options = {PARSED.get(name, name) for name in inspect.signature(verb.run).parameters} - OF_THE_COMMAND
+    own = PARSED_BY_VERB.get(verb.name, {})
+    options = {own.get(name, name) for name in options} - FOR_PROGRAMS - TAKEN.get(verb.name, set())
+    assert options == inspect.signature(method_of(verb)).parameters.keys() - {"self"} - FOR_PROGRAMS
+    assert (method_of(verb).__doc__ or "").strip()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call, said twice.
+
+    Args:
+        words: of the command, without ``--repo``.
+        call: the same on a project.
+        kept: what is compared of either answer: some change from call to call.
+    """
+
+    words: str
+    call: Callable[[Project], Any]
+    kept: Callable[[Any], Any] = lambda answer: answer
+
+
+def states(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """Keep of runs what does not depend on time."""
+    runs = answer["jobs"] if isinstance(answer, dict) else answer
+    return [{name: run[name] for name in ("job", "state", "cause")} for run in runs]
+
+
+def verdicts(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """Keep of findings what does not depend on the machine's load."""
+    findings = answer["checks"] if isinstance(answer, dict) else answer
+    return [(finding["name"], finding["verdict"]) for finding in findings]
+
+
+def timeless(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """Keep of gates what does not depend on the machine's load."""
+    return [{**report, "seconds": None} for report in answer["reports"]]
+
+
+def nameless(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """Keep of what was written to the log what is not the name of a file."""
+    return {name: answer[name] for name in ("rows", "kinds")}
+
+
+def keys(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """Keep of keys what is not about this moment."""
+    listed = answer["keys"] if isinstance(answer, dict) else answer
+    return [key["name"] for key in listed]
+
+
+def scores(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """Keep of predictions what is not their id."""
+    return [{**item, "id": None} for item in answer["predictions"]]
+
+
+ROW = json.dumps(ROWS[0])
+CARD = {"card_id": "5"}
+CASES = [
+    Case("plan", lambda p: p.plan()),
+    Case("apply --dry-run", lambda p: p.apply(dry_run=True)),
+    Case("validate", lambda p: p.validate(), timeless),
+    Case("validate fraud --all", lambda p: p.validate(["fraud"], everything=True), timeless),
+    Case("validate --suggest", lambda p: p.suggest()),
+    Case("materialize --dry-run", lambda p: p.pending()),
+    Case("materialize", lambda p: p.materialize()),
+    Case("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
+    Case("get card_days --key card_id=5 --as-of 1", lambda p: p.get("card_days", CARD, as_of_us=1)),
+    Case("dataset --entities asked.parquet --service fraud --out rows --time paid_at --dry-run",
+         lambda p: p.dataset(Path("asked.parquet"), "fraud", Path("rows"), time="paid_at", dry_run=True)),
+    Case("train fraud", lambda p: p.train("fraud"), lambda a: a["models"][0] if "models" in a else a),
+    Case("sign --dry-run", lambda p: p.sign(dry_run=True)),
+    Case("track", lambda p: p.track()),
+    Case("versions fraud", lambda p: p.versions("fraud")),
+    Case("promote fraud --dry-run", lambda p: p.promote("fraud", dry_run=True)),
+    Case("rollout", lambda p: p.rollout()),
+    Case("rollout fraud --step", lambda p: p.rollout("fraud", step=True)),
+    Case("rollout fraud --begin 000001 --dry-run", lambda p: p.rollout("fraud", begin="000001", dry_run=True)),
+    Case("rollback fraud", lambda p: p.rollback("fraud")),
+    Case(f"predict --row {ROW}", lambda p: p.predict(None, ROWS[:1]), scores),
+    Case("predict --in asked.parquet --out out.csv",
+         lambda p: {"rows": p.predict_file(None, Path("asked.parquet"), Path("out.csv"))}),
+    Case("feedback outcomes.csv", lambda p: p.feedback(Path("outcomes.csv")), nameless),
+    Case("quality", lambda p: p.quality()),
+    Case("quality fraud --window 6h --since 1d",
+         lambda p: p.quality("fraud", window_us=6 * 3_600_000_000, since_us=p.clock.now_us() - 86_400_000_000)),
+    Case("drift --dry-run", lambda p: p.drift(dry_run=True)),
+    Case("importance --windows 2", lambda p: p.importance(windows=2)),
+    Case("why nosuch", lambda p: p.why("nosuch")),
+    Case("replay", lambda p: p.replay()),
+    Case("replay fraud --new", lambda p: p.replay("fraud", new=True)),
+    Case("parity --sample 50", lambda p: p.parity(sample=50)),
+    Case("freshness", lambda p: p.freshness()),
+    Case("alerts --all", lambda p: p.alerts(show_all=True)),
+    Case("report", lambda p: p.report()),
+    Case("import", lambda p: p.import_events()),
+    Case("bootstrap --dry-run", lambda p: p.bootstrap(dry_run=True)),
+    Case("stream --until-idle", lambda p: p.stream(until_idle=True)),
+    Case("triggers fraud", lambda p: p.triggers("fraud")),
+    Case("housekeeping", lambda p: p.housekeeping()),
+    Case("status", lambda p: p.status()),
+    Case("doctor", lambda p: p.doctor(p.repo), verdicts),
+    Case("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),
+    Case("scheduler --once --only validate", lambda p: p.scheduler(only=["validate"]), states),
+    Case("keys list", lambda p: p.keys.list(), keys),
+    Case("keys add web --dry-run", lambda p: p.keys.add("web", dry_run=True).key),
+    Case("keys revoke web", lambda p: p.keys.revoke("web")),
+    Case("runs list", lambda p: p.runs.list()),
+    Case("runs show validate@20260115T060000Z", lambda p: p.runs.show("validate@20260115T060000Z")),
+    Case("runs start validate --dry-run", lambda p: {"run": str(p.runs.start("validate", dry_run=True))}),
+    Case("runs retry validate@20260115T060000Z", lambda p: p.runs.retry("validate@20260115T060000Z")),
+    Case("runs cancel validate@20260115T060000Z", lambda p: p.runs.cancel("validate@20260115T060000Z")),
+]  # fmt: skip
+# Verb -> the call about something of a name.
+ABOUT: dict[str, Callable[[Project, str], Any]] = {
+    "validate": lambda p, name: p.validate([name]),
+    "train": lambda p, name: p.train(name),
+    "sign": lambda p, name: p.sign([name]),
+    "promote": lambda p, name: p.promote(name),
+    "versions": lambda p, name: p.versions(name),
+    "import": lambda p, name: p.import_events([name]),
+    "stream": lambda p, name: p.stream([name]),
+    "bootstrap": lambda p, name: p.bootstrap([name]),
+    "get": lambda p, name: p.get(name, {}),
+    "quality": lambda p, name: p.quality(name),
+    "replay": lambda p, name: p.replay(name),
+    "report": lambda p, name: p.report([name]),
+    "why": lambda p, name: p.why(name),
+    "importance": lambda p, name: p.importance(name),
+    "parity": lambda p, name: p.parity([name]),
+    "drift": lambda p, name: p.drift(name),
+    "freshness": lambda p, name: p.freshness([name]),
+    "rollout": lambda p, name: p.rollout(name),
+    "rollback": lambda p, name: p.rollback(name),
+    "triggers": lambda p, name: p.triggers(name),
+    "keys revoke": lambda p, name: p.keys.revoke(name),
+    "runs show": lambda p, name: p.runs.show(name),
+    "runs start": lambda p, name: p.runs.start(name),
+    "runs retry": lambda p, name: p.runs.retry(name),
+    "runs cancel": lambda p, name: p.runs.cancel(name),
+}
+
+
+def test_every_verb_has_a_case() -> None:
+    words = [case.words for case in CASES]
+    named = {verb.name for verb in OURS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
+    assert {verb.name for verb in OURS} - named == {"serve"}  # see below
+
+
+def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb
+    """Return what a method returned as JSON has it."""
+    if isinstance(result, pa.Table):
+        return json.loads(json.dumps(plain(answer_body(result))))
+    if isinstance(result, list | tuple):
+        return [as_json(item) for item in result]
+    if hasattr(result, "as_dict"):
+        result = result.as_dict()
+    elif is_dataclass(result) and not isinstance(result, type):
+        result = asdict(result)
+    return json.loads(json.dumps(plain(result)))
+
+
+def holds(body: dict[str, Any], answer: Any) -> bool:  # noqa: ANN401 - JSON
+    """Say whether a command's JSON holds what the method returned; it may say more."""
+    if answer is None:
+        return True
+    if isinstance(answer, dict):
+        return body.items() >= answer.items() if _flat(answer) else all(body[name] == answer[name] for name in answer)
+    return answer in body.values()
+
+
+def _flat(values: dict[str, Any]) -> bool:
+    return all(not isinstance(value, dict | list) for value in values.values())
+
+
+@pytest.fixture(scope="module")
+def twins(places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with two equal projects and files that verbs read: what one is told, the other is told as well."""
+    folder = tmp_path_factory.mktemp("twins")
+    for name in ("said", "called"):
+        shutil.copytree(places["unasked"], folder / name / "project")
+        payments = pq.read_table(places["unasked"] / "data/payments.parquet").slice(0, 20)
+        pq.write_table(payments.select(["card_id", "shop_id", "amount", "paid_at"]), folder / name / "asked.parquet")
+        (folder / name / "outcomes.csv").write_text("prediction_id,label\nab-1,1\nab-2,0\n")
+    yield folder
+    for name in ("said", "called"):
+        PrivateServer(folder / name / "project/.skewless").stop()
+
+
+@pytest.fixture
+def asked(stages: dict[str, Path], twins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The twins, with a clock that stands still."""
+    assert stages
+    monkeypatch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW + 3_600_000_000))
+    return twins
+
+
+def called(call: Callable[[Project], Any], folder: Path) -> tuple[int, Any]:
+    """Return the exit code and JSON that a method means."""
+    try:
+        with Project(folder / "project") as project:
+            result = call(project)
+            error = getattr(result, "error", None) or getattr(result, "refusal", None)
+            return (error.exit_code if error else 0), as_json(result)
+    except SkewlessError as error:
+        return error.exit_code, as_json(error.as_dict())
+
+
+def same_place(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(json.dumps(answer).replace("/called/project", "/said/project"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.words.partition("{")[0])
+def test_a_method_answers_as_its_command(asked: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(asked / "said")
+    words = [*case.words.partition("{")[0].split(), *([ROW] if "{" in case.words else [])]
+    said = run(*words, "--repo", asked / "said/project", "--json")
+    monkeypatch.chdir(asked / "called")
+    code, answer = called(case.call, asked / "called")
+    assert code == said.code or (case.words == "doctor"), (said, answer)
+    if code and "error" in said.body and "exit_code" in said.body["error"]:
+        assert said.body["error"].items() >= same_place(answer).items() or "reason" in said.body, (said, answer)
+        return
+    answer = same_place(answer)
+    if case.kept(said.body) != said.body:
+        assert case.kept(said.body) == case.kept(answer)
+    else:
+        assert holds(said.body, answer), (said.body, answer)
+
+
+@pytest.mark.parametrize("verb", ABOUT)
+def test_an_unknown_name_is_the_same_error(walked: Path, verb: str) -> None:
+    said = run(*verb.split(), "nosuch", "--repo", walked, "--json")
+    with Project(walked) as project, pytest.raises(SkewlessError) as caught:
+        ABOUT[verb](project, "nosuch")
+    assert (said.code, caught.value.exit_code) == (6, 6)
+    assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
+
+
+def test_a_server_that_cannot_listen_is_the_same_error(walked: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = run("serve", "--port", str(port), "--repo", walked, "--json")
+        with Project(walked) as project, pytest.raises(SkewlessError) as caught:
+            project.serve(port=port)
+    assert said.code == caught.value.exit_code == 10
+    assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
+
+
+def test_a_folder_without_a_project_is_the_same_error(tmp_path: Path) -> None:
+    said = run("status", "--repo", tmp_path, "--json")
+    with pytest.raises(SkewlessError) as caught:
+        Project(tmp_path)
+    assert said.code == caught.value.exit_code == 10
+    assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
