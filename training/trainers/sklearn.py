@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Vector
-from skewless.infra.runtimes.trees import Trees
+from skewless.infra.runtimes.tree_arrays import Trees
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
 from skewless.training.trainers.sklearn_trees import Model, exported

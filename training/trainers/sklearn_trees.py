@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from skewless.infra.runtimes.port import Vector
-from skewless.infra.runtimes.trees import Bools, Trees
+from skewless.infra.runtimes.tree_arrays import Bools, Trees
 
 Model = Any
 """A fitted HistGradientBoostingClassifier or -Regressor; scikit-learn has no types."""
