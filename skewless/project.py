@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from skewless.contract.spec import ModelSpec
+    from skewless.contract.spec import ModelSpec, TimeMode
     from skewless.contract.vector import Vocabularies
     from skewless.infra.materialization.materialize import Materializer
     from skewless.infra.materialization.readiness import OnRows, VersionReadiness
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skewless.infra.streams.streams import Streams
     from skewless.serving.server_config import ServerConfig
     from skewless.training.dataset import Dataset
-    from skewless.training.dataset_files import DatasetFiles, Mode
+    from skewless.training.dataset_files import DatasetFiles
     from skewless.training.promotion import TrainReport
     from skewless.validation.checks import SourceChecks
     from skewless.validation.gate_report import GateReport
@@ -202,7 +202,7 @@ class Project:
         )
 
     def dataset_files(
-        self, entities: Path, name: str, *, mode: Mode = "knowledge", time_column: str = "event_timestamp"
+        self, entities: Path, name: str, *, mode: TimeMode = "knowledge", time_column: str = "event_timestamp"
     ) -> DatasetFiles:
         """Return what writes an entity file with the features of a service, or of a model's; larger than memory."""
         from skewless.training.dataset_files import find_files

@@ -25,6 +25,14 @@ Place = Literal["cpu", "gpu"]
 # Leaves of all trees and of the rows of one step: on the CPU what its caches hold.
 _LEAVES_BYTES = 1 << 21
 _DEVICE_LEAVES_BYTES = 1 << 28
+Rewrite = Callable[[Matrix], Matrix]
+"""From a matrix to one of the same shape, float64 or float32, on which both runtimes agree; the first is left alone."""
+# LightGBM leaves out what is this close to zero, as if it were zero (kZeroThreshold, a float32).
+_ZERO = float(np.float32(1e-35))
+_LARGEST = float(np.finfo(np.float64).max)
+_UNKNOWN = -1.0
+_CODES_LIGHTGBM = 2.0**31
+_CODES_XGBOOST = 2.0**24
 
 
 def is_installed() -> bool:
@@ -173,17 +181,6 @@ def _open(algorithm: str, path: Path, place: Place, name: str) -> tuple[Any, str
             name, f"cannot be opened by nvForest: {error}", fix="see `skewless doctor`, or leave it to its own library"
         ) from error
     return opened, str(nvforest.__version__)
-
-
-Rewrite = Callable[[Matrix], Matrix]
-"""From a matrix to one of the same shape, float64 or float32, on which both runtimes agree; the first is left alone."""
-
-# LightGBM leaves out what is this close to zero, as if it were zero (kZeroThreshold, a float32).
-_ZERO = float(np.float32(1e-35))
-_LARGEST = float(np.finfo(np.float64).max)
-_UNKNOWN = -1.0
-_CODES_LIGHTGBM = 2.0**31
-_CODES_XGBOOST = 2.0**24
 
 
 def rewrite_for(algorithm: str, categorical: Sequence[int]) -> Rewrite:

@@ -13,7 +13,7 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import GateError
 
 if TYPE_CHECKING:
-    from skewless.infra.verdicts.last_freshness import Freshness
+    from skewless.infra.verdicts import Freshness
 
 Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; none: all.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit 5 if a view is late.")]

@@ -39,10 +39,10 @@ def watch(project: Project, model: str, *, until_us: int | None = None, window_u
 
 def measure(project: Project, model: str, *, until_us: int | None = None, window_us: int | None = None) -> DriftReport:
     """Return the drift of a model's champion in a window; see ``watch``, of which this changes nothing."""
-    from skewless.infra.packages.pinned import pinned_plan
+    from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live import Answered
     from skewless.validation.drift.report import DriftReport
-    from skewless.validation.drift.window import LABEL, SCORE, compare_window
+    from skewless.validation.drift.verdicts import LABEL, SCORE, compare_window
 
     spec, package = project.applied.model(model), _champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us

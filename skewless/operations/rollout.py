@@ -146,7 +146,7 @@ def rollback(project: Project, model: str, reason: str) -> RolloutOutcome:
 
 def _prepare(project: Project, model: str, version: str) -> None:
     """See that a version can be served before it is given the traffic."""
-    from skewless.infra.packages.pinned import read_pinned_plan
+    from skewless.infra.packages.package import read_pinned_plan
 
     lacking = project.readiness.prepare(read_pinned_plan(project.store, model, version))
     if lacking:

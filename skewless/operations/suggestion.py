@@ -56,8 +56,7 @@ class Suggestion:
 def suggestion(project: Project) -> Suggestion:
     """Return what a project's suites could be; nothing is written."""
     from skewless.validation.suggest import suggest
-    from skewless.validation.suite_source import suite_source
-    from skewless.validation.suites import FILE, LABELS
+    from skewless.validation.suites import FILE, LABELS, suite_source
 
     trained = _trained(project)
     suites = {view.name: suggest(_view(project, view), trained.get(view.name)) for view in project.applied.plan.views}

@@ -11,8 +11,7 @@ import pytest
 
 from skewless.commands.inventory import take_inventory
 from skewless.infra.predictions.compaction import compact
-from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
-from skewless.infra.predictions.proven import proven_files
+from skewless.infra.predictions.files import DAY_US, FOLDER, log_files, proven_files
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.operations.drift import measure
 from skewless.operations.housekeeping import tidy

@@ -18,7 +18,7 @@ from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.trainers.choice import trainer_for
+from skewless.training.train import trainer_for
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 
 FEATURES = 4

@@ -23,10 +23,10 @@ from skewless.infra.runtimes.certification import certify
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
 from skewless.training.profile import profile
-from skewless.training.trainers.choice import trainer_for
+from skewless.training.train import trainer_for
 from skewless.training.trainers.port import TrainedModel, TrainingSet
-from skewless.validation.evaluation.auc import auc
 from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.metrics import auc
 from tests.stores import store_at
 
 ROOT = Path(__file__).parents[4]
