@@ -24,7 +24,7 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.tile_store import TileStore
-from skewless.infra.plans.in_force import PlanInForce
+from skewless.infra.plans.applied import PlanInForce
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
 _LOOK_S = 0.1  # it takes time from the server

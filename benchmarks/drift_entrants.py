@@ -20,7 +20,7 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     from skewless.contract.lifecycle import Watch
     from skewless.infra.predictions.live import Live
     from skewless.training.profile import profile
-    from skewless.validation.drift.window import compare_window
+    from skewless.validation.drift.verdicts import compare_window
 
     before, now = pq.read_table(trained), pq.read_table(live)
     names = before.column_names

@@ -56,7 +56,7 @@ def model_of(algorithm: str, folder: str) -> Path:
 def own(meter: Meter, *, algorithm: str, folder: str, sizes: Sequence[int], budget_s: float) -> str:
     """Score by the library's own runtime on the CPU, as a server without a second runtime does."""
     _one_core()
-    from skewless.infra.runtimes.load import open_runtime  # noqa: PLC0415 - after the threads are set
+    from skewless.infra.runtimes.candidates import open_runtime  # noqa: PLC0415 - after the threads are set
 
     runtime = open_runtime(algorithm, model_of(algorithm, folder))
     return _measure(meter, runtime.score, algorithm, folder, sizes, budget_s, exact=True)

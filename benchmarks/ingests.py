@@ -73,7 +73,7 @@ def payloads(n: int) -> list[bytes]:
 
 def memory_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from a stream that costs nothing: what the worker itself can do; and where its time goes."""
-    from skewless.infra.streams.memory_stream import MemoryBroker, MemorySender, MemoryStream
+    from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
 
     broker = MemoryBroker(1)
     MemorySender(broker).send(payloads(n))

@@ -21,11 +21,10 @@ from skewless.infra.online.guard import Guard
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.plans.in_force import PlanInForce
+from skewless.infra.plans.applied import PlanInForce
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import Place
-from skewless.infra.verdicts.last_freshness import last_freshness
-from skewless.infra.verdicts.last_parity import last_parity
+from skewless.infra.verdicts.last_verdicts import last_freshness, last_parity
 from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
 from skewless.serving.events.sending import Events, EventsConfig

@@ -44,6 +44,7 @@ from skewless.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from skewless.contract.spec import TimeMode
     from skewless.infra.alerts.alerts import KeptAlert
     from skewless.infra.jobs.run import Run
     from skewless.infra.materialization.readiness import OnRows
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
     from skewless.infra.streams.bootstrap import Built
     from skewless.infra.streams.importing import Imported
     from skewless.infra.streams.tally import SourceTally
-    from skewless.infra.verdicts.last_freshness import Freshness
-    from skewless.training.dataset_files import DatasetReport, Mode
+    from skewless.infra.verdicts.last_verdicts import Freshness
+    from skewless.training.dataset_files import DatasetReport
     from skewless.training.promotion import TrainReport
     from skewless.validation.drift.report import DriftReport
     from skewless.validation.parity_report import ParityReport
@@ -173,7 +174,7 @@ class Project(Workspace):
         service: str,
         out: Path,
         *,
-        mode: Mode = "knowledge",
+        mode: TimeMode = "knowledge",
         time: str = "event_timestamp",
         dry_run: bool = False,
         on_rows: Callable[[int, int], None] = lambda _done, _total: None,

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from skewless.infra.log.inventory import Inventory, noted_below
 from skewless.infra.online.port import Binaries, Mark, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
-from skewless.validation.findings import Cause
-from skewless.validation.replay_report import ReplayReport
+from skewless.validation.replay_report import Cause, ReplayReport
 from tests.projects import Place
 
 

@@ -11,14 +11,12 @@ import numpy as np
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.packages.pinned import pin
+from skewless.infra.packages.package import PackageContents, pin
 from skewless.infra.predictions.record import best_output
 from skewless.infra.runtimes.port import Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.curves import curves
+from skewless.training.curves import ROWS, curves, importance
 from skewless.training.dataset import Dataset
-from skewless.training.importance import ROWS, importance
 from skewless.training.mode_gap import spread
 from skewless.training.profile import column_profile, profile
 from skewless.training.search import SearchResult

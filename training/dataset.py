@@ -36,6 +36,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.training.mode_gap import ModeGap, mode_gap
 from skewless.training.row_source import RowSource
 from skewless.training.slices import SliceColumn
+from skewless.training.trainers.port import TrainingSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,17 @@ class Dataset:
         for array in (self.labels, self.weights, self.t, self.known, self.matrix, *groups):
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
+
+    def training_rows(self, chosen: BoolArray) -> TrainingSet:
+        """Return some rows as a trainer takes them."""
+        return TrainingSet(
+            matrix=np.ascontiguousarray(self.matrix[chosen]),
+            labels=self.labels[chosen],
+            feature_names=self.names,
+            categorical=tuple(i for i, name in enumerate(self.names) if name in self.vocabularies),
+            weights=self.weights[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+        )
 
     def table(self) -> pa.Table:
         """Return the dataset as Arrow: features by name, ``label``, ``t`` and ``split``."""

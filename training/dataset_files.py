@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -17,6 +17,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
+from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array, StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
 from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
@@ -25,7 +26,6 @@ from skewless.infra.plans.applied import Applied
 from skewless.training.dataset_folder import DatasetFolder, merge_status
 from skewless.training.mode_gap import ModeGap, mode_gap, spread
 
-Mode = Literal["knowledge", "event_time"]
 OnRows = Callable[[int, int], None]
 
 # Entity rows that are sought at once: each search reads the narrow columns of the whole log.
@@ -69,7 +69,7 @@ class DatasetFiles:
     views: OfflineViews
     plan: FeaturePlan
     entities: EntityFile
-    mode: Mode = "knowledge"
+    mode: TimeMode = "knowledge"
     part_rows: int | None = None
 
     def columns(self) -> tuple[str, ...]:
@@ -235,7 +235,7 @@ def find_files(
     entities: Path,
     name: str,
     *,
-    mode: Mode,
+    mode: TimeMode,
     time_column: str,
 ) -> DatasetFiles:
     """Return what writes an entity file with the features of a service, or of a model's.

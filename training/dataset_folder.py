@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
-from skewless.infra.storage.durable import sync_folder
+from skewless.infra.storage.durable import sync_file, sync_folder
 
 MANIFEST = "dataset.json"
 FORMAT = 1
@@ -118,8 +118,7 @@ class DatasetFolder:
         temporary = self.path / f".{name}.tmp"
         try:
             pq.write_table(table, temporary, compression="zstd")
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
             temporary.replace(self.path / name)
             sync_folder(self.path)
             self.parts.append(DatasetPart(name=name, rows=table.num_rows, status=status))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.event_delays import Delays, event_delays
+from skewless.infra.offline.log_parts import Delays, event_delays
 from skewless.infra.offline.views import OfflineViews
 
 MOST_ROWS = 50_000

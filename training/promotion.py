@@ -16,13 +16,12 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
-from skewless.infra.verdicts.last_parity import last_parity
+from skewless.infra.verdicts.last_verdicts import last_parity
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
-from skewless.training.measure import measure
+from skewless.training.quality import measure, version_scores
 from skewless.training.slices import DEFAULT_CONFIDENCE, slice_gains
 from skewless.training.train import Trained
-from skewless.training.version_scores import version_scores
 from skewless.validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
 from skewless.validation.evaluation.evaluation import gate_baseline, gate_metric
 

@@ -11,8 +11,8 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
 from skewless.infra.predictions.reader import Logged
 from skewless.infra.predictions.record import best_output
-from skewless.validation.findings import Cause, Findings
 from skewless.validation.rebuilt import Recomputed
+from skewless.validation.replay_report import Cause, Findings
 
 _Floats = npt.NDArray[np.float64]
 _Rows = npt.NDArray[np.intp]

@@ -26,12 +26,10 @@ from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import ROW, DataGate
 from skewless.validation.label_gate import LabelGate
 from skewless.validation.quarantine import quarantine
-from skewless.validation.suites import LABELS, load_suites
+from skewless.validation.suites import FILE, LABELS, load_suites
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
-
-EXPECTATIONS_FILE = "expectations.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +57,12 @@ class SourceChecks:
         Raises:
             DefinitionError: a suite is for something that does not exist: its gate would never close.
         """
-        if not (self.repo / EXPECTATIONS_FILE).exists():
-            return {}
         suites = load_suites(self.repo)
         for name in suites:
             if name.removeprefix(f"{LABELS}:") not in self.known | {LABELS}:
                 known = ", ".join(sorted(self.known | {LABELS}))
                 raise DefinitionError(
-                    f"suite in {EXPECTATIONS_FILE}", "is for nothing in the plan", value=name, fix=f"use one of {known}"
+                    f"suite in {FILE}", "is for nothing in the plan", value=name, fix=f"use one of {known}"
                 )
         return suites
 

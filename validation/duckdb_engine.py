@@ -13,22 +13,19 @@ state or a second connection); an execution engine and a validator are enough. T
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import duckdb
 import sqlalchemy
 from duckdb_sqlalchemy import ConnectionWrapper
 from great_expectations.core.batch import Batch
+from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.execution_engine.sqlalchemy_batch_data import SqlAlchemyBatchData
+from great_expectations.expectations.expectation import Expectation
 from great_expectations.validator.validator import Validator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import duckdb
-    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
-    from great_expectations.expectations.expectation import Expectation
 
 
 class BorrowedConnection(ConnectionWrapper):
@@ -92,13 +89,7 @@ class ExpectationEvaluator:
             detail: GE's result format, ``BOOLEAN_ONLY`` (cheapest) to ``SUMMARY`` (with counts and samples).
             sample: how many unexpected values to bring along.
         """
-        configurations = [expectation.configuration for expectation in suite]
-        with _quiet():
-            results = self._validator.graph_validate(
-                configurations=configurations,
-                runtime_configuration={"result_format": {"result_format": detail, "partial_unexpected_count": sample}},
-            )
-        return _in_order(configurations, results)
+        return self._validated(suite, {"result_format": detail, "partial_unexpected_count": sample})
 
     def queries(self, suite: Sequence[Expectation], row: str) -> list[str | None]:
         """Return SQL for the rows that break each expectation, their column ``row`` first; None: it is not of rows.
@@ -107,22 +98,25 @@ class ExpectationEvaluator:
             suite: expectations that do not hold.
             row: a column that tells rows apart.
         """
-        configurations = [expectation.configuration for expectation in suite]
         wanted = {
             "result_format": "BOOLEAN_ONLY",
             "unexpected_index_column_names": [row],
             "return_unexpected_index_query": True,
         }
-        with _quiet():
-            results = self._validator.graph_validate(
-                configurations=configurations, runtime_configuration={"result_format": wanted}
-            )
-        found = [result.result.get("unexpected_index_query") for result in _in_order(configurations, results)]
+        found = [result.result.get("unexpected_index_query") for result in self._validated(suite, wanted)]
         return [None if query is None else query.rstrip().removesuffix(";") for query in found]
 
     def close(self) -> None:
         """Let go of the connection, which stays open."""
         self._engine.close()
+
+    def _validated(self, suite: Sequence[Expectation], wanted: dict[str, Any]) -> list[ExpectationValidationResult]:
+        configurations = [expectation.configuration for expectation in suite]
+        with _quiet():
+            results = self._validator.graph_validate(
+                configurations=configurations, runtime_configuration={"result_format": wanted}
+            )
+        return _in_order(configurations, results)
 
 
 def _in_order(configurations: Sequence[Any], results: Sequence[Any]) -> list[Any]:

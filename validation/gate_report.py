@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.errors import GateError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SHOWN = 3
 COLUMN_KEYS = ("column", "column_A", "column_B", "column_list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +15,6 @@ from skewless.contract.errors import SourceError
 from skewless.validation.gate_report import COLUMN_KEYS, ExpectationResult, GateReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.expectations.expectation import Expectation
 

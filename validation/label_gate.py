@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from skewless.infra.offline.labels import find_labels, own_columns
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
-from skewless.validation.checked_labels import CheckedLabels, LabelCheck
+from skewless.infra.storage.durable import replace_durable
 from skewless.validation.gate_report import ExpectationResult, GateReport
 from skewless.validation.gates import DataGate
 from skewless.validation.suites import LABELS
@@ -25,9 +26,30 @@ if TYPE_CHECKING:
 
 _ALL = 1.0
 _AMONG_ROWS = frozenset({"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"})
-
-
 LabelQuery = tuple[str, list[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCheck:
+    """The last check of a label table that passed.
+
+    Args:
+        upto_us: rows known by then were judged, UTC microseconds.
+        files: fingerprints of the table's files at that time.
+        suite: identity of what was demanded of which columns.
+    """
+
+    upto_us: int
+    files: Mapping[str, str]
+    suite: str
+
+    def covers(self, suite: str, now_us: int) -> bool:
+        """Say whether it tells anything about a check of ``suite`` at a time."""
+        return self.suite == suite and self.upto_us <= now_us
+
+    def changed(self, files: Mapping[str, str]) -> list[str]:
+        """Return the files that are new, or not what they were."""
+        return [file for file, fingerprint in files.items() if self.files.get(file) != fingerprint]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +80,15 @@ class LabelGate:
         name = f"{LABELS}:{spec.name}"
         # Taken before the rows are read: a file that changes meanwhile is judged again.
         done = LabelCheck(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
-        kept = CheckedLabels(self.state)
-        before = None if everything else kept.read(spec.name)
+        kept = self.state / "validation" / f"labels-{spec.name}.json"
+        before = None if everything else _read_check(kept)
         with table.opened(self.connection):
             if before is None or not before.covers(done.suite, now_us):
                 report = self._judge(name, known_labels(spec, table, now_us), suite)
             else:
                 report = self._judge_new(spec, table, suite, before, done)
         if report.success and suite and remember:
-            kept.passed(spec.name, done)
+            replace_durable(kept, json.dumps(asdict(done)).encode())
         return report
 
     def _judge_new(
@@ -92,6 +114,14 @@ class LabelGate:
 
     def _judge(self, name: str, query: LabelQuery, suite: Sequence[Expectation]) -> GateReport:
         return self.gate.check(name, query[0], self.connection, suite, query[1])
+
+
+def _read_check(path: Path) -> LabelCheck | None:
+    """Return the last check that passed; None: there was none, or its file tells nothing."""
+    try:
+        return LabelCheck(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def known_labels(spec: ModelSpec, table: Table, upto_us: int, after_us: int | None = None) -> LabelQuery:

@@ -1,11 +1,17 @@
-"""Whether the version of a row that a prediction read may have been there (SEMANTICS 2.7).
+"""Whether what a prediction read may have been there (SEMANTICS 2.7).
 
 A read that began at ``read_start`` (with a feature cache: when the oldest state used was read) and ended at
-``read_end`` may find, for each key, anything between::
+``read_end`` may find, for each key, any row between::
 
     oldest: the winner among rows of runs that ended before read_start - skew
     newest: the winner among rows of runs that began by read_end + skew (times are whole
             microseconds: of two equal ones either may have been first)
+
+A windowed view names, for each entity and log partition, the last position that had been applied to the state which
+was read. That lies between two lines::
+
+    applied by then       no event of the entity in a batch whose applying had ended before read_start - skew is missing
+    not from the future   no event in a batch that was taken after read_end + skew is there
 """
 
 from __future__ import annotations
@@ -19,13 +25,17 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.plan import View
+from skewless.contract.request import Ask
 from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import BoolArray, Int64Array, Status
+from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.log_parts import Batches
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.offline.window_positions import applied_matrix, touched_between
 from skewless.infra.predictions.reader import Logged
-from skewless.validation.entities import entity_table, key_rows
-from skewless.validation.findings import Cause, Findings
-from skewless.validation.rebuilt import Rebuilt
+from skewless.validation.rebuilt import Rebuilt, entity_table, key_rows
+from skewless.validation.replay_report import Cause, Findings
 
 _Ranks = npt.NDArray[np.int64]
 _Key = tuple[Any, ...]
@@ -112,3 +122,27 @@ def _best_by_end(
             ends.append(int(read_end[i]))
             ranks.append(max(rank, ranks[-1]) if ranks else rank)
     return best
+
+
+def check_states(view: WindowView, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> None:
+    """Find reads of states that no honest store could have held."""
+    named = logged.reads[view.name]
+    answered = np.flatnonzero(named.status == Status.PRESENT)
+    if not len(answered):
+        return
+    parts = views.log_parts(view)
+    applied, _ = applied_matrix(named.applied or Slots.none(), parts, len(logged.ids))
+    entities = entity_table(view, ask, logged.t)
+    for number, part in enumerate(parts):
+        batches = Batches.of(views.connection, part)
+        surely = batches.surely(logged.read_start - logged.skew_us - 1)
+        possibly = batches.possibly(logged.read_end + logged.skew_us)
+        position = applied[:, number]
+        for i in answered[(position > possibly)[answered]].tolist():
+            detail = f"position {position[i]} of {part.partition} was read before it was taken"
+            findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
+        behind = answered[(position < surely)[answered]]
+        rows = entities.take(behind)
+        for i in behind[touched_between(views.connection, view, part, rows, position[behind], surely[behind])].tolist():
+            detail = f"position {position[i]} of {part.partition} read, {surely[i]} had been applied"
+            findings.add(logged.ids[i], Cause.LOST_WRITE, view.name, detail)

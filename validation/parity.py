@@ -16,7 +16,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
-from skewless.infra.verdicts.last_parity import save_parity
+from skewless.infra.verdicts.last_verdicts import save_parity
 from skewless.validation.parity_checker import Checker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_rows import RowParity

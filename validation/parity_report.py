@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from skewless.infra.verdicts.last_parity import LastParity
+from skewless.infra.verdicts.last_verdicts import LastParity
 
 _MOST_EXAMPLES = 3  # of a view and cause
 _SHOWN = 10

@@ -26,8 +26,7 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.key_samples import event_keys
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_events import LogPart
-from skewless.infra.offline.window_positions import touched_between
-from skewless.infra.offline.window_rebuild import rebuilt_states
+from skewless.infra.offline.window_positions import applied_matrix, rebuilt_states, touched_between
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.online.state_view import StateView
@@ -35,7 +34,6 @@ from skewless.infra.streams.state_writer import PENDING_US
 from skewless.validation.bits import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Fault, Mismatch
-from skewless.validation.window_proof import applied_matrix
 
 _TRIES = 3
 _CLOCKS_APART_US = 60_000_000  # what clocks of two machines may be apart; more is no clock
@@ -266,7 +264,3 @@ def _held(view: WindowView, reads: Sequence[_Read]) -> _Held:
 
 def _damage(state: bytes | None) -> str:
     return f"{len(state or b''):,} bytes that begin with {(state or b'')[:24].hex()}"
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

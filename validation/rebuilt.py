@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import View
 from skewless.contract.request import Ask, parse_rows
-from skewless.contract.rows import ViewRead
+from skewless.contract.rows import ViewRead, missing
 from skewless.contract.status import BoolArray, Status
 from skewless.contract.vector import Matrix, Vectors
+from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.offline.window_positions import applied_matrix
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.reader import Logged, LoggedRead
-from skewless.validation.entities import key_rows
-from skewless.validation.findings import Cause, Findings
-from skewless.validation.window_proof import rebuilt_windows
+from skewless.validation.replay_report import Cause, Findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ def rebuild(model: ServedModel, views: OfflineViews, logged: Logged, findings: F
     rows = [json.loads(text) for text in logged.inputs]
     ask = parse_rows(model.plan, rows, len(rows))
     reads = {view.name: _named_rows(view, views, logged, ask, findings) for view in model.plan.views}
-    reads |= {view.name: rebuilt_windows(view, views, logged, ask, findings) for view in model.plan.windows}
+    reads |= {view.name: _rebuilt_windows(view, views, logged, ask, findings) for view in model.plan.windows}
     vectors = model.assembler.assemble(logged.t, reads, ask.fields)
     _check_status(logged, vectors, findings)
     return Rebuilt(ask=ask, reads=reads, matrix=vectors.matrix, scores=model.runtime.score(vectors.matrix))
@@ -75,6 +79,17 @@ def rescore(model: ServedModel, logged: Logged) -> Recomputed:
     return Recomputed(matrix=matrix, scores=model.runtime.score(matrix))
 
 
+def key_rows(view: View | WindowView, ask: Ask) -> list[tuple[Any, ...]]:
+    """Return the key of each prediction for one view."""
+    return list(zip(*(ask.keys[key.name] for key in view.keys), strict=True))
+
+
+def entity_table(view: View | WindowView, ask: Ask, t: Sequence[int] | Any) -> pa.Table:  # noqa: ANN401 - numpy int64 too
+    """Return the entity rows of the predictions for a point-in-time join at times ``t``."""
+    columns = {key.name: pa.array(ask.keys[key.name], arrow_type(key.dtype)) for key in view.keys}
+    return pa.table({**columns, "__t": pa.array(t, pa.int64())})
+
+
 def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> ViewRead:
     named = logged.reads[view.name]
     answered = named.status != Status.UNAVAILABLE
@@ -89,6 +104,23 @@ def _named_rows(view: View, views: OfflineViews, logged: Logged, ask: Ask, findi
     for i in np.flatnonzero(np.array(named.hashes) != view.hash).tolist():
         findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
     return read
+
+
+def _rebuilt_windows(view: WindowView, views: OfflineViews, logged: Logged, ask: Ask, findings: Findings) -> ViewRead:
+    """Return what a windowed view must have answered, from the rows that had been applied."""
+    named = logged.reads[view.name]
+    answered = named.status != Status.UNAVAILABLE
+    for i in np.flatnonzero(np.array(named.hashes) != view.hash).tolist():
+        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
+    if not answered.any():
+        return missing(view, len(answered), available=False)
+    parts = views.log_parts(view)
+    slots = named.applied or Slots.none()
+    applied, known = applied_matrix(slots, parts, len(answered))
+    for i in np.unique(slots.entity[~known]).tolist():
+        findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is gone")
+    read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
+    return replace(read, unanswered=~answered)
 
 
 def _same_version(named: LoggedRead, read: ViewRead) -> BoolArray:

@@ -9,19 +9,20 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from skewless.contract.rows import ViewRead
+from skewless.contract.spec import TimeMode
 from skewless.contract.status import BoolArray, Status, count_statuses
 from skewless.infra.log.runs import MaterializationRun
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.reader import Logged, PredictionLog
-from skewless.validation.bits import compare_bits
-from skewless.validation.entities import key_rows
-from skewless.validation.legitimacy import check_versions
-from skewless.validation.rebuilt import Rebuilt, rebuild, rescore
-from skewless.validation.replay_report import ReplayReport
-from skewless.validation.training_gap import add_gap
-from skewless.validation.window_proof import check_states
+from skewless.validation.bits import compare_bits, equal_bits
+from skewless.validation.legitimacy import check_states, check_versions
+from skewless.validation.rebuilt import Rebuilt, entity_table, key_rows, rebuild, rescore
+from skewless.validation.replay_report import Reason, ReplayReport, TrainingGap
+
+_MILLISECOND = 1_000
 
 
 def replay(
@@ -78,7 +79,7 @@ def replay_piece(
     _count_status(report, model, logged, rebuilt)
     _check_views(report, model, views, logged, rebuilt)
     for mode in ("knowledge", "event_time"):
-        add_gap(report.training[mode], mode, model, views, logged, rebuilt)
+        _add_gap(report.training[mode], mode, model, views, logged, rebuilt)
 
 
 def _check_views(
@@ -109,3 +110,41 @@ def _inside(logged: Logged, runs: Sequence[MaterializationRun]) -> BoolArray:
         ended = ended if run.ended_us is None else run.ended_us
         inside |= (logged.read_end >= run.started_us) & (logged.read_start <= ended)
     return inside
+
+
+def _add_gap(
+    gap: TrainingGap, mode: TimeMode, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+) -> None:
+    """Compare a piece with what training in a time mode would join (SEMANTICS 7.2): reported, never failed."""
+    reads = {
+        view.name: views.read_view(view, entity_table(view, rebuilt.ask, logged.t), mode) for view in model.plan.views
+    }
+    reads |= {
+        view.name: views.read_window(view, entity_table(view, rebuilt.ask, logged.t), mode)
+        for view in model.plan.windows
+    }
+    trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
+    asked_now = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
+    gap.rows += int(asked_now.sum())
+    gap.different += int((asked_now & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
+    for view, read in reads.items():
+        reasons = gap.reasons.setdefault(view, Counter())
+        for reason, rows in _reasons(read, rebuilt.reads[view], mode, logged.read_start < logged.t).items():
+            if (rows & asked_now).any():
+                reasons[reason] += int((rows & asked_now).sum())
+
+
+def _reasons(trained: ViewRead, served: ViewRead, mode: TimeMode, cached: BoolArray) -> dict[Reason, BoolArray]:
+    if trained.block is not None and served.block is not None:
+        # Windows come from many rows: any event that one side knows and the other does not.
+        changed = np.asarray((~equal_bits(trained.block, served.block)).any(axis=1), dtype=np.bool_)
+        return _not_known(changed, cached) if mode == "knowledge" else {"late": changed}
+    other = trained.versions.seq != served.versions.seq
+    if mode == "knowledge":
+        return _not_known(other, cached)
+    same_event = other & (trained.versions.event_ts == served.versions.event_ts)
+    return {"corrected": same_event, "late": np.asarray(other & ~same_event, dtype=np.bool_)}
+
+
+def _not_known(other: BoolArray, cached: BoolArray) -> dict[Reason, BoolArray]:
+    return {"in_flight": other & ~cached, "cached": other & cached}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+from feast import Field, StreamFeatureView
+from feast.aggregation import Aggregation
 from feast.types import PrimitiveFeastType
 
 from skewless.contract.dtypes import DType
@@ -13,12 +15,6 @@ from skewless.contract.windows.hops import check_hops, default_hop
 from skewless.contract.windows.view import SQUARED, Aggregate, Function
 from skewless.infra.compiler.event_columns import check_known
 from skewless.infra.compiler.views import refuse_cases
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feast import Field, StreamFeatureView
-    from feast.aggregation import Aggregation
 
 ALIASES = {
     "avg": Function.MEAN,

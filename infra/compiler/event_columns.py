@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -11,9 +11,6 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.infra.compiler.views import refuse_cases
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 # Our own names, Feast's in lower case, and Spark's: a declaration may be copied from either.
 _SPELLINGS = {

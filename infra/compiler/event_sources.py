@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feast import FileSource, KafkaSource, PushSource, StreamFeatureView
 from feast.data_format import JsonFormat
@@ -19,9 +20,6 @@ from skewless.infra.compiler.event_columns import check_known, columns_of_file, 
 from skewless.infra.compiler.views import TAG_DELAY, known_tags, length_us, readable_source, source_path
 from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.sources.source_schema import read_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TAG_COLUMNS = "skewless.columns"
 TAG_EVENT_ID = "skewless.event_id"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from feast import StreamFeatureView
 from feast.transformation.mode import TransformationMode
 
 from skewless.contract.columns import FeatureRef, Transform
@@ -15,11 +17,6 @@ from skewless.contract.windows.view import EVENT_GROUP, EventSource, WindowView
 from skewless.infra.compiler.event_columns import check_known, parse_columns, parse_names
 from skewless.infra.compiler.services import module_source
 from skewless.infra.compiler.views import refuse_cases
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from feast import StreamFeatureView
 
 TAG_INPUTS = "skewless.inputs"
 TAG_DERIVED = "skewless.derived"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feast import Entity, FeatureView, Field, FileSource
 from feast.feature_view import DUMMY_ENTITY_NAME
@@ -19,9 +20,6 @@ from skewless.contract.plan import Source, View
 from skewless.infra.offline.sources import NO_STORES, USE_FILES, is_remote
 from skewless.infra.sources.duckdb_source import DuckDBSource
 from skewless.infra.sources.source_schema import EXPORT_LAKE, NO_LAKES, is_lake
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
 
 TAG_DELAY = "skewless.delay"
 TAG_FRESHNESS = "skewless.freshness"

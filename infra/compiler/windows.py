@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from feast import Entity, Field, StreamFeatureView
 from feast.feature_view import DUMMY_ENTITY_NAME
@@ -30,10 +31,6 @@ from skewless.infra.compiler.views import (
     length_us,
     refuse_reserved,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 TAG_DISTINCT = "skewless.distinct"
 VIEW_TAGS = (TAG_WHERE, TAG_INPUTS, TAG_DERIVED, TAG_SCALE, TAG_DISTINCT, TAG_FRESHNESS, TAG_MAX_AGE)

@@ -33,7 +33,7 @@ from skewless.infra.offline.winners import Rows, fetch, find
 from skewless.infra.sources.place import settings_of
 
 if TYPE_CHECKING:
-    from skewless.infra.offline.window_join import Mode
+    from skewless.contract.spec import TimeMode
 
 Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
 _BATCH_ROWS = 100_000
@@ -144,7 +144,7 @@ def _found(
     if is_windowed(asked.view):
         from skewless.infra.feast_plugins.window_history import window_rows  # noqa: PLC0415 - for projects with windows only
 
-        mode: Mode = "knowledge" if answer.as_known else "event_time"
+        mode: TimeMode = "knowledge" if answer.as_known else "event_time"
         return window_rows(answer.config, connection, entities, asked, mode)
     view = view_history(answer.config, connection, asked, entities.types)
     keys = {name: _entity_key(entities, name, target) for name, target in view.types.items()}

@@ -10,6 +10,7 @@ from feast.repo_config import RepoConfig
 
 from skewless.contract.columns import Column
 from skewless.contract.errors import RequestError
+from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.feast_plugins.asked_features import AskedView
@@ -21,13 +22,13 @@ from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ID, TIME
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.sql import quote
-from skewless.infra.offline.window_join import Mode, WindowJoin
+from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.offline.winners import Rows
 from skewless.infra.sources.place import state_of
 
 
 def window_rows(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView, mode: Mode
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView, mode: TimeMode
 ) -> Rows:
     """Return the features of a windowed view at the times of entity rows, in their order.
 

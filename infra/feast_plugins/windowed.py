@@ -11,7 +11,7 @@ from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.feast_plugins.stored import Table
-from skewless.infra.plans.in_force import PlanInForce
+from skewless.infra.plans.applied import PlanInForce
 
 
 def is_windowed(table: Table) -> bool:

@@ -6,9 +6,13 @@ something durable compares it (M. Kleppmann, "How to do distributed locking", 20
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
+from skewless.contract.errors import StoreError
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translated
@@ -26,6 +30,7 @@ return token
 _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
 _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 _ASKS_PER_TERM = 3
+_RENEWALS_PER_TERM = 3
 
 
 class Lease:
@@ -96,3 +101,58 @@ class Lease:
     def _eval(self, script: str, n_keys: int, *words: str | int) -> int:
         with translated(self._url):
             return int(self._client.eval(script, n_keys, *words))
+
+
+class Holding:
+    """Keeps a lease inside a ``with`` block.
+
+    ``is_held`` counts from before a renewal was asked for, by this machine's monotonic clock: it turns false before
+    anybody else can have the lease, as long as the process is not paused; against pauses there is the fencing token.
+
+    Args:
+        on_renewed: called by the thread after each renewal.
+        monotonic: seconds of a clock that never jumps.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        on_renewed: Callable[[], None],
+        taken_at: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lease = lease
+        self._on_renewed = on_renewed
+        self._monotonic = monotonic
+        self._until = taken_at + lease.ttl_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody else can have the lease now."""
+        return self._monotonic() < self._until
+
+    def _keep(self) -> None:
+        while self.is_held and not self._stop.wait(self._lease.ttl_s / _RENEWALS_PER_TERM):
+            self.renew()
+
+    def renew(self) -> None:
+        """Ask for another term; a store that does not answer is asked again next time."""
+        asked_at = self._monotonic()
+        try:
+            is_ours = self._lease.renew()
+        except StoreError:
+            return
+        self._until = asked_at + self._lease.ttl_s if is_ours else asked_at
+        if is_ours:
+            self._on_renewed()

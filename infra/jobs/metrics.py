@@ -13,10 +13,6 @@ from skewless.contract.errors import PlaceError
 from skewless.infra.jobs.run import Run
 
 
-def _no() -> bool:
-    return False
-
-
 class RunTally(Collector):
     """What one scheduler process has seen end.
 
@@ -24,7 +20,7 @@ class RunTally(Collector):
         is_holder: whether it holds the lease now.
     """
 
-    def __init__(self, is_holder: Callable[[], bool] = _no) -> None:
+    def __init__(self, is_holder: Callable[[], bool] = lambda: False) -> None:
         self.is_holder = is_holder
         self._ended = Counter[tuple[str, str]]()
         self._seconds: dict[str, float] = {}

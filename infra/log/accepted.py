@@ -12,7 +12,6 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,8 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.inventory import Inventory, damaged, missing, noted
-from skewless.infra.storage.durable import make_folder, sync_folder
+from skewless.infra.log.manifest import Span
+from skewless.infra.storage.durable import make_folder, sync_file, sync_folder
 
 SEQ = "__seq"
 EVENT = "__event_ts"
@@ -35,15 +35,6 @@ RAW = "__raw"
 
 # Row groups are what a reader skips, and what it holds at a time.
 _GROUP_ROWS = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """One file of the log: positions ``first`` to ``last``, both included."""
-
-    path: Path
-    first: int
-    last: int
 
 
 class Draft:
@@ -90,9 +81,9 @@ class AcceptedLog:
         self.partition = partition
         self._folder = root / partition
         self._inventory = Inventory(root, partition)
-        self._segments: list[Segment] = []
+        self._segments: list[Span] = []
 
-    def segments(self) -> Sequence[Segment]:
+    def segments(self) -> Sequence[Span]:
         """Return all files in order, following the chain from where it was last known.
 
         Raises:
@@ -133,7 +124,7 @@ class AcceptedLog:
             with contextlib.suppress(OSError):
                 draft.path.unlink()
 
-    def adopt(self, draft: Draft) -> Segment:
+    def adopt(self, draft: Draft) -> Span:
         """Make a draft of at least one row durable and part of the log; return its segment.
 
         Raises:
@@ -143,16 +134,15 @@ class AcceptedLog:
         path = self._path(draft.first)
         draft.close()
         with _translated(self._folder):
-            with draft.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(draft.path)
             self._link(draft.path, path)
             sync_folder(self._folder)
         noted(self._inventory, path, draft.rows)
-        segment = Segment(path=path, first=draft.first, last=draft.first + draft.rows - 1)
+        segment = Span(path=path, first=draft.first, last=draft.first + draft.rows - 1)
         self._segments.append(segment)
         return segment
 
-    def append(self, rows: pa.Table) -> Segment:
+    def append(self, rows: pa.Table) -> Span:
         """Number the rows, at least one, and write them durably; return their segment.
 
         Raises:
@@ -182,7 +172,7 @@ class AcceptedLog:
     def _path(self, first: int) -> Path:
         return self._folder / f"{first:020d}.parquet"
 
-    def _at(self, first: int) -> Segment | None:
+    def _at(self, first: int) -> Span | None:
         path = self._path(first)
         notes = self._inventory.notes()
         note = notes.get(path.name)
@@ -194,7 +184,7 @@ class AcceptedLog:
                 raise missing(path)
         self._inventory.check(path)
         rows = _count(path) if note is None or note.rows < 0 else note.rows
-        return Segment(path=path, first=first, last=first + rows - 1)
+        return Span(path=path, first=first, last=first + rows - 1)
 
 
 def _count(path: Path) -> int:
@@ -217,6 +207,15 @@ def _translated(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"log folder {folder}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
         ) from error
+
+
+def due_sql(delay_us: int) -> str:
+    """Return SQL for when a log row is due, int64 microseconds; null for a row without a time.
+
+    That is when it was written, and not before it happens: a forecast waits for its event time. Without a created
+    time it is the event time plus the declared delay.
+    """
+    return f"greatest({EVENT}, coalesce({CREATED}, {EVENT} + {delay_us}))"
 
 
 def rejected_reasons(files: Sequence[str]) -> dict[str, int]:

@@ -6,7 +6,6 @@ shorter list of ends, and after the grace time the files that were merged.
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, u
 from skewless.infra.log.inventory import missing, noted
 from skewless.infra.log.manifest import Gap, Manifest, Retired, Span, compacted_path, joined
 from skewless.infra.log.reading import GROUP_ROWS, regrouped, tables
-from skewless.infra.storage.durable import alone, refused, sync_folder
+from skewless.infra.storage.durable import alone, refused, sync_file, sync_folder
 
 # An older file is merged again with newer rows only if it is not many times bigger than they are, so that each row
 # is written a number of times that grows with the logarithm of the file size.
@@ -104,8 +103,7 @@ class Compactor:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         try:
             gaps = self._copy(group, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
             temporary.replace(path)
             sync_folder(self._folder)
         except FileNotFoundError as error:

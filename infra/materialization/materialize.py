@@ -25,8 +25,7 @@ from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
-from skewless.infra.log.known import last_covered
-from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
+from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger, last_covered
 from skewless.infra.materialization.left_out import refuse_left_out, save_left_out
 from skewless.infra.materialization.newest import Newest
 from skewless.infra.materialization.read_progress import Progress

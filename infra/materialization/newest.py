@@ -16,7 +16,8 @@ from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RowCodec
 from skewless.contract.status import BoolArray
-from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog, Segment
+from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
+from skewless.infra.log.manifest import Span
 from skewless.infra.offline import arrays
 from skewless.infra.offline.sql import names
 from skewless.infra.online.port import OnlineWriter
@@ -92,7 +93,7 @@ def newest_sql(view: View) -> str:
     )
 
 
-def _rows(segments: Sequence[Segment], view: View, start: int, stop: int) -> Iterator[pa.Table]:
+def _rows(segments: Sequence[Span], view: View, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield the log rows of a range, whatever the reason they may be rejected for, in batches."""
     columns = [SEQ, EVENT, CREATED, RUN, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))]
     for segment in segments:

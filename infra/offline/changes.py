@@ -10,11 +10,10 @@ import duckdb
 import pyarrow as pa
 
 from skewless.contract.plan import View
-from skewless.infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE
-from skewless.infra.log.known import due_sql
+from skewless.infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE, due_sql
 from skewless.infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
 from skewless.infra.offline.sources import ORDER, Table, broken
-from skewless.infra.offline.sql import cast, names, quote, to_microseconds
+from skewless.infra.offline.sql import cast, names, quote, text, to_microseconds
 
 # What rows wait for. Nobody calls a row late that happens later, or whose source is declared to be late.
 CREATED_LATER = "created time lies in the future"
@@ -239,7 +238,7 @@ def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Seque
         for i, (raw, expression) in enumerate(casts.values())
     )
     tombstone = f"coalesce({quote(source.tombstone_column)}, false)" if source.tombstone_column else "false"
-    whole = ", ".join(f"{_text(name)}: {quote(name)}" for name in types)
+    whole = ", ".join(f"{text(name)}: {quote(name)}" for name in types)
     passed = "".join(f", {name}" for name in more)
     rows = (
         f"SELECT {typed}, {bad}, {_moment(source.event_column, types)} AS {EVENT},"
@@ -274,9 +273,5 @@ def _reason(view: View, columns: list[str]) -> str:
     cases += [
         (quote(f"__bad_{i}"), f"column {name!r} does not fit its declared type") for i, name in enumerate(columns)
     ]
-    whens = " ".join(f"WHEN {condition} THEN {_text(reason)}" for condition, reason in cases)
+    whens = " ".join(f"WHEN {condition} THEN {text(reason)}" for condition, reason in cases)
     return f"CASE {whens} END"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

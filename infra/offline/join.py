@@ -13,9 +13,8 @@ import pyarrow as pa
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, ViewRead, missing
 from skewless.contract.status import Int64Array
-from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
-from skewless.infra.log.known import KnownRange, due_sql
-from skewless.infra.log.runs import MaterializationRun
+from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog, due_sql
+from skewless.infra.log.runs import KnownRange, MaterializationRun
 from skewless.infra.offline.arrays import view_read
 from skewless.infra.offline.as_of import TIME, History
 from skewless.infra.offline.winners import Winners, fetch, find, registered
@@ -123,7 +122,7 @@ def event_history(view: View) -> History:
         keys=[column.name for column in view.keys],
         valid_from=EVENT,
         # Without such a column in the source, no row of the log has a time of creation.
-        rank=(_created(),) if view.source.created_column else (),
+        rank=(f"coalesce({CREATED}, {NO_TIME})",) if view.source.created_column else (),
         row_id=SEQ,
         columns=[*_ORIGIN, *(column.name for column in view.features)],
         condition=f"{REJECT} IS NULL",
@@ -135,17 +134,10 @@ def live_delays(ranges: Sequence[KnownRange]) -> str:
     values = ", ".join(f"({item.first}, {item.last}, {item.ended_us})" for item in ranges)
     return (
         f"SELECT quantile_disc(r.ended_us - log.{EVENT}, 0.5)"
-        f" FROM {_log_rows()} AS log ASOF JOIN (VALUES {values}) AS r(first, last, ended_us)"
+        f" FROM (SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL) AS log"
+        f" ASOF JOIN (VALUES {values}) AS r(first, last, ended_us)"
         f" ON log.{SEQ} >= r.first WHERE log.{SEQ} <= r.last"
     )
-
-
-def _log_rows() -> str:
-    return f"(SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL)"
-
-
-def _created() -> str:
-    return f"coalesce({CREATED}, {NO_TIME})"
 
 
 def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:

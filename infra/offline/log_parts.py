@@ -1,21 +1,27 @@
-"""The logs of a source as those read them who compute windows, and when their batches began and ended."""
+"""The logs of a source as those read them who compute windows: when their events happened, were applied and known."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 
+from skewless.contract.errors import StoreError
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.state_layout import NEVER
-from skewless.infra.log.accepted import INGEST, SEQ
+from skewless.infra.log.accepted import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.window_events import LogPart, ended_at
+from skewless.infra.offline.window_events import LogPart, columns_of, ended_at
+
+LATE_US = 10_000_000
+_MOST_EVENTS = 1_000_000
 
 
 def log_parts(log_root: Path, source: str) -> list[LogPart]:
@@ -49,7 +55,7 @@ class Batches:
             nothing = np.empty(0, dtype=np.int64)
             return cls(last=nothing, taken=nothing, ended=nothing)
         files = list(part.files)
-        there = connection.sql("SELECT * FROM read_parquet(?, union_by_name=true) LIMIT 0", params=[files]).columns
+        there = columns_of(connection, files)
         known = KNOWN_AT if KNOWN_AT in there else "CAST(NULL AS BIGINT)"
         if DECLARED in there:
             # History was not applied when it counts as known, but no states were read before they had it.
@@ -60,8 +66,7 @@ class Batches:
             params=[files],
         ).fetchnumpy()
         last = np.asarray(rows["last"], dtype=np.int64)
-        recorded = np.ma.filled(rows[KNOWN_AT], NEVER).astype(np.int64)
-        ended = np.where(recorded == NEVER, ended_at(part.ends, last), recorded)
+        ended = _known_at(rows, part, last)
         taken = np.minimum.accumulate(np.asarray(rows[INGEST], dtype=np.int64)[::-1])[::-1]
         return cls(last=last, taken=taken, ended=np.maximum.accumulate(ended))
 
@@ -75,3 +80,72 @@ class Batches:
 
     def _last(self, count: Int64Array) -> Int64Array:
         return np.asarray(np.append(self.last, -1)[np.asarray(count) - 1], dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delays:
+    """How late events became known; of a log with more than a million events, every n-th counts.
+
+    Args:
+        events: those whose time of becoming known is recorded.
+        late: the share of them that became known more than ten seconds after they happened; None without events.
+        p50_s, p99_s: half of them, and 99 in 100, were known that many seconds after they happened, or sooner.
+    """
+
+    events: int
+    late: float | None
+    p50_s: float | None
+    p99_s: float | None
+
+
+def event_delays(connection: duckdb.DuckDBPyConnection, parts: Sequence[LogPart]) -> Delays:
+    """Return the delays of the accepted events of a source."""
+    rows = [_rows(connection, part) for part in parts if part.files]
+    stride = 1 + sum(rows) // _MOST_EVENTS
+    found = [_delays(connection, part, stride) for part in parts if part.files]
+    delays = np.sort(np.concatenate([*found, np.empty(0, dtype=np.int64)]))
+    n = len(delays)
+    if not n:
+        return Delays(events=0, late=None, p50_s=None, p99_s=None)
+    p50, p99 = (float(delays[max(0, -(-n * share // 100) - 1)]) / 1e6 for share in (50, 99))
+    return Delays(events=n, late=float((delays > LATE_US).mean()), p50_s=p50, p99_s=p99)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, part: LogPart) -> int:
+    found = connection.execute("SELECT count(*) FROM read_parquet(?)", [list(part.files)]).fetchall()
+    return int(found[0][0])
+
+
+def _delays(connection: duckdb.DuckDBPyConnection, part: LogPart, stride: int) -> Int64Array:
+    """Return how long after they happened the events of a partition were known, microseconds."""
+    files = list(part.files)
+    known_sql = KNOWN_AT if KNOWN_AT in columns_of(connection, files) else f"CAST(NULL AS BIGINT) AS {KNOWN_AT}"
+    query = (
+        f"SELECT {SEQ}, {EVENT}, {known_sql} FROM read_parquet(?, union_by_name=true)"
+        f" WHERE {REJECT} IS NULL AND {SEQ} % {stride} = 0"
+    )
+    rows = connection.sql(query, params=[files]).fetchnumpy()
+    known = _known_at(rows, part, np.asarray(rows[SEQ], dtype=np.int64))
+    told = known != NEVER
+    return np.asarray(known[told] - np.asarray(rows[EVENT], dtype=np.int64)[told], dtype=np.int64)
+
+
+def _known_at(rows: Mapping[str, Any], part: LogPart, seq: Int64Array) -> Int64Array:
+    recorded = np.ma.filled(rows[KNOWN_AT], NEVER).astype(np.int64)
+    return np.where(recorded == NEVER, ended_at(part.ends, seq), recorded)
+
+
+def newest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> int | None:
+    """Return the latest event time of the accepted rows of some log files, UTC microseconds; None: there are none.
+
+    Raises:
+        StoreError: a file is damaged.
+    """
+    if not files:
+        return None
+    query = f"SELECT max({EVENT}) FROM read_parquet(?, union_by_name = true) WHERE {REJECT} IS NULL"
+    try:
+        ((newest,),) = connection.execute(query, [list(files)]).fetchall()
+    except duckdb.Error as error:
+        raise StoreError("log", f"cannot be read: {error}", fix="restore the damaged file") from error
+    return None if newest is None else int(newest)

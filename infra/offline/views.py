@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import ViewRead
+from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import AcceptedLog
-from skewless.infra.log.known import known_ranges
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.log.runs import RunLedger
+from skewless.infra.log.runs import RunLedger, known_ranges
 from skewless.infra.offline.join import Order, PointInTime, live_delays
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_events import LogPart
-from skewless.infra.offline.window_join import Mode, WindowJoin
+from skewless.infra.offline.window_join import WindowJoin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class OfflineViews:
             order: ``event_time`` or ``knowledge``.
             ends: per log partition, the last position that counts; partitions that are not named count as a whole.
         """
-        mode: Mode = "event_time" if order == "event_time" else "knowledge"
+        mode: TimeMode = "event_time" if order == "event_time" else "knowledge"
         return self.join.read(view, self.log_parts(view), entities, mode=mode, upto=ends)
 
     def log_parts(self, view: WindowView) -> list[LogPart]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import duckdb
@@ -16,9 +17,22 @@ from skewless.contract.windows.state_layout import NEVER, Origin, partition_numb
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
-from skewless.infra.offline.window_sql import KEY, PART, PartScan, events_sql, large_sql, timeline_sql
+from skewless.infra.offline.as_of import ROW, TIME
+from skewless.infra.offline.window_sql import (
+    KEY,
+    PART,
+    PartScan,
+    asked_keys_sql,
+    events_sql,
+    large_sql,
+    places_sql,
+    timeline_sql,
+)
+from skewless.infra.offline.winners import copied, registered
 
 _BATCH_ROWS = 250_000
+_ENTITIES = "window_entities"
+_KEYS = "window_keys"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +100,7 @@ class WindowEvents:
         self._parts = [parts[place] for place in self.place]
         self.files = [list(part.files) for part in self._parts]
         scans = [
-            PartScan(number=number, columns=self._columns(files), last=upto.get(part.partition))
+            PartScan(number=number, columns=columns_of(connection, files), last=upto.get(part.partition))
             for number, (part, files) in enumerate(zip(self._parts, self.files, strict=True))
         ]
         self.sql = events_sql(view.keys, view.logged_inputs, scans, known=known)
@@ -143,9 +157,36 @@ class WindowEvents:
             known[rows] = ended_at(log.ends, seq[rows])
         return known
 
-    def _columns(self, files: list[str]) -> frozenset[str]:
-        found = self._connection.sql("SELECT * FROM read_parquet(?, union_by_name=true)", params=[files])
-        return frozenset(found.columns)
+
+def events_of_rows(
+    connection: duckdb.DuckDBPyConnection,
+    events: WindowEvents,
+    entities: pa.Table,
+    keys: Sequence[str],
+    rows: int,
+    reach_us: int | None = None,
+) -> Generator[tuple[EventChunk, Int64Array, Int64Array]]:
+    """Yield the events of the keys of entity rows, some keys at a time, with the rows and the key of each.
+
+    Keys count from the chunk's first. A row with a null key has no events; nor may a key, which then is in no chunk.
+    The connection must not be used for anything else before the iterator is at its end or closed.
+
+    Args:
+        entities: key columns and ``__t``.
+        rows: about how many events at a time.
+        reach_us: how far before ``__t`` events matter; None: all do.
+    """
+    asked = entities.select([*keys, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
+    with (
+        registered(connection, {_ENTITIES: asked}),
+        copied(connection, _KEYS, asked_keys_sql(keys, _ENTITIES, reach_us), []) as numbered,
+    ):
+        places = connection.sql(places_sql(keys, _ENTITIES, ROW, numbered)).to_arrow_table()
+        row, key = places[ROW].to_numpy(), places[KEY].to_numpy()
+        with closing(events.chunks(numbered, rows)) as chunks:
+            for chunk in chunks:
+                low, high = np.searchsorted(key, [chunk.first, chunk.first + chunk.keys])
+                yield chunk, row[low:high], key[low:high] - chunk.first
 
 
 def whole_keys(batches: Iterable[pa.RecordBatch], key: str, rows: int) -> Iterator[pa.Table]:
@@ -169,6 +210,11 @@ def whole_keys(batches: Iterable[pa.RecordBatch], key: str, rows: int) -> Iterat
             held.append(batch)
     if held:
         yield pa.Table.from_batches(held)
+
+
+def columns_of(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> frozenset[str]:
+    """Return the names of the columns that any of some files of a log has."""
+    return frozenset(connection.sql("SELECT * FROM read_parquet(?, union_by_name=true)", params=[list(files)]).columns)
 
 
 def ended_at(ends: pa.Table, seq: Int64Array) -> Int64Array:

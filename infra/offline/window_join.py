@@ -6,10 +6,9 @@ computes the windows of some keys at a time, by the code of the online store (``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Literal
 
 import duckdb
 import numpy as np
@@ -17,24 +16,23 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.contract.rows import ViewRead
-from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.spec import TimeMode
+from skewless.contract.status import Int64Array
 from skewless.contract.windows.answer import window_read
-from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.as_of import ROW, TIME
-from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents
-from skewless.infra.offline.window_sql import KEY, all_keys_sql, asked_keys_sql, places_sql
-from skewless.infra.offline.winners import copied, registered
+from skewless.infra.offline.arrays import nulls
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents, events_of_rows
+from skewless.infra.offline.window_sql import all_keys_sql
+from skewless.infra.offline.winners import copied
 
-_ENTITIES = "window_entities"
-_KEYS = "window_keys"
+_KEYS = "all_window_keys"
 _CHUNK_WORDS = 1 << 23  # of the states of a chunk's events
 
-Mode = Literal["event_time", "knowledge"]
 _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
 
 
@@ -58,7 +56,7 @@ class WindowJoin:
         parts: Sequence[LogPart],
         entities: pa.Table,
         *,
-        mode: Mode,
+        mode: TimeMode,
         upto: Mapping[str, int] | None = None,
     ) -> ViewRead:
         """Return what a view held for each entity row at its time ``__t``.
@@ -130,49 +128,22 @@ class WindowJoin:
                     yield seen.keys.take(pa.array(first)), roller.roll(tiles, m)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
-        names = [column.name for column in view.keys]
-        t = _times(entities)
-        asked = entities.select([*names, TIME]).append_column(ROW, pa.array(np.arange(len(t))))
-        reach = max(length + hop for length, hop in view.windows)
-        with (
-            registered(self._connection, {_ENTITIES: asked}),
-            copied(self._connection, _KEYS, asked_keys_sql(names, _ENTITIES, reach), []) as keys,
-        ):
-            places = self._connection.sql(places_sql(names, _ENTITIES, ROW, keys)).to_arrow_table()
-            rows, key = places[ROW].to_numpy(), places[KEY].to_numpy()
-            with closing(events.chunks(keys, self._rows(StateLayout(view)))) as chunks:
-                features, found = self._features(view, t, chunks, limits, (rows, key))
+        names, t = [column.name for column in view.keys], _times(entities)
+        history = WindowHistory(view)
+        features = np.tile(history.nothing(), (len(t), 1))
+        found = np.logical_and.reduce([~nulls(entities[name]) for name in names])
+        reach, size = max(length + hop for length, hop in view.windows), self._rows(StateLayout(view))
+        with closing(events_of_rows(self._connection, events, entities, names, size, reach)) as chunks:
+            for chunk, rows, key in chunks:
+                seen = chunk.events
+                timeline = Timeline.of_events(chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
+                features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
         return replace(window_read(view, features, t, found), unanswered=None)
 
     def _rows(self, layout: StateLayout) -> int:
         # Sketches of runs of blocks are kept for each power of two: about ten hashes an event.
         words = layout.width + 10 * len(layout.hashed)
         return min(self._chunk_rows, _CHUNK_WORDS // max(1, words))
-
-    @staticmethod
-    def _features(
-        view: WindowView,
-        t: Int64Array,
-        chunks: Iterator[EventChunk],
-        limits: _Limits,
-        places: tuple[Int64Array, Int64Array],
-    ) -> tuple[Floats, BoolArray]:
-        """Return the features of all entity rows, and which of the rows have a whole key.
-
-        Args:
-            places: entity rows, and the growing number of each one's key.
-        """
-        history = WindowHistory(view)
-        rows, key = places
-        found = np.zeros(len(t), dtype=np.bool_)
-        found[rows] = True
-        features = np.tile(history.nothing(), (len(t), 1))
-        for chunk in chunks:
-            low, high = np.searchsorted(key, [chunk.first, chunk.first + chunk.keys])
-            some, seen = rows[low:high], chunk.events
-            timeline = Timeline.of_events(chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
-            features[some] = history.features(timeline, key[low:high] - chunk.first, t[some], limits(chunk, some))
-        return features, found
 
 
 def _times(entities: pa.Table) -> Int64Array:

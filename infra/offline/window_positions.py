@@ -1,24 +1,37 @@
-"""Which positions of a log partition touched which entities of a windowed view."""
+"""Positions of log partitions: up to where states have them applied, and which of them touched which entities."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.segments import first_at_least
+from skewless.contract.windows.state_layout import Origin, StateLayout, partition_number
+from skewless.contract.windows.tiles import Slots, Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.as_of import ROW, TIME
-from skewless.infra.offline.sql import names, quote
-from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents
-from skewless.infra.offline.window_sql import KEY, places_sql
-from skewless.infra.offline.winners import copied, registered
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents, events_of_rows
 
-_ENTITIES = "touched_entities"
-_KEYS = "touched_keys"
-_CHUNK_ROWS = 1_000_000
-_ALWAYS = 2**62
+_TOUCHED_ROWS = 1_000_000
+_REBUILT_ROWS = 250_000
+
+
+def applied_matrix(slots: Slots, parts: list[LogPart], n: int) -> tuple[Int64Array, BoolArray]:
+    """Return the last applied position per row and part, shape ``(n, n_parts)``, and which slots name a part."""
+    hashes = np.array([partition_number(part.partition) for part in parts], dtype=np.int64)
+    order = np.argsort(hashes)
+    place = np.searchsorted(hashes[order], slots.partition).clip(max=max(len(parts) - 1, 0))
+    known = hashes[order][place] == slots.partition if len(parts) else np.zeros(len(slots.entity), dtype=np.bool_)
+    applied = np.full((n, len(parts)), -1, dtype=np.int64)
+    applied[slots.entity[known], order[place[known]]] = slots.seq[known]
+    return applied, np.asarray(known, dtype=np.bool_)
 
 
 def touched_between(
@@ -38,18 +51,10 @@ def touched_between(
     if not part.files or not entities.num_rows:
         return touched
     keys = [column.name for column in view.keys]
-    asked = entities.select([*keys, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
     events = WindowEvents(connection, view, [part], {part.partition: int(upto.max(initial=-1))}, known=False)
-    with (
-        registered(connection, {_ENTITIES: asked}),
-        copied(connection, _KEYS, keys_sql(keys, _ENTITIES), []) as numbered,
-    ):
-        places = connection.sql(places_sql(keys, _ENTITIES, ROW, numbered)).to_arrow_table()
-        rows, key = places[ROW].to_numpy(), places[KEY].to_numpy()
-        for chunk in events.chunks(numbered, _CHUNK_ROWS):
-            low, high = np.searchsorted(key, [chunk.first, chunk.first + chunk.keys])
-            some = rows[low:high]
-            touched[some] = _touched(chunk, key[low:high] - chunk.first, after[some], upto[some])
+    with closing(events_of_rows(connection, events, entities, keys, _TOUCHED_ROWS)) as chunks:
+        for chunk, rows, entity in chunks:
+            touched[rows] = _touched(chunk, entity, after[rows], upto[rows])
     return touched
 
 
@@ -62,11 +67,45 @@ def _touched(chunk: EventChunk, entity: Int64Array, after: Int64Array, upto: Int
     return np.asarray((found < end) & (np.append(seq, 0)[found] <= upto), dtype=np.bool_)
 
 
-def keys_sql(keys: list[str], entities: str) -> str:
-    """Return SQL for the distinct whole keys of entity rows, numbered from 0, to whom all times matter."""
-    listed = names(keys)
-    whole = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
-    return (
-        f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, -{_ALWAYS} AS __from, {_ALWAYS} AS __until"
-        f" FROM {entities} WHERE {whole} GROUP BY {listed}"
-    )
+Rebuilt = tuple[npt.NDArray[np.intp], Tiles]
+
+
+def rebuilt_states(
+    connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart], keys: pa.Table, m: int
+) -> Iterator[Rebuilt]:
+    """Yield the states of entities from all events of the log, some at a time: which rows, and their states.
+
+    An entity without events has a state that holds nothing. The connection must not be used meanwhile.
+
+    Args:
+        keys: key columns, whole and distinct.
+        m: before which moment events are rolled up, microseconds.
+    """
+    entities = keys.append_column(TIME, pa.array(np.zeros(keys.num_rows, dtype=np.int64)))
+    events = WindowEvents(connection, view, parts, {}, known=False)
+    maker = _Maker(view, m)
+    left = np.ones(keys.num_rows, dtype=np.bool_)
+    names = [column.name for column in view.keys]
+    with closing(events_of_rows(connection, events, entities, names, _REBUILT_ROWS)) as chunks:
+        for chunk, rows, _ in chunks:  # sorted by the key's number, and each key has one row
+            left[rows] = False
+            yield rows, maker.states(chunk)
+    if left.any():
+        yield np.flatnonzero(left), maker.nothing(int(left.sum()))
+
+
+class _Maker:
+    def __init__(self, view: WindowView, m: int) -> None:
+        self._layout, self._roller, self._m = StateLayout(view), Roller(view), m
+
+    def states(self, chunk: EventChunk) -> Tiles:
+        seen = chunk.events
+        tiles = Tiles.of_events(self._layout, chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
+        return self._roller.roll(tiles, self._m)
+
+    def nothing(self, n: int) -> Tiles:
+        none = np.empty(0, dtype=np.int64)
+        words = np.empty((self._layout.width, 0), dtype=np.int64)
+        hashes = np.empty((len(self._layout.hashed), 0), dtype=np.uint64)
+        origin = Origin(ts=none, partition=none, seq=none)
+        return Tiles.of_events(self._layout, n, none, origin, words, hashes)

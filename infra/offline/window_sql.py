@@ -17,6 +17,7 @@ KEY = "__key"
 PART = "__part"
 _FROM = "__from"
 _UNTIL = "__until"
+_ALWAYS = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +50,18 @@ FROM read_parquet(?, union_by_name=true) WHERE __reject IS NULL AND "id" IS NOT 
     return " UNION ALL ".join(_scan_sql(keys, inputs, scan, known=known) for scan in scans)
 
 
-def asked_keys_sql(keys: Sequence[str], entities: str, reach_us: int) -> str:
+def asked_keys_sql(keys: Sequence[str], entities: str, reach_us: int | None) -> str:
     """Return SQL for the distinct whole keys of entity rows: numbered from 0, and which times matter to them.
 
     Args:
-        reach_us: how far before ``__t`` a window may begin.
+        reach_us: how far before ``__t`` a window may begin; None: all times matter.
     """
     listed = names(keys)
     whole = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
+    span = (f"min({TIME}) - {reach_us}", f"max({TIME})") if reach_us is not None else (f"-{_ALWAYS}", f"{_ALWAYS}")
     return (
-        f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, min({TIME}) - {reach_us} AS {_FROM},"
-        f" max({TIME}) AS {_UNTIL} FROM {entities} WHERE {whole} GROUP BY {listed}"
+        f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, {span[0]} AS {_FROM}, {span[1]} AS {_UNTIL}"
+        f" FROM {entities} WHERE {whole} GROUP BY {listed}"
     )
 
 

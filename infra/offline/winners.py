@@ -79,6 +79,9 @@ class Winners:
     Args:
         parameters: of the history's relation.
         ids: what ``find`` returned, shape ``(n,)``.
+
+    Attributes:
+        count: how many different rows were found.
     """
 
     def __init__(
@@ -92,15 +95,10 @@ class Winners:
         self._history = history
         self._parameters = list(parameters)
         distinct, place = np.unique(ids, return_inverse=True)
-        self._hits = len(distinct) - int(np.searchsorted(distinct, 0))
-        self._wanted = distinct[len(distinct) - self._hits :]
+        self.count = len(distinct) - int(np.searchsorted(distinct, 0))
+        self._wanted = distinct[len(distinct) - self.count :]
         # Places count from the first hit: misses come before it.
-        self._place = place.astype(np.int64) - (len(distinct) - self._hits)
-
-    @property
-    def count(self) -> int:
-        """Return how many different rows were found."""
-        return self._hits
+        self._place = place.astype(np.int64) - (len(distinct) - self.count)
 
     def rows(self, columns: Sequence[str]) -> Rows:
         """Return columns of the rows."""
@@ -110,9 +108,9 @@ class Winners:
         got = table[ID].to_numpy()
         # The scan runs in threads, so the rows come in any order, in sorted runs.
         order = np.argsort(got, kind="stable")
-        if len(got) < self._hits:
+        if len(got) < self.count:
             order = self._gaps(got, order)
-        at = np.append(order, len(got))[np.where(self._place < 0, self._hits, self._place)]
+        at = np.append(order, len(got))[np.where(self._place < 0, self.count, self._place)]
         return Rows(table=table, at=at)
 
     def _gaps(self, got: Int64Array, order: Int64Array) -> Int64Array:

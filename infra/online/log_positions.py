@@ -10,8 +10,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.ends import EndsFile, LastEnd
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.known import last_by_partition
-from skewless.infra.log.runs import RunLedger
+from skewless.infra.log.runs import RunLedger, last_by_partition
 
 
 class LogPositions:

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.outcomes.schema import SCHEMA
-from skewless.infra.outcomes.writer import FOLDER, store
+from skewless.infra.outcomes.writer import FOLDER, SCHEMA, store
 from skewless.infra.storage.durable import exclusive
 
 _FEWEST = 2

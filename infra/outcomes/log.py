@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.outcomes.schema import SCHEMA
-from skewless.infra.outcomes.writer import FOLDER
+from skewless.infra.outcomes.writer import FOLDER, SCHEMA
 
 # What was known last holds; of that, what came last. Batch and row decide between what came in the same microsecond.
 ORDER = "known_at, received_at, batch, row"

@@ -12,10 +12,24 @@ import pyarrow.parquet as pq
 
 from skewless.contract.feedback import Outcome
 from skewless.infra.log.inventory import Inventory, noted
-from skewless.infra.outcomes.schema import SCHEMA
 from skewless.infra.storage.durable import make_folder, refused, sync_file, sync_folder
 
 FOLDER = "outcomes"
+SCHEMA = pa.schema(
+    [
+        ("received_at", pa.int64()),
+        ("batch", pa.string()),  # with row: names what was said, however often files are merged
+        ("row", pa.int32()),
+        ("source", pa.string()),
+        ("prediction_id", pa.string()),
+        ("model", pa.string()),
+        ("keys", pa.string()),
+        ("event_time", pa.int64()),
+        ("label", pa.float64()),
+        ("value", pa.float64()),
+        ("known_at", pa.int64()),
+    ]
+)
 
 
 class OutcomeWriter:

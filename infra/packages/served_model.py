@@ -17,14 +17,12 @@ from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.packages.package import Package, open_package
-from skewless.infra.packages.pinned import pinned_plan
+from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.origin import LoadColumns
-from skewless.infra.runtimes.candidates import Place, candidates
+from skewless.infra.predictions.record import LoadColumns
+from skewless.infra.runtimes.candidates import Place, candidates, open_runtime
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.choice import Choice, Tried, choose
-from skewless.infra.runtimes.load import open_runtime
 from skewless.infra.runtimes.port import Runtime
 
 

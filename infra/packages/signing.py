@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
-from skewless.contract.settings import Settings
 from skewless.infra.storage.durable import create_durable, exclusive, replace_durable
 
 if TYPE_CHECKING:
@@ -145,24 +144,6 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise PlaceError(f"signing key {self.path}", "is not an Ed25519 key", fix=fix)
         return key
-
-
-def trust_of(state: Path, settings: Settings) -> Trust:
-    """Return whose packages the settings let be loaded."""
-    return Trust(
-        file=state / TRUSTED_FILE,
-        given=frozenset(settings.trusted_keys),
-        unsigned=settings.unsigned_packages == "load",
-    )
-
-
-def signer_of(state: Path, settings: Settings) -> Signer:
-    """Return what signs the packages of a project."""
-    return Signer(
-        path=state / PRIVATE_FILE if settings.signing_key is None else Path(settings.signing_key),
-        own=settings.signing_key is None,
-        trusted=None if settings.trusted_keys else state / TRUSTED_FILE,
-    )
 
 
 def _create(path: Path) -> None:

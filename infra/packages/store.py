@@ -8,7 +8,7 @@ from typing import Self
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.packages.signing import Signer, Trust, signer_of, trust_of
+from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,20 @@ class PackageStore:
         Raises:
             DefinitionError: the setting ``trusted_keys`` holds something else than keys.
         """
-        return cls(root=state / "packages", trust=trust_of(state, settings), signer=signer_of(state, settings))
+        trusted = state / TRUSTED_FILE
+        return cls(
+            root=state / "packages",
+            trust=Trust(
+                file=trusted,
+                given=frozenset(settings.trusted_keys),
+                unsigned=settings.unsigned_packages == "load",
+            ),
+            signer=Signer(
+                path=state / PRIVATE_FILE if settings.signing_key is None else Path(settings.signing_key),
+                own=settings.signing_key is None,
+                trusted=None if settings.trusted_keys else trusted,
+            ),
+        )
 
     def check_signer(self) -> str:
         """Return the public key that new packages are signed with; the state folder's own key is made if need be.

@@ -13,7 +13,7 @@ from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.pinned import read_pinned_plan
+from skewless.infra.packages.package import read_pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied import read_applied
 from skewless.infra.plans.wanted import FILE, WantedFile

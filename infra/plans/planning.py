@@ -18,9 +18,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compile import Compiled, compile_repo
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.held_types import check_held_types
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.offline.exact_sums import check_sums
 from skewless.infra.offline.labels import find_labels, label_columns
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.source_columns import check_columns, check_view
@@ -39,6 +37,7 @@ from skewless.infra.plans.applied import (
     save_applied,
 )
 from skewless.infra.plans.effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
+from skewless.infra.plans.held_events import check_held_types, check_sums
 from skewless.infra.plans.needed_views import CHAMPION, NeededWatch
 from skewless.infra.plans.registry import check_registration, registered, registry_path
 from skewless.infra.rollout.traffic import Traffic

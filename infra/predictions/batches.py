@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.arrays import end_to_end
-from skewless.contract.status import Int64Array
+from skewless.contract.packed_reads import joined
+from skewless.contract.rows import Versions
+from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Matrix
-from skewless.infra.predictions.arrow import equal_lists, numbers, texts, utf8
+from skewless.infra.online.window_states import StateProgress
+from skewless.infra.predictions.arrow import cycled, equal_lists, lists, numbers, texts, utf8
 from skewless.infra.predictions.checksums import checksums
-from skewless.infra.predictions.constants import Constants
-from skewless.infra.predictions.reads import reads_of
-from skewless.infra.predictions.record import Record, best_output
-from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.record import LoadColumns, Record, Source, best_output
+from skewless.infra.predictions.schema import APPLIED, FORMAT, READ, SCHEMA
 
 _NUMBERS = ("t", "asked_at", "read_start", "read_end", "skew_us")
+_ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
+_WORDS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
+
+
+class Constants:
+    """Columns made once and cut to the length that is asked for.
+
+    Args:
+        origin: what they say.
+        source: what was sent.
+    """
+
+    def __init__(self, origin: LoadColumns, source: Source) -> None:
+        self._origin, self._source = origin, source
+        self.views = origin.views if source == "entities" else ()
+        self._columns: Mapping[str, pa.Array] = {}
+        self._read_columns: Mapping[str, pa.Array] = {}
+        self._n = -1
+
+    def columns(self, n: int) -> dict[str, pa.Array]:
+        """Return the columns of n predictions."""
+        self._reach(n)
+        return {name: column.slice(0, n) for name, column in self._columns.items()}
+
+    def read_columns(self, n: int) -> dict[str, pa.Array]:
+        """Return name and hash of each view, for n predictions."""
+        self._reach(n)
+        return {name: column.slice(0, n * len(self.views)) for name, column in self._read_columns.items()}
+
+    def _reach(self, n: int) -> None:
+        if n > self._n:
+            origin, hashes = self._origin, self._origin.transform_hashes
+            self._n = n
+            self._columns = {
+                **{name: cycled([getattr(origin, name)], n) for name in _WORDS},
+                "source": cycled([self._source], n),
+                "policy": _policies(origin.policy, n),
+                "tolerance": numbers(np.full(n, origin.tolerance)),
+                "transform_hashes": equal_lists(n, len(hashes), cycled(hashes, n)),
+                "format": numbers(np.full(n, FORMAT, dtype=np.uint8)),
+            }
+            self._read_columns = {
+                "view": cycled([name for name, _ in self.views], n),
+                "hash": cycled([digest for _, digest in self.views], n),
+            }
+
+
+def _policies(policy: int | None, n: int) -> pa.Array:
+    return pa.nulls(n, pa.int64()) if policy is None else numbers(np.full(n, policy, dtype=np.int64))
 
 
 def to_batch(records: Sequence[Record], constants: Constants) -> pa.RecordBatch:
@@ -32,9 +82,64 @@ def to_batch(records: Sequence[Record], constants: Constants) -> pa.RecordBatch:
     columns["narrow"] = numbers(np.repeat(np.array(held["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
     columns["id"] = texts(list(chain.from_iterable(held["ids"])))
     columns["inputs"] = utf8(list(chain.from_iterable(held["inputs"])))
-    columns["reads"] = reads_of(held["versions"], held["status"], held["applied"], lengths, constants)
+    columns["reads"] = _reads(held["versions"], held["status"], held["applied"], lengths, constants)
     columns["watermarks"] = _watermarks(held["watermarks"], lengths)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _reads(
+    versions: Sequence[Mapping[str, Versions]],
+    status: Sequence[StatusArray],
+    applied: Sequence[Mapping[str, StateProgress]],
+    lengths: Int64Array,
+    constants: Constants,
+) -> pa.ListArray:
+    """Return what the views answered: for each row a list of one struct per view, in the order of the plan."""
+    n, names = int(lengths.sum()), [name for name, _ in constants.views]
+    if not names:
+        return equal_lists(n, 0, pa.nulls(0, READ))
+    found = joined(versions)
+    each_view = [found[name] for name in names]
+    columns = {
+        **constants.read_columns(n),
+        "status": numbers(end_to_end(status)),
+        **{field: numbers(np.stack([getattr(view, field) for view in each_view], axis=1)) for field in _ROW_FIELDS},
+        **_window_columns(applied, lengths, names),
+    }
+    reads = pa.StructArray.from_arrays([columns[field.name] for field in READ], fields=list(READ))
+    return equal_lists(n, len(names), reads)
+
+
+def _window_columns(
+    applied: Sequence[Mapping[str, StateProgress]], lengths: Int64Array, names: Sequence[str]
+) -> dict[str, pa.Array]:
+    """Return generation and applied positions for each view of each row; null for views without windows."""
+    n, width = int(lengths.sum()), len(names)
+    places = [place for place, name in enumerate(names) if name in applied[0]]
+    if not places:
+        return {"generation": pa.nulls(n * width, pa.int32()), "applied": pa.nulls(n * width, pa.list_(APPLIED))}
+    views = {place: [record[names[place]] for record in applied] for place in places}
+    generations = np.zeros((n, width), dtype=np.int32)
+    for place, each in views.items():
+        generations[:, place] = np.repeat([one.generation for one in each], lengths)
+    windowed = np.tile(np.isin(np.arange(width), places), n)
+    ends, slots = _slots(views, lengths, width)
+    return {"generation": numbers(generations, windowed), "applied": lists(ends, slots, windowed)}
+
+
+def _slots(
+    views: Mapping[int, Sequence[StateProgress]], lengths: Int64Array, width: int
+) -> tuple[Int64Array, pa.StructArray]:
+    """Return the slots row by row, of a row view by view, and where those of each view end."""
+    slots = [one.slots for each in views.values() for one in each]
+    firsts = np.tile((np.cumsum(lengths) - lengths) * width, len(views)) + np.repeat(list(views), len(lengths))
+    counts = [len(each.seq) for each in slots]
+    read = np.concatenate([each.entity for each in slots]) * width + np.repeat(firsts, counts)
+    order = np.argsort(read, kind="stable")
+    partition = np.concatenate([each.partition for each in slots])[order]
+    seq = np.concatenate([each.seq for each in slots])[order]
+    ends = np.cumsum(np.bincount(read, minlength=int(lengths.sum()) * width))
+    return np.append(0, ends), pa.StructArray.from_arrays([numbers(partition), numbers(seq)], fields=list(APPLIED))
 
 
 def _watermarks(moments: Sequence[Int64Array], lengths: Int64Array) -> pa.ListArray:

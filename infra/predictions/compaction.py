@@ -23,12 +23,13 @@ from skewless.infra.predictions.files import (
     FOLDER,
     PIECE_ROWS,
     Listing,
+    add_proven,
     merged_from,
     merged_name,
+    proven_files,
     with_sources,
     write_rows,
 )
-from skewless.infra.predictions.proven import add_proven, proven_files
 from skewless.infra.storage.durable import alone, create_durable, refused, sync_folder
 
 _FEWEST = 2

@@ -1,4 +1,4 @@
-"""The files of the prediction log: what they are called, which of them hold it, and how one is written.
+"""The files of the prediction log: their names, which of them hold it or are proven, and how one is written.
 
 ::
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
+from skewless.infra.storage.durable import exclusive, replace_durable
 
 FOLDER = "predictions"  # in the state folder
 PIECE_ROWS = 50_000  # what readers hold at a time
@@ -37,6 +38,7 @@ _REPEATED = (
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
 )
+_PROVEN = "proven.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +127,24 @@ def write_rows(rows: pa.Table, where: Any) -> None:  # noqa: ANN401 - a path, or
         column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
         write_statistics=["t", "model", "version"],
     )
+
+
+def proven_files(state: Path) -> frozenset[str]:
+    """Return the names of the files whose predictions were all proven; none where that is not known."""
+    try:
+        names = json.loads((state / _PROVEN).read_text())["files"]
+        return frozenset(name for name in names if isinstance(name, str))
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def add_proven(state: Path, names: Collection[str]) -> None:
+    """Keep names of proven files, beside those from before that are still there.
+
+    Raises:
+        StoreError: the disk refused; the files are proven once more then.
+    """
+    with exclusive(state / "proven.lock"):
+        standing = {path.name for path in (state / FOLDER).glob("*.parquet")}
+        body = {"files": sorted((proven_files(state) | set(names)) & standing)}
+        replace_durable(state / _PROVEN, json.dumps(body).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -17,12 +16,11 @@ import structlog
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import give_way
 from skewless.infra.log.inventory import Inventory, noted
-from skewless.infra.predictions.batches import to_batch
-from skewless.infra.predictions.constants import Constants
+from skewless.infra.predictions.batches import Constants, to_batch
 from skewless.infra.predictions.files import write_rows
 from skewless.infra.predictions.record import Record
 from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.storage.durable import cause, make_folder, sync_folder, write_durable
+from skewless.infra.storage.durable import cause, make_folder, sync_file, sync_folder, write_durable
 
 _MOST_ROWS = 20_000
 _log = structlog.get_logger()
@@ -162,8 +160,7 @@ class PredictionWriter:
         temporary = path.with_suffix(".tmp")
         try:
             write_rows(table, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
             temporary.replace(path)
             sync_folder(self._folder)
             noted(self._inventory, path, table.num_rows)

@@ -1,4 +1,4 @@
-"""Which runtimes may be tried for a model on this machine, beside the one of its own library."""
+"""Which runtimes score a model on this machine: the one of its own library, and what may be tried beside it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from skewless.contract.errors import PackageError
+from skewless.infra.host.plugins import find_plugin
 from skewless.infra.runtimes import nvforest, xgboost_cuda
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.cuda import Driver, driver
+from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.runtimes.port import Runtime
+from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
+from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 Second = Literal["gpu", "cpu", "none"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -33,6 +38,38 @@ class Place:
     alone: bool = False
     driver: Callable[[], Driver] = driver
     child_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_runtime(algorithm: str, model_file: Path) -> Runtime:
+    """Return the loaded model, not yet certified; the caller closes it.
+
+    An algorithm that is not ours is opened by what a package registers for it in the entry point group
+    ``skewless.runtimes``: a function from the model file to a Runtime.
+
+    Raises:
+        PackageError: no runtime serves this algorithm, or the file is missing or not a model.
+    """
+    if not model_file.is_file():
+        raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
+    return _opener(algorithm)(model_file)
+
+
+def _opener(algorithm: str) -> Callable[[Path], Runtime]:
+    ours: dict[str, Callable[[Path], Runtime]] = {
+        "lightgbm": LightGBMRuntime.from_file,
+        "xgboost": XGBoostRuntime.from_file,
+        "sklearn": TreeArraysRuntime.from_file,
+    }
+    found = ours.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
+    if found is None:
+        raise PackageError(
+            "runtime",
+            "serves no such algorithm",
+            value=algorithm,
+            fix=f"use one of {', '.join(ours)}, or install what registers it in skewless.runtimes",
+        )
+    opener: Callable[[Path], Runtime] = found
+    return opener
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,9 +27,8 @@ from skewless.infra.runtimes.child_port import (
     question,
     receive,
 )
-from skewless.infra.runtimes.matrix import by_output, check_matrix
 from skewless.infra.runtimes.nvforest import Place
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
 
 _START_SECONDS = 120.0  # to import it all and to wake a GPU up
 _MANY_ROWS = 4_096
@@ -86,23 +85,8 @@ class ChildRuntime:
                 fix="see `skewless doctor`, or leave it to its own library",
             ) from error
         sizes: tuple[int, int] = READY.unpack(ready[: READY.size])
-        self._n_outputs, self._n_features = sizes
-        self._runtime_id = ready[READY.size :].decode()
-
-    @property
-    def runtime_id(self) -> str:
-        """Name the child's runtime."""
-        return self._runtime_id
-
-    @property
-    def n_features(self) -> int:
-        """Return the width of the matrix."""
-        return self._n_features
-
-    @property
-    def n_outputs(self) -> int:
-        """Return the numbers per row."""
-        return self._n_outputs
+        self.n_outputs, self.n_features = sizes
+        self.runtime_id = ready[READY.size :].decode()
 
     @property
     def process_id(self) -> int | None:
@@ -123,7 +107,7 @@ class ChildRuntime:
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Refuse: the library's own runtime has them."""
-        check_matrix(matrix, self._n_features)
+        check_matrix(matrix, self.n_features)
         raise RequestError(self._name, "has no contributions in a child process", fix="ask the library's own runtime")
 
     def close(self) -> None:
@@ -143,9 +127,9 @@ class ChildRuntime:
             _bury(process)
 
     def _ask(self, matrix: Matrix, wanted: ResultKind) -> Scores:
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         if rows == 0:
-            return by_output(np.empty(0), 0, self._n_outputs)
+            return by_output(np.empty(0), 0, self.n_outputs)
         with self._turn:
             if self._process is None:
                 raise LostError("closed")
@@ -156,18 +140,18 @@ class ChildRuntime:
                 raise
 
     def _answer(self, matrix: Matrix, rows: int, wanted: ResultKind) -> Scores:
-        needed = needed_bytes(rows, self._n_features, self._n_outputs)
+        needed = needed_bytes(rows, self.n_features, self.n_outputs)
         if self._seen is None or len(self._seen) < needed:
             self._seen = self._resized(1 << (needed - 1).bit_length())
-        question(self._seen, rows, self._n_features)[:] = matrix
+        question(self._seen, rows, self.n_features)[:] = matrix
         self._connection.settimeout(self.answer_s * max(1.0, rows / _MANY_ROWS))
         try:
             self._connection.sendall(ASK.pack(wanted, rows, len(self._seen)))
         except OSError as error:
             raise LostError(str(error)) from error
         self._reply()
-        found = answer(self._seen, rows, self._n_features, self._n_outputs).copy()
-        return by_output(found, rows, self._n_outputs)
+        found = answer(self._seen, rows, self.n_features, self.n_outputs).copy()
+        return by_output(found, rows, self.n_outputs)
 
     def _resized(self, size: int) -> mmap.mmap:
         os.ftruncate(self._memory, size)

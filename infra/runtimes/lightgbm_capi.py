@@ -10,8 +10,7 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.library import NativeLibrary, open_library
-from skewless.infra.runtimes.matrix import by_output, check_matrix
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.runtimes.port import Matrix, Scores, Vector, by_output, check_matrix
 
 _FLOAT64 = 1
 _ROW_MAJOR = 1
@@ -51,20 +50,21 @@ class LightGBMRuntime:
 
     def __init__(self, model: bytes, name: str) -> None:
         self._library = load_library()
+        self.runtime_id = f"lightgbm-capi-{self._library.version}"
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()
         self._fast: Mapping[int, ctypes.c_void_p] = {}
         self._call("LGBM_BoosterLoadModelFromString", model, ctypes.byref(ctypes.c_int()), ctypes.byref(self._booster))
         try:
-            self._n_features = self._count("LGBM_BoosterGetNumFeature")
-            self._n_outputs = self._count("LGBM_BoosterGetNumClasses")
+            self.n_features = self._count("LGBM_BoosterGetNumFeature")
+            self.n_outputs = self._count("LGBM_BoosterGetNumClasses")
             self._fast = {kind: self._fast_handle(kind) for kind in (_NORMAL, _RAW)}
         except PackageError:
             self.close()
             raise
         self._predict_row = self._library.handle.LGBM_BoosterPredictForMatSingleRowFast
-        self._cells = ctypes.c_double * self._n_outputs
+        self._cells = ctypes.c_double * self.n_outputs
         # LightGBM writes the same number into it at every call, from whichever thread.
         self._length = ctypes.byref(ctypes.c_int64())
 
@@ -72,21 +72,6 @@ class LightGBMRuntime:
     def from_file(cls, path: Path) -> LightGBMRuntime:
         """Load a model file."""
         return cls(path.read_bytes(), f"model file {path.name!r}")
-
-    @property
-    def runtime_id(self) -> str:
-        """Name library, way of calling and version."""
-        return f"lightgbm-capi-{self._library.version}"
-
-    @property
-    def n_features(self) -> int:
-        """Return the width of the matrix."""
-        return self._n_features
-
-    @property
-    def n_outputs(self) -> int:
-        """Return the numbers per row."""
-        return self._n_outputs
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return what ``Booster.predict(matrix, raw_score=True)`` returns, bit for bit."""
@@ -98,11 +83,11 @@ class LightGBMRuntime:
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Return what ``Booster.predict(matrix, pred_contrib=True)`` returns, bit for bit; see Runtime."""
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         self._open_handle(_NORMAL)
-        width = self._n_features + 1
-        found = self._predict_many(matrix, rows, _CONTRIBUTIONS, self._n_outputs * width)
-        return by_output(found, rows, self._n_outputs, width)
+        width = self.n_features + 1
+        found = self._predict_many(matrix, rows, _CONTRIBUTIONS, self.n_outputs * width)
+        return by_output(found, rows, self.n_outputs, width)
 
     def close(self) -> None:
         """Free the model and its fast handles."""
@@ -114,15 +99,15 @@ class LightGBMRuntime:
             self._booster = ctypes.c_void_p()
 
     def _predict(self, matrix: Matrix, kind: int) -> Scores:
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         handle = self._open_handle(kind)
         if rows == 1:
             found = self._predict_one(matrix, handle)
         elif rows <= _FEW_ROWS:
             found = self._predict_few(matrix, rows, handle)
         else:
-            found = self._predict_many(matrix, rows, kind, self._n_outputs)
-        return found if self._n_outputs == 1 else found.reshape(rows, self._n_outputs)
+            found = self._predict_many(matrix, rows, kind, self.n_outputs)
+        return found if self.n_outputs == 1 else found.reshape(rows, self.n_outputs)
 
     def _open_handle(self, kind: int) -> ctypes.c_void_p:
         handle = self._fast.get(kind)
@@ -138,13 +123,13 @@ class LightGBMRuntime:
         return np.frombuffer(memoryview(cells), dtype=np.float64)
 
     def _predict_few(self, matrix: Matrix, rows: int, handle: ctypes.c_void_p) -> Vector:
-        result = np.empty(rows * self._n_outputs)
+        result = np.empty(rows * self.n_outputs)
         source, target = matrix.ctypes.data, result.ctypes.data
         for _ in range(rows):
             if self._predict_row(handle, source, self._length, target) != 0:
                 raise self._library.failure(self._name)
-            source += self._n_features * _FLOAT_BYTES
-            target += self._n_outputs * _FLOAT_BYTES
+            source += self.n_features * _FLOAT_BYTES
+            target += self.n_outputs * _FLOAT_BYTES
         return result
 
     def _predict_many(self, matrix: Matrix, rows: int, kind: int, width: int) -> Vector:
@@ -156,7 +141,7 @@ class LightGBMRuntime:
                 matrix.ctypes.data,
                 _FLOAT64,
                 rows,
-                self._n_features,
+                self.n_features,
                 _ROW_MAJOR,
                 kind,
                 0,
@@ -176,7 +161,7 @@ class LightGBMRuntime:
             0,
             _ALL_TREES,
             _FLOAT64,
-            self._n_features,
+            self.n_features,
             _PARAMETERS,
             ctypes.byref(handle),
         )

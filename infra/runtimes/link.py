@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.runtimes.matrix import by_output
-from skewless.infra.runtimes.port import Scores
+from skewless.infra.runtimes.port import Scores, by_output
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 _LEAF = """Tree={output}
@@ -39,18 +38,6 @@ shrinkage=1
 """
 
 
-class Link(Protocol):
-    """Turns margins into scores."""
-
-    def scores(self, margins: Scores) -> Scores:
-        """Return what the library makes of margins of shape ``(n,)``, or ``(n, k)`` of k outputs, bit for bit."""
-        ...
-
-    def close(self) -> None:
-        """Free it."""
-        ...
-
-
 def open_link(algorithm: str, model: bytes, name: str) -> Link:
     """Return the link of a model.
 
@@ -71,7 +58,7 @@ class LightGBMLink:
         self._runtime = LightGBMRuntime(_returning(model.decode(), name).encode(), f"link of {name}")
 
     def scores(self, margins: Scores) -> Scores:
-        """Return scores; see Link."""
+        """Return what the library makes of margins of shape ``(n,)``, or ``(n, k)`` of k outputs, bit for bit."""
         return self._runtime.score(np.ascontiguousarray(margins.reshape(len(margins), self._runtime.n_features)))
 
     def close(self) -> None:
@@ -116,7 +103,7 @@ class XGBoostLink:
         self.base = self._runtime.margin(self._row).astype(np.float32).reshape(-1)
 
     def scores(self, margins: Scores) -> Scores:
-        """Return scores of margins that are float32 numbers, widened; see Link."""
+        """Return scores of margins that are float32 numbers, widened; see LightGBMLink."""
         n = len(margins)
         if n == 0:
             return by_output(np.empty(0), 0, self._runtime.n_outputs)
@@ -162,3 +149,6 @@ def _nothing(tree: int, features: str) -> dict[str, Any]:
         "id": tree,
         "tree_param": size,
     }
+
+
+Link = LightGBMLink | XGBoostLink

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,16 +17,22 @@ from typing import Any, Literal
 import numpy as np
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.equivalents import rewrite_for
 from skewless.infra.runtimes.link import Link, XGBoostLink, open_link
-from skewless.infra.runtimes.matrix import by_output, check_matrix
 from skewless.infra.runtimes.ordered_sum import Floats, OrderedSum
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
 
 Place = Literal["cpu", "gpu"]
 # Leaves of all trees and of the rows of one step: on the CPU what its caches hold.
 _LEAVES_BYTES = 1 << 21
 _DEVICE_LEAVES_BYTES = 1 << 28
+Rewrite = Callable[[Matrix], Matrix]
+"""From a matrix to one of the same shape, float64 or float32, on which both runtimes agree; the first is left alone."""
+# LightGBM leaves out what is this close to zero, as if it were zero (kZeroThreshold, a float32).
+_ZERO = float(np.float32(1e-35))
+_LARGEST = float(np.finfo(np.float64).max)
+_UNKNOWN = -1.0
+_CODES_LIGHTGBM = 2.0**31
+_CODES_XGBOOST = 2.0**24
 
 
 def is_installed() -> bool:
@@ -54,39 +60,25 @@ class NvForestRuntime:
         trees = _trees(algorithm, model, self._name)
         self._link: Link | None = open_link(algorithm, model, self._name)
         try:
-            self._forest, self._version = _open(algorithm, path, place, self._name)
+            self._forest, version = _open(algorithm, path, place, self._name)
         except PackageError:
             self.close()
             raise
+        self.runtime_id = f"nvforest-{place}-{version}"
         self._rewrite = rewrite_for(algorithm, trees.categorical)
         base = self._link.base if isinstance(self._link, XGBoostLink) else np.zeros(trees.n_outputs)
         self._sum = OrderedSum(trees.output_of, base)
-        self._n_features, self._n_outputs, self._n_trees = trees.n_features, trees.n_outputs, len(trees.output_of)
-
-    @property
-    def runtime_id(self) -> str:
-        """Name nvForest, where it works, and its version."""
-        return f"nvforest-{self._place}-{self._version}"
-
-    @property
-    def n_features(self) -> int:
-        """Return the width of the matrix."""
-        return self._n_features
-
-    @property
-    def n_outputs(self) -> int:
-        """Return the numbers per row."""
-        return self._n_outputs
+        self.n_features, self.n_outputs, self._n_trees = trees.n_features, trees.n_outputs, len(trees.output_of)
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return raw margins, with the bits of the library that trained."""
-        n = check_matrix(matrix, self._n_features)
+        n = check_matrix(matrix, self.n_features)
         self._require_open()
         limit = _LEAVES_BYTES if self._place == "cpu" else _DEVICE_LEAVES_BYTES
         step = max(1, limit // (8 * self._n_trees))
         sums = [self._sums(matrix[start : start + step]) for start in range(0, n, step)]
         flat = np.concatenate(sums).astype(np.float64) if sums else np.empty(0)
-        return by_output(flat.reshape(-1), n, self._n_outputs)
+        return by_output(flat.reshape(-1), n, self.n_outputs)
 
     def score(self, matrix: Matrix) -> Scores:
         """Return predictions, by the link of the library that trained."""
@@ -95,7 +87,7 @@ class NvForestRuntime:
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Refuse: nvForest has no TreeSHAP."""
-        check_matrix(matrix, self._n_features)
+        check_matrix(matrix, self.n_features)
         raise RequestError(self._name, "has no contributions on nvForest", fix="ask the library's own runtime")
 
     def close(self) -> None:
@@ -189,3 +181,46 @@ def _open(algorithm: str, path: Path, place: Place, name: str) -> tuple[Any, str
             name, f"cannot be opened by nvForest: {error}", fix="see `skewless doctor`, or leave it to its own library"
         ) from error
     return opened, str(nvforest.__version__)
+
+
+def rewrite_for(algorithm: str, categorical: Sequence[int]) -> Rewrite:
+    """Return what rewrites the values of a model's rows.
+
+    Args:
+        algorithm: the library that trained the model.
+        categorical: columns that hold category codes.
+
+    Raises:
+        PackageError: it is not known how this library reads its values.
+    """
+    columns = list(categorical)
+    if algorithm == "lightgbm":
+        return lambda matrix: _as_lightgbm(matrix, columns)
+    if algorithm == "xgboost":
+        return lambda matrix: _as_xgboost(matrix, columns)
+    raise PackageError("algorithm", "is read by its own library alone", value=algorithm, fix="use lightgbm or xgboost")
+
+
+def _as_lightgbm(matrix: Matrix, categorical: list[int]) -> Matrix:
+    """Return the rows as LightGBM reads them.
+
+    No threshold is infinite; a code is cut to an integer, and below 0 or beyond int32 it is in no set.
+    """
+    values = np.minimum(matrix, _LARGEST)
+    values[np.abs(values) <= _ZERO] = 0.0
+    for column in categorical:
+        codes = values[:, column]
+        odd = (codes <= -1.0) | (codes >= _CODES_LIGHTGBM)
+        values[:, column] = np.where(odd, _UNKNOWN, np.trunc(codes) + 0.0)
+    return values
+
+
+def _as_xgboost(matrix: Matrix, categorical: list[int]) -> Matrix:
+    """Return the rows as XGBoost reads them: as float32, and a code below 0 or beyond 2^24 is in no set."""
+    with np.errstate(over="ignore"):
+        values = matrix.astype(np.float32)
+    for column in categorical:
+        codes = values[:, column]
+        odd = (codes < 0.0) | (codes >= _CODES_XGBOOST)
+        values[:, column] = np.where(odd, np.float32(_UNKNOWN), np.trunc(codes))
+    return values  # type: ignore[return-value]  # float32 is what XGBoost compares

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.matrix import check_matrix
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores, check_matrix
 
 _RANDOM_ROWS = 192
 _EDGE_ROWS = 256

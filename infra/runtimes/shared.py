@@ -155,16 +155,7 @@ class SharedRuntime:
         used = dict.fromkeys(member.runtime_id for member in self._of)
         used.setdefault(own.runtime_id)
         self.runtime_id = "|".join(used)
-
-    @property
-    def n_features(self) -> int:
-        """Return the width of the matrix."""
-        return self._own.runtime.n_features
-
-    @property
-    def n_outputs(self) -> int:
-        """Return the numbers per row."""
-        return self._own.runtime.n_outputs
+        self.n_features, self.n_outputs = own.runtime.n_features, own.runtime.n_outputs
 
     def expected_s(self, rows: int) -> float:
         """Return how long so many rows take."""

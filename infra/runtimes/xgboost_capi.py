@@ -7,14 +7,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.library import NativeLibrary, open_library
-from skewless.infra.runtimes.matrix import by_output, check_matrix
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
-from skewless.infra.runtimes.xgboost_cells import Cells, array_interface
+from skewless.infra.runtimes.port import Matrix, Scores, Vector, by_output, check_matrix
 
 _VALUE = 0
 _MARGIN = 1
@@ -30,6 +30,68 @@ def load_library() -> NativeLibrary:
         PackageError: it is not installed, or something that it needs is not.
     """
     return open_library("xgboost", "libxgboost", "VERSION", "XGBGetLastError")
+
+
+class Cells:
+    """Arguments of one call at a time, made once: XGBoost parses texts and looks at the machine otherwise.
+
+    Without a proxy matrix of ours it makes one per call, and reads the limits of the cgroup from files: 25 us.
+
+    Args:
+        library: XGBoost's.
+        name: what errors call the model.
+        n_features: width of the matrix.
+    """
+
+    def __init__(self, library: NativeLibrary, name: str, n_features: int) -> None:
+        self._library = library
+        self._name = name
+        self._row = np.empty((1, n_features))
+        self._row_text = array_interface(self._row)
+        self._result = ctypes.c_void_p()
+        self._shape = ctypes.POINTER(ctypes.c_uint64)()
+        self._dimensions = ctypes.c_uint64()
+        self.proxy = ctypes.c_void_p()
+        self.answer = tuple(ctypes.byref(cell) for cell in (self._shape, self._dimensions, self._result))
+        library.call(name, "XGProxyDMatrixCreate", ctypes.byref(self.proxy))
+
+    def give(self, matrix: Matrix, rows: int) -> bytes:
+        """Return where XGBoost finds the matrix, which the caller holds until the call is over."""
+        if rows != 1:
+            return array_interface(matrix)
+        self._row[...] = matrix
+        return self._row_text
+
+    def begin_with(self, margins: NDArray[np.float32]) -> None:
+        """Give what each row's trees are added to; it is copied. Not to be given to cells twice."""
+        self._library.call(
+            self._name, "XGDMatrixSetInfoFromInterface", self.proxy, b"base_margin", array_interface(margins)
+        )
+
+    def take(self, size: int) -> Vector:
+        """Return a copy of XGBoost's buffer, which stands until the next call of this thread, as float64."""
+        data = ctypes.string_at(self._result.value or 0, size * ctypes.sizeof(ctypes.c_float))
+        return np.frombuffer(data, dtype=np.float32).astype(np.float64)
+
+    @property
+    def result(self) -> int:
+        """Return where XGBoost's buffer lies."""
+        return self._result.value or 0
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of what XGBoost last answered."""
+        return tuple(self._shape[: self._dimensions.value])
+
+    def free(self) -> None:
+        """Free the proxy matrix."""
+        self._library.call(self._name, "XGDMatrixFree", self.proxy)
+
+
+def array_interface(array: Matrix | NDArray[np.float32]) -> bytes:
+    """Return an array of one or two dimensions in numpy's array interface, as JSON."""
+    shape = ",".join(map(str, array.shape))
+    text = f'{{"data":[{array.ctypes.data},true],"shape":[{shape}],"typestr":"{array.dtype.str}","version":3}}'
+    return text.encode()
 
 
 class XGBoostRuntime:
@@ -48,6 +110,7 @@ class XGBoostRuntime:
 
     def __init__(self, model: bytes, name: str) -> None:
         self._library = load_library()
+        self.runtime_id = f"xgboost-capi-{self._library.version}"
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()
@@ -59,31 +122,16 @@ class XGBoostRuntime:
             self._call("XGBoosterSetParam", self._booster, b"verbosity", b"0")
             self._call("XGBoosterLoadModelFromBuffer", self._booster, model, len(model))
             self._call("XGBoosterSetParam", self._booster, b"nthread", b"1")
-            self._n_features = self._count()
-            self._n_outputs = self._outputs()
+            self.n_features = self._count()
+            self.n_outputs = self._outputs()
         except PackageError:
             self.close()
             raise
 
     @classmethod
-    def from_file(cls, path: Path) -> XGBoostRuntime:
+    def from_file(cls, path: Path) -> Self:
         """Load a model file."""
         return cls(path.read_bytes(), f"model file {path.name!r}")
-
-    @property
-    def runtime_id(self) -> str:
-        """Name library, way of calling and version."""
-        return f"xgboost-capi-{self._library.version}"
-
-    @property
-    def n_features(self) -> int:
-        """Return the width of the matrix."""
-        return self._n_features
-
-    @property
-    def n_outputs(self) -> int:
-        """Return the numbers per row."""
-        return self._n_outputs
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return what ``Booster.inplace_predict(matrix, predict_type="margin")`` returns, widened."""
@@ -99,14 +147,14 @@ class XGBoostRuntime:
         Args:
             margins: float32 numbers, of shape ``(n,)``, or ``(n, k)`` of k outputs.
         """
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         self._require_open()
         given = np.ascontiguousarray(margins, dtype=np.float32)
-        cells = Cells(self._library, self._name, self._n_features)
+        cells = Cells(self._library, self._name, self.n_features)
         try:
             cells.begin_with(given)
             self._ask(matrix, rows, _CONFIG[_VALUE], cells)
-            return by_output(cells.take(rows * self._n_outputs), rows, self._n_outputs)
+            return by_output(cells.take(rows * self.n_outputs), rows, self.n_outputs)
         finally:
             cells.free()
 
@@ -115,13 +163,13 @@ class XGBoostRuntime:
 
         A DMatrix refuses what float32 cannot hold, infinities too: such a value counts as float32's largest.
         """
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         self._require_open()
-        width = self._n_features + 1
+        width = self.n_features + 1
         if not rows:
-            return by_output(np.empty(0), 0, self._n_outputs, width)
-        found = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self._n_outputs * width)
-        return by_output(found, rows, self._n_outputs, width)
+            return by_output(np.empty(0), 0, self.n_outputs, width)
+        found = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self.n_outputs * width)
+        return by_output(found, rows, self.n_outputs, width)
 
     def as_json(self) -> bytes:
         """Return the model in JSON, in whatever format it was given."""
@@ -141,13 +189,13 @@ class XGBoostRuntime:
             self._booster = ctypes.c_void_p()
 
     def _predict(self, matrix: Matrix, config: bytes) -> Scores:
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         self._require_open()
         if rows == 0:
-            return by_output(np.empty(0), 0, self._n_outputs)
+            return by_output(np.empty(0), 0, self.n_outputs)
         with self._cells() as cells:
             self._ask(matrix, rows, config, cells)
-            return by_output(cells.take(rows * self._n_outputs), rows, self._n_outputs)
+            return by_output(cells.take(rows * self.n_outputs), rows, self.n_outputs)
 
     def _ask(self, matrix: Matrix, rows: int, config: bytes, cells: Cells) -> None:
         given = cells.give(matrix, rows)
@@ -170,7 +218,7 @@ class XGBoostRuntime:
         try:
             cells = self._idle.pop()
         except IndexError:
-            cells = Cells(self._library, self._name, self._n_features)
+            cells = Cells(self._library, self._name, self.n_features)
         try:
             yield cells
         finally:
@@ -187,7 +235,7 @@ class XGBoostRuntime:
 
     def _outputs(self) -> int:
         with self._cells() as cells:
-            self._ask(np.full((1, self._n_features), np.nan), 1, _CONFIG[_MARGIN], cells)
+            self._ask(np.full((1, self.n_features), np.nan), 1, _CONFIG[_MARGIN], cells)
             return math.prod(cells.shape())
 
     def _call(self, function: str, *args: object) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.link import XGBoostLink
-from skewless.infra.runtimes.matrix import by_output, check_matrix
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
 from skewless.infra.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
 
 
@@ -52,6 +50,7 @@ class XGBoostCudaRuntime(XGBoostRuntime):
     def __init__(self, model: bytes, name: str) -> None:
         self._link: XGBoostLink | None = None
         super().__init__(model, name)
+        self.runtime_id = f"xgboost-cuda-{self._library.version}"
         try:
             self._cupy = _cupy(name)
             self._link = XGBoostLink(self.as_json(), name)
@@ -62,31 +61,21 @@ class XGBoostCudaRuntime(XGBoostRuntime):
             self.close()
             raise
 
-    @classmethod
-    def from_file(cls, path: Path) -> XGBoostCudaRuntime:
-        """Load a model file."""
-        return cls(path.read_bytes(), f"model file {path.name!r}")
-
-    @property
-    def runtime_id(self) -> str:
-        """Name library, way of calling and version."""
-        return f"xgboost-cuda-{self._library.version}"
-
     def margin(self, matrix: Matrix) -> Scores:
         """Return the margins that XGBoost computes on the device."""
-        rows = check_matrix(matrix, self._n_features)
+        rows = check_matrix(matrix, self.n_features)
         self._require_open()
         if rows == 0:
-            return by_output(np.empty(0), 0, self._n_outputs)
+            return by_output(np.empty(0), 0, self.n_outputs)
         given = self._cupy.asarray(matrix)
         interface = json.dumps(given.__cuda_array_interface__).encode()
         with self._cells() as cells:
             self._call("XGBoosterPredictFromCudaArray", self._booster, interface, MARGIN, cells.proxy, *cells.answer)
-            found = np.empty(rows * self._n_outputs, dtype=np.float32)
+            found = np.empty(rows * self.n_outputs, dtype=np.float32)
             runtime = self._cupy.cuda.runtime
             runtime.deviceSynchronize()
             runtime.memcpy(found.ctypes.data, cells.result, found.nbytes, runtime.memcpyDeviceToHost)
-        return by_output(found.astype(np.float64), rows, self._n_outputs)
+        return by_output(found.astype(np.float64), rows, self.n_outputs)
 
     def score(self, matrix: Matrix) -> Scores:
         """Return predictions, by the link of XGBoost on the CPU."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skewless.infra.streams.redis_keys import EventKeys
-from skewless.infra.streams.shares import fair_share
 
 # By the clock of the server, so that the clocks of the members do not matter.
 _BEAT = """
@@ -78,3 +77,17 @@ class Leases:
     def leave(self, client: Any) -> None:  # noqa: ANN401 - as above
         """Tell the group that this member is gone."""
         client.zrem(self._keys.members, self.me)
+
+
+def fair_share(n_partitions: int, members: Sequence[str], me: str) -> int:
+    """Return how many partitions are mine; all shares add up to the number of partitions.
+
+    Who gets one more is decided by the order of the names, so that members who see the same group agree.
+
+    >>> [fair_share(4, ["c", "a", "b"], me) for me in "abc"]
+    [2, 1, 1]
+    """
+    n = len(members)
+    if me not in members:
+        return 0
+    return n_partitions // n + (sorted(members).index(me) < n_partitions % n)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.in_force import PlanInForce
+from skewless.infra.plans.applied import PlanInForce
 from skewless.infra.plans.needed_views import NeededWatch
 from skewless.serving.group_commit import GroupCommit
 

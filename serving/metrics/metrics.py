@@ -13,8 +13,7 @@ from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import Tried
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.shared import SharedRuntime
-from skewless.infra.verdicts.last_freshness import Freshness
-from skewless.infra.verdicts.last_parity import LastParity
+from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
 from skewless.serving.metrics.family import Family, Series
 from skewless.serving.metrics.series import Buckets, Count, Gauge
 

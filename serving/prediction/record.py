@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from skewless.infra.predictions.origin import LoadColumns
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import LoadColumns, Record
 from skewless.serving.prediction.answer import ScoredBatch
 
 _NONE = np.empty(0, dtype=np.int64)

@@ -14,7 +14,7 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.request import Ask
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.origin import LoadColumns
+from skewless.infra.predictions.record import LoadColumns
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows

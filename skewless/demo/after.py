@@ -10,7 +10,7 @@ from skewless.demo.hours import RACE_ROWS
 from skewless.demo.processes import run_once
 from skewless.demo.walk import START_SECONDS, STATE, Say, Walk
 from skewless.infra.packages.aliases import Aliases
-from skewless.training.scheduling.table import jobs
+from skewless.training.scheduling.job import jobs
 
 _ROUND = ("materialize", "validate", "retrain")
 _NOWHERE = "redis://127.0.0.1:1"

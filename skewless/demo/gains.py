@@ -12,7 +12,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.contract.status import Int64Array
 from skewless.infra.runtimes.port import Vector
-from skewless.validation.evaluation.auc import auc
+from skewless.validation.evaluation.metrics import auc
 
 _DRAWS = 400
 _SEED = 7

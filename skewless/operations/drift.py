@@ -42,10 +42,10 @@ def watch(
 
 
 def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
-    from skewless.infra.packages.pinned import pinned_plan
+    from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live import Answered
     from skewless.validation.drift.report import DriftReport
-    from skewless.validation.drift.window import LABEL, SCORE, compare_window
+    from skewless.validation.drift.verdicts import LABEL, SCORE, compare_window
 
     spec, package = project.applied.model(model), _champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us

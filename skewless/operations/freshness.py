@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from skewless.contract.plan import View
     from skewless.contract.windows.view import WindowView
     from skewless.infra.alerts.alerts import Alerts, Severity
-    from skewless.infra.verdicts.last_freshness import Freshness
+    from skewless.infra.verdicts.last_verdicts import Freshness
     from skewless.workspace import Workspace
 
 ALERT = "freshness"
@@ -37,7 +37,7 @@ def look(project: Workspace, names: Sequence[str] = ()) -> list[Freshness]:
         StoreError: a log file is damaged, or the disk refused.
     """
     from skewless.infra.alerts.alerts import Alerts
-    from skewless.infra.verdicts.last_freshness import save_freshness
+    from skewless.infra.verdicts.last_verdicts import save_freshness
 
     found = [_of(project, view) for view in _chosen(project, names)]
     save_freshness(project.state, found)
@@ -58,8 +58,8 @@ def _chosen(project: Workspace, names: Sequence[str]) -> list[View | WindowView]
 
 def _of(project: Workspace, view: View | WindowView) -> Freshness:
     from skewless.contract.plan import View
-    from skewless.infra.offline.newest_event import newest_event_us
-    from skewless.infra.verdicts.last_freshness import Freshness
+    from skewless.infra.offline.log_parts import newest_event_us
+    from skewless.infra.verdicts.last_verdicts import Freshness
 
     if isinstance(view, View):
         files, online = project.views.log(view).files(), _online(project, view)

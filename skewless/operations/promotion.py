@@ -91,10 +91,9 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
         StoreError: the log of a view that the version needs is gone.
     """
     from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.packages.package import open_package
-    from skewless.infra.packages.pinned import pinned_plan
+    from skewless.infra.packages.package import open_package, pinned_plan
     from skewless.training.promotion import judge
-    from skewless.training.version_scores import version_scores
+    from skewless.training.quality import version_scores
 
     spec, chosen = project.applied.model(model), _newest(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
@@ -119,7 +118,7 @@ def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows |
     Raises:
         ConflictError: somebody else moved the alias or began a rollout since it was planned.
     """
-    from skewless.infra.packages.pinned import read_pinned_plan
+    from skewless.infra.packages.package import read_pinned_plan
     from skewless.training.promotion import once_ready, settle
 
     if planned.decision is None:

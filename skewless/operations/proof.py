@@ -70,7 +70,7 @@ def run_replay(project: Workspace, model: str | None = None, *, only_new: bool =
         PackageError: a package that answered was altered or is gone.
         StoreError: a log file is damaged, or the disk refused.
     """
-    from skewless.infra.predictions.proven import add_proven, proven_files
+    from skewless.infra.predictions.files import add_proven, proven_files
     from skewless.infra.predictions.reader import PredictionLog
     from skewless.infra.storage.names import list_models
     from skewless.validation.replay import replay_log

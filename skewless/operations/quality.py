@@ -134,7 +134,7 @@ def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us
     """
     import pyarrow as pa
 
-    from skewless.validation.label_delay import delay_quantile
+    from skewless.validation.live_quality import delay_quantile
 
     times = labelled_log(project, model).newest_labels(now_us)
     if rows is not None:

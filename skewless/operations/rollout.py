@@ -180,7 +180,7 @@ def _foreseen(model: str, change: TrafficChange) -> RolloutOutcome:
 
 def _prepare(project: Workspace, model: str, version: str) -> None:
     """See that a version can be served before it is given the traffic."""
-    from skewless.infra.packages.pinned import read_pinned_plan
+    from skewless.infra.packages.package import read_pinned_plan
 
     lacking = project.readiness.prepare(read_pinned_plan(project.store, model, version))
     if lacking:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
     from skewless.infra.rollout.vitals import Vitals, read_vitals
-    from skewless.training.rollout.evidence import Evidence
-    from skewless.training.rollout.recent import since
+    from skewless.training.rollout.evidence import Evidence, since
 
     def arms(state: Path) -> tuple[Vitals, Vitals]:
         found = read_vitals(state, model, policy.number)
@@ -78,7 +77,7 @@ def with_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence:
 
 def problem_of(project: Workspace, model: str, policy: TrafficPolicy) -> str:
     """Return why a policy's versions cannot answer here; empty: they can."""
-    from skewless.infra.packages.pinned import read_pinned_plan
+    from skewless.infra.packages.package import read_pinned_plan
 
     try:
         pinned = read_pinned_plan(project.store, model, policy.challenger or policy.champion)

@@ -66,7 +66,7 @@ class PlannedJobs:
 
     def _read(self) -> list[Job]:
         from skewless.operations.rollout import wants_step
-        from skewless.training.scheduling.table import jobs
+        from skewless.training.scheduling.job import jobs
 
         self.project.refresh()
         in_rollout = partial(wants_step, self.project)
@@ -90,7 +90,7 @@ def serve(project: Workspace) -> None:
     """
     from skewless.infra.host.processes import Presence, beating
     from skewless.infra.jobs.metrics import RunTally, serve_metrics
-    from skewless.infra.plans.in_force import PlanInForce
+    from skewless.infra.plans.applied import PlanInForce
     from skewless.training.scheduling.bell import Bell
 
     jobs = PlannedJobs(project=project)

@@ -70,8 +70,7 @@ def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
     """
     from skewless.infra.storage.durable import replace_durable
     from skewless.validation.suggest import suggest
-    from skewless.validation.suite_source import suite_source
-    from skewless.validation.suites import FILE, LABELS
+    from skewless.validation.suites import FILE, LABELS, suite_source
 
     trained = _trained(project)
     suites = {view.name: suggest(_view(project, view), trained.get(view.name)) for view in project.applied.plan.views}

@@ -141,7 +141,7 @@ def _moved(project: Workspace, tracker: Tracker, model: str, digests: Mapping[st
 
 def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.tracking.described import described
+    from skewless.infra.tracking.port import described
     from skewless.training.plots.canvas import can_plot
     from skewless.training.plots.evaluation import evaluation_plots
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.served_model import ServedModel
     from skewless.infra.predictions.reader import Entry
-    from skewless.validation.explanation import Explanation
-    from skewless.validation.nearest_bound import Bounds, NearestBound
+    from skewless.validation.explanation import Bounds, Explanation, NearestBound
     from skewless.validation.replay_report import ReplayReport
     from skewless.workspace import Workspace
 
@@ -123,7 +122,7 @@ def _transforms(model: ServedModel, entry: Entry) -> dict[str, str]:
 
 def _nearest(model: ServedModel, entry: Entry) -> tuple[NearestBound | None, bool]:
     from skewless.contract.bounds import Bounds
-    from skewless.validation.nearest_bound import nearest_bound
+    from skewless.validation.explanation import nearest_bound
 
     seen = _ranges(model)
     values = dict(zip(model.assembler.labels, entry.logged.vectors[0].tolist(), strict=True))

@@ -71,7 +71,7 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
     from skewless.contract.keys import window_marker
     from skewless.infra.log.generations import Generations
     from skewless.infra.log.partitions import log_ends
-    from skewless.infra.verdicts.last_parity import last_parity
+    from skewless.infra.verdicts.last_verdicts import last_parity
 
     live = Generations(project.state).live(view)
     ends = log_ends(project.state / "log", view.source)
@@ -113,8 +113,7 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
 def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
     from skewless.infra.log.accepted import count_rejected
     from skewless.infra.log.partitions import log_ends
-    from skewless.infra.offline.event_delays import event_delays
-    from skewless.infra.offline.log_parts import log_parts
+    from skewless.infra.offline.log_parts import event_delays, log_parts
 
     root = project.state / "log"
     parts = log_parts(root, source.name)

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.tracking.memory import MemoryTracker
 from skewless.infra.tracking.mlflow_tracker import DIGEST, open_mlflow
 from skewless.infra.tracking.port import TrackedRun, Tracker
+from tests.memory_tracker import MemoryTracker
 
 Open = Callable[[], Tracker]
 NOON = 1_768_478_400_000_000

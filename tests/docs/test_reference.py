@@ -33,7 +33,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.evaluation.evaluation import evaluate
-from skewless.validation.findings import GLOSS
+from skewless.validation.replay_report import GLOSS
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import names, page, section, table
 

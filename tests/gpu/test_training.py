@@ -18,7 +18,7 @@ from skewless.infra.runtimes.reference import Reference, reference_rows
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.xgboost import XGBoostTrainer
-from skewless.validation.evaluation.auc import auc
+from skewless.validation.evaluation.metrics import auc
 from tests.gpu.conftest import little_memory
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]

@@ -20,7 +20,7 @@ from skewless.contract.windows.view import SUMMED, Aggregate, Function, WindowVi
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.offline.window_events import WindowEvents
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.property.test_window_join import online, packed, same
 from tests.reliability.stream_world import VIEW, StreamWorld, drain
 from tests.servers.node import Node, running

@@ -23,9 +23,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.accepted import AcceptedLog, Draft, Segment
-from skewless.infra.log.known import known_ranges
-from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger
+from skewless.infra.log.accepted import AcceptedLog, Draft
+from skewless.infra.log.manifest import Span
+from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.offline.views import OfflineViews
@@ -103,7 +103,7 @@ class FusedLog(AcceptedLog):
 
     fuse: Fuse
 
-    def adopt(self, draft: Draft) -> Segment:
+    def adopt(self, draft: Draft) -> Span:
         adopt = super().adopt
         return self.fuse.around(lambda: adopt(draft))
 

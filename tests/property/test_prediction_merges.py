@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skewless.infra.predictions import compaction
-from skewless.infra.predictions.proven import add_proven, proven_files
+from skewless.infra.predictions.files import add_proven, proven_files
 from tests.unit.infra.predictions.merges import GRACE_S, Rows, ids_in, merge, names, rows_in, stored, write
 
 MOST = 8

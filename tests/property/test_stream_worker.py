@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.worker import Worker
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import IDS, INPUTS, VIEW, StreamWorld, brute, drain, look
 from tests.servers.node import Node, running
 from tests.servers.programs import program

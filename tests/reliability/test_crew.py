@@ -17,10 +17,10 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import exclusive
 from skewless.infra.streams.crew import Crew
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.port import EventStream, Owner
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import StreamWorld
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program

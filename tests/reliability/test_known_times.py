@@ -18,9 +18,9 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.online.tile_store import TileStore
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import Assignment, Worker
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import SOURCE, VIEW, StreamWorld, Traffic, drain, look
 from tests.servers.node import Node, running
 from tests.servers.programs import program

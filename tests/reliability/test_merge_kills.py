@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.predictions.files import DAY_US, merged_name
-from skewless.infra.predictions.proven import add_proven, proven_files
+from skewless.infra.predictions.files import DAY_US, add_proven, merged_name, proven_files
 from tests.reliability.merge_kills import SIDES, kill_everywhere
 from tests.unit.infra.predictions.merges import DAY, GRACE_S, Rows, ids_in, merge, names, seen, standing, stored, write
 

@@ -18,8 +18,8 @@ from skewless.infra.log.inventory import noted_below
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.servers import OneServer
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.worker import Worker
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE, journal, lose
 from tests.reliability.stream_world import IDS, StreamWorld, Traffic, brute, drain, event_of, look
 from tests.servers.node import Node, running, until

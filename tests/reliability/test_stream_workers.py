@@ -18,11 +18,11 @@ from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.port import EventStream, Owner
 from skewless.infra.streams.redis_sender import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.worker import Worker
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
 from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, look
 from tests.servers.kafka import kafka_broker

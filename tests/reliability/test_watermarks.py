@@ -19,8 +19,8 @@ from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import BlockingReader
 from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.worker import Worker
+from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import BASE, IDS, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program

@@ -139,7 +139,7 @@ def _score_shift(limit: float | None, champion: Vitals, challenger: Vitals, *, e
     if enough and all(arm.scores.n for arm in (champion, challenger)):
         expected, found = _rebinned(champion.scores, challenger.scores)
         shift = float(psi(expected[None], found[None])[0])
-        # The PSI of two samples of one population is chi-squared, scaled: see ``validation/drift/chance.py``.
+        # The PSI of two samples of one population is chi-squared, scaled: see ``validation/drift/measures.py``.
         scale = 1 / champion.scores.n + 1 / challenger.scores.n
         least = max(0.0, shift - scale * float(chdtri(max(1, expected.size - 1), _CHANCE)))
     return Verdict(

@@ -18,7 +18,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.validation.evaluation.units import Units, unit_sums
+from skewless.validation.evaluation.interval import Units, unit_sums
 
 Winner = Literal["champion", "challenger"]
 Floats = NDArray[np.float64]

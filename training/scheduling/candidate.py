@@ -11,8 +11,7 @@ import structlog
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.holding import Holding
-from skewless.infra.jobs.lease import Lease
+from skewless.infra.jobs.lease import Holding, Lease
 from skewless.infra.jobs.ledger import Ledger
 from skewless.training.scheduling.bell import Bell
 from skewless.training.scheduling.shift import Shift
@@ -69,7 +68,7 @@ class Candidate:
             holder, fix = self.lease.held_by(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
-            with Holding(self.lease, on_renewed=_nothing, taken_at=self._asked_at):
+            with Holding(self.lease, on_renewed=lambda: None, taken_at=self._asked_at):
                 shift = self._begin(token)
                 shift.take_over()
                 yield shift
@@ -124,7 +123,3 @@ class Candidate:
             self.lease.release()
         except StoreError as error:
             _log.warning("lease_not_released", problem=error.problem)
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -25,10 +25,6 @@ _MOST_ATTEMPTS = 3
 _REMEMBERED = 1_000  # ticks of a job; an older one cannot be taken twice either, since it stands in the ledger
 
 
-def _keep_quiet(_: Run) -> None:
-    """Tell nobody."""
-
-
 @dataclass(kw_only=True)
 class _UnderWay:
     """A run with its work.
@@ -67,7 +63,7 @@ class Shift:
     inputs: Callable[[], Mapping[str, Any]] = dict
     grace_s: float = _GRACE_S
     monotonic: Callable[[], float] = time.monotonic
-    on_end: Callable[[Run], None] = _keep_quiet
+    on_end: Callable[[Run], None] = lambda _: None
     _ticks: dict[str, list[int]] = field(default_factory=dict)
     _known: dict[str, int] = field(default_factory=dict)
     _under_way: list[_UnderWay] = field(default_factory=list)

@@ -13,8 +13,7 @@ import numpy as np
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.training.trainers.port import TrainedModel, TrainingSet
-from skewless.training.trainers.queries import Queries
+from skewless.training.trainers.port import Queries, TrainedModel, TrainingSet
 from skewless.training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
 
 Learning = dict[str, list[float]]

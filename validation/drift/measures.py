@@ -1,14 +1,19 @@
-"""How far two histograms of a column are apart; all functions take ``(n_columns, n_bins)`` counts, row by row."""
+"""How far two histograms of a column are apart, and how far chance alone puts them.
+
+All functions take ``(n_columns, n_bins)`` counts, row by row.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
 from skewless.contract.status import Int64Array
 from skewless.validation.drift.histograms import Floats
 
 Counts = Int64Array | Floats
 _HALF = 0.5  # Jeffreys' prior: no bin is empty, and what it adds vanishes with the rows
+_KS_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # of Kolmogorov's distribution
 
 
 def psi(before: Counts, now: Counts) -> Floats:
@@ -45,6 +50,91 @@ def ks(before: Counts, now: Counts) -> Floats:
     """
     apart = np.cumsum(_shares(before), axis=1) - np.cumsum(_shares(now), axis=1)
     return np.asarray(np.abs(apart).max(axis=1, initial=0.0))
+
+
+def homogeneity(before: Counts, now: Counts) -> Floats:
+    """Return p-values of "both come from one distribution", shape ``(n_columns,)``; 1 where a side has no rows.
+
+    They judge PSI and Jensen-Shannon alike: without drift and with many rows, both are a multiple of one chi-squared
+    variable (see ``expected_psi``). Of its two forms, Pearson's and the likelihood ratio, the larger p-value counts:
+    where bins hold few rows, each is too small where the other is not, and together they were never too small in
+    simulations down to 50 rows and bins of a hundredth of a row (``tests/unit/validation/drift``).
+    """
+    freedom = np.maximum(_used(before, now) - 1, 1)
+    pearson, likelihood = (special.chdtrc(freedom, value) for value in _statistics(before, now))
+    both = (before.sum(axis=1) > 0) & (now.sum(axis=1) > 0)
+    return np.where(both, np.maximum(pearson, likelihood), 1.0)
+
+
+def smirnov(before: Counts, now: Counts) -> Floats:
+    """Return p-values of the Kolmogorov-Smirnov distance, shape ``(n_columns,)``; binned, it is cautious.
+
+    The limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32, 1970).
+    """
+    root = 1 / np.sqrt(_both_sizes(before, now))
+    corrected = root + np.where(root > 0, 0.12 + 0.11 / np.maximum(root, 1.0), 0.0)
+    return np.asarray(special.kolmogorov(corrected * ks(before, now)))
+
+
+def holm(p: Floats) -> Floats:
+    """Return p-values adjusted for asking so many questions at once, any shape (Holm, 1979).
+
+    The chance that any question without an effect is found below ``alpha`` is at most ``alpha``, however the
+    questions depend on each other.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    flat = p.ravel()
+    order = np.argsort(flat, kind="stable")
+    adjusted = np.maximum.accumulate(flat[order] * (flat.size - np.arange(flat.size)))
+    result = np.empty_like(flat)
+    result[order] = np.minimum(adjusted, 1.0)
+    return result.reshape(p.shape)
+
+
+def expected_psi(before: Counts, now: Counts) -> Floats:
+    """Return the mean of PSI without drift: ``(bins - 1) * (1 / n + 1 / m)``, shape ``(n_columns,)``.
+
+    Yurdakul, Naranjo: Statistical properties of the population stability index, Journal of Risk Model Validation 14,
+    2020.
+    """
+    return np.asarray((_used(before, now) - 1) * _both_sizes(before, now))
+
+
+def expected_js(before: Counts, now: Counts) -> Floats:
+    """Return the mean of the squared Jensen-Shannon distance without drift; an eighth of PSI's, in bits."""
+    return np.asarray(expected_psi(before, now) / (8 * np.log(2)))
+
+
+def expected_ks(before: Counts, now: Counts) -> Floats:
+    """Return the mean of the Kolmogorov-Smirnov distance without drift, an upper bound where it is binned."""
+    return np.asarray(_KS_MEAN * np.sqrt(_both_sizes(before, now)))
+
+
+def _used(before: Counts, now: Counts) -> Int64Array:
+    """Return how many bins of each column are not empty on both sides."""
+    return np.asarray((before + now > 0).sum(axis=1))
+
+
+def _both_sizes(before: Counts, now: Counts) -> Floats:
+    """Return ``1 / n + 1 / m`` of each column; infinite where a side has no rows."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / before.sum(axis=1) + 1 / now.sum(axis=1))
+
+
+def _statistics(before: Counts, now: Counts) -> tuple[Floats, Floats]:
+    """Return Pearson's chi-squared and the likelihood ratio of the two rows of counts of each column."""
+    pearson = likelihood = np.zeros(len(before))
+    both = before + now
+    total = np.maximum(both.sum(axis=1, keepdims=True), 1)
+    for counts in (before, now):
+        expected = both / total * counts.sum(axis=1, keepdims=True)
+        ratio = np.divide(counts, expected, out=np.ones_like(expected), where=expected > 0)
+        logs = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
+        pearson = pearson + ((ratio - 1) ** 2 * expected).sum(axis=1)
+        likelihood = likelihood + 2 * (counts * logs).sum(axis=1)
+    return pearson, np.maximum(likelihood, 0.0)
 
 
 def _shares(counts: Counts) -> Floats:

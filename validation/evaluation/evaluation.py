@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.metrics import METRICS
 from skewless.contract.spec import ModelSpec, Task
-from skewless.infra.runtimes.port import Scores, Vector
-from skewless.validation.evaluation.auc import auc
-from skewless.validation.evaluation.metrics import Metrics
-from skewless.validation.evaluation.multiclass import multiclass_metrics
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.validation.evaluation.metrics import Metrics, auc, mean_metric
 from skewless.validation.evaluation.ranking import Groups, ranking_metrics
-from skewless.validation.evaluation.row_values import mean_metric
 
 Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
 
@@ -147,6 +144,36 @@ def _regression(labels: Vector, scores: Vector, weight: Vector, _base: float) ->
         "rmse": float(np.sqrt(mean_metric("rmse", labels, scores, weight))),
         "mae": mean_metric("mae", labels, scores, weight),
     }
+
+
+def multiclass_metrics(labels: Vector, scores: Matrix, weights: Vector) -> tuple[float, Metrics, Metrics]:
+    """Return the largest share of a class, the metrics, and those of predicting each class's share always.
+
+    Args:
+        labels: ``(n,)`` float64, 0 to k - 1.
+        scores: ``(n, k)`` float64 probabilities.
+        weights: ``(n,)`` float64, some above 0.
+    """
+    shares = np.bincount(labels.astype(np.int64), weights=weights, minlength=scores.shape[1]) / weights.sum()
+    constant = np.broadcast_to(shares, scores.shape)
+    return float(shares.max()), _measure(labels, scores, weights), _measure(labels, constant, weights)
+
+
+def _measure(labels: Vector, scores: Matrix, weights: Vector) -> Metrics:
+    return {
+        "log_loss": mean_metric("log_loss", labels, scores, weights),
+        "accuracy": mean_metric("accuracy", labels, scores, weights),
+        "auc_macro": _macro_auc(labels, scores, weights),
+    }
+
+
+def _macro_auc(labels: Vector, scores: Matrix, weights: Vector) -> float | None:
+    """Return the mean over the classes of one against the rest; None if no class has both."""
+    single = [
+        auc((labels == column).astype(np.float64), scores[:, column], weights) for column in range(scores.shape[1])
+    ]
+    exist = [value for value in single if value is not None]
+    return float(np.mean(exist)) if exist else None
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_], weight: Vector) -> float | None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from skewless.contract.spec import Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.evaluation import calibration_bins, evaluate
+from skewless.validation.evaluation.metrics import row_values
 from skewless.validation.evaluation.ranking import Groups, ndcg_shares
-from skewless.validation.evaluation.row_values import row_values
 
 Weighted = Callable[[Matrix], Vector]
 """Weights ``(n_samples, n_rows)`` to the metric of each sample ``(n_samples,)``; NaN where it does not exist."""

@@ -39,7 +39,7 @@ def freshness_section(project: Workspace) -> Section:
 
 
 def _newest_event(project: Workspace, view: View | WindowView) -> int | None:
-    from skewless.infra.offline.newest_event import newest_event_us
+    from skewless.infra.offline.log_parts import newest_event_us
 
     if isinstance(view, View):
         return newest_event_us(project.connection, project.views.log(view).files())
@@ -49,7 +49,7 @@ def _newest_event(project: Workspace, view: View | WindowView) -> int | None:
 
 def proof_section(project: Workspace) -> Section:
     """Return the last verdicts of parity and replay."""
-    from skewless.infra.verdicts.last_parity import last_parity
+    from skewless.infra.verdicts.last_verdicts import last_parity
 
     verdicts = last_parity(project.state)
     blocks: list[Note | TableBlock] = [_replay_note(project)]

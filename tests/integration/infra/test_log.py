@@ -17,8 +17,15 @@ import pytest
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
 from skewless.infra.log.inventory import noted_below
-from skewless.infra.log.known import KnownRange, known_ranges, last_covered
-from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
+from skewless.infra.log.runs import (
+    Coverage,
+    Kind,
+    KnownRange,
+    MaterializationRun,
+    RunLedger,
+    known_ranges,
+    last_covered,
+)
 
 ROOT = Path(__file__).parents[3]
 PARTITION = "batch/v-0123456789abcdef"

@@ -17,7 +17,7 @@ from skewless.contract.keys import KeyCodec, KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.infra.log.accepted import REJECT
-from skewless.infra.log.known import KnownRange, known_ranges
+from skewless.infra.log.runs import KnownRange, known_ranges
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.materialization.run_report import OnStep, ViewReport
 from skewless.infra.offline.changes import EventRange

@@ -6,7 +6,7 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.verdicts.last_freshness import last_freshness
+from skewless.infra.verdicts.last_verdicts import last_freshness
 from skewless.operations.freshness import ALERT, look
 from tests.projects import Place, later_rows
 

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.predictions.compaction import compact
-from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
-from skewless.infra.predictions.proven import proven_files
+from skewless.infra.predictions.files import DAY_US, FOLDER, log_files, proven_files
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.operations.drift import watch
 from skewless.operations.housekeeping import tidy

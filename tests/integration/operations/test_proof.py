@@ -8,7 +8,7 @@ import pytest
 
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions.proven import proven_files
+from skewless.infra.predictions.files import proven_files
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
 from tests.planted import alter_predictions, flipped, note_anew
 from tests.projects import FIRST_CARD, MODEL, Place, ask

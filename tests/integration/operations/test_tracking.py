@@ -12,10 +12,10 @@ from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.tracking.memory import MemoryTracker
 from skewless.operations.tracking import open_tracker, publish, publish_if_set
 from skewless.project import Project
 from tests.command_line import run
+from tests.memory_tracker import MemoryTracker
 from tests.projects import MODEL, Place
 
 URI = "sqlite:///mlflow.db"

@@ -18,8 +18,8 @@ from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.offline.views import OfflineViews
 from skewless.training.dataset import Dataset, build_dataset
 from skewless.training.promotion import promote
+from skewless.training.quality import version_scores
 from skewless.training.train import Trained, train
-from skewless.training.version_scores import version_scores
 from tests.integration.training.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
 from tests.plans import make_plan, make_transform, make_view
 from tests.stores import store_at

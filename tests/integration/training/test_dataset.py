@@ -19,7 +19,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec, Split, TimeMode
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
-from skewless.infra.log.known import known_ranges
+from skewless.infra.log.runs import known_ranges
 from skewless.infra.offline.views import OfflineViews
 from skewless.training.dataset import build_dataset
 from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times

@@ -13,7 +13,7 @@ from skewless.contract.columns import FeatureRef
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.offline.entity_file import EntityFile
-from skewless.infra.offline.event_delays import event_delays
+from skewless.infra.offline.log_parts import event_delays
 from skewless.training.dataset_files import DatasetFiles
 from skewless.training.mode_gap import ModeGap, mode_gap, spread
 from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, Event, World

@@ -15,10 +15,9 @@ from skewless.contract.errors import PackageError
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import load_model
-from skewless.training.measure import measure
 from skewless.training.promotion import CHAMPION, promote
+from skewless.training.quality import measure, version_scores
 from skewless.training.train import train
-from skewless.training.version_scores import version_scores
 from tests.integration.training.shop import END, SPEC, Shop, open_shop
 from tests.stores import store_at
 

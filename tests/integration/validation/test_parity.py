@@ -17,7 +17,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.guard import Standing
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.verdicts.last_parity import last_parity
+from skewless.infra.verdicts.last_verdicts import last_parity
 from skewless.validation.parity_report import Fault, ParityReport
 from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, World, busy_hour
 from tests.window_log import signed

@@ -20,7 +20,7 @@ from skewless.contract.vector import Assembler
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.predictions import reader
-from skewless.validation.findings import Cause
+from skewless.validation.replay_report import Cause
 from tests.planted import RuntimeBefore, alter, alter_predictions, flipped, named
 from tests.projects import FIRST_CARD, MODEL, NOW, Place, ask, later_rows, looked_up
 

@@ -23,7 +23,7 @@ from skewless.infra.predictions.schema import SCHEMA
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
-from skewless.validation.findings import Cause
+from skewless.validation.replay_report import Cause
 from tests.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
 from tests.projects import MODEL, SECOND, Place, ask, later_rows
 

@@ -19,11 +19,11 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.request import parse_rows
 from skewless.contract.status import Status
-from skewless.infra.log.known import known_ranges
+from skewless.infra.log.runs import known_ranges
 from skewless.infra.online.redis_store import RedisReader, RedisWriter
 from skewless.serving.prediction.predictor import Predictor
-from skewless.validation.entities import entity_table
-from skewless.validation.findings import Cause
+from skewless.validation.rebuilt import entity_table
+from skewless.validation.replay_report import Cause
 from tests.planted import HalfWriter, Killed, named, written_through
 from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, looked_up, newest_rows, open_project
 

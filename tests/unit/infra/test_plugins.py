@@ -11,8 +11,8 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, PackageError
 from skewless.infra.host.plugins import Group, find_plugin, is_registered
-from skewless.infra.runtimes.load import open_runtime
-from skewless.training.trainers.choice import trainer_for
+from skewless.infra.runtimes.candidates import open_runtime
+from skewless.training.train import trainer_for
 
 MODULE = "another_package_of_trees"
 SOURCE = """

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.training.importance import importance
+from skewless.training.curves import importance
 from skewless.training.trainers.port import TrainedModel
-from skewless.validation.evaluation.auc import auc
+from skewless.validation.evaluation.metrics import auc
 from tests.unit.training.only_test_rows import LABELS, N
 
 MATRIX = np.column_stack([LABELS, np.random.default_rng(0).random(N)])

@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.spec import Gate
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.verdicts.last_parity import LastParity, save_parity
+from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
 from skewless.training.promotion import CHAMPION, promote, skewed
 from tests.plans import make_plan, make_view
 from tests.stores import store_at

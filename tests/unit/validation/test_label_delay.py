@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skewless.validation.label_delay import delay_quantile
+from skewless.validation.live_quality import delay_quantile
 
 
 def test_the_young_do_not_make_it_short() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.validation.suggest import MOST_WORDS, ColumnSummary, Suggested, TableSummary, suggest, with_slack
-from skewless.validation.suite_source import suite_source
+from skewless.validation.suites import suite_source
 from skewless.validation.summaries import summarise
 
 FINITE = st.floats(-1e12, 1e12)

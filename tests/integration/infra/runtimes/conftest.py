@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from skewless.infra.runtimes.load import open_runtime
+from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
 from skewless.training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
 from skewless.training.trainers.xgboost import split_thresholds as xgboost_thresholds

@@ -13,8 +13,8 @@ import pytest
 import xgboost as xgb
 
 from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.library import open_library
-from skewless.infra.runtimes.load import open_runtime
 
 ROOT = Path(__file__).parents[4]
 OFFLINE = ["lightgbm", "xgboost", "pandas", "scipy", "sklearn", "feast", "pyarrow", "duckdb"]
@@ -26,7 +26,7 @@ from skewless.infra.packages.package import open_package
 from skewless.infra.packages.writer import write_package
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.runtimes.certification import certify
-from skewless.infra.runtimes.load import open_runtime
+from skewless.infra.runtimes.candidates import open_runtime
 runtimes = [open_runtime(a, Path(p)) for a, p in (("lightgbm", sys.argv[1]), ("xgboost", sys.argv[2]))]
 scores = [float(r.score(np.full((1, r.n_features), np.nan))[0]) for r in runtimes]
 print(json.dumps({"modules": sorted({name.split(".")[0] for name in sys.modules}), "scores": scores}))

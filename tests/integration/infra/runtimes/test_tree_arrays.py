@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
+from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import certify, same_bits
-from skewless.infra.runtimes.load import open_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.trainers.choice import trainer_for
+from skewless.training.train import trainer_for
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 
 FEATURES = 4

@@ -18,15 +18,15 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import Algorithm, LabelSource, ModelSpec, Split, Task
 from skewless.infra.packages.package import PackageContents, open_package
 from skewless.infra.packages.writer import write_package
+from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import certify
-from skewless.infra.runtimes.load import open_runtime
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
 from skewless.training.profile import profile
-from skewless.training.trainers.choice import trainer_for
+from skewless.training.train import trainer_for
 from skewless.training.trainers.port import TrainedModel, TrainingSet
-from skewless.validation.evaluation.auc import auc
 from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.metrics import auc
 from tests.stores import store_at
 
 ROOT = Path(__file__).parents[4]
@@ -261,7 +261,7 @@ def test_a_scikit_learn_model_is_scored_without_scikit_learn(tmp_path: Path) -> 
     path.write_bytes(model.model)
     code = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from skewless.infra.runtimes.load import open_runtime;"
+        "from skewless.infra.runtimes.candidates import open_runtime;"
         f"score = open_runtime('sklearn', Path({str(path)!r})).score(np.zeros((1, 4)))[0];"
         "print(score.hex(), 'sklearn' in sys.modules)"
     )

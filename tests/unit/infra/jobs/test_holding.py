@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from skewless.contract.errors import StoreError
-from skewless.infra.jobs.holding import Holding
+from skewless.infra.jobs.lease import Holding, Lease
 
 
 class Clock:
@@ -16,11 +16,11 @@ class Clock:
         return self.now
 
 
-class FakeLease:
+class FakeLease(Lease):
     """A lease whose answers are set; an answer takes a second of the clock."""
 
     def __init__(self, clock: Clock, ttl_s: float = 6.0) -> None:
-        self.ttl_s = ttl_s
+        super().__init__("redis://nowhere", "project", holder="me", ttl_s=ttl_s)
         self.answer: bool | None = True
         self._clock = clock
 

@@ -10,8 +10,7 @@ import numpy as np
 from skewless.contract.rows import Versions
 from skewless.contract.windows.tiles import Slots
 from skewless.infra.online.window_states import StateProgress
-from skewless.infra.predictions.origin import LoadColumns
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import LoadColumns, Record
 
 T = 1_768_478_400_000_000
 FIELDS = ("event_ts", "created_ts", "seq", "run_id")

@@ -16,8 +16,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions import compaction
 from skewless.infra.predictions.compaction import compact
-from skewless.infra.predictions.files import DAY_US, FOLDER, merged_from, merged_name
-from skewless.infra.predictions.proven import add_proven, proven_files
+from skewless.infra.predictions.files import DAY_US, FOLDER, add_proven, merged_from, merged_name, proven_files
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.storage import durable
 from tests.unit.infra.predictions.merges import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skewless.infra.alerts.alerts import Alert
-from skewless.infra.verdicts.last_freshness import Freshness
+from skewless.infra.verdicts.last_verdicts import Freshness
 from skewless.serving.metrics.metrics import Metrics
 
 

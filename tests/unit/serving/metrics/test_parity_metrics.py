@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skewless.infra.verdicts.last_parity import LastParity
+from skewless.infra.verdicts.last_verdicts import LastParity
 from skewless.serving.metrics.metrics import Metrics
 
 

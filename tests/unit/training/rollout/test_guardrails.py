@@ -10,9 +10,8 @@ from scipy.stats import binom
 
 from skewless.contract.lifecycle import Guardrails
 from skewless.infra.rollout.vitals import Vitals
-from skewless.training.rollout.evidence import Compared, Evidence
+from skewless.training.rollout.evidence import Compared, Evidence, since
 from skewless.training.rollout.guardrails import Verdict, judge
-from skewless.training.rollout.recent import since
 from tests.unit.training.rollout.arms import arm
 
 LIMITS = Guardrails(business=0.1)

@@ -8,8 +8,7 @@ from datetime import timedelta
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.settings import Settings
 from skewless.contract.spec import LabelSource, ModelSpec, Split
-from skewless.training.scheduling.job import Job
-from skewless.training.scheduling.table import jobs
+from skewless.training.scheduling.job import Job, jobs
 
 SPEC = ModelSpec(
     name="m",

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import SourceError
-from skewless.training.trainers.port import TrainingSet
-from skewless.training.trainers.queries import Queries
+from skewless.training.trainers.port import Queries, TrainingSet
 
 ROWS = TrainingSet(
     matrix=np.arange(5.0)[:, None],

@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
-from skewless.training.trainers.choice import trainer_for
+from skewless.training.train import trainer_for
 from skewless.training.trainers.port import TrainingSet
 from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
 

@@ -16,8 +16,8 @@ from skewless.contract.errors import SourceError
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.infra.runtimes.port import Vector
 from skewless.training.quality import quality_lines
-from skewless.validation.evaluation.auc import auc
 from skewless.validation.evaluation.evaluation import calibration_error, calibration_table, evaluate
+from skewless.validation.evaluation.metrics import auc
 from skewless.validation.evaluation.ranking import ndcg
 
 

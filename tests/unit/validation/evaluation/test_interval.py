@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from skewless.validation.evaluation.auc import auc
 from skewless.validation.evaluation.interval import auc_interval, mean_interval, metric_interval
+from skewless.validation.evaluation.metrics import auc
 
 TRIALS = 400
 SLACK = 4 * (0.95 * 0.05 / TRIALS) ** 0.5  # four standard deviations of a share

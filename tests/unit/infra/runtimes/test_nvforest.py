@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.equivalents import rewrite_for
+from skewless.infra.runtimes.nvforest import rewrite_for
 from skewless.infra.runtimes.port import Matrix
 
 NAN = float("nan")

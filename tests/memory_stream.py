@@ -10,7 +10,7 @@ from zlib import crc32
 
 from skewless.contract.errors import StoreError
 from skewless.infra.streams.port import Messages, Owner, Partition
-from skewless.infra.streams.shares import fair_share
+from skewless.infra.streams.redis_leases import fair_share
 
 _SLICE_S = 0.02
 _AWAY = "the broker in memory is away"

@@ -25,8 +25,8 @@ from skewless.contract.windows.tiles import Slots
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.predictions.reader import Logged, LoggedRead
-from skewless.validation.findings import Cause, Findings
-from skewless.validation.window_proof import check_states
+from skewless.validation.legitimacy import check_states
+from skewless.validation.replay_report import Cause, Findings
 from tests.integration.validation.parity_world import HOUR, NOW, VIEW, World, event_rows
 
 

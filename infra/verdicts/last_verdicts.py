@@ -1,17 +1,37 @@
-"""How new the data of each view was when it was last looked at: for metrics and ``status``."""
+"""What was last found of each view, its parity and its freshness: for metrics, for promotion, for ``status``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from skewless.contract.clock import from_us
 from skewless.infra.storage.durable import exclusive, replace_durable
 
-_FILE = "freshness.json"
+
+@dataclass(frozen=True, kw_only=True)
+class LastParity:
+    """What was found when the states of a view were last held against the log.
+
+    Args:
+        hash: of the view.
+        at_us: when, microseconds.
+        compared: entities that were compared.
+        mismatches: entities that are not what the log says; those that were repaired are not counted.
+        by_cause: the same by cause.
+        unavailable: entities that the store could not answer for.
+    """
+
+    view: str
+    hash: str
+    at_us: int
+    compared: int
+    mismatches: int
+    by_cause: Mapping[str, int] = field(default_factory=dict)
+    unavailable: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +94,26 @@ class Freshness:
         }
 
 
+_V = TypeVar("_V", LastParity, Freshness)
+
+
+def last_parity(state: Path) -> dict[str, LastParity]:
+    """Return the last verdict on each view, by name; none where it was never asked for, or the file is damaged."""
+    return _read(state / "parity.json", LastParity)
+
+
 def last_freshness(state: Path) -> dict[str, Freshness]:
     """Return what was last found of each view, by name; none where nothing was, or the file is damaged."""
-    try:
-        found = json.loads((state / _FILE).read_text())
-        return {item["view"]: Freshness(**item) for item in found["views"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    return _read(state / "freshness.json", Freshness)
+
+
+def save_parity(state: Path, verdicts: Iterable[LastParity]) -> None:
+    """Keep verdicts, beside the last ones on other views.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    _save(state / "parity.json", LastParity, verdicts)
 
 
 def save_freshness(state: Path, found: Iterable[Freshness]) -> None:
@@ -89,7 +122,18 @@ def save_freshness(state: Path, found: Iterable[Freshness]) -> None:
     Raises:
         StoreError: the disk refused.
     """
-    with exclusive(state / "freshness.lock"):
-        both = last_freshness(state) | {item.view: item for item in found}
+    _save(state / "freshness.json", Freshness, found)
+
+
+def _read(path: Path, kind: type[_V]) -> dict[str, _V]:
+    try:
+        return {item["view"]: kind(**item) for item in json.loads(path.read_text())["views"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _save(path: Path, kind: type[_V], found: Iterable[_V]) -> None:
+    with exclusive(path.with_suffix(".lock")):
+        both = _read(path, kind) | {item.view: item for item in found}
         body = {"views": [asdict(item) for item in both.values()]}
-        replace_durable(state / _FILE, json.dumps(body, indent=1).encode())
+        replace_durable(path, json.dumps(body, indent=1).encode())

@@ -1,17 +1,20 @@
-"""What an event source's log already holds: a column keeps its type for ever (SEMANTICS 8.2)."""
+"""Whether a windowed view can sum the events that its log holds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.contract.windows.view import EventSource
+from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
+from skewless.infra.offline.window_events import LogPart, WindowEvents
 
 
 def check_held_types(log_root: Path, source: EventSource) -> None:
@@ -38,3 +41,22 @@ def check_held_types(log_root: Path, source: EventSource) -> None:
 
 def _name(held: pa.DataType) -> str:
     return next((str(dtype) for dtype in DType if arrow_type(dtype) == held), str(held))
+
+
+def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart]) -> None:
+    """Check that no accepted event is too large for a view to sum exactly: it would not count in the view.
+
+    New events of that kind are refused when they come (SEMANTICS 3.9).
+
+    Raises:
+        SourceError: some are; names the column and how many.
+    """
+    for column, count in WindowEvents(connection, view, parts, {}, known=False).beyond().items():
+        digits = view.scales.get(column, 0)
+        lower = f"lower the tag skewless.scale.{column}, which is {digits}, or " if digits else ""
+        raise SourceError(
+            f"windowed view {view.name!r} column {column!r}",
+            "is too large in accepted events to be summed exactly",
+            value=f"{count} {'event' if count == 1 else 'events'}",
+            fix=f"{lower}leave them out by a bool column and the tag skewless.where",
+        )

@@ -9,9 +9,8 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from skewless.contract.lifecycle import Watch
-from skewless.validation.drift.chance import expected_ks, expected_psi, holm, homogeneity, smirnov
 from skewless.validation.drift.histograms import Bins, Histograms
-from skewless.validation.drift.measures import js, ks, psi
+from skewless.validation.drift.measures import expected_ks, expected_psi, holm, homogeneity, js, ks, psi, smirnov
 from skewless.validation.drift.verdicts import compare
 
 SHAPES = {
