@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.errors.server import Server
-from tests.projects import make_project, opened
+from tests.servers.prediction import Server
+from tests.worlds.trained import make_project, opened
 
 
 @pytest.fixture(scope="session")

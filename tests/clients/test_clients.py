@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import blocks, page, section
-from tests.integration.errors.server import Server
+from tests.servers.prediction import Server
 
 HERE = Path(__file__).parent
 ADDRESS = "127.0.0.1:8080"

@@ -12,9 +12,9 @@ import pytest
 from skewless.infra.access.api_keys import SCOPES
 from skewless.infra.online.private_server import PrivateServer
 from tests.clients.test_clients import run
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import NOW, trained_repo
-from tests.integration.errors.server import Server
+from tests.servers.prediction import Server
+from tests.worlds.command_line import done
+from tests.worlds.windowed import NOW, trained_repo
 
 HERE = Path(__file__).parent
 PACKAGE = "skewless_made"

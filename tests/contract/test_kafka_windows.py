@@ -13,9 +13,9 @@ from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, write_repo
 from tests.servers.kafka import KafkaBroker
+from tests.worlds.command_line import done
+from tests.worlds.windowed import CARRIERS, MINUTE, NOW, write_repo
 
 TOPIC = "landings-of-windows"
 

@@ -18,7 +18,7 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
 from skewless.infra.sources.duckdb_source import DuckDBSource
-from tests.feast.offline_world import HOUR, START, Kind, OfflineWorld, at, entity_df, key
+from tests.worlds.feast_offline import HOUR, START, Kind, OfflineWorld, at, entity_df, key
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 

@@ -23,7 +23,7 @@ from skewless.infra.compiler.views import compile_view
 from skewless.infra.feast_plugins.asked_features import asked_features
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from tests.feast.offline_world import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
+from tests.worlds.feast_offline import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 

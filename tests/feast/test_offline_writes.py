@@ -22,7 +22,7 @@ from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.offline.sources import find_table
 from skewless.infra.sources.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
-from tests.feast.offline_world import HOUR, START, OfflineWorld, at, entity_df, key
+from tests.worlds.feast_offline import HOUR, START, OfflineWorld, at, entity_df, key
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Saving dataset is an experimental feature:RuntimeWarning"),

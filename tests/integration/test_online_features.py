@@ -12,7 +12,7 @@ from skewless.contract.errors import DefinitionError, RequestError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.status import Status
 from skewless.project import Project
-from tests.projects import FIRST_CARD, NOW, Place, ask, make_project, opened
+from tests.worlds.trained import FIRST_CARD, NOW, Place, ask, make_project, opened
 
 SERVICE = "fraud_features"
 COLUMNS: dict[str, list[Any]] = {

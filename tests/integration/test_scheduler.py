@@ -37,7 +37,7 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
-from tests.projects import MODEL, SECOND, Place, ask, copy_project, later_rows, make_project, opened
+from tests.worlds.trained import MODEL, SECOND, Place, ask, copy_project, later_rows, make_project, opened
 
 ROOT = Path(__file__).parents[2]
 RETRAIN = f"retrain {MODEL}"

@@ -24,9 +24,9 @@ from skewless.contract.keys import KeyCodec
 from skewless.contract.rows import NO_TIME, RowCodec
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done, run
-from tests.projects import copy_project
-from tests.second_project import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change
+from tests.worlds.command_line import done, run
+from tests.worlds.odd_names import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change
+from tests.worlds.trained import copy_project
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"

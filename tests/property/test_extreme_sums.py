@@ -22,11 +22,11 @@ from skewless.infra.offline.window_events import WindowEvents
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from tests.property.test_window_join import online, packed, same
-from tests.reliability.stream_world import VIEW, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.window_cases import INTEGERS, VALUES, WINDOWS, Case, cases, make_window_view
-from tests.windows_oracle import counts, counts_by
+from tests.windows.cases import INTEGERS, VALUES, WINDOWS, Case, cases, make_window_view
+from tests.windows.oracle import counts, counts_by
+from tests.worlds.streams import VIEW, StreamWorld, drain
 
 EXTREME_FLOATS = [
     1e308,

@@ -31,7 +31,7 @@ from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Binaries, Mark
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 DELAY = 4
 VIEW = make_view(features={"x": DType.FLOAT64, "s": DType.STRING}, tombstone="gone", path="v.parquet", delay_us=DELAY)

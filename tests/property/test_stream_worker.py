@@ -19,11 +19,11 @@ from skewless.infra.log.accepted import REJECT
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.worker import Worker
-from tests.reliability.stream_world import IDS, INPUTS, VIEW, StreamWorld, brute, drain, look
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.window_log import signed
-from tests.windows_oracle import Event, Value
+from tests.windows.log import signed
+from tests.windows.oracle import Event, Value
+from tests.worlds.streams import IDS, INPUTS, VIEW, StreamWorld, brute, drain, look
 
 PARTITIONS = 2
 BAD = [b"{", b"[]", b'{"event": "e1", "id": null, "ts": 1700000000000000}', b'{"event": "e2", "id": 1}', None]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from tests.latest_world import World
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 SECOND = 1_000_000
 NOW = 100 * SECOND

@@ -23,9 +23,9 @@ from skewless.contract.windows.state_layout import Origin, StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.infra.offline.window_events import LogPart
 from skewless.infra.offline.window_join import WindowJoin
-from tests.window_cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Case, Key, cases
-from tests.window_log import LoggedEvent, bits, column_of, signed
-from tests.windows_oracle import Event, Value, counts_by, features
+from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Case, Key, cases
+from tests.windows.log import LoggedEvent, bits, column_of, signed
+from tests.windows.oracle import Event, Value, counts_by, features
 
 CASES = cases(ONE_KEY, INTEGERS) | cases(TWO_KEYS, PAIRS)
 PLACES = {signed(name): place for place, name in enumerate(PARTITIONS)}

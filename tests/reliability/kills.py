@@ -82,8 +82,8 @@ def main(arguments: Sequence[str]) -> None:
     from skewless.infra.log.accepted import Draft  # noqa: PLC0415
     from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
-    from tests.integration.infra.world import World  # noqa: PLC0415
     from tests.reliability.losses import VIEW  # noqa: PLC0415
+    from tests.worlds.latest import World  # noqa: PLC0415
 
     root, url, now_us, point, side = arguments
     skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.newest._BATCH_ROWS = _BATCH

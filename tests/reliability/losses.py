@@ -11,9 +11,9 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import RedisReader
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
 from tests.servers.node import Node
+from tests.worlds.latest import HOUR, World, same, times
+from tests.worlds.plans import make_view
 
 FIRST = 1_000 * HOUR
 DURABLE = {"appendonly": "yes", "appendfsync": "no", "aof-load-truncated": "yes", "auto-aof-rewrite-percentage": "0"}

@@ -19,9 +19,9 @@ import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loa
 from skewless.infra.host.telemetry import configure_logging
 from skewless.operations import rollout
 from skewless.project import Project
-from tests.projects import MODEL, open_project
 from tests.reliability.kills import ROOT, Side, Steps
-from tests.rollouts import NEW
+from tests.worlds.rollouts import NEW
+from tests.worlds.trained import MODEL, open_project
 
 
 def do(project: Project, deed: str) -> None:

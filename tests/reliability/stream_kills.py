@@ -18,7 +18,7 @@ from skewless.contract.clock import ManualClock
 from skewless.infra.streams.port import EventStream, Messages, Owner, Partition
 from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Side, Steps
-from tests.reliability.stream_world import StreamWorld, drain
+from tests.worlds.streams import StreamWorld, drain
 
 PARTITIONS = 2
 _BATCH = 9  # messages: so that a small run has several steps of each kind

@@ -21,10 +21,10 @@ from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.port import EventStream, Owner
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream
-from tests.reliability.stream_world import StreamWorld
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
-from tests.window_cases import make_window_view
+from tests.windows.cases import make_window_view
+from tests.worlds.streams import StreamWorld
 
 PARTITIONS = 3
 

@@ -14,10 +14,10 @@ from skewless.contract.keys import marker_key
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import World
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_mark, reader_marker, write_rounds
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
+from tests.worlds.latest import World
 
 KEYS = 60
 pytestmark = pytest.mark.soak

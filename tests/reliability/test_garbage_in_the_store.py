@@ -17,9 +17,9 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import run
-from tests.integration.cli.windowed_repo import CARRIERS, trained_repo
-from tests.integration.errors.server import Server, eventually
+from tests.servers.prediction import Server, eventually
+from tests.worlds.command_line import run
+from tests.worlds.windowed import CARRIERS, trained_repo
 
 SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 200))]
 VERBS = (

@@ -13,11 +13,11 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.infra.log.accepted import SEQ
-from tests.integration.infra.world import World
 from tests.reliability.kills import Side, killed, points
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.latest import World
 
 KEYS = 20
 SIDES: tuple[Side, ...] = ("before", "after")

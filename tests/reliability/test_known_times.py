@@ -21,10 +21,10 @@ from skewless.infra.online.tile_store import TileStore
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import Assignment, Worker
-from tests.reliability.stream_world import SOURCE, VIEW, StreamWorld, Traffic, drain, look
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.window_cases import make_window_view
+from tests.windows.cases import make_window_view
+from tests.worlds.streams import SOURCE, VIEW, StreamWorld, Traffic, drain, look
 
 PARTITIONS = 2
 # Versions of one view, as a team makes them in a week.

@@ -18,8 +18,6 @@ from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import RedisWriter
 from tests.contract.store import Store
-from tests.integration.infra.world import World
-from tests.plans import make_plan
 from tests.reliability.losses import (
     FIRST,
     VIEW,
@@ -32,6 +30,8 @@ from tests.reliability.losses import (
 )
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, until
+from tests.worlds.latest import World
+from tests.worlds.plans import make_plan
 
 KEYS = 60
 

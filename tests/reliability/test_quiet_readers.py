@@ -23,19 +23,19 @@ from skewless.infra.online.port import Marked
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
 from skewless.operations.sample import write_sample
-from tests.integration.errors.server import eventually
-from tests.integration.infra.world import HOUR, World
-from tests.plans import make_plan
-from tests.projects import NOW
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
-from tests.reliability.serving_world import STRICT, Served, make_served, served
-from tests.reliability.serving_world import opened as world_of
-from tests.reliability.stream_world import read_online
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, until
+from tests.servers.prediction import eventually
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.latest import HOUR, World
+from tests.worlds.plans import make_plan
+from tests.worlds.served import STRICT, Served, make_served, served
+from tests.worlds.served import opened as world_of
+from tests.worlds.streams import read_online
+from tests.worlds.trained import NOW
 
 T = TypeVar("T")
 KEYS = 60

@@ -26,8 +26,8 @@ from skewless.serving.oip.models import OipModels
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options
 from skewless.training.train import train
-from tests.integration.errors.server import ROOT
-from tests.projects import MODEL, Place, ask, make_project, opened
+from tests.servers.prediction import ROOT
+from tests.worlds.trained import MODEL, Place, ask, make_project, opened
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 

@@ -16,11 +16,11 @@ from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations import rollout
-from tests.projects import MODEL, Place, make_project, opened
 from tests.reliability.kills import Side
 from tests.reliability.rollout_kills import Victims, do, victims
-from tests.rollouts import NEW, champion, count, keep, make_rollout, set_back, standing
 from tests.unit.training.rollout.arms import arm
+from tests.worlds.rollouts import NEW, champion, count, keep, make_rollout, set_back, standing
+from tests.worlds.trained import MODEL, Place, make_project, opened
 
 SIDES: tuple[Side, ...] = ("before", "after")
 TEN_MINUTES = 600

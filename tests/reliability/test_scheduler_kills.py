@@ -12,9 +12,9 @@ import pytest
 
 from skewless.infra.jobs.ledger import Ledger
 from tests.reliability.kills import Side
-from tests.reliability.scheduler_world import SECOND, STEPS_TTL_S, effects, killed
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.scheduler import SECOND, STEPS_TTL_S, effects, killed
 
 SIDES: tuple[Side, ...] = ("before", "after")
 START = 1_768_478_400 * SECOND

@@ -20,9 +20,9 @@ from skewless.infra.jobs.ledger import FOLDER, Ledger
 from skewless.infra.jobs.run import Run
 from skewless.infra.storage.durable import exclusive
 from tests.reliability.kills import ROOT
-from tests.reliability.scheduler_world import EVERY_S, SECOND, child, effects, environment, ready
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.scheduler import EVERY_S, SECOND, child, effects, environment, ready
 
 TTL_S = 1.0
 PATIENCE_S = 100.0

@@ -16,10 +16,10 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import World
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, write_rounds
 from tests.servers.node import Node, running
 from tests.servers.programs import Name, program
+from tests.worlds.latest import World
 
 ROOT = Path(__file__).parents[2]
 KEYS = 300

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, served
 from tests.reliability.slow_proxy import SlowProxy, slow_proxy
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, served
 
 SLOW_S, SHORT_US, LONG_US = 0.05, 20_000, 5_000_000
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.open_load import Load, Reply, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, opened, predictions, said, served
 from tests.reliability.slow_proxy import slow_proxy
 from tests.servers.cluster import cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, KILLS = 300.0, 60

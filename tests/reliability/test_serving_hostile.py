@@ -12,13 +12,13 @@ import orjson
 import pytest
 
 from benchmarks.http_wire import post
-from tests.projects import ask
 from tests.reliability import hostile
 from tests.reliability.hostile import Address, Drip
 from tests.reliability.open_load import load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, predictions, served
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, served
+from tests.worlds.trained import ask
 
 pytestmark = pytest.mark.soak
 PREDICT, INFER = "/predict", f"/v2/models/{LENIENT}/infer"

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.http_load import Address, closed_loop
 from tests.reliability.open_load import Reply, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, predictions, said, served
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, said, served
 
 pytestmark = pytest.mark.soak
 CONNECTIONS = 2_000

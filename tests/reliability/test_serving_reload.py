@@ -12,9 +12,9 @@ import pytest
 
 from skewless.infra.packages.aliases import Aliases
 from tests.reliability.open_load import Load, Reply, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, Served, make_served, opened, predictions, said, served
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, Served, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, MOVES, ROLLBACKS = 300.0, 200, 50

@@ -27,9 +27,9 @@ from skewless.infra.online.state_view import StateView
 from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
+from tests.worlds.streams import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
 
 PARTITIONS = 3
 

@@ -16,9 +16,9 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.event_log import EventLog
 from tests.reliability.kills import Side
 from tests.reliability.stream_kills import Victims, open_stream, send, victims
-from tests.reliability.stream_world import StreamWorld, Traffic, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.streams import StreamWorld, Traffic, drain
 
 SIDES: tuple[Side, ...] = ("before", "after")
 KINDS = {

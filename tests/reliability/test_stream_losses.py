@@ -21,10 +21,10 @@ from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.worker import Worker
 from tests.reliability.losses import DURABLE, journal, lose
-from tests.reliability.stream_world import IDS, StreamWorld, Traffic, brute, drain, event_of, look
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.streams import IDS, StreamWorld, Traffic, brute, drain, event_of, look
 
 PARTITIONS = 3
 

@@ -14,9 +14,9 @@ from skewless.infra.log.accepted import RAW, REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import BASE, SOURCE, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.streams import BASE, SOURCE, StreamWorld, drain
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from skewless.infra.streams.redis_sender import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.worker import Worker
 from tests.reliability.losses import DURABLE
-from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, look
 from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
+from tests.worlds.streams import StreamWorld, Traffic, busy, drain, look
 
 PARTITIONS = 3
 

@@ -21,9 +21,9 @@ from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from skewless.infra.streams.worker import Worker
-from tests.reliability.stream_world import BASE, IDS, StreamWorld, drain
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.streams import BASE, IDS, StreamWorld, drain
 
 PARTITIONS = 3
 

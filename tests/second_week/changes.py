@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.second_week.data import write_events
 from tests.second_week.declared import Declared, Source
 from tests.second_week.edits import Editor
+from tests.second_week.living import World
 from tests.second_week.project import CLICKS
-from tests.second_week.world import World
 
 SECOND = 1_000_000
 _DEFINITIONS = (

@@ -12,7 +12,7 @@ import pytest
 
 from tests.second_week import declared, oracle
 from tests.second_week.changes import KINDS, Changes, kinds
-from tests.second_week.world import World
+from tests.second_week.living import World
 
 # Of those that meet most kinds in 20 changes, with a rollback after views have changed.
 SEED = 61_493

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.feast.conformance.world import World
-from tests.feast.online.twins import tear_down
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.feast_conformance import World
+from tests.worlds.feast_twins import tear_down
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
 from skewless.contract.errors import GateError, RequestError, SourceError
 from skewless.infra.materialization.left_out import read_left_out
 from tests.feast.conformance.test_views import table_frame
-from tests.feast.conformance.world import NOW, World, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, World, ago, asked, table_of, users
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 BOOLS = pa.array([True, False, None])

@@ -14,7 +14,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
 from tests.feast.conformance.test_views import table_frame
-from tests.feast.conformance.world import NOW, USER, World, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, USER, World, ago, asked, table_of, users
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.* is an experimental feature:RuntimeWarning"

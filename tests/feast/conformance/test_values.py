@@ -13,8 +13,8 @@ import pytest
 
 from tests.feast.conformance.known import BY_FEAST, NEVER_PUSHED
 from tests.feast.conformance.value_types import GROUP_OF, GROUPS, VALUE_TYPES, ValueType
-from tests.feast.conformance.world import World, ago, asked, plain_name, table_of, users
-from tests.feast.online.twins import tear_down
+from tests.worlds.feast_conformance import World, ago, asked, plain_name, table_of, users
+from tests.worlds.feast_twins import tear_down
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 EACH = pytest.mark.parametrize("name", VALUE_TYPES)

@@ -15,7 +15,7 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
 from skewless.infra.materialization.left_out import read_left_out
-from tests.feast.conformance.world import NOW, USER, World, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, USER, World, ago, asked, table_of, users
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from feast import FeatureStore
 
-from tests.feast.online.twins import Kind, Twin, configure, tear_down
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.feast_twins import Kind, Twin, configure, tear_down
 
 Make = Callable[..., Twin]
 

@@ -32,7 +32,7 @@ from skewless.infra.feast_plugins.vectors import (
     response_bytes,
     shown_cells,
 )
-from tests.feast.online.twins import TYPES, USER
+from tests.worlds.feast_twins import TYPES, USER
 
 NUMPY: dict[str, str] = {
     "int32_val": "<i4",

@@ -16,7 +16,7 @@ from feast import FeatureStore
 from skewless.infra.online.private_server import PrivateServer
 from tests.docs.pages import blocks, page, section
 from tests.feast.online.conftest import Make
-from tests.feast.online.twins import NOW, Twin, ago, row, schema, users_of
+from tests.worlds.feast_twins import NOW, Twin, ago, row, schema, users_of
 
 BIN = Path(sys.executable).parent
 NAMES = ("a_double",)

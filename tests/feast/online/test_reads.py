@@ -15,7 +15,7 @@ from feast.types import Array, Bytes, Float64, Int32, Int64, String
 from feast.value_type import ValueType
 
 from tests.feast.online.conftest import Make
-from tests.feast.online.twins import (
+from tests.worlds.feast_twins import (
     TYPES,
     USER,
     Kind,

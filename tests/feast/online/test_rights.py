@@ -14,7 +14,7 @@ from feast import FeatureService, FeatureStore
 
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import fill_pair, lists, pair_of_views
-from tests.feast.online.twins import (
+from tests.worlds.feast_twins import (
     TYPES,
     USER,
     Kind,

@@ -15,7 +15,10 @@ from feast import FeatureStore
 from skewless.contract.errors import StoreError
 from skewless.infra.feast_plugins.connections import Connections
 from tests.feast.online.conftest import Make
-from tests.feast.online.twins import (
+from tests.servers.cluster import cluster
+from tests.servers.node import Node, running
+from tests.servers.programs import program
+from tests.worlds.feast_twins import (
     NOW,
     ONLINE,
     USER,
@@ -29,9 +32,6 @@ from tests.feast.online.twins import (
     users,
     users_of,
 )
-from tests.servers.cluster import cluster
-from tests.servers.node import Node, running
-from tests.servers.programs import program
 
 Open = Callable[[Twin], FeatureStore]
 

@@ -10,9 +10,9 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.project import Project
-from tests.feast.windows.world import NOW, World, write_repo
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.windowed_feast import NOW, World, write_repo
 
 Make = Callable[..., World]
 

@@ -14,7 +14,7 @@ from skewless.contract.errors import RequestError
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.join import Order
 from tests.feast.windows.conftest import Make
-from tests.feast.windows.world import HOUR, MINUTE, NOW, NUMBERS, STAMP, WINDOWED, World, landing, some
+from tests.worlds.windowed_feast import HOUR, MINUTE, NOW, NUMBERS, STAMP, WINDOWED, World, landing, some
 
 AGO = [0, 3 * MINUTE, HOUR, 2 * HOUR, 9 * HOUR, 30 * 24 * HOUR]
 CARRIERS = ["AA", "UA", "AA", "ZZ", "UA", "AA"]

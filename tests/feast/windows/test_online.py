@@ -16,7 +16,7 @@ from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.request import parse_columns
 from skewless.infra.log.generations import Generations
-from tests.feast.windows.world import HOUR, MINUTE, NUMBERS, WINDOWED, World, landing, some
+from tests.worlds.windowed_feast import HOUR, MINUTE, NUMBERS, WINDOWED, World, landing, some
 
 MIXED = ["fleet", *NUMBERS, "worst_delay_1d", "last_landed_1d"]
 

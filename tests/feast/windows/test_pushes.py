@@ -19,7 +19,7 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
-from tests.feast.windows.world import HOUR, NUMBERS, SECOND, WINDOWED, World, landing, some
+from tests.worlds.windowed_feast import HOUR, NUMBERS, SECOND, WINDOWED, World, landing, some
 
 
 def landings(world: World, carrier: str = "AA") -> list[float | None]:

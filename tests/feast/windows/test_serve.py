@@ -7,7 +7,7 @@ import asyncio
 import pandas as pd
 
 from tests.feast.online.test_serve import READ, post
-from tests.feast.windows.world import WINDOWED, World, columns, some
+from tests.worlds.windowed_feast import WINDOWED, World, columns, some
 
 
 def test_feasts_server_pushes_and_reads(world: World) -> None:

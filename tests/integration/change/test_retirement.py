@@ -13,8 +13,8 @@ from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.retirement import ViewLife, read_lives
 from skewless.project import Project
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import HOUR, trained_repo
+from tests.worlds.command_line import done
+from tests.worlds.windowed import HOUR, trained_repo
 
 MEAN = '        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),\n'
 FLEET = 'Field(name="fleet", dtype=Float64)'

@@ -18,8 +18,8 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.wanted import Wanted, WantedFile
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, trained_repo
+from tests.worlds.command_line import done, run
+from tests.worlds.windowed import CARRIERS, MINUTE, STAMP, trained_repo
 
 FLEET = 'Field(name="fleet", dtype=Float64)'
 MORE = f'{FLEET}, Field(name="more", dtype=Float64)'

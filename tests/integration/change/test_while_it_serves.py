@@ -17,9 +17,9 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, HOUR, MINUTE, NOW, write_repo
-from tests.integration.errors.server import ROOT
+from tests.servers.prediction import ROOT
+from tests.worlds.command_line import done, run
+from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW, write_repo
 
 _SECOND_MODEL = """
 from dataclasses import replace

@@ -13,8 +13,8 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done
-from tests.projects import NOW
+from tests.worlds.command_line import done
+from tests.worlds.trained import NOW
 
 SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
-from tests.command_line import done, fingerprint
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
+from tests.worlds.command_line import done, fingerprint
+from tests.worlds.windowed import CARRIERS, MINUTE, NOW, STAMP, write_repo
 
 COLUMNS = '"skewless.columns": "carrier string, arr_delay float64'
 _PATH = 'path="data/landings.parquet"'

@@ -12,7 +12,7 @@ import pytest
 from skewless.cli import VERBS
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
-from tests.command_line import done, fingerprint, run
+from tests.worlds.command_line import done, fingerprint, run
 
 ROOT = Path(__file__).parents[3]
 NAMES = [verb.name for verb in VERBS]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import write_repo
+from tests.worlds.command_line import done
+from tests.worlds.windowed import write_repo
 
 MORE = '        Aggregation(column="arr_delay", function="max", time_window=HOUR, name="worst_1h"),\n'
 CHANGES = {

@@ -22,9 +22,9 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.durable import replace_durable
 from skewless.infra.streams import import_run
 from skewless.project import Project
-from tests.command_line import Said, done, run
 from tests.integration.cli.import_repo import COLUMNS, give_ids, imported, landings, logged, rewrite, write_folder_repo
-from tests.integration.cli.windowed_repo import HOUR, MINUTE, NOW, STAMP
+from tests.worlds.command_line import Said, done, run
+from tests.worlds.windowed import HOUR, MINUTE, NOW, STAMP
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done, fingerprint, run
-from tests.integration.cli.windowed_repo import MINUTE, NOW, write_repo
-from tests.integration.infra.window_repo import edit
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.windowed import MINUTE, NOW, write_repo
+from tests.worlds.windowed_types import edit
 
 MEAN = 'Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),'
 MAX = MEAN.replace("mean", "max")

@@ -13,8 +13,8 @@ from feast import Entity, FeatureStore
 from feast.value_type import ValueType
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import Said, done, fingerprint, run
-from tests.integration.cli.windowed_repo import write_repo
+from tests.worlds.command_line import Said, done, fingerprint, run
+from tests.worlds.windowed import write_repo
 
 MIN = '        Aggregation(column="arr_delay", function="min", time_window=2 * HOUR, name="min_delay_2h"),\n'
 MEAN = '        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),\n'

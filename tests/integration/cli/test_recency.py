@@ -14,9 +14,9 @@ import pytest
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, DAY, HOUR, MINUTE, NOW, write_repo
-from tests.integration.infra.window_repo import edit
+from tests.worlds.command_line import done, run
+from tests.worlds.windowed import CARRIERS, DAY, HOUR, MINUTE, NOW, write_repo
+from tests.worlds.windowed_types import edit
 
 COUNT = 'Aggregation(column="carrier", function="count", time_window=HOUR, name="landings_1h"),'
 TIMES = ("count", "sum", "mean", "min", "max", "first", "last", "count_distinct")

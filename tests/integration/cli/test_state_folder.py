@@ -15,7 +15,7 @@ from skewless.commands.checkup.trust import check_trust
 from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.durable import make_folder
-from tests.command_line import run
+from tests.worlds.command_line import run
 
 VERBS = (
     ("apply",),

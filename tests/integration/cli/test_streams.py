@@ -19,8 +19,8 @@ from skewless.infra.streams import import_run
 from skewless.infra.streams.metrics import serve_metrics
 from skewless.infra.streams.tally import SourceTally
 from skewless.project import Project
-from tests.command_line import done, fingerprint, run
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.windowed import CARRIERS, MINUTE, NOW, STAMP, write_repo
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import to_us
-from tests.command_line import ROWS, done, fingerprint, run
-from tests.planted import rewrite
+from tests.worlds.command_line import ROWS, done, fingerprint, run
+from tests.worlds.planted import rewrite
 
 ROOT = Path(__file__).parents[3]
 MAIN = "from skewless.cli import main; main()"

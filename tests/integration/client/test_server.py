@@ -10,8 +10,8 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from tests.integration.client.conftest import Connect
-from tests.integration.errors.server import Server
-from tests.projects import MODEL, NOW, ask, make_project, open_project
+from tests.servers.prediction import Server
+from tests.worlds.trained import MODEL, NOW, ask, make_project, open_project
 
 
 @pytest.fixture(scope="module")

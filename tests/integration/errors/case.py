@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.command_line import run
 from tests.integration.errors.scene import GOOD, Scene, edit
+from tests.worlds.command_line import run
 
 Row = dict[str, Any]
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.integration.errors.case import Arrange, Case, Said, post, rows, verb
+from tests.integration.errors.changes import new_shop_rows, reworded
 from tests.integration.errors.files import _csv
 from tests.integration.errors.scene import Scene
-from tests.integration.errors.server import eventually, refused_start
-from tests.integration.errors.world import new_shop_rows, reworded
+from tests.servers.prediction import eventually, refused_start
 
 FULL, ALMOST_FULL = 0, 2_000
 

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 
 from skewless.infra.packages.aliases import Aliases
 from tests.integration.errors.case import ROUND, Arrange, Case, Said, applied, both, verb
+from tests.integration.errors.changes import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 from tests.integration.errors.scene import Scene
-from tests.integration.errors.world import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 
 _QUARANTINE = ".skewless/quarantine/shop_risk/*.parquet"
 _RUN = (

@@ -11,7 +11,7 @@ from skewless.infra.packages.aliases import Aliases
 from tests.integration.errors.case import Arrange, Case, Said, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
-from tests.integration.errors.server import eventually
+from tests.servers.prediction import eventually
 
 FILES = (
     "about.json", "bounds.json", "extra/payment_time.py", "fingerprint.json", "manifest.json", "metrics.json",

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 from tests.integration.errors.case import ROUND, Arrange, Case, Said, post, rows, verb, written
+from tests.integration.errors.changes import narrowed
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
-from tests.integration.errors.server import eventually
-from tests.integration.errors.world import narrowed
+from tests.servers.prediction import eventually
 
 _ROW = json.dumps(GOOD)
 _VERBS = (

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from skewless.infra.online.private_server import PrivateServer
 from tests.integration.errors.case import ROUND, Case, Said, environment, post, rows, verb
+from tests.integration.errors.changes import new_shop_rows
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene, Store
-from tests.integration.errors.server import eventually
-from tests.integration.errors.world import new_shop_rows
+from tests.servers.prediction import eventually
 
 AWAY = "redis://ann:hush@127.0.0.1:1/0"
 _ROW = json.dumps(GOOD)

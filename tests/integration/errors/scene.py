@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done, fingerprint
-from tests.integration.errors.server import Server
+from tests.servers.prediction import Server
+from tests.worlds.command_line import done, fingerprint
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tests.command_line import run
 from tests.integration.errors.case import ROUND, Arrange, Case, both, verb, written
 from tests.integration.errors.definitions import rewritten
 from tests.integration.errors.files import truncated
 from tests.integration.errors.scene import Scene, edit
+from tests.worlds.command_line import run
 
 _SHOPS, _LABELS = "data/shop_risk.parquet", "data/payments.parquet"
 _CSV = "data/shop_risk.csv"

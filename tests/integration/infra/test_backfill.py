@@ -16,8 +16,8 @@ from skewless.infra.log.accepted import REJECT
 from skewless.infra.materialization import materialize, newest
 from skewless.infra.materialization.run_report import Pending, RunStep
 from skewless.infra.offline.changes import EventRange
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, World, same, times
+from tests.worlds.plans import make_view
 
 VIEW = make_view("created", path="created.parquet")
 WIDE = make_view(

@@ -17,7 +17,7 @@ from skewless.infra.compiler.compile import Compiled, compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from skewless.operations.sample import write_sample
-from tests.plans import columns
+from tests.worlds.plans import columns
 
 TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"
 NOW = 1_750_000_000_000_000

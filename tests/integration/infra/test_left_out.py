@@ -13,8 +13,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
 from skewless.infra.log.accepted import EVENT, RAW, REJECT, SEQ, AcceptedLog
 from skewless.infra.materialization.left_out import read_left_out
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, World, same, times
+from tests.worlds.plans import make_view
 
 NOW = 100 * HOUR
 VIEW = make_view()

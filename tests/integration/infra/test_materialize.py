@@ -22,8 +22,8 @@ from skewless.infra.log.inventory import noted_below
 from skewless.infra.materialization.left_out import read_left_out
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, World, same, times
+from tests.worlds.plans import make_view
 
 CREATED = make_view("created", path="created.parquet")
 DELAYED = make_view("delayed", path="delayed.parquet", created=None, delay_us=HOUR)

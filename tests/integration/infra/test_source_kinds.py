@@ -24,8 +24,8 @@ from skewless.contract.rows import ViewRead
 from skewless.infra.offline.sources import view_table
 from skewless.infra.offline.warehouse import Warehouse, find_warehouse
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, World, same, times
+from tests.worlds.plans import make_view
 
 N = 200
 KEYS = {"id": DType.INT64, "shop": DType.STRING}

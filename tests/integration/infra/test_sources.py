@@ -16,8 +16,8 @@ from skewless.contract.errors import SourceError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, World, same, times
+from tests.worlds.plans import make_view
 
 ODD = (
     'quo"te',

@@ -27,8 +27,8 @@ from skewless.contract.rows import Versions, ViewRead
 from skewless.contract.vector import Assembler
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
-from tests.command_line import fingerprint
-from tests.integration.infra.window_repo import CONFIG
+from tests.worlds.command_line import fingerprint
+from tests.worlds.windowed_types import CONFIG
 
 FEAST = {
     DType.INT32: "Int32",

@@ -21,8 +21,8 @@ from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from tests.docs.pages import blocks, page
-from tests.integration.infra.window_repo import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, edit, write_repo
-from tests.plans import columns, refs
+from tests.worlds.plans import columns, refs
+from tests.worlds.windowed_types import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, edit, write_repo
 
 HISTORY = {
     "carrier": pa.array(["AA"]),

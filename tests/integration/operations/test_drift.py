@@ -13,7 +13,7 @@ from skewless.contract.clock import to_us
 from skewless.contract.errors import PackageError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.drift import ALERT, MOVED, last, measure, series, watch
-from tests.projects import MODEL, Place
+from tests.worlds.trained import MODEL, Place
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 

@@ -19,9 +19,9 @@ from skewless.client import AsyncClient, Client
 from skewless.contract.errors import RequestError
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.project import Project
-from tests.command_line import done, run
-from tests.integration.errors.server import Server
-from tests.projects import MODEL, NOW, Place, ask, copy_project, open_project
+from tests.servers.prediction import Server
+from tests.worlds.command_line import done, run
+from tests.worlds.trained import MODEL, NOW, Place, ask, copy_project, open_project
 
 NEVER = 2**62
 

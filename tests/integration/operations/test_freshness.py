@@ -8,7 +8,7 @@ from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.verdicts.last_freshness import last_freshness
 from skewless.operations.freshness import ALERT, look
-from tests.projects import Place, later_rows
+from tests.worlds.trained import Place, later_rows
 
 DAY = 86_400
 

@@ -20,8 +20,8 @@ from skewless.operations.proof import run_replay
 from skewless.operations.quality import labelled_log
 from skewless.operations.why import why
 from skewless.project import Project
-from tests.planted import alter, flipped
-from tests.projects import MODEL, SECOND, Place, ask
+from tests.worlds.planted import alter, flipped
+from tests.worlds.trained import MODEL, SECOND, Place, ask
 
 DAY = DAY_US // SECOND
 

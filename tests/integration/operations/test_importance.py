@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.operations.importance import ImportanceReport, WindowImportance, importance
-from tests.command_line import run
-from tests.projects import MODEL, SECOND, Place, ask
+from tests.worlds.command_line import run
+from tests.worlds.trained import MODEL, SECOND, Place, ask
 
 HOUR = 3_600 * SECOND
 

@@ -18,9 +18,9 @@ from skewless.operations.promotion import Promotion, apply_promotion, plan_promo
 from skewless.operations.promotion import train as train_model
 from skewless.operations.versions import list_all
 from skewless.training.train import train
-from tests.command_line import done, fingerprint, run
-from tests.projects import MODEL, Place, copy_project, open_project, opened
-from tests.rollouts import NEW, OLD, champion, declare
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.rollouts import NEW, OLD, champion, declare
+from tests.worlds.trained import MODEL, Place, copy_project, open_project, opened
 
 WEAK = "000003"
 

@@ -12,8 +12,8 @@ from skewless.infra.log.inventory import Inventory
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.predictions.proven import proven_files
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
-from tests.planted import alter_predictions, flipped, note_anew
-from tests.projects import FIRST_CARD, MODEL, Place, ask
+from tests.worlds.planted import alter_predictions, flipped, note_anew
+from tests.worlds.trained import FIRST_CARD, MODEL, Place, ask
 
 
 def test_only_what_is_new_is_replayed(place: Place) -> None:

@@ -23,8 +23,8 @@ from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
 from skewless.operations.report.page import render
 from skewless.operations.report.report import build
-from tests.command_line import run
-from tests.projects import MODEL, Place, ask, copy_project, opened
+from tests.worlds.command_line import run
+from tests.worlds.trained import MODEL, Place, ask, copy_project, opened
 
 PART = f"Model {MODEL}"
 GUARDRAILS = [

@@ -20,9 +20,9 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.rollout.vitals import read_vitals
 from skewless.operations import rollout
-from tests.integration.errors.server import ROOT, Server, eventually
-from tests.projects import MODEL, Place, ask, copy_project, opened
-from tests.rollouts import NEW, OLD, champion, make_rollout, standing
+from tests.servers.prediction import ROOT, Server, eventually
+from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing
+from tests.worlds.trained import MODEL, Place, ask, copy_project, opened
 
 HALF = (
     "Rollout(steps=(0.5,), step=timedelta(days=1), guardrails=Guardrails(latency=2.0, score_shift=0.2,"

@@ -17,10 +17,10 @@ from skewless.infra.rollout.vitals import Vitals
 from skewless.operations import rollout
 from skewless.project import Project
 from skewless.training.train import train
-from tests.command_line import done, run
-from tests.projects import MODEL, Place, copy_project, opened
-from tests.rollouts import NEW, OLD, champion, count, make_rollout, standing
 from tests.unit.training.rollout.arms import arm
+from tests.worlds.command_line import done, run
+from tests.worlds.rollouts import NEW, OLD, champion, count, make_rollout, standing
+from tests.worlds.trained import MODEL, Place, copy_project, opened
 
 TEN_MINUTES = 600
 

@@ -15,8 +15,8 @@ from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.tracking.memory import MemoryTracker
 from skewless.operations.tracking import open_tracker, publish, publish_if_set
 from skewless.project import Project
-from tests.command_line import run
-from tests.projects import MODEL, Place
+from tests.worlds.command_line import run
+from tests.worlds.trained import MODEL, Place
 
 URI = "sqlite:///mlflow.db"
 

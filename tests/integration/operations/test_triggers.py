@@ -16,7 +16,7 @@ from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.storage.series import RecordSeries
 from skewless.operations.triggers import RetrainCause, due, last_training_us
-from tests.projects import MODEL, SECOND, Place, ask
+from tests.worlds.trained import MODEL, SECOND, Place, ask
 
 DAY = 86_400
 

@@ -14,9 +14,9 @@ from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.feedback import Outcome
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.operations.why import Why, why
-from tests.command_line import run
-from tests.planted import alter_predictions, flipped
-from tests.projects import FIRST_CARD, MODEL, Place, ask, later_rows
+from tests.worlds.command_line import run
+from tests.worlds.planted import alter_predictions, flipped
+from tests.worlds.trained import FIRST_CARD, MODEL, Place, ask, later_rows
 
 MEAN = "card_days__mean_amount_7d"
 

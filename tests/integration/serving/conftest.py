@@ -24,9 +24,9 @@ from skewless.serving.http.app import Serving, create_app
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
-from tests.feast.windows.world import NOW, World, write_repo
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.windowed_feast import NOW, World, write_repo
 
 EVENT_BYTES = 2_000
 

@@ -10,8 +10,8 @@ import pytest
 from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
 from skewless.serving.events.bodies import parse_events, parse_push
-from tests.feast.windows.world import World, columns, landing, some
 from tests.integration.serving.conftest import EVENT_BYTES, Front, serving
+from tests.worlds.windowed_feast import World, columns, landing, some
 
 LINES = "application/x-ndjson; charset=utf-8"
 

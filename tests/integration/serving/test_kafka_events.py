@@ -11,10 +11,10 @@ import pytest
 
 from skewless.contract.errors import DefinitionError
 from skewless.serving.events.sending import Events, EventsConfig
-from tests.feast.windows.world import World, some
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
-from tests.stores import store_at
+from tests.worlds.packages import store_at
+from tests.worlds.windowed_feast import World, some
 
 PUSH = "landings = PushSource(\n"
 KAFKA = """from feast import KafkaSource

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.errors.server import Server, eventually
-from tests.projects import MODEL, NOW, Place, Row, ask, make_project, opened
+from tests.servers.prediction import Server, eventually
+from tests.worlds.trained import MODEL, NOW, Place, Row, ask, make_project, opened
 
 INFER = f"/v2/models/{MODEL}/infer"
 DATATYPES = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}

@@ -11,10 +11,10 @@ import pytest
 
 from skewless.serving.oip.signature import Signature
 from tests.docs.pages import page, section, table
-from tests.integration.errors.server import Server
 from tests.integration.serving.test_oip import INFER, entities, infer, post, refusal, vectors
-from tests.projects import MODEL, ask, make_project, opened
+from tests.servers.prediction import Server
 from tests.unit.serving.oip.standing_in import model
+from tests.worlds.trained import MODEL, ask, make_project, opened
 
 ROW = ask(1)
 ENTITIES = entities(ROW)

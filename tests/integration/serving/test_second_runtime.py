@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.packages.aliases import Aliases
-from tests.integration.errors.server import ROOT, Server, eventually
 from tests.integration.infra.runtimes.children import ENVIRONMENT, ONLY_LINUX, children_of, is_there, wait_for
-from tests.projects import MODEL, Place, ask, copy_project, make_project, opened
+from tests.servers.prediction import ROOT, Server, eventually
+from tests.worlds.trained import MODEL, Place, ask, copy_project, make_project, opened
 
 pytestmark = ONLY_LINUX
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from skewless.client import Client
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.project import Project
-from tests.feast.windows.world import landing
-from tests.integration.errors.server import Server
-from tests.projects import NOW, make_project
+from tests.servers.prediction import Server
+from tests.worlds.trained import NOW, make_project
+from tests.worlds.windowed_feast import landing
 
 STREAM = """
 from feast import PushSource, StreamFeatureView

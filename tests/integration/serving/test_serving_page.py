@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import page, steps
-from tests.integration.errors.server import Server
-from tests.projects import make_project, opened
+from tests.servers.prediction import Server
+from tests.worlds.trained import make_project, opened
 
 SHOWN = "http://127.0.0.1:8080"
 

@@ -11,8 +11,8 @@ from skewless.contract.traffic import TrafficPolicy, place
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.rollout.vitals import read_vitals
 from skewless.training.train import train
-from tests.integration.errors.server import Server
-from tests.projects import MODEL, ask, make_project, opened
+from tests.servers.prediction import Server
+from tests.worlds.trained import MODEL, ask, make_project, opened
 
 ONE, TWO = "000001", "000002"
 POLICY = TrafficPolicy(number=0, phase="canary", champion=ONE, challenger=TWO, share=0.5, sticky=("card_id",), salt="s")

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.project import Project
-from tests.integration.errors.server import Server, eventually, refused_start
-from tests.projects import ask, copy_project, make_project
+from tests.servers.prediction import Server, eventually, refused_start
+from tests.worlds.trained import ask, copy_project, make_project
 
 BODY = json.dumps({"rows": ask(2)}).encode()
 

@@ -22,8 +22,8 @@ from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
 from skewless.infra.log.known import known_ranges
 from skewless.infra.offline.views import OfflineViews
 from skewless.training.dataset import build_dataset
-from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
-from tests.planted import rewrite
+from tests.worlds.planted import rewrite
+from tests.worlds.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
 
 
 def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:

@@ -16,8 +16,8 @@ from skewless.infra.offline.entity_file import EntityFile
 from skewless.infra.offline.event_delays import event_delays
 from skewless.training.dataset_files import DatasetFiles
 from skewless.training.mode_gap import ModeGap, mode_gap, spread
-from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, Event, World
-from tests.plans import make_plan, make_view
+from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, Event, World
+from tests.worlds.plans import make_plan, make_view
 
 LATE: Event = ("AA", NOW - 30 * MINUTE, 5.0, 1)
 IN_TIME: list[Event] = [

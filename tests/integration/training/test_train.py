@@ -19,8 +19,8 @@ from skewless.training.measure import measure
 from skewless.training.promotion import CHAMPION, promote
 from skewless.training.train import train
 from skewless.training.version_scores import version_scores
-from tests.integration.training.shop import END, SPEC, Shop, open_shop
-from tests.stores import store_at
+from tests.worlds.packages import store_at
+from tests.worlds.shop import END, SPEC, Shop, open_shop
 
 FIELDS: dict[str, dict[str, Any]] = {
     "binary": {"gate": Gate(metric="auc")},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import Place, copy_project, make_project, opened
+from tests.worlds.trained import Place, copy_project, make_project, opened
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import numpy as np
 from skewless.contract.bounds import Bound, Bounds
 from skewless.infra.packages.package import open_package
 from skewless.training.train import train
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Place, ask
 
 FEW = "card_days__payments_7d"
 

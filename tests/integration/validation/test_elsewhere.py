@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from skewless.commands.checkup.store import check_redis
-from tests.projects import Place, ask, copy_project, later_rows, opened
 from tests.servers.cluster import cluster
 from tests.servers.node import until
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.trained import Place, ask, copy_project, later_rows, opened
 
 
 def test_a_project_on_a_cluster(place: Place, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

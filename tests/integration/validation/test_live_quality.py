@@ -15,7 +15,7 @@ from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.operations.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.live_quality import live_quality
-from tests.projects import MODEL, NOW, SECOND, Place, Row, ask
+from tests.worlds.trained import MODEL, NOW, SECOND, Place, Row, ask
 
 DAY = 86_400 * SECOND
 Said = dict[str, Any]

@@ -19,8 +19,8 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.verdicts.last_parity import last_parity
 from skewless.validation.parity_report import Fault, ParityReport
-from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, World, busy_hour
-from tests.window_log import signed
+from tests.windows.log import signed
+from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, World, busy_hour
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.validation.parity_world import NOW, World, busy_hour
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.programs import program
+from tests.worlds.parity import NOW, World, busy_hour
 
 CARRIERS = tuple(f"c{i}" for i in range(30))
 

@@ -11,7 +11,7 @@ from skewless.contract.keys import marker_key
 from skewless.contract.rows import RowCodec
 from skewless.infra.online.private_server import PrivateServer
 from skewless.validation.parity_report import Fault, Mismatch, ParityReport
-from tests.integration.validation.parity_world import ROWS, World
+from tests.worlds.parity import ROWS, World
 
 
 @pytest.fixture(scope="module")

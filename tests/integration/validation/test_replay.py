@@ -21,8 +21,8 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.predictions import reader
 from skewless.validation.findings import Cause
-from tests.planted import RuntimeBefore, alter, alter_predictions, flipped, named
-from tests.projects import FIRST_CARD, MODEL, NOW, Place, ask, later_rows, looked_up
+from tests.worlds.planted import RuntimeBefore, alter, alter_predictions, flipped, named
+from tests.worlds.trained import FIRST_CARD, MODEL, NOW, Place, ask, later_rows, looked_up
 
 MEAN, RATIO, HOUR = "card_days__mean_amount_7d", "payment_time__amount_ratio", "payment_time__hour"
 ODD_ROWS: list[dict[str, Any]] = [

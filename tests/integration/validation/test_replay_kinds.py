@@ -24,8 +24,8 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
 from skewless.validation.findings import Cause
-from tests.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
-from tests.projects import MODEL, SECOND, Place, ask, later_rows
+from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
+from tests.worlds.trained import MODEL, SECOND, Place, ask, later_rows
 
 HOUR = 3_600
 MEAN = "card_days__mean_amount_7d"

@@ -15,7 +15,7 @@ from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.routing import Routing
 from skewless.training.train import train
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Place, ask
 
 
 def test_every_role_of_a_rollout_is_proven(place: Place) -> None:

@@ -24,8 +24,8 @@ from skewless.infra.online.redis_store import RedisReader, RedisWriter
 from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.entities import entity_table
 from skewless.validation.findings import Cause
-from tests.planted import HalfWriter, Killed, named, written_through
-from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, looked_up, newest_rows, open_project
+from tests.worlds.planted import HalfWriter, Killed, named, written_through
+from tests.worlds.trained import FIRST_CARD, NOW, Place, ask, changed, later_rows, looked_up, newest_rows, open_project
 
 ROOT = Path(__file__).parents[3]
 # Every way to a server is closed in this process.

@@ -16,7 +16,7 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.serving.models.table import ModelTable
-from tests.projects import Place, ask
+from tests.worlds.trained import Place, ask
 
 COUNTRY = '        Field(name="country", dtype=String),\n'
 COUNT = '        Field(name="payments_7d", dtype=Int64),\n'

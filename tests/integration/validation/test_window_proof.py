@@ -27,7 +27,7 @@ from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.predictions.reader import Logged, LoggedRead
 from skewless.validation.findings import Cause, Findings
 from skewless.validation.window_proof import check_states
-from tests.integration.validation.parity_world import HOUR, NOW, VIEW, World, event_rows
+from tests.worlds.parity import HOUR, NOW, VIEW, World, event_rows
 
 
 @pytest.fixture

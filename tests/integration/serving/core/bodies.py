@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import SOURCE
-from tests.projects import MODEL, NOW, ask
+from tests.worlds.trained import MODEL, NOW, ask
 
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _KINDS = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}

@@ -11,7 +11,7 @@ import pytest
 from skewless.infra.packages.aliases import Aliases
 from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
-from tests.projects import MODEL, Place, copy_project, make_project, opened
+from tests.worlds.trained import MODEL, Place, copy_project, make_project, opened
 
 SECOND = "second"
 

@@ -23,7 +23,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
-from tests.projects import Place, Row
+from tests.worlds.trained import Place, Row
 
 
 @dataclass

@@ -29,7 +29,7 @@ from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
-from tests.projects import Place
+from tests.worlds.trained import Place
 
 SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
 ALL = "all"

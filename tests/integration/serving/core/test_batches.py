@@ -18,8 +18,8 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import PredictorLimits
 from skewless.serving.prediction.question import Question
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.planted import RuntimeBefore
-from tests.projects import SECOND, Place, ask
+from tests.worlds.planted import RuntimeBefore
+from tests.worlds.trained import SECOND, Place, ask
 
 HOUR_US = 3_600 * SECOND
 

@@ -18,7 +18,7 @@ from skewless.serving.http.reply import plain_reply, predictions_json
 from skewless.serving.oip.outputs import outputs_of
 from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
-from tests.projects import Place, ask
+from tests.worlds.trained import Place, ask
 
 FEW = "card_days__payments_7d"
 LIMIT = 3.0

@@ -12,7 +12,7 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.projects import SECOND, Place, ask, later_rows
+from tests.worlds.trained import SECOND, Place, ask, later_rows
 
 MINUTE_CACHE = PredictorLimits(feature_cache_ms=60_000)
 PREDICTIONS = PredictorLimits(prediction_cache=10_000)

@@ -15,7 +15,7 @@ from skewless.contract.status import Status
 from skewless.serving.http.reply import predictions_json
 from skewless.serving.prediction.answer import Answer
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
-from tests.projects import Place, ask
+from tests.worlds.trained import Place, ask
 
 ROWS = 12
 

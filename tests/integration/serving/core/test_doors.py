@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import Door, Doors, Reply, opened_doors
-from tests.projects import MODEL, NOW, Place, ask
+from tests.worlds.trained import MODEL, NOW, Place, ask
 
 _ID = re.compile(rb"[0-9a-f]{12}-[0-9a-f]+")
 

@@ -7,9 +7,9 @@ import shutil
 
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.freshness import look
-from tests.integration.errors.server import Server, eventually
 from tests.integration.serving.core.conftest import SECOND
-from tests.projects import MODEL, Place, ask
+from tests.servers.prediction import Server, eventually
+from tests.worlds.trained import MODEL, Place, ask
 
 READY = ("/health/ready", "/v2/health/ready")
 

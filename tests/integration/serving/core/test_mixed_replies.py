@@ -14,7 +14,7 @@ from skewless.contract.traffic import TrafficPolicy, place
 from skewless.infra.rollout.traffic import Traffic
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Place, ask
 
 N = 40
 ONE, TWO = "000001", "000002"

@@ -17,7 +17,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from tests.integration.serving.core.conftest import SECOND
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Place, ask
 
 ONE, TWO, THREE = "000001", "000002", "000003"
 Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]

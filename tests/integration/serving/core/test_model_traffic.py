@@ -19,7 +19,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.models.vitals_file import VitalsFile
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
-from tests.projects import MODEL, Place
+from tests.worlds.trained import MODEL, Place
 
 Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
 

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.names import is_name
-from tests.command_line import fingerprint
-from tests.hostile import NAMES, WRONG_NAMES
 from tests.integration.serving.core.bodies import Sent
 from tests.integration.serving.core.doors import Connection, Doors
 from tests.integration.serving.core.test_bodies import JSON, SOAK_S, check
-from tests.projects import MODEL, Place
+from tests.worlds.command_line import fingerprint
+from tests.worlds.hostile_text import NAMES, WRONG_NAMES
+from tests.worlds.trained import MODEL, Place
 
 ROUTES = (
     "/models/{name}",

@@ -16,7 +16,7 @@ from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.ticket import Ticket
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
-from tests.projects import Place, ask
+from tests.worlds.trained import Place, ask
 
 SOON_S = 0.02
 

@@ -17,7 +17,7 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.routing import Routing
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.projects import Place, Row, ask
+from tests.worlds.trained import Place, Row, ask
 
 ONE, TWO, THREE = "000001", "000002", "000003"
 Told = Answer | MixedAnswer | SkewlessError

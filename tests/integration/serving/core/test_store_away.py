@@ -13,8 +13,8 @@ from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.predictor import PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.planted import RuntimeBefore
-from tests.projects import Place, ask
+from tests.worlds.planted import RuntimeBefore
+from tests.worlds.trained import Place, ask
 
 SOON_S = 0.02
 BREAKER = PredictorLimits(breaker_failures=3, breaker_seconds=0.2)

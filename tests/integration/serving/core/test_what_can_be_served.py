@@ -11,7 +11,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
-from tests.projects import MODEL, Place
+from tests.worlds.trained import MODEL, Place
 
 
 def refused(metrics: Metrics, thing: str) -> float:

@@ -24,7 +24,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.ticket import Done
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 REQUEST = {"amount": DType.FLOAT64, "small": DType.FLOAT32, "on": DType.BOOL, "at": DType.TIMESTAMP}
 PLAN = make_plan(

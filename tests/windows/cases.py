@@ -16,9 +16,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.offline.window_events import LogPart
-from tests.plans import columns, make_transform
-from tests.window_log import LoggedEvent, column_of, expected, write_part
-from tests.windows_oracle import Event, Value
+from tests.windows.log import LoggedEvent, column_of, expected, write_part
+from tests.windows.oracle import Event, Value
+from tests.worlds.plans import columns, make_transform
 
 Key = tuple[Value, ...]
 

@@ -30,9 +30,9 @@ from skewless.infra.streams.bootstrap import Bootstrapper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
-from tests.integration.infra.world import World as Batches
-from tests.integration.infra.world import times
-from tests.plans import columns, make_view
+from tests.worlds.latest import World as Batches
+from tests.worlds.latest import times
+from tests.worlds.plans import columns, make_view
 
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
 NOW = 500_000 * HOUR

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tests.command_line import done
 from tests.integration.errors.scene import Scene, edit
+from tests.worlds.command_line import done
 
 _TIME = pa.timestamp("us", tz="UTC")
 _HOURS = 3_600_000_000

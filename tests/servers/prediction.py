@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"
 _PATIENCE_S = 100.0  # less than a test may take: what was seen last is told
 T = TypeVar("T")

@@ -13,13 +13,13 @@ from typing import Any
 
 from skewless.contract.clock import OffsetClock
 from skewless.project import Project
-from tests.command_line import Said, run
 from tests.second_week import project as files
 from tests.second_week.data import TABLE, Happenings, Raw, write_events, write_facts, write_labels
 from tests.second_week.declared import Declared, Source, View, Window
 from tests.second_week.judge import Judge
 from tests.second_week.oracle import NEVER, Item
 from tests.second_week.processes import Load, Program, Server, predict, row
+from tests.worlds.command_line import Said, run
 
 SECOND = 1_000_000
 _PATIENCE_S = 240.0

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
-from tests.command_line import done
+from tests.worlds.command_line import done
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 MINUTE, HOUR, DAY = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND

@@ -17,7 +17,7 @@ from skewless.infra.online.port import Binaries, Mark, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.validation.findings import Cause
 from skewless.validation.replay_report import ReplayReport
-from tests.projects import Place
+from tests.worlds.trained import Place
 
 
 def named(report: ReplayReport) -> set[tuple[Cause, str]]:

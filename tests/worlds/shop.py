@@ -23,7 +23,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.memory_store import MemoryStore
 from skewless.training.dataset import Dataset, build_dataset
-from tests.plans import make_plan, make_transform, make_view
+from tests.worlds.plans import make_plan, make_transform, make_view
 
 DAY = 86_400_000_000
 HORIZON = 7_200_000_000

@@ -21,9 +21,9 @@ from benchmarks.http_wire import body_of, post
 from skewless.contract.clock import OffsetClock
 from skewless.operations.sample import write_sample
 from skewless.project import Project
-from tests.integration.errors.server import ROOT, Server, eventually
-from tests.projects import NOW, TEMPLATE, ask
 from tests.reliability.open_load import Reply
+from tests.servers.prediction import ROOT, Server, eventually
+from tests.worlds.trained import NOW, TEMPLATE, ask
 
 LENIENT, STRICT = "fraud", "strict"
 _SERVE = "from skewless.cli import main; main()"
