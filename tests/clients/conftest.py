@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.prediction import Server
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import make_project, opened
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
     repo = tmp_path_factory.mktemp("clients") / "p"
     make_project(repo)
     with opened(repo):
-        server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+        server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
         yield server
         server.stop()
 

@@ -34,7 +34,7 @@ def do(project: Project, deed: str) -> None:
         rollout.step(project, MODEL)
 
 
-class Victims:
+class DeedVictims:
     """Does deeds in processes that die where they are told to."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -61,14 +61,14 @@ class Victims:
 
 
 @contextmanager
-def victims() -> Iterator[Victims]:
+def victims() -> Iterator[DeedVictims]:
     """Run the program of this module for the length of a block."""
     command = [sys.executable, "-m", "tests.reliability.rollout_kills"]
     with subprocess.Popen(
         command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            yield Victims(process)
+            yield DeedVictims(process)
         finally:
             assert process.stdin is not None
             process.stdin.close()

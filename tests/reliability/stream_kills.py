@@ -174,7 +174,7 @@ def _kind(path: Path) -> str:
     )
 
 
-class Victims:
+class WorkerVictims:
     """Runs workers in processes that die where they are told to."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -201,12 +201,12 @@ class Victims:
 
 
 @contextmanager
-def victims() -> Iterator[Victims]:
+def victims() -> Iterator[WorkerVictims]:
     """Run the program of this module for the length of a block."""
     command = [sys.executable, "-m", "tests.reliability.stream_kills"]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            yield Victims(process)
+            yield WorkerVictims(process)
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -30,7 +30,7 @@ from tests.servers.node import Node, until
 from tests.servers.prediction import eventually
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
-from tests.worlds.latest import HOUR, World
+from tests.worlds.latest import HOUR, LatestRedisWorld
 from tests.worlds.plans import make_plan
 from tests.worlds.served import STRICT, Served, make_served, served
 from tests.worlds.served import opened as world_of
@@ -102,8 +102,8 @@ def opened(kind: type[Reader], url: str, state: Path, plan: FeaturePlan) -> Iter
         reader.close()
 
 
-def make_world(tmp_path: Path, url: str) -> tuple[World, FeaturePlan, str]:
-    world = World(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
+def make_world(tmp_path: Path, url: str) -> tuple[LatestRedisWorld, FeaturePlan, str]:
+    world = LatestRedisWorld(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
     plan = replace(make_plan(["counted.x"], views=[VIEW]), project=world.project)
     return world, plan, marker_key(world.project, VIEW)
 

@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class PredictionServer:
     """A process of its own; what it says on stderr is kept for the end."""
 
     process: subprocess.Popen[str]
     url: str
 
     @classmethod
-    def start(cls, repo: Path, **settings: str) -> Server:
+    def start(cls, repo: Path, **settings: str) -> PredictionServer:
         process = subprocess.Popen(
             _command(repo),
             cwd=ROOT,

@@ -29,7 +29,7 @@ def ago(**length: float) -> datetime:
     return NOW - timedelta(**length)
 
 
-class World:
+class ConformanceProject:
     """A repo with its store."""
 
     def __init__(self, root: Path, port: int, provider: str = "skewless", **more: Any) -> None:  # noqa: ANN401 - lines of YAML

@@ -56,7 +56,7 @@ def ask(n: int, first: int = 0) -> list[Row]:
 
 
 @dataclass(kw_only=True)
-class Place:
+class Sandbox:
     """One project that a test may do anything to."""
 
     project: Project
@@ -175,7 +175,7 @@ def looked_up(answer: Answer) -> ServiceVectors:
     return found
 
 
-def newest_rows(place: Place) -> pa.Table:
+def newest_rows(place: Sandbox) -> pa.Table:
     """Return the newest source row of each card."""
     table = pq.read_table(place.repo / "data/card_days.parquet")
     newest = table.group_by("card_id").aggregate([("event_time", "max")])
@@ -183,7 +183,7 @@ def newest_rows(place: Place) -> pa.Table:
     return kept.filter(pc.equal(kept["event_time"], kept["newest"])).sort_by("card_id")
 
 
-def later_rows(place: Place, n: int, *, factor: float = 2.0) -> pa.Table:
+def later_rows(place: Sandbox, n: int, *, factor: float = 2.0) -> pa.Table:
     """Return a row that happened and was published now for each of n cards, with other values."""
     rows = newest_rows(place).slice(0, n)
     now = pa.array([place.now_us()] * n, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
@@ -215,9 +215,9 @@ def copy_project(repo: Path, target: Path) -> Path:
 
 
 @contextmanager
-def opened(repo: Path) -> Iterator[Place]:
+def opened(repo: Path) -> Iterator[Sandbox]:
     """Open a project; its private server is stopped at the end."""
-    place = Place(project=open_project(repo))
+    place = Sandbox(project=open_project(repo))
     try:
         yield place
     finally:

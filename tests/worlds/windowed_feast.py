@@ -119,7 +119,7 @@ def recency(inputs):
 
 
 @dataclass(kw_only=True)
-class World:
+class WindowedFeastProject:
     """The project as skewless and as Feast open it; the clock is in the test's hand."""
 
     project: Project

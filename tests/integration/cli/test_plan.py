@@ -23,7 +23,7 @@ _SUITES = "SUITES = {}\n"
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def lived_repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with events in its log, states online and a champion."""
     repo = write_repo(tmp_path_factory.mktemp("plan") / "p")
     (repo / "expectations.py").write_text(_SUITES)
@@ -34,9 +34,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def repo(lived: Path, tmp_path: Path) -> Path:
+def repo(lived_repo: Path, tmp_path: Path) -> Path:
     """A copy of it, to be edited; without its online store."""
-    return Path(shutil.copytree(lived, tmp_path / "p", ignore=shutil.ignore_patterns("redis*")))
+    return Path(shutil.copytree(lived_repo, tmp_path / "p", ignore=shutil.ignore_patterns("redis*")))
 
 
 def edit(repo: Path, old: str, new: str, file: str = "definitions.py") -> None:

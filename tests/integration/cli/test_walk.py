@@ -35,7 +35,7 @@ def bits(score: float) -> bytes:
 
 
 @pytest.fixture
-def server(walked: Path) -> Iterator[str]:
+def url(walked: Path) -> Iterator[str]:
     """The URL of ``skewless serve``, a process of its own; it must end cleanly."""
     command = [sys.executable, "-c", MAIN, "serve", "--repo", str(walked), "--port", "0", "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -80,10 +80,10 @@ def to_us_of(moment: str | int) -> int:
     return moment if isinstance(moment, int) else to_us(datetime.fromisoformat(moment))
 
 
-def test_predictions_are_equal_bit_for_bit_by_row_file_and_http(walked: Path, server: str, tmp_path: Path) -> None:
+def test_predictions_are_equal_bit_for_bit_by_row_file_and_http(walked: Path, url: str, tmp_path: Path) -> None:
     many = done("predict", "fraud", "--row", json.dumps(ROWS), "--repo", walked)["predictions"]
     single = [done("predict", "--row", json.dumps(row), "--repo", walked)["predictions"][0] for row in ROWS]
-    served = ask(server, ROWS)
+    served = ask(url, ROWS)
     expected = [bits(item["score"]) for item in many]
     assert [bits(item["score"]) for item in single] == expected
     assert [bits(item["score"]) for item in served] == expected

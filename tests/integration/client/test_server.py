@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from tests.integration.client.conftest import Connect
-from tests.servers.prediction import Server
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, NOW, ask, make_project, open_project
 
 
@@ -21,7 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list
     make_project(repo)
     with open_project(repo) as project:
         scores = project.predict(MODEL, ask(5))["score"].to_pylist()
-        server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+        server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
         yield server.url, scores
         server.stop()
         project.private.stop()

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.servers.prediction import Server
+from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 
 # What operations.md says is held while something is done, and the sign of a running server.
@@ -90,7 +90,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-class Store:
+class SharedRedis:
     """The one Redis; its rows are as the prepared project left them."""
 
     def __init__(self, url: str) -> None:
@@ -126,7 +126,7 @@ class Stage:
 
     kept: Path
     repo: Path
-    store: Store
+    store: SharedRedis
     rows: Rows
     stack: ExitStack
     _served: Scene | None = None
@@ -136,7 +136,7 @@ class Stage:
         if self._served is None:
             repo = Path(shutil.copytree(self.kept, self.kept.parent / "served"))
             scene = Scene(repo=repo, place=repo, stage=self, patch=patch)
-            scene.server = Server.start(scene.repo, SKEWLESS_MAX_BATCH="50")
+            scene.server = PredictionServer.start(scene.repo, SKEWLESS_MAX_BATCH="50")
             self.stack.callback(scene.server.stop)
             self._served = scene
         return self._served
@@ -157,7 +157,7 @@ class Scene:
     stage: Stage
     patch: pytest.MonkeyPatch
     stack: ExitStack = field(default_factory=ExitStack)
-    server: Server | None = None
+    server: PredictionServer | None = None
     server_redis: PrivateServer | None = None
     logged_before: int = 1
 
@@ -181,7 +181,7 @@ class Scene:
 
     def serve(self, **settings: str) -> None:
         """Start a server of this case's own."""
-        self.server = Server.start(self.repo, **settings)
+        self.server = PredictionServer.start(self.repo, **settings)
         self.stack.callback(self.server.stop)
 
     def own_redis(self) -> PrivateServer:
@@ -189,7 +189,7 @@ class Scene:
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         private = PrivateServer(folder, grace_s=0.5)
         self.stack.callback(private.stop)
-        store = Store(private.ensure())
+        store = SharedRedis(private.ensure())
         store.fill(self.stage.rows)
         store.close()
         self.setenv("SKEWLESS_REDIS_URL", store.url)
@@ -216,7 +216,7 @@ def opened_stage(root: Path) -> Iterator[Stage]:
         # A short path: the server listens on a socket file in its folder.
         private = PrivateServer(Path(stack.enter_context(tempfile.TemporaryDirectory())), grace_s=0.5)
         stack.callback(private.stop)
-        store = Store(private.ensure())
+        store = SharedRedis(private.ensure())
         stack.callback(store.close)
         settings = {"REDIS_URL": store.url, "PORT": "0", "THREADS": "1", "RELOAD_SECONDS": "0.02"}
         for name, value in {**settings, "LOG_FLUSH_SECONDS": "0.02"}.items():

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -79,6 +80,7 @@ made = OnDemandFeatureView(
 service = FeatureService(name="s", features=[v, made])
 """
 TRANSFORM = """\
+import duckdb
 import numpy as np
 
 
@@ -146,7 +148,7 @@ def _stored(dtype: DType) -> pa.DataType:
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Any]:
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with connect(tmp_path / "spill", threads=1) as opened:
         yield opened
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from skewless.client import Client
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.project import Project
-from tests.servers.prediction import Server
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import NOW, make_project
 from tests.worlds.windowed_feast import landing
 
@@ -38,7 +38,7 @@ def test_serve_takes_events(tmp_path: Path) -> None:
         file.write(STREAM)
     with Project(repo, clock=f"file:{repo}/.skewless/clock") as project:
         project.apply()
-        server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+        server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
         client = Client(server.url)
         assert client.send_events("visits", [landing(i, None, 1, NOW, card_id=i) for i in range(3)]) == 3
         said = server.ask("POST", "/push", b'{"push_source_name": "none", "df": {}}')

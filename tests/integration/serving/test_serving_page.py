@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import page, steps
-from tests.servers.prediction import Server
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import make_project, opened
 
 SHOWN = "http://127.0.0.1:8080"
@@ -28,17 +28,17 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @contextmanager
-def served(repo: Path) -> Iterator[Server]:
-    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+def served(repo: Path) -> Iterator[PredictionServer]:
+    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
     yield server
     server.stop()
 
 
-def load(server: Server, body: bytes = b"") -> None:
+def load(server: PredictionServer, body: bytes = b"") -> None:
     assert server.ask("POST", "/v2/repository/models/fraud/load", body)[0] == 200
 
 
-def open_versions(server: Server) -> list[list[str]]:
+def open_versions(server: PredictionServer) -> list[list[str]]:
     """Return the versions that answer, of each model."""
     return [model["versions"] for model in server.get("/models")["models"]]
 

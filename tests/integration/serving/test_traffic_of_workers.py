@@ -11,7 +11,7 @@ from skewless.contract.traffic import TrafficPolicy, place
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.rollout.vitals import read_vitals
 from skewless.training.train import train
-from tests.servers.prediction import Server
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, ask, make_project, opened
 
 ONE, TWO = "000001", "000002"
@@ -31,7 +31,7 @@ def test_workers_route_alike_and_count_together(tmp_path: Path) -> None:
             now_us=at.now_us(),
         )
         project.materialize(check=False)
-        server = Server.start(
+        server = PredictionServer.start(
             repo, SKEWLESS_PORT="0", SKEWLESS_WORKERS="2", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock"
         )
         number = Traffic(project.packages).replace(MODEL, POLICY, expect=None).number

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.trained import Place, copy_project, make_project, opened
+from tests.worlds.trained import Sandbox, copy_project, make_project, opened
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
+def place(trained: Path, tmp_path: Path) -> Iterator[Sandbox]:
     """A copy whose store was filled again from the log."""
     with opened(copy_project(trained, tmp_path / "p")) as place:
         place.project.materialize(check=False)

@@ -11,7 +11,7 @@ import pytest
 from skewless.infra.packages.aliases import Aliases
 from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
-from tests.worlds.trained import MODEL, Place, copy_project, make_project, opened
+from tests.worlds.trained import MODEL, Sandbox, copy_project, make_project, opened
 
 SECOND = "second"
 
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A copy that no test changes, but for its prediction log."""
     with opened(copy_project(trained, tmp_path_factory.mktemp("shared") / "p")) as place:
         place.project.materialize(check=False)
@@ -41,7 +41,7 @@ def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
+def place(trained: Path, tmp_path: Path) -> Iterator[Sandbox]:
     """A copy of the test's own."""
     with opened(copy_project(trained, tmp_path / "p")) as place:
         place.project.materialize(check=False)
@@ -49,7 +49,7 @@ def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def doors(shared: Place) -> Iterator[Doors]:
+def doors(shared: Sandbox) -> Iterator[Doors]:
     """Both lanes of a server of the shared project."""
     with opened_doors(shared) as doors:
         yield doors

@@ -8,19 +8,19 @@ import shutil
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.freshness import look
 from tests.integration.serving.core.conftest import SECOND
-from tests.servers.prediction import Server, eventually
-from tests.worlds.trained import MODEL, Place, ask
+from tests.servers.prediction import PredictionServer, eventually
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 READY = ("/health/ready", "/v2/health/ready")
 
 
-def predict(server: Server, model: str) -> tuple[int, str]:
+def predict(server: PredictionServer, model: str) -> tuple[int, str]:
     status, _, text = server.ask("POST", "/predict", json.dumps({"model": model, "rows": ask(1)}).encode())
     return status, text
 
 
-def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(place: Place) -> None:
-    server = Server.start(
+def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(place: Sandbox) -> None:
+    server = PredictionServer.start(
         place.repo,
         SKEWLESS_PORT="0",
         SKEWLESS_CLOCK=f"file:{place.repo}/.skewless/clock",

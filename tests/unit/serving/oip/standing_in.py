@@ -33,7 +33,7 @@ PLAN = make_plan(
 
 
 @dataclass(eq=False, kw_only=True)
-class Model:
+class ModelShape:
     """What the protocol looks at of a model."""
 
     plan: FeaturePlan = PLAN
@@ -68,7 +68,7 @@ class Model:
 
 
 def model(**parts: Any) -> ServedModel:  # noqa: ANN401 - of Model
-    return cast("ServedModel", Model(**parts))
+    return cast("ServedModel", ModelShape(**parts))
 
 
 def answer(
