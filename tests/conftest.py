@@ -63,6 +63,16 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield nodes
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project with a champion; only ever copied."""
+    from tests.worlds.trained import make_project  # noqa: PLC0415 - heavy, and not every session needs it
+
+    repo = tmp_path_factory.mktemp("trained") / "p"
+    make_project(repo)
+    return repo
+
+
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Write what was measured to the terminal, whatever becomes of the test."""

@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.servers.prediction import PredictionServer
-from tests.worlds.trained import make_project, opened
+from tests.worlds.trained import opened_copy, serving
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
-    repo = tmp_path_factory.mktemp("clients") / "p"
-    make_project(repo)
-    with opened(repo):
-        server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
+    with opened_copy(trained, tmp_path_factory.mktemp("clients") / "p") as place, serving(place.repo) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from skewless.contract.errors import DefinitionError, RequestError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.status import Status
 from skewless.project import Project
-from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, make_project, opened
+from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, opened_copy
 
 SERVICE = "fraud_features"
 COLUMNS: dict[str, list[Any]] = {
@@ -24,10 +25,8 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    repo = tmp_path_factory.mktemp("features") / "p"
-    make_project(repo)
-    with opened(repo) as place:
+def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with opened_copy(trained, tmp_path_factory.mktemp("features") / "p") as place:
         yield place
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -37,7 +37,7 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
-from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, copy_project, later_rows, make_project, opened
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
 RETRAIN = f"retrain {MODEL}"
@@ -46,20 +46,6 @@ KINDS = ("materialize", "validate", "retrain")
 VERBS = ("materialize", "validate", "train")
 NIGHTLY = {"materialize_cron": "0 12 * * *", "validate_cron": "0 6 * * *"}
 DAY = 86_400 * SECOND
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    repo = tmp_path_factory.mktemp("scheduled") / "p"
-    make_project(repo)
-    return repo
-
-
-@pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Iterator[Sandbox]:
-    with opened(copy_project(trained, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
-        yield place
 
 
 def champions(place: Sandbox) -> list[str]:

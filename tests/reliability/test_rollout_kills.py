@@ -20,7 +20,7 @@ from tests.reliability.kills import Side
 from tests.reliability.rollout_kills import DeedVictims, do, victims
 from tests.unit.training.rollout.arms import arm
 from tests.worlds.rollouts import NEW, champion, count, keep, make_rollout, set_back, standing
-from tests.worlds.trained import MODEL, Sandbox, make_project, opened
+from tests.worlds.trained import MODEL, Sandbox, opened
 
 SIDES: tuple[Side, ...] = ("before", "after")
 TEN_MINUTES = 600
@@ -95,10 +95,9 @@ def state(place: Sandbox) -> State:
 
 
 @pytest.fixture(scope="module")
-def kill_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillScene]:
+def kill_scene(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillScene]:
     folder = tmp_path_factory.mktemp("kills")
-    make_project(folder / "trained")
-    with opened(make_rollout(folder / "trained", folder / "p")) as place, victims() as found:
+    with opened(make_rollout(trained, folder / "p")) as place, victims() as found:
         kill_scene = KillScene(place=place, victims=found, kept=folder / "kept", before={}, after={}, points={})
         keep(place.state, kill_scene.kept / "new")
         for name, (deed, before) in DEEDS.items():

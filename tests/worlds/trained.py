@@ -33,6 +33,7 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
 from skewless.training.promotion import promote
 from skewless.training.train import Trained, train
+from tests.servers.prediction import PredictionServer
 
 TEMPLATE = Path(skewless.__file__).with_name("template")
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
@@ -222,6 +223,28 @@ def opened(repo: Path) -> Iterator[Sandbox]:
         yield place
     finally:
         place.close()
+
+
+@contextmanager
+def opened_copy(trained: Path, repo: Path) -> Iterator[Sandbox]:
+    """Copy a project and open the copy, its store filled again from the log."""
+    with opened(copy_project(trained, repo)) as place:
+        place.project.materialize(check=False)
+        yield place
+
+
+@contextmanager
+def serving(repo: Path, **settings: str) -> Iterator[PredictionServer]:
+    """Run ``skewless serve`` for the length of a block; unless it was killed in it, it must end cleanly."""
+    clock = f"file:{repo}/.skewless/clock"
+    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=clock, **settings)
+    with server.process:
+        try:
+            yield server
+            if server.process.poll() is None:
+                server.stop()
+        finally:
+            server.process.kill()
 
 
 def open_project(repo: Path) -> Project:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from skewless.contract.clock import OffsetClock
-from skewless.project import Project
 from tests.servers.node import Node
-from tests.worlds.windowed_feast import NOW, WindowedFeastProject, write_repo
+from tests.worlds.windowed_feast import WindowedFeastProject, open_windowed
 
 MakeWindowed = Callable[..., WindowedFeastProject]
 
@@ -22,14 +19,7 @@ def make_windowed(tmp_path: Path, valkey: Node) -> Iterator[MakeWindowed]:
     opened: list[WindowedFeastProject] = []
 
     def made(**offline: str) -> WindowedFeastProject:
-        repo = tmp_path / f"repo{len(opened)}"
-        write_repo(repo, valkey.url, f"w{uuid4().hex}", **offline)
-        project = Project(repo)
-        clock = project.clock
-        assert isinstance(clock, OffsetClock)
-        clock.set(NOW)
-        project.apply()
-        opened.append(WindowedFeastProject(project=project))
+        opened.append(open_windowed(tmp_path / f"repo{len(opened)}", valkey.url, **offline))
         return opened[-1]
 
     yield made

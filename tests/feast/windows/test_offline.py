@@ -14,7 +14,8 @@ from skewless.contract.errors import RequestError
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.join import Order
 from tests.feast.windows.conftest import MakeWindowed
-from tests.worlds.windowed_feast import HOUR, MINUTE, NOW, NUMBERS, STAMP, WINDOWED, WindowedFeastProject, landing, some
+from tests.worlds.windowed import HOUR, MINUTE, NOW, STAMP
+from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
 
 AGO = [0, 3 * MINUTE, HOUR, 2 * HOUR, 9 * HOUR, 30 * 24 * HOUR]
 CARRIERS = ["AA", "UA", "AA", "ZZ", "UA", "AA"]
@@ -76,7 +77,7 @@ def test_a_service_of_both_kinds_is_answered_in_event_time(happened: WindowedFea
     own = expected(happened, "event_time")
     assert columns_of(table, [*NUMBERS, *OF_PLANES]) == own
     assert own["landings_1h"][0] == 3.0
-    assert table["fleet"].to_pylist() == [950, 880, 950, None, 880, None]
+    assert table["fleet"].to_pylist() == [950, 880.5, 950, None, 880.5, None]
     assert table["carrier"].to_pylist() == CARRIERS
     assert table.column_names == ["carrier", "plane", "event_timestamp", "fleet", *NUMBERS, *OF_PLANES]
 
@@ -97,9 +98,9 @@ def test_feasts_own_switch_asks_for_what_was_known(happened: WindowedFeastProjec
 
 
 def test_full_names_and_chosen_features(happened: WindowedFeastProject) -> None:
-    refs = ["carrier_now:late_1h", "carrier_facts:fleet", "carrier_now:mean_delay_1h"]
+    refs = ["carrier_now:late_1h", "facts:fleet", "carrier_now:mean_delay_1h"]
     frame = happened.store.get_historical_features(entity_df(), refs, full_feature_names=True).to_df()
-    assert list(frame.columns[3:]) == ["carrier_now__late_1h", "carrier_facts__fleet", "carrier_now__mean_delay_1h"]
+    assert list(frame.columns[3:]) == ["carrier_now__late_1h", "facts__fleet", "carrier_now__mean_delay_1h"]
 
 
 def test_rows_without_a_key_or_a_time_find_nothing(happened: WindowedFeastProject) -> None:
@@ -123,7 +124,7 @@ def test_times_are_floored_to_the_millisecond_as_in_serving(happened: WindowedFe
 def test_entity_rows_in_sql_and_none(happened: WindowedFeastProject) -> None:
     store = happened.store
     query = f"SELECT 'AA' AS carrier, make_timestamptz({NOW}) AS event_timestamp"
-    found = store.get_historical_features(query, ["carrier_now:landings_1h", "carrier_facts:fleet"]).to_arrow()
+    found = store.get_historical_features(query, ["carrier_now:landings_1h", "facts:fleet"]).to_arrow()
     assert (found["landings_1h"].to_pylist(), found["fleet"].to_pylist()) == ([5.0], [950])
     start, end = from_us(NOW - HOUR), from_us(NOW)
     every = store.get_historical_features(None, WINDOWED, start_date=start, end_date=end).to_arrow()

@@ -16,7 +16,8 @@ from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.request import parse_columns
 from skewless.infra.log.generations import Generations
-from tests.worlds.windowed_feast import HOUR, MINUTE, NUMBERS, WINDOWED, WindowedFeastProject, landing, some
+from tests.worlds.windowed import HOUR, MINUTE
+from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
 
 MIXED = ["fleet", *NUMBERS, "worst_delay_1d", "last_landed_1d"]
 
@@ -116,9 +117,9 @@ def test_windows_move_without_an_event(landed: WindowedFeastProject) -> None:
 
 
 def test_names_are_full_where_they_are_asked_for(landed: WindowedFeastProject) -> None:
-    found = ask(landed, ["carrier_now:late_1h", "carrier_facts:fleet"], ["AA"], [0], full_feature_names=True).to_dict()
-    assert set(found) == {"carrier", "plane", "carrier_now__late_1h", "carrier_facts__fleet"}
-    assert found["carrier_facts__fleet"] == [950]
+    found = ask(landed, ["carrier_now:late_1h", "facts:fleet"], ["AA"], [0], full_feature_names=True).to_dict()
+    assert set(found) == {"carrier", "plane", "carrier_now__late_1h", "facts__fleet"}
+    assert found["facts__fleet"] == [950]
 
 
 def test_one_view_is_read_by_itself(landed: WindowedFeastProject) -> None:
@@ -141,7 +142,7 @@ def test_states_that_are_missing_or_lost_are_not_found(landed: WindowedFeastProj
     assert live is not None
     name = window_marker(plan.project, view, live.number, live.partitions[0])
     landed.online.delete(name)
-    lost = ask(landed, [*WINDOWED, "carrier_facts:fleet"], carriers, [0])
+    lost = ask(landed, [*WINDOWED, "facts:fleet"], carriers, [0])
     assert set(statuses(lost)["landings_1h"]) == {"NOT_FOUND"}
     assert lost.to_dict()["landings_1h"] == [None]
     assert lost.to_dict()["fleet"] == [950]

@@ -16,11 +16,14 @@ from structlog.testing import capture_logs
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.windows.hops import SECOND
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from tests.servers.node import Node
-from tests.worlds.windowed_feast import HOUR, NUMBERS, SECOND, WINDOWED, WindowedFeastProject, landing, some
+from tests.worlds.edits import edit
+from tests.worlds.windowed import HOUR
+from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
 
 
 def landings(windowed: WindowedFeastProject, carrier: str = "AA") -> list[float | None]:
@@ -88,20 +91,17 @@ def test_values_are_sent_as_the_source_declares_them(windowed: WindowedFeastProj
 
 
 def test_a_source_that_feeds_a_batch_view_too(windowed: WindowedFeastProject) -> None:
-    path = windowed.repo / "definitions.py"
     both = """
-from feast import Field as F
 last_landing = FeatureView(
     name="last_landing", entities=[carrier], source=landings,
-    schema=[F(name="carrier", dtype=String), F(name="arr_delay", dtype=Float64)],
+    schema=[Field(name="carrier", dtype=String), Field(name="arr_delay", dtype=Float64)],
 )
 """
-    path.write_text(path.read_text().replace("carrier_now = Stream", both + "\n\ncarrier_now = Stream"))
+    edit(windowed.repo, "carrier_now = Stream", both + "\n\ncarrier_now = Stream")
     store: Any = windowed.store
     frame = pd.DataFrame(some(6, windowed.now_us()))
     stamped = frame.assign(landed_at=pd.to_datetime(frame["landed_at"], unit="us", utc=True))
-    (windowed.repo / "data").joinpath("landings.parquet").parent.mkdir(exist_ok=True)
-    stamped.to_parquet(windowed.repo / "data/landings.parquet", index=False)
+    stamped.assign(written=stamped["landed_at"]).to_parquet(windowed.repo / "data/landings.parquet", index=False)
     windowed.project.apply()
     store.refresh_registry()
     store.push("landings", stamped)
@@ -129,13 +129,12 @@ def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProje
         "carrier_now",
         "plane_now",
     ]
-    found = windowed.store.get_online_features(["carrier_facts:fleet", *WINDOWED], [{"carrier": "AA"}]).to_dict()
+    found = windowed.store.get_online_features(["facts:fleet", *WINDOWED], [{"carrier": "AA"}]).to_dict()
     assert (found["fleet"], found["landings_1h"]) == ([950], [0.0])
 
 
 def test_a_source_that_was_not_applied_is_refused(windowed: WindowedFeastProject) -> None:
-    plan = windowed.project.state / "plan.json"
-    plan.write_text(plan.read_text().replace('"sources"', '"no_sources"'))
+    edit(windowed.project.state, '"sources"', '"no_sources"', file="plan.json")
     with pytest.raises(RequestError, match="event source: is not in the applied plan"):
         windowed.store.push("landings", pd.DataFrame(some(1, windowed.now_us())))
 

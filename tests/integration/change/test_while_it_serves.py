@@ -19,6 +19,7 @@ from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import done, run
+from tests.worlds.edits import edit
 from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW, write_repo
 
 _SECOND_MODEL = """
@@ -117,8 +118,9 @@ def until(true: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
 @pytest.fixture
 def changed(tmp_path: Path) -> Iterator[ChangedProject]:
     repo = write_repo(tmp_path / "p")
-    models = (repo / "models.py").read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False")
-    (repo / "models.py").write_text(models + _SECOND_MODEL)
+    edit(repo, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
+    with (repo / "models.py").open("a") as file:
+        file.write(_SECOND_MODEL)
     place = ChangedProject(repo)
     for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
@@ -137,12 +139,6 @@ def ended(place: ChangedProject) -> Iterator[None]:
             process.kill()
             process.wait(10)
         PrivateServer(place.repo / ".skewless").stop()
-
-
-def edit(repo: Path, before: str, after: str, name: str = "definitions.py") -> None:
-    text = (repo / name).read_text()
-    assert before in text
-    (repo / name).write_text(text.replace(before, after))
 
 
 def test_a_feature_is_added_while_it_serves(changed: ChangedProject) -> None:

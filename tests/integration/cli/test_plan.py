@@ -14,6 +14,7 @@ from feast.value_type import ValueType
 
 from skewless.infra.online.private_server import PrivateServer
 from tests.worlds.command_line import Said, done, fingerprint, run
+from tests.worlds.edits import edit
 from tests.worlds.windowed import write_repo
 
 MIN = '        Aggregation(column="arr_delay", function="min", time_window=2 * HOUR, name="min_delay_2h"),\n'
@@ -37,12 +38,6 @@ def lived_repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def repo(lived_repo: Path, tmp_path: Path) -> Path:
     """A copy of it, to be edited; without its online store."""
     return Path(shutil.copytree(lived_repo, tmp_path / "p", ignore=shutil.ignore_patterns("redis*")))
-
-
-def edit(repo: Path, old: str, new: str, file: str = "definitions.py") -> None:
-    text = (repo / file).read_text()
-    assert old in text
-    (repo / file).write_text(text.replace(old, new))
 
 
 def shown(repo: Path) -> list[str]:

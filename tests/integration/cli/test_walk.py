@@ -23,6 +23,7 @@ import pytest
 
 from skewless.contract.clock import to_us
 from tests.worlds.command_line import ROWS, done, fingerprint, run
+from tests.worlds.edits import edit
 from tests.worlds.planted import rewrite
 
 ROOT = Path(__file__).parents[3]
@@ -217,8 +218,7 @@ def test_validate_names_what_it_knows(applied: Path) -> None:
 
 def test_train_that_misses_its_gate_exits_5_and_keeps_the_champion(walked: Path, tmp_path: Path) -> None:
     repo = Path(shutil.copytree(walked, tmp_path / "p", ignore=shutil.ignore_patterns("redis")))
-    models = repo / "models.py"
-    models.write_text(models.read_text().replace("floor=0.6", "floor=0.999"))
+    edit(repo, "floor=0.6", "floor=0.999", file="models.py")
     done("apply", "--repo", repo)
     before = done("status", "--repo", repo)["models"][0]
     said = run("train", "--repo", repo, "--json")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.integration.errors.scene import GOOD, Scene, edit
+from tests.integration.errors.scene import GOOD, Scene
 from tests.worlds.command_line import run
+from tests.worlds.edits import edit
 
 Row = dict[str, Any]
 
@@ -127,14 +128,14 @@ def rows(*changes: Mapping[str, Any], model: str = "fraud") -> dict[str, Any]:
 
 def edited(file: str, old: str, new: str) -> Arrange:
     """Return the replacing of a text in one of the project's files."""
-    return lambda scene: edit(scene.repo / file, old, new)
+    return lambda scene: edit(scene.repo, old, new, file=file)
 
 
 def applied(file: str, old: str, new: str) -> Arrange:
     """Return the same, and applied."""
 
     def arrange(scene: Scene) -> None:
-        edit(scene.repo / file, old, new)
+        edit(scene.repo, old, new, file=file)
         assert run("apply", "--repo", scene.repo).code == 0
 
     return arrange

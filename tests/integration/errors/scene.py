@@ -20,6 +20,7 @@ import redis
 from skewless.infra.online.private_server import PrivateServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
+from tests.worlds.edits import edit
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
@@ -53,14 +54,14 @@ def make_project(repo: Path) -> None:
     ``fraud`` scores nulls when the store is away and logs as well as it can; ``strict`` refuses both.
     """
     done("init", repo)
-    edit(repo / "definitions.py", _REQUEST, _REQUEST + _MORE)
-    edit(repo / "definitions.py", "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
-    edit(repo / "models.py", "rounds=50", "rounds=10")
+    edit(repo, _REQUEST, _REQUEST + _MORE)
+    edit(repo, "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
+    edit(repo, "rounds=50", "rounds=10", file="models.py")
     with (repo / "models.py").open("a") as file:
         file.write(
             'strict = replace(MODELS[0], name="strict", missing="refuse", log="required")\nMODELS.append(strict)\n'
         )
-    edit(repo / "models.py", "from datetime", "from dataclasses import replace\nfrom datetime")
+    edit(repo, "from datetime", "from dataclasses import replace\nfrom datetime", file="models.py")
     labels = pq.read_table(repo / "data/payments.parquet")
     pq.write_table(_with_more(labels), repo / "data/payments.parquet")
     for verb in ("apply", "materialize", "train"):
@@ -81,13 +82,6 @@ def _with_more(labels: pa.Table) -> pa.Table:
     for name, values in columns.items():
         labels = labels.append_column(name, values)
     return labels
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that a file holds."""
-    text = path.read_text()
-    assert old in text, (path, old)
-    path.write_text(text.replace(old, new))
 
 
 class SharedRedis:

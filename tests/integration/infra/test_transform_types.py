@@ -29,7 +29,7 @@ from skewless.contract.vector import Assembler
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from tests.worlds.command_line import fingerprint
-from tests.worlds.windowed_types import CONFIG
+from tests.worlds.windowed import CONFIG
 
 FEAST = {
     DType.INT32: "Int32",

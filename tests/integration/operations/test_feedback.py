@@ -21,7 +21,7 @@ from skewless.infra.outcomes.log import OutcomeLog
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, run
-from tests.worlds.trained import MODEL, NOW, Sandbox, ask, copy_project, open_project
+from tests.worlds.trained import MODEL, NOW, Sandbox, ask, copy_project, open_project, serving
 
 NEVER = 2**62
 
@@ -42,9 +42,8 @@ def project(repo: Path) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def server(repo: Path, project: Project) -> Iterator[PredictionServer]:
     assert project.redis_url
-    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
-    yield server
-    server.stop()
+    with serving(repo) as server:
+        yield server
 
 
 def kept(project: Project) -> list[dict[str, Any]]:
@@ -113,11 +112,10 @@ def test_the_route_is_in_the_openapi_document(server: PredictionServer) -> None:
 
 
 def test_what_was_accepted_survives_a_kill(repo: Path, project: Project) -> None:
-    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
-    with Client(server.url) as client:
+    with serving(repo) as server, Client(server.url) as client:
         assert client.feedback([{"prediction_id": "killed", "label": 1}]) == 1
         server.process.kill()
-    server.process.communicate()
+        server.process.communicate()
     assert "killed" in {row["prediction_id"] for row in kept(project)}
 
 

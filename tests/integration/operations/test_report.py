@@ -24,7 +24,7 @@ from skewless.operations.report.glossary import TERMS
 from skewless.operations.report.page import render
 from skewless.operations.report.report import build
 from tests.worlds.command_line import run
-from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, opened
+from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, opened, opened_copy
 
 PART = f"Model {MODEL}"
 GUARDRAILS = [
@@ -56,8 +56,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def lived(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A project with a version on trial, predictions, outcomes and an alert; leave it as it is."""
-    with opened(copy_project(trained, tmp_path_factory.mktemp("lived") / "p")) as place:
-        place.project.materialize(check=False)
+    with opened_copy(trained, tmp_path_factory.mktemp("lived") / "p") as place:
         place.wait(60)
         _live(place)
         yield place

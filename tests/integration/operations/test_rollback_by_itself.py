@@ -22,7 +22,7 @@ from skewless.infra.rollout.vitals import read_vitals
 from skewless.operations import rollout
 from tests.servers.prediction import ROOT, PredictionServer, eventually
 from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing
-from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, opened
+from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy
 
 HALF = (
     "Rollout(steps=(0.5,), step=timedelta(days=1), guardrails=Guardrails(latency=2.0, score_shift=0.2,"
@@ -39,8 +39,7 @@ def half(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spot(half: Path, tmp_path: Path) -> Iterator[Sandbox]:
-    with opened(copy_project(half, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
+    with opened_copy(half, tmp_path / "p") as place:
         yield place
 
 

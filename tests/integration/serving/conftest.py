@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 import pytest
 import uvicorn
 
-from skewless.contract.clock import OffsetClock
-from skewless.project import Project
 from skewless.serving.events.sending import Events, EventsConfig
 from skewless.serving.http.app import Serving, create_app
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from tests.servers.node import Node
-from tests.worlds.windowed_feast import NOW, WindowedFeastProject, write_repo
+from tests.worlds.windowed_feast import WindowedFeastProject, open_windowed
 
 EVENT_BYTES = 2_000
 
@@ -54,13 +51,7 @@ class EventRoutes:
 @pytest.fixture
 def windowed(tmp_path: Path, valkey: Node) -> Iterator[WindowedFeastProject]:
     """A project whose states are built, of a log without events."""
-    write_repo(tmp_path / "repo", valkey.url, f"e{uuid4().hex}")
-    project = Project(tmp_path / "repo")
-    clock = project.clock
-    assert isinstance(clock, OffsetClock)
-    clock.set(NOW)
-    project.apply()
-    windowed = WindowedFeastProject(project=project)
+    windowed = open_windowed(tmp_path / "repo", valkey.url)
     windowed.build()
     yield windowed
     windowed.close()

@@ -11,6 +11,7 @@ from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
 from skewless.serving.events.bodies import parse_events, parse_push
 from tests.integration.serving.conftest import EVENT_BYTES, EventRoutes, serving
+from tests.worlds.edits import edit
 from tests.worlds.windowed_feast import WindowedFeastProject, columns, landing, some
 
 LINES = "application/x-ndjson; charset=utf-8"
@@ -118,8 +119,7 @@ def test_a_stream_that_is_away_is_said_so(windowed: WindowedFeastProject) -> Non
 
 def test_sources_are_those_of_the_plan_in_force(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
     assert event_routes.post("/events/landings", b'{"a": 1}')[0] == 202
-    path = windowed.repo / "definitions.py"
-    path.write_text(path.read_text().replace('name="landings"', 'name="arrivals"'))
+    edit(windowed.repo, 'name="landings"', 'name="arrivals"')
     windowed.project.apply()
     assert event_routes.post("/events/landings", b'{"a": 1}')[0] == 404
     assert event_routes.post("/events/arrivals", b'{"a": 1}')[0] == 202

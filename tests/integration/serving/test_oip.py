@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.servers.prediction import PredictionServer, eventually
-from tests.worlds.trained import MODEL, NOW, Row, Sandbox, ask, make_project, opened
+from tests.worlds.trained import MODEL, NOW, Row, Sandbox, ask, opened_copy, serving
 
 INFER = f"/v2/models/{MODEL}/infer"
 DATATYPES = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}
@@ -25,19 +26,15 @@ Matrix = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    repo = tmp_path_factory.mktemp("oip") / "p"
-    make_project(repo)
-    with opened(repo) as place:
+def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with opened_copy(trained, tmp_path_factory.mktemp("oip") / "p") as place:
         yield place
 
 
 @pytest.fixture(scope="module")
 def server(place: Sandbox) -> Iterator[PredictionServer]:
-    settings = {"SKEWLESS_PORT": "0", "SKEWLESS_LOG_FLUSH_SECONDS": "0.05"}
-    server = PredictionServer.start(place.repo, SKEWLESS_CLOCK=f"file:{place.repo}/.skewless/clock", **settings)
-    yield server
-    server.stop()
+    with serving(place.repo, SKEWLESS_LOG_FLUSH_SECONDS="0.05") as server:
+        yield server
 
 
 def post(server: PredictionServer, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,16 @@ from tests.docs.pages import page, section, table
 from tests.integration.serving.test_oip import INFER, entities, infer, post, refusal, vectors
 from tests.servers.prediction import PredictionServer
 from tests.unit.serving.oip.standing_in import model
-from tests.worlds.trained import MODEL, ask, make_project, opened
+from tests.worlds.trained import MODEL, ask, opened_copy, serving
 
 ROW = ask(1)
 ENTITIES = entities(ROW)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
-    repo = tmp_path_factory.mktemp("differences") / "p"
-    make_project(repo)
-    with opened(repo):
-        server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
+    with opened_copy(trained, tmp_path_factory.mktemp("differences") / "p") as place, serving(place.repo) as server:
         yield server
-        server.stop()
 
 
 def metadata(server: PredictionServer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pytest
 from skewless.infra.packages.aliases import Aliases
 from tests.integration.infra.runtimes.children import ENVIRONMENT, ONLY_LINUX, children_of, is_there, wait_for
 from tests.servers.prediction import ROOT, PredictionServer, eventually
-from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, make_project, opened
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 pytestmark = ONLY_LINUX
 
@@ -30,21 +30,6 @@ PROGRAM = "tests.integration.serving.second_runtime_program"
 MANY = 600
 _CALLERS = 3
 ROWS = ask(MANY)
-
-
-@pytest.fixture(scope="session")
-def trained_for_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained project; only ever copied."""
-    repo = tmp_path_factory.mktemp("second") / "p"
-    make_project(repo)
-    return repo
-
-
-@pytest.fixture
-def place(trained_for_two: Path, tmp_path: Path) -> Iterator[Sandbox]:
-    with opened(copy_project(trained_for_two, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
-        yield place
 
 
 @pytest.fixture

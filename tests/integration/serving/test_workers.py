@@ -24,20 +24,16 @@ import pytest
 
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer, eventually, refused_start
-from tests.worlds.trained import ask, copy_project, make_project
+from tests.worlds.trained import ask, copy_project, opened_copy
 
 BODY = json.dumps({"rows": ask(2)}).encode()
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def repo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A trained project, whose private server stays for all tests."""
-    repo = tmp_path_factory.mktemp("workers") / "p"
-    make_project(repo)
-    with Project(repo) as project:
-        assert project.redis_url
-        yield repo
-        project.private.stop()
+    with opened_copy(trained, tmp_path_factory.mktemp("workers") / "p") as place:
+        yield place.repo
 
 
 @pytest.fixture
