@@ -18,11 +18,9 @@ from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.worker import Worker
 from skewless.project import Project
 from tests.worlds import windowed
+from tests.worlds.feast_repo import ENGINE, OFFLINE, ONLINE
 from tests.worlds.windowed import MINUTE, NOW
 
-ONLINE = "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
-OFFLINE = "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"
-ENGINE = "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
 NUMBERS = ["mean_delay_1h", "landings_1h", "std_delay_1d", "late_1h", "flights_7d"]
 WINDOWED = [f"carrier_now:{name}" for name in NUMBERS]
 

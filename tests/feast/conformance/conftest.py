@@ -8,7 +8,7 @@ import pytest
 
 from tests.servers.node import Node
 from tests.worlds.feast_conformance import ConformanceProject
-from tests.worlds.feast_twins import tear_down
+from tests.worlds.feast_repo import tear_down
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
 from skewless.contract.errors import GateError, RequestError, SourceError
 from skewless.infra.materialization.left_out import read_left_out
 from tests.feast.conformance.test_views import table_frame
-from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
+from tests.worlds.feast_repo import users_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 BOOLS = pa.array([True, False, None])
@@ -27,7 +28,7 @@ LONG = [2**53 + 1, -(2**63), None]
 
 
 def value_of(feast_project: ConformanceProject, *ids: int) -> list[Any]:
-    return feast_project.online(["v:x"], users(*ids))["x"]
+    return feast_project.online(["v:x"], users_of(*ids))["x"]
 
 
 def reasons(feast_project: ConformanceProject) -> dict[str, int]:
@@ -54,7 +55,7 @@ def test_a_misfit_is_counted_refused_if_strict_and_no_history_has_it(
 ) -> None:
     dtype, values = MISFITS[name]
     feast_project.write("v.parquet", table_of([1, 2], x=values))
-    feast_project.apply(feast_project.view("v", {"x": dtype}))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}))
     be_strict(feast_project)
     with pytest.raises(GateError, match="1 x column 'x' does not fit its declared type"):
         feast_project.store.materialize(ago(days=1), ago())
@@ -78,7 +79,7 @@ def test_rows_without_a_key_or_time_are_counted_for_every_kind_of_view(feast_pro
         columns["user_id"] = pa.array([1, None, 3], pa.int64())
         columns["event_time"] = pa.array([ago(hours=1), ago(hours=1), None], columns["event_time"].type)
         feast_project.write(f"{name}.parquet", columns)
-        feast_project.apply(feast_project.view(name, {"x": dtype}))
+        feast_project.apply(feast_project.pushed(name, {"x": dtype}))
     feast_project.store.materialize_incremental(ago())
     assert value_of(feast_project, 1, 3) == [1.0, None]
     told = [(item.view, item.reason, item.rows) for item in read_left_out(feast_project.state)]
@@ -95,7 +96,7 @@ def test_rows_without_a_key_or_time_are_counted_for_every_kind_of_view(feast_pro
 
 def test_pushes_that_cannot_be_seen_are_counted_and_refused_if_strict(feast_project: ConformanceProject) -> None:
     feast_project.write("v.parquet", table_of([9], x=[9.0]))
-    feast_project.apply(feast_project.view("v"))
+    feast_project.apply(feast_project.pushed("v"))
     future = pd.DataFrame({**table_frame([1], NOW + timedelta(hours=1)), "x": [1.0]})
     empty = pd.DataFrame({**table_frame([1, 2]), "x": [np.nan, np.nan]})
     cases = (("event time lies more than 10 s in the future", future), ("no row of the frame has a value", empty))
@@ -133,7 +134,7 @@ CONVERTED: dict[str, tuple[FeastType, pa.Array, list[Any]]] = {
 def test_other_types_become_the_declared_one_on_both_sides(feast_project: ConformanceProject, name: str) -> None:
     dtype, values, expected = CONVERTED[name]
     feast_project.write("v.parquet", table_of([1, 2, 3], x=values))
-    feast_project.apply(feast_project.view("v", {"x": dtype}))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}))
     feast_project.store.materialize(ago(days=1), ago())
     assert value_of(feast_project, 1, 2, 3) == expected
     assert feast_project.offline(["v:x"], asked(1, 2, 3))["x"].to_pylist() == expected
@@ -150,7 +151,7 @@ def test_types_that_would_change_a_value_are_refused_by_apply(
 ) -> None:
     feast_project.write("v.parquet", table_of([1], x=values))
     with pytest.raises(SourceError, match="column 'x': does not fit the declared type"):
-        feast_project.apply(feast_project.view("v", {"x": dtype}))
+        feast_project.apply(feast_project.pushed("v", {"x": dtype}))
 
 
 def test_a_null_in_a_list(feast_project: ConformanceProject) -> None:
@@ -162,14 +163,14 @@ def test_a_null_in_a_list(feast_project: ConformanceProject) -> None:
     }
     for name, (base, values) in lists.items():
         feast_project.write(f"{name}.parquet", table_of([1], x=pa.array(values)))
-        feast_project.apply(feast_project.view(name, {"x": Array(base)}))
+        feast_project.apply(feast_project.pushed(name, {"x": Array(base)}))
         feast_project.store.push(
             f"{name}_push", pd.DataFrame({**table_frame([2]), "x": pd.Series(values, dtype=object)})
         )
     feast_project.store.materialize(ago(days=1), ago())
     expected = {"d": "[1.0, nan]", "f": "[nan, 0.5]", "t": str([ago(), None]), "n": "[[nan, 1.0], []]"}
     for name, text in expected.items():
-        online = feast_project.online([f"{name}:x"], users(1, 2))["x"]
+        online = feast_project.online([f"{name}:x"], users_of(1, 2))["x"]
         (offline,) = feast_project.offline([f"{name}:x"], asked(1))["x"].to_pylist()
         assert [str(online[0]), str(online[1])] == [text, text]
         assert str(offline).replace("zoneinfo.ZoneInfo(key='UTC')", "datetime.timezone.utc") == text
@@ -188,7 +189,7 @@ def test_a_null_in_a_list_that_has_no_value_for_it_is_refused(
     feast_project: ConformanceProject, dtype: FeastType, value: list[Any]
 ) -> None:
     feast_project.write("v.parquet", table_of([1], x=pa.array([value])))
-    feast_project.apply(feast_project.view("v", {"x": dtype}))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}))
     refused = "a list in it holds a null, which Feast has no value for"
     with pytest.raises(SourceError, match=refused):
         feast_project.store.materialize(ago(days=1), ago())
@@ -202,7 +203,7 @@ def test_a_null_in_a_list_that_has_no_value_for_it_is_refused(
 def test_a_source_that_is_not_there_yet_is_warned_of(
     feast_project: ConformanceProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view = feast_project.view("v")
+    view = feast_project.pushed("v")
     provider: Any = feast_project.store._get_provider()
     provider.validate_data_source(feast_project.store.config, view.batch_source)
     feast_project.apply(view)
@@ -234,7 +235,7 @@ def test_apply_says_what_cannot_be_read(feast_project: ConformanceProject, sente
 
 def test_a_request_without_rows(feast_project: ConformanceProject) -> None:
     feast_project.write("v.parquet", table_of([1], x=[1.0]))
-    feast_project.apply(feast_project.view("v"))
+    feast_project.apply(feast_project.pushed("v"))
     with pytest.raises(RequestError, match=r"entity_rows: has no row. Fix: give at least one"):
         feast_project.online(["v:x"], [])
     assert feast_project.online(["v:x"], {"user_id": []}) == {"user_id": [], "x": []}

@@ -14,7 +14,8 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
 from tests.feast.conformance.test_views import table_frame
-from tests.worlds.feast_conformance import NOW, USER, ConformanceProject, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
+from tests.worlds.feast_repo import USER, users_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.* is an experimental feature:RuntimeWarning"
@@ -57,7 +58,7 @@ MODES: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_each_mode_online_and_offline(feast_project: ConformanceProject, name: str) -> None:
     function, options = MODES[name]
     feast_project.write("v.parquet", table_of([1, 2], x=[1.5, 2.0]))
-    view = feast_project.view("v")
+    view = feast_project.pushed("v")
     decorate = on_demand_feature_view(
         name="scaled", sources=[view, FACTOR], schema=[Field(name="scaled", dtype=Float64)], **options
     )
@@ -84,7 +85,7 @@ def test_a_transform_at_the_write(feast_project: ConformanceProject, mode: str) 
         return pd.DataFrame({"half": inputs["x"] / 2})
 
     feast_project.write("v.parquet", table_of([1], x=[9.0]))
-    view = feast_project.view("v")
+    view = feast_project.pushed("v")
     decorate = on_demand_feature_view(
         name="half",
         entities=[USER],
@@ -95,12 +96,12 @@ def test_a_transform_at_the_write(feast_project: ConformanceProject, mode: str) 
     )
     feast_project.apply(view, cast("OnDemandFeatureView", decorate(half_lists if mode == "python" else half_frames)))
     feast_project.store.write_to_online_store("half", pd.DataFrame({**table_frame([1]), "x": [3.0]}))
-    assert feast_project.online(["half:half"], users(1))["half"] == [1.5]
+    assert feast_project.online(["half:half"], users_of(1))["half"] == [1.5]
 
 
 def test_logs_of_a_service_come_back(feast_project: ConformanceProject) -> None:
     feast_project.write("v.parquet", table_of([1], x=[1.0]))
-    view = feast_project.view("v")
+    view = feast_project.pushed("v")
     logging = LoggingConfig(destination=FileLoggingDestination(path=str(feast_project.root / "logs")))
     service = FeatureService(name="s", features=[view], logging_config=logging)
     feast_project.apply(view, service)
@@ -126,7 +127,7 @@ def test_logs_of_a_service_come_back(feast_project: ConformanceProject) -> None:
 
 def test_a_saved_dataset_with_on_demand_features_comes_back(feast_project: ConformanceProject) -> None:
     feast_project.write("v.parquet", table_of([1, 2], x=[1.5, 2.0]))
-    view = feast_project.view("v")
+    view = feast_project.pushed("v")
     decorate = on_demand_feature_view(
         name="scaled", sources=[view, FACTOR], schema=[Field(name="scaled", dtype=Float64)], mode="python"
     )

@@ -14,8 +14,8 @@ import pytest
 from tests.feast.conformance.known import BY_FEAST, NEVER_PUSHED
 from tests.feast.conformance.value_types import GROUP_OF, GROUPS, VALUE_TYPES, ValueType
 from tests.servers.node import Node
-from tests.worlds.feast_conformance import ConformanceProject, ago, asked, plain_name, table_of, users
-from tests.worlds.feast_twins import tear_down
+from tests.worlds.feast_conformance import ConformanceProject, ago, asked, plain_name, table_of
+from tests.worlds.feast_repo import tear_down, users_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 EACH = pytest.mark.parametrize("name", VALUE_TYPES)
@@ -38,7 +38,7 @@ class Typed:
             self.project.store.push(f"{group}_push", self._frame(group, PUSHED))
             asyncio.run(self.project.store.push_async(f"{group}_push", self._frame(group, AWAITED)))
             refs = [f"{group}:{plain_name(name)}" for name in GROUPS[group]]
-            self.online[group] = self.project.online(refs, users(1, 2, 3, 4, *PUSHED, *AWAITED))
+            self.online[group] = self.project.online(refs, users_of(1, 2, 3, 4, *PUSHED, *AWAITED))
             self.offline[group] = self.project.offline(refs, asked(2, 3, 1, 4))
 
     def read(self, name: str, places: slice) -> list[Any]:
@@ -48,7 +48,7 @@ class Typed:
         kinds = {plain_name(name): VALUE_TYPES[name] for name in GROUPS[group]}
         columns = {name: pa.array([*kind.values, None], kind.arrow) for name, kind in kinds.items()}
         self.project.write(f"{group}.parquet", table_of([1, 2, 3], **columns))
-        return self.project.view(group, {name: kind.feast for name, kind in kinds.items()})
+        return self.project.pushed(group, {name: kind.feast for name, kind in kinds.items()})
 
     def _frame(self, group: str, ids: tuple[int, int]) -> pd.DataFrame:
         times = {"user_id": list(ids), "event_time": [ago(hours=1)] * 2, "created": [ago(hours=1)] * 2}

@@ -16,7 +16,8 @@ from feast.value_type import ValueType
 
 from skewless.infra.materialization.left_out import read_left_out
 from tests.servers.node import Node
-from tests.worlds.feast_conformance import NOW, USER, ConformanceProject, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
+from tests.worlds.feast_repo import USER, users_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -42,16 +43,16 @@ def in_file(mapping: Mapping[str, str], columns: Mapping[str, Any]) -> dict[str,
 def test_columns_are_mapped(feast_project: ConformanceProject, name: str) -> None:
     mapping = MAPPINGS[name]
     feast_project.write("v.parquet", in_file(mapping, table_of([1, 2], x=[1.5, None])))
-    feast_project.apply(feast_project.view("v", source=feast_project.source("v.parquet", field_mapping=mapping)))
+    feast_project.apply(feast_project.pushed("v", source=feast_project.source("v.parquet", field_mapping=mapping)))
     provider: Any = feast_project.store._get_provider()
     provider.validate_data_source(feast_project.store.config, feast_project.store.get_feature_view("v").batch_source)
     feast_project.store.materialize(ago(days=1), ago())
-    assert feast_project.online(["v:x"], users(1, 2, 3))["x"] == [1.5, None, None]
+    assert feast_project.online(["v:x"], users_of(1, 2, 3))["x"] == [1.5, None, None]
     assert feast_project.offline(["v:x"], asked(2, 1))["x"].to_pylist() == [None, 1.5]
     feast_project.store.push("v_push", pd.DataFrame({**table_frame([3, 4], ago(minutes=5)), "x": [3.5, 4.5]}))
-    assert feast_project.online(["v:x"], users(3, 4, 1))["x"] == [3.5, 4.5, 1.5]
+    assert feast_project.online(["v:x"], users_of(3, 4, 1))["x"] == [3.5, 4.5, 1.5]
     feast_project.store.materialize_incremental(ago())
-    assert feast_project.online(["v:x"], users(1, 3))["x"] == [1.5, 3.5]
+    assert feast_project.online(["v:x"], users_of(1, 3))["x"] == [1.5, 3.5]
 
 
 def table_frame(ids: list[int], at: Any = None) -> dict[str, Any]:  # noqa: ANN401 - a time
@@ -65,10 +66,12 @@ def test_a_mapped_list_is_materialised(feast_project: ConformanceProject) -> Non
     mapping = MAPPINGS["everything"]
     feast_project.write("v.parquet", in_file(mapping, table_of([1], x=pa.array([[1.0, None]]))))
     feast_project.apply(
-        feast_project.view("v", {"x": Array(Float64)}, source=feast_project.source("v.parquet", field_mapping=mapping))
+        feast_project.pushed(
+            "v", {"x": Array(Float64)}, source=feast_project.source("v.parquet", field_mapping=mapping)
+        )
     )
     feast_project.store.materialize(ago(days=1), ago())
-    (found,) = feast_project.online(["v:x"], users(1))["x"]
+    (found,) = feast_project.online(["v:x"], users_of(1))["x"]
     assert str(found) == "[1.0, nan]"
 
 
@@ -80,31 +83,35 @@ def test_a_view_without_entities(feast_project: ConformanceProject, kind: str) -
     columns = table_of([1, 2], x=values)
     columns["event_time"] = pa.array([ago(hours=2), ago(hours=1)], columns["event_time"].type)
     feast_project.write("v.parquet", columns)
-    feast_project.apply(feast_project.view("v", {"x": dtype}, entities=(), keys={}))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}, entities=(), keys={}))
     feast_project.store.materialize(ago(days=1), ago())
-    assert feast_project.online(["v:x"], users(1, 9))["x"] == [values[1]] * 2
+    assert feast_project.online(["v:x"], users_of(1, 9))["x"] == [values[1]] * 2
     assert feast_project.offline(["v:x"], asked(1, 9))["x"].to_pylist() == [values[1]] * 2
     frame = pd.DataFrame({"event_time": [ago(minutes=1)], "created": [ago(minutes=1)]})
     frame["x"] = pd.Series([values[0]], dtype=object if kind == "list" else None)
     feast_project.store.push("v_push", frame)
-    assert feast_project.online(["v:x"], users(1))["x"] == [values[0]]
+    assert feast_project.online(["v:x"], users_of(1))["x"] == [values[0]]
 
 
 def test_a_view_without_entities_is_materialised_by_increments(feast_project: ConformanceProject) -> None:
     """Before reads: Feast hides the entity in what its registry keeps, and refuses the view in later increments."""
     feast_project.write("v.parquet", table_of([1], x=[1.0]))
-    feast_project.apply(feast_project.view("v", {"x": Float64}, entities=(), keys={}))
+    feast_project.apply(feast_project.pushed("v", {"x": Float64}, entities=(), keys={}))
     feast_project.store.materialize_incremental(ago(minutes=90))
     feast_project.store.materialize_incremental(ago())
-    assert feast_project.online(["v:x"], users(1, 2))["x"] == [1.0, 1.0]
+    assert feast_project.online(["v:x"], users_of(1, 2))["x"] == [1.0, 1.0]
 
 
 def test_a_view_without_entities_beside_one_with_some(feast_project: ConformanceProject) -> None:
     feast_project.write("v.parquet", table_of([1], x=[1.0]))
     feast_project.write("w.parquet", table_of([1], y=[2.0]))
-    feast_project.apply(feast_project.view("v"), feast_project.view("w", {"y": Float64}, entities=(), keys={}))
+    feast_project.apply(feast_project.pushed("v"), feast_project.pushed("w", {"y": Float64}, entities=(), keys={}))
     feast_project.store.materialize(ago(days=1), ago())
-    assert feast_project.online(["v:x", "w:y"], users(1, 2)) == {"user_id": [1, 2], "x": [1.0, None], "y": [2.0, 2.0]}
+    assert feast_project.online(["v:x", "w:y"], users_of(1, 2)) == {
+        "user_id": [1, 2],
+        "x": [1.0, None],
+        "y": [2.0, 2.0],
+    }
     found = feast_project.offline(["v:x", "w:y"], asked(1, 2))
     assert (found["x"].to_pylist(), found["y"].to_pylist()) == ([1.0, None], [2.0, 2.0])
 
@@ -113,12 +120,12 @@ def test_versions_stand_side_by_side(valkey: Node, tmp_path_factory: pytest.Temp
     registry = {"path": "registry.db", "enable_online_feature_view_versioning": True}
     feast_project = ConformanceProject(tmp_path_factory.mktemp("versions"), valkey.port, registry=registry)
     feast_project.write("v.parquet", table_of([1], x=[1.0]))
-    feast_project.apply(feast_project.view("v"))
+    feast_project.apply(feast_project.pushed("v"))
     feast_project.store.materialize(ago(days=1), ago())
     feast_project.write("v.parquet", table_of([1], x=[2.0], y=[3.0]))
-    feast_project.apply(feast_project.view("v", {"x": Float64, "y": Float64}))
+    feast_project.apply(feast_project.pushed("v", {"x": Float64, "y": Float64}))
     feast_project.store.materialize(ago(days=1), ago())
-    answer = feast_project.online(["v@v0:x", "v@v1:x", "v:y"], users(1), full_feature_names=True)
+    answer = feast_project.online(["v@v0:x", "v@v1:x", "v:y"], users_of(1), full_feature_names=True)
     assert (answer["v@v0__x"], answer["v@v1__x"]) == ([1.0], [2.0])
 
 
@@ -137,7 +144,7 @@ def test_keys_of_each_type(feast_project: ConformanceProject, key: str, kind: Va
     columns = {**table_of([0, 0], x=[1.0, 2.0]), "k": pa.array(values, arrow)}
     feast_project.write("v.parquet", columns)
     entity = Entity(name="e", join_keys=["k"], value_type=kind)
-    feast_project.store.apply([entity, feast_project.view("v", entities=[entity], keys={"k": getattr(types, key)})])
+    feast_project.store.apply([entity, feast_project.pushed("v", entities=[entity], keys={"k": getattr(types, key)})])
     feast_project.store.materialize(ago(days=1), ago())
     rows = [{"k": value} for value in reversed(values)]
     assert feast_project.online(["v:x"], rows)["x"] == [2.0, 1.0]
@@ -148,7 +155,7 @@ def test_keys_of_each_type(feast_project: ConformanceProject, key: str, kind: Va
 def test_two_entities_in_any_order(feast_project: ConformanceProject) -> None:
     shop = Entity(name="shop", join_keys=["shop"], value_type=ValueType.STRING)
     feast_project.write("v.parquet", {**table_of([1, 1], x=[1.0, 2.0]), "shop": ["a", "b"]})
-    feast_project.apply(shop, feast_project.view("v", entities=[shop, USER], keys={"user_id": Int64, "shop": String}))
+    feast_project.apply(shop, feast_project.pushed("v", entities=[shop, USER], keys={"user_id": Int64, "shop": String}))
     feast_project.store.materialize(ago(days=1), ago())
     rows = [{"shop": "b", "user_id": 1}, {"shop": "a", "user_id": 1}, {"shop": "a", "user_id": 2}]
     assert feast_project.online(["v:x"], rows)["x"] == [2.0, 1.0, None]
@@ -157,7 +164,7 @@ def test_two_entities_in_any_order(feast_project: ConformanceProject) -> None:
 
 def test_services_and_other_names_of_join_keys(feast_project: ConformanceProject) -> None:
     feast_project.write("v.parquet", table_of([1, 2], x=[1.0, 2.0]))
-    view = feast_project.view("v")
+    view = feast_project.pushed("v")
     payer = view.with_name("payer").with_join_key_map({"user_id": "payer_id"})
     payee = view.with_name("payee").with_join_key_map({"user_id": "payee_id"})
     feast_project.apply(view, FeatureService(name="s", features=[payer, payee[["x"]]]))
@@ -181,12 +188,12 @@ ASYNC: dict[str, Callable[[ConformanceProject, pd.DataFrame], Any]] = {
 @pytest.mark.parametrize("name", ASYNC)
 def test_what_may_be_awaited(feast_project: ConformanceProject, name: str) -> None:
     feast_project.write("v.parquet", table_of([9], x=[9.0]))
-    feast_project.apply(feast_project.view("v"))
+    feast_project.apply(feast_project.pushed("v"))
     frame = pd.DataFrame({**table_frame([1, 2]), "x": [1.0, 2.0]})
 
     async def run() -> dict[str, Any]:
         await ASYNC[name](feast_project, frame)
-        many = [feast_project.store.get_online_features_async(["v:x"], users(1, 2, 3)) for _ in range(5)]
+        many = [feast_project.store.get_online_features_async(["v:x"], users_of(1, 2, 3)) for _ in range(5)]
         answers = [answer.to_dict()["x"] for answer in await asyncio.gather(*many)]
         await feast_project.store.close()
         return {"answers": answers}
@@ -199,9 +206,9 @@ def test_pushes_go_where_they_are_sent(feast_project: ConformanceProject, to: st
     from feast.data_source import PushMode  # noqa: PLC0415 - one case
 
     feast_project.write("v.parquet", table_of([9], x=[9.0]))
-    feast_project.apply(feast_project.view("v"))
+    feast_project.apply(feast_project.pushed("v"))
     feast_project.store.push("v_push", pd.DataFrame({**table_frame([1]), "x": [1.0]}), to=PushMode[to])
-    assert feast_project.online(["v:x"], users(1))["x"] == [1.0 if "ONLINE" in to else None]
+    assert feast_project.online(["v:x"], users_of(1))["x"] == [1.0 if "ONLINE" in to else None]
     assert feast_project.offline(["v:x"], asked(1))["x"].to_pylist() == [1.0 if "OFFLINE" in to else None]
 
 
@@ -210,9 +217,9 @@ def test_a_forecast_waits_online_and_offline(feast_project: ConformanceProject) 
     columns["event_time"] = pa.array([ago(hours=1), NOW + timedelta(hours=1)], columns["event_time"].type)
     columns["created"] = pa.array([ago(hours=2)] * 2, columns["created"].type)
     feast_project.write("v.parquet", columns)
-    feast_project.apply(feast_project.view("v"))
+    feast_project.apply(feast_project.pushed("v"))
     feast_project.store.materialize(ago(days=1), NOW + timedelta(days=1))
-    assert feast_project.online(["v:x"], users(1))["x"] == [1.0]
+    assert feast_project.online(["v:x"], users_of(1))["x"] == [1.0]
     assert feast_project.offline(["v:x"], asked(1))["x"].to_pylist() == [1.0]
     assert {item.reason: item.rows for item in read_left_out(feast_project.state)} == {
         "event time lies in the future": 1

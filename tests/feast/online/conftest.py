@@ -11,7 +11,8 @@ import pytest
 from feast import FeatureStore
 
 from tests.servers.node import Node
-from tests.worlds.feast_twins import Kind, Twin, configure, tear_down
+from tests.worlds.feast_repo import tear_down
+from tests.worlds.feast_twins import Kind, Twin, configure
 
 Make = Callable[..., Twin]
 

@@ -17,7 +17,8 @@ from skewless.infra.online.private_server import PrivateServer
 from tests.docs.pages import blocks, page, section
 from tests.feast.online.conftest import Make
 from tests.servers.node import Node
-from tests.worlds.feast_twins import NOW, Twin, ago, row, schema, users_of
+from tests.worlds.feast_repo import users_of
+from tests.worlds.feast_twins import NOW, Twin, ago, row, schema
 
 BIN = Path(sys.executable).parent
 NAMES = ("a_double",)

@@ -18,7 +18,7 @@ from skewless.infra.feast_plugins.stored import stored_form
 from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
-from tests.worlds.feast_twins import tear_down
+from tests.worlds.feast_repo import tear_down
 
 TEMPLATE = Path(skewless.__file__).with_name("template")
 CARD = 9_007_199_254_740_993

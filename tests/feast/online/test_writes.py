@@ -18,20 +18,8 @@ from tests.feast.online.conftest import Make
 from tests.servers.cluster import cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.feast_twins import (
-    NOW,
-    ONLINE,
-    USER,
-    Twin,
-    ago,
-    configure,
-    frame,
-    row,
-    schema,
-    tear_down,
-    users,
-    users_of,
-)
+from tests.worlds.feast_repo import ONLINE, USER, tear_down, users_of
+from tests.worlds.feast_twins import NOW, Twin, ago, configure, frame, row, schema, users
 
 Open = Callable[[Twin], FeatureStore]
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
@@ -16,6 +15,7 @@ from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.request import parse_columns
 from skewless.infra.log.generations import Generations
+from tests.worlds.feast_twins import statuses
 from tests.worlds.windowed import HOUR, MINUTE
 from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
 
@@ -32,15 +32,6 @@ def ask(
     """Return Feast's answer."""
     rows = [{"carrier": carrier, "plane": plane} for carrier, plane in zip(carriers, planes, strict=True)]
     return windowed.store.get_online_features(features, rows, **options)
-
-
-def statuses(response: Any) -> dict[str, list[str]]:  # noqa: ANN401 - Feast's response
-    """Return the status of each value, by feature."""
-    names = response.proto.metadata.feature_names.val
-    return {
-        name: [FieldStatus.Name(status) for status in vector.statuses]
-        for name, vector in zip(names, response.proto.results, strict=True)
-    }
 
 
 def bits(values: list[float | None]) -> list[bytes | None]:
