@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from skewless.infra.online.private_server import PrivateServer
+from tests.servers.cluster import Cluster, cluster
+from tests.servers.node import Node, running
+from tests.servers.programs import program
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
 settings.register_profile("quick", max_examples=3, deadline=None)
@@ -31,6 +37,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         longest[item.path] = max(longest.get(item.path, 0.0), limit.args[0] if limit else 0.0)
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A private server; each test has a project of its own name."""
+    # A short path: the server listens on a socket file in its folder.
+    with tempfile.TemporaryDirectory() as folder:
+        server = PrivateServer(Path(folder), grace_s=0.5)
+        yield server.ensure()
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A server on a port; each test has a project of its own name, or empties it first, and none ends it."""
+    with running(Node(program("valkey"), tmp_path_factory.mktemp("valkey"))) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster, with the same rules."""
+    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project with a champion; only ever copied."""
+    from tests.worlds.trained import make_project  # noqa: PLC0415 - heavy, and not every session needs it
+
+    repo = tmp_path_factory.mktemp("trained") / "p"
+    make_project(repo)
+    return repo
 
 
 @pytest.fixture

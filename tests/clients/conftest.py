@@ -8,18 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.errors.server import Server
-from tests.projects import make_project, opened
+from tests.servers.prediction import PredictionServer
+from tests.worlds.trained import opened_copy, serving
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    repo = tmp_path_factory.mktemp("clients") / "p"
-    make_project(repo)
-    with opened(repo):
-        server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
+    with opened_copy(trained, tmp_path_factory.mktemp("clients") / "p") as place, serving(place.repo) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture(scope="session")

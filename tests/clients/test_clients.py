@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import blocks, page, section
-from tests.integration.errors.server import Server
+from tests.servers.prediction import PredictionServer
 
 HERE = Path(__file__).parent
 ADDRESS = "127.0.0.1:8080"
@@ -42,7 +42,7 @@ def run(python: str, *words: str, cwd: Path) -> str:
     return done.stdout
 
 
-def play(session: str, python: str, server: Server, tmp_path: Path) -> None:
+def play(session: str, python: str, server: PredictionServer, tmp_path: Path) -> None:
     """Let every line of a session answer as it is written."""
     script = tmp_path / "session.txt"
     script.write_text(session.replace(ADDRESS, server.url.removeprefix("http://")), encoding="utf-8")
@@ -50,18 +50,22 @@ def play(session: str, python: str, server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("title", "lines"), [("With tritonclient", 40), ("With KServe's client", 20)])
-def test_the_sessions_of_the_docs(title: str, lines: int, foreign: str, server: Server, tmp_path: Path) -> None:
+def test_the_sessions_of_the_docs(
+    title: str, lines: int, foreign: str, server: PredictionServer, tmp_path: Path
+) -> None:
     session = "\n".join(blocks(section(page("oip.md"), title), "pycon"))
     assert session.count(">>>") + session.count("...") > lines
     play(session, foreign, server, tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.pycon")))
-def test_odd_sessions(name: str, foreign: str, server: Server, tmp_path: Path) -> None:
+def test_odd_sessions(name: str, foreign: str, server: PredictionServer, tmp_path: Path) -> None:
     play((HERE / name).read_text(encoding="utf-8"), foreign, server, tmp_path)
 
 
-def test_every_route_answers_as_the_openapi_document_says(foreign: str, server: Server, tmp_path: Path) -> None:
+def test_every_route_answers_as_the_openapi_document_says(
+    foreign: str, server: PredictionServer, tmp_path: Path
+) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     options = [
         *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),

@@ -12,9 +12,9 @@ import pytest
 from skewless.infra.access.api_keys import SCOPES
 from skewless.infra.online.private_server import PrivateServer
 from tests.clients.test_clients import run
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import NOW, trained_repo
-from tests.integration.errors.server import Server
+from tests.servers.prediction import PredictionServer
+from tests.worlds.command_line import done
+from tests.worlds.windowed import NOW, trained_repo
 
 HERE = Path(__file__).parent
 PACKAGE = "skewless_made"
@@ -52,7 +52,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 def test_a_generated_client_calls_every_route(repo: Path, foreign: str, tmp_path: Path) -> None:
     scopes = [word for scope in SCOPES for word in ("--scope", scope)]
     key = done("keys", "add", "made", *scopes, "--repo", repo)["key"]
-    server = Server.start(repo)
+    server = PredictionServer.start(repo)
     try:
         document = server.get("/openapi.json")
         found = called(server.url, key, document, foreign, tmp_path)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
-from tests.servers.cluster import Cluster, cluster
+from tests.servers.cluster import Cluster
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -17,30 +14,9 @@ from tests.servers.sentinels import SentinelSet, sentinel_set
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    # A short path: the server listens on a socket file in its folder.
-    with tempfile.TemporaryDirectory() as folder:
-        server = PrivateServer(Path(folder), grace_s=0.5)
-        yield server.ensure()
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("valkey"))) as node:
-        yield node
-
-
-@pytest.fixture(scope="session")
 def redis_8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with running(Node(program("redis"), tmp_path_factory.mktemp("redis"))) as node:
         yield node
-
-
-@pytest.fixture(scope="session")
-def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster")) as nodes:
-        yield nodes
 
 
 @pytest.fixture(scope="session")

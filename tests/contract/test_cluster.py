@@ -19,8 +19,8 @@ from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import Store, ranked
-from tests.plans import make_view
 from tests.servers.cluster import Cluster
+from tests.worlds.plans import make_view
 
 KEYS = [b"{tag}%d" % i for i in range(40)]
 OTHERS = [b"k%d" % i for i in range(200)]

@@ -62,29 +62,29 @@ class Reader:
 
 
 @pytest.fixture
-def place(kafka: KafkaBroker) -> KafkaPlace:
+def kafka_place(kafka: KafkaBroker) -> KafkaPlace:
     return KafkaPlace(kafka)
 
 
-def send(place: KafkaPlace, payloads: list[bytes]) -> None:
-    sender = place.sender()
+def send(kafka_place: KafkaPlace, payloads: list[bytes]) -> None:
+    sender = kafka_place.sender()
     sender.send(payloads, spread(len(payloads)))
     sender.close()
 
 
-def test_1_4_another_topic_id_is_another_life(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1_4_another_topic_id_is_another_life(kafka_place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.kafka_stream.AdminClient", Lives)
     monkeypatch.setattr(Lives, "life", 1)
     log = Log()
-    send(place, numbered(200))
-    worker = Worker(place, log)
+    send(kafka_place, numbered(200))
+    worker = Worker(kafka_place, log)
     poll_until([worker], log.has(200))
     old = worker.owned
     assert len({partition.epoch for partition in old}) == 1
-    place.broker.delete(place.topic)
+    kafka_place.broker.delete(kafka_place.topic)
     Lives.life = 2
-    place.broker.make(place.topic, N)
-    send(place, numbered(30, 200))
+    kafka_place.broker.make(kafka_place.topic, N)
+    send(kafka_place, numbered(30, 200))
     poll_until([worker], log.has(230))
     assert set(worker.revocations) == old
     assert not worker.owned & old
@@ -94,9 +94,9 @@ def test_1_4_another_topic_id_is_another_life(place: KafkaPlace, monkeypatch: py
     worker.stream.close()
 
 
-def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldest(place: KafkaPlace) -> None:
-    send(place, numbered(100))
-    stream = place.stream(Reader(1_000), "g")
+def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldest(kafka_place: KafkaPlace) -> None:
+    send(kafka_place, numbered(100))
+    stream = kafka_place.stream(Reader(1_000), "g")
     with capture_logs() as logs:
         seen, troubles = set[bytes | None](), set[str]()
         while len(seen) < 100:
@@ -111,8 +111,8 @@ def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldes
     stream.close()
 
 
-def test_a_position_at_the_end_is_no_trouble(place: KafkaPlace) -> None:
-    stream = place.stream(Reader(0), "g")
+def test_a_position_at_the_end_is_no_trouble(kafka_place: KafkaPlace) -> None:
+    stream = kafka_place.stream(Reader(0), "g")
     assert stream.poll(10, 1.5) == []
     assert stream.trouble is None
     assert stream.lag() == 0
@@ -128,17 +128,17 @@ def poll_for(worker: Worker, seconds: float) -> None:
         worker.poll()
 
 
-def test_8_4_a_topic_whose_messages_have_all_expired_is_drained(place: KafkaPlace) -> None:
-    send(place, numbered(100))
-    ends = Consumer({"bootstrap.servers": place.broker.bootstrap, "group.id": "ends"})
-    parts = [TopicPartition(place.topic, index) for index in range(N)]
+def test_8_4_a_topic_whose_messages_have_all_expired_is_drained(kafka_place: KafkaPlace) -> None:
+    send(kafka_place, numbered(100))
+    ends = Consumer({"bootstrap.servers": kafka_place.broker.bootstrap, "group.id": "ends"})
+    parts = [TopicPartition(kafka_place.topic, index) for index in range(N)]
     for part in parts:
         part.offset = ends.get_watermark_offsets(part, timeout=10)[1]
     ends.close()
-    admin = AdminClient({"bootstrap.servers": place.broker.bootstrap})
+    admin = AdminClient({"bootstrap.servers": kafka_place.broker.bootstrap})
     for answer in admin.delete_records(parts).values():
         answer.result(10)
-    worker = Worker(place, Log())
+    worker = Worker(kafka_place, Log())
     poll_until([worker], lambda: len(worker.owned) == N)
     poll_for(worker, LATE_S)
     drained, lag = worker.all_drained, worker.stream.lag()
@@ -147,15 +147,15 @@ def test_8_4_a_topic_whose_messages_have_all_expired_is_drained(place: KafkaPlac
     assert drained
 
 
-def test_8_4_the_end_of_a_transaction_does_not_keep_a_partition_from_being_drained(place: KafkaPlace) -> None:
-    producer = Producer({"bootstrap.servers": place.broker.bootstrap, "transactional.id": place.topic})
+def test_8_4_the_end_of_a_transaction_does_not_keep_a_partition_from_being_drained(kafka_place: KafkaPlace) -> None:
+    producer = Producer({"bootstrap.servers": kafka_place.broker.bootstrap, "transactional.id": kafka_place.topic})
     producer.init_transactions(10)
     producer.begin_transaction()
     for body in numbered(20):
-        producer.produce(place.topic, body)
+        producer.produce(kafka_place.topic, body)
     producer.commit_transaction(10)
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(kafka_place, log)
     poll_until([worker], log.has(20))
     poll_for(worker, LATE_S)
     drained, lag = worker.all_drained, worker.stream.lag()
@@ -169,9 +169,9 @@ def test_8_4_of_a_broker_that_hangs_nothing_is_drained(tmp_path: Path) -> None:
     if named_broker():
         pytest.skip("a broker that the tests did not start is not stopped")
     with kafka_broker(tmp_path) as broker:
-        place, log = KafkaPlace(broker), Log()
-        worker = Worker(place, log)
-        send(place, numbered(20))
+        kafka_place, log = KafkaPlace(broker), Log()
+        worker = Worker(kafka_place, log)
+        send(kafka_place, numbered(20))
         poll_until([worker], lambda: len(log.payloads()) == 20 and worker.all_drained)
         broker.freeze()
         try:
@@ -184,13 +184,13 @@ def test_8_4_of_a_broker_that_hangs_nothing_is_drained(tmp_path: Path) -> None:
     assert list(drained) == []
 
 
-def test_a_topic_that_is_not_there_is_waited_for(place: KafkaPlace) -> None:
-    place.broker.delete(place.topic)
+def test_a_topic_that_is_not_there_is_waited_for(kafka_place: KafkaPlace) -> None:
+    kafka_place.broker.delete(kafka_place.topic)
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(kafka_place, log)
     poll_until([worker], lambda: worker.stream.trouble)
-    place.broker.make(place.topic, N)
-    send(place, numbered(20))
+    kafka_place.broker.make(kafka_place.topic, N)
+    send(kafka_place, numbered(20))
     poll_until([worker], log.has(20))
     assert worker.stream.trouble is None
     worker.stream.close()
@@ -212,8 +212,8 @@ def test_a_sender_without_a_broker_says_so() -> None:
     sender.close()
 
 
-def test_what_the_broker_forbids_is_an_error(place: KafkaPlace) -> None:
-    stream = place.stream(Reader(), "g")
+def test_what_the_broker_forbids_is_an_error(kafka_place: KafkaPlace) -> None:
+    stream = kafka_place.stream(Reader(), "g")
     stream._heard(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     with pytest.raises(StoreError, match="TOPIC_AUTHORIZATION_FAILED"):
         stream.poll(1, 0.0)

@@ -13,9 +13,10 @@ from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, write_repo
 from tests.servers.kafka import KafkaBroker
+from tests.worlds.command_line import done
+from tests.worlds.edits import edit
+from tests.worlds.windowed import CARRIERS, MINUTE, NOW, write_repo
 
 TOPIC = "landings-of-windows"
 
@@ -23,15 +24,12 @@ TOPIC = "landings-of-windows"
 @pytest.fixture
 def repo(kafka: KafkaBroker, tmp_path: Path) -> Iterator[Path]:
     repo = write_repo(tmp_path / "p")
-    text = (repo / "definitions.py").read_text()
-    text = text.replace("import Entity,", "import Entity, KafkaSource,").replace("PushSource(", "KafkaSource(")
-    text = text.replace("import timedelta\n", "import timedelta\n\nfrom feast.data_format import JsonFormat\n")
-    text = text.replace(
-        'name="landings",',
-        f'name="landings", topic="{TOPIC}", kafka_bootstrap_servers="{kafka.bootstrap}",'
+    edit(
+        repo,
+        'PushSource(\n    name="landings",',
+        f'KafkaSource(\n    name="landings", topic="{TOPIC}", kafka_bootstrap_servers="{kafka.bootstrap}",'
         ' timestamp_field="landed_at", message_format=JsonFormat("carrier string, arr_delay double"),',
     )
-    (repo / "definitions.py").write_text(text)
     kafka.make(TOPIC, 3)
     done("apply", "--repo", repo)
     yield repo

@@ -19,7 +19,7 @@ from skewless.contract.rows import NO_TIME, RowCodec, Versions
 from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
 from tests.contract.store import Store, ranked
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 ROOT = Path(__file__).parents[2]
 WRITER = """

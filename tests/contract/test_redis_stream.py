@@ -19,20 +19,20 @@ from tests.servers.sentinels import SentinelSet
 
 
 @pytest.fixture
-def place(valkey: Node) -> RedisPlace:
+def redis_place(valkey: Node) -> RedisPlace:
     made = RedisPlace(valkey)
     made.recreate()
     return made
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[RedisPlace]:
+def own_stream(tmp_path: Path) -> Iterator[RedisPlace]:
     with running(Node(program("valkey"), tmp_path, {"appendonly": "yes"})) as node:
         yield RedisPlace(node)
 
 
-def send(place: RedisPlace, payloads: list[bytes], keys: list[str]) -> None:
-    sender = place.sender()
+def send(redis_place: RedisPlace, payloads: list[bytes], keys: list[str]) -> None:
+    sender = redis_place.sender()
     sender.send(payloads, keys)
     sender.close()
 
@@ -43,27 +43,27 @@ def test_a_position_is_made_of_the_id_of_an_entry() -> None:
     assert position_of(b"1-4194303") + 1 == position_of(b"2-0")
 
 
-def test_a_worker_that_hung_longer_than_its_lease_returns_nothing_of_what_it_lost(place: RedisPlace) -> None:
+def test_a_worker_that_hung_longer_than_its_lease_returns_nothing_of_what_it_lost(redis_place: RedisPlace) -> None:
     log = Log()
-    hung = Worker(place, log)
+    hung = Worker(redis_place, log)
     poll_until([hung], lambda: len(hung.owned) == N)
     # Another took over and reads on while the first hangs.
     for index in range(N):
-        place.ask("SET", place.key(index, ":lease:g"), "another", "PX", 60_000)
-    send(place, numbered(100), spread(100))
+        redis_place.ask("SET", redis_place.key(index, ":lease:g"), "another", "PX", 60_000)
+    send(redis_place, numbered(100), spread(100))
     assert hung.poll(timeout_s=0.0) == 0
     assert not hung.owned
     assert len(hung.revocations) == N
     hung.stream.close()
-    assert place.ask("GET", place.key(0, ":lease:g")) == b"another"
+    assert redis_place.ask("GET", redis_place.key(0, ":lease:g")) == b"another"
 
 
-def test_the_partitions_of_a_worker_that_died_are_taken_over_after_its_lease(place: RedisPlace) -> None:
+def test_the_partitions_of_a_worker_that_died_are_taken_over_after_its_lease(redis_place: RedisPlace) -> None:
     dead_log, log = Log(), Log()
-    dead = Worker(place, dead_log)
+    dead = Worker(redis_place, dead_log)
     poll_until([dead], lambda: len(dead.owned) == N)
     started = time.monotonic()
-    heir = Worker(place, log)
+    heir = Worker(redis_place, log)
     poll_until([heir], lambda: len(heir.owned) == N)
     assert time.monotonic() - started > LEASE_S / 2
     heir.stream.close()
@@ -72,87 +72,87 @@ def test_the_partitions_of_a_worker_that_died_are_taken_over_after_its_lease(pla
     dead.stream.close()
 
 
-def test_what_a_worker_lets_go_is_free_at_once(place: RedisPlace) -> None:
+def test_what_a_worker_lets_go_is_free_at_once(redis_place: RedisPlace) -> None:
     for _ in range(3):
         log = Log()
-        worker = Worker(place, log)
+        worker = Worker(redis_place, log)
         worker.poll(timeout_s=0.0)
         assert len(worker.owned) == N
         worker.stream.close()
 
 
-def test_more_members_than_partitions_leave_some_without(place: RedisPlace) -> None:
+def test_more_members_than_partitions_leave_some_without(redis_place: RedisPlace) -> None:
     log = Log()
-    workers = [Worker(place, log) for _ in range(N + 2)]
+    workers = [Worker(redis_place, log) for _ in range(N + 2)]
     poll_until(workers, lambda: sorted(len(worker.owned) for worker in workers) == [0, 0, 1, 1, 1, 1])
     for worker in workers:
         worker.stream.close()
     assert not log.owners
 
 
-def test_a_stream_whose_key_alone_was_deleted_is_another_life(place: RedisPlace) -> None:
+def test_a_stream_whose_key_alone_was_deleted_is_another_life(redis_place: RedisPlace) -> None:
     log = Log()
-    send(place, numbered(40), spread(40))
-    worker = Worker(place, log)
+    send(redis_place, numbered(40), spread(40))
+    worker = Worker(redis_place, log)
     poll_until([worker], log.has(40))
     [old] = [partition for partition in worker.owned if partition.name == "2"]
-    place.ask("DEL", place.key(2))
+    redis_place.ask("DEL", redis_place.key(2))
     poll_until([worker], lambda: old in worker.revocations)
     poll_until([worker], lambda: len(worker.owned) == N)
     assert len(worker.revocations) == 1
     worker.stream.close()
 
 
-def test_what_all_groups_have_committed_is_trimmed_but_for_what_is_to_stay(place: RedisPlace) -> None:
+def test_what_all_groups_have_committed_is_trimmed_but_for_what_is_to_stay(redis_place: RedisPlace) -> None:
     keep, log, other_log = 200, Log(), Log()
-    worker = Worker(place, log)
+    worker = Worker(redis_place, log)
     worker.stream.close()
-    worker.stream = place.stream(worker, "g", keep=keep)
-    other = Worker(place, other_log, "h")
+    worker.stream = redis_place.stream(worker, "g", keep=keep)
+    other = Worker(redis_place, other_log, "h")
     poll_until([worker, other], lambda: len(worker.owned) == len(other.owned) == N)
     for first in range(0, 5_000, 100):
-        send(place, numbered(100, first), ["one"] * 100)
+        send(redis_place, numbered(100, first), ["one"] * 100)
         poll_until([worker], log.has(first + 100))
         worker.stream.commit(worker.next_positions())
     [partition] = worker.next_positions()
-    stream = place.key(int(partition.name))
-    assert place.ask("XLEN", stream) == 5_000
+    stream = redis_place.key(int(partition.name))
+    assert redis_place.ask("XLEN", stream) == 5_000
     poll_until([other], other_log.has(5_000))
     other.stream.commit(other.next_positions())
     worker.stream.commit(worker.next_positions())
-    kept = place.ask("XLEN", stream)
+    kept = redis_place.ask("XLEN", stream)
     assert isinstance(kept, int)
     assert keep <= kept < 1_000  # whole nodes of about a hundred entries go
     for each in (worker, other):
         each.stream.close()
 
 
-def test_lag_after_a_take_over_is_counted_and_never_too_low(place: RedisPlace) -> None:
+def test_lag_after_a_take_over_is_counted_and_never_too_low(redis_place: RedisPlace) -> None:
     log = Log()
-    send(place, numbered(50), ["one"] * 50)
-    first = Worker(place, log)
+    send(redis_place, numbered(50), ["one"] * 50)
+    first = Worker(redis_place, log)
     poll_until([first], log.has(50))
     first.stream.close()
-    send(place, numbered(30, 50), ["one"] * 30)
-    second = Worker(place, log)
+    send(redis_place, numbered(30, 50), ["one"] * 30)
+    second = Worker(redis_place, log)
     second.poll(limit=N, timeout_s=0.0)
     assert second.stream.lag() == 80 - len(log.payloads())
     second.stream.close()
 
 
-def test_a_server_that_hangs_is_waited_for(own: RedisPlace) -> None:
+def test_a_server_that_hangs_is_waited_for(own_stream: RedisPlace) -> None:
     log = Log()
-    assert isinstance(own.server, Node)
-    worker = Worker(own, log)
-    send(own, numbered(10), spread(10))
+    assert isinstance(own_stream.server, Node)
+    worker = Worker(own_stream, log)
+    send(own_stream, numbered(10), spread(10))
     poll_until([worker], log.has(10))
-    own.server.freeze()
+    own_stream.server.freeze()
     assert worker.poll(timeout_s=0.1) == 0
     assert "did not answer" in (worker.stream.trouble or "")
     assert worker.stream.lag() is None
     worker.stream.commit(worker.next_positions())
-    own.server.thaw()
-    send(own, numbered(10, 10), spread(10))
+    own_stream.server.thaw()
+    send(own_stream, numbered(10, 10), spread(10))
     poll_until([worker], log.has(20))
     assert worker.stream.trouble is None
     log.assert_in_order()
@@ -160,38 +160,38 @@ def test_a_server_that_hangs_is_waited_for(own: RedisPlace) -> None:
     worker.stream.close()
 
 
-def test_a_server_that_is_not_there_at_first_is_waited_for(own: RedisPlace) -> None:
-    own.away()
+def test_a_server_that_is_not_there_at_first_is_waited_for(own_stream: RedisPlace) -> None:
+    own_stream.away()
     log = Log()
-    worker = Worker(own, log)
+    worker = Worker(own_stream, log)
     assert worker.poll(timeout_s=0.1) == 0
     assert worker.stream.trouble
-    own.back()
-    send(own, numbered(10), spread(10))
+    own_stream.back()
+    send(own_stream, numbered(10), spread(10))
     poll_until([worker], log.has(10))
     worker.stream.close()
 
 
-def test_a_worker_can_be_closed_while_its_server_is_away(own: RedisPlace) -> None:
+def test_a_worker_can_be_closed_while_its_server_is_away(own_stream: RedisPlace) -> None:
     log = Log()
-    worker = Worker(own, log)
+    worker = Worker(own_stream, log)
     poll_until([worker], lambda: len(worker.owned) == N)
-    own.away()
+    own_stream.away()
     worker.stream.close()
     assert not log.owners
 
 
-def test_a_password_that_is_wrong_is_an_error_that_does_not_show_it(place: RedisPlace) -> None:
-    url = place.url.replace("redis://", "redis://user:hush@")
-    stream = RedisStream(url, project="p", source="s", n_partitions=N, owner=Worker(place, Log()))
+def test_a_password_that_is_wrong_is_an_error_that_does_not_show_it(redis_place: RedisPlace) -> None:
+    url = redis_place.url.replace("redis://", "redis://user:hush@")
+    stream = RedisStream(url, project="p", source="s", n_partitions=N, owner=Worker(redis_place, Log()))
     with pytest.raises(StoreError) as caught:
         stream.poll(1, 0.0)
     assert "hush" not in str(caught.value)
 
 
-def test_a_key_that_is_no_stream_is_an_error(place: RedisPlace) -> None:
-    place.ask("SET", place.key(0), "x")
-    worker = Worker(place, Log())
+def test_a_key_that_is_no_stream_is_an_error(redis_place: RedisPlace) -> None:
+    redis_place.ask("SET", redis_place.key(0), "x")
+    worker = Worker(redis_place, Log())
     with pytest.raises(StoreError, match="WRONGTYPE"):
         worker.poll()
 
@@ -199,10 +199,10 @@ def test_a_key_that_is_no_stream_is_an_error(place: RedisPlace) -> None:
 def test_after_a_failover_the_new_master_is_read(watched: SentinelSet) -> None:
     assert watched.master().ask("FLUSHALL")
     log, sender = Log(), RedisSender(watched.url, project="p", source="s", n_partitions=N, timeout_s=1.0)
-    place = RedisPlace(watched.master())
-    place.url = watched.url
-    place._source = "s"
-    worker = Worker(place, log)
+    redis_place = RedisPlace(watched.master())
+    redis_place.url = watched.url
+    redis_place._source = "s"
+    worker = Worker(redis_place, log)
     sender.send(numbered(20), spread(20))
     poll_until([worker], log.has(20))
     watched.master().ask("WAIT", 2, 5_000)
@@ -222,14 +222,14 @@ def _sent(sender: RedisSender) -> bool:
 
 
 @pytest.mark.parametrize("epoch", ["", "../../../x", "\udcff\x00", "0123456789ABCDEF", "0" * 17])
-def test_a_damaged_name_of_a_life_is_refused_since_it_would_name_a_folder(place: RedisPlace, epoch: str) -> None:
+def test_a_damaged_name_of_a_life_is_refused_since_it_would_name_a_folder(redis_place: RedisPlace, epoch: str) -> None:
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(redis_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
     worker.stream.close()
-    key = place.key(0, ":epoch")
-    place.ask("SET", key, epoch.encode(errors="surrogateescape"))
-    other = Worker(place, log)
+    key = redis_place.key(0, ":epoch")
+    redis_place.ask("SET", key, epoch.encode(errors="surrogateescape"))
+    other = Worker(redis_place, log)
     with pytest.raises(StoreError, match="is damaged, so nobody knows which messages"):
         poll_until([other], lambda: len(other.owned) == N)
     other.stream.close()

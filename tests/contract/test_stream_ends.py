@@ -13,25 +13,25 @@ from tests.contract.streams import PLACES, Log, N, Place, Worker, numbered, plac
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> Place:
+def stream_place(request: pytest.FixtureRequest) -> Place:
     return place_of(request)
 
 
-def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(place: Place) -> None:
+def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: Place) -> None:
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     assert list(worker.stream.drained()) == []
     poll_until([worker], lambda: len(worker.owned) == N and worker.all_drained)
-    send(place, numbered(300), spread(300))
+    send(stream_place, numbered(300), spread(300))
     poll_until([worker], lambda: len(log.payloads()) == 300)
     poll_until([worker], lambda: len(worker.owned) == N and worker.all_drained)
     worker.stream.close()
 
 
-def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(place: Place) -> None:
-    send(place, numbered(200), ["one"] * 200)
+def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(stream_place: Place) -> None:
+    send(stream_place, numbered(200), ["one"] * 200)
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
     while len(log.payloads()) < 200:
         if worker.poll(limit=8, timeout_s=1.0) and len(log.payloads()) < 200:
@@ -42,16 +42,18 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(pla
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(place: Place, seed: int) -> None:
+def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(
+    stream_place: Place, seed: int
+) -> None:
     """The sender goes on meanwhile; ``sent``: how many messages were surely there at which moment."""
     chance, stop, sent = random.Random(seed), threading.Event(), [(0.0, 0)]
     claims: list[tuple[Partition, int, int]] = []
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
 
     def load() -> None:
-        sender = place.sender()
+        sender = stream_place.sender()
         while not stop.is_set():
             n = sent[-1][1]
             sender.send(numbered(17, n), spread(n + 17)[n:])
@@ -62,9 +64,9 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
     loading = threading.Thread(target=load)
     loading.start()
     try:
-        deadline = time.monotonic() + 2.0 + place.late_s
+        deadline = time.monotonic() + 2.0 + stream_place.late_s
         while time.monotonic() < deadline:
-            before = time.monotonic() - place.late_s
+            before = time.monotonic() - stream_place.late_s
             worker.poll(limit=chance.choice((4, 40, 400)), timeout_s=0.02)
             n = max(n for moment, n in sent.copy() if moment <= before)
             claims += [(partition, n, len(log.read[partition])) for partition in worker.stream.drained()]
@@ -79,9 +81,9 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
     worker.stream.close()
 
 
-def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(place: Place) -> None:
+def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_place: Place) -> None:
     log = Log()
-    workers = [Worker(place, log), Worker(place, log)]
+    workers = [Worker(stream_place, log), Worker(stream_place, log)]
     poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])
     poll_until(workers, lambda: None not in [worker.stream.names() for worker in workers])
     for worker in workers:

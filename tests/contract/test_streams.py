@@ -31,7 +31,7 @@ from tests.servers.programs import program
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> Place:
+def stream_place(request: pytest.FixtureRequest) -> Place:
     return place_of(request)
 
 
@@ -50,11 +50,11 @@ def stoppable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]
             yield KafkaPlace(broker)
 
 
-def test_every_message_comes_once_and_those_of_a_key_in_their_order(place: Place) -> None:
+def test_every_message_comes_once_and_those_of_a_key_in_their_order(stream_place: Place) -> None:
     keys = spread(1_000)
-    send(place, numbered(1_000), keys)
+    send(stream_place, numbered(1_000), keys)
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(log.payloads()) >= 1_000)
     assert worker.poll() == 0
     log.assert_in_order()
@@ -70,18 +70,18 @@ def test_every_message_comes_once_and_those_of_a_key_in_their_order(place: Place
     worker.stream.close()
 
 
-def test_messages_without_a_key_come_once_too(place: Place) -> None:
-    send(place, numbered(100))
+def test_messages_without_a_key_come_once_too(stream_place: Place) -> None:
+    send(stream_place, numbered(100))
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(log.payloads()) >= 100)
     assert log.in_any_order() == sorted(numbered(100))
     worker.stream.close()
 
 
-def test_one_worker_owns_all_partitions_and_lets_them_go_when_it_closes(place: Place) -> None:
+def test_one_worker_owns_all_partitions_and_lets_them_go_when_it_closes(stream_place: Place) -> None:
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
     assert {partition.name for partition in worker.owned} == {str(index) for index in range(N)}
     assert worker.stream.trouble is None
@@ -90,111 +90,111 @@ def test_one_worker_owns_all_partitions_and_lets_them_go_when_it_closes(place: P
     assert len(worker.revocations) == N
 
 
-def test_4_2_reading_goes_on_where_the_log_ends_whatever_was_committed(place: Place) -> None:
-    send(place, numbered(200), spread(200))
+def test_4_2_reading_goes_on_where_the_log_ends_whatever_was_committed(stream_place: Place) -> None:
+    send(stream_place, numbered(200), spread(200))
     log = Log()
-    first = Worker(place, log)
+    first = Worker(stream_place, log)
     poll_until([first], lambda: len(log.payloads()) == 200)
     first.stream.close()
     for entries in log.read.values():
         del entries[len(entries) // 2 :]
-    again = Worker(place, log)
+    again = Worker(stream_place, log)
     poll_until([again], lambda: len(log.payloads()) >= 200)
     log.assert_in_order()
     assert log.in_any_order() == sorted(numbered(200))
     again.stream.close()
 
 
-def test_a_worker_without_a_log_reads_from_the_oldest_message(place: Place) -> None:
-    send(place, numbered(50), spread(50))
+def test_a_worker_without_a_log_reads_from_the_oldest_message(stream_place: Place) -> None:
+    send(stream_place, numbered(50), spread(50))
     for _ in range(2):
         log = Log()
-        worker = Worker(place, log)
+        worker = Worker(stream_place, log)
         poll_until([worker], log.has(50))
         worker.stream.commit(worker.next_positions())
         worker.stream.close()
 
 
-def test_a_message_without_a_body_is_none(place: Place) -> None:
-    place.send_nothing()
+def test_a_message_without_a_body_is_none(stream_place: Place) -> None:
+    stream_place.send_nothing()
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], log.payloads)
     assert log.payloads() == [None]
     worker.stream.close()
 
 
-def test_bodies_are_binary_safe_and_may_be_empty_or_large(place: Place) -> None:
+def test_bodies_are_binary_safe_and_may_be_empty_or_large(stream_place: Place) -> None:
     bodies = [b"", bytes(range(256)), b"\r\n", b"x" * 900_000]
-    send(place, bodies, ["k"] * len(bodies))
+    send(stream_place, bodies, ["k"] * len(bodies))
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(log.payloads()) == len(bodies))
     assert log.payloads() == bodies
     worker.stream.close()
 
 
-def test_nothing_comes_from_an_empty_stream_and_nothing_is_sent_for_nothing(place: Place) -> None:
-    send(place, [])
+def test_nothing_comes_from_an_empty_stream_and_nothing_is_sent_for_nothing(stream_place: Place) -> None:
+    send(stream_place, [])
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
     assert worker.poll(timeout_s=0.2) == 0
     assert worker.poll(timeout_s=0.0) == 0
     worker.stream.close()
 
 
-def test_about_so_many_messages_come_as_were_asked_for(place: Place) -> None:
-    send(place, numbered(500), spread(500))
+def test_about_so_many_messages_come_as_were_asked_for(stream_place: Place) -> None:
+    send(stream_place, numbered(500), spread(500))
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
     while len(log.payloads()) < 500:
         assert worker.poll(limit=10, timeout_s=1.0) <= 10 + N
     worker.stream.close()
 
 
-def test_what_is_committed_is_kept_and_lag_is_what_was_not_returned(place: Place) -> None:
-    send(place, numbered(100), spread(100))
+def test_what_is_committed_is_kept_and_lag_is_what_was_not_returned(stream_place: Place) -> None:
+    send(stream_place, numbered(100), spread(100))
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(log.payloads()) == 100)
     poll_until([worker], lambda: worker.stream.lag() == 0)
     expected = {int(partition.name): at for partition, at in worker.next_positions().items()}
     worker.stream.commit(worker.next_positions())
     worker.stream.commit({Partition(name="0", epoch="another"): 5})
-    poll_until([worker], lambda: place.committed("g") == expected)
-    send(place, numbered(7, 100), spread(7))
+    poll_until([worker], lambda: stream_place.committed("g") == expected)
+    send(stream_place, numbered(7, 100), spread(7))
     poll_until([worker], lambda: len(log.payloads()) == 107)
     poll_until([worker], lambda: worker.stream.lag() == 0)
-    assert place.committed("g") == expected
+    assert stream_place.committed("g") == expected
     worker.stream.close()
 
 
-def test_lag_counts_down_as_messages_are_returned(place: Place) -> None:
-    send(place, numbered(300), ["one"] * 300)
+def test_lag_counts_down_as_messages_are_returned(stream_place: Place) -> None:
+    send(stream_place, numbered(300), ["one"] * 300)
     log = Log()
-    worker = Worker(place, log)
+    worker = Worker(stream_place, log)
     while len(log.payloads()) < 100 or worker.stream.lag() is None:
         worker.poll(limit=5)
     assert worker.stream.lag() == 300 - len(log.payloads())
     worker.stream.close()
 
 
-def test_groups_do_not_take_messages_from_each_other(place: Place) -> None:
-    send(place, numbered(40), spread(40))
+def test_groups_do_not_take_messages_from_each_other(stream_place: Place) -> None:
+    send(stream_place, numbered(40), spread(40))
     logs = Log(), Log()
-    workers = [Worker(place, logs[0], "g"), Worker(place, logs[1], "h")]
+    workers = [Worker(stream_place, logs[0], "g"), Worker(stream_place, logs[1], "h")]
     poll_until(workers, lambda: all(len(log.payloads()) == 40 for log in logs))
     for worker in workers:
         worker.stream.close()
 
 
-def test_members_share_the_partitions_and_nothing_is_lost_as_one_joins_and_leaves(place: Place) -> None:
+def test_members_share_the_partitions_and_nothing_is_lost_as_one_joins_and_leaves(stream_place: Place) -> None:
     log, stop, sent = Log(), threading.Event(), list[bytes]()
 
     def load() -> None:
-        sender = place.sender()
+        sender = stream_place.sender()
         while not stop.is_set():
             batch = numbered(20, len(sent))
             sender.send(batch, spread(20))
@@ -205,9 +205,9 @@ def test_members_share_the_partitions_and_nothing_is_lost_as_one_joins_and_leave
     loading = threading.Thread(target=load)
     loading.start()
     try:
-        workers = [Worker(place, log), Worker(place, log)]
+        workers = [Worker(stream_place, log), Worker(stream_place, log)]
         poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])
-        third = Worker(place, log)
+        third = Worker(stream_place, log)
         everyone = [*workers, third]
         poll_until(everyone, lambda: sorted(len(worker.owned) for worker in everyone) == [1, 1, 2])
         n = len(sent)
@@ -236,10 +236,10 @@ class Reluctant(Worker):
         return super().assigned(partition)
 
 
-def test_an_owner_that_fails_to_take_a_partition_over_is_asked_again(place: Place) -> None:
-    send(place, numbered(40), spread(40))
+def test_an_owner_that_fails_to_take_a_partition_over_is_asked_again(stream_place: Place) -> None:
+    send(stream_place, numbered(40), spread(40))
     log = Log()
-    worker = Reluctant(place, log)
+    worker = Reluctant(stream_place, log)
     seen = 0
     while len(log.payloads()) < 40:
         try:
@@ -276,17 +276,17 @@ def test_a_broker_that_is_away_is_waited_for(stoppable: Place) -> None:
     sender.close()
 
 
-def test_1_4_a_stream_that_was_deleted_and_made_again_is_another_life(place: Place) -> None:
+def test_1_4_a_stream_that_was_deleted_and_made_again_is_another_life(stream_place: Place) -> None:
     log = Log()
-    send(place, numbered(60), spread(60))
-    worker = Worker(place, log)
+    send(stream_place, numbered(60), spread(60))
+    worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(log.payloads()) == 60)
     old = worker.owned
     if {partition.epoch for partition in old} == {"t0"}:
         worker.stream.close()
         pytest.skip("this broker tells no topic ids; a real Kafka does (KAFKA_BOOTSTRAP)")
-    place.recreate()
-    send(place, numbered(30, 60), spread(30))
+    stream_place.recreate()
+    send(stream_place, numbered(30, 60), spread(30))
     poll_until([worker], lambda: len(log.payloads()) == 90)
     assert set(worker.revocations) == old
     assert len(worker.owned) == N

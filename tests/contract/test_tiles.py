@@ -23,11 +23,11 @@ from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
 from skewless.infra.online.tile_store import TileStore
-from tests.reliability.stream_world import BASE, VIEW
 from tests.servers.cluster import Cluster
 from tests.servers.sentinels import SentinelSet
-from tests.window_log import bits, signed
-from tests.windows_oracle import Event, Value, features
+from tests.windows.log import bits, signed
+from tests.windows.oracle import Event, Value, features
+from tests.worlds.streams import BASE, VIEW
 
 IDS = 40
 M = BASE - 30 * SECOND

@@ -46,7 +46,7 @@ OF_A_SERVER = {"config", "force_exit", "lifespan", "server_state", "servers", "s
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
-class Transport(asyncio.Transport):
+class KeepingTransport(asyncio.Transport):
     """Keeps what is written to it."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def test_what_we_override_or_call_is_there() -> None:
 
 
 def test_a_request_goes_through_the_attributes_that_we_read() -> None:
-    transport = Transport()
+    transport = KeepingTransport()
 
     async def answered() -> tuple[HttpToolsProtocol, RequestResponseCycle, ServerState]:
         config = uvicorn.Config(app, http="httptools", log_config=None, ws="none")

@@ -12,7 +12,7 @@ from skewless.infra.outcomes.log import OutcomeCounts
 from skewless.infra.outcomes.writer import SCHEMA
 from skewless.serving.feedback.routes import FeedbackRequest, FeedbackRow, read_rows
 from tests.docs.pages import blocks, names, page, section, table
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 PAGE = page("feedback.md")
 NOW = 1_768_478_400_000_000

@@ -14,14 +14,14 @@ from feast import Field, OnDemandFeatureView
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
-from tests.feast.offline_world import TYPES, OfflineWorld, at, key
+from tests.worlds.feast_offline import TYPES, OfflineWorld, at, key
 
 FEATURES = ["c", "a", "e", "b", "d"]
 SEEDS = range(3)
 PROGRAM = """
 import json, sys, warnings
 from pathlib import Path
-from tests.feast.offline_world import TYPES, OfflineWorld, entity_df
+from tests.worlds.feast_offline import TYPES, OfflineWorld, entity_df
 warnings.simplefilter("ignore")
 answers = {}
 for kind in TYPES:

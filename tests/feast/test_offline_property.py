@@ -34,7 +34,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
-from tests.feast.offline_world import UTC_US, OfflineWorld
+from tests.worlds.feast_offline import OfflineWorld
+from tests.worlds.feast_repo import UTC_US
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 

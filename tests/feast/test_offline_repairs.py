@@ -18,7 +18,7 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
 from skewless.infra.sources.duckdb_source import DuckDBSource
-from tests.feast.offline_world import HOUR, START, Kind, OfflineWorld, at, entity_df, key
+from tests.worlds.feast_offline import HOUR, START, Kind, OfflineWorld, at, entity_df, key
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 
@@ -26,7 +26,7 @@ HUGE = 2**53 + 1
 
 
 @dataclass(frozen=True)
-class Case:
+class Repair:
     """Something to get right, and how Feast fails at it."""
 
     check: Callable[[OfflineWorld, Kind], None]
@@ -166,20 +166,20 @@ def doubled(view: FeatureView) -> OnDemandFeatureView:
 
 
 CASES = {
-    "names that end in _y": Case(names_that_end_in_y, TypeError, "Column 'order_y' is not found"),
-    "names that Feast uses itself": Case(names_that_feast_uses_itself, TypeError, "Column 'rn' is not found"),
-    "an integer beside a null": Case(an_integer_beside_a_null),
-    "a correction with equal event time": Case(a_correction_with_equal_event_time),
-    "appending leaves old files alone": Case(appending_leaves_old_files_alone),
-    "paths are relative to the repo": Case(paths_are_relative_to_the_repo, duckdb.IOException, "No files found"),
-    "an event time that is mapped": Case(an_event_time_that_is_mapped, TypeError, "Column 'ts' is not found"),
-    "two versions of a view": Case(two_versions_of_a_view, TypeError, "Column 'v__y' is not found"),
-    "columns follow the request": Case(columns_follow_the_request),
-    "entity rows in SQL": Case(entity_rows_in_sql, AttributeError, "no attribute 'columns'"),
-    "no entity rows": Case(no_entity_rows, TypeError, "unexpected keyword argument 'start_date'"),
-    "folders of files": Case(folders_of_files, AttributeError, "no attribute 'mutate'"),
-    "comma separated sources": Case(comma_separated_sources, AttributeError, "no attribute 'mutate'"),
-    "tables of a database": Case(tables_of_a_database),
+    "names that end in _y": Repair(names_that_end_in_y, TypeError, "Column 'order_y' is not found"),
+    "names that Feast uses itself": Repair(names_that_feast_uses_itself, TypeError, "Column 'rn' is not found"),
+    "an integer beside a null": Repair(an_integer_beside_a_null),
+    "a correction with equal event time": Repair(a_correction_with_equal_event_time),
+    "appending leaves old files alone": Repair(appending_leaves_old_files_alone),
+    "paths are relative to the repo": Repair(paths_are_relative_to_the_repo, duckdb.IOException, "No files found"),
+    "an event time that is mapped": Repair(an_event_time_that_is_mapped, TypeError, "Column 'ts' is not found"),
+    "two versions of a view": Repair(two_versions_of_a_view, TypeError, "Column 'v__y' is not found"),
+    "columns follow the request": Repair(columns_follow_the_request),
+    "entity rows in SQL": Repair(entity_rows_in_sql, AttributeError, "no attribute 'columns'"),
+    "no entity rows": Repair(no_entity_rows, TypeError, "unexpected keyword argument 'start_date'"),
+    "folders of files": Repair(folders_of_files, AttributeError, "no attribute 'mutate'"),
+    "comma separated sources": Repair(comma_separated_sources, AttributeError, "no attribute 'mutate'"),
+    "tables of a database": Repair(tables_of_a_database),
 }
 
 

@@ -23,7 +23,7 @@ from skewless.infra.compiler.views import compile_view
 from skewless.infra.feast_plugins.asked_features import asked_features
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from tests.feast.offline_world import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
+from tests.worlds.feast_offline import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 
@@ -31,23 +31,23 @@ SHOP = key("shop", ValueType.STRING)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> OfflineWorld:
+def offline_world(tmp_path: Path) -> OfflineWorld:
     return OfflineWorld(tmp_path)
 
 
 @pytest.fixture
-def two_views(world: OfflineWorld) -> OfflineWorld:
+def two_views(offline_world: OfflineWorld) -> OfflineWorld:
     """A view with a ttl and corrections, and one with another key."""
     event = at(0, 0, 0, 2, 4, 1)
     created = at(1, 3, None, 2, 5, 1)
     values = {"x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "n": pa.array([1, None, 3, 2**53 + 1, 5, 6], pa.int64())}
-    world.write("v.parquet", {"id": [1, 1, 1, 1, 1, 2], "event": event, "created": created, **values})
-    world.write("s.parquet", {"shop": ["a", "b", "a"], "event": at(0, 0, 3), "x": [10.0, 20.0, 30.0]})
-    source = world.source(created_timestamp_column="created", name="visits")
-    v = world.view(features={"x": Float64, "n": Int64}, source=source, ttl=2 * HOUR)
-    s = world.view("s", entities=[SHOP], keys={"shop": String}, source=world.source("s.parquet"))
-    world.apply(key(), SHOP, v, s, FeatureService(name="both", features=[s, v[["n"]]]), doubled(v))
-    return world
+    offline_world.write("v.parquet", {"id": [1, 1, 1, 1, 1, 2], "event": event, "created": created, **values})
+    offline_world.write("s.parquet", {"shop": ["a", "b", "a"], "event": at(0, 0, 3), "x": [10.0, 20.0, 30.0]})
+    source = offline_world.source(created_timestamp_column="created", name="visits")
+    v = offline_world.view(features={"x": Float64, "n": Int64}, source=source, ttl=2 * HOUR)
+    s = offline_world.view("s", entities=[SHOP], keys={"shop": String}, source=offline_world.source("s.parquet"))
+    offline_world.apply(key(), SHOP, v, s, FeatureService(name="both", features=[s, v[["n"]]]), doubled(v))
+    return offline_world
 
 
 def doubled(view: FeatureView) -> OnDemandFeatureView:
@@ -88,14 +88,14 @@ def test_a_feature_service(two_views: OfflineWorld) -> None:
     assert found["n"].to_pylist() == [2**53 + 1, 6, None, 5, None, None, None]
 
 
-def test_a_view_twice_under_other_keys(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"id": [1, 2], "event": at(0, 0), "x": [1.0, 2.0]})
-    view = world.view()
+def test_a_view_twice_under_other_keys(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"id": [1, 2], "event": at(0, 0), "x": [1.0, 2.0]})
+    view = offline_world.view()
     aliased = [view.with_name(name).with_join_key_map({"id": name}) for name in ("to", "from")]
-    world.apply(key(), view, FeatureService(name="both", features=aliased))
+    offline_world.apply(key(), view, FeatureService(name="both", features=aliased))
     frame = pd.DataFrame({"from": [1, 2], "to": [2, 2], "event_timestamp": [START + HOUR] * 2})
-    service = world.stores["skewless"].get_feature_service("both")
-    ours, feast = (world.ask(kind, frame, service, full_feature_names=True) for kind in TYPES)
+    service = offline_world.stores["skewless"].get_feature_service("both")
+    ours, feast = (offline_world.ask(kind, frame, service, full_feature_names=True) for kind in TYPES)
     assert ours.select(["to__x", "from__x"]).to_pylist() == [{"to__x": 2.0, "from__x": i} for i in (1.0, 2.0)]
     assert ours.to_pandas()[["to__x", "from__x"]].equals(feast.to_pandas()[["to__x", "from__x"]])
 
@@ -164,18 +164,20 @@ def test_inputs_that_feast_adds_come_last_in_any_order_it_adds_them(two_views: O
     assert two_views.ask("skewless", entity_df([1], [1]), asked).column_names[-3:] == ["sum", "n", "x"]
 
 
-def test_a_view_that_is_pushed_to_is_read_from_its_batch_source(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"id": [1], "event": at(0), "x": [1.0]})
-    world.apply(key(), world.view(source=PushSource(name="pushed", batch_source=world.source())))
-    assert world.ask("skewless", entity_df([1], [1]), ["v:x"])["x"].to_pylist() == [1.0]
+def test_a_view_that_is_pushed_to_is_read_from_its_batch_source(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"id": [1], "event": at(0), "x": [1.0]})
+    offline_world.apply(
+        key(), offline_world.view(source=PushSource(name="pushed", batch_source=offline_world.source()))
+    )
+    assert offline_world.ask("skewless", entity_df([1], [1]), ["v:x"])["x"].to_pylist() == [1.0]
 
 
-def test_views_without_entities(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"event": at(0, 2), "x": [1.0, 2.0]})
-    world.apply(world.view(entities=[], keys={}))
+def test_views_without_entities(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"event": at(0, 2), "x": [1.0, 2.0]})
+    offline_world.apply(offline_world.view(entities=[], keys={}))
     frame = pd.DataFrame({"event_timestamp": [START + 3 * HOUR, START - HOUR, START]})
-    assert world.ask("skewless", frame, ["v:x"])["x"].to_pylist() == [2.0, None, 1.0]
-    ranged = world.ask("skewless", None, ["v:x"], start_date=START, end_date=START + HOUR)
+    assert offline_world.ask("skewless", frame, ["v:x"])["x"].to_pylist() == [2.0, None, 1.0]
+    ranged = offline_world.ask("skewless", None, ["v:x"], start_date=START, end_date=START + HOUR)
     assert ranged.to_pylist() == [{"event_timestamp": START + HOUR, "x": 1.0}]
 
 
@@ -189,8 +191,8 @@ def test_a_range_holds_the_keys_of_every_view(two_views: OfflineWorld) -> None:
     ]
 
 
-def test_the_yaml_line_is_all_that_a_project_needs(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"id": [1], "event": at(0), "x": [1.0]})
+def test_the_yaml_line_is_all_that_a_project_needs(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"id": [1], "event": at(0), "x": [1.0]})
     body = {
         "project": "p",
         "registry": "registry.db",
@@ -198,16 +200,16 @@ def test_the_yaml_line_is_all_that_a_project_needs(world: OfflineWorld) -> None:
         "offline_store": {"type": TYPES["skewless"], "memory_limit": "200MB", "threads": 1},
         "entity_key_serialization_version": 3,
     }
-    (world.root / "feature_store.yaml").write_text(yaml.safe_dump(body))
-    store = FeatureStore(repo_path=str(world.root))
-    store.apply([key(), world.view(source=world.source(name="visits"), features={"x": Float64})])
+    (offline_world.root / "feature_store.yaml").write_text(yaml.safe_dump(body))
+    store = FeatureStore(repo_path=str(offline_world.root))
+    store.apply([key(), offline_world.view(source=offline_world.source(name="visits"), features={"x": Float64})])
     assert store.get_historical_features(entity_df([1], [1]), ["v:x"]).to_df()["x"].tolist() == [1.0]
 
 
-def test_columns_are_inferred_from_any_source(world: OfflineWorld) -> None:
-    (world.root / "v.csv").write_text("id,event,x,word\n1,2024-01-01T00:00:00Z,1.5,a\n")
-    store = world.open("skewless")
-    view = FeatureView(name="v", entities=[key()], source=world.source("v.csv"), ttl=timedelta(0))
+def test_columns_are_inferred_from_any_source(offline_world: OfflineWorld) -> None:
+    (offline_world.root / "v.csv").write_text("id,event,x,word\n1,2024-01-01T00:00:00Z,1.5,a\n")
+    store = offline_world.open("skewless")
+    view = FeatureView(name="v", entities=[key()], source=offline_world.source("v.csv"), ttl=timedelta(0))
     store.apply([key(), view])
     found = {field.name: field.dtype for field in store.get_feature_view("v").features}
     assert found == {"x": Float64, "word": String}
@@ -243,11 +245,11 @@ def test_a_query_that_cannot_be_run_says_why(two_views: OfflineWorld) -> None:
         two_views.ask("skewless", "SELECT * FROM nowhere", ["v:x"])
 
 
-def test_a_source_that_lacks_a_column_says_which(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"id": [1], "event": at(0), "y": [1.0]})
-    world.apply(key(), world.view())
+def test_a_source_that_lacks_a_column_says_which(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"id": [1], "event": at(0), "y": [1.0]})
+    offline_world.apply(key(), offline_world.view())
     with pytest.raises(SourceError, match=r"source of feature view 'v': has no such column .got 'x'.*id, event, y"):
-        world.ask("skewless", entity_df([1], [1]), ["v:x"])
+        offline_world.ask("skewless", entity_df([1], [1]), ["v:x"])
 
 
 ENUM = pa.array(["a", "b"]).dictionary_encode()
@@ -268,18 +270,18 @@ KEYS: dict[str, tuple[pa.Array, pa.Array, list[float | None]]] = {
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_keys_meet_whatever_their_width(world: OfflineWorld, name: str) -> None:
+def test_keys_meet_whatever_their_width(offline_world: OfflineWorld, name: str) -> None:
     asked, kept, expected = KEYS[name]
-    world.write("v.parquet", {"id": kept, "event": at(*[0] * len(kept)), "x": [1.0, 2.0, 3.0][: len(kept)]})
-    world.apply(key(), world.view())
+    offline_world.write("v.parquet", {"id": kept, "event": at(*[0] * len(kept)), "x": [1.0, 2.0, 3.0][: len(kept)]})
+    offline_world.apply(key(), offline_world.view())
     rows = pa.table({"id": asked, "event_timestamp": at(*[1] * len(asked))})
-    assert world.ask("skewless", rows, ["v:x"])["x"].to_pylist() == expected
+    assert offline_world.ask("skewless", rows, ["v:x"])["x"].to_pylist() == expected
 
 
-def test_lake_tables_are_refused_and_not_misread(world: OfflineWorld) -> None:
-    world.write("lake/a.parquet", {"id": [1], "event": at(0), "x": [1.0]})
-    store = world.open("skewless")
-    view = world.view(source=world.source("lake", file_format=DeltaFormat()))
+def test_lake_tables_are_refused_and_not_misread(offline_world: OfflineWorld) -> None:
+    offline_world.write("lake/a.parquet", {"id": [1], "event": at(0), "x": [1.0]})
+    store = offline_world.open("skewless")
+    view = offline_world.view(source=offline_world.source("lake", file_format=DeltaFormat()))
     store.apply([key(), view])
     frame: Any = entity_df([1], [1])
     with pytest.raises(SourceError, match="is a Delta table, which cannot be read"):
@@ -301,27 +303,27 @@ def test_payload_of_any_type_and_names_that_differ_in_case_pass_untouched(two_vi
     assert found["n"].to_pylist() == [2**53 + 1, 6]
 
 
-def test_validation_names_a_missing_time_column(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"id": [1], "x": [1.0]})
-    store = world.open("skewless")
+def test_validation_names_a_missing_time_column(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"id": [1], "x": [1.0]})
+    store = offline_world.open("skewless")
     with pytest.raises(SourceError, match=r"has no such column .got 'event'"):
-        store._get_provider().validate_data_source(store.config, world.source())
+        store._get_provider().validate_data_source(store.config, offline_world.source())
 
 
-def test_pulled_columns_are_named_as_in_the_source(world: OfflineWorld) -> None:
-    world.write("v.parquet", {"id": [1], "event": at(0), "a": [1.0], "b": [2.0]})
-    source, config = world.source(field_mapping={"a": "b", "b": "a"}), world.open("skewless").config
+def test_pulled_columns_are_named_as_in_the_source(offline_world: OfflineWorld) -> None:
+    offline_world.write("v.parquet", {"id": [1], "event": at(0), "a": [1.0], "b": [2.0]})
+    source, config = offline_world.source(field_mapping={"a": "b", "b": "a"}), offline_world.open("skewless").config
     pull = SkewlessOfflineStore.pull_all_from_table_or_query
     assert pull(config, source, ["id"], ["b", "a"], "event").to_arrow().drop_columns(["event"]).to_pylist() == [
         {"id": 1, "b": 2.0, "a": 1.0}
     ]
 
 
-def pulled(world: OfflineWorld, kind: Any, latest: bool, created: str | None) -> list[dict[str, Any]]:  # noqa: ANN401, FBT001 - a store's kind
-    store = world.stores[kind]
+def pulled(offline_world: OfflineWorld, kind: Any, latest: bool, created: str | None) -> list[dict[str, Any]]:  # noqa: ANN401, FBT001 - a store's kind
+    store = offline_world.stores[kind]
     offline = store._get_provider().offline_store
     pull = offline.pull_latest_from_table_or_query if latest else offline.pull_all_from_table_or_query
-    source = world.source(created_timestamp_column=created or "")
+    source = offline_world.source(created_timestamp_column=created or "")
     job = pull(store.config, source, ["id"], ["n", "x"], "event", created, START, START + 2 * HOUR)
     order = [(name, "ascending") for name in ("id", "event", "x")]
     found: list[dict[str, Any]] = job.to_arrow().sort_by(order).to_pylist()

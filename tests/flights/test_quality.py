@@ -13,7 +13,7 @@ from skewless import Project
 from skewless.contract.clock import ManualClock, to_us
 from skewless.infra.online.memory_store import MemoryStore
 from skewless.training.train import train
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 
 from .baseline import baseline_auc
 from .conftest import NOW, REPO, Flights

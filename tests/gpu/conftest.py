@@ -12,7 +12,7 @@ import pytest
 from skewless.infra.runtimes import nvforest, xgboost_cuda
 from skewless.infra.runtimes.cuda import Device, driver
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, Case
+from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase
 
 _LEFT = 32 * 2**20
 _PIECE = 2**20
@@ -31,7 +31,7 @@ def device() -> Device:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModelCase]]:
     """Models that nvForest and the libraries score alike, by kind."""
     cases = {kind: MAKERS[kind](tmp_path_factory.mktemp("model")) for kind in SHARED}
     yield cases
@@ -43,12 +43,12 @@ def algorithm_of(kind: str) -> str:
     return kind.split(maxsplit=1)[0]
 
 
-def reference_of(case: Case) -> Reference:
+def reference_of(case: ModelCase) -> Reference:
     rows = reference_rows(case.thresholds, FEATURES, seed=7)
     return Reference(rows, case.raw(rows), case.score(rows))
 
 
-def model_of(kind: str, folder: Path) -> Case:
+def model_of(kind: str, folder: Path) -> ModelCase:
     return MAKERS[kind](folder)
 
 

@@ -17,7 +17,7 @@ from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.choice import Choice, choose
 from skewless.infra.runtimes.shared import Member, SharedRuntime
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
-from tests.integration.infra.runtimes.conftest import FEATURES, Case
+from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 ANY_TIME = Calibration(seconds=(1.0,) * len(SIZES), measured=len(SIZES))
@@ -25,7 +25,7 @@ MANY = np.random.default_rng(4).normal(size=(400_000, FEATURES))
 
 
 @contextmanager
-def chosen(kind: str, case: Case, *, alone: bool) -> Iterator[Choice]:
+def chosen(kind: str, case: ModelCase, *, alone: bool) -> Iterator[Choice]:
     """Choose for a model; what was opened besides its library is closed in the end."""
     algorithm, reference = algorithm_of(kind), reference_of(case)
     found = candidates(algorithm, "auto", case.model_file, Place(alone=alone))
@@ -40,7 +40,7 @@ def chosen(kind: str, case: Case, *, alone: bool) -> Iterator[Choice]:
 
 
 @contextmanager
-def on_the_gpu(case: Case, *, alone: bool) -> Iterator[SharedRuntime]:
+def on_the_gpu(case: ModelCase, *, alone: bool) -> Iterator[SharedRuntime]:
     """Yield a LightGBM model of which every batch goes to the GPU."""
     (candidate,) = candidates("lightgbm", "auto", case.model_file, Place(alone=alone))
     assert candidate.open is not None
@@ -59,7 +59,7 @@ def on_the_gpu(case: Case, *, alone: bool) -> Iterator[SharedRuntime]:
 def test_a_second_runtime_shares_where_it_was_measured_to_be_faster(
     kind: str,
     alone: bool,  # noqa: FBT001 - pytest gives it by name
-    made: dict[str, Case],
+    made: dict[str, ModelCase],
 ) -> None:
     case = made[kind]
     with chosen(kind, case, alone=alone) as choice:
@@ -77,7 +77,7 @@ def test_a_second_runtime_shares_where_it_was_measured_to_be_faster(
             assert same_bits(choice.runtime.score(MANY[:size]), case.score(MANY[:size])).all()
 
 
-def test_the_library_answers_while_the_device_has_no_memory(made: dict[str, Case]) -> None:
+def test_the_library_answers_while_the_device_has_no_memory(made: dict[str, ModelCase]) -> None:
     case = made["lightgbm binary"]
     with on_the_gpu(case, alone=True) as runtime:
         with little_memory():
@@ -86,7 +86,7 @@ def test_the_library_answers_while_the_device_has_no_memory(made: dict[str, Case
         assert runtime.members[-1].failures == 1
 
 
-def test_the_library_answers_for_a_child_that_was_killed(made: dict[str, Case]) -> None:
+def test_the_library_answers_for_a_child_that_was_killed(made: dict[str, ModelCase]) -> None:
     case = made["lightgbm binary"]
     with on_the_gpu(case, alone=False) as runtime:
         child = runtime.members[-1].runtime

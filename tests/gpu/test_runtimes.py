@@ -15,7 +15,7 @@ from skewless.infra.runtimes.nvforest import NvForestRuntime
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 from tests.gpu.conftest import SHARED, algorithm_of, model_of, reference_of
-from tests.integration.infra.runtimes.conftest import FEATURES, Case
+from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
 from tests.integration.infra.runtimes.rows import odd_rows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
@@ -31,7 +31,7 @@ def many_rows(n: int) -> Matrix:
 
 
 @pytest.mark.parametrize("kind", SHARED)
-def test_nvforest_on_a_gpu_has_the_bits_of_the_library(kind: str, made: dict[str, Case]) -> None:
+def test_nvforest_on_a_gpu_has_the_bits_of_the_library(kind: str, made: dict[str, ModelCase]) -> None:
     case = made[kind]
     runtime = NvForestRuntime(algorithm_of(kind), case.model_file, "gpu")
     try:
@@ -45,7 +45,7 @@ def test_nvforest_on_a_gpu_has_the_bits_of_the_library(kind: str, made: dict[str
 
 
 @pytest.mark.parametrize("kind", ["lightgbm multiclass", "xgboost multiclass"])
-def test_more_rows_than_one_step_takes_have_the_same_bits(kind: str, made: dict[str, Case]) -> None:
+def test_more_rows_than_one_step_takes_have_the_same_bits(kind: str, made: dict[str, ModelCase]) -> None:
     case, rows = made[kind], many_rows(400_000)
     runtime = NvForestRuntime(algorithm_of(kind), case.model_file, "gpu")
     try:
@@ -54,7 +54,7 @@ def test_more_rows_than_one_step_takes_have_the_same_bits(kind: str, made: dict[
         runtime.close()
 
 
-def test_threads_share_a_device(made: dict[str, Case]) -> None:
+def test_threads_share_a_device(made: dict[str, ModelCase]) -> None:
     case, rows = made["lightgbm binary"], many_rows(5_000)
     expected = case.raw(rows)
     runtime = NvForestRuntime("lightgbm", case.model_file, "gpu")
@@ -67,7 +67,7 @@ def test_threads_share_a_device(made: dict[str, Case]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lightgbm binary", "xgboost multiclass"])
-def test_a_child_process_with_a_gpu_has_the_same_bits(kind: str, made: dict[str, Case]) -> None:
+def test_a_child_process_with_a_gpu_has_the_same_bits(kind: str, made: dict[str, ModelCase]) -> None:
     case = made[kind]
     child = ChildRuntime(algorithm_of(kind), case.model_file, "gpu")
     try:
@@ -77,7 +77,7 @@ def test_a_child_process_with_a_gpu_has_the_same_bits(kind: str, made: dict[str,
         child.close()
 
 
-def test_a_child_process_with_xgboost_on_a_gpu_has_the_bits_of_this_one(made: dict[str, Case]) -> None:
+def test_a_child_process_with_xgboost_on_a_gpu_has_the_bits_of_this_one(made: dict[str, ModelCase]) -> None:
     case, rows = made["xgboost binary"], many_rows(10_000)
     here = XGBoostCudaRuntime.from_file(case.model_file)
     child = ChildRuntime("xgboost", case.model_file, "gpu", kind="xgboost-cuda")
@@ -90,7 +90,7 @@ def test_a_child_process_with_xgboost_on_a_gpu_has_the_bits_of_this_one(made: di
 
 
 @pytest.mark.parametrize("kind", XGBOOST)
-def test_xgboost_on_a_gpu_is_off_by_roundings_at_most(kind: str, made: dict[str, Case]) -> None:
+def test_xgboost_on_a_gpu_is_off_by_roundings_at_most(kind: str, made: dict[str, ModelCase]) -> None:
     case = made[kind]
     runtime = XGBoostCudaRuntime.from_file(case.model_file)
     try:

@@ -23,7 +23,7 @@ from tests.integration.errors import (
     sources,
     usage,
 )
-from tests.integration.errors.case import Case, Said
+from tests.integration.errors.case import Case, ErrorReply
 from tests.integration.errors.scene import Rows, Scene, Stage, opened_stage
 
 TABLE: tuple[Case, ...] = (
@@ -77,7 +77,7 @@ def _without_watermarks(rows: Rows) -> Rows:
     return {key: value.split()[0] if key.endswith(b":applied") and value else value for key, value in rows.items()}
 
 
-def _check_said(case: Case, said: Said) -> None:
+def _check_said(case: Case, said: ErrorReply) -> None:
     assert said.code == case.code, said.text
     assert "Traceback" not in said.text
     assert case.thing in said.part("thing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from skewless.contract.errors import DefinitionError, RequestError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.status import Status
 from skewless.project import Project
-from tests.projects import FIRST_CARD, NOW, Place, ask, make_project, opened
+from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, opened_copy
 
 SERVICE = "fraud_features"
 COLUMNS: dict[str, list[Any]] = {
@@ -24,19 +25,17 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    repo = tmp_path_factory.mktemp("features") / "p"
-    make_project(repo)
-    with opened(repo) as place:
+def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with opened_copy(trained, tmp_path_factory.mktemp("features") / "p") as place:
         yield place
 
 
-def vocabularies(place: Place) -> dict[str, list[str]]:
+def vocabularies(place: Sandbox) -> dict[str, list[str]]:
     words: dict[str, list[str]] = place.model.package.plan["vocabularies"]
     return words
 
 
-def test_the_matrix_is_what_a_served_model_sees(place: Place) -> None:
+def test_the_matrix_is_what_a_served_model_sees(place: Sandbox) -> None:
     rows = ask(60)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     online = place.project.online_features(SERVICE, columns, vocabularies=vocabularies(place))
@@ -47,7 +46,7 @@ def test_the_matrix_is_what_a_served_model_sees(place: Place) -> None:
         assert online.status[view.name].tolist() == served.status[:, i].tolist()
 
 
-def test_each_row_has_a_status_and_an_age(place: Place) -> None:
+def test_each_row_has_a_status_and_an_age(place: Sandbox) -> None:
     online = place.project.online_features(SERVICE, COLUMNS, vocabularies=vocabularies(place))
     assert [Status(one).name for one in online.status["card_days"]] == ["PRESENT", "PRESENT", "NOT_FOUND", "NOT_FOUND"]
     assert [Status(one).name for one in online.status["shop_risk"]] == ["PRESENT", "NOT_FOUND", "NOT_FOUND", "PRESENT"]
@@ -58,13 +57,13 @@ def test_each_row_has_a_status_and_an_age(place: Place) -> None:
     assert np.isnan(missing).tolist() == [False, False, True, True]
 
 
-def test_no_entity_gives_no_row(place: Place) -> None:
+def test_no_entity_gives_no_row(place: Sandbox) -> None:
     empty: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     online = place.project.online_features(SERVICE, empty, vocabularies=vocabularies(place))
     assert online.matrix.shape == (0, len(online.labels))
 
 
-def test_what_cannot_be_asked_is_refused(place: Place) -> None:
+def test_what_cannot_be_asked_is_refused(place: Sandbox) -> None:
     project = place.project
     with pytest.raises(RequestError, match=r"feature service: is unknown .got 'none'.*fraud_features"):
         project.online_features("none", COLUMNS)
@@ -80,14 +79,14 @@ def test_what_cannot_be_asked_is_refused(place: Place) -> None:
         project.online_features(SERVICE, COLUMNS | {"card_id": [2**63, 1, 2, 3]})
 
 
-def test_a_store_that_is_away_is_named(place: Place) -> None:
+def test_a_store_that_is_away_is_named(place: Sandbox) -> None:
     away = Project(place.repo, clock=f"file:{place.repo}/.skewless/clock", redis_url="redis://127.0.0.1:1/0")
     with pytest.raises(StoreError, match=r"127\.0\.0\.1:1"):
         away.online_features(SERVICE, COLUMNS, vocabularies=vocabularies(place))
     away.close()
 
 
-def test_4_5_a_view_that_has_lost_writes_is_unavailable(place: Place) -> None:
+def test_4_5_a_view_that_has_lost_writes_is_unavailable(place: Sandbox) -> None:
     marker = marker_key(place.project.applied.plan.project, place.view("card_days"))
     seq = place.stored(marker.encode())
     place.redis.delete(marker)

@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
-from tests.integration.cli.windowed_repo import MINUTE, NOW, write_repo
+from tests.worlds.windowed import MINUTE, NOW, write_repo
 
 SETTINGS = (
     "clock: file:moved/clock.bin\nstate: here/state\ntracking_uri: sqlite:///here/mlflow.db\nthreads: 1\nport: 0\n"

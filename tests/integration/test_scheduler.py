@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -36,7 +36,7 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
-from tests.projects import MODEL, SECOND, Place, ask, copy_project, later_rows, make_project, opened
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
 RETRAIN = f"retrain {MODEL}"
@@ -49,26 +49,12 @@ NIGHTLY = OFF | {"materialize_cron": "0 12 * * *", "validate_cron": "0 6 * * *"}
 DAY = 86_400 * SECOND
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    repo = tmp_path_factory.mktemp("scheduled") / "p"
-    make_project(repo)
-    return repo
-
-
-@pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
-    with opened(copy_project(trained, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
-        yield place
-
-
-def champions(place: Place) -> list[str]:
+def champions(place: Sandbox) -> list[str]:
     """Return the versions that were champion, oldest first."""
     return [move.to for move in Aliases(place.project.packages).history(MODEL, "champion")]
 
 
-def change_spec(place: Place, **changes: Any) -> None:  # noqa: ANN401 - of any field
+def change_spec(place: Sandbox, **changes: Any) -> None:  # noqa: ANN401 - of any field
     """Give the model another gate or cron, as an edit and an apply would."""
     path = place.state / "plan.json"
     body = json.loads(path.read_text())
@@ -85,12 +71,12 @@ def invoke() -> Invoke:
     return inside(get_command(create_app()))
 
 
-def round_of(place: Place, *only: str) -> list[Run]:
+def round_of(place: Sandbox, *only: str) -> list[Run]:
     """Run some jobs as the command line does."""
     return once(place.project, only, invoke())
 
 
-def test_one_round_runs_each_job_once(place: Place) -> None:
+def test_one_round_runs_each_job_once(place: Sandbox) -> None:
     place.publish(later_rows(place, 7))
     place.wait(60)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -105,7 +91,7 @@ def test_one_round_runs_each_job_once(place: Place) -> None:
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_a_gate_that_refuses_is_an_outcome_and_leaves_the_rest(place: Place) -> None:
+def test_a_gate_that_refuses_is_an_outcome_and_leaves_the_rest(place: Sandbox) -> None:
     bad = later_rows(place, 3)
     place.publish(bad.set_column(bad.column_names.index("payments_7d"), "payments_7d", [[-1, 2, 3]]))
     change_spec(place, gate=Gate(metric="auc", floor=0.999))
@@ -120,14 +106,14 @@ def test_a_gate_that_refuses_is_an_outcome_and_leaves_the_rest(place: Place) -> 
     assert place.stored(place.key("card_days", ask(1)[0]["card_id"])) == before
 
 
-def test_only_what_was_named_is_run(place: Place) -> None:
+def test_only_what_was_named_is_run(place: Sandbox) -> None:
     assert [(run.id.job, run.state) for run in round_of(place, "validate")] == [("validate", "done")]
     assert [run.id.job for run in round_of(place, "retrain", "validate")] == ["validate", RETRAIN]
     with pytest.raises(RequestError, match="is not one of materialize"):
         round_of(place, "nothing")
 
 
-def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Place) -> None:
+def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Sandbox) -> None:
     with closing(Lease(place.project.redis_url, place.model.plan.project, holder="other", ttl_s=60)) as lease:
         token = lease.take(0)
         with pytest.raises(ConflictError) as caught:
@@ -136,7 +122,7 @@ def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Place
         assert place.project.runs.list() == []
 
 
-def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_lost(place: Place) -> None:
+def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_lost(place: Sandbox) -> None:
     def crash(_words: Sequence[str]) -> tuple[int, str]:
         raise ZeroDivisionError
 
@@ -146,7 +132,7 @@ def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_los
     assert [run.state for run in round_of(place, "validate")] == ["lost", "done"]
 
 
-def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other(place: Place) -> None:
+def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other(place: Sandbox) -> None:
     def interrupted(_words: Sequence[str]) -> tuple[int, str]:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)  # the main thread handles it
@@ -156,7 +142,7 @@ def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other(place: Place) 
     assert [(run.id.job, run.outputs) for run in runs] == [("materialize", {"done": 1})]
 
 
-def test_a_moved_clock_runs_each_tick_of_the_time_it_passes(place: Place) -> None:
+def test_a_moved_clock_runs_each_tick_of_the_time_it_passes(place: Sandbox) -> None:
     said: list[tuple[str, str]] = []
 
     def note(words: Sequence[str]) -> tuple[int, str]:
@@ -176,7 +162,7 @@ def test_a_moved_clock_runs_each_tick_of_the_time_it_passes(place: Place) -> Non
     project.close()
 
 
-def test_a_trigger_retrains_with_its_cause_in_the_ledger(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trigger_retrains_with_its_cause_in_the_ledger(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.state}/clock")
     change_spec(place, retrain=None, triggers=Triggers(age=timedelta(days=1), cooldown=timedelta(hours=1)))
     off = OFF | dict.fromkeys(("materialize_cron", "validate_cron"), "off")
@@ -190,7 +176,7 @@ def test_a_trigger_retrains_with_its_cause_in_the_ledger(place: Place, monkeypat
     project.close()
 
 
-def test_housekeeping_removes_what_is_too_old(place: Place) -> None:
+def test_housekeeping_removes_what_is_too_old(place: Sandbox) -> None:
     round_of(place, "validate")
     place.predict(ask(3))
     place.wait(20 * DAY // SECOND)
@@ -207,7 +193,7 @@ def test_housekeeping_removes_what_is_too_old(place: Place) -> None:
     project.close()
 
 
-def test_the_machines_own_clock_is_not_moved(place: Place) -> None:
+def test_the_machines_own_clock_is_not_moved(place: Sandbox) -> None:
     project = Project(place.repo, clock="system")
     with pytest.raises(DefinitionError, match="cannot be moved"):
         simulate(project, place.now_us(), nothing)
@@ -215,7 +201,7 @@ def test_the_machines_own_clock_is_not_moved(place: Place) -> None:
 
 
 @pytest.mark.parametrize("cron", ["every day", "61 * * * *", "* * * *", ""])
-def test_a_cron_line_that_cannot_be_read_is_named(place: Place, cron: str) -> None:
+def test_a_cron_line_that_cannot_be_read_is_named(place: Sandbox, cron: str) -> None:
     project = Project(place.repo, validate_cron=cron)
     with pytest.raises(DefinitionError) as caught:
         once(project, (), nothing)
@@ -223,7 +209,7 @@ def test_a_cron_line_that_cannot_be_read_is_named(place: Place, cron: str) -> No
     project.close()
 
 
-def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_not(place: Place) -> None:
+def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_not(place: Sandbox) -> None:
     jobs = PlannedJobs(project=place.project)
     assert RETRAIN in [job.name for job in jobs()]
     change_spec(place, retrain=None)
@@ -233,7 +219,7 @@ def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_n
 
 
 @pytest.mark.timeout(600)
-def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Place) -> None:
+def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Sandbox) -> None:
     (place.repo / "expectations.py").unlink()
     place.publish(later_rows(place, 4))
     place.wait(60)
@@ -257,7 +243,7 @@ def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Place) -
     assert not [run for run in place.project.runs.list() if run.state == "running"]
 
 
-def until_run(place: Place, job: str) -> Run:
+def until_run(place: Sandbox, job: str) -> Run:
     """Wait until a job has run to its end; return the first such run."""
     while True:
         runs = place.project.runs.list(job, limit=10_000)
@@ -266,7 +252,7 @@ def until_run(place: Place, job: str) -> Run:
         time.sleep(0.05)
 
 
-def test_the_ledger_is_asked_by_the_names_it_shows(place: Place) -> None:
+def test_the_ledger_is_asked_by_the_names_it_shows(place: Sandbox) -> None:
     (run,) = round_of(place, "validate")
     name = str(run.id)
     assert place.project.runs.show(name) == run
@@ -283,7 +269,7 @@ def test_the_ledger_is_asked_by_the_names_it_shows(place: Place) -> None:
     assert place.project.runs.list(limit=1)[0].id.attempt == 2
 
 
-def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: Place) -> None:
+def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: Sandbox) -> None:
     answers = asyncio.run(_serve_across_a_promotion(place))
     versions = [answer.model.version for answer in answers]
     assert versions == sorted(versions)
@@ -296,7 +282,7 @@ def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: P
     assert (report.ok, report.compared) == (True, sum(len(answer.ids) for answer in answers))
 
 
-async def _serve_across_a_promotion(place: Place) -> list[Answer]:
+async def _serve_across_a_promotion(place: Sandbox) -> list[Answer]:
     """Predict without a pause while another thread trains and promotes; stop some time after the swap."""
     reader, log = RedisReader(place.project.redis_url), place.log()
     models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
@@ -318,7 +304,7 @@ async def _serve_across_a_promotion(place: Place) -> list[Answer]:
     return answers
 
 
-def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(place: Place) -> None:
+def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(place: Sandbox) -> None:
     trained = place.train()
     (trained.package.path / "spec.json").write_text("{}")
 

@@ -24,9 +24,9 @@ from skewless.contract.keys import KeyCodec
 from skewless.contract.rows import NO_TIME, RowCodec
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done, run
-from tests.projects import copy_project
-from tests.second_project import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change
+from tests.worlds.command_line import done, run
+from tests.worlds.odd_names import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change
+from tests.worlds.trained import copy_project
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"
@@ -236,7 +236,7 @@ def test_what_was_served_is_proven(repo: Path) -> None:
 
 
 @pytest.fixture
-def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, OffsetClock]]:
+def own_project(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, OffsetClock]]:
     """A copy with a clock and a store of its own."""
     with Project(repo) as project:
         now = project.clock.now_us()
@@ -249,9 +249,9 @@ def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     PrivateServer(place / ".skewless").stop()
 
 
-def test_time_passes_and_rows_expire_and_retrain(own: tuple[Path, OffsetClock]) -> None:
+def test_time_passes_and_rows_expire_and_retrain(own_project: tuple[Path, OffsetClock]) -> None:
     """Six days on, every plot is older than its ttl; a round of the scheduler works, and replay still proves."""
-    repo, clock = own
+    repo, clock = own_project
     rows = rows_to_ask(repo)[:20]
     clock.set(clock.now_us() + 6 * DAY)
     expired = predict(repo, "yield-xgb", rows)

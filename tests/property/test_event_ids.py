@@ -29,8 +29,8 @@ from skewless.infra.streams.importing import Imported
 from skewless.infra.streams.lane import Lane
 from skewless.infra.streams.port import Messages, Partition
 from skewless.infra.streams.tally import SourceTally
-from tests.reliability.stream_world import BASE, SOURCE, VIEW
 from tests.unit.infra.streams.test_importing import importer
+from tests.worlds.streams import BASE, SOURCE, VIEW
 
 HORIZON = 10
 BRIEF = replace(SOURCE, dedupe_us=HORIZON)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ from skewless.infra.offline.window_events import WindowEvents
 from skewless.infra.offline.window_join import WindowJoin
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.property.test_window_join import online, packed, same
-from tests.reliability.stream_world import VIEW, StreamWorld, drain
-from tests.servers.node import Node, running
-from tests.servers.programs import program
-from tests.window_cases import INTEGERS, VALUES, WINDOWS, Case, cases, make_window_view
-from tests.windows_oracle import counts, counts_by
+from tests.servers.node import Node
+from tests.windows.cases import INTEGERS, VALUES, WINDOWS, WindowCase, cases, make_window_view
+from tests.windows.oracle import counts, counts_by
+from tests.worlds.streams import VIEW, StreamWorld, drain
 
 EXTREME_FLOATS = [
     1e308,
@@ -72,7 +70,7 @@ CASES = st.builds(summing, st.sampled_from(VIEWS), SCALES).flatmap(
 
 @given(case=CASES)
 def test_training_bootstrap_and_serving_leave_out_the_same_events(
-    connection: duckdb.DuckDBPyConnection, case: Case
+    connection: duckdb.DuckDBPyConnection, case: WindowCase
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts, join = case.parts(Path(folder)), WindowJoin(connection)
@@ -92,26 +90,20 @@ def test_training_bootstrap_and_serving_leave_out_the_same_events(
     assert max(found.values(), default=0) <= len(out) <= sum(found.values())
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as one:
-        yield one
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_a_new_view_cannot_stop_a_source(
-    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    valkey: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
         monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
-    node.ask("FLUSHALL")
+    valkey.ask("FLUSHALL")
     rng, broker = random.Random(seed), MemoryBroker(1)
     before = replace(VIEW, aggregates=tuple(item for item in VIEW.aggregates if item.function not in SUMMED))
     after = summing(VIEW, {name: rng.randint(0, 12) for name in ("x", "y", "n")})
-    old = StreamWorld(root=tmp_path / "p", url=node.url, views=(before,))
+    old = StreamWorld(root=tmp_path / "p", url=valkey.url, views=(before,))
     live(old, broker, rng, 40)
     assert not [row for rows in old.logged().values() for row in rows if row[REJECT] is not None]
-    new = StreamWorld(root=tmp_path / "p", url=node.url, views=(after,), clock=old.clock)
+    new = StreamWorld(root=tmp_path / "p", url=valkey.url, views=(after,), clock=old.clock)
     live(new, broker, rng, 40)
     refused = [row[REJECT] for rows in new.logged().values() for row in rows if row[REJECT] is not None]
     assert refused

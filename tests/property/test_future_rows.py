@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
 from skewless.infra.offline.join import Order
-from tests.latest_world import World
-from tests.plans import make_view
+from tests.worlds.latest import LatestWorld, seen
+from tests.worlds.plans import make_view
 
 SECOND = 1_000_000
 NOW = 100  # seconds
@@ -35,6 +37,11 @@ def write(root: Path, rows: list[Row]) -> None:
         "gone": pa.array(gone, pa.bool_()),
     }
     pq.write_table(pa.table(columns), root / "v.parquet")
+
+
+def run_at(world: LatestWorld, now_us: int, view: View = VIEW) -> None:
+    world.clock.set(now_us)
+    world.run(view)
 
 
 OLD: Row = (1, NOW - 9, NOW - 9, 7, False)
@@ -60,19 +67,20 @@ CASES: dict[str, tuple[list[Row], tuple[str, int | None], tuple[str, int | None]
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_2_5_a_row_of_the_future(tmp_path: Path, case: str, *, live: bool) -> None:
+def test_2_5_a_row_of_the_future(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection, case: str, *, live: bool
+) -> None:
     rows, at_first, at_last = CASES[case]
-    world = World(tmp_path, VIEW)
+    world = LatestWorld(root=tmp_path, opened=connection)
     if live:  # what came with a view's first load is known from its created time, what came later from its run
         write(tmp_path, [(2, 1, 1, 1, False)])
-        world.run(50 * SECOND)
+        run_at(world, 50 * SECOND)
     write(tmp_path, [*rows, (2, 1, 1, 1, False)])
     for t, expected in ((NOW * SECOND, at_first), ((NOW + 20) * SECOND, at_last)):
-        world.run(t)
+        run_at(world, t)
         orders: list[Order] = ["event_time", "knowledge", "finished"]
-        assert [world.seen(world.offline([1], t, order), t) for order in orders] == [[expected]] * 3
-        assert world.seen(world.online([1]), t) == [expected]
-    world.connection.close()
+        assert [seen(VIEW, world.offline(VIEW, [1], t=t, order=order), t) for order in orders] == [[expected]] * 3
+        assert seen(VIEW, world.online(VIEW, [1]), t) == [expected]
 
 
 ROWS = st.lists(
@@ -86,12 +94,15 @@ ROWS = st.lists(
 
 @given(batches=st.lists(ROWS, min_size=1, max_size=4), ttl=st.sampled_from([0, 15]))
 @settings(deadline=None)
-def test_2_2_knowledge_time_is_the_history_of_the_online_store(batches: list[list[Row]], ttl: int) -> None:
+def test_2_2_knowledge_time_is_the_history_of_the_online_store(
+    connection: duckdb.DuckDBPyConnection, batches: list[list[Row]], ttl: int
+) -> None:
     """Runs find rows of the past and of the next runs; after each, all times up to the next are asked."""
-    keys = range(3)
+    keys = [[key] for key in range(3)]
+    view = make_view(features={"x": DType.INT64}, tombstone="gone", ttl_us=ttl * SECOND)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place).resolve()
-        world = World(root, make_view(features={"x": DType.INT64}, tombstone="gone", ttl_us=ttl * SECOND))
+        world = LatestWorld(root=root, opened=connection)
         source: list[Row] = []
         history: list[tuple[int, list[tuple[str, int | None]]]] = []
         for number, batch in enumerate(batches):
@@ -100,16 +111,15 @@ def test_2_2_knowledge_time_is_the_history_of_the_online_store(batches: list[lis
                 (key, event + 10 * number, created + 10 * number, x, gone) for key, event, created, x, gone in batch
             ]
             write(root, source)
-            world.run(start)
+            run_at(world, start, view)
             moments = (start, start + 4 * SECOND, start + 9 * SECOND)
-            history += [(t, world.seen(world.online(keys), t)) for t in moments]
+            history += [(t, seen(view, world.online(view, *keys), t)) for t in moments]
         for t, served in history:
-            assert world.seen(world.offline(keys, t, "knowledge"), t) == served
+            assert seen(view, world.offline(view, *keys, t=t), t) == served
             accepted = [row for row in source if max(row[1], row[2]) * SECOND <= start]
-            assert world.seen(world.offline(keys, t, "event_time"), t) == [
-                by_event_time(accepted, key, t, ttl * SECOND) for key in keys
+            assert seen(view, world.offline(view, *keys, t=t, order="event_time"), t) == [
+                by_event_time(accepted, key, t, ttl * SECOND) for (key,) in keys
             ]
-        world.connection.close()
 
 
 def by_event_time(source: list[Row], key: int, t: int, ttl: int) -> tuple[str, int | None]:

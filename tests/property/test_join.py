@@ -23,7 +23,7 @@ from skewless.contract.vector import view_status
 from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.offline.views import OfflineViews
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 DELAY, TTL = 2, 3
 VIEW = make_view(

@@ -10,7 +10,7 @@ from redis.crc import key_slot
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec, KeyValue, parse_key
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 TRICKY = st.text(alphabet="{}|%+:07CD a\x00é日", max_size=6)
 TEXTS = TRICKY | st.text(max_size=12)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,14 +27,15 @@ from skewless.infra.log.manifest import Span
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.read_progress import Progress
-from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Binaries, Mark
-from tests.plans import make_view
+from tests.worlds.latest import LatestWorld
+from tests.worlds.plans import make_view
 
 DELAY = 4
 VIEW = make_view(features={"x": DType.FLOAT64, "s": DType.STRING}, tombstone="gone", path="v.parquet", delay_us=DELAY)
 IDS = (0, -1, 2**53 + 1)
+ASKED = [[key] for key in IDS]
 BITS = (0, 1 << 63, 0x7FF8000000000ABC, 0x7FF0000000000001, 0xFFF0000000000000, 4607182418800017408)
 T = TypeVar("T")
 Identity = tuple[int, int, int | None]
@@ -124,15 +124,15 @@ class FusedMaterializer(Materializer):
         self.fuse.around(lambda: save(view, progress))
 
 
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class CrashingWorld(LatestWorld):
     """A source that its owner rewrites, a clock, and what survives a crash."""
 
-    root: Path
-    connection: duckdb.DuckDBPyConnection
     source: dict[Identity, tuple[int | None, str | None, bool]] = field(default_factory=dict)
-    memory: MemoryStore = field(default_factory=MemoryStore)
-    now: int = 0
+
+    @property
+    def now(self) -> int:
+        return self.clock.now_us()
 
     def write_source(self) -> None:
         rows = [(*identity, *content) for identity, content in self.source.items()]
@@ -146,39 +146,26 @@ class World:
             "s": pa.array(columns[4], pa.string()),
             "gone": pa.array(columns[5], pa.bool_()),
         }
-        pq.write_table(pa.table(table), self.root / "v.parquet")
+        self.write("v.parquet", table)
 
-    def run(self, fuse: Fuse) -> bool:
+    def outlives(self, fuse: Fuse) -> bool:
         """Materialise as a new process would; return whether it ended, be it that it died right after."""
-        state = self.root / "state"
-        job = FusedMaterializer(
-            project="p",
-            repo=self.root,
-            state=state,
-            connection=self.connection,
-            online=FusedStore(self.memory, fuse),
-            ledger=FusedLedger(state / "runs", fuse),
-            clock=ManualClock(self.now),
-            fuse=fuse,
-        )
+        with self.connect() as connection:
+            plain = vars(self.job(connection, FusedStore(self.memory, fuse)))
+        job = FusedMaterializer(**{**plain, "ledger": FusedLedger(self.state / "runs", fuse), "fuse": fuse})
         try:
             job.run([VIEW])
         except Crash:
-            runs = RunLedger(state / "runs").runs()
+            runs = RunLedger(self.state / "runs").runs()
             return bool(runs) and runs[-1].ended_us == self.now
         return True
 
-    def online(self) -> list[bytes | None]:
-        codec = KeyCodec("p", VIEW)
-        return [self.memory.rows.get(codec.encode([key]) or b"") for key in IDS]
+    def rows(self) -> list[bytes | None]:
+        codec = KeyCodec(self.project, VIEW)
+        return self.stored([codec.encode([key]) or b"" for key in IDS])
 
-    def offline(self, t: int) -> ViewRead:
-        asks = pa.table({"id": pa.array(IDS, pa.int64()), "__t": pa.array([t] * len(IDS), pa.int64())})
-        return OfflineViews(self.root / "state", self.connection).read_view(VIEW, asks, "knowledge")
-
-    def known(self) -> dict[int, tuple[str, int]]:
-        ranges = known_ranges(RunLedger(self.root / "state" / "runs").runs(), VIEW.partition)
-        return {seq: (one.kind, one.ended_us) for one in ranges for seq in range(one.first, one.last + 1)}
+    def known_rows(self) -> dict[int, tuple[str, int]]:
+        return {seq: (one.kind, one.ended_us) for one in self.known(VIEW) for seq in range(one.first, one.last + 1)}
 
     def newest(self) -> dict[int, tuple[Identity, tuple[int | None, str | None, bool]]]:
         """Return what plain Python finds newest of what is published, by key."""
@@ -207,10 +194,10 @@ STEPS = st.lists(st.tuples(ROWS, st.integers(1, 12), st.lists(FUSES, min_size=1,
 Step = tuple[list[tuple[int, int, int | None, tuple[int | None, str | None, bool]]], int, list[Fuse]]
 
 
-def arrive(world: World, step: Step) -> None:
+def arrive(world: CrashingWorld, step: Step) -> None:
     """Add late rows, early rows and corrections to the source; a correction never takes back an older one."""
     rows, gap, _ = step
-    world.now += gap
+    world.clock.set(world.now + gap)
     for i, (key, event, wait, content) in enumerate(rows):
         identity = (key, event, None if wait is None else event + wait)
         mark = f"{world.now}.{i}.{len(world.source)}"
@@ -218,17 +205,17 @@ def arrive(world: World, step: Step) -> None:
     world.write_source()
 
 
-def live_through(world: World, steps: list[Step]) -> list[tuple[int, list[bytes | None]]]:
+def live_through(world: CrashingWorld, steps: list[Step]) -> list[tuple[int, list[bytes | None]]]:
     """Return each moment at which a run ended well, and the store then; the last run always ends well."""
     ended: dict[int, list[bytes | None]] = {}
     for step in [*steps, ([], 1, [Fuse(None, after=False)])]:
         arrive(world, step)
-        before = world.known()
+        before = world.known_rows()
         for fuse in step[2]:
-            if world.run(Fuse(fuse.left, fuse.after)):
-                ended[world.now] = world.online()
+            if world.outlives(Fuse(fuse.left, fuse.after)):
+                ended[world.now] = world.rows()
         # Once known, always known since then: no later run moves it.
-        assert before.items() <= world.known().items()
+        assert before.items() <= world.known_rows().items()
     return list(ended.items())
 
 
@@ -239,18 +226,18 @@ def test_2_3_online_equals_offline_after_any_arrival_and_any_crash(
     connection: duckdb.DuckDBPyConnection, steps: list[Step]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        world = World(root=Path(folder), connection=connection)
+        world = CrashingWorld(root=Path(folder), opened=connection, clock=ManualClock(0))
         ended = live_through(world, steps)
         codec = RowCodec(VIEW)
         for t, stored in ended:
-            assert bits(world.offline(t)) == bits(codec.decode(stored))
+            assert bits(world.offline(VIEW, *ASKED, t=t)) == bits(codec.decode(stored))
         for (_, stored), (later, _) in pairwise(ended):
             # Until the next run ends, training sees what the last one left.
-            assert bits(world.offline(later - 1)) == bits(codec.decode(stored))
+            assert bits(world.offline(VIEW, *ASKED, t=later - 1)) == bits(codec.decode(stored))
         check_newest(world, codec.decode(ended[-1][1]))
 
 
-def check_newest(world: World, read: ViewRead) -> None:
+def check_newest(world: CrashingWorld, read: ViewRead) -> None:
     newest = world.newest()
     for i, key in enumerate(IDS):
         if key not in newest:

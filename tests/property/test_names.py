@@ -21,9 +21,9 @@ from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.package import open_package
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.names import list_models, list_versions, model_folder
-from tests.hostile import NAMES, WRONG_NAMES
-from tests.plans import make_plan, make_transform, make_view
-from tests.stores import store_at
+from tests.worlds.hostile_text import NAMES, WRONG_NAMES
+from tests.worlds.packages import store_at
+from tests.worlds.plans import make_plan, make_transform, make_view
 
 ROOT = Path("/state/packages")
 PLAN = make_plan(

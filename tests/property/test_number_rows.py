@@ -14,8 +14,8 @@ from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.vector import Assembler
-from tests.plans import make_plan, make_view
 from tests.property.test_vector import BITS, column
+from tests.worlds.plans import make_plan, make_view
 
 NUMBERS = st.sampled_from([dtype for dtype in DType if not dtype.is_text])
 NOW = 10

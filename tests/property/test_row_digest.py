@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.infra.streams.row_digest import RowDigest, digest_rows
-from tests.plans import columns
+from tests.worlds.plans import columns
 
 COLUMNS = columns(
     {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.rows import NO_TIME, RANK_BYTES, RowCodec, Versions
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 INT64 = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**63), -1, 0, 2**53 + 1, 2**63 - 1])
 TIMES = st.integers(-(2**63) + 1, 2**63 - 1) | st.sampled_from([-1, 0, 1, 253_402_300_799_999_999])

@@ -25,7 +25,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.features import FeatureReader
 from skewless.infra.online.memory_store import MemoryStore
 from tests.memory_reader import BlockingMemoryReader
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 NOW = 10**15
 ARROW = {

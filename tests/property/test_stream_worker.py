@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from skewless.infra.log.accepted import REJECT
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import IDS, INPUTS, VIEW, StreamWorld, brute, drain, look
-from tests.servers.node import Node, running
-from tests.servers.programs import program
-from tests.window_log import signed
-from tests.windows_oracle import Event, Value
+from tests.servers.node import Node
+from tests.windows.log import signed
+from tests.windows.oracle import Event, Value
+from tests.worlds.streams import IDS, INPUTS, VIEW, StreamWorld, brute, drain, look
 
 PARTITIONS = 2
 BAD = [b"{", b"[]", b'{"event": "e1", "id": null, "ts": 1700000000000000}', b'{"event": "e2", "id": 1}', None]
@@ -48,7 +46,7 @@ MESSAGES = st.lists(
 
 
 @dataclass
-class Sent:
+class SentEvents:
     """What one life of a partition was sent, and what of it counts."""
 
     ids: set[str] = field(default_factory=set)
@@ -72,7 +70,7 @@ class Life(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.world = StreamWorld(root=Path(self.folder.name) / "p", url=node.url)
         self.broker = MemoryBroker(PARTITIONS)
-        self.sent: dict[str, Sent] = {}
+        self.sent: dict[str, SentEvents] = {}
         self.messages: list[tuple[int, bytes | None]] = []
         self.copy: list[tuple[bytes, bytes]] | None = None
         self.life = self.number = 0
@@ -178,7 +176,7 @@ class Life(RuleBasedStateMachine):
     def _put(self, index: int, message: bytes | None) -> None:
         self.broker.append(index, message)
         self.messages.append((index, message))
-        self.sent.setdefault(f"events/s/m{self.life}/{index}", Sent()).take(message)
+        self.sent.setdefault(f"events/s/m{self.life}/{index}", SentEvents()).take(message)
 
     def _counted(self, ends: dict[str, int]) -> list[Event]:
         return [
@@ -195,17 +193,13 @@ def _event(partition: str, seq: int, row: dict[str, Any]) -> Event:
     return Event(key=(row["id"],), ts=row["ts"], partition=signed(partition), seq=seq, values=values)
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as one:
-        yield one
-
-
-def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(
+    valkey: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
         monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 3)
     # An example takes half a second.
     few = settings(max_examples=max(1, settings().max_examples // 10), stateful_step_count=20)
-    machine: Any = lambda: Life(node)  # noqa: E731 - hypothesis asks for a class, and calls it
+    machine: Any = lambda: Life(valkey)  # noqa: E731 - hypothesis asks for a class, and calls it
     run_state_machine_as_test(machine, settings=few)

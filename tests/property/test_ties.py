@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
-from tests.latest_world import World
-from tests.plans import make_view
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.join import Order
+from tests.worlds.latest import LatestWorld, seen
+from tests.worlds.plans import make_view
 
 SECOND = 1_000_000
 NOW = 100 * SECOND
 KEYS = range(3)
+ORDERS: tuple[Order, ...] = ("event_time", "knowledge")
 Row = tuple[int, int, int | None, int, bool]  # id, event time, created time, x, gone; seconds
 
 ROW = st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([None, 5, 6]), st.integers(0, 9), st.booleans())
@@ -69,10 +72,12 @@ def view_of(path: str) -> View:
     return make_view(features={"x": DType.INT64}, path=path, tombstone="gone")
 
 
-def everywhere(world: World, t_us: int, keys: Sequence[int] = KEYS) -> list[list[int | None]]:
-    """Return ``x`` of each key as training in both time modes and the online store have it."""
-    reads = [world.offline(keys, t_us, "event_time"), world.offline(keys, t_us, "knowledge"), world.online(keys)]
-    return [[value for _, value in world.seen(read, t_us)] for read in reads]
+def everywhere(world: LatestWorld, view: View, keys: Sequence[int] = KEYS) -> list[list[int | None]]:
+    """Run, and return ``x`` of each key a second later as training in both time modes and the online store have it."""
+    world.run(view)
+    t_us, asked = world.clock.now_us() + SECOND, [[key] for key in keys]
+    past = [world.offline(view, *asked, t=t_us, order=order) for order in ORDERS]
+    return [[value for _, value in seen(view, read, t_us)] for read in [*past, world.online(view, *asked)]]
 
 
 def newest(log: Sequence[Row], key: int) -> int | None:
@@ -96,7 +101,9 @@ def in_file_order(files: dict[str, list[Row]], suffix: str) -> list[Row]:
 @pytest.mark.parametrize("kind", KINDS)
 @given(first=FILES, second=FILES)
 @settings(deadline=None)
-def test_2_1_ties_keep_file_order(kind: str, first: dict[str, list[Row]], second: dict[str, list[Row]]) -> None:
+def test_2_1_ties_keep_file_order(
+    connection: duckdb.DuckDBPyConnection, kind: str, first: dict[str, list[Row]], second: dict[str, list[Row]]
+) -> None:
     """Files come, grow and change between two runs; rows that the log has are not new, and new ones come after it."""
     if not any(first.values()):
         return
@@ -104,7 +111,7 @@ def test_2_1_ties_keep_file_order(kind: str, first: dict[str, list[Row]], second
     with tempfile.TemporaryDirectory() as place:
         root = Path(place).resolve()
         (root / folder / "c").mkdir(parents=True)
-        world = World(root, view_of(folder))
+        world, view = LatestWorld(root=root, opened=connection), view_of(folder)
         log: list[Row] = []
         now: dict[str, list[Row]] = {}
         for number, files in enumerate((first, second)):
@@ -114,19 +121,21 @@ def test_2_1_ties_keep_file_order(kind: str, first: dict[str, list[Row]], second
                 write(root / folder / name, rows)
             known = set(log)
             log += [row for row in in_file_order(now, f".{kind}") if row not in known]
-            world.run(NOW + number * SECOND)
-            assert everywhere(world, NOW + (number + 1) * SECOND) == [[newest(log, key) for key in KEYS]] * 3
-        world.connection.close()
+            world.clock.set(NOW + number * SECOND)
+            assert everywhere(world, view) == [[newest(log, key) for key in KEYS]] * 3
 
 
 @pytest.mark.parametrize("what", ["table", "view"])
 @given(first=st.lists(ROW, min_size=1, max_size=30), second=st.lists(ROW, max_size=30))
 @settings(deadline=None)
-def test_2_1_ties_of_a_database_keep_its_order(what: str, first: list[Row], second: list[Row]) -> None:
+def test_2_1_ties_of_a_database_keep_its_order(
+    connection: duckdb.DuckDBPyConnection, what: str, first: list[Row], second: list[Row]
+) -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place).resolve()
         log: list[Row] = []
-        world = World(root, view_of(f"duckdb:w.duckdb#{'t' if what == 'table' else 'v'}"))
+        world = LatestWorld(root=root, opened=connection)
+        view = view_of(f"duckdb:w.duckdb#{'t' if what == 'table' else 'v'}")
         for number, rows in enumerate((first, second)):
             with duckdb.connect(str(root / "w.duckdb")) as database:
                 new = table(rows)  # noqa: F841 - DuckDB finds it by its name
@@ -135,9 +144,8 @@ def test_2_1_ties_of_a_database_keep_its_order(what: str, first: list[Row], seco
                 database.execute("CREATE OR REPLACE VIEW v AS SELECT * FROM t ORDER BY rowid")
             known = set(log)
             log += [row for row in rows if row not in known]
-            world.run(NOW + number * SECOND)
-            assert everywhere(world, NOW + (number + 1) * SECOND) == [[newest(log, key) for key in KEYS]] * 3
-        world.connection.close()
+            world.clock.set(NOW + number * SECOND)
+            assert everywhere(world, view) == [[newest(log, key) for key in KEYS]] * 3
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
@@ -157,8 +165,7 @@ def test_2_1_many_ties_of_large_files_keep_file_order(kind: str, tmp_path: Path)
             texts = pa.array(np.full(n, "1970-01-01T00:00:00Z"))
             pc_csv.write_csv(rows.set_column(1, "event", texts), tmp_path / f"src/{name}.csv")
     view = make_view(features={"x": DType.INT64}, path="src", created=None)
-    world = World(tmp_path, view)
-    world.run(NOW)
     last = {int(key): place for place, key in enumerate(ids.reshape(-1))}
-    assert everywhere(world, NOW, range(keys)) == [[last[key] for key in range(keys)]] * 3
-    world.connection.close()
+    with connect(tmp_path / "spill", threads=4) as connection:
+        world = LatestWorld(root=tmp_path, opened=connection)
+        assert everywhere(world, view, range(keys)) == [[last[key] for key in range(keys)]] * 3

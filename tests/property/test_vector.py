@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.vector import Assembler
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 ODD = [0x7F800001, 0x7FC00001, 0x80000000, 0x7FF0000000000001, 0xFFF8000000000007, 1 << 63]  # NaN payloads, -0.0
 BITS = st.integers(0, 2**64 - 1) | st.sampled_from(ODD)

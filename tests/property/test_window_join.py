@@ -23,30 +23,30 @@ from skewless.contract.windows.state_layout import Origin, StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.infra.offline.window_events import LogPart
 from skewless.infra.offline.window_join import WindowJoin
-from tests.window_cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Case, Key, cases
-from tests.window_log import LoggedEvent, bits, column_of, signed
-from tests.windows_oracle import Event, Value, counts_by, features
+from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Key, WindowCase, cases
+from tests.windows.log import LoggedEvent, bits, column_of, signed
+from tests.windows.oracle import Event, Value, counts_by, features
 
 CASES = cases(ONE_KEY, INTEGERS) | cases(TWO_KEYS, PAIRS)
 PLACES = {signed(name): place for place, name in enumerate(PARTITIONS)}
 
 
 @given(case=CASES)
-def test_event_time(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+def test_event_time(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         read = WindowJoin(connection).read(case.view, case.parts(Path(folder)), case.entities, mode="event_time")
     same(case, read, lambda _row, _event: True)
 
 
 @given(case=CASES)
-def test_knowledge(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+def test_knowledge(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         read = WindowJoin(connection).read(case.view, case.parts(Path(folder)), case.entities, mode="knowledge")
     same(case, read, lambda row, event: counts_by(case.asks[row][1])(event))
 
 
 @given(case=CASES)
-def test_applied(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+def test_applied(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     applied = np.array(case.applied, dtype=np.int64).reshape(len(case.asks), len(PARTITIONS))
     with tempfile.TemporaryDirectory() as folder:
         read = WindowJoin(connection).read_applied(case.view, case.parts(Path(folder)), case.entities, applied)
@@ -54,7 +54,7 @@ def test_applied(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
 
 
 @given(case=CASES)
-def test_pinned_log(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+def test_pinned_log(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     last = case.applied[0][0]
     with tempfile.TemporaryDirectory() as folder:
         read = WindowJoin(connection).read(
@@ -64,7 +64,7 @@ def test_pinned_log(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
 
 
 @given(case=CASES)
-def test_bootstrapped_state(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+def test_bootstrapped_state(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     times = sorted({t // 1_000 * 1_000 for _, t in case.asks})
     with tempfile.TemporaryDirectory() as folder:
         parts = case.parts(Path(folder))
@@ -75,7 +75,7 @@ def test_bootstrapped_state(connection: duckdb.DuckDBPyConnection, case: Case) -
 
 
 @given(case=CASES, order=st.randoms(use_true_random=False), steps=st.lists(st.integers(0, 90), max_size=3))
-def test_online_state_in_any_order(case: Case, order: random.Random, steps: list[int]) -> None:
+def test_online_state_in_any_order(case: WindowCase, order: random.Random, steps: list[int]) -> None:
     events = list(case.events)
     order.shuffle(events)
     t = max(t for _, t in case.asks) // 1_000 * 1_000
@@ -116,7 +116,7 @@ def test_hot_keys_in_small_chunks(connection: duckdb.DuckDBPyConnection, tmp_pat
     online(case, packed(join, case, parts, t - 30 * SECOND), t)
 
 
-def hot_case(rng: random.Random) -> Case:
+def hot_case(rng: random.Random) -> WindowCase:
     """Return a log of 4,000 events of four keys within two minutes."""
 
     def row(partition: int) -> LoggedEvent:
@@ -129,10 +129,10 @@ def hot_case(rng: random.Random) -> Case:
     rows = [[row(partition) for _ in range(2_000)] for partition in (0, 1)]
     asks: list[tuple[Key, int]] = [((rng.randrange(1, 6),), rng.randrange(121 * SECOND)) for _ in range(15)]
     applied = [[rng.randrange(-1, 2_000), rng.randrange(1_950, 2_000)] for _ in asks]
-    return Case(view=ONE_KEY, rows=rows, ends=[[], []], cuts=[2_000, 2_000], asks=asks, applied=applied)
+    return WindowCase(view=ONE_KEY, rows=rows, ends=[[], []], cuts=[2_000, 2_000], asks=asks, applied=applied)
 
 
-def same(case: Case, read: ViewRead, counts: Callable[[int, Event], bool]) -> None:
+def same(case: WindowCase, read: ViewRead, counts: Callable[[int, Event], bool]) -> None:
     """Compare a read with brute force over the events that count for each row."""
     assert read.block is not None
     assert read.unanswered is None
@@ -146,7 +146,7 @@ def same(case: Case, read: ViewRead, counts: Callable[[int, Event], bool]) -> No
             assert read.found[i]
 
 
-def packed(join: WindowJoin, case: Case, parts: list[LogPart], m: int) -> dict[Key, bytes]:
+def packed(join: WindowJoin, case: WindowCase, parts: list[LogPart], m: int) -> dict[Key, bytes]:
     """Return all states as they are loaded into the online store."""
     states: dict[Key, bytes] = {}
     for keys, tiles in join.states(case.view, parts, m):
@@ -155,7 +155,7 @@ def packed(join: WindowJoin, case: Case, parts: list[LogPart], m: int) -> dict[K
     return states
 
 
-def online(case: Case, states: dict[Key, bytes], t: int) -> None:
+def online(case: WindowCase, states: dict[Key, bytes], t: int) -> None:
     """Compare what packed states answer at t with brute force; an absent one is that of no events."""
     keys = list(dict.fromkeys(key for key, _ in case.asks if None not in key))
     tiles = TileCodec(case.view).unpack([states.get(key) for key in keys])
@@ -164,7 +164,7 @@ def online(case: Case, states: dict[Key, bytes], t: int) -> None:
         assert bits(read.tolist()) == bits(features(case.view, chosen, t)), (key, t)
 
 
-def table_of(case: Case, events: list[Event]) -> pa.Table:
+def table_of(case: WindowCase, events: list[Event]) -> pa.Table:
     keys = {key.name: column_of([event.key[i] for event in events], key) for i, key in enumerate(case.view.keys)}
     inputs = {one.name: column_of([event.values[one.name] for event in events], one) for one in case.view.logged_inputs}
     return pa.table({**keys, **inputs})

@@ -11,6 +11,7 @@ from tests.reliability.losses import DURABLE
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.streams import StreamWorld
 
 
 @pytest.fixture
@@ -29,3 +30,10 @@ def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 def nodes(started_nodes: Cluster) -> Cluster:
     started_nodes.flush()
     return started_nodes
+
+
+@pytest.fixture
+def world(tmp_path: Path, valkey: Node) -> StreamWorld:
+    """A project with a stream and no states yet, on an emptied server."""
+    valkey.ask("FLUSHALL")
+    return StreamWorld(root=tmp_path / "p", url=valkey.url)

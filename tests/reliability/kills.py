@@ -82,8 +82,8 @@ def main(arguments: Sequence[str]) -> None:
     from skewless.infra.log.accepted import Draft  # noqa: PLC0415
     from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
-    from tests.integration.infra.world import World  # noqa: PLC0415
     from tests.reliability.losses import VIEW  # noqa: PLC0415
+    from tests.worlds.latest import LatestRedisWorld  # noqa: PLC0415
 
     root, url, now_us, point, side = arguments
     skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.newest._BATCH_ROWS = _BATCH
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     steps.wrap(Draft, "write", lambda *_: "write-draft")
     for name in ("put", "set_marker"):
         steps.wrap(RedisWriter, name, lambda *_, name=name: name)
-    World(root=Path(root), url=url, clock=ManualClock(int(now_us))).run(VIEW)
+    LatestRedisWorld(root=Path(root), url=url, clock=ManualClock(int(now_us))).run(VIEW)
     if not point:
         sys.stdout.write("\n".join(steps.passed))
 

@@ -11,16 +11,16 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import RedisReader
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
 from tests.servers.node import Node
+from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
+from tests.worlds.plans import make_view
 
 FIRST = 1_000 * HOUR
 DURABLE = {"appendonly": "yes", "appendfsync": "no", "aof-load-truncated": "yes", "auto-aof-rewrite-percentage": "0"}
 VIEW = make_view("counted", path="counted.parquet", features={"x": DType.FLOAT64, "note": DType.STRING})
 
 
-def write_rounds(world: World, rounds: int, keys: int, *, note: str = "") -> None:
+def write_rounds(world: LatestRedisWorld, rounds: int, keys: int, *, note: str = "") -> None:
     """Write a source in which every round brings a row of each key, published at ``round`` hours."""
     rows = [(key, number) for number in range(rounds) for key in range(keys)]
     moments = times(*((number + 1) * HOUR + key for key, number in rows))
@@ -34,14 +34,14 @@ def write_rounds(world: World, rounds: int, keys: int, *, note: str = "") -> Non
     world.write(VIEW.source.path, columns)
 
 
-def materialize(world: World, rounds: int, keys: int, *, note: str = "") -> None:
+def materialize(world: LatestRedisWorld, rounds: int, keys: int, *, note: str = "") -> None:
     """Publish one more round and bring the store up to date."""
     write_rounds(world, rounds, keys, note=note)
     world.clock.set(FIRST + rounds)
     world.run(VIEW)
 
 
-def agrees(world: World, keys: int, *, view: View = VIEW) -> bool:
+def agrees(world: LatestRedisWorld, keys: int, *, view: View = VIEW) -> bool:
     """Say whether the store holds what the log says, to the last bit."""
     ids = [[key] for key in range(keys)]
     return same(world.online(view, *ids), world.offline(view, *ids))
@@ -61,13 +61,13 @@ def lose(node: Node, keep: int) -> None:
     node.start()
 
 
-async def reader_marker(world: World, view: View = VIEW) -> int | None:
+async def reader_marker(world: LatestRedisWorld, view: View = VIEW) -> int | None:
     """Return the position that a server of predictions sees."""
     mark = await reader_mark(world, view)
     return None if mark is None else mark.position
 
 
-async def reader_mark(world: World, view: View = VIEW) -> Mark | None:
+async def reader_mark(world: LatestRedisWorld, view: View = VIEW) -> Mark | None:
     """Return the position and watermark that a server of predictions sees."""
     reader = RedisReader(world.url)
     try:

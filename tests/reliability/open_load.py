@@ -25,7 +25,7 @@ _now = time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TimedReply:
     """What became of one request; times are seconds on ``time.perf_counter``.
 
     Args:
@@ -48,7 +48,7 @@ class Reply:
         return self.ended - self.due
 
 
-class Load(threading.Thread):
+class OpenLoad(threading.Thread):
     """Poisson arrivals of requests that repeat in a circle, on a thread of their own.
 
     Args:
@@ -58,7 +58,7 @@ class Load(threading.Thread):
 
     def __init__(self, url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128) -> None:
         super().__init__(daemon=True)
-        self.replies: list[Reply] = []
+        self.replies: list[TimedReply] = []
         self.hung = 0
         self._address = _address(url)
         self._requests = requests
@@ -124,7 +124,7 @@ class Load(threading.Thread):
             return
         line.parts += data
         if is_whole(line.parts):
-            self.replies.append(Reply(line.place, line.due, _now(), status_of(line.parts), line.parts))
+            self.replies.append(TimedReply(line.place, line.due, _now(), status_of(line.parts), line.parts))
             line.parts = b""
             self._idle.append(line)
 
@@ -132,7 +132,7 @@ class Load(threading.Thread):
         if line in self._idle:
             self._idle.remove(line)
         else:
-            self.replies.append(Reply(line.place, line.due, _now(), LOST, line.parts))
+            self.replies.append(TimedReply(line.place, line.due, _now(), LOST, line.parts))
         self._poll.unregister(line.socket.fileno())
         del self._lines[line.socket.fileno()]
         line.socket.close()
@@ -153,9 +153,9 @@ class _Line:
 
 
 @contextmanager
-def load(url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128) -> Iterator[Load]:
+def load(url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128) -> Iterator[OpenLoad]:
     """Send while the block runs; all is answered afterwards, or counted as hung."""
-    sender = Load(url, requests, rate=rate, connections=connections)
+    sender = OpenLoad(url, requests, rate=rate, connections=connections)
     sender.start()
     try:
         yield sender
@@ -163,12 +163,12 @@ def load(url: str, requests: Sequence[bytes], *, rate: float, connections: int =
         sender.stop()
 
 
-def statuses(replies: Sequence[Reply]) -> Counter[int]:
+def statuses(replies: Sequence[TimedReply]) -> Counter[int]:
     """Return how often each status came."""
     return Counter(reply.status for reply in replies)
 
 
-def quantile_ms(replies: Sequence[Reply], share: float) -> float:
+def quantile_ms(replies: Sequence[TimedReply], share: float) -> float:
     """Return the latency in milliseconds that this share of the replies did not exceed."""
     return float(np.quantile([reply.seconds for reply in replies], share, method="inverted_cdf")) * 1e3
 

@@ -19,9 +19,9 @@ import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loa
 from skewless.infra.host.telemetry import configure_logging
 from skewless.operations import rollout
 from skewless.project import Project
-from tests.projects import MODEL, open_project
 from tests.reliability.kills import ROOT, Side, Steps
-from tests.rollouts import NEW
+from tests.worlds.rollouts import NEW
+from tests.worlds.trained import MODEL, open_project
 
 
 def do(project: Project, deed: str) -> None:
@@ -34,7 +34,7 @@ def do(project: Project, deed: str) -> None:
         rollout.step_rollout(project, MODEL)
 
 
-class Victims:
+class DeedVictims:
     """Does deeds in processes that die where they are told to."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -61,14 +61,14 @@ class Victims:
 
 
 @contextmanager
-def victims() -> Iterator[Victims]:
+def victims() -> Iterator[DeedVictims]:
     """Run the program of this module for the length of a block."""
     command = [sys.executable, "-m", "tests.reliability.rollout_kills"]
     with subprocess.Popen(
         command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            yield Victims(process)
+            yield DeedVictims(process)
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -18,7 +18,7 @@ from skewless.contract.clock import ManualClock
 from skewless.infra.streams.port import EventStream, Messages, Owner, Partition
 from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Side, Steps
-from tests.reliability.stream_world import StreamWorld, drain
+from tests.worlds.streams import StreamWorld, drain
 
 PARTITIONS = 2
 _BATCH = 9  # messages: so that a small run has several steps of each kind
@@ -174,7 +174,7 @@ def _kind(path: Path) -> str:
     )
 
 
-class Victims:
+class WorkerVictims:
     """Runs workers in processes that die where they are told to."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -201,12 +201,12 @@ class Victims:
 
 
 @contextmanager
-def victims() -> Iterator[Victims]:
+def victims() -> Iterator[WorkerVictims]:
     """Run the program of this module for the length of a block."""
     command = [sys.executable, "-m", "tests.reliability.stream_kills"]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            yield Victims(process)
+            yield WorkerVictims(process)
         finally:
             assert process.stdin is not None
             process.stdin.close()

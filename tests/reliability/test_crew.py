@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 
@@ -21,20 +19,18 @@ from skewless.infra.streams.port import EventStream, Owner
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import StreamWorld
-from tests.servers.node import Node, running, until
-from tests.servers.programs import program
-from tests.window_cases import make_window_view
+from tests.servers.node import until
+from tests.windows.cases import make_window_view
+from tests.worlds.streams import StreamWorld
 
 PARTITIONS = 3
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[StreamWorld]:
-    with running(Node(program("valkey"), tmp_path / "node")) as node:
-        one = StreamWorld(root=tmp_path / "p", url=node.url)
-        one.ensure()
-        yield one
+def world(world: StreamWorld) -> StreamWorld:
+    """A project whose states are built."""
+    world.ensure()
+    return world
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from skewless.contract.keys import marker_key
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import World
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_mark, reader_marker, write_rounds
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
+from tests.worlds.latest import LatestRedisWorld
 
 KEYS = 60
 pytestmark = pytest.mark.soak
@@ -30,8 +30,8 @@ def watched(tmp_path: Path) -> Iterator[SentinelSet]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, watched: SentinelSet) -> World:
-    return World(root=tmp_path / "p", url=watched.url, clock=ManualClock(FIRST))
+def latest(tmp_path: Path, watched: SentinelSet) -> LatestRedisWorld:
+    return LatestRedisWorld(root=tmp_path / "p", url=watched.url, clock=ManualClock(FIRST))
 
 
 class FailingOver(RedisWriter):
@@ -51,41 +51,41 @@ class FailingOver(RedisWriter):
 
 @pytest.mark.parametrize("at", [1, 4, 9])
 def test_a_run_through_a_failover_vouches_for_nothing(
-    world: World, watched: SentinelSet, at: int, monkeypatch: pytest.MonkeyPatch
+    latest: LatestRedisWorld, watched: SentinelSet, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skewless.infra.materialization.newest._BATCH_ROWS", 7)
-    materialize(world, 1, KEYS)
+    materialize(latest, 1, KEYS)
     watched.master().ask("WAIT", 2, 10_000)
-    write_rounds(world, 2, KEYS)
-    world.clock.set(FIRST + 2)
+    write_rounds(latest, 2, KEYS)
+    latest.clock.set(FIRST + 2)
     writer = FailingOver(watched, at)
-    with world.connect() as connection, pytest.raises(StoreError):
-        world.job(connection, writer).run([VIEW])
+    with latest.connect() as connection, pytest.raises(StoreError):
+        latest.job(connection, writer).run([VIEW])
     writer.close()
-    assert asyncio.run(reader_marker(world)) == KEYS - 1
-    world.clock.set(FIRST + 3)
-    world.run(VIEW)
-    assert agrees(world, KEYS)
+    assert asyncio.run(reader_marker(latest)) == KEYS - 1
+    latest.clock.set(FIRST + 3)
+    latest.run(VIEW)
+    assert agrees(latest, KEYS)
 
 
-def test_writes_that_no_replica_had_are_put_again(world: World, watched: SentinelSet) -> None:
-    materialize(world, 1, KEYS)
+def test_writes_that_no_replica_had_are_put_again(latest: LatestRedisWorld, watched: SentinelSet) -> None:
+    materialize(latest, 1, KEYS)
     master = watched.master()
     master.ask("WAIT", 2, 10_000)
     replicas = watched.replicas()
     for node in replicas:
         node.freeze()
     # More than the buffers of the kernel between master and replica hold.
-    materialize(world, 2, KEYS, note="x" * 500_000)
-    name, guard = marker_key(world.project, VIEW), Guard()
-    assert guard.lost([name], [asyncio.run(reader_mark(world))]) == set()
+    materialize(latest, 2, KEYS, note="x" * 500_000)
+    name, guard = marker_key(latest.project, VIEW), Guard()
+    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == set()
     master.kill()
     for node in replicas:
         node.thaw()
     watched.successor(master)
-    assert guard.lost([name], [asyncio.run(reader_mark(world))]) == {name}
-    assert not agrees(world, KEYS)
-    world.clock.set(FIRST + 100)
-    world.run(VIEW)
-    assert agrees(world, KEYS)
-    assert guard.lost([name], [asyncio.run(reader_mark(world))]) == set()
+    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == {name}
+    assert not agrees(latest, KEYS)
+    latest.clock.set(FIRST + 100)
+    latest.run(VIEW)
+    assert agrees(latest, KEYS)
+    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == set()

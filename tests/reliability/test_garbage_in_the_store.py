@@ -17,9 +17,9 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import run
-from tests.integration.cli.windowed_repo import CARRIERS, trained_repo
-from tests.integration.errors.server import Server, eventually
+from tests.servers.prediction import PredictionServer, eventually
+from tests.worlds.command_line import run
+from tests.worlds.windowed import CARRIERS, trained_repo
 
 SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 200))]
 VERBS = (
@@ -69,11 +69,11 @@ DAMAGES: tuple[Damage, ...] = (
 
 
 @dataclass(frozen=True)
-class Air:
+class SpoiledProject:
     """A served project whose clock stands nearly still."""
 
     repo: Path
-    server: Server
+    server: PredictionServer
     store: redis.Redis
 
     def seen(self) -> list[dict[str, Any]]:
@@ -85,14 +85,14 @@ class Air:
 
 
 @pytest.fixture(scope="module")
-def air(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Air]:
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpoiledProject]:
     repo = trained_repo(tmp_path_factory.mktemp("garbage") / "p", "port: 0\nreload_seconds: 0.1\n")
     private = PrivateServer(repo / ".skewless")
     url = private.status().url
     assert url is not None
-    server = Server.start(repo)
+    server = PredictionServer.start(repo)
     with redis.Redis.from_url(url) as store:
-        yield Air(repo, server, store)
+        yield SpoiledProject(repo, server, store)
     server.stop()
     private.stop()
 
@@ -102,28 +102,28 @@ def views_of(seen: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_garbage_is_never_served_and_is_repaired(air: Air, seed: int) -> None:
+def test_garbage_is_never_served_and_is_repaired(spoiled: SpoiledProject, seed: int) -> None:
     luck = random.Random(seed)
-    truth = air.seen()
+    truth = spoiled.seen()
     assert {status for item in truth for status in views_of(item).values()} == {"PRESENT"}
-    keys: list[bytes] = sorted(air.store.keys("sk:*"))  # type: ignore[arg-type]  # the client's types are of both kinds
+    keys: list[bytes] = sorted(spoiled.store.keys("sk:*"))  # type: ignore[arg-type]  # the client's types are of both kinds
     keys = [key for key in keys if not key.startswith(b"sk:air:events:")]  # messages are no states
     for key in luck.sample(keys, luck.choice([1, 1, 2, 5])):
-        value = air.store.get(key)
+        value = spoiled.store.get(key)
         assert isinstance(value, bytes)
-        air.store.set(key, luck.choice(DAMAGES)(luck, value))
-    for before, item in zip(truth, air.seen(), strict=True):
+        spoiled.store.set(key, luck.choice(DAMAGES)(luck, value))
+    for before, item in zip(truth, spoiled.seen(), strict=True):
         statuses = views_of(item)
         for name, value in item["features"].items():
             view = name.partition("__")[0]
             assert value == before["features"][name] if statuses[view] == "PRESENT" else value is None, (name, item)
         assert set(statuses.values()) <= {"PRESENT", "UNAVAILABLE"}, statuses
     for words in luck.sample(VERBS, len(VERBS)):
-        said = run(*words, "--repo", air.repo, "--json")
+        said = run(*words, "--repo", spoiled.repo, "--json")
         assert said.code in CODES, (words, said)
     repairs = ("materialize", "--no-check"), ("bootstrap", "carrier_now"), ("parity", "--repair")
     for words in (*repairs, ("parity",)):
-        said = run(*words, "--repo", air.repo, "--json")
+        said = run(*words, "--repo", spoiled.repo, "--json")
     assert said.code == 0, said
-    repaired = eventually(air.seen, lambda seen: all(set(views_of(item).values()) == {"PRESENT"} for item in seen))
+    repaired = eventually(spoiled.seen, lambda seen: all(set(views_of(item).values()) == {"PRESENT"} for item in seen))
     assert [item["features"] for item in repaired] == [item["features"] for item in truth]

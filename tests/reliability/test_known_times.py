@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -21,10 +20,8 @@ from skewless.infra.online.tile_store import TileStore
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import Assignment, Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import SOURCE, VIEW, StreamWorld, Traffic, drain, look
-from tests.servers.node import Node, running
-from tests.servers.programs import program
-from tests.window_cases import make_window_view
+from tests.windows.cases import make_window_view
+from tests.worlds.streams import SOURCE, VIEW, StreamWorld, Traffic, drain, look
 
 PARTITIONS = 2
 # Versions of one view, as a team makes them in a week.
@@ -113,16 +110,8 @@ class Team:
                     assert (self.store.marker(marker) or 0) >= recorded, (view.hash, log.partition)
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as one:
-        yield one
-
-
 @pytest.fixture
-def team(tmp_path: Path, node: Node) -> Iterator[Team]:
-    node.ask("FLUSHALL")
-    world = StreamWorld(root=tmp_path / "p", url=node.url)
+def team(world: StreamWorld) -> Iterator[Team]:
     with ExitStack() as stack:
         yield Team(world, stack)
 

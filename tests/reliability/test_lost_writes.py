@@ -18,8 +18,6 @@ from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import RedisWriter
 from tests.contract.store import Store
-from tests.integration.infra.world import World
-from tests.plans import make_plan
 from tests.reliability.losses import (
     FIRST,
     VIEW,
@@ -32,12 +30,14 @@ from tests.reliability.losses import (
 )
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, until
+from tests.worlds.latest import LatestRedisWorld
+from tests.worlds.plans import make_plan
 
 KEYS = 60
 
 
-def make_world(tmp_path: Path, url: str) -> World:
-    return World(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
+def make_world(tmp_path: Path, url: str) -> LatestRedisWorld:
+    return LatestRedisWorld(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 30))])

@@ -19,7 +19,7 @@ MERGED = [merged_name(DAY, 0), merged_name(DAY, 1), merged_name(DAY + DAY_US, 0)
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two days of two formats; of the first one some is proven."""
     state = tmp_path_factory.mktemp("log") / "state"
     proven = [write(state, day=0, seed=seed, form=seed % 2 * 2 + 1) for seed in range(4)][1::2]
@@ -60,10 +60,10 @@ def finish(state: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["merge", "remove"])
-def test_a_kill_at_any_durable_step_changes_no_answer(log: Path, tmp_path: Path, step: str) -> None:
+def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path: Path, step: str) -> None:
     state = tmp_path / "state"
-    shutil.copytree(log, state)
-    held = Expected.of(log)
+    shutil.copytree(merged_log, state)
+    held = Expected.of(merged_log)
     if step == "remove":
         merge(state)
     points = kill_everywhere(state, tmp_path / "out", 0 if step == "merge" else LATER_S)

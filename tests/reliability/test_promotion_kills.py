@@ -18,19 +18,12 @@ from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.names import list_versions
 from skewless.training.promotion import CHAMPION
-from tests.projects import copy_project, make_project
 from tests.reliability.kills import ROOT, Side
 from tests.reliability.promotion_kills import MODEL, killed, points, promote_again, store_of
+from tests.worlds.trained import copy_project
 
 SIDES: tuple[Side, ...] = ("before", "after")
 _NEW = 3  # versions that one case can have written; those before were looked at then
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    repo = tmp_path_factory.mktemp("trained") / "p"
-    make_project(repo)
-    return repo
 
 
 @pytest.fixture

@@ -23,19 +23,19 @@ from skewless.infra.online.port import Marked
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
 from skewless.operations.sample import write_sample
-from tests.integration.errors.server import eventually
-from tests.integration.infra.world import HOUR, World
-from tests.plans import make_plan
-from tests.projects import NOW
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
-from tests.reliability.serving_world import STRICT, Served, make_served, served
-from tests.reliability.serving_world import opened as world_of
-from tests.reliability.stream_world import read_online
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, until
+from tests.servers.prediction import eventually
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.latest import HOUR, LatestRedisWorld
+from tests.worlds.plans import make_plan
+from tests.worlds.served import STRICT, Served, make_served, served
+from tests.worlds.served import opened as world_of
+from tests.worlds.streams import read_online
+from tests.worlds.trained import NOW
 
 T = TypeVar("T")
 KEYS = 60
@@ -102,8 +102,8 @@ def opened(kind: type[Reader], url: str, state: Path, plan: FeaturePlan) -> Iter
         reader.close()
 
 
-def make_world(tmp_path: Path, url: str) -> tuple[World, FeaturePlan, str]:
-    world = World(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
+def make_world(tmp_path: Path, url: str) -> tuple[LatestRedisWorld, FeaturePlan, str]:
+    world = LatestRedisWorld(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
     plan = replace(make_plan(["counted.x"], views=[VIEW]), project=world.project)
     return world, plan, marker_key(world.project, VIEW)
 

@@ -26,8 +26,8 @@ from skewless.serving.oip.models import OipModels
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options
 from skewless.training.train import train
-from tests.integration.errors.server import ROOT
-from tests.projects import MODEL, Place, ask, make_project, opened
+from tests.servers.prediction import ROOT
+from tests.worlds.trained import MODEL, Sandbox, ask, make_project, opened
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
@@ -53,7 +53,7 @@ def measure(repo: str) -> None:
         sys.stdout.write(json.dumps(asyncio.run(reload(place))))
 
 
-async def reload(place: Place) -> list[int]:
+async def reload(place: Sandbox) -> list[int]:
     """Swap two versions to and fro, and ask each; return the resident bytes after each hundred reloads."""
     reader, metrics, shown = RedisReader(place.project.redis_url), Metrics(), OipModels()
     models = ModelTable(

@@ -16,11 +16,11 @@ from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations import rollout
-from tests.projects import MODEL, Place, make_project, opened
 from tests.reliability.kills import Side
-from tests.reliability.rollout_kills import Victims, do, victims
-from tests.rollouts import NEW, champion, count, keep, make_rollout, set_back, standing
+from tests.reliability.rollout_kills import DeedVictims, do, victims
 from tests.unit.training.rollout.arms import arm
+from tests.worlds.rollouts import NEW, champion, count, keep, make_rollout, set_back, standing
+from tests.worlds.trained import MODEL, Sandbox, opened
 
 SIDES: tuple[Side, ...] = ("before", "after")
 TEN_MINUTES = 600
@@ -28,40 +28,40 @@ Case = tuple[str, str, Side]
 State = tuple[str, str, str | None, float, str | None]
 
 
-def _grow(place: Place) -> None:
+def _grow(place: Sandbox) -> None:
     """Bring a rollout to the end of its step."""
     count(place.project, champion=arm(), challenger=arm(seed=1))
     place.wait(TEN_MINUTES)
 
 
-def _forward(place: Place) -> None:
+def _forward(place: Sandbox) -> None:
     do(place.project, "begin")
     _grow(place)
 
 
-def _won(place: Place) -> None:
+def _won(place: Sandbox) -> None:
     _forward(place)
     do(place.project, "step")
     _grow(place)
 
 
-def _back(place: Place) -> None:
+def _back(place: Sandbox) -> None:
     do(place.project, "begin")
     count(place.project, champion=arm(), challenger=arm(failed=500, seed=1))
 
 
-def _returned(place: Place) -> None:
+def _returned(place: Sandbox) -> None:
     _won(place)
     do(place.project, "step")
 
 
-def _by_hand(place: Place) -> None:
+def _by_hand(place: Sandbox) -> None:
     do(place.project, "begin")
     Aliases(place.project.packages).move(MODEL, "champion", expect="000001", to=NEW, reason="by hand", now_us=1)
 
 
 # name -> what is done, and what comes before it
-DEEDS: Mapping[str, tuple[str, Callable[[Place], None]]] = {
+DEEDS: Mapping[str, tuple[str, Callable[[Sandbox], None]]] = {
     "begin": ("begin", lambda _: None),
     "forward": ("step", _forward),
     "won": ("step", _won),
@@ -73,11 +73,11 @@ DEEDS: Mapping[str, tuple[str, Callable[[Place], None]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class KillScene:
     """What is killed: the place, its victims, and per deed the state before it and after it."""
 
-    place: Place
-    victims: Victims
+    place: Sandbox
+    victims: DeedVictims
     kept: Path
     before: dict[str, State]
     after: dict[str, State]
@@ -87,7 +87,7 @@ class Scene:
         set_back(self.place.state, self.kept / deed)
 
 
-def state(place: Place) -> State:
+def state(place: Sandbox) -> State:
     """What the traffic of the model is: not how often it was written."""
     policy = Traffic(place.project.packages).get(MODEL) or TrafficPolicy(number=0, phase="champion", champion="000001")
     holder = champion(place.project)
@@ -95,46 +95,49 @@ def state(place: Place) -> State:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def kill_scene(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillScene]:
     folder = tmp_path_factory.mktemp("kills")
-    make_project(folder / "trained")
-    with opened(make_rollout(folder / "trained", folder / "p")) as place, victims() as found:
-        scene = Scene(place=place, victims=found, kept=folder / "kept", before={}, after={}, points={})
-        keep(place.state, scene.kept / "new")
+    with opened(make_rollout(trained, folder / "p")) as place, victims() as found:
+        kill_scene = KillScene(place=place, victims=found, kept=folder / "kept", before={}, after={}, points={})
+        keep(place.state, kill_scene.kept / "new")
         for name, (deed, before) in DEEDS.items():
-            set_back(place.state, scene.kept / "new")
+            set_back(place.state, kill_scene.kept / "new")
             before(place)
-            keep(place.state, scene.kept / name)
-            scene.before[name] = state(place)
-            scene.points[name] = scene.victims.points(place.repo, deed)
-            scene.after[name] = state(place)
-        yield scene
+            keep(place.state, kill_scene.kept / name)
+            kill_scene.before[name] = state(place)
+            kill_scene.points[name] = kill_scene.victims.points(place.repo, deed)
+            kill_scene.after[name] = state(place)
+        yield kill_scene
 
 
-def kill_at(scene: Scene, cases: Sequence[Case]) -> Counter[Case]:
+def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
     """Kill each deed at a point, see that nothing is half done to a reader, and let the next step finish."""
     hit: Counter[Case] = Counter()
-    project = scene.place.project
+    project = kill_scene.place.project
     for name, point, side in cases:
-        scene.prepare(name)
-        if scene.victims.killed(scene.place.repo, DEEDS[name][0], point, side):
+        kill_scene.prepare(name)
+        if kill_scene.victims.killed(kill_scene.place.repo, DEEDS[name][0], point, side):
             hit[name, point.partition("#")[0], side] += 1
         where = f"{name}, killed {side} {point}"
-        seen = state(scene.place)
-        allowed = {scene.before[name], scene.after[name], (*scene.after[name][:4], scene.before[name][4])}
+        seen = state(kill_scene.place)
+        allowed = {
+            kill_scene.before[name],
+            kill_scene.after[name],
+            (*kill_scene.after[name][:4], kill_scene.before[name][4]),
+        }
         assert seen in allowed, where
         if DEEDS[name][0] == "step" or rollout.wants_step(project, MODEL):
             rollout.step_rollout(project, MODEL)
-        assert state(scene.place) in {scene.before[name], scene.after[name]}, where
-        if seen[:4] != scene.before[name][:4] or DEEDS[name][0] == "step":
-            assert state(scene.place) == scene.after[name], where
-        _check_books(scene.place, where)
+        assert state(kill_scene.place) in {kill_scene.before[name], kill_scene.after[name]}, where
+        if seen[:4] != kill_scene.before[name][:4] or DEEDS[name][0] == "step":
+            assert state(kill_scene.place) == kill_scene.after[name], where
+        _check_books(kill_scene.place, where)
         if name == "back":
-            assert [alert.name for alert in open_alerts(scene.place.state)] == ["rollout"], where
+            assert [alert.name for alert in open_alerts(kill_scene.place.state)] == ["rollout"], where
     return hit
 
 
-def _check_books(place: Place, where: str) -> None:
+def _check_books(place: Sandbox, where: str) -> None:
     """Numbers have no gap, the alias and the policy agree, and each policy and move is there once."""
     policies = Traffic(place.project.packages).history(MODEL)
     moves = Aliases(place.project.packages).history(MODEL, "champion")
@@ -145,14 +148,17 @@ def _check_books(place: Place, where: str) -> None:
     assert len({(policy.phase, policy.step, policy.champion, policy.reason) for policy in policies}) == len(policies)
 
 
-def test_every_deed_moves_on_and_comes_by_what_it_writes(scene: Scene) -> None:
-    assert {name: scene.before[name] != scene.after[name] for name in DEEDS} == dict.fromkeys(DEEDS, True)
-    assert {name for name, points in scene.points.items() if "link-traffic#1" in points} == set(DEEDS)
-    assert {name for name, points in scene.points.items() if "link-champion#1" in points} == {"won", "return by hand"}
-    assert "replace-alerts#1" in scene.points["back"]
+def test_every_deed_moves_on_and_comes_by_what_it_writes(kill_scene: KillScene) -> None:
+    assert {name: kill_scene.before[name] != kill_scene.after[name] for name in DEEDS} == dict.fromkeys(DEEDS, True)
+    assert {name for name, points in kill_scene.points.items() if "link-traffic#1" in points} == set(DEEDS)
+    assert {name for name, points in kill_scene.points.items() if "link-champion#1" in points} == {
+        "won",
+        "return by hand",
+    }
+    assert "replace-alerts#1" in kill_scene.points["back"]
 
 
-def test_kills_around_the_policy_the_alias_and_the_alert(scene: Scene) -> None:
+def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) -> None:
     cases: list[Case] = [
         ("won", "link-traffic#1", "before"),
         ("won", "link-traffic#1", "after"),
@@ -160,18 +166,20 @@ def test_kills_around_the_policy_the_alias_and_the_alert(scene: Scene) -> None:
         ("back", "replace-alerts#1", "after"),
         ("return by hand", "link-traffic#1", "after"),
     ]
-    assert sum(kill_at(scene, cases).values()) == len(cases)
+    assert sum(kill_at(kill_scene, cases).values()) == len(cases)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(2))
 def test_soak_every_durable_step_is_killed_before_and_after(
-    scene: Scene, seed: int, capsys: pytest.CaptureFixture[str]
+    kill_scene: KillScene, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases: list[Case] = [(name, point, side) for name in DEEDS for point in scene.points[name] for side in SIDES] * 3
+    cases: list[Case] = [
+        (name, point, side) for name in DEEDS for point in kill_scene.points[name] for side in SIDES
+    ] * 3
     random.Random(seed).shuffle(cases)
-    hit = kill_at(scene, cases)
+    hit = kill_at(kill_scene, cases)
     with capsys.disabled():
         sys.stdout.write(f"\nseed {seed}: {sum(hit.values())} kills in {len(cases)} deeds\n")
         sys.stdout.writelines(

@@ -12,16 +12,16 @@ import pytest
 
 from skewless.infra.jobs.ledger import Ledger
 from tests.reliability.kills import Side
-from tests.reliability.scheduler_world import SECOND, STEPS_TTL_S, effects, killed
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.scheduler import SECOND, STEPS_TTL_S, effects, killed
 
 SIDES: tuple[Side, ...] = ("before", "after")
 START = 1_768_478_400 * SECOND
 Hits = Counter[tuple[str, Side]]
 
 
-class World:
+class KilledTerms:
     """One ledger, one Redis, and a clock that goes on from kill to kill."""
 
     def __init__(self, root: Path, url: str) -> None:
@@ -72,15 +72,15 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def terms(tmp_path: Path) -> Iterator[KilledTerms]:
     with running(Node(program("valkey"), tmp_path / "node")) as node:
-        yield World(tmp_path / "state", node.url)
+        yield KilledTerms(tmp_path / "state", node.url)
 
 
-def kill_all(world: World, cases: Sequence[tuple[str, Side]]) -> Hits:
+def kill_all(terms: KilledTerms, cases: Sequence[tuple[str, Side]]) -> Hits:
     hits: Hits = Counter()
     for point, side in cases:
-        if world.kill(point, side):
+        if terms.kill(point, side):
             hits[point.partition("#")[0], side] += 1
     return hits
 
@@ -94,25 +94,25 @@ def cases_of(points: Sequence[str], n: int, seed: int) -> list[tuple[str, Side]]
     return [(chance.choice(by_kind[wanted[i % len(wanted)][0]]), wanted[i % len(wanted)][1]) for i in range(n)]
 
 
-def test_kills_around_the_claim_and_the_end_of_a_run(world: World) -> None:
-    world.points()
-    kinds = {point.partition("#")[0] for point in world.points()}
+def test_kills_around_the_claim_and_the_end_of_a_run(terms: KilledTerms) -> None:
+    terms.points()
+    kinds = {point.partition("#")[0] for point in terms.points()}
     assert kinds == {"take", "link-terms", "link-start", "work", "link-end", "release", "sync-draft", "sync-folder"}
-    hits = kill_all(world, [("link-start#1", "after"), ("work#1", "after"), ("link-end#1", "before")])
+    hits = kill_all(terms, [("link-start#1", "after"), ("work#1", "after"), ("link-end#1", "before")])
     assert hits.total() == 3
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
-def test_a_hundred_kills(world: World, tell: Callable[[str], None]) -> None:
+def test_a_hundred_kills(terms: KilledTerms, tell: Callable[[str], None]) -> None:
     seed = random.randrange(2**32)
-    world.points()
-    points = world.points()
-    hits = kill_all(world, cases_of(points, 100, seed))
+    terms.points()
+    points = terms.points()
+    hits = kill_all(terms, cases_of(points, 100, seed))
     rows = [
         f"{kind:12} before {hits[kind, 'before']:3} after {hits[kind, 'after']:3}"
         for kind in sorted({k for k, _ in hits})
     ]
-    tell("\n".join([f"seed {seed}: {hits.total()} kills, {len(effects(world.root))} runs done", *rows]))
+    tell("\n".join([f"seed {seed}: {hits.total()} kills, {len(effects(terms.root))} runs done", *rows]))
     assert hits.total() == 100
     assert min(hits.values()) >= 3

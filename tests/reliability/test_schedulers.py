@@ -20,15 +20,15 @@ from skewless.infra.jobs.ledger import FOLDER, Ledger
 from skewless.infra.jobs.run import Run
 from skewless.infra.storage.durable import exclusive
 from tests.reliability.kills import ROOT
-from tests.reliability.scheduler_world import EVERY_S, SECOND, child, effects, environment, ready
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.scheduler import EVERY_S, SECOND, child, effects, environment, ready
 
 TTL_S = 1.0
 PATIENCE_S = 100.0
 
 
-class Pair:
+class SchedulerPair:
     """Two scheduler processes on one state folder and one Redis."""
 
     def __init__(self, root: Path, node: Node) -> None:
@@ -87,9 +87,9 @@ class Pair:
 
 
 @contextmanager
-def pair_in(folder: Path) -> Iterator[Pair]:
+def pair_in(folder: Path) -> Iterator[SchedulerPair]:
     with running(Node(program("valkey"), folder / "node")) as node:
-        pair = Pair(folder / "state", node)
+        pair = SchedulerPair(folder / "state", node)
         (folder / "state").mkdir()
         pair.start()
         pair.start()
@@ -109,7 +109,7 @@ def until(found: Callable[[], int | str | bool | None]) -> int:
     return int(value)
 
 
-def check(pair: Pair) -> None:
+def check(pair: SchedulerPair) -> None:
     """Check that each tick ran at most once, in the term of its time; only around a change may one be missing."""
     runs, starts = pair.runs(), pair.terms()
     assert pair.ledger.open() == []
@@ -129,7 +129,7 @@ def check(pair: Pair) -> None:
     assert [run for run in begun if run.id.tick_us not in done] == []
 
 
-def shown(pair: Pair, n: int) -> str:
+def shown(pair: SchedulerPair, n: int) -> str:
     """Return the last lines of the ledger."""
     return "\n".join(f"  {run.id!s:36} token {run.token:3} {run.state:8} {run.cause}" for run in pair.runs()[-n:])
 

@@ -16,10 +16,10 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import World
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, write_rounds
 from tests.servers.node import Node, running
 from tests.servers.programs import Name, program
+from tests.worlds.latest import LatestRedisWorld
 
 ROOT = Path(__file__).parents[2]
 KEYS = 300
@@ -46,8 +46,8 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
         yield one
 
 
-def make_world(tmp_path: Path, node: Node, name: str = "p") -> World:
-    return World(root=tmp_path / name, url=node.url, clock=ManualClock(FIRST))
+def make_world(tmp_path: Path, node: Node, name: str = "p") -> LatestRedisWorld:
+    return LatestRedisWorld(root=tmp_path / name, url=node.url, clock=ManualClock(FIRST))
 
 
 def test_a_full_server_says_so_and_the_next_run_completes(tmp_path: Path, node: Node) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, served
 from tests.reliability.slow_proxy import SlowProxy, slow_proxy
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, served
 
 SLOW_S, SHORT_US, LONG_US = 0.05, 20_000, 5_000_000
 
@@ -23,49 +23,49 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowProxy]:
 
 
 @pytest.fixture(scope="module")
-def server(proxy: SlowProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served_project(proxy: SlowProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     repo = make_served(tmp_path_factory.mktemp("deadlines") / "p", proxy.url)
-    with served(repo, proxy.url) as server:
-        server.until_calm()
+    with served(repo, proxy.url) as served_project:
+        served_project.until_calm()
         proxy.delay_s = SLOW_S
-        yield server
+        yield served_project
         # Replies that nobody waited for any more went to nobody else: replay proves every answer.
-        assert server.metric("skewless_requests_in_flight") == 0
-        assert server.prove() > 0
+        assert served_project.metric("skewless_requests_in_flight") == 0
+        assert served_project.prove() > 0
 
 
-def degraded(server: Served, model: str, timeout_us: int) -> tuple[int, bool | None, float]:
+def degraded(served_project: Served, model: str, timeout_us: int) -> tuple[int, bool | None, float]:
     """Return status, whether the answer did without features (None: there is none), and the time it took."""
     began = time.perf_counter()
-    status, _, text = server.ask(model, timeout_us=timeout_us)
+    status, _, text = served_project.ask(model, timeout_us=timeout_us)
     return status, orjson.loads(text).get("degraded"), time.perf_counter() - began
 
 
 @pytest.mark.parametrize("model", [LENIENT, STRICT])
-def test_who_can_wait_gets_the_features(server: Served, model: str) -> None:
-    status, without, seconds = degraded(server, model, LONG_US)
+def test_who_can_wait_gets_the_features(served_project: Served, model: str) -> None:
+    status, without, seconds = degraded(served_project, model, LONG_US)
     assert (status, without) == (200, False)
     assert seconds >= SLOW_S
 
 
-def test_who_cannot_wait_gets_an_answer_without_features_if_the_model_may(server: Served) -> None:
-    before = server.metric("skewless_refused_requests_total")
+def test_who_cannot_wait_gets_an_answer_without_features_if_the_model_may(served_project: Served) -> None:
+    before = served_project.metric("skewless_refused_requests_total")
     for _ in range(20):
-        status, without, _ = degraded(server, LENIENT, SHORT_US)
+        status, without, _ = degraded(served_project, LENIENT, SHORT_US)
         assert (status, without) == (200, True)
-    assert server.metric("skewless_refused_requests_total") - before == 20
+    assert served_project.metric("skewless_refused_requests_total") - before == 20
 
 
-def test_who_cannot_wait_is_refused_if_the_model_may_not(server: Served) -> None:
+def test_who_cannot_wait_is_refused_if_the_model_may_not(served_project: Served) -> None:
     for _ in range(20):
-        assert degraded(server, STRICT, SHORT_US)[:2] == (504, None)
+        assert degraded(served_project, STRICT, SHORT_US)[:2] == (504, None)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("model", "status"), [(LENIENT, 200), (STRICT, 504)])
-def test_soak_the_answer_comes_when_it_is_due(server: Served, model: str, status: int) -> None:
-    seconds = sorted(degraded(server, model, SHORT_US)[2] for _ in range(200))
-    assert degraded(server, model, SHORT_US)[0] == status
+def test_soak_the_answer_comes_when_it_is_due(served_project: Served, model: str, status: int) -> None:
+    seconds = sorted(degraded(served_project, model, SHORT_US)[2] for _ in range(200))
+    assert degraded(served_project, model, SHORT_US)[0] == status
     assert seconds[0] > SHORT_US / 1e6 - 0.002  # the loop counts in milliseconds
     assert seconds[100] < SLOW_S, seconds[100]
     assert seconds[198] < SLOW_S + SHORT_US / 1e6, seconds[-5:]

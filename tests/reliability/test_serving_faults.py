@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.open_load import Load, Reply, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, opened, predictions, said, served
+from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.reliability.slow_proxy import slow_proxy
 from tests.servers.cluster import cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, KILLS = 300.0, 60
@@ -25,7 +25,7 @@ AOF = {"appendonly": "yes"}
 
 
 @contextmanager
-def asked(server: Served) -> Iterator[Load]:
+def asked(server: Served) -> Iterator[OpenLoad]:
     """Ask both models for as long as the block runs, and for a while before and after it."""
     server.until_calm()
     with load(server.url, predictions([LENIENT, STRICT]), rate=RATE, connections=1_000) as sender:
@@ -35,7 +35,7 @@ def asked(server: Served) -> Iterator[Load]:
         time.sleep(1)
 
 
-def check(server: Served, sender: Load, *, trips: int = 1) -> None:
+def check(server: Served, sender: OpenLoad, *, trips: int = 1) -> None:
     """Every request had an allowed answer in time, there were both kinds, and replay finds no difference."""
     replies = sender.replies
     assert (sender.hung, {reply.status for reply in replies} <= {200, 503}) == (0, True), statuses(replies)
@@ -50,7 +50,7 @@ def check(server: Served, sender: Load, *, trips: int = 1) -> None:
     assert server.prove() >= sum(reply.status == 200 for reply in replies)
 
 
-def check_reply(reply: Reply) -> None:
+def check_reply(reply: TimedReply) -> None:
     body = said(reply)
     strict = reply.place % 2 == 1
     if reply.status == 503:
@@ -61,7 +61,7 @@ def check_reply(reply: Reply) -> None:
         assert not (strict and body["degraded"])
 
 
-def counted(replies: Sequence[Reply]) -> str:
+def counted(replies: Sequence[TimedReply]) -> str:
     """Return what came, in a line."""
     degraded = sum(reply.status == 200 and said(reply)["degraded"] for reply in replies)
     return (

@@ -12,13 +12,13 @@ import orjson
 import pytest
 
 from benchmarks.http_wire import post
-from tests.projects import ask
 from tests.reliability import hostile
 from tests.reliability.hostile import Address, Drip
 from tests.reliability.open_load import load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, predictions, served
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, served
+from tests.worlds.trained import ask
 
 pytestmark = pytest.mark.soak
 PREDICT, INFER = "/predict", f"/v2/models/{LENIENT}/infer"
@@ -31,30 +31,32 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that no test may make show a traceback."""
     folder = tmp_path_factory.mktemp("hostile")
     with running(Node(program("valkey"), folder / "store")) as node:
         repo = make_served(folder / "p", node.url)
-        with served(repo, node.url, SKEWLESS_LOG_CAPACITY="10000") as server:  # so that memory tells of the rest
-            server.until_calm()
-            yield server
-            server.prove()
+        with served(
+            repo, node.url, SKEWLESS_LOG_CAPACITY="10000"
+        ) as served_project:  # so that memory tells of the rest
+            served_project.until_calm()
+            yield served_project
+            served_project.prove()
 
 
 @pytest.fixture
-def address(server: Served) -> Address:
-    parts = urlsplit(server.url)
+def socket_address(served_project: Served) -> Address:
+    parts = urlsplit(served_project.url)
     return str(parts.hostname), int(parts.port or 0)
 
 
 @contextmanager
-def others(server: Served, tell: Callable[[str], None]) -> Iterator[None]:
+def others(served_project: Served, tell: Callable[[str], None]) -> Iterator[None]:
     """Let others ask meanwhile: all of them are answered, and the server's memory stays what it was."""
-    before = server.rss_mib()
-    with load(server.url, predictions([LENIENT, STRICT]), rate=RATE) as sender:
+    before = served_project.rss_mib()
+    with load(served_project.url, predictions([LENIENT, STRICT]), rate=RATE) as sender:
         yield
-        after = server.rss_mib()
+        after = served_project.rss_mib()
     replies = sender.replies
     tell(
         f"{len(replies)} others: p50 {quantile_ms(replies, 0.5):.1f} ms, p99 {quantile_ms(replies, 0.99):.1f} ms, "
@@ -63,7 +65,7 @@ def others(server: Served, tell: Callable[[str], None]) -> Iterator[None]:
     assert (sender.hung, set(statuses(replies))) == (0, {200}), statuses(replies)
     assert quantile_ms(replies, 1.0) < 2_000
     assert after - before < GROWTH_MIB
-    server.check_log()
+    served_project.check_log()
 
 
 def check_refusal(said: bytes, path: str, status: int) -> None:
@@ -74,7 +76,9 @@ def check_refusal(said: bytes, path: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_what_is_too_much_is_refused(server: Served, address: Address, path: str, tell: Callable[[str], None]) -> None:
+def test_what_is_too_much_is_refused(
+    served_project: Served, socket_address: Address, path: str, tell: Callable[[str], None]
+) -> None:
     attacks: list[tuple[Iterable[bytes], int]] = [
         (hostile.huge(path, chunked=False), 413),
         (hostile.huge(path, chunked=True), 413),
@@ -83,17 +87,19 @@ def test_what_is_too_much_is_refused(server: Served, address: Address, path: str
         (hostile.deep(path), 400),
         (hostile.deep(path, b'{"a":'), 400),
     ]
-    with others(server, tell):
+    with others(served_project, tell):
         for parts, status in attacks:
-            said = hostile.told(address, parts)
+            said = hostile.told(socket_address, parts)
             if said:  # a reply may be lost on its way to one who still sends
                 check_refusal(said, path, status)
         time.sleep(1)
 
 
-def test_lengths_that_are_not_true(server: Served, address: Address, tell: Callable[[str], None]) -> None:
-    with others(server, tell):
-        said = hostile.told(address, hostile.longer_than_said(PREDICT, BODY))
+def test_lengths_that_are_not_true(
+    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+) -> None:
+    with others(served_project, tell):
+        said = hostile.told(socket_address, hostile.longer_than_said(PREDICT, BODY))
         check_refusal(said, PREDICT, 400)  # what follows is no request, and may be told first
         for promised, sent in (
             (8, b"abc"),
@@ -103,15 +109,17 @@ def test_lengths_that_are_not_true(server: Served, address: Address, tell: Calla
             (-1, b"12345678"),
             (1 << 62, b"1"),
         ):
-            check_refusal(hostile.told(address, hostile.truncated_tensor(INFER, promised, sent)), INFER, 400)
-        said = hostile.told(address, [GOOD.replace(b"content-length: ", b"content-length: -")])
+            check_refusal(hostile.told(socket_address, hostile.truncated_tensor(INFER, promised, sent)), INFER, 400)
+        said = hostile.told(socket_address, [GOOD.replace(b"content-length: ", b"content-length: -")])
         check_refusal(said, PREDICT, 400)
         twice = GOOD.replace(b"content-length", b"content-length: 3\r\ncontent-length")
-        check_refusal(hostile.told(address, [twice]), PREDICT, 400)
+        check_refusal(hostile.told(socket_address, [twice]), PREDICT, 400)
 
 
-def test_a_thousand_requests_at_once(server: Served, address: Address, tell: Callable[[str], None]) -> None:
-    with others(server, tell), hostile.connected(address) as connection:
+def test_a_thousand_requests_at_once(
+    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+) -> None:
+    with others(served_project, tell), hostile.connected(socket_address) as connection:
         connection.sendall(GOOD * 1_000)
         said = b""
         while len(_STATUS.findall(said)) < 1_000:
@@ -121,36 +129,42 @@ def test_a_thousand_requests_at_once(server: Served, address: Address, tell: Cal
         assert set(_STATUS.findall(said)) == {b"200"}
 
 
-def test_connections_that_are_reset(server: Served, address: Address, tell: Callable[[str], None]) -> None:
-    with others(server, tell):
+def test_connections_that_are_reset(
+    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+) -> None:
+    with others(served_project, tell):
         for size in (10, 60, len(GOOD) - 1, len(GOOD), 3 * len(GOOD)):
             for _ in range(100):
-                hostile.reset(address, (GOOD * 3)[:size])
+                hostile.reset(socket_address, (GOOD * 3)[:size])
         time.sleep(1)
-    assert server.metric("skewless_requests_in_flight") == 0
+    assert served_project.metric("skewless_requests_in_flight") == 0
 
 
-def test_replies_that_nobody_reads(server: Served, address: Address, tell: Callable[[str], None]) -> None:
+def test_replies_that_nobody_reads(
+    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+) -> None:
     many = post(PREDICT, orjson.dumps({"model": LENIENT, "rows": ask(300), "features": True}))
-    hostile.stuffed(address, many, 3.0)  # warms what large batches need
-    before = server.metric("skewless_predictions_total")
-    with others(server, tell):
-        taken = [hostile.stuffed(address, many, 3.0) for _ in range(5)]
-        answered = (server.metric("skewless_predictions_total") - before) / 300
+    hostile.stuffed(socket_address, many, 3.0)  # warms what large batches need
+    before = served_project.metric("skewless_predictions_total")
+    with others(served_project, tell):
+        taken = [hostile.stuffed(socket_address, many, 3.0) for _ in range(5)]
+        answered = (served_project.metric("skewless_predictions_total") - before) / 300
         tell(f"sent {[size // len(many) for size in taken]} requests, of which {answered:.0f} were answered, none read")
     assert answered < sum(taken) / len(many) / 4
 
 
-def test_clients_that_dawdle_are_dropped(server: Served, address: Address, tell: Callable[[str], None]) -> None:
+def test_clients_that_dawdle_are_dropped(
+    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+) -> None:
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
     texts = {
         "half a head": (head, b"x-" + b"y" * 500),
         "half a body": (head + b"content-length: 1000\r\n\r\n", b" " * 500),
         "silence": (b"", b""),
     }
-    with others(server, tell), ExitStack() as stack:
+    with others(served_project, tell), ExitStack() as stack:
         began = time.monotonic()
-        drips = {name: stack.enter_context(closing(Drip(address, 100, *text))) for name, text in texts.items()}
+        drips = {name: stack.enter_context(closing(Drip(socket_address, 100, *text))) for name, text in texts.items()}
         gone: dict[str, float] = {}
         while len(gone) < len(drips) and time.monotonic() - began < 120:
             for name, drip in drips.items():

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.http_load import Address, closed_loop
-from tests.reliability.open_load import Reply, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, predictions, said, served
+from tests.reliability.open_load import TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, said, served
 
 pytestmark = pytest.mark.soak
 CONNECTIONS = 2_000
@@ -24,29 +24,29 @@ TIMES, LEAST_MS = 10.0, 200.0  # the machine may be shared
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
+def served_project(tmp_path: Path) -> Iterator[Served]:
     with running(Node(program("valkey"), tmp_path / "store")) as node:
         repo = make_served(tmp_path / "p", node.url)
-        with served(repo, node.url) as server:
-            server.until_calm()
-            yield server
+        with served(repo, node.url) as served_project:
+            served_project.until_calm()
+            yield served_project
 
 
-def capacity(server: Served) -> float:
+def capacity(served_project: Served) -> float:
     """Return how many requests a second the server answers when always asked."""
-    address = Address(port=urlsplit(server.url).port or 0)
+    address = Address(port=urlsplit(served_project.url).port or 0)
     closed_loop(address, REQUESTS, concurrency=32, seconds=2)
     return float(closed_loop(address, REQUESTS, concurrency=32, seconds=5).rate)
 
 
-def asked(server: Served, rate: float, seconds: float) -> list[Reply]:
-    with load(server.url, REQUESTS, rate=rate, connections=CONNECTIONS) as sender:
+def asked(served_project: Served, rate: float, seconds: float) -> list[TimedReply]:
+    with load(served_project.url, REQUESTS, rate=rate, connections=CONNECTIONS) as sender:
         time.sleep(seconds)
     assert sender.hung == 0
     return sender.replies
 
 
-def told(replies: Sequence[Reply], seconds: float) -> str:
+def told(replies: Sequence[TimedReply], seconds: float) -> str:
     parts = [f"{len(replies) / seconds:.0f}/s {dict(statuses(replies))}"]
     for status in sorted(statuses(replies)):
         same = [reply for reply in replies if reply.status == status]
@@ -54,16 +54,16 @@ def told(replies: Sequence[Reply], seconds: float) -> str:
     return "; ".join(parts)
 
 
-def test_twice_the_capacity(server: Served, tell: Callable[[str], None]) -> None:
-    most = capacity(server)
+def test_twice_the_capacity(served_project: Served, tell: Callable[[str], None]) -> None:
+    most = capacity(served_project)
     tell(f"capacity {most:.0f}/s of 20 rows")
-    calm = asked(server, 0.7 * most, CALM_S)
+    calm = asked(served_project, 0.7 * most, CALM_S)
     tell(f"70 %: {told(calm, CALM_S)}")
-    before = server.rss_mib()
-    over = asked(server, 2 * most, SECONDS)
-    grown = server.rss_mib() - before
+    before = served_project.rss_mib()
+    over = asked(served_project, 2 * most, SECONDS)
+    grown = served_project.rss_mib() - before
     tell(f"200 %: {told(over, SECONDS)}; memory {before:.0f} MiB, grown by {grown:.0f}")
-    after = asked(server, 0.5 * most, CALM_S)
+    after = asked(served_project, 0.5 * most, CALM_S)
     tell(f"50 % after it: {told(after, CALM_S)}")
     accepted = [reply for reply in over if reply.status == 200]
     refused = [reply for reply in over if reply.status != 200]
@@ -75,4 +75,4 @@ def test_twice_the_capacity(server: Served, tell: Callable[[str], None]) -> None
     assert quantile_ms(refused, 0.5) < LEAST_MS
     assert len(accepted) > 0.3 * most * SECONDS
     assert statuses(after)[200] > 0.9 * len(after)
-    assert server.prove() > 0
+    assert served_project.prove() > 0

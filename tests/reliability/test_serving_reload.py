@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.packages.aliases import Aliases
-from tests.reliability.open_load import Load, Reply, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, Served, make_served, opened, predictions, said, served
+from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, Served, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, MOVES, ROLLBACKS = 300.0, 200, 50
@@ -39,14 +39,14 @@ def champions(repo: Path) -> Aliases:
 
 
 @contextmanager
-def asked(server: Served) -> Iterator[Load]:
+def asked(server: Served) -> Iterator[OpenLoad]:
     with load(server.url, predictions([LENIENT]), rate=RATE) as sender:
         time.sleep(1)
         yield sender
         time.sleep(1)
 
 
-def check(sender: Load, moves: Sequence[tuple[float, str]]) -> None:
+def check(sender: OpenLoad, moves: Sequence[tuple[float, str]]) -> None:
     """Every reply is of a version that was champion while its request was under way, or shortly before."""
     assert (sender.hung, set(statuses(sender.replies))) == (0, {200}), statuses(sender.replies)
     spans = [(begun, ended, version) for (begun, version), (ended, _) in pairwise([*moves, (float("inf"), "")])]
@@ -56,7 +56,7 @@ def check(sender: Load, moves: Sequence[tuple[float, str]]) -> None:
         assert version in allowed, (reply.due, version, allowed)
 
 
-def shares(replies: Sequence[Reply]) -> str:
+def shares(replies: Sequence[TimedReply]) -> str:
     versions = [str(said(reply)["version"]) for reply in replies]
     changes = sum(before != after for before, after in pairwise(versions))
     return (

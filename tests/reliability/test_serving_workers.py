@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.errors.server import eventually
 from tests.reliability.open_load import LOST, load, quantile_ms, statuses
-from tests.reliability.serving_world import LENIENT, STRICT, Served, make_served, predictions, served
 from tests.servers.node import Node, running
+from tests.servers.prediction import eventually
 from tests.servers.programs import program
+from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, served
 
 pytestmark = pytest.mark.soak
 RATE, CONNECTIONS, KILLS = 300.0, 64, 3

@@ -27,31 +27,22 @@ from skewless.infra.online.state_view import StateView
 from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import lease_key
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
-from tests.servers.node import Node, running, until
-from tests.servers.programs import program
+from tests.servers.node import Node, until
+from tests.worlds.streams import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
 
 PARTITIONS = 3
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as one:
-        yield one
-
-
-@pytest.fixture
-def world(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> StreamWorld:
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
     monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
-    node.ask("FLUSHALL")
-    return StreamWorld(root=tmp_path / "p", url=node.url)
 
 
 @pytest.fixture
-def store(world: StreamWorld) -> Iterator[TileStore]:
+def tiles(world: StreamWorld) -> Iterator[TileStore]:
     with world.store() as one:
         yield one
 
@@ -63,18 +54,18 @@ def feed(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, n: int = 30
 
 
 def build(world: StreamWorld) -> int:
-    with world.store() as store, world.bootstrapper(store) as bootstrapper:
+    with world.store() as tiles, world.bootstrapper(tiles) as bootstrapper:
         generation = bootstrapper.build(world.views[0]).generation
     assert generation is not None
     return generation
 
 
 def test_states_are_built_again_and_again_while_events_come_and_readers_read(
-    world: StreamWorld, store: TileStore
+    world: StreamWorld, tiles: TileStore
 ) -> None:
     world.ensure()
     broker, traffic, stop = MemoryBroker(PARTITIONS), Traffic(0), threading.Event()
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     reads: list[tuple[int, Online]] = []
     built: list[int] = []
 
@@ -121,15 +112,15 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
 
 
 def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gone(
-    world: StreamWorld, store: TileStore, node: Node
+    world: StreamWorld, tiles: TileStore, valkey: Node
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     assert build(world) == 2
-    keeper, lease = world.housekeeper(store), lease_key(world.root.name, VIEW, 1)
+    keeper, lease = world.housekeeper(tiles), lease_key(world.root.name, VIEW, 1)
     feed(world, traffic, broker)
     drain(worker)
     stages = {item.number: item.stage for item in world.generations.of(VIEW)}
@@ -137,36 +128,36 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
     slots = [
-        states.codec.unpack(store.read([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
+        states.codec.unpack(tiles.read([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
     ]
     assert slots[0].seq.tolist() == slots[1].seq.tolist()
-    node.ask("SET", lease.decode(), "1")
+    valkey.ask("SET", lease.decode(), "1")
     world.clock.set(world.clock.now_us() + 59 * SECOND)
     assert keeper.retire(VIEW) == 0
     world.clock.set(world.clock.now_us() + 2 * SECOND)
     assert keeper.retire(VIEW) == 0
-    node.ask("DEL", lease.decode())
+    valkey.ask("DEL", lease.decode())
     assert keeper.retire(VIEW) == 1
     assert [item.number for item in world.generations.of(VIEW)] == [2]
-    assert node.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
+    assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     feed(world, traffic, broker)
     drain(worker)
     assert worker.tally.trouble is None
-    assert node.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
+    assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     world.check()
 
 
-def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, store: TileStore) -> None:
+def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, tiles: TileStore) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     worker.close()
     changed = replace(VIEW, name="w", scales={"x": 2})
     both = StreamWorld(root=world.root, url=world.url, clock=world.clock, views=(VIEW, changed))
     both.ensure()
-    worker = both.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = both.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     both.check()
@@ -174,14 +165,14 @@ def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld
 
 
 def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
-    world: StreamWorld, store: TileStore
+    world: StreamWorld, tiles: TileStore
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
+    with world.bootstrapper(tiles) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
         bootstrapper.build(VIEW, lambda _view, _done: _begin_too(world))
     feed(world, traffic, broker)
     drain(worker)
@@ -193,7 +184,7 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     ]
     assert build(world) == 4
     world.clock.set(world.clock.now_us() + 61 * SECOND)
-    assert world.housekeeper(store).retire(VIEW) == 3
+    assert world.housekeeper(tiles).retire(VIEW) == 3
     assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [(4, "live")]
 
 
@@ -203,16 +194,16 @@ def _begin_too(world: StreamWorld) -> None:
 
 
 def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
-    world: StreamWorld, store: TileStore, node: Node
+    world: StreamWorld, tiles: TileStore, valkey: Node
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     live = world.generations.live(VIEW)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
-        bootstrapper.build(VIEW, lambda _view, _done: node.ask("FLUSHALL"))
+    with world.bootstrapper(tiles) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
+        bootstrapper.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
     assert world.generations.live(VIEW) == live
     assert not world.online(world.clock.now_us()).answered
     world.ensure()
@@ -220,21 +211,21 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     world.check()
 
 
-def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: TileStore, node: Node) -> None:
+def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, tiles: TileStore, valkey: Node) -> None:
     """A view that was built from an empty log is no exception from the rule that a lost store is no zero."""
     world.ensure()
-    assert json.loads(node.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
+    assert json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    told = json.loads(node.ask("GET", generation_key("p", VIEW).decode()))
+    told = json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))
     assert told["partitions"] == sorted(world.logged())
     broker.recreate()
     traffic.forget()
     feed(world, traffic, broker)
     drain(worker)
-    assert json.loads(node.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == sorted(world.logged())
+    assert json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == sorted(world.logged())
     world.check()
 
 
@@ -289,7 +280,7 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
-    world: StreamWorld, store: TileStore, monkeypatch: pytest.MonkeyPatch
+    world: StreamWorld, tiles: TileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise they would take the view for lost."""
     world.ensure()
@@ -309,7 +300,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
         real(self, key, pointer)
 
     monkeypatch.setattr(TileStore, "publish", publish)
-    worker = world.worker(store, lambda owner: MemoryStream(MemoryBroker(PARTITIONS), owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(MemoryBroker(PARTITIONS), owner))
     look(worker)
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
@@ -317,11 +308,11 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert EventLog(world.log_root, name).is_ended()
 
 
-def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: TileStore) -> None:
+def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, tiles: TileStore) -> None:
     """A build records no ends: it says nothing of other views."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
     world.ensure()
-    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     for name in world.logged():

@@ -6,8 +6,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,10 +14,8 @@ import skewless.infra.online.servers
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.event_log import EventLog
 from tests.reliability.kills import Side
-from tests.reliability.stream_kills import Victims, open_stream, send, victims
-from tests.reliability.stream_world import StreamWorld, Traffic, drain
-from tests.servers.node import Node, running
-from tests.servers.programs import program
+from tests.reliability.stream_kills import WorkerVictims, open_stream, send, victims
+from tests.worlds.streams import StreamWorld, Traffic, drain
 
 SIDES: tuple[Side, ...] = ("before", "after")
 KINDS = {
@@ -41,16 +38,14 @@ EVENTS = 20
 Hits = Counter[tuple[str, Side]]
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamWorld]:
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
     monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
-    with running(Node(program("valkey"), tmp_path / "node")) as node:
-        yield StreamWorld(root=tmp_path / "p", url=node.url)
 
 
-def kill_at(world: StreamWorld, traffic: Traffic, dying: Victims, cases: Sequence[tuple[str, Side]]) -> Hits:
+def kill_at(world: StreamWorld, traffic: Traffic, dying: WorkerVictims, cases: Sequence[tuple[str, Side]]) -> Hits:
     """Kill one worker per case and let the next make it good; return which kinds of steps were hit, and how often."""
     hit: Hits = Counter()
     for point, side in cases:
@@ -84,7 +79,7 @@ def known_at(world: StreamWorld) -> dict[tuple[str, int], int]:
     }
 
 
-def begin(world: StreamWorld, traffic: Traffic, dying: Victims) -> list[str]:
+def begin(world: StreamWorld, traffic: Traffic, dying: WorkerVictims) -> list[str]:
     """Return the points of a whole run on a project that exists."""
     for _ in range(2):
         world.ensure()

@@ -20,11 +20,11 @@ from skewless.infra.online.servers import OneServer
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.losses import DURABLE, journal, lose
-from tests.reliability.stream_world import IDS, StreamWorld, Traffic, brute, drain, event_of, look
+from tests.reliability.losses import journal, lose
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.streams import IDS, StreamWorld, Traffic, brute, drain, event_of, look
 
 PARTITIONS = 3
 
@@ -35,12 +35,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
     monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path / "node", DURABLE)) as one:
-        yield one
 
 
 class Line:

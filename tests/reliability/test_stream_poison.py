@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +12,14 @@ from skewless.infra.log.accepted import RAW, REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.streams.decode import Decoder
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import BASE, SOURCE, StreamWorld, drain
-from tests.servers.node import Node, running
-from tests.servers.programs import program
+from tests.worlds.streams import BASE, SOURCE, StreamWorld, drain
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[StreamWorld]:
-    with running(Node(program("valkey"), tmp_path / "node")) as node:
-        one = StreamWorld(root=tmp_path / "p", url=node.url)
-        one.ensure()
-        yield one
+def world(world: StreamWorld) -> StreamWorld:
+    """A project whose states are built."""
+    world.ensure()
+    return world
 
 
 def good(name: str, now_us: int = BASE) -> dict[str, Any]:

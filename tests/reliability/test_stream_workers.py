@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
-from tests.reliability.stream_world import StreamWorld, Traffic, busy, drain, look
 from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program
+from tests.worlds.streams import StreamWorld, Traffic, busy, drain, look
 
 PARTITIONS = 3
 
@@ -39,18 +39,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.1)
 
 
-@pytest.fixture(scope="module")
-def store_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as node:
-        yield node
-
-
 @pytest.fixture
-def world(tmp_path: Path, store_node: Node) -> StreamWorld:
-    store_node.ask("FLUSHALL")
-    one = StreamWorld(root=tmp_path / "p", url=store_node.url)
-    one.ensure()
-    return one
+def world(world: StreamWorld) -> StreamWorld:
+    """A project whose states are built."""
+    world.ensure()
+    return world
 
 
 def opening(broker: MemoryBroker) -> Callable[[Owner], EventStream]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -21,21 +20,14 @@ from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.stream_world import BASE, IDS, StreamWorld, drain
-from tests.servers.node import Node, running
-from tests.servers.programs import program
+from tests.servers.node import Node
+from tests.worlds.streams import BASE, IDS, StreamWorld, drain
 
 PARTITIONS = 3
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("node"))) as one:
-        yield one
-
-
 @dataclass
-class Place:
+class WatermarkRig:
     """A world with a broker, and a worker or none; ``arrivals``: when each event came to the broker."""
 
     world: StreamWorld
@@ -95,140 +87,138 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def rig(world: StreamWorld, valkey: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatermarkRig]:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
     monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.0)
     monkeypatch.setattr("skewless.infra.streams.worker._BEAT_S", 0.0)
-    node.ask("FLUSHALL")
-    world = StreamWorld(root=tmp_path / "p", url=node.url)
     with ExitStack() as stack:
-        yield Place(world, node, stack.enter_context(world.store()))
+        yield WatermarkRig(world, valkey, stack.enter_context(world.store()))
 
 
-def settled(place: Place) -> Worker:
+def settled(rig: WatermarkRig) -> Worker:
     """Return a worker that has nothing to do, on states that are read."""
-    place.world.ensure()
-    worker = place.join()
-    place.feed(30, random.Random(0))
+    rig.world.ensure()
+    worker = rig.join()
+    rig.feed(30, random.Random(0))
     drain(worker)
     worker.step()
     return worker
 
 
-def test_8_4_a_worker_that_has_nothing_to_do_says_so(place: Place) -> None:
-    worker = settled(place)
+def test_8_4_a_worker_that_has_nothing_to_do_says_so(rig: WatermarkRig) -> None:
+    worker = settled(rig)
     for later in (0, 1, 60, 3_600):
-        now = place.now(later)
+        now = rig.now(later)
         worker.step()
-        assert place.watermark() == now
+        assert rig.watermark() == now
 
 
-def test_8_4_a_worker_that_is_gone_or_stuck_says_nothing(place: Place) -> None:
-    worker = settled(place)
-    stood = place.watermark()
-    place.now(60)
-    assert place.watermark() == stood
+def test_8_4_a_worker_that_is_gone_or_stuck_says_nothing(rig: WatermarkRig) -> None:
+    worker = settled(rig)
+    stood = rig.watermark()
+    rig.now(60)
+    assert rig.watermark() == stood
     worker.close()
-    assert place.watermark() == stood
+    assert rig.watermark() == stood
 
 
-def test_8_4_a_broker_that_is_away_holds_the_watermark(place: Place) -> None:
-    worker = settled(place)
-    stood = place.watermark()
-    place.broker.away = True
+def test_8_4_a_broker_that_is_away_holds_the_watermark(rig: WatermarkRig) -> None:
+    worker = settled(rig)
+    stood = rig.watermark()
+    rig.broker.away = True
     for _ in range(5):
-        place.now(10)
+        rig.now(10)
         worker.step()
-        assert place.watermark() == stood
-    place.broker.away = False
+        assert rig.watermark() == stood
+    rig.broker.away = False
     worker.step()
-    assert place.watermark() == place.now()
+    assert rig.watermark() == rig.now()
 
 
-def test_8_4_one_partition_of_which_messages_wait_holds_that_of_the_view(place: Place) -> None:
-    settled(place)
-    worker = place.join(max_rows=6)
+def test_8_4_one_partition_of_which_messages_wait_holds_that_of_the_view(rig: WatermarkRig) -> None:
+    settled(rig)
+    worker = rig.join(max_rows=6)
     for _ in range(3):
         worker.step()
-    stood = place.watermark()
-    place.now(10)
+    stood = rig.watermark()
+    rig.now(10)
     for i in range(40):
-        body = {"event": f"w{i}", "id": 1, "ts": place.now(), "x": 1.0, "y": None, "n": 1, "s": "a"}
-        place.broker.append(0, json.dumps(body).encode())
-        place.arrivals[f"w{i}"] = place.now()
+        body = {"event": f"w{i}", "id": 1, "ts": rig.now(), "x": 1.0, "y": None, "n": 1, "s": "a"}
+        rig.broker.append(0, json.dumps(body).encode())
+        rig.arrivals[f"w{i}"] = rig.now()
     for _ in range(5):
-        place.now(10)
+        rig.now(10)
         worker.step()
-        assert place.watermark() == stood
+        assert rig.watermark() == stood
     drain(worker)
     worker.step()
-    assert place.watermark() == place.now()
+    assert rig.watermark() == rig.now()
 
 
 def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    rig: WatermarkRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = settled(place)
-    stood = place.watermark()
+    worker = settled(rig)
+    stood = rig.watermark()
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 1.0)
     worker._written_at = time.monotonic()
-    place.now(10)
-    place.feed(5, random.Random(1))
+    rig.now(10)
+    rig.feed(5, random.Random(1))
     worker.step()
     assert any(lane.waiting for lane in worker._lanes.values())
-    assert place.watermark() == stood
+    assert rig.watermark() == stood
     drain(worker)
-    place.check()
+    rig.check()
 
 
-def test_8_4_what_was_lost_is_unknown_until_it_is_applied_again(place: Place) -> None:
-    worker = settled(place)
-    place.node.ask("FLUSHALL")
-    assert place.watermark() == 0
-    place.now(5)
+def test_8_4_what_was_lost_is_unknown_until_it_is_applied_again(rig: WatermarkRig) -> None:
+    worker = settled(rig)
+    rig.node.ask("FLUSHALL")
+    assert rig.watermark() == 0
+    rig.now(5)
     for _ in range(200):
         worker.step()
-        place.check()
-        if place.watermark() == place.now():
+        rig.check()
+        if rig.watermark() == rig.now():
             break
-    assert place.watermark() == place.now()
-    place.world.check()
+    assert rig.watermark() == rig.now()
+    rig.world.check()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_8_4_all_that_had_arrived_by_the_watermark_is_applied_whatever_happens(place: Place, seed: int) -> None:
+def test_8_4_all_that_had_arrived_by_the_watermark_is_applied_whatever_happens(rig: WatermarkRig, seed: int) -> None:
     chance = random.Random(seed)
-    settled(place)
+    settled(rig)
     for _ in range(60):
         luck = chance.random()
         if luck < 0.3:
-            place.now(chance.randrange(4))
-            place.feed(chance.choice((1, 5, 40)) if not place.broker.away else 0, chance)
+            rig.now(chance.randrange(4))
+            rig.feed(chance.choice((1, 5, 40)) if not rig.broker.away else 0, chance)
         elif luck < 0.36:
-            place.join(chance.choice((9, 30, 1_000)))
+            rig.join(chance.choice((9, 30, 1_000)))
         elif luck < 0.42:
-            place.broker.away = not place.broker.away
+            rig.broker.away = not rig.broker.away
         elif luck < 0.44:
-            place.node.ask("FLUSHALL")
-        elif place.worker is not None:
-            place.worker.step()
-        place.check()
-    place.broker.away = False
-    worker = place.join()
+            rig.node.ask("FLUSHALL")
+        elif rig.worker is not None:
+            rig.worker.step()
+        rig.check()
+    rig.broker.away = False
+    worker = rig.join()
     drain(worker)
     for _ in range(3):
         worker.step()
-    assert place.watermark() == place.now()
-    place.world.check()
+    assert rig.watermark() == rig.now()
+    rig.world.check()
 
 
-def test_8_4_states_that_are_built_say_nothing_of_what_waits_in_the_stream(place: Place) -> None:
-    worker = settled(place)
+def test_8_4_states_that_are_built_say_nothing_of_what_waits_in_the_stream(rig: WatermarkRig) -> None:
+    worker = settled(rig)
     worker.close()
-    place.now(10)
-    place.feed(20, random.Random(1))
-    place.now(3_600)
-    with place.world.store() as store, place.world.bootstrapper(store) as bootstrapper:
-        bootstrapper.build(place.world.views[0])
-    place.check()
+    rig.now(10)
+    rig.feed(20, random.Random(1))
+    rig.now(3_600)
+    with rig.world.store() as store, rig.world.bootstrapper(store) as bootstrapper:
+        bootstrapper.build(rig.world.views[0])
+    rig.check()

@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.second_week.data import write_events
 from tests.second_week.declared import Declared, Source
 from tests.second_week.edits import Editor
+from tests.second_week.living import LivingProject
 from tests.second_week.project import CLICKS
-from tests.second_week.world import World
 
 SECOND = 1_000_000
 _DEFINITIONS = (
@@ -59,7 +59,7 @@ def kinds(seed: int, allowed: tuple[str, ...] = KINDS) -> Iterator[str]:
 class Changes:
     """Does changes to a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: LivingProject) -> None:
         self._world, self._chance = world, world.chance
         self._editor = Editor(world.chance)
 

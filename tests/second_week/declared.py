@@ -92,7 +92,7 @@ class Service:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class DeclaredModel:
     """A model and the column that it learns."""
 
     name: str
@@ -110,7 +110,7 @@ class Declared:
     latest: tuple[Latest, ...]
     transforms: tuple[Transform, ...]
     services: tuple[Service, ...]
-    models: tuple[Model, ...]
+    models: tuple[DeclaredModel, ...]
 
     @property
     def views(self) -> list[View]:
@@ -122,7 +122,7 @@ class Declared:
     def transform(self, name: str) -> Transform:
         return next(transform for transform in self.transforms if transform.name == name)
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> DeclaredModel:
         return next(model for model in self.models if model.name == name)
 
     def service_of(self, model: str) -> Service:

@@ -82,7 +82,7 @@ def _is_foreign(name: str) -> bool:
     return name.startswith(("SKEWLESS_", "PROMETHEUS_MULTIPROC", "COV_CORE"))
 
 
-class Server(Program):
+class LivingServer(Program):
     """The prediction server, asked over HTTP."""
 
     def __init__(self, repo: Path, state: Path, *words: str) -> None:
@@ -129,7 +129,7 @@ def predict(connection: HTTPConnection, model: str, rows: list[Row]) -> Read:
 class Load:
     """Predictions of all models, from a thread, until the end; failures are kept too."""
 
-    server: Server
+    server: LivingServer
     models: tuple[str, ...]
     chance: random.Random
     reads: list[Read] = field(default_factory=list)

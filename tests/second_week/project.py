@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.second_week.declared import (
     Aggregate,
     Declared,
+    DeclaredModel,
     Latest,
-    Model,
     Service,
     Source,
     Transform,
@@ -140,7 +140,10 @@ def first() -> Declared:
             Service(name="all", views=("user_clicks", "shop_clicks", "user_visits", "facts"), transforms=("mix",)),
             Service(name="some", views=("shop_clicks", "user_clicks", "facts")),
         ),
-        models=(Model(name="buy", service="all", label="hit"), Model(name="stay", service="some", label="hit")),
+        models=(
+            DeclaredModel(name="buy", service="all", label="hit"),
+            DeclaredModel(name="stay", service="some", label="hit"),
+        ),
     )
 
 

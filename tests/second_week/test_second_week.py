@@ -12,7 +12,7 @@ import pytest
 
 from tests.second_week import declared, oracle
 from tests.second_week.changes import KINDS, Changes, kinds
-from tests.second_week.world import World
+from tests.second_week.living import LivingProject
 
 # Of those that meet most kinds in 20 changes, with a rollback after views have changed.
 SEED = 61_493
@@ -70,7 +70,7 @@ class Week:
     def live(self) -> None:
         """Live through all changes; what differs from the oracle is told with its seed, change and bits."""
         self.repo.mkdir()
-        world = World(self.repo, self.seed, workers=self.workers)
+        world = LivingProject(self.repo, self.seed, workers=self.workers)
         with world.living():
             place, doer, chosen = f"seed {self.seed}, before any change", Changes(world), self._kinds()
             try:
@@ -89,7 +89,7 @@ class Week:
     def _kinds(self) -> Iterator[tuple[int, str]]:
         return zip(range(1, self.changes + 1), kinds(self.seed, self.allowed), strict=False)
 
-    def _go_on(self, world: World, number: int) -> None:
+    def _go_on(self, world: LivingProject, number: int) -> None:
         """Let some minutes pass with events, and perhaps a server that is started again; then all must be right."""
         for source in world.sources:
             world.send(world.happenings.recent(source, 3, world.now), world.chance.choice(["events", "push"]))
@@ -112,21 +112,21 @@ class Week:
         print(f"seed {self.seed}", f"{'change':28} {'times':>8} {'values':>12}", *lines, said, sep="\n")  # noqa: T201
 
 
-def expect(world: World) -> None:
+def expect(world: LivingProject) -> None:
     """Every value is right, of those who asked all the time and of everyone now; no program has ended."""
     wrong = world.judge_load() + world.judge_everyone()
     assert not wrong, f"{len(wrong)} differences, first: {wrong[0]}"
     world.check_programs()
 
 
-def prove(world: World, *words: str) -> None:
+def prove(world: LivingProject, *words: str) -> None:
     """Replay explains every prediction, parity finds nothing."""
     for verb in (("parity",), ("replay", *words)):
         report = world.done(*verb)
         assert report["ok"], (verb, report)
 
 
-def end(world: World) -> None:
+def end(world: LivingProject) -> None:
     """Stop the server, so that its log is whole, and prove everything."""
     world.load.stop()
     world.server.stop()

@@ -6,22 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.feast.conformance.world import World
-from tests.feast.online.twins import tear_down
-from tests.servers.node import Node, running
-from tests.servers.programs import program
-
-
-@pytest.fixture(scope="session")
-def conformance_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A server for all projects."""
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("server"))) as node:
-        yield node.port
+from tests.servers.node import Node
+from tests.worlds.feast_conformance import ConformanceProject
+from tests.worlds.feast_repo import tear_down
 
 
 @pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory, conformance_port: int) -> Iterator[World]:
+def feast_project(tmp_path_factory: pytest.TempPathFactory, valkey: Node) -> Iterator[ConformanceProject]:
     """An empty project."""
-    world = World(tmp_path_factory.mktemp("project"), conformance_port)
-    yield world
-    tear_down(world.store)
+    feast_project = ConformanceProject(tmp_path_factory.mktemp("project"), valkey.port)
+    yield feast_project
+    tear_down(feast_project.store)

@@ -19,23 +19,24 @@ from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
 from skewless.contract.errors import GateError, RequestError, SourceError
 from skewless.infra.materialization.left_out import read_left_out
 from tests.feast.conformance.test_views import table_frame
-from tests.feast.conformance.world import NOW, World, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
+from tests.worlds.feast_repo import users_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 BOOLS = pa.array([True, False, None])
 LONG = [2**53 + 1, -(2**63), None]
 
 
-def value_of(world: World, *ids: int) -> list[Any]:
-    return world.online(["v:x"], users(*ids))["x"]
+def value_of(feast_project: ConformanceProject, *ids: int) -> list[Any]:
+    return feast_project.online(["v:x"], users_of(*ids))["x"]
 
 
-def reasons(world: World) -> dict[str, int]:
-    return {item.reason: item.rows for item in read_left_out(world.state)}
+def reasons(feast_project: ConformanceProject) -> dict[str, int]:
+    return {item.reason: item.rows for item in read_left_out(feast_project.state)}
 
 
-def be_strict(world: World) -> None:
-    (world.root / "skewless.yaml").write_text(yaml.safe_dump({"strict": True}))
+def be_strict(feast_project: ConformanceProject) -> None:
+    (feast_project.root / "skewless.yaml").write_text(yaml.safe_dump({"strict": True}))
 
 
 MISFITS: dict[str, tuple[FeastType, pa.Array]] = {
@@ -49,65 +50,67 @@ MISFITS: dict[str, tuple[FeastType, pa.Array]] = {
 
 
 @pytest.mark.parametrize("name", MISFITS)
-def test_a_misfit_is_counted_refused_if_strict_and_no_history_has_it(world: World, name: str) -> None:
+def test_a_misfit_is_counted_refused_if_strict_and_no_history_has_it(
+    feast_project: ConformanceProject, name: str
+) -> None:
     dtype, values = MISFITS[name]
-    world.write("v.parquet", table_of([1, 2], x=values))
-    world.apply(world.view("v", {"x": dtype}))
-    be_strict(world)
+    feast_project.write("v.parquet", table_of([1, 2], x=values))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}))
+    be_strict(feast_project)
     with pytest.raises(GateError, match="1 x column 'x' does not fit its declared type"):
-        world.store.materialize(ago(days=1), ago())
-    assert value_of(world, 1, 2) == [None, None]
+        feast_project.store.materialize(ago(days=1), ago())
+    assert value_of(feast_project, 1, 2) == [None, None]
     with pytest.raises(GateError, match="1 x column 'x' does not fit"):
-        world.offline(["v:x"], asked(1, 2))
-    (world.root / "skewless.yaml").unlink()
-    world.store.materialize(ago(days=1), ago())
-    assert value_of(world, 1, 2) == [1, None]
-    assert world.offline(["v:x"], asked(1, 2))["x"].to_pylist() == [1, None]
-    assert reasons(world) == {"column 'x' does not fit its declared type": 1}
+        feast_project.offline(["v:x"], asked(1, 2))
+    (feast_project.root / "skewless.yaml").unlink()
+    feast_project.store.materialize(ago(days=1), ago())
+    assert value_of(feast_project, 1, 2) == [1, None]
+    assert feast_project.offline(["v:x"], asked(1, 2))["x"].to_pylist() == [1, None]
+    assert reasons(feast_project) == {"column 'x' does not fit its declared type": 1}
     pushed = pd.DataFrame({**table_frame([3, 4]), "x": values.to_pandas()})
     with pytest.raises(SourceError, match=r"holds a value that .* cannot"):
-        world.store.push("v_push", pushed)
-    assert value_of(world, 3, 4) == [None, None]
+        feast_project.store.push("v_push", pushed)
+    assert value_of(feast_project, 3, 4) == [None, None]
 
 
-def test_rows_without_a_key_or_time_are_counted_for_every_kind_of_view(world: World) -> None:
+def test_rows_without_a_key_or_time_are_counted_for_every_kind_of_view(feast_project: ConformanceProject) -> None:
     for name, dtype, values in (("v", Float64, [1.0, 2.0, 3.0]), ("w", Array(Float64), [[1.0], [2.0], [3.0]])):
         columns = table_of([1, 2, 3], x=pa.array(values))
         columns["user_id"] = pa.array([1, None, 3], pa.int64())
         columns["event_time"] = pa.array([ago(hours=1), ago(hours=1), None], columns["event_time"].type)
-        world.write(f"{name}.parquet", columns)
-        world.apply(world.view(name, {"x": dtype}))
-    world.store.materialize_incremental(ago())
-    assert value_of(world, 1, 3) == [1.0, None]
-    told = [(item.view, item.reason, item.rows) for item in read_left_out(world.state)]
+        feast_project.write(f"{name}.parquet", columns)
+        feast_project.apply(feast_project.pushed(name, {"x": dtype}))
+    feast_project.store.materialize_incremental(ago())
+    assert value_of(feast_project, 1, 3) == [1.0, None]
+    told = [(item.view, item.reason, item.rows) for item in read_left_out(feast_project.state)]
     assert told == [
         ("source w.parquet_source", "event time is null", 1),
         ("source w.parquet_source", "key 'user_id' is null", 1),
         ("v", "event time is null", 1),
         ("v", "key 'user_id' is null", 1),
     ]
-    be_strict(world)
+    be_strict(feast_project)
     with pytest.raises(GateError, match="1 x event time is null, 1 x key 'user_id' is null"):
-        world.store.materialize(ago(days=1), ago(), ["w"])
+        feast_project.store.materialize(ago(days=1), ago(), ["w"])
 
 
-def test_pushes_that_cannot_be_seen_are_counted_and_refused_if_strict(world: World) -> None:
-    world.write("v.parquet", table_of([9], x=[9.0]))
-    world.apply(world.view("v"))
+def test_pushes_that_cannot_be_seen_are_counted_and_refused_if_strict(feast_project: ConformanceProject) -> None:
+    feast_project.write("v.parquet", table_of([9], x=[9.0]))
+    feast_project.apply(feast_project.pushed("v"))
     future = pd.DataFrame({**table_frame([1], NOW + timedelta(hours=1)), "x": [1.0]})
     empty = pd.DataFrame({**table_frame([1, 2]), "x": [np.nan, np.nan]})
     cases = (("event time lies more than 10 s in the future", future), ("no row of the frame has a value", empty))
     for reason, frame in cases:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Feast's, of the frame that it drops
-            world.store.push("v_push", frame)
-        assert [(item.rows, item.verb) for item in read_left_out(world.state) if reason in item.reason] == [
+            feast_project.store.push("v_push", frame)
+        assert [(item.rows, item.verb) for item in read_left_out(feast_project.state) if reason in item.reason] == [
             (len(frame), "push")
         ]
-    be_strict(world)
+    be_strict(feast_project)
     for reason, frame in cases:
         with pytest.raises(GateError, match=reason):
-            world.store.push("v_push", frame)
+            feast_project.store.push("v_push", frame)
 
 
 CONVERTED: dict[str, tuple[FeastType, pa.Array, list[Any]]] = {
@@ -128,14 +131,14 @@ CONVERTED: dict[str, tuple[FeastType, pa.Array, list[Any]]] = {
 
 
 @pytest.mark.parametrize("name", CONVERTED)
-def test_other_types_become_the_declared_one_on_both_sides(world: World, name: str) -> None:
+def test_other_types_become_the_declared_one_on_both_sides(feast_project: ConformanceProject, name: str) -> None:
     dtype, values, expected = CONVERTED[name]
-    world.write("v.parquet", table_of([1, 2, 3], x=values))
-    world.apply(world.view("v", {"x": dtype}))
-    world.store.materialize(ago(days=1), ago())
-    assert value_of(world, 1, 2, 3) == expected
-    assert world.offline(["v:x"], asked(1, 2, 3))["x"].to_pylist() == expected
-    assert reasons(world) == {}
+    feast_project.write("v.parquet", table_of([1, 2, 3], x=values))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}))
+    feast_project.store.materialize(ago(days=1), ago())
+    assert value_of(feast_project, 1, 2, 3) == expected
+    assert feast_project.offline(["v:x"], asked(1, 2, 3))["x"].to_pylist() == expected
+    assert reasons(feast_project) == {}
 
 
 @pytest.mark.parametrize(
@@ -143,13 +146,15 @@ def test_other_types_become_the_declared_one_on_both_sides(world: World, name: s
     [(String, pa.array([0.5])), (Int64, pa.array(["1"])), (Float64, pa.array([True])), (Int64, pa.array([[1]]))],
     ids=["floats in String", "text in Int64", "bools in Float64", "lists in Int64"],
 )
-def test_types_that_would_change_a_value_are_refused_by_apply(world: World, dtype: FeastType, values: pa.Array) -> None:
-    world.write("v.parquet", table_of([1], x=values))
+def test_types_that_would_change_a_value_are_refused_by_apply(
+    feast_project: ConformanceProject, dtype: FeastType, values: pa.Array
+) -> None:
+    feast_project.write("v.parquet", table_of([1], x=values))
     with pytest.raises(SourceError, match="column 'x': does not fit the declared type"):
-        world.apply(world.view("v", {"x": dtype}))
+        feast_project.apply(feast_project.pushed("v", {"x": dtype}))
 
 
-def test_a_null_in_a_list(world: World) -> None:
+def test_a_null_in_a_list(feast_project: ConformanceProject) -> None:
     lists: dict[str, tuple[Any, list[Any]]] = {
         "d": (Float64, [[1.0, None]]),
         "f": (Float32, [[None, 0.5]]),
@@ -157,14 +162,16 @@ def test_a_null_in_a_list(world: World) -> None:
         "n": (Array(Float64), [[[None, 1.0], []]]),
     }
     for name, (base, values) in lists.items():
-        world.write(f"{name}.parquet", table_of([1], x=pa.array(values)))
-        world.apply(world.view(name, {"x": Array(base)}))
-        world.store.push(f"{name}_push", pd.DataFrame({**table_frame([2]), "x": pd.Series(values, dtype=object)}))
-    world.store.materialize(ago(days=1), ago())
+        feast_project.write(f"{name}.parquet", table_of([1], x=pa.array(values)))
+        feast_project.apply(feast_project.pushed(name, {"x": Array(base)}))
+        feast_project.store.push(
+            f"{name}_push", pd.DataFrame({**table_frame([2]), "x": pd.Series(values, dtype=object)})
+        )
+    feast_project.store.materialize(ago(days=1), ago())
     expected = {"d": "[1.0, nan]", "f": "[nan, 0.5]", "t": str([ago(), None]), "n": "[[nan, 1.0], []]"}
     for name, text in expected.items():
-        online = world.online([f"{name}:x"], users(1, 2))["x"]
-        (offline,) = world.offline([f"{name}:x"], asked(1))["x"].to_pylist()
+        online = feast_project.online([f"{name}:x"], users_of(1, 2))["x"]
+        (offline,) = feast_project.offline([f"{name}:x"], asked(1))["x"].to_pylist()
         assert [str(online[0]), str(online[1])] == [text, text]
         assert str(offline).replace("zoneinfo.ZoneInfo(key='UTC')", "datetime.timezone.utc") == text
 
@@ -178,31 +185,35 @@ def test_a_null_in_a_list(world: World) -> None:
     ],
     ids=["integers", "texts", "lists"],
 )
-def test_a_null_in_a_list_that_has_no_value_for_it_is_refused(world: World, dtype: FeastType, value: list[Any]) -> None:
-    world.write("v.parquet", table_of([1], x=pa.array([value])))
-    world.apply(world.view("v", {"x": dtype}))
+def test_a_null_in_a_list_that_has_no_value_for_it_is_refused(
+    feast_project: ConformanceProject, dtype: FeastType, value: list[Any]
+) -> None:
+    feast_project.write("v.parquet", table_of([1], x=pa.array([value])))
+    feast_project.apply(feast_project.pushed("v", {"x": dtype}))
     refused = "a list in it holds a null, which Feast has no value for"
     with pytest.raises(SourceError, match=refused):
-        world.store.materialize(ago(days=1), ago())
+        feast_project.store.materialize(ago(days=1), ago())
     with pytest.raises(SourceError, match=refused):
-        world.offline(["v:x"], asked(1))
+        feast_project.offline(["v:x"], asked(1))
     with pytest.raises(SourceError, match=refused):
-        world.store.push("v_push", pd.DataFrame({**table_frame([1]), "x": pd.Series([value], dtype=object)}))
-    assert value_of(world, 1) == [None]
+        feast_project.store.push("v_push", pd.DataFrame({**table_frame([1]), "x": pd.Series([value], dtype=object)}))
+    assert value_of(feast_project, 1) == [None]
 
 
-def test_a_source_that_is_not_there_yet_is_warned_of(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    view = world.view("v")
-    provider: Any = world.store._get_provider()
-    provider.validate_data_source(world.store.config, view.batch_source)
-    world.apply(view)
+def test_a_source_that_is_not_there_yet_is_warned_of(
+    feast_project: ConformanceProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = feast_project.pushed("v")
+    provider: Any = feast_project.store._get_provider()
+    provider.validate_data_source(feast_project.store.config, view.batch_source)
+    feast_project.apply(view)
     said = capsys.readouterr()
     assert "source_not_there" in said.out + said.err
     with pytest.raises(SourceError, match="has no file"):
-        world.store.materialize(ago(days=1), ago())
-    world.write("v.parquet", table_of([1], x=[1.0]))
-    world.store.materialize(ago(days=1), ago())
-    assert value_of(world, 1) == [1.0]
+        feast_project.store.materialize(ago(days=1), ago())
+    feast_project.write("v.parquet", table_of([1], x=[1.0]))
+    feast_project.store.materialize(ago(days=1), ago())
+    assert value_of(feast_project, 1) == [1.0]
 
 
 SENTENCES = {
@@ -216,15 +227,15 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_apply_says_what_cannot_be_read(world: World, sentence: str) -> None:
-    provider: Any = world.store._get_provider()
+def test_apply_says_what_cannot_be_read(feast_project: ConformanceProject, sentence: str) -> None:
+    provider: Any = feast_project.store._get_provider()
     with pytest.raises(SourceError, match=sentence):
-        provider.validate_data_source(world.store.config, SENTENCES[sentence])
+        provider.validate_data_source(feast_project.store.config, SENTENCES[sentence])
 
 
-def test_a_request_without_rows(world: World) -> None:
-    world.write("v.parquet", table_of([1], x=[1.0]))
-    world.apply(world.view("v"))
+def test_a_request_without_rows(feast_project: ConformanceProject) -> None:
+    feast_project.write("v.parquet", table_of([1], x=[1.0]))
+    feast_project.apply(feast_project.pushed("v"))
     with pytest.raises(RequestError, match=r"entity_rows: has no row. Fix: give at least one"):
-        world.online(["v:x"], [])
-    assert world.online(["v:x"], {"user_id": []}) == {"user_id": [], "x": []}
+        feast_project.online(["v:x"], [])
+    assert feast_project.online(["v:x"], {"user_id": []}) == {"user_id": [], "x": []}

@@ -14,7 +14,8 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
 from tests.feast.conformance.test_views import table_frame
-from tests.feast.conformance.world import NOW, USER, World, ago, asked, table_of, users
+from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
+from tests.worlds.feast_repo import USER, users_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.* is an experimental feature:RuntimeWarning"
@@ -54,27 +55,27 @@ MODES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_each_mode_online_and_offline(world: World, name: str) -> None:
+def test_each_mode_online_and_offline(feast_project: ConformanceProject, name: str) -> None:
     function, options = MODES[name]
-    world.write("v.parquet", table_of([1, 2], x=[1.5, 2.0]))
-    view = world.view("v")
+    feast_project.write("v.parquet", table_of([1, 2], x=[1.5, 2.0]))
+    view = feast_project.pushed("v")
     decorate = on_demand_feature_view(
         name="scaled", sources=[view, FACTOR], schema=[Field(name="scaled", dtype=Float64)], **options
     )
-    world.apply(view, cast("OnDemandFeatureView", decorate(function())))
-    world.store.materialize(ago(days=1), ago())
+    feast_project.apply(view, cast("OnDemandFeatureView", decorate(function())))
+    feast_project.store.materialize(ago(days=1), ago())
     rows = [{"user_id": 1, "factor": 2.0}, {"user_id": 2, "factor": -1.0}]
-    answers = [world.online(["scaled:scaled", "v:x"], [row]) for row in rows]
+    answers = [feast_project.online(["scaled:scaled", "v:x"], [row]) for row in rows]
     assert [(answer["scaled"], answer["x"]) for answer in answers] == [([3.0], [1.5]), ([-2.0], [2.0])]
     if "singleton" not in options:  # Feast computes neither requests of more rows nor a history one row at a time
-        answer = world.online(["scaled:scaled", "v:x"], rows)
+        answer = feast_project.online(["scaled:scaled", "v:x"], rows)
         assert (answer["scaled"], answer["x"]) == ([3.0, -2.0], [1.5, 2.0])
-        found = world.offline(["scaled:scaled", "v:x"], asked(1, 2, factor=[2.0, -1.0]))
+        found = feast_project.offline(["scaled:scaled", "v:x"], asked(1, 2, factor=[2.0, -1.0]))
         assert found["scaled"].to_pylist() == answer["scaled"]
 
 
 @pytest.mark.parametrize("mode", ["pandas", "python"])
-def test_a_transform_at_the_write(world: World, mode: str) -> None:
+def test_a_transform_at_the_write(feast_project: ConformanceProject, mode: str) -> None:
     def half_lists(inputs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         return {"half": [value / 2 for value in inputs["x"]]}
 
@@ -83,8 +84,8 @@ def test_a_transform_at_the_write(world: World, mode: str) -> None:
 
         return pd.DataFrame({"half": inputs["x"] / 2})
 
-    world.write("v.parquet", table_of([1], x=[9.0]))
-    view = world.view("v")
+    feast_project.write("v.parquet", table_of([1], x=[9.0]))
+    view = feast_project.pushed("v")
     decorate = on_demand_feature_view(
         name="half",
         entities=[USER],
@@ -93,17 +94,17 @@ def test_a_transform_at_the_write(world: World, mode: str) -> None:
         mode=mode,
         write_to_online_store=True,
     )
-    world.apply(view, cast("OnDemandFeatureView", decorate(half_lists if mode == "python" else half_frames)))
-    world.store.write_to_online_store("half", pd.DataFrame({**table_frame([1]), "x": [3.0]}))
-    assert world.online(["half:half"], users(1))["half"] == [1.5]
+    feast_project.apply(view, cast("OnDemandFeatureView", decorate(half_lists if mode == "python" else half_frames)))
+    feast_project.store.write_to_online_store("half", pd.DataFrame({**table_frame([1]), "x": [3.0]}))
+    assert feast_project.online(["half:half"], users_of(1))["half"] == [1.5]
 
 
-def test_logs_of_a_service_come_back(world: World) -> None:
-    world.write("v.parquet", table_of([1], x=[1.0]))
-    view = world.view("v")
-    logging = LoggingConfig(destination=FileLoggingDestination(path=str(world.root / "logs")))
+def test_logs_of_a_service_come_back(feast_project: ConformanceProject) -> None:
+    feast_project.write("v.parquet", table_of([1], x=[1.0]))
+    view = feast_project.pushed("v")
+    logging = LoggingConfig(destination=FileLoggingDestination(path=str(feast_project.root / "logs")))
     service = FeatureService(name="s", features=[view], logging_config=logging)
-    world.apply(view, service)
+    feast_project.apply(view, service)
     stamp = pa.timestamp("us", tz="UTC")
     logs = pa.table(
         {
@@ -117,22 +118,22 @@ def test_logs_of_a_service_come_back(world: World) -> None:
         }
     )
     for _ in range(2):
-        world.store.write_logged_features(logs, service)
-    provider: Any = world.store._get_provider()
-    config, registry = world.store.config, world.store.registry
+        feast_project.store.write_logged_features(logs, service)
+    provider: Any = feast_project.store._get_provider()
+    config, registry = feast_project.store.config, feast_project.store.registry
     found = provider.retrieve_feature_service_logs(service, ago(hours=1), NOW, config, registry).to_arrow()
     assert found["v__x"].to_pylist() == [1.0, 1.0]
 
 
-def test_a_saved_dataset_with_on_demand_features_comes_back(world: World) -> None:
-    world.write("v.parquet", table_of([1, 2], x=[1.5, 2.0]))
-    view = world.view("v")
+def test_a_saved_dataset_with_on_demand_features_comes_back(feast_project: ConformanceProject) -> None:
+    feast_project.write("v.parquet", table_of([1, 2], x=[1.5, 2.0]))
+    view = feast_project.pushed("v")
     decorate = on_demand_feature_view(
         name="scaled", sources=[view, FACTOR], schema=[Field(name="scaled", dtype=Float64)], mode="python"
     )
-    world.apply(view, cast("OnDemandFeatureView", decorate(scaled_lists())))
-    job = world.store.get_historical_features(asked(1, 2, factor=[2.0, 3.0]), ["scaled:scaled", "v:x"])
-    storage = SavedDatasetFileStorage(path=str(world.root / "saved.parquet"))
-    world.store.create_saved_dataset(job, "mine", storage)
-    found = world.store.get_saved_dataset("mine").to_df().sort_values("user_id")
+    feast_project.apply(view, cast("OnDemandFeatureView", decorate(scaled_lists())))
+    job = feast_project.store.get_historical_features(asked(1, 2, factor=[2.0, 3.0]), ["scaled:scaled", "v:x"])
+    storage = SavedDatasetFileStorage(path=str(feast_project.root / "saved.parquet"))
+    feast_project.store.create_saved_dataset(job, "mine", storage)
+    found = feast_project.store.get_saved_dataset("mine").to_df().sort_values("user_id")
     assert found["scaled"].tolist() == [3.0, 6.0]

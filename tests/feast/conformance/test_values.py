@@ -13,8 +13,9 @@ import pytest
 
 from tests.feast.conformance.known import BY_FEAST, NEVER_PUSHED
 from tests.feast.conformance.value_types import GROUP_OF, GROUPS, VALUE_TYPES, ValueType
-from tests.feast.conformance.world import World, ago, asked, plain_name, table_of, users
-from tests.feast.online.twins import tear_down
+from tests.servers.node import Node
+from tests.worlds.feast_conformance import ConformanceProject, ago, asked, plain_name, table_of
+from tests.worlds.feast_repo import tear_down, users_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 EACH = pytest.mark.parametrize("name", VALUE_TYPES)
@@ -25,20 +26,20 @@ PUSHED, AWAITED = (11, 12), (21, 22)
 class Typed:
     """A project with a view of each group of value types, filled in every way."""
 
-    world: World
+    project: ConformanceProject
     provider: str
     online: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     offline: dict[str, pa.Table] = field(default_factory=dict)
 
     def fill(self) -> None:
-        self.world.apply(*[self._view(group) for group in GROUPS])
-        self.world.store.materialize(ago(days=1), ago())
+        self.project.apply(*[self._view(group) for group in GROUPS])
+        self.project.store.materialize(ago(days=1), ago())
         for group in GROUPS:
-            self.world.store.push(f"{group}_push", self._frame(group, PUSHED))
-            asyncio.run(self.world.store.push_async(f"{group}_push", self._frame(group, AWAITED)))
+            self.project.store.push(f"{group}_push", self._frame(group, PUSHED))
+            asyncio.run(self.project.store.push_async(f"{group}_push", self._frame(group, AWAITED)))
             refs = [f"{group}:{plain_name(name)}" for name in GROUPS[group]]
-            self.online[group] = self.world.online(refs, users(1, 2, 3, 4, *PUSHED, *AWAITED))
-            self.offline[group] = self.world.offline(refs, asked(2, 3, 1, 4))
+            self.online[group] = self.project.online(refs, users_of(1, 2, 3, 4, *PUSHED, *AWAITED))
+            self.offline[group] = self.project.offline(refs, asked(2, 3, 1, 4))
 
     def read(self, name: str, places: slice) -> list[Any]:
         return self.online[GROUP_OF[name]][plain_name(name)][places]
@@ -46,8 +47,8 @@ class Typed:
     def _view(self, group: str) -> Any:  # noqa: ANN401 - Feast's
         kinds = {plain_name(name): VALUE_TYPES[name] for name in GROUPS[group]}
         columns = {name: pa.array([*kind.values, None], kind.arrow) for name, kind in kinds.items()}
-        self.world.write(f"{group}.parquet", table_of([1, 2, 3], **columns))
-        return self.world.view(group, {name: kind.feast for name, kind in kinds.items()})
+        self.project.write(f"{group}.parquet", table_of([1, 2, 3], **columns))
+        return self.project.pushed(group, {name: kind.feast for name, kind in kinds.items()})
 
     def _frame(self, group: str, ids: tuple[int, int]) -> pd.DataFrame:
         times = {"user_id": list(ids), "event_time": [ago(hours=1)] * 2, "created": [ago(hours=1)] * 2}
@@ -61,14 +62,14 @@ class Typed:
 
 
 @pytest.fixture(scope="module", params=["skewless", pytest.param("local", marks=pytest.mark.soak)])
-def typed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, conformance_port: int
-) -> Iterator[Typed]:
+def typed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, valkey: Node) -> Iterator[Typed]:
     """A filled project, with either provider."""
-    filled = Typed(World(tmp_path_factory.mktemp("typed"), conformance_port, provider=request.param), request.param)
+    filled = Typed(
+        ConformanceProject(tmp_path_factory.mktemp("typed"), valkey.port, provider=request.param), request.param
+    )
     filled.fill()
     yield filled
-    tear_down(filled.world.store)
+    tear_down(filled.project.store)
 
 
 def expected(kind: ValueType, rows: list[Any]) -> list[Any]:

@@ -10,27 +10,20 @@ from uuid import uuid4
 import pytest
 from feast import FeatureStore
 
-from tests.feast.online.twins import Kind, Twin, configure, tear_down
-from tests.servers.node import Node, running
-from tests.servers.programs import program
+from tests.servers.node import Node
+from tests.worlds.feast_repo import tear_down
+from tests.worlds.feast_twins import Kind, Twin, configure
 
 Make = Callable[..., Twin]
 
 
-@pytest.fixture(scope="session")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A server for all projects."""
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("server"))) as node:
-        yield node.port
-
-
 @pytest.fixture
-def make(tmp_path: Path, port: int) -> Make:
+def make(tmp_path: Path, valkey: Node) -> Make:
     """Write a project of a kind; all of one test have one name, unless they ask for another."""
     name = f"t{uuid4().hex}"
 
     def configured(kind: Kind, **more: Any) -> Twin:  # noqa: ANN401 - lines of YAML
-        return configure(kind, tmp_path / more.get("project", "") / kind, port, **{"project": name, **more})
+        return configure(kind, tmp_path / more.get("project", "") / kind, valkey.port, **{"project": name, **more})
 
     return configured
 

@@ -15,7 +15,8 @@ from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import ALL, FULL, lists
-from tests.feast.online.twins import TYPES, USER, Twin, ago, frame, row, schema, stamps, users, users_of
+from tests.worlds.feast_repo import USER, users_of
+from tests.worlds.feast_twins import TYPES, Twin, ago, frame, row, schema, stamps, users
 
 PROVIDER = "skewless.infra.feast_plugins.provider.SkewlessProvider"
 Open = Callable[[Twin], FeatureStore]

@@ -19,7 +19,8 @@ from skewless.infra.feast_plugins.engine import events_of
 from skewless.infra.offline.changes import EventRange
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import ALL, FULL, KINDS, pair_of_views
-from tests.feast.online.twins import NOW, TYPES, USER, Kind, Twin, ago, frame, row, schema, source, users, users_of
+from tests.worlds.feast_repo import USER, users_of
+from tests.worlds.feast_twins import NOW, TYPES, Kind, Twin, ago, frame, row, schema, source, users
 
 Open = Callable[[Twin], FeatureStore]
 NAMES = ("a_double", "an_int64")

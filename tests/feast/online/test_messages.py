@@ -32,7 +32,8 @@ from skewless.infra.feast_plugins.vectors import (
     response_bytes,
     shown_cells,
 )
-from tests.feast.online.twins import TYPES, USER
+from tests.worlds.feast_repo import USER
+from tests.worlds.feast_twins import TYPES
 
 NUMPY: dict[str, str] = {
     "int32_val": "<i4",

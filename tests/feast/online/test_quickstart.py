@@ -16,7 +16,9 @@ from feast import FeatureStore
 from skewless.infra.online.private_server import PrivateServer
 from tests.docs.pages import blocks, page, section
 from tests.feast.online.conftest import Make
-from tests.feast.online.twins import NOW, Twin, ago, row, schema, users_of
+from tests.servers.node import Node
+from tests.worlds.feast_repo import users_of
+from tests.worlds.feast_twins import NOW, Twin, ago, row, schema
 
 BIN = Path(sys.executable).parent
 NAMES = ("a_double",)
@@ -80,7 +82,7 @@ def test_the_quickstart_runs_with_three_lines_changed(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_every_verb_of_the_command_line(make: Make, opened: Callable[[Twin], FeatureStore], port: int) -> None:
+def test_every_verb_of_the_command_line(make: Make, opened: Callable[[Twin], FeatureStore], valkey: Node) -> None:
     twin = make("skewless", project="by_hand")
     (twin.repo / "definitions.py").write_text(DEFINITIONS)
     twin.write("users.parquet", [row(1, ago(days=2), a_double=1.0), row(2, ago(days=5), a_double=2.0)], schema(NAMES))
@@ -90,7 +92,7 @@ def test_every_verb_of_the_command_line(make: Make, opened: Callable[[Twin], Fea
     assert doubles(store) == [1.0, None]
     run(twin.repo, "feast", "materialize-incremental", NOW.isoformat())
     assert doubles(store) == [1.0, 2.0]
-    with redis.Redis(port=port, db=1) as client:
+    with redis.Redis(port=valkey.port, db=1) as client:
         assert len(list(client.scan_iter("sk:by_hand:*"))) == 3  # two rows and how far they were applied
         run(twin.repo, "feast", "teardown")
         assert list(client.scan_iter("sk:by_hand:*")) == []

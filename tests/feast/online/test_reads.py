@@ -15,9 +15,9 @@ from feast.types import Array, Bytes, Float64, Int32, Int64, String
 from feast.value_type import ValueType
 
 from tests.feast.online.conftest import Make
-from tests.feast.online.twins import (
+from tests.worlds.feast_repo import USER, users_of
+from tests.worlds.feast_twins import (
     TYPES,
-    USER,
     Kind,
     Reads,
     Twin,
@@ -29,7 +29,6 @@ from tests.feast.online.twins import (
     schema,
     source,
     users,
-    users_of,
 )
 
 KINDS: tuple[Kind, ...] = ("feast", "skewless")

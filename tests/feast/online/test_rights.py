@@ -14,20 +14,8 @@ from feast import FeatureService, FeatureStore
 
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import fill_pair, lists, pair_of_views
-from tests.feast.online.twins import (
-    TYPES,
-    USER,
-    Kind,
-    Twin,
-    ago,
-    frame,
-    row,
-    schema,
-    statuses,
-    tear_down,
-    users,
-    users_of,
-)
+from tests.worlds.feast_repo import USER, tear_down, users_of
+from tests.worlds.feast_twins import TYPES, Kind, Twin, ago, frame, row, schema, statuses, users
 
 Open = Callable[[Twin], FeatureStore]
 NAMES = ("a_double", "an_int64")

@@ -20,8 +20,9 @@ from feast.feature_server import get_app
 
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import FULL, KINDS
-from tests.feast.online.twins import NOW, USER, Twin, ago, close_feasts_client, row, schema, users
 from tests.servers.node import until
+from tests.worlds.feast_repo import USER
+from tests.worlds.feast_twins import NOW, Twin, ago, close_feasts_client, row, schema, users
 
 # Feast's duckdb store calls what DuckDB 2 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")

@@ -18,7 +18,7 @@ from skewless.infra.feast_plugins.stored import stored_form
 from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
-from tests.feast.online.twins import tear_down
+from tests.worlds.feast_repo import tear_down
 
 TEMPLATE = Path(skewless.__file__).with_name("template")
 CARD = 9_007_199_254_740_993
@@ -40,23 +40,25 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def store(project: Project) -> Iterator[FeatureStore]:
+def feature_store(project: Project) -> Iterator[FeatureStore]:
     """The same project, as Feast opens it."""
     opened = FeatureStore(repo_path=str(project.repo))
     yield opened
     tear_down(opened)
 
 
-def cards(store: FeatureStore) -> list[int | None]:
+def cards(feature_store: FeatureStore) -> list[int | None]:
     """Return a feature of three cards, the last of which nobody has."""
     entities = [{"card_id": card} for card in (CARD, CARD + 1, 1)]
-    values: list[int | None] = store.get_online_features(["card_days:payments_7d"], entities).to_dict()["payments_7d"]
+    values: list[int | None] = feature_store.get_online_features(["card_days:payments_7d"], entities).to_dict()[
+        "payments_7d"
+    ]
     return values
 
 
-def test_a_view_is_the_same_to_both(project: Project, store: FeatureStore) -> None:
-    entities = {entity.name: entity.join_key for entity in store.list_entities()}
-    forms = [stored_form(view, store.config, lambda: entities) for view in store.list_feature_views()]
+def test_a_view_is_the_same_to_both(project: Project, feature_store: FeatureStore) -> None:
+    entities = {entity.name: entity.join_key for entity in feature_store.list_entities()}
+    forms = [stored_form(view, feature_store.config, lambda: entities) for view in feature_store.list_feature_views()]
     plan = {view.name: view for view in project.applied.plan.views}
     assert {form.view.name: form.view for form in forms} == plan
     assert {form.view.hash for form in forms} == {view.hash for view in plan.values()}
@@ -64,11 +66,11 @@ def test_a_view_is_the_same_to_both(project: Project, store: FeatureStore) -> No
 
 
 def test_feast_reads_what_skewless_materialised(
-    project: Project, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    project: Project, feature_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cards(store) == [None] * 3
+    assert cards(feature_store) == [None] * 3
     project.materialize(check=False)
-    found = cards(store)
+    found = cards(feature_store)
     assert None not in found[:2]
     assert found[2] is None
     monkeypatch.chdir(project.repo)
@@ -78,9 +80,9 @@ def test_feast_reads_what_skewless_materialised(
     assert f"'payments_7d': [{found[0]}]" in said.getvalue()
 
 
-def test_skewless_finds_nothing_to_do_after_feast(project: Project, store: FeatureStore) -> None:
-    store.materialize_incremental(from_us(SystemClock().now_us()))
-    assert None not in cards(store)[:2]
+def test_skewless_finds_nothing_to_do_after_feast(project: Project, feature_store: FeatureStore) -> None:
+    feature_store.materialize_incremental(from_us(SystemClock().now_us()))
+    assert None not in cards(feature_store)[:2]
     project.apply()  # Feast notes in its registry how far it has materialised
     reports = project.materialize(check=False)
     assert [(report.accepted, report.applied) for report in reports] == [(0, 0)] * 2

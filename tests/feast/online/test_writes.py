@@ -15,23 +15,11 @@ from feast import FeatureStore
 from skewless.contract.errors import StoreError
 from skewless.infra.feast_plugins.connections import Connections
 from tests.feast.online.conftest import Make
-from tests.feast.online.twins import (
-    NOW,
-    ONLINE,
-    USER,
-    Twin,
-    ago,
-    configure,
-    frame,
-    row,
-    schema,
-    tear_down,
-    users,
-    users_of,
-)
 from tests.servers.cluster import cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.feast_repo import ONLINE, USER, tear_down, users_of
+from tests.worlds.feast_twins import NOW, Twin, ago, configure, frame, row, schema, users
 
 Open = Callable[[Twin], FeatureStore]
 
@@ -54,14 +42,14 @@ def test_the_newest_of_many_writers_wins_whatever_their_order(make: Make, opened
     assert answer["a_double"] == [1.0] * 4
 
 
-def test_a_view_that_is_removed_leaves_no_row_and_its_neighbour_all(make: Make, opened: Open, port: int) -> None:
+def test_a_view_that_is_removed_leaves_no_row_and_its_neighbour_all(make: Make, opened: Open, valkey: Node) -> None:
     twin = make("skewless", project="plain")
     store = applied(twin, opened(twin))
     other = users(twin.repo, names=("a_double",))
     other.name = other.projection.name = "others"
     store.apply([other])
     store.push("users_push", frame([row(user, ago(hours=1), a_double=1.0) for user in range(50)]))
-    with redis.Redis(port=port, db=1) as client:
+    with redis.Redis(port=valkey.port, db=1) as client:
         assert len(mine(client)) == 100
         store.apply([], objects_to_delete=[store.get_feature_view("others")], partial=False)
         assert len(mine(client)) == 50
@@ -91,8 +79,8 @@ def test_a_store_that_is_away_is_said_to_be(tmp_path: Path) -> None:
         assert store.get_online_features(["users:a_double"], users_of(1)).to_dict()["a_double"] == [2.0]
 
 
-def test_connections_open_again_after_they_were_closed(port: int, tmp_path: Path) -> None:
-    connections = Connections(f"redis://127.0.0.1:{port}/2", tmp_path)
+def test_connections_open_again_after_they_were_closed(valkey: Node, tmp_path: Path) -> None:
+    connections = Connections(f"redis://127.0.0.1:{valkey.port}/2", tmp_path)
     assert connections.get([None, b"x"]) == [None, None]
     connections.close()
     assert connections.get([b"x"]) == [None]

@@ -4,50 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from skewless.contract.clock import OffsetClock
-from skewless.project import Project
-from tests.feast.windows.world import NOW, World, write_repo
-from tests.servers.node import Node, running
-from tests.servers.programs import program
+from tests.servers.node import Node
+from tests.worlds.windowed_feast import WindowedFeastProject, open_windowed
 
-Make = Callable[..., World]
-
-
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server."""
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("server"))) as node:
-        yield f"redis://127.0.0.1:{node.port}/0"
+MakeWindowed = Callable[..., WindowedFeastProject]
 
 
 @pytest.fixture
-def make(tmp_path: Path, address: str) -> Iterator[Make]:
+def make_windowed(tmp_path: Path, valkey: Node) -> Iterator[MakeWindowed]:
     """Write and apply a project whose clock the test moves."""
-    opened: list[World] = []
+    opened: list[WindowedFeastProject] = []
 
-    def made(**offline: str) -> World:
-        repo = tmp_path / f"repo{len(opened)}"
-        write_repo(repo, address, f"w{uuid4().hex}", **offline)
-        project = Project(repo)
-        clock = project.clock
-        assert isinstance(clock, OffsetClock)
-        clock.set(NOW)
-        project.apply()
-        opened.append(World(project=project))
+    def made(**offline: str) -> WindowedFeastProject:
+        opened.append(open_windowed(tmp_path / f"repo{len(opened)}", valkey.url, **offline))
         return opened[-1]
 
     yield made
-    for world in opened:
-        world.close()
+    for windowed in opened:
+        windowed.close()
 
 
 @pytest.fixture
-def world(make: Make) -> World:
+def windowed(make_windowed: MakeWindowed) -> WindowedFeastProject:
     """A project whose states are built, of a log without events."""
-    world = make()
-    world.build()
-    return world
+    windowed = make_windowed()
+    windowed.build()
+    return windowed

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
@@ -16,13 +15,15 @@ from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.request import parse_columns
 from skewless.infra.log.generations import Generations
-from tests.feast.windows.world import HOUR, MINUTE, NUMBERS, WINDOWED, World, landing, some
+from tests.worlds.feast_twins import statuses
+from tests.worlds.windowed import HOUR, MINUTE
+from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
 
 MIXED = ["fleet", *NUMBERS, "worst_delay_1d", "last_landed_1d"]
 
 
 def ask(
-    world: World,
+    windowed: WindowedFeastProject,
     features: Any,  # noqa: ANN401 - references or a service
     carriers: list[str | None],
     planes: list[int | None],
@@ -30,16 +31,7 @@ def ask(
 ) -> Any:  # noqa: ANN401 - Feast's response
     """Return Feast's answer."""
     rows = [{"carrier": carrier, "plane": plane} for carrier, plane in zip(carriers, planes, strict=True)]
-    return world.store.get_online_features(features, rows, **options)
-
-
-def statuses(response: Any) -> dict[str, list[str]]:  # noqa: ANN401 - Feast's response
-    """Return the status of each value, by feature."""
-    names = response.proto.metadata.feature_names.val
-    return {
-        name: [FieldStatus.Name(status) for status in vector.statuses]
-        for name, vector in zip(names, response.proto.results, strict=True)
-    }
+    return windowed.store.get_online_features(features, rows, **options)
 
 
 def bits(values: list[float | None]) -> list[bytes | None]:
@@ -48,16 +40,16 @@ def bits(values: list[float | None]) -> list[bytes | None]:
 
 
 @pytest.fixture
-def landed(world: World) -> World:
+def landed(windowed: WindowedFeastProject) -> WindowedFeastProject:
     """A project in which events came, and rows of the batch view."""
-    world.project.materialize(check=False)
-    world.project.apply()
-    world.store.push("landings", pd.DataFrame(some(40, world.now_us())))
-    world.work(40)
-    return world
+    windowed.project.materialize(check=False)
+    windowed.project.apply()
+    windowed.store.push("landings", pd.DataFrame(some(40, windowed.now_us())))
+    windowed.work(40)
+    return windowed
 
 
-def test_the_answer_is_that_of_our_own_reader(landed: World) -> None:
+def test_the_answer_is_that_of_our_own_reader(landed: WindowedFeastProject) -> None:
     carriers: list[str | None] = ["AA", "UA", "ZZ", None] * 3  # few rows and many are written in two ways
     planes: list[int | None] = [0, 1, 9, 2] * 3
     for n in (1, 4, 12):
@@ -71,7 +63,7 @@ def test_the_answer_is_that_of_our_own_reader(landed: World) -> None:
             assert bits(found[name]) == bits(wanted), name
 
 
-def test_training_sees_what_serving_saw(landed: World) -> None:
+def test_training_sees_what_serving_saw(landed: WindowedFeastProject) -> None:
     service = landed.store.get_feature_service("mixed")
     online = ask(landed, service, ["AA", "UA", "ZZ"], [0, 1, 9])
     t = pd.to_datetime([online.proto.results[-1].event_timestamps[0].ToMicroseconds()] * 3, unit="us", utc=True)
@@ -81,7 +73,7 @@ def test_training_sees_what_serving_saw(landed: World) -> None:
         assert bits(online.to_dict()[name]) == bits(past[name].to_pylist()), name
 
 
-def test_a_transform_gets_arrays_from_feast_online_and_offline(landed: World) -> None:
+def test_a_transform_gets_arrays_from_feast_online_and_offline(landed: WindowedFeastProject) -> None:
     """Seconds since the last event: Feast hands on its own lists, and has no time of a prediction to give."""
     features = ["plane_now:last_landed_1d", "recency:seconds_since_last"]
     asked_at = pd.Timestamp(landed.now_us() // 10**6, unit="s", tz="UTC")
@@ -98,7 +90,7 @@ def test_a_transform_gets_arrays_from_feast_online_and_offline(landed: World) ->
     assert bits(online.to_dict()["last_landed_1d"]) == bits(past["last_landed_1d"].to_pylist())
 
 
-def test_absent_entities_are_present_with_counts_of_nothing(landed: World) -> None:
+def test_absent_entities_are_present_with_counts_of_nothing(landed: WindowedFeastProject) -> None:
     response = ask(landed, WINDOWED, ["AA", "ZZ", None], [0, 0, 0])
     found, status = response.to_dict(), statuses(response)
     assert found["landings_1h"][1:] == [0.0, None]
@@ -107,7 +99,7 @@ def test_absent_entities_are_present_with_counts_of_nothing(landed: World) -> No
     assert status["mean_delay_1h"] == ["PRESENT", "NULL_VALUE", "NOT_FOUND"]
 
 
-def test_windows_move_without_an_event(landed: World) -> None:
+def test_windows_move_without_an_event(landed: WindowedFeastProject) -> None:
     before = ask(landed, WINDOWED, ["AA"], [0]).to_dict()
     landed.project.clock.set(landed.now_us() + 2 * HOUR)  # type: ignore[attr-defined]  # it is a clock of tests
     after = ask(landed, WINDOWED, ["AA"], [0]).to_dict()
@@ -115,13 +107,13 @@ def test_windows_move_without_an_event(landed: World) -> None:
     assert before["flights_7d"] == after["flights_7d"]
 
 
-def test_names_are_full_where_they_are_asked_for(landed: World) -> None:
-    found = ask(landed, ["carrier_now:late_1h", "carrier_facts:fleet"], ["AA"], [0], full_feature_names=True).to_dict()
-    assert set(found) == {"carrier", "plane", "carrier_now__late_1h", "carrier_facts__fleet"}
-    assert found["carrier_facts__fleet"] == [950]
+def test_names_are_full_where_they_are_asked_for(landed: WindowedFeastProject) -> None:
+    found = ask(landed, ["carrier_now:late_1h", "facts:fleet"], ["AA"], [0], full_feature_names=True).to_dict()
+    assert set(found) == {"carrier", "plane", "carrier_now__late_1h", "facts__fleet"}
+    assert found["facts__fleet"] == [950]
 
 
-def test_one_view_is_read_by_itself(landed: World) -> None:
+def test_one_view_is_read_by_itself(landed: WindowedFeastProject) -> None:
     online: Any = landed.store._get_provider().online_store
     view = landed.store.get_stream_feature_view("carrier_now")
     keys = [EntityKey(join_keys=["carrier"], entity_values=[Value(string_val=name)]) for name in ("AA", "ZZ")]
@@ -133,7 +125,7 @@ def test_one_view_is_read_by_itself(landed: World) -> None:
     assert online.online_read(landed.store.config, view, []) == []
 
 
-def test_states_that_are_missing_or_lost_are_not_found(landed: World) -> None:
+def test_states_that_are_missing_or_lost_are_not_found(landed: WindowedFeastProject) -> None:
     carriers: list[str | None] = ["AA"]
     plan = landed.project.applied.plan
     view = plan.window("carrier_now")
@@ -141,7 +133,7 @@ def test_states_that_are_missing_or_lost_are_not_found(landed: World) -> None:
     assert live is not None
     name = window_marker(plan.project, view, live.number, live.partitions[0])
     landed.online.delete(name)
-    lost = ask(landed, [*WINDOWED, "carrier_facts:fleet"], carriers, [0])
+    lost = ask(landed, [*WINDOWED, "facts:fleet"], carriers, [0])
     assert set(statuses(lost)["landings_1h"]) == {"NOT_FOUND"}
     assert lost.to_dict()["landings_1h"] == [None]
     assert lost.to_dict()["fleet"] == [950]
@@ -151,7 +143,7 @@ def test_states_that_are_missing_or_lost_are_not_found(landed: World) -> None:
     assert statuses(ask(landed, WINDOWED, carriers, [0]))["landings_1h"] == ["NOT_FOUND"]
 
 
-def test_what_the_plan_does_not_have_is_refused(landed: World) -> None:
+def test_what_the_plan_does_not_have_is_refused(landed: WindowedFeastProject) -> None:
     with pytest.raises(RequestError, match="windowed view 'carrier_now': has no such feature"):
         ask(landed, ["carrier_now:carrier"], ["AA"], [0])
     (landed.project.state / "plan.json").unlink()
@@ -159,7 +151,7 @@ def test_what_the_plan_does_not_have_is_refused(landed: World) -> None:
         ask(landed, WINDOWED, ["AA"], [0])
 
 
-def test_an_event_is_seen_by_the_next_read(landed: World) -> None:
+def test_an_event_is_seen_by_the_next_read(landed: WindowedFeastProject) -> None:
     before = ask(landed, WINDOWED, ["QQ"], [0]).to_dict()
     now = landed.now_us()
     landed.store.push("landings", pd.DataFrame([landing(900, "QQ", MINUTE, now, arr_delay=20.0)]))

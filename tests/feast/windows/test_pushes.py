@@ -16,44 +16,48 @@ from structlog.testing import capture_logs
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.windows.hops import SECOND
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
-from tests.feast.windows.world import HOUR, NUMBERS, SECOND, WINDOWED, World, landing, some
+from tests.servers.node import Node
+from tests.worlds.edits import edit
+from tests.worlds.windowed import HOUR
+from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
 
 
-def landings(world: World, carrier: str = "AA") -> list[float | None]:
+def landings(windowed: WindowedFeastProject, carrier: str = "AA") -> list[float | None]:
     """Return a feature of one carrier."""
-    values: list[float | None] = world.store.get_online_features(WINDOWED, [{"carrier": carrier}]).to_dict()[
+    values: list[float | None] = windowed.store.get_online_features(WINDOWED, [{"carrier": carrier}]).to_dict()[
         "landings_1h"
     ]
     return values
 
 
 @pytest.mark.parametrize("mode", list(PushMode))
-def test_rows_become_events_once_however_many_views_read_them(world: World, mode: PushMode) -> None:
-    world.store.push("landings", pd.DataFrame(some(6, world.now_us())), to=mode)
-    world.work(6)
-    assert (world.worker.tally.accepted, world.worker.tally.duplicates) == (6, 0)
-    assert landings(world) == [3.0]
+def test_rows_become_events_once_however_many_views_read_them(windowed: WindowedFeastProject, mode: PushMode) -> None:
+    windowed.store.push("landings", pd.DataFrame(some(6, windowed.now_us())), to=mode)
+    windowed.work(6)
+    assert (windowed.worker.tally.accepted, windowed.worker.tally.duplicates) == (6, 0)
+    assert landings(windowed) == [3.0]
 
 
-def test_a_push_may_be_awaited(world: World) -> None:
-    asyncio.run(world.store.push_async("landings", pd.DataFrame(some(6, world.now_us()))))
-    world.work(6)
-    assert landings(world) == [3.0]
+def test_a_push_may_be_awaited(windowed: WindowedFeastProject) -> None:
+    asyncio.run(windowed.store.push_async("landings", pd.DataFrame(some(6, windowed.now_us()))))
+    windowed.work(6)
+    assert landings(windowed) == [3.0]
 
 
-def test_what_does_not_fit_goes_to_quarantine(world: World) -> None:
-    now = world.now_us()
+def test_what_does_not_fit_goes_to_quarantine(windowed: WindowedFeastProject) -> None:
+    now = windowed.now_us()
     rows = [landing(1, "AA", SECOND, now), landing(2, None, SECOND, now, plane=None), landing(3, "AA", -HOUR, now)]
-    world.store.push("landings", pd.DataFrame(rows))
-    world.work(3)
-    assert (world.worker.tally.accepted, world.worker.tally.rejected) == (1, 2)
+    windowed.store.push("landings", pd.DataFrame(rows))
+    windowed.work(3)
+    assert (windowed.worker.tally.accepted, windowed.worker.tally.rejected) == (1, 2)
 
 
-def test_values_are_sent_as_the_source_declares_them(world: World) -> None:
-    source = world.project.applied.plan.sources[0]
+def test_values_are_sent_as_the_source_declares_them(windowed: WindowedFeastProject) -> None:
+    source = windowed.project.applied.plan.sources[0]
     moment = datetime(2026, 1, 15, 11, tzinfo=UTC)
     frame = pd.DataFrame(
         {
@@ -86,32 +90,29 @@ def test_values_are_sent_as_the_source_declares_them(world: World) -> None:
         event_payloads(source, frame.drop(columns="landed_at"))
 
 
-def test_a_source_that_feeds_a_batch_view_too(world: World) -> None:
-    path = world.repo / "definitions.py"
+def test_a_source_that_feeds_a_batch_view_too(windowed: WindowedFeastProject) -> None:
     both = """
-from feast import Field as F
 last_landing = FeatureView(
     name="last_landing", entities=[carrier], source=landings,
-    schema=[F(name="carrier", dtype=String), F(name="arr_delay", dtype=Float64)],
+    schema=[Field(name="carrier", dtype=String), Field(name="arr_delay", dtype=Float64)],
 )
 """
-    path.write_text(path.read_text().replace("carrier_now = Stream", both + "\n\ncarrier_now = Stream"))
-    store: Any = world.store
-    frame = pd.DataFrame(some(6, world.now_us()))
+    edit(windowed.repo, "carrier_now = Stream", both + "\n\ncarrier_now = Stream")
+    store: Any = windowed.store
+    frame = pd.DataFrame(some(6, windowed.now_us()))
     stamped = frame.assign(landed_at=pd.to_datetime(frame["landed_at"], unit="us", utc=True))
-    (world.repo / "data").joinpath("landings.parquet").parent.mkdir(exist_ok=True)
-    stamped.to_parquet(world.repo / "data/landings.parquet", index=False)
-    world.project.apply()
+    stamped.assign(written=stamped["landed_at"]).to_parquet(windowed.repo / "data/landings.parquet", index=False)
+    windowed.project.apply()
     store.refresh_registry()
     store.push("landings", stamped)
-    world.work(6)
+    windowed.work(6)
     found = store.get_online_features(["last_landing:arr_delay", *WINDOWED], [{"carrier": "AA"}]).to_dict()
     assert (found["arr_delay"], found["landings_1h"]) == ([40.5], [3.0])
 
 
-def test_features_are_not_written(world: World) -> None:
-    frame = pd.DataFrame({"carrier": ["AA"], "landed_at": [from_us(world.now_us())], **{n: [1.0] for n in NUMBERS}})
-    store = world.store
+def test_features_are_not_written(windowed: WindowedFeastProject) -> None:
+    frame = pd.DataFrame({"carrier": ["AA"], "landed_at": [from_us(windowed.now_us())], **{n: [1.0] for n in NUMBERS}})
+    store = windowed.store
     with pytest.raises(RequestError, match=r"windowed view 'carrier_now': has no rows .*push events to its source"):
         store.write_to_online_store("carrier_now", frame)
     with pytest.raises(RequestError, match="windowed view 'carrier_now'"):
@@ -121,38 +122,37 @@ def test_features_are_not_written(world: World) -> None:
         provider.ingest_df(store.get_stream_feature_view("carrier_now"), frame)
 
 
-def test_materialising_goes_on_with_the_other_views(world: World) -> None:
+def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProject) -> None:
     with capture_logs() as logs:
-        world.store.materialize_incremental(from_us(world.now_us()))
+        windowed.store.materialize_incremental(from_us(windowed.now_us()))
     assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_left_out") == [
         "carrier_now",
         "plane_now",
     ]
-    found = world.store.get_online_features(["carrier_facts:fleet", *WINDOWED], [{"carrier": "AA"}]).to_dict()
+    found = windowed.store.get_online_features(["facts:fleet", *WINDOWED], [{"carrier": "AA"}]).to_dict()
     assert (found["fleet"], found["landings_1h"]) == ([950], [0.0])
 
 
-def test_a_source_that_was_not_applied_is_refused(world: World) -> None:
-    plan = world.project.state / "plan.json"
-    plan.write_text(plan.read_text().replace('"sources"', '"no_sources"'))
+def test_a_source_that_was_not_applied_is_refused(windowed: WindowedFeastProject) -> None:
+    edit(windowed.project.state, '"sources"', '"no_sources"', file="plan.json")
     with pytest.raises(RequestError, match="event source: is not in the applied plan"):
-        world.store.push("landings", pd.DataFrame(some(1, world.now_us())))
+        windowed.store.push("landings", pd.DataFrame(some(1, windowed.now_us())))
 
 
-def test_a_stream_that_is_away_is_tried_again(world: World, address: str) -> None:
-    frame = pd.DataFrame(some(2, world.now_us()))
-    settings = world.project.settings
-    away = EventPusher(world.project.state, settings, world.project.applied.plan.project, "redis://127.0.0.1:1/0")
-    nowhere = EventPusher(world.project.state, settings, world.project.applied.plan.project, "no-url")
+def test_a_stream_that_is_away_is_tried_again(windowed: WindowedFeastProject, valkey: Node) -> None:
+    frame = pd.DataFrame(some(2, windowed.now_us()))
+    settings = windowed.project.settings
+    away = EventPusher(windowed.project.state, settings, windowed.project.applied.plan.project, "redis://127.0.0.1:1/0")
+    nowhere = EventPusher(windowed.project.state, settings, windowed.project.applied.plan.project, "no-url")
     for pusher in (away, away, nowhere):
         with pytest.raises(StoreError):
             pusher.push("landings", frame)
         pusher.close()
-    back = EventPusher(world.project.state, settings, world.project.applied.plan.project, address)
+    back = EventPusher(windowed.project.state, settings, windowed.project.applied.plan.project, valkey.url)
     back.push("landings", frame)
     back.close()
-    world.work(2)
-    assert world.worker.tally.accepted == 2
+    windowed.work(2)
+    assert windowed.worker.tally.accepted == 2
 
 
 def test_feast_is_wrapped_once() -> None:

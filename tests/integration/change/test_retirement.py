@@ -13,10 +13,10 @@ from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.retirement import ViewLife, read_lives
 from skewless.project import Project
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import HOUR, trained_repo
+from tests.worlds.command_line import done
+from tests.worlds.edits import edit
+from tests.worlds.windowed import HOUR, MEAN, trained_repo
 
-MEAN = '        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),\n'
 FLEET = 'Field(name="fleet", dtype=Float64)'
 
 
@@ -25,14 +25,6 @@ def repo(tmp_path: Path) -> Iterator[Path]:
     repo = trained_repo(tmp_path / "p", "keep_versions: 1\nretire_hours: 10\n")
     yield repo
     PrivateServer(repo / ".skewless").stop()
-
-
-def edit(repo: Path, *changes: tuple[str, str]) -> None:
-    text = (repo / "definitions.py").read_text()
-    for before, after in changes:
-        assert before in text
-        text = text.replace(before, after)
-    (repo / "definitions.py").write_text(text)
 
 
 def keys(project: Project) -> set[str]:
@@ -54,7 +46,8 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         old = {view.hash for view in project.needed.plan.all_views}
         done("housekeeping", "--repo", repo)
         assert lives(repo) == dict.fromkeys(old, "needed")
-        edit(repo, (MEAN, MEAN.replace('"mean"', '"max"')), (FLEET, f'{FLEET}, Field(name="more", dtype=Float64)'))
+        edit(repo, MEAN, MEAN.replace('"mean"', '"max"'))
+        edit(repo, FLEET, f'{FLEET}, Field(name="more", dtype=Float64)')
         add_column(repo)
         done("apply", "--repo", repo)
         # The champion reads the old ones; they are fed as long as it does.
@@ -89,7 +82,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
 def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
     (repo / ".skewless" / "views.json").write_text("")
     done("housekeeping", "--repo", repo)
-    edit(repo, (MEAN, ""))
+    edit(repo, MEAN, "")
     done("apply", "--repo", repo)
     package = repo / ".skewless/packages/late/000001/plan.json"
     package.write_bytes(package.read_bytes() + b"!")

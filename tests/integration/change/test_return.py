@@ -18,8 +18,9 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.wanted import Wanted, WantedFile
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, STAMP, trained_repo
+from tests.worlds.command_line import done, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import CARRIERS, MINUTE, STAMP, trained_repo
 
 FLEET = 'Field(name="fleet", dtype=Float64)'
 MORE = f'{FLEET}, Field(name="more", dtype=Float64)'
@@ -30,7 +31,7 @@ MODEL, OLD, NEW = "late", "000001", "000002"
 def repo(tmp_path: Path) -> Iterator[Path]:
     """A project whose first version reads views that nothing reads since the second one is champion."""
     repo = trained_repo(tmp_path / "p", "keep_versions: 1\n")
-    change(repo, FLEET, MORE)
+    edit(repo, FLEET, MORE)
     write_facts(repo, fleet=1.0, more=2.0)
     for words in (("apply",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
@@ -41,11 +42,6 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 
 def champion(repo: Path) -> str | None:
     return Aliases(repo / ".skewless/packages").get(MODEL, "champion")
-
-
-def change(repo: Path, before: str, after: str) -> None:
-    definitions = repo / "definitions.py"
-    definitions.write_text(definitions.read_text().replace(before, after))
 
 
 def write_facts(repo: Path, **values: float) -> None:
@@ -87,7 +83,7 @@ def test_what_comes_back_reads_what_was_written_meanwhile(repo: Path, words: tup
 
 @pytest.mark.parametrize("words", [("promote", MODEL, OLD), ("rollback", MODEL)], ids=["promote", "rollback"])
 def test_what_can_no_longer_be_fed_stays_away(repo: Path, words: tuple[str, ...]) -> None:
-    change(repo, MORE, MORE.removeprefix(f"{FLEET}, "))
+    edit(repo, MORE, MORE.removeprefix(f"{FLEET}, "))
     write_facts(repo, more=2.0)
     for verb in (("apply",), ("materialize",), ("train",)):
         done(*verb, "--repo", repo)

@@ -17,9 +17,10 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, HOUR, MINUTE, NOW, write_repo
-from tests.integration.errors.server import ROOT
+from tests.servers.prediction import ROOT
+from tests.worlds.command_line import done, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW, write_repo
 
 _SECOND_MODEL = """
 from dataclasses import replace
@@ -30,7 +31,7 @@ _MORE = """        Aggregation(column="arr_delay", function="max", time_window=H
 
 
 @dataclass
-class Air:
+class ChangedProject:
     """The project with its processes."""
 
     repo: Path
@@ -115,11 +116,12 @@ def until(true: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
 
 
 @pytest.fixture
-def air(tmp_path: Path) -> Iterator[Air]:
+def changed(tmp_path: Path) -> Iterator[ChangedProject]:
     repo = write_repo(tmp_path / "p")
-    models = (repo / "models.py").read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False")
-    (repo / "models.py").write_text(models + _SECOND_MODEL)
-    place = Air(repo)
+    edit(repo, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
+    with (repo / "models.py").open("a") as file:
+        file.write(_SECOND_MODEL)
+    place = ChangedProject(repo)
     for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
     with ended(place):
@@ -129,7 +131,7 @@ def air(tmp_path: Path) -> Iterator[Air]:
 
 
 @contextmanager
-def ended(place: Air) -> Iterator[None]:
+def ended(place: ChangedProject) -> Iterator[None]:
     try:
         yield
     finally:
@@ -139,75 +141,72 @@ def ended(place: Air) -> Iterator[None]:
         PrivateServer(place.repo / ".skewless").stop()
 
 
-def edit(repo: Path, before: str, after: str, name: str = "definitions.py") -> None:
-    text = (repo / name).read_text()
-    assert before in text
-    (repo / name).write_text(text.replace(before, after))
-
-
-def test_a_feature_is_added_while_it_serves(air: Air) -> None:
-    air.land(9)
-    assert air.check("late")["version"] == air.check("still")["version"] == "000001"
-    edit(air.repo, '        Aggregation(column="carrier",', _MORE + '        Aggregation(column="carrier",')
-    plan = done("apply", "--repo", air.repo)["plan"]
+def test_a_feature_is_added_while_it_serves(changed: ChangedProject) -> None:
+    changed.land(9)
+    assert changed.check("late")["version"] == changed.check("still")["version"] == "000001"
+    edit(changed.repo, '        Aggregation(column="carrier",', _MORE + '        Aggregation(column="carrier",')
+    plan = done("apply", "--repo", changed.repo)["plan"]
     for process in ("stream", "server"):
-        until(lambda process=process: plans(air)[process] == plan, f"{process} takes up the plan")  # type: ignore[misc]
-    air.land(33)
-    assert air.check("late")["version"] == "000001"
+        until(lambda process=process: plans(changed)[process] == plan, f"{process} takes up the plan")  # type: ignore[misc]
+    changed.land(33)
+    assert changed.check("late")["version"] == "000001"
     # One model is trained on the new view; the other stays on the old one, which is fed as before.
-    assert done("train", "late", "--repo", air.repo)["models"][0]["promoted"]
-    until(lambda: air.predict("late")["version"] == "000002", "the new version answers")
-    air.land(21)
-    reply = air.check("late")
+    assert done("train", "late", "--repo", changed.repo)["models"][0]["promoted"]
+    until(lambda: changed.predict("late")["version"] == "000002", "the new version answers")
+    changed.land(21)
+    reply = changed.check("late")
     assert [item["features"]["carrier_now__max_delay_1h"] for item in reply["predictions"]] == [
-        max(delay for name, delay, _ in air.sent if name == carrier) for carrier in CARRIERS
+        max(delay for name, delay, _ in changed.sent if name == carrier) for carrier in CARRIERS
     ]
-    assert air.check("still")["version"] == "000001"
-    views = {item["view"]: item for item in done("status", "--repo", air.repo)["windows"]}
+    assert changed.check("still")["version"] == "000001"
+    views = {item["view"]: item for item in done("status", "--repo", changed.repo)["windows"]}
     (old,) = views.keys() - {"carrier_now"}
     assert sorted(views[old]["needed_by"]) == ["late 000001", "still 000001"]
     assert views["carrier_now"]["needed_by"] == ["plan", "late 000002"]
     # A server that starts serves the same.
-    air.stop("serve")
-    air.start("serve", "--port", "0")
-    assert [air.check(name)["version"] for name in ("late", "still")] == ["000002", "000001"]
+    changed.stop("serve")
+    changed.start("serve", "--port", "0")
+    assert [changed.check(name)["version"] for name in ("late", "still")] == ["000002", "000001"]
     # And back over the change of the view.
-    assert done("rollback", "late", "--repo", air.repo)["policy"]["champion"] == "000001"
-    until(lambda: air.predict("late")["version"] == "000001", "the old version answers")
-    air.land(12)
-    assert air.check("late")["version"] == "000001"
-    assert done("parity", "--repo", air.repo)["ok"]
-    replay = done("replay", "--repo", air.repo)
+    assert done("rollback", "late", "--repo", changed.repo)["policy"]["champion"] == "000001"
+    until(lambda: changed.predict("late")["version"] == "000001", "the old version answers")
+    changed.land(12)
+    assert changed.check("late")["version"] == "000001"
+    assert done("parity", "--repo", changed.repo)["ok"]
+    replay = done("replay", "--repo", changed.repo)
     assert (replay["ok"], replay["different"]) == (True, 0), replay
 
 
-def plans(air: Air) -> dict[str, str]:
-    return {item["kind"]: item["plan"] for item in done("status", "--repo", air.repo)["processes"] if item["lives"]}
+def plans(changed: ChangedProject) -> dict[str, str]:
+    return {item["kind"]: item["plan"] for item in done("status", "--repo", changed.repo)["processes"] if item["lives"]}
 
 
-def test_a_view_whose_worker_is_dead_does_not_look_fresh(air: Air) -> None:
-    air.land(9)
-    (view,) = {json.dumps(item["views"]["carrier_now"]["stale"]) for item in air.check("late")["predictions"]}
+def test_a_view_whose_worker_is_dead_does_not_look_fresh(changed: ChangedProject) -> None:
+    changed.land(9)
+    (view,) = {json.dumps(item["views"]["carrier_now"]["stale"]) for item in changed.check("late")["predictions"]}
     assert view == "false"
-    pid = air.processes["stream"].pid
-    air.kill("stream")
-    clock = OffsetClock(air.repo / "clock")
+    pid = changed.processes["stream"].pid
+    changed.kill("stream")
+    clock = OffsetClock(changed.repo / "clock")
     clock.set(clock.now_us() + 2 * MINUTE)
-    reply = air.predict("late")
+    reply = changed.predict("late")
     for item in reply["predictions"]:
         shown = item["views"]["carrier_now"]
         assert shown["stale"]
         assert 120 < shown["watermark_age_s"] < 180
         assert shown["age_s"] == shown["watermark_age_s"]
-    until(lambda: not lives(air, pid), "the dead worker shows", 15)
-    checks = {item["name"]: item for item in run("doctor", "--repo", air.repo, "--json").body["checks"]}
+    until(lambda: not lives(changed, pid), "the dead worker shows", 15)
+    checks = {item["name"]: item for item in run("doctor", "--repo", changed.repo, "--json").body["checks"]}
     (mine,) = [item for name, item in checks.items() if name.startswith("stream ") and str(pid) in name]
     assert "dead or stuck" in mine["detail"]
     assert checks["stream worker"]["detail"] == "none runs: windows stand still"
-    air.start("stream")
-    until(lambda: not air.predict("late")["predictions"][0]["views"]["carrier_now"]["stale"], "the view is fresh again")
+    changed.start("stream")
+    until(
+        lambda: not changed.predict("late")["predictions"][0]["views"]["carrier_now"]["stale"],
+        "the view is fresh again",
+    )
 
 
-def lives(air: Air, pid: int) -> bool:
-    (found,) = [item["lives"] for item in done("status", "--repo", air.repo)["processes"] if item["pid"] == pid]
+def lives(changed: ChangedProject, pid: int) -> bool:
+    (found,) = [item["lives"] for item in done("status", "--repo", changed.repo)["processes"] if item["pid"] == pid]
     return bool(found)

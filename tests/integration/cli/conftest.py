@@ -13,14 +13,14 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done
-from tests.projects import NOW
+from tests.worlds.command_line import done
+from tests.worlds.trained import NOW
 
 SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
-def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clock_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of the clock of all four projects; leave it alone."""
     path = tmp_path_factory.mktemp("clock") / "clock"
     OffsetClock.create(path).set(NOW)
@@ -28,12 +28,12 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def places(clock: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def places(clock_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Four projects: ``new`` after init, ``applied``, ``walked`` to a champion, and ``unasked``, as walked was then."""
     root = tmp_path_factory.mktemp("cli")
     stages = {name: root / name for name in ("new", "applied", "walked", "unasked")}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings(clock).items():
+        for name, value in settings(clock_file).items():
             patch.setenv(name, value)
         done("init", stages["new"])
         shutil.copytree(stages["new"], stages["applied"])
@@ -54,9 +54,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def stages(places: dict[str, Path], clock: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def stages(places: dict[str, Path], clock_file: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """The four projects, with their clock in the verbs of this test."""
-    for name, value in settings(clock).items():
+    for name, value in settings(clock_file).items():
         monkeypatch.setenv(name, value)
     return places
 
@@ -92,5 +92,5 @@ def _copy(place: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(place, tmp_path / "project"))
 
 
-def settings(clock: Path) -> dict[str, str]:
-    return {**SETTINGS, "SKEWLESS_CLOCK": f"file:{clock}"}
+def settings(clock_file: Path) -> dict[str, str]:
+    return {**SETTINGS, "SKEWLESS_CLOCK": f"file:{clock_file}"}

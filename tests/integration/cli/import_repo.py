@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
-from tests.command_line import done, fingerprint
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
+from tests.worlds.command_line import done, fingerprint
+from tests.worlds.edits import edit
+from tests.worlds.windowed import CARRIERS, COLUMNS, MINUTE, NOW, STAMP, write_repo
 
-COLUMNS = '"skewless.columns": "carrier string, arr_delay float64'
 _PATH = 'path="data/landings.parquet"'
 
 
@@ -23,20 +23,14 @@ def write_folder_repo(repo: Path) -> Path:
     write_repo(repo)
     (repo / "data/landings").mkdir()
     (repo / "data/landings.parquet").rename(repo / "data/landings/a.parquet")
-    rewrite(repo, _PATH, _PATH.replace(".parquet", ""))
+    edit(repo, _PATH, _PATH.replace(".parquet", ""))
     done("apply", "--repo", repo)
     return repo
 
 
-def rewrite(repo: Path, old: str, new: str) -> None:
-    text = (repo / "definitions.py").read_text()
-    assert old in text
-    (repo / "definitions.py").write_text(text.replace(old, new))
-
-
 def give_ids(repo: Path) -> Path:
     """Give each event of the history an id."""
-    rewrite(repo, COLUMNS, f'"skewless.event_id": "landing", {COLUMNS}, landing string')
+    edit(repo, COLUMNS, f'"skewless.event_id": "landing", {COLUMNS}, landing string')
     path = repo / "data/landings/a.parquet"
     rows = pq.read_table(path)
     pq.write_table(rows.append_column("landing", pa.array([f"h{i}" for i in range(rows.num_rows)])), path)

@@ -18,7 +18,7 @@ from skewless.project import Project
 from skewless.training import dataset_files
 from skewless.training.dataset_files import DatasetFiles, find_files
 from skewless.training.dataset_folder import DatasetFolder
-from tests.command_line import done, fingerprint, run
+from tests.worlds.command_line import done, fingerprint, run
 
 PAYMENTS = "data/payments.parquet"
 

@@ -16,7 +16,7 @@ from skewless.infra.runtimes import candidates, nvforest
 from skewless.infra.runtimes.candidates import Place, RuntimeCandidate
 from skewless.infra.runtimes.cuda import Driver
 from skewless.operations.checkup.scoring import check_scoring
-from tests.command_line import run
+from tests.worlds.command_line import run
 
 ROOT = Path(__file__).parents[3]
 NVFOREST = Path(f"{sys.prefix}-nvforest")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skewless.infra.alerts.alerts import Alert, Alerts
-from tests.command_line import done, fingerprint, run
+from tests.worlds.command_line import done, fingerprint, run
 
 
 def test_drift_answers_with_every_feature_and_a_dry_run_keeps_nothing(unasked: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from skewless.cli import VERBS
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
-from tests.command_line import done, fingerprint, run
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.edits import edit
 
 ROOT = Path(__file__).parents[3]
 NAMES = [verb.name for verb in VERBS]
@@ -197,8 +198,7 @@ def test_no_error_shows_a_traceback_or_a_password(applied: Path, monkeypatch: py
 
 def test_a_definition_error_leaves_the_plan_in_force(applied: Path) -> None:
     plan = (applied / ".skewless/plan.json").read_bytes()
-    definitions = applied / "definitions.py"
-    definitions.write_text(definitions.read_text().replace('name="refund_share"', 'name="gone"'))
+    edit(applied, 'name="refund_share"', 'name="gone"')
     said = run("apply", "--repo", applied, "--json")
     assert said.code == 4
     assert said.body["error"]["value"] == "gone"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done
-from tests.integration.cli.windowed_repo import write_repo
+from tests.worlds.command_line import done
+from tests.worlds.edits import edit
+from tests.worlds.windowed import MEAN, write_repo
 
 MORE = '        Aggregation(column="arr_delay", function="max", time_window=HOUR, name="worst_1h"),\n'
 CHANGES = {
@@ -17,7 +18,7 @@ CHANGES = {
         '        Aggregation(column="carrier", function="count"',
         MORE + '        Aggregation(column="carrier", function="count"',
     ),
-    "a window of another length": ("time_window=HOUR, name", "time_window=2 * HOUR, name"),
+    "a window of another length": (MEAN, MEAN.replace("HOUR", "2 * HOUR")),
     "a latest-value view less": ("features=[carrier_now, facts]", "features=[carrier_now]"),
     "a windowed view less": ("features=[carrier_now, facts]", "features=[facts]"),
 }
@@ -42,9 +43,7 @@ def test_the_champion_of_older_views_is_compared(repo: Path, change: str) -> Non
     put_in_force(repo)
     (first,) = done("train", "--repo", repo)["models"]
     assert first["promoted"]
-    definitions = (repo / "definitions.py").read_text()
-    (repo / "definitions.py").write_text(definitions.replace(*CHANGES[change], 1))
-    assert (repo / "definitions.py").read_text() != definitions
+    edit(repo, *CHANGES[change])
     put_in_force(repo)
     (second,) = done("train", "--repo", repo)["models"]
     assert second["decision"]["champion"] == first["decision"]["candidate"]

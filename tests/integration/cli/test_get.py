@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import from_us
-from tests.command_line import done, run
-from tests.projects import NOW
+from tests.worlds.command_line import done, run
+from tests.worlds.trained import NOW
 
 CARD = 9_007_199_254_740_993  # beyond 2^53
 

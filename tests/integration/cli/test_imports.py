@@ -22,9 +22,10 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.durable import replace_durable
 from skewless.infra.streams import import_run
 from skewless.project import Project
-from tests.command_line import Said, done, run
-from tests.integration.cli.import_repo import COLUMNS, give_ids, imported, landings, logged, rewrite, write_folder_repo
-from tests.integration.cli.windowed_repo import HOUR, MINUTE, NOW, STAMP
+from tests.integration.cli.import_repo import give_ids, imported, landings, logged, write_folder_repo
+from tests.worlds.command_line import Said, done, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import COLUMNS, HOUR, MINUTE, NOW, STAMP
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_column_that_is_declared_later_makes_no_file_another(repo: Path) -> No
     rows = rows.append_column("gate", pa.array(range(600), pa.int64()))
     pq.write_table(rows.slice(0, 400), path)
     assert imported(repo)["accepted"] == 400
-    rewrite(repo, COLUMNS, COLUMNS + ", gate int64")
+    edit(repo, COLUMNS, COLUMNS + ", gate int64")
     done("apply", "--repo", repo)
     os.utime(path)
     assert imported(repo)["accepted"] == 0
@@ -137,7 +138,7 @@ def test_a_corrected_file_with_ids_brings_what_is_new(named: Path) -> None:
 def test_an_id_that_is_declared_later_knows_the_events_of_before(repo: Path) -> None:
     """The remedy that the refusal of a changed file names."""
     path = repo / "data/landings/a.parquet"
-    rewrite(repo, COLUMNS, COLUMNS + ", landing string")
+    edit(repo, COLUMNS, COLUMNS + ", landing string")
     rows = pq.read_table(path)
     rows = rows.append_column("landing", pa.array([f"h{i}" for i in range(600)]))
     pq.write_table(rows, path)
@@ -145,7 +146,7 @@ def test_an_id_that_is_declared_later_knows_the_events_of_before(repo: Path) -> 
     imported(repo)
     pq.write_table(rows.slice(1), path)
     assert refused(repo).code == 4
-    rewrite(repo, COLUMNS, f'"skewless.event_id": "landing", {COLUMNS}')
+    edit(repo, COLUMNS, f'"skewless.event_id": "landing", {COLUMNS}')
     done("apply", "--repo", repo)
     assert imported(repo)["duplicates"] == 599
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.command_line import done, fingerprint, run
+from tests.worlds.command_line import done, fingerprint, run
 
 TEMPLATE = Path(__file__).parents[3] / "skewless/template"
 

@@ -9,7 +9,7 @@ import pytest
 from skewless.contract.errors import AccessError
 from skewless.infra.access.key_file import KeyFile
 from skewless.serving.access.gate import KeyAccess
-from tests.command_line import done, fingerprint, run
+from tests.worlds.command_line import done, fingerprint, run
 
 
 def allowed(repo: Path, key: str, scope: None = None) -> str:

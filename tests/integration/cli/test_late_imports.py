@@ -16,9 +16,9 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo
-from tests.integration.cli.windowed_repo import CARRIERS, HOUR, MINUTE, NOW
+from tests.worlds.command_line import done
+from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW
 
 
 @pytest.fixture

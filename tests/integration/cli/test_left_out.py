@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tests.command_line import done, run
+from tests.worlds.command_line import done, run
 
 REASON = "key 'shop_id' is null"
 

@@ -22,9 +22,9 @@ from skewless.commands.predict import answer_body
 from skewless.contract.errors import SkewlessError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.workspace import Workspace
-from tests.command_line import ROWS, run
 from tests.docs.pages import names, page, section, table
-from tests.projects import NOW
+from tests.worlds.command_line import ROWS, run
+from tests.worlds.trained import NOW
 
 METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others

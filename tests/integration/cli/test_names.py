@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.command_line import Said, run
-from tests.hostile import MARKED_UP, NAMES, WRONG_NAMES
+from tests.worlds.command_line import Said, run
+from tests.worlds.hostile_text import MARKED_UP, NAMES, WRONG_NAMES
 
 # Every verb with an argument or option that names something; %s stands for the name.
 VERBS = (

@@ -12,11 +12,10 @@ import pytest
 
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done, fingerprint, run
-from tests.integration.cli.windowed_repo import MINUTE, NOW, write_repo
-from tests.integration.infra.window_repo import edit
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import MEAN, MINUTE, NOW, write_repo
 
-MEAN = 'Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),'
 MAX = MEAN.replace("mean", "max")
 VIEW = 'timestamp_field="landed_at",\n    aggregations'
 WHERE = """timestamp_field="landed_at",
@@ -73,7 +72,7 @@ def test_fewer_digits_are_accepted(repo: Path) -> None:
 
 def test_what_is_left_out_by_a_filter_is_accepted_and_new_events_are_judged(repo: Path) -> None:
     edit(repo, VIEW, WHERE)
-    edit(repo, "from feast import Entity,", "import sane\nfrom feast import Entity,")
+    edit(repo, "from datetime", "import sane\nfrom datetime")
     (repo / "sane.py").write_text(SANE)
     for verb in ("plan", "apply", "bootstrap"):
         done(verb, "--repo", repo)

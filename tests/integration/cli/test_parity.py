@@ -13,8 +13,8 @@ import redis
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import MINUTE, NOW, STAMP, write_repo
+from tests.worlds.command_line import done, run
+from tests.worlds.windowed import MINUTE, NOW, STAMP, write_repo
 
 
 @pytest.fixture(scope="module")

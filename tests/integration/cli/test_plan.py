@@ -13,8 +13,9 @@ from feast import Entity, FeatureStore
 from feast.value_type import ValueType
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import Said, done, fingerprint, run
-from tests.integration.cli.windowed_repo import write_repo
+from tests.worlds.command_line import Said, done, fingerprint, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import write_repo
 
 MIN = '        Aggregation(column="arr_delay", function="min", time_window=2 * HOUR, name="min_delay_2h"),\n'
 MEAN = '        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),\n'
@@ -23,7 +24,7 @@ _SUITES = "SUITES = {}\n"
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def lived_repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with events in its log, states online and a champion."""
     repo = write_repo(tmp_path_factory.mktemp("plan") / "p")
     (repo / "expectations.py").write_text(_SUITES)
@@ -34,15 +35,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def repo(lived: Path, tmp_path: Path) -> Path:
+def repo(lived_repo: Path, tmp_path: Path) -> Path:
     """A copy of it, to be edited; without its online store."""
-    return Path(shutil.copytree(lived, tmp_path / "p", ignore=shutil.ignore_patterns("redis*")))
-
-
-def edit(repo: Path, old: str, new: str, file: str = "definitions.py") -> None:
-    text = (repo / file).read_text()
-    assert old in text
-    (repo / file).write_text(text.replace(old, new))
+    return Path(shutil.copytree(lived_repo, tmp_path / "p", ignore=shutil.ignore_patterns("redis*")))
 
 
 def shown(repo: Path) -> list[str]:

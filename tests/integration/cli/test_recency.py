@@ -14,13 +14,11 @@ import pytest
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
-from tests.command_line import done, run
-from tests.integration.cli.windowed_repo import CARRIERS, DAY, HOUR, MINUTE, NOW, write_repo
-from tests.integration.infra.window_repo import edit
+from tests.worlds.command_line import done, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import CARRIERS, COUNT, DAY, HOUR, MINUTE, NOW, SERVICE, write_repo
 
-COUNT = 'Aggregation(column="carrier", function="count", time_window=HOUR, name="landings_1h"),'
 TIMES = ("count", "sum", "mean", "min", "max", "first", "last", "count_distinct")
-SERVICE = 'service = FeatureService(name="air", features=[carrier_now, facts])\n'
 RECENCY = """\
 asking = RequestSource(
     name="asking",
@@ -52,12 +50,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
     )
     edit(repo, COUNT, COUNT + times)
     edit(repo, SERVICE, RECENCY)
-    edit(
-        repo,
-        "from feast import Entity,",
-        "import transforms\nfrom feast import OnDemandFeatureView, RequestSource, Entity,",
-    )
-    edit(repo, "import Float64, String", "import Float64, String, UnixTimestamp")
+    edit(repo, "from datetime", "import transforms\nfrom datetime")
     (repo / "transforms.py").write_text(TRANSFORMS)
     yield repo
     PrivateServer(repo / ".skewless").stop()

@@ -15,7 +15,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.durable import make_folder
 from skewless.operations.checkup.trust import check_trust
-from tests.command_line import run
+from tests.worlds.command_line import run
 
 VERBS = (
     ("apply",),

@@ -19,8 +19,9 @@ from skewless.infra.streams import import_run
 from skewless.infra.streams.metrics import serve_metrics
 from skewless.infra.streams.tally import SourceTally
 from skewless.project import Project
-from tests.command_line import done, fingerprint, run
-from tests.integration.cli.windowed_repo import CARRIERS, MINUTE, NOW, STAMP, write_repo
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.edits import edit
+from tests.worlds.windowed import CARRIERS, COLUMNS, MINUTE, NOW, STAMP, write_repo
 
 
 @pytest.fixture
@@ -166,10 +167,7 @@ def test_events_of_a_push_source_come_through_redis(repo: Path) -> None:
 
 def identify(repo: Path, more: str = "") -> None:
     """Give the landings an event id."""
-    place = repo / "definitions.py"
-    columns = '"skewless.columns": "carrier string, arr_delay float64'
-    text = place.read_text().replace(columns, f'"skewless.event_id": "landing", {more}{columns}, landing string')
-    place.write_text(text)
+    edit(repo, COLUMNS, f'"skewless.event_id": "landing", {more}{COLUMNS}, landing string')
     done("apply", "--repo", repo)
 
 

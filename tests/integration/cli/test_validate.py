@@ -8,7 +8,7 @@ from typing import Any
 
 from skewless.contract.bounds import Bounds
 from skewless.validation.suites import load_suites
-from tests.command_line import done, run
+from tests.worlds.command_line import done, run
 
 FILE = "expectations.py"
 

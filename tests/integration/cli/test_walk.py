@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import to_us
-from tests.command_line import ROWS, done, fingerprint, run
-from tests.planted import rewrite
+from tests.worlds.command_line import ROWS, done, fingerprint, run
+from tests.worlds.edits import edit
+from tests.worlds.planted import rewrite
 
 ROOT = Path(__file__).parents[3]
 MAIN = "from skewless.cli import main; main()"
@@ -35,7 +36,7 @@ def bits(score: float) -> bytes:
 
 
 @pytest.fixture
-def server(walked: Path) -> Iterator[str]:
+def url(walked: Path) -> Iterator[str]:
     """The URL of ``skewless serve``, a process of its own; it must end cleanly."""
     command = [sys.executable, "-c", MAIN, "serve", "--repo", str(walked), "--port", "0", "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -80,10 +81,10 @@ def to_us_of(moment: str | int) -> int:
     return moment if isinstance(moment, int) else to_us(datetime.fromisoformat(moment))
 
 
-def test_predictions_are_equal_bit_for_bit_by_row_file_and_http(walked: Path, server: str, tmp_path: Path) -> None:
+def test_predictions_are_equal_bit_for_bit_by_row_file_and_http(walked: Path, url: str, tmp_path: Path) -> None:
     many = done("predict", "fraud", "--row", json.dumps(ROWS), "--repo", walked)["predictions"]
     single = [done("predict", "--row", json.dumps(row), "--repo", walked)["predictions"][0] for row in ROWS]
-    served = ask(server, ROWS)
+    served = ask(url, ROWS)
     expected = [bits(item["score"]) for item in many]
     assert [bits(item["score"]) for item in single] == expected
     assert [bits(item["score"]) for item in served] == expected
@@ -217,8 +218,7 @@ def test_validate_names_what_it_knows(applied: Path) -> None:
 
 def test_train_that_misses_its_gate_exits_5_and_keeps_the_champion(walked: Path, tmp_path: Path) -> None:
     repo = Path(shutil.copytree(walked, tmp_path / "p", ignore=shutil.ignore_patterns("redis")))
-    models = repo / "models.py"
-    models.write_text(models.read_text().replace("floor=0.6", "floor=0.999"))
+    edit(repo, "floor=0.6", "floor=0.999", file="models.py")
     done("apply", "--repo", repo)
     before = done("status", "--repo", repo)["models"][0]
     said = run("train", "--repo", repo, "--json")

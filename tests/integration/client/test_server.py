@@ -5,26 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from skewless.contract.errors import RequestError
 from tests.integration.client.conftest import Connect
-from tests.integration.errors.server import Server
-from tests.projects import MODEL, NOW, ask, make_project, open_project
+from tests.worlds.trained import MODEL, NOW, ask, opened_copy, serving
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[float]]]:
+def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[float]]]:
     """The URL of a server, and the scores of five rows as the project itself gives them."""
-    repo = tmp_path_factory.mktemp("client") / "p"
-    make_project(repo)
-    with open_project(repo) as project:
-        scores = project.predict(MODEL, ask(5))["score"].to_pylist()
-        server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
-        yield server.url, scores
-        server.stop()
-        project.private.stop()
+    with opened_copy(trained, tmp_path_factory.mktemp("client") / "p") as place:
+        scores = place.project.predict(MODEL, ask(5))["score"].to_pylist()
+        with serving(place.repo) as server:
+            yield server.url, scores
 
 
 def test_predictions_are_those_of_the_project(served: tuple[str, list[float]], connect: Connect) -> None:

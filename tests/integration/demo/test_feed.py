@@ -17,7 +17,7 @@ from skewless.contract.errors import PlaceError
 from skewless.demo.feed import Feed
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.window_repo import write_repo
+from tests.worlds.windowed_types import write_repo
 
 HOUR = 3_600_000_000
 START = 400_000 * HOUR

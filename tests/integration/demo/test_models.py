@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.cli.windowed_repo import CARRIERS, DAY, HOUR, NOW, STAMP, write_repo
+from tests.worlds.windowed import CARRIERS, DAY, HOUR, NOW, STAMP, write_repo
 
 SECOND = 1_000_000
 ROOT = Path(__file__).parents[3]

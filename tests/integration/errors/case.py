@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.command_line import run
-from tests.integration.errors.scene import GOOD, Scene, edit
+from tests.integration.errors.scene import GOOD, Scene
+from tests.worlds.command_line import run
+from tests.worlds.edits import edit
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class ErrorReply:
     """What came back.
 
     Args:
@@ -49,7 +50,7 @@ def quietly(_: Scene) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def no_more(_: Scene, __: Said) -> None:
+def no_more(_: Scene, __: ErrorReply) -> None:
     """Ask nothing more."""
 
 
@@ -73,7 +74,7 @@ class Case:
     """
 
     name: str
-    ask: Callable[[Scene], Said]
+    ask: Callable[[Scene], ErrorReply]
     code: int
     thing: str = ""
     says: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class Case:
     during: Callable[[Scene], AbstractContextManager[object]] = quietly
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    after: Callable[[Scene, Said], None] = no_more
+    after: Callable[[Scene, ErrorReply], None] = no_more
     writes_rows: bool = False
     shared: bool = False
     usage: bool = False
@@ -91,31 +92,31 @@ class Case:
 ROUND = ("scheduler", "--only", "materialize", "--only", "validate", "--only", "retrain")
 
 
-def verb(*words: str, repo: bool = True) -> Callable[[Scene], Said]:
+def verb(*words: str, repo: bool = True) -> Callable[[Scene], ErrorReply]:
     """Return the asking of a verb; ``{elsewhere}`` in a word is the case's own folder, ``{repo}`` its project."""
 
-    def ask(scene: Scene) -> Said:
+    def ask(scene: Scene) -> ErrorReply:
         given = [word.replace("{elsewhere}", str(scene.elsewhere)).replace("{repo}", str(scene.repo)) for word in words]
         said = run(*given, *(("--repo", scene.repo) if repo else ()), "--json")
         body = json.loads(said.stdout) if said.stdout.startswith("{") else {}
-        return Said(code=said.code, text=said.stdout + said.stderr, body=body, error=body.get("error", {}))
+        return ErrorReply(code=said.code, text=said.stdout + said.stderr, body=body, error=body.get("error", {}))
 
     return ask
 
 
-def request(method: str, path: str, body: bytes | None = None) -> Callable[[Scene], Said]:
+def request(method: str, path: str, body: bytes | None = None) -> Callable[[Scene], ErrorReply]:
     """Return the asking of the case's server."""
 
-    def ask(scene: Scene) -> Said:
+    def ask(scene: Scene) -> ErrorReply:
         assert scene.server is not None
         status, headers, text = scene.server.ask(method, path, body)
         found = json.loads(text)
-        return Said(code=status, text=text, body=found, error=found.get("error", {}), headers=headers)
+        return ErrorReply(code=status, text=text, body=found, error=found.get("error", {}), headers=headers)
 
     return ask
 
 
-def post(body: object) -> Callable[[Scene], Said]:
+def post(body: object) -> Callable[[Scene], ErrorReply]:
     """Return the asking for predictions; bytes are sent as they are."""
     return request("POST", "/predict", body if isinstance(body, bytes) else json.dumps(body).encode())
 
@@ -127,14 +128,14 @@ def rows(*changes: Mapping[str, Any], model: str = "fraud") -> dict[str, Any]:
 
 def edited(file: str, old: str, new: str) -> Arrange:
     """Return the replacing of a text in one of the project's files."""
-    return lambda scene: edit(scene.repo / file, old, new)
+    return lambda scene: edit(scene.repo, old, new, file=file)
 
 
 def applied(file: str, old: str, new: str) -> Arrange:
     """Return the same, and applied."""
 
     def arrange(scene: Scene) -> None:
-        edit(scene.repo / file, old, new)
+        edit(scene.repo, old, new, file=file)
         assert run("apply", "--repo", scene.repo).code == 0
 
     return arrange

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.integration.errors.case import Arrange, Case, Said, post, rows, verb
+from tests.integration.errors.case import Arrange, Case, ErrorReply, post, rows, verb
+from tests.integration.errors.changes import new_shop_rows, reworded
 from tests.integration.errors.files import _csv
 from tests.integration.errors.scene import Scene
-from tests.integration.errors.server import eventually, refused_start
-from tests.integration.errors.world import new_shop_rows, reworded
+from tests.servers.prediction import eventually, refused_start
 
 FULL, ALMOST_FULL = 0, 2_000
 
@@ -65,7 +65,7 @@ def _served_on_full_disk(scene: Scene) -> None:
         scene.serve()
 
 
-def _drop_is_counted(scene: Scene, said: Said) -> None:
+def _drop_is_counted(scene: Scene, said: ErrorReply) -> None:
     assert said.body["log"] == "best_effort"
     assert len(said.body["predictions"]) == 2
     server = scene.server
@@ -74,15 +74,15 @@ def _drop_is_counted(scene: Scene, said: Said) -> None:
     assert 'skewless_log_dropped_total{reason="disk"} 2.0' in metrics
 
 
-def _asks_to_come_back(_: Scene, said: Said) -> None:
+def _asks_to_come_back(_: Scene, said: ErrorReply) -> None:
     assert said.headers["retry-after"] == "1"
 
 
-def _serve(scene: Scene) -> Said:
+def _serve(scene: Scene) -> ErrorReply:
     # A process of its own, as Feast has sent this one's metrics to files.
     code, text = refused_start(scene.repo)
     body = json.loads(text)
-    return Said(code=code, text=text, body=body, error=body.get("error", {}))
+    return ErrorReply(code=code, text=text, body=body, error=body.get("error", {}))
 
 
 def _private_redis(scene: Scene) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.integration.errors.case import Arrange, Case, Said, both, place, verb, written
+from tests.integration.errors.case import Arrange, Case, ErrorReply, both, place, verb, written
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
 
@@ -55,7 +55,7 @@ def _row(name: str, text: str, **parts: Any) -> Case:  # noqa: ANN401 - fields o
     return Case(name=f"predict row: {name}", ask=ask, code=6, **parts)
 
 
-def _scores_null(scene: Scene, said: Said) -> None:
+def _scores_null(scene: Scene, said: ErrorReply) -> None:
     """NaN in a file is null: the score is that of a row which says null."""
     assert said.body["rows"] == 1
     lines = (scene.elsewhere / "out.csv").read_text().splitlines()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 
 from skewless.infra.packages.aliases import Aliases
-from tests.integration.errors.case import ROUND, Arrange, Case, Said, applied, both, verb
+from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, applied, both, verb
+from tests.integration.errors.changes import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 from tests.integration.errors.scene import Scene
-from tests.integration.errors.world import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 
 _QUARANTINE = ".skewless/quarantine/shop_risk/*.parquet"
 _RUN = (
@@ -19,14 +19,14 @@ _RUN = (
 _PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/decisions/*02.json")
 
 
-def _quarantined(scene: Scene, _: Said) -> None:
+def _quarantined(scene: Scene, _: ErrorReply) -> None:
     (path,) = (scene.state / "quarantine/shop_risk").glob("*.parquet")
     rows = pq.read_table(path)
     assert [share > 1 for share in rows["refund_share"].to_pylist()] == [True] * 3
     assert all("refund_share" in reason for reason in rows["__reject"].to_pylist())
 
 
-def _others_went_on(scene: Scene, said: Said) -> None:
+def _others_went_on(scene: Scene, said: ErrorReply) -> None:
     _quarantined(scene, said)
     (path,) = (scene.state / "log/batch").glob("card_days-*/00000000000000006000.parquet")
     assert pq.read_table(path).num_rows == 1
@@ -36,7 +36,7 @@ def _others_went_on(scene: Scene, said: Said) -> None:
     assert sorted(key.rpartition(b":")[2] for key in changed) == [b"applied", b"{card_id|9007199254740993}"]
 
 
-def _champion_stays(scene: Scene, _: Said) -> None:
+def _champion_stays(scene: Scene, _: ErrorReply) -> None:
     assert Aliases(scene.state / "packages").get("fraud", "champion") == "000001"
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from skewless.infra.packages.aliases import Aliases
-from tests.integration.errors.case import Arrange, Case, Said, post, rows, verb
+from tests.integration.errors.case import Arrange, Case, ErrorReply, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
-from tests.integration.errors.server import eventually
+from tests.servers.prediction import eventually
 
 FILES = (
     "about.json", "bounds.json", "extra/payment_time.py", "fingerprint.json", "manifest.json", "metrics.json",
@@ -63,7 +63,7 @@ def unserved(what: str, arrange: Arrange, *says: str) -> Case:
     )  # fmt: skip
 
 
-def _other_model_served(scene: Scene, _: Said) -> None:
+def _other_model_served(scene: Scene, _: ErrorReply) -> None:
     assert scene.server is not None
     listed = scene.server.get("/models")
     assert [model["model"] for model in listed["models"]] == ["strict"]
@@ -81,7 +81,7 @@ def _moved_to_altered(scene: Scene) -> None:
     eventually(lambda: server.get("/models")["refused"])
 
 
-def _old_version_served(scene: Scene, said: Said) -> None:
+def _old_version_served(scene: Scene, said: ErrorReply) -> None:
     assert scene.server is not None
     assert said.body["version"] == "000001"
     listed = scene.server.get("/models")
@@ -101,7 +101,7 @@ def _broken_alias(scene: Scene) -> None:
     eventually(lambda: server.get("/models")["refused"])
 
 
-def _swaps_when_repaired(scene: Scene, said: Said) -> None:
+def _swaps_when_repaired(scene: Scene, said: ErrorReply) -> None:
     assert said.body["version"] == "000001"
     server = scene.server
     assert server is not None

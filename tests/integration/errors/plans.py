@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.integration.errors.case import ROUND, Arrange, Case, Said, post, rows, verb, written
+from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, post, rows, verb, written
+from tests.integration.errors.changes import narrowed
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
-from tests.integration.errors.server import eventually
-from tests.integration.errors.world import narrowed
+from tests.servers.prediction import eventually
 
 _ROW = json.dumps(GOOD)
 _VERBS = (
@@ -38,7 +38,7 @@ def _served_narrowed(scene: Scene) -> None:
     scene.serve()
 
 
-def _from_its_own_view(scene: Scene, said: Said) -> None:
+def _from_its_own_view(scene: Scene, said: ErrorReply) -> None:
     assert "card_days__country" in said.body["predictions"][0]["features"]
     assert scene.server is not None
     assert scene.server.get("/models")["refused"] == {}

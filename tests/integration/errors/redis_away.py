@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.integration.errors.case import ROUND, Case, Said, environment, post, rows, verb
+from tests.integration.errors.case import ROUND, Case, ErrorReply, environment, post, rows, verb
+from tests.integration.errors.changes import new_shop_rows
 from tests.integration.errors.requests import LOGGED
-from tests.integration.errors.scene import GOOD, Scene, Store
-from tests.integration.errors.server import eventually
-from tests.integration.errors.world import new_shop_rows
+from tests.integration.errors.scene import GOOD, Scene, SharedRedis
+from tests.servers.prediction import eventually
 
 AWAY = "redis://ann:hush@127.0.0.1:1/0"
 _ROW = json.dumps(GOOD)
@@ -19,7 +19,7 @@ _NEEDS = (("materialize",), ("serve",), ("predict", "fraud", "--row", _ROW), ROU
 
 
 def _away(*words: str) -> Case:
-    def no_password(_: Scene, said: Said) -> None:
+    def no_password(_: Scene, said: ErrorReply) -> None:
         assert "hush" not in said.text
 
     def arrange(scene: Scene) -> None:
@@ -73,11 +73,11 @@ def _served_then_away(scene: Scene) -> None:
     scene.server_redis = private
 
 
-def _held(scene: Scene, _: Said) -> None:
+def _held(scene: Scene, _: ErrorReply) -> None:
     """The rows are there when the store is back, and so are the predictions."""
     private = scene.server_redis
     assert isinstance(private, PrivateServer)
-    store = Store(private.ensure())
+    store = SharedRedis(private.ensure())
     assert store.rows() == scene.stage.rows
     store.close()
     server = scene.server
@@ -87,7 +87,7 @@ def _held(scene: Scene, _: Said) -> None:
     assert json.loads(reply[2])["degraded"] is False
 
 
-def _degraded(scene: Scene, said: Said) -> None:
+def _degraded(scene: Scene, said: ErrorReply) -> None:
     assert said.body["degraded"] is True
     (item,) = said.body["predictions"]
     assert {read["status"] for read in item["views"].values()} == {"UNAVAILABLE"}
@@ -97,7 +97,7 @@ def _degraded(scene: Scene, said: Said) -> None:
     _held(scene, said)
 
 
-def _refused(scene: Scene, said: Said) -> None:
+def _refused(scene: Scene, said: ErrorReply) -> None:
     assert said.headers["retry-after"] == "1"
     _held(scene, said)
 

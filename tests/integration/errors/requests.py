@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tests.integration.errors.case import Case, Said, no_more, post, request, rows
+from tests.integration.errors.case import Case, ErrorReply, no_more, post, request, rows
 from tests.integration.errors.scene import GOOD, Scene
-from tests.integration.errors.server import eventually
+from tests.servers.prediction import eventually
 
 LOGGED = (".skewless/predictions/*.parquet",)
 _ZONE = "2025-01-31T12:00:00"
@@ -17,7 +17,7 @@ _ZONE = "2025-01-31T12:00:00"
 def _answered(name: str, change: dict[str, Any], statuses: dict[str, str]) -> Case:
     """Return a case that is no error: what is not known is null, and said so."""
 
-    def check(scene: Scene, said: Said) -> None:
+    def check(scene: Scene, said: ErrorReply) -> None:
         (item,) = said.body["predictions"]
         assert {view: read["status"] for view, read in item["views"].items()} == statuses
         absent = [label for label in item["features"] if label.partition("__")[0] in _absent(statuses)]

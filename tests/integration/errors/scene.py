@@ -18,8 +18,9 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.command_line import done, fingerprint
-from tests.integration.errors.server import Server
+from tests.servers.prediction import PredictionServer
+from tests.worlds.command_line import done, fingerprint
+from tests.worlds.edits import edit
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
@@ -53,14 +54,14 @@ def make_project(repo: Path) -> None:
     ``fraud`` scores nulls when the store is away and logs as well as it can; ``strict`` refuses both.
     """
     done("init", repo)
-    edit(repo / "definitions.py", _REQUEST, _REQUEST + _MORE)
-    edit(repo / "definitions.py", "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
-    edit(repo / "models.py", "rounds=50", "rounds=10")
+    edit(repo, _REQUEST, _REQUEST + _MORE)
+    edit(repo, "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
+    edit(repo, "rounds=50", "rounds=10", file="models.py")
     with (repo / "models.py").open("a") as file:
         file.write(
             'strict = replace(MODELS[0], name="strict", missing="refuse", log="required")\nMODELS.append(strict)\n'
         )
-    edit(repo / "models.py", "from datetime", "from dataclasses import replace\nfrom datetime")
+    edit(repo, "from datetime", "from dataclasses import replace\nfrom datetime", file="models.py")
     labels = pq.read_table(repo / "data/payments.parquet")
     pq.write_table(_with_more(labels), repo / "data/payments.parquet")
     for verb in ("apply", "materialize", "train"):
@@ -83,14 +84,7 @@ def _with_more(labels: pa.Table) -> pa.Table:
     return labels
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that a file holds."""
-    text = path.read_text()
-    assert old in text, (path, old)
-    path.write_text(text.replace(old, new))
-
-
-class Store:
+class SharedRedis:
     """The one Redis; its rows are as the prepared project left them."""
 
     def __init__(self, url: str) -> None:
@@ -126,7 +120,7 @@ class Stage:
 
     kept: Path
     repo: Path
-    store: Store
+    store: SharedRedis
     rows: Rows
     stack: ExitStack
     _served: Scene | None = None
@@ -136,7 +130,7 @@ class Stage:
         if self._served is None:
             repo = Path(shutil.copytree(self.kept, self.kept.parent / "served"))
             scene = Scene(repo=repo, place=repo, stage=self, patch=patch)
-            scene.server = Server.start(scene.repo, SKEWLESS_MAX_BATCH="50")
+            scene.server = PredictionServer.start(scene.repo, SKEWLESS_MAX_BATCH="50")
             self.stack.callback(scene.server.stop)
             self._served = scene
         return self._served
@@ -157,7 +151,7 @@ class Scene:
     stage: Stage
     patch: pytest.MonkeyPatch
     stack: ExitStack = field(default_factory=ExitStack)
-    server: Server | None = None
+    server: PredictionServer | None = None
     server_redis: PrivateServer | None = None
     logged_before: int = 1
 
@@ -181,7 +175,7 @@ class Scene:
 
     def serve(self, **settings: str) -> None:
         """Start a server of this case's own."""
-        self.server = Server.start(self.repo, **settings)
+        self.server = PredictionServer.start(self.repo, **settings)
         self.stack.callback(self.server.stop)
 
     def own_redis(self) -> PrivateServer:
@@ -189,7 +183,7 @@ class Scene:
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         private = PrivateServer(folder, grace_s=0.5)
         self.stack.callback(private.stop)
-        store = Store(private.ensure())
+        store = SharedRedis(private.ensure())
         store.fill(self.stage.rows)
         store.close()
         self.setenv("SKEWLESS_REDIS_URL", store.url)
@@ -216,7 +210,7 @@ def opened_stage(root: Path) -> Iterator[Stage]:
         # A short path: the server listens on a socket file in its folder.
         private = PrivateServer(Path(stack.enter_context(tempfile.TemporaryDirectory())), grace_s=0.5)
         stack.callback(private.stop)
-        store = Store(private.ensure())
+        store = SharedRedis(private.ensure())
         stack.callback(store.close)
         settings = {"REDIS_URL": store.url, "PORT": "0", "THREADS": "1", "RELOAD_SECONDS": "0.02"}
         for name, value in {**settings, "LOG_FLUSH_SECONDS": "0.02"}.items():

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tests.command_line import run
 from tests.integration.errors.case import ROUND, Arrange, Case, both, verb, written
 from tests.integration.errors.definitions import rewritten
 from tests.integration.errors.files import truncated
-from tests.integration.errors.scene import Scene, edit
+from tests.integration.errors.scene import Scene
+from tests.worlds.command_line import run
+from tests.worlds.edits import edit
 
 _SHOPS, _LABELS = "data/shop_risk.parquet", "data/payments.parquet"
 _CSV = "data/shop_risk.csv"
@@ -40,7 +41,7 @@ def _as_csv(scene: Scene) -> None:
     table = pq.read_table(scene.repo / _SHOPS)
     times = table["event_time"].cast(pa.timestamp("s", tz="UTC"))
     pa_csv.write_csv(table.set_column(table.column_names.index("event_time"), "event_time", times), scene.repo / _CSV)
-    edit(scene.repo / "definitions.py", _SHOPS, _CSV)
+    edit(scene.repo, _SHOPS, _CSV)
 
 
 def _applied(scene: Scene) -> None:

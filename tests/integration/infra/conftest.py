@@ -1,20 +1,30 @@
-"""A real Redis-protocol server for the tests of a session; each test uses a project of its own name."""
+"""A project on the session's server."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.log.event_log import EventLog
+from tests.integration.infra.event_logs import opened
+from tests.worlds.clock import SecondsClock
+from tests.worlds.latest import LatestRedisWorld
 
 
-@pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    # A short path: the server listens on a socket file in its folder.
-    with tempfile.TemporaryDirectory() as folder:
-        server = PrivateServer(Path(folder), grace_s=0.5)
-        yield server.ensure()
-        server.stop()
+@pytest.fixture
+def latest(tmp_path: Path, server_url: str) -> LatestRedisWorld:
+    """A project of latest-value views."""
+    return LatestRedisWorld(root=tmp_path, url=server_url)
+
+
+@pytest.fixture
+def clock() -> SecondsClock:
+    """Real time of the event log; later than all files that a test makes."""
+    return SecondsClock(4e9)
+
+
+@pytest.fixture
+def event_log(tmp_path: Path, clock: SecondsClock) -> EventLog:
+    """An empty log."""
+    return opened(tmp_path, clock)

@@ -9,21 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from skewless.infra.log.event_log import EventLog
+from tests.worlds.clock import SecondsClock
 
 PARTITION = "events/arrivals/ab12cd/0"
 
 
-class Clock:
-    """Real time that a test moves on; later than all files that it makes."""
-
-    def __init__(self) -> None:
-        self.now = 4e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def opened(tmp_path: Path, clock: Clock) -> EventLog:
+def opened(tmp_path: Path, clock: SecondsClock) -> EventLog:
     return EventLog(tmp_path, PARTITION, clock=clock)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from skewless.contract.errors import DefinitionError
 from skewless.infra.compiler.compile import compile_repo
-from tests.integration.infra.test_compiler import TEMPLATE, edit
+from tests.worlds.edits import edit
+from tests.worlds.trained import TEMPLATE
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from skewless.infra.compiler.compile import Compiled, compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from skewless.operations.sample import write_sample
-from tests.plans import columns
+from tests.worlds.edits import edit
+from tests.worlds.plans import columns
 
 TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"
 NOW = 1_750_000_000_000_000
@@ -51,12 +52,6 @@ def planner(repo: Path) -> Iterator[Planner]:
     write_sample(repo / "data", NOW)
     with connect(repo / "spill", threads=1) as connection:
         yield Planner(repo=repo, state=repo / ".skewless", connection=connection)
-
-
-def edit(repo: Path, old: str, new: str, *, file: str = "definitions.py") -> None:
-    text = (repo / file).read_text()
-    assert old in text
-    (repo / file).write_text(text.replace(old, new))
 
 
 def append(repo: Path, text: str) -> None:

@@ -20,7 +20,6 @@ from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import (
     PARTITION,
-    Clock,
     bounds,
     fill,
     fill_disk,
@@ -31,63 +30,59 @@ from tests.integration.infra.event_logs import (
     rows,
     values,
 )
+from tests.worlds.clock import SecondsClock
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log(tmp_path: Path, clock: Clock) -> EventLog:
-    return EventLog(tmp_path, PARTITION, clock=clock)
-
-
-def test_1_4_positions_are_dense_and_begin_at_zero(log: EventLog, tmp_path: Path) -> None:
-    assert (log.next_seq(), log.files(), read(log)) == (0, [], [])
-    assert [(span.first, span.last) for span in (log.append(rows(5, 6, 7)), log.append(rows(8)))] == [(0, 2), (3, 3)]
-    assert (log.next_seq(), bounds(log)) == (4, [(0, 2), (3, 3)])
-    assert read(log, 2) == [{"x": 7, SEQ: 2}, {"x": 8, SEQ: 3}]
+def test_1_4_positions_are_dense_and_begin_at_zero(event_log: EventLog, tmp_path: Path) -> None:
+    assert (event_log.next_seq(), event_log.files(), read(event_log)) == (0, [], [])
+    assert [(span.first, span.last) for span in (event_log.append(rows(5, 6, 7)), event_log.append(rows(8)))] == [
+        (0, 2),
+        (3, 3),
+    ]
+    assert (event_log.next_seq(), bounds(event_log)) == (4, [(0, 2), (3, 3)])
+    assert read(event_log, 2) == [{"x": 7, SEQ: 2}, {"x": 8, SEQ: 3}]
     assert names(tmp_path) == ["00000000000000000000.parquet", "00000000000000000003.parquet"]
     with pytest.raises(ValueError, match="at least one row"):
-        log.append(rows())
+        event_log.append(rows())
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])
-def test_files_and_rows_of_a_range(log: EventLog, *, is_compacted: bool) -> None:
-    fill(log, 3, 1, 2, 2)
+def test_files_and_rows_of_a_range(event_log: EventLog, *, is_compacted: bool) -> None:
+    fill(event_log, 3, 1, 2, 2)
     if is_compacted:
-        log.compact(keep=1, target_rows=4)
+        event_log.compact(keep=1, target_rows=4)
     expected = [(0, 3), (4, 5), (6, 7)] if is_compacted else [(0, 2), (3, 3), (4, 5), (6, 7)]
-    assert bounds(log) == expected
+    assert bounds(event_log) == expected
     for first in range(9):
         for last in range(first, 10):
             hit = [span for span in expected if span[0] <= last and span[1] >= first]
-            assert bounds(log, first, last) == hit
-            assert [row[SEQ] for row in read(log, first, last)] == list(range(first, min(last, 7) + 1))
+            assert bounds(event_log, first, last) == hit
+            assert [row[SEQ] for row in read(event_log, first, last)] == list(range(first, min(last, 7) + 1))
 
 
-def test_4_2_of_two_writers_one_loses_for_good(log: EventLog, tmp_path: Path, clock: Clock) -> None:
-    log.append(rows(1))
+def test_4_2_of_two_writers_one_loses_for_good(event_log: EventLog, tmp_path: Path, clock: SecondsClock) -> None:
+    event_log.append(rows(1))
     other = opened(tmp_path, clock)
     other.append(rows(2, 3))
     for _ in range(2):
         with pytest.raises(ConflictError, match=f"log partition '{PARTITION}': was written by another process"):
-            log.append(rows(9))
-    assert log.next_seq() == 3
+            event_log.append(rows(9))
+    assert event_log.next_seq() == 3
     assert opened(tmp_path, clock).append(rows(4)).first == 3
-    assert values(log) == [1, 2, 3, 4]
+    assert values(event_log) == [1, 2, 3, 4]
 
 
-def test_4_2_a_writer_may_say_where_it_takes_the_end_to_be(log: EventLog, tmp_path: Path, clock: Clock) -> None:
-    tail = log.next_seq()
+def test_4_2_a_writer_may_say_where_it_takes_the_end_to_be(
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock
+) -> None:
+    tail = event_log.next_seq()
     opened(tmp_path, clock).append(rows(1))
     with pytest.raises(ConflictError):
-        log.append(rows(2), at=tail)
+        event_log.append(rows(2), at=tail)
     with pytest.raises(ConflictError):
-        log.append(rows(2))
+        event_log.append(rows(2))
     late = opened(tmp_path, clock)
     with pytest.raises(ValueError, match="hole"):
         late.append(rows(2), at=2)
@@ -96,9 +91,9 @@ def test_4_2_a_writer_may_say_where_it_takes_the_end_to_be(log: EventLog, tmp_pa
 
 
 def test_4_2_a_writer_whose_file_was_compacted_and_removed_is_fenced(
-    log: EventLog, tmp_path: Path, clock: Clock
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock
 ) -> None:
-    log.append(rows(0))
+    event_log.append(rows(0))
     other = opened(tmp_path, clock)
     fill(other, 1, 1, 1)
     other.compact(keep=1)
@@ -106,24 +101,24 @@ def test_4_2_a_writer_whose_file_was_compacted_and_removed_is_fenced(
     other.sweep()
     assert names(tmp_path, "0*") == ["00000000000000000003.parquet"]
     with pytest.raises(ConflictError):
-        log.append(rows(9, 9, 9, 9, 9))
+        event_log.append(rows(9, 9, 9, 9, 9))
     assert names(tmp_path, "0*") == ["00000000000000000003.parquet"]
-    assert values(log) == values(other) == [0, 1, 2, 3]
+    assert values(event_log) == values(other) == [0, 1, 2, 3]
 
 
 def test_4_2_what_a_fenced_writer_left_when_it_was_killed_is_no_part_of_the_log(
-    log: EventLog, tmp_path: Path, clock: Clock
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock
 ) -> None:
     reader = opened(tmp_path, clock)
-    fill(log, 2, 2, 2, 2)
+    fill(event_log, 2, 2, 2, 2)
     assert values(reader) == list(range(8))
-    log.compact(keep=1)
+    event_log.compact(keep=1)
     clock.now += 601
-    log.sweep()
+    event_log.sweep()
     pq.write_table(pa.table({"x": [9] * 9, SEQ: range(2, 11)}), folder_of(tmp_path) / f"{2:020d}.parquet")
-    for one in (reader, log, opened(tmp_path, clock)):
+    for one in (reader, event_log, opened(tmp_path, clock)):
         assert values(one) == list(range(8))
-    log.sweep()
+    event_log.sweep()
     assert names(tmp_path, "0*") == [f"{6:020d}.parquet"]
 
 
@@ -149,7 +144,7 @@ while won < 20:
 """
 
 
-def test_4_2_racing_writers_and_compactors_leave_one_dense_log(log: EventLog, tmp_path: Path) -> None:
+def test_4_2_racing_writers_and_compactors_leave_one_dense_log(event_log: EventLog, tmp_path: Path) -> None:
     command = [sys.executable, "-c", RACE, str(tmp_path), PARTITION]
     writers = [subprocess.Popen([*command, str(i)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for i in range(2)]
     for writer in writers:
@@ -160,7 +155,7 @@ def test_4_2_racing_writers_and_compactors_leave_one_dense_log(log: EventLog, tm
         writer.communicate()
     assert [writer.returncode for writer in writers] == [0, 0]
     each = sum(i % 3 + 1 for i in range(20))
-    found = read(log, columns=[SEQ, "x", KNOWN_AT])
+    found = read(event_log, columns=[SEQ, "x", KNOWN_AT])
     assert [row[SEQ] for row in found] == list(range(2 * each))
     assert sorted(row["x"] for row in found) == [0] * each + [1] * each
     assert all(1_000 <= row[KNOWN_AT] - row[SEQ] <= 1_002 for row in found)
@@ -191,111 +186,122 @@ else:
 
 @pytest.mark.parametrize(("step", "stands"), [(1, False), (2, False), (3, True)])
 def test_4_2_a_killed_append_stands_whole_or_not_at_all(
-    log: EventLog, tmp_path: Path, clock: Clock, step: int, *, stands: bool
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock, step: int, *, stands: bool
 ) -> None:
-    fill(log, 4)
+    fill(event_log, 4)
     command = [sys.executable, "-c", KILLED, str(tmp_path), PARTITION, str(step), "append"]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     fill(opened(tmp_path, clock), 2)
-    assert values(log) == list(range(8 if stands else 6))
-    log.sweep()
+    assert values(event_log) == list(range(8 if stands else 6))
+    event_log.sweep()
     assert not list(folder_of(tmp_path).glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("step", [1, 2, 4, 5, 9, 15])
-def test_4_2_a_killed_compaction_changes_no_row(log: EventLog, tmp_path: Path, clock: Clock, step: int) -> None:
-    fill(log, 1, 1, 1, 1, 1)
-    log.ended(0, 2, 7)
+def test_4_2_a_killed_compaction_changes_no_row(
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock, step: int
+) -> None:
+    fill(event_log, 1, 1, 1, 1, 1)
+    event_log.ended(0, 2, 7)
     expected = [(i, 7 if i <= 2 else None) for i in range(5)]
     command = [sys.executable, "-c", KILLED, str(tmp_path), PARTITION, str(step), "compact"]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    for one in (log, opened(tmp_path, clock)):
+    for one in (event_log, opened(tmp_path, clock)):
         assert [(row["x"], row[KNOWN_AT]) for row in read(one, columns=["x", KNOWN_AT])] == expected
         one.compact(keep=1, target_rows=2)
         one.sweep()
-    assert bounds(log) == [(0, 1), (2, 3), (4, 4)]
+    assert bounds(event_log) == [(0, 1), (2, 3), (4, 4)]
     assert not list(folder_of(tmp_path).glob(".*.tmp"))
 
 
-def test_a_full_disk_leaves_the_log_as_it_was(log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(log, 1, 1)
+def test_a_full_disk_leaves_the_log_as_it_was(
+    event_log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(event_log, 1, 1)
     before = names(tmp_path, "*.parquet")
     monkeypatch.setattr(os, "fsync", fill_disk)
-    for work in (lambda: log.append(rows(2)), lambda: log.compact(keep=0), log.sweep):
+    for work in (lambda: event_log.append(rows(2)), lambda: event_log.compact(keep=0), event_log.sweep):
         with pytest.raises(StoreError, match=r"cannot be written .*No space left on device.*make room"):
             work()
     assert names(tmp_path, "*.parquet") == before
     assert not list(folder_of(tmp_path).glob(".*.tmp"))
     monkeypatch.undo()
-    fill(log, 1)
-    assert values(log) == [0, 1, 2]
+    fill(event_log, 1)
+    assert values(event_log) == [0, 1, 2]
 
 
 def test_an_append_that_the_disk_failed_at_its_last_step_stands_and_is_not_repeated(
-    log: EventLog, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(log, 1)
+    fill(event_log, 1)
     monkeypatch.setattr("skewless.infra.log.event_log.sync_folder", fill_disk)
     with pytest.raises(StoreError, match="cannot be written"):
-        log.append(rows(1))
+        event_log.append(rows(1))
     monkeypatch.undo()
     with pytest.raises(ConflictError):
-        log.append(rows(1))
+        event_log.append(rows(1))
     fill(opened(tmp_path, clock), 1)
-    assert values(log) == [0, 1, 2]
+    assert values(event_log) == [0, 1, 2]
 
 
 def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    log = EventLog(tmp_path / "log", PARTITION)
-    for work in (lambda: log.append(rows(1)), log.compact, log.sweep, lambda: log.ended(0, 1, 2)):
+    event_log = EventLog(tmp_path / "log", PARTITION)
+    for work in (
+        lambda: event_log.append(rows(1)),
+        event_log.compact,
+        event_log.sweep,
+        lambda: event_log.ended(0, 1, 2),
+    ):
         with pytest.raises(StoreError, match="Not a directory"):
             work()
 
 
-def test_damaged_and_missing_files_are_named(log: EventLog, tmp_path: Path, clock: Clock) -> None:
-    fill(log, 3, 3, 3)
-    log.compact(keep=1)
-    [merged, batch] = log.spans()
+def test_damaged_and_missing_files_are_named(event_log: EventLog, tmp_path: Path, clock: SecondsClock) -> None:
+    fill(event_log, 3, 3, 3)
+    event_log.compact(keep=1)
+    [merged, batch] = event_log.spans()
     batch.path.write_bytes(batch.path.read_bytes()[:-20])
     with pytest.raises(StoreError, match=f"log file {batch.path}: is damaged.*restore it from a backup"):
         opened(tmp_path, clock).files()
     batch.path.unlink()
-    reading = log.read()
+    reading = event_log.read()
     merged.path.unlink()
     with pytest.raises(StoreError, match=f"log file {merged.path}: is missing.*restore it from a backup"):
         next(reading)
 
 
-def evolving(log: EventLog) -> Iterator[dict[str, object]]:
+def evolving(event_log: EventLog) -> Iterator[dict[str, object]]:
     for batch in (
         pa.table({"x": pa.array([1, 2]), REJECT: pa.array([None, None], pa.null())}),
         pa.table({"x": pa.array([3]), REJECT: pa.array(["bad"]), "y": pa.array([0.5])}),
         pa.table({"y": pa.array([1.5]), "z": pa.array(["s"])}),
     ):
-        log.append(batch)
+        event_log.append(batch)
         yield from batch.to_pylist()
 
 
-def test_files_with_other_columns_are_read_as_one(log: EventLog, tmp_path: Path, clock: Clock) -> None:
-    found = list(evolving(log))
+def test_files_with_other_columns_are_read_as_one(event_log: EventLog, tmp_path: Path, clock: SecondsClock) -> None:
+    found = list(evolving(event_log))
     names_of = ["x", REJECT, SEQ, "y", "z"]
     expected = [{name: seq if name == SEQ else row.get(name) for name in names_of} for seq, row in enumerate(found)]
     for keep in (3, 2, 1, 0):
-        log.compact(keep=keep, target_rows=3)
-        for one in (log, opened(tmp_path, clock)):
+        event_log.compact(keep=keep, target_rows=3)
+        for one in (event_log, opened(tmp_path, clock)):
             assert read(one) == expected
             assert {part.schema for part in one.read()} == {next(one.read()).schema}
             assert read(one, 2, columns=["z", "no"]) == [{"z": row["z"], "no": None} for row in expected[2:]]
         query = "SELECT x, __reject, __seq, y, z FROM read_parquet(?, union_by_name=true) ORDER BY __seq"
         with duckdb.connect() as connection:
-            assert connection.execute(query, [log.files()]).fetchall() == [tuple(row.values()) for row in expected]
+            assert connection.execute(query, [event_log.files()]).fetchall() == [
+                tuple(row.values()) for row in expected
+            ]
 
 
-def test_a_column_keeps_its_type(log: EventLog, tmp_path: Path, clock: Clock) -> None:
-    fill(log, 1, 1)
-    for one in (log, opened(tmp_path, clock)):
+def test_a_column_keeps_its_type(event_log: EventLog, tmp_path: Path, clock: SecondsClock) -> None:
+    fill(event_log, 1, 1)
+    for one in (event_log, opened(tmp_path, clock)):
         with pytest.raises(StoreError, match=r"cannot take a column of another type.*new name"):
             one.append(pa.table({"x": ["text"]}))
-        log.compact(keep=0)
+        event_log.compact(keep=0)
     assert opened(tmp_path, clock).append(rows(2)).first == 2

@@ -15,7 +15,6 @@ from skewless.infra.log.ends import KNOWN_AT, as_table, first_cover, with_known_
 from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import (
     PARTITION,
-    Clock,
     fill,
     fill_disk,
     folder_of,
@@ -23,88 +22,81 @@ from tests.integration.infra.event_logs import (
     read,
     rows,
 )
+from tests.worlds.clock import SecondsClock
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log(tmp_path: Path, clock: Clock) -> EventLog:
-    return EventLog(tmp_path, PARTITION, clock=clock)
-
-
-def test_2_6_a_row_is_known_when_its_first_apply_ended(log: EventLog, tmp_path: Path, clock: Clock) -> None:
-    fill(log, 2, 2, 2, 2)
-    assert log.ends().num_rows == 0
+def test_2_6_a_row_is_known_when_its_first_apply_ended(
+    event_log: EventLog, tmp_path: Path, clock: SecondsClock
+) -> None:
+    fill(event_log, 2, 2, 2, 2)
+    assert event_log.ends().num_rows == 0
     for first, last, ended in ((0, 1, 10), (4, 5, 30), (2, 5, 40), (0, 5, 50)):
-        log.ended(first, last, ended)
+        event_log.ended(first, last, ended)
     ranges = [(0, 1, 10), (2, 3, 40), (4, 5, 30)]
-    assert [tuple(row.values()) for row in log.ends().to_pylist()] == ranges
+    assert [tuple(row.values()) for row in event_log.ends().to_pylist()] == ranges
     expected = [10, 10, 40, 40, 30, 30, None, None]
-    assert [row[KNOWN_AT] for row in read(log, columns=[KNOWN_AT])] == expected
-    log.compact(keep=1, target_rows=4)
+    assert [row[KNOWN_AT] for row in read(event_log, columns=[KNOWN_AT])] == expected
+    event_log.compact(keep=1, target_rows=4)
     other = opened(tmp_path, clock)
     assert read(other, columns=[KNOWN_AT, "x"]) == [{KNOWN_AT: at, "x": i} for i, at in enumerate(expected)]
     assert other.ends().num_rows == 0
     assert (folder_of(tmp_path) / "ends.bin").stat().st_size == 0
     with pytest.raises(ValueError, match="no range"):
-        log.ended(3, 2, 1)
+        event_log.ended(3, 2, 1)
 
 
-def test_2_6_an_end_that_came_after_the_compaction_counts(log: EventLog) -> None:
-    fill(log, 2, 2, 2)
-    log.ended(0, 1, 10)
-    log.compact(keep=1, target_rows=4)
-    log.ended(1, 4, 20)
+def test_2_6_an_end_that_came_after_the_compaction_counts(event_log: EventLog) -> None:
+    fill(event_log, 2, 2, 2)
+    event_log.ended(0, 1, 10)
+    event_log.compact(keep=1, target_rows=4)
+    event_log.ended(1, 4, 20)
     expected = [10, 10, 20, 20, 20, None]
     for _ in range(3):
-        assert log.ends().to_pylist() == [{"first": 2, "last": 4, "ended_us": 20}]
-        assert [row[KNOWN_AT] for row in read(log, columns=[KNOWN_AT])] == expected
-        log.compact(keep=1, target_rows=4)
-    log.compact(keep=0, target_rows=100)
-    fill(log, 9)
-    log.compact(keep=0, target_rows=100)
-    assert log.ends().num_rows == 0
-    assert [row[KNOWN_AT] for row in read(log, columns=[KNOWN_AT])] == expected + [None] * 9
+        assert event_log.ends().to_pylist() == [{"first": 2, "last": 4, "ended_us": 20}]
+        assert [row[KNOWN_AT] for row in read(event_log, columns=[KNOWN_AT])] == expected
+        event_log.compact(keep=1, target_rows=4)
+    event_log.compact(keep=0, target_rows=100)
+    fill(event_log, 9)
+    event_log.compact(keep=0, target_rows=100)
+    assert event_log.ends().num_rows == 0
+    assert [row[KNOWN_AT] for row in read(event_log, columns=[KNOWN_AT])] == expected + [None] * 9
 
 
 @pytest.mark.parametrize("torn", [b"\0" * 28, b"\0" * 300, b"abc", b"\xff" * 27])
-def test_a_torn_record_is_ignored_and_overwritten(log: EventLog, tmp_path: Path, torn: bytes) -> None:
-    log.ended(0, 1, 10)
+def test_a_torn_record_is_ignored_and_overwritten(event_log: EventLog, tmp_path: Path, torn: bytes) -> None:
+    event_log.ended(0, 1, 10)
     ends = folder_of(tmp_path) / "ends.bin"
     with ends.open("ab") as file:
         file.write(torn)
-    assert log.ends().to_pylist() == [{"first": 0, "last": 1, "ended_us": 10}]
-    log.ended(2, 3, 20)
+    assert event_log.ends().to_pylist() == [{"first": 0, "last": 1, "ended_us": 10}]
+    event_log.ended(2, 3, 20)
     assert ends.stat().st_size == 2 * 28
-    assert log.ends()["ended_us"].to_pylist() == [10, 20]
+    assert event_log.ends()["ended_us"].to_pylist() == [10, 20]
     damaged = bytearray(ends.read_bytes())
     damaged[3] ^= 1
     ends.write_bytes(damaged)
     with pytest.raises(StoreError, match=r"log file .*ends\.bin: is damaged"):
-        log.ends()
+        event_log.ends()
 
 
-def test_an_end_record_is_28_little_endian_bytes(log: EventLog, tmp_path: Path) -> None:
-    log.ended(1, 2, 3)
+def test_an_end_record_is_28_little_endian_bytes(event_log: EventLog, tmp_path: Path) -> None:
+    event_log.ended(1, 2, 3)
     data = (folder_of(tmp_path) / "ends.bin").read_bytes()
     assert np.frombuffer(data[:24], "<i8").tolist() == [1, 2, 3]
     assert len(data) == 28
 
 
 def test_ends_may_be_made_durable_with_each_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log, synced = EventLog(tmp_path, PARTITION, sync_ends=True), list[int]()
+    event_log, synced = EventLog(tmp_path, PARTITION, sync_ends=True), list[int]()
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    log.append(rows(1))
-    log.ended(0, 0, 1)
+    event_log.append(rows(1))
+    event_log.ended(0, 0, 1)
     assert synced == []
-    log.append(rows(2))
+    event_log.append(rows(2))
     assert len(synced) == 1
     monkeypatch.setattr(os, "fdatasync", fill_disk)
     with pytest.raises(StoreError, match=r"ends\.bin"):
-        log.append(rows(3))
+        event_log.append(rows(3))
 
 
 def test_2_6_the_first_of_overlapping_records_wins() -> None:

@@ -40,32 +40,37 @@ def folder_of(root: Path) -> Path:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> AcceptedLog:
+def accepted_log(tmp_path: Path) -> AcceptedLog:
     return AcceptedLog(tmp_path, PARTITION)
 
 
-def test_1_4_positions_are_dense_and_begin_at_zero(log: AcceptedLog, tmp_path: Path) -> None:
-    assert (log.next_seq(), log.files()) == (0, [])
-    assert [(part.first, part.last) for part in (log.append(rows(5, 6, 7)), log.append(rows(8)))] == [(0, 2), (3, 3)]
-    assert log.next_seq() == 4
+def test_1_4_positions_are_dense_and_begin_at_zero(accepted_log: AcceptedLog, tmp_path: Path) -> None:
+    assert (accepted_log.next_seq(), accepted_log.files()) == (0, [])
+    assert [(part.first, part.last) for part in (accepted_log.append(rows(5, 6, 7)), accepted_log.append(rows(8)))] == [
+        (0, 2),
+        (3, 3),
+    ]
+    assert accepted_log.next_seq() == 4
     names = ["00000000000000000000.parquet", "00000000000000000003.parquet"]
-    assert [Path(path).name for path in log.files()] == names
+    assert [Path(path).name for path in accepted_log.files()] == names
     assert pq.read_table(folder_of(tmp_path) / names[0]).to_pydict() == {"x": [5, 6, 7], SEQ: [0, 1, 2]}
     assert pq.read_table(folder_of(tmp_path) / names[1]).to_pydict() == {"x": [8], SEQ: [3]}
 
 
-def test_files_from_a_position_on(log: AcceptedLog) -> None:
+def test_files_from_a_position_on(accepted_log: AcceptedLog) -> None:
     for size in (3, 1, 2):
-        log.append(rows(*range(size)))
-    assert [len(log.files(first)) for first in (0, 2, 3, 4, 5, 6)] == [3, 3, 2, 1, 1, 0]
+        accepted_log.append(rows(*range(size)))
+    assert [len(accepted_log.files(first)) for first in (0, 2, 3, 4, 5, 6)] == [3, 3, 2, 1, 1, 0]
 
 
 @pytest.mark.parametrize("notes", ["none", "old", "torn", "damaged", "empty"])
-def test_4_2_the_chain_is_followed_whatever_its_notes_say(log: AcceptedLog, tmp_path: Path, notes: str) -> None:
+def test_4_2_the_chain_is_followed_whatever_its_notes_say(
+    accepted_log: AcceptedLog, tmp_path: Path, notes: str
+) -> None:
     noted = noted_below(tmp_path) / f"{PARTITION}.list"
-    log.append(rows(1, 2))
+    accepted_log.append(rows(1, 2))
     old = noted.read_text()
-    log.append(rows(3))
+    accepted_log.append(rows(3))
     texts = {
         "old": old,
         "torn": noted.read_text()[:-9],
@@ -80,11 +85,13 @@ def test_4_2_the_chain_is_followed_whatever_its_notes_say(log: AcceptedLog, tmp_
     assert other.next_seq() == 3
     assert other.append(rows(4)).first == 3
     # A reader that had opened it before sees what the other wrote.
-    assert log.next_seq() == 4
+    assert accepted_log.next_seq() == 4
 
 
-def test_4_2_of_two_writers_one_loses(log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log.append(rows(1))
+def test_4_2_of_two_writers_one_loses(
+    accepted_log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted_log.append(rows(1))
     other = AcceptedLog(tmp_path, PARTITION)
     real = os.link
 
@@ -95,9 +102,9 @@ def test_4_2_of_two_writers_one_loses(log: AcceptedLog, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", overtaken)
     with pytest.raises(ConflictError, match=f"log partition '{PARTITION}': was written by another process"):
-        log.append(rows(9))
-    assert log.append(rows(4)).first == 3
-    assert [pq.read_table(path)["x"].to_pylist() for path in log.files()] == [[1], [2, 3], [4]]
+        accepted_log.append(rows(9))
+    assert accepted_log.append(rows(4)).first == 3
+    assert [pq.read_table(path)["x"].to_pylist() for path in accepted_log.files()] == [[1], [2, 3], [4]]
 
 
 RACE = """
@@ -117,7 +124,7 @@ while won < 20:
 """
 
 
-def test_4_2_racing_processes_leave_one_dense_chain(log: AcceptedLog, tmp_path: Path) -> None:
+def test_4_2_racing_processes_leave_one_dense_chain(accepted_log: AcceptedLog, tmp_path: Path) -> None:
     command = [sys.executable, "-c", RACE, str(tmp_path), PARTITION]
     writers = [subprocess.Popen([*command, str(i)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for i in range(2)]
     for writer in writers:
@@ -127,7 +134,7 @@ def test_4_2_racing_processes_leave_one_dense_chain(log: AcceptedLog, tmp_path: 
     for writer in writers:
         writer.communicate()
     assert [writer.returncode for writer in writers] == [0, 0]
-    table = pa.concat_tables(pq.read_table(path) for path in log.files())
+    table = pa.concat_tables(pq.read_table(path) for path in accepted_log.files())
     each = sum(i % 3 + 1 for i in range(20))
     assert table[SEQ].to_pylist() == list(range(2 * each))
     assert sorted(table["x"].to_pylist()) == [0] * each + [1] * each
@@ -154,18 +161,18 @@ accepted.AcceptedLog(Path(sys.argv[1]), sys.argv[2]).append(pa.table({"x": [2, 3
 
 @pytest.mark.parametrize(("step", "stands"), [(1, False), (2, False), (3, True)])
 def test_4_2_a_killed_append_stands_whole_or_not_at_all(
-    log: AcceptedLog, tmp_path: Path, step: int, *, stands: bool
+    accepted_log: AcceptedLog, tmp_path: Path, step: int, *, stands: bool
 ) -> None:
-    log.append(rows(1))
+    accepted_log.append(rows(1))
     command = [sys.executable, "-c", KILLED, str(tmp_path), PARTITION, str(step)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert AcceptedLog(tmp_path, PARTITION).append(rows(9)).first == (3 if stands else 1)
     expected = [[1], [2, 3], [9]] if stands else [[1], [9]]
-    assert [pq.read_table(path)["x"].to_pylist() for path in log.files()] == expected
+    assert [pq.read_table(path)["x"].to_pylist() for path in accepted_log.files()] == expected
 
 
-def test_a_damaged_file_is_named(log: AcceptedLog, tmp_path: Path) -> None:
-    path = log.append(rows(1, 2, 3)).path
+def test_a_damaged_file_is_named(accepted_log: AcceptedLog, tmp_path: Path) -> None:
+    path = accepted_log.append(rows(1, 2, 3)).path
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(StoreError, match=f"log file {path}: is damaged.*restore it from a backup"):
         AcceptedLog(tmp_path, PARTITION).files()
@@ -176,23 +183,23 @@ def fill_disk(*_: object) -> None:
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(
-    log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accepted_log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log.append(rows(1))
+    accepted_log.append(rows(1))
     before = sorted(path.name for path in folder_of(tmp_path).iterdir())
     monkeypatch.setattr(os, "fsync", fill_disk)
     with pytest.raises(StoreError, match=r"cannot be written: .*No space left on device.*free disk space"):
-        log.append(rows(2))
+        accepted_log.append(rows(2))
     assert sorted(path.name for path in folder_of(tmp_path).iterdir()) == before
     monkeypatch.undo()
-    assert log.append(rows(2)).first == 1
+    assert accepted_log.append(rows(2)).first == 1
 
 
 def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
-    log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accepted_log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skewless.infra.log.inventory.exclusive", fill_disk)
-    assert log.append(rows(1, 2)).last == 1
+    assert accepted_log.append(rows(1, 2)).last == 1
     monkeypatch.undo()
     assert AcceptedLog(tmp_path, PARTITION).next_seq() == 2
 
@@ -203,10 +210,10 @@ def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
         AcceptedLog(tmp_path / "log", PARTITION).append(rows(1))
 
 
-def test_rows_in_quarantine_are_counted(log: AcceptedLog) -> None:
-    log.append(pa.table({REJECT: pa.array(["bad", None, "worse"], pa.string())}))
-    log.append(pa.table({REJECT: pa.array([None, None], pa.string())}))
-    assert count_rejected(log.files()) == 2
+def test_rows_in_quarantine_are_counted(accepted_log: AcceptedLog) -> None:
+    accepted_log.append(pa.table({REJECT: pa.array(["bad", None, "worse"], pa.string())}))
+    accepted_log.append(pa.table({REJECT: pa.array([None, None], pa.string())}))
+    assert count_rejected(accepted_log.files()) == 2
 
 
 def test_2_6_a_run_begins_once_and_ends_once(tmp_path: Path) -> None:

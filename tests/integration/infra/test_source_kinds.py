@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +22,8 @@ from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
 from skewless.infra.offline.sources import view_table
 from skewless.infra.offline.warehouse import Warehouse, find_warehouse
-from skewless.infra.online.redis_store import RedisWriter
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
+from tests.worlds.plans import make_view
 
 N = 200
 KEYS = {"id": DType.INT64, "shop": DType.STRING}
@@ -41,9 +39,11 @@ FEATURES = {
 
 
 @pytest.fixture
-def worlds(tmp_path: Path, server_url: str) -> tuple[World, World]:
+def worlds(tmp_path: Path, server_url: str) -> tuple[LatestRedisWorld, LatestRedisWorld]:
     # A project is named after its folder, and each test has a project of its own.
-    plain, other = (World(root=tmp_path / f"{tmp_path.name}-{name}", url=server_url) for name in ("plain", "other"))
+    plain, other = (
+        LatestRedisWorld(root=tmp_path / f"{tmp_path.name}-{name}", url=server_url) for name in ("plain", "other")
+    )
     other.root.mkdir()
     return plain, other
 
@@ -128,7 +128,7 @@ KINDS: dict[str, tuple[Callable[[Path, pa.Table], None], str]] = {
 }
 
 
-def filled(world: World, view: View, keys: list[list[int | str | None]]) -> ViewRead:
+def filled(world: LatestRedisWorld, view: View, keys: list[list[int | str | None]]) -> ViewRead:
     world.run(view)
     read = world.online(view, *keys)
     assert same(read, world.offline(view, *keys))
@@ -136,7 +136,9 @@ def filled(world: World, view: View, keys: list[list[int | str | None]]) -> View
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_gives_the_bits_of_one_parquet_file(worlds: tuple[World, World], kind: str) -> None:
+def test_every_kind_gives_the_bits_of_one_parquet_file(
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld], kind: str
+) -> None:
     table, (write, path) = rows(), KINDS[kind]
     plain, other = worlds
     plain.write("v.parquet", {name: table[name] for name in table.column_names})
@@ -150,7 +152,7 @@ def test_every_kind_gives_the_bits_of_one_parquet_file(worlds: tuple[World, Worl
     assert [report.accepted for report in other.run(replace(view, source=replace(view.source, path=path)))] == [0]
 
 
-def test_rows_appended_to_a_database_come_with_the_next_run(worlds: tuple[World, World]) -> None:
+def test_rows_appended_to_a_database_come_with_the_next_run(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     database(world.root, rows())
     view = make_view(keys=KEYS, features=FEATURES, path=Warehouse(path="wh#1.duckdb", table="seen").address)
@@ -161,7 +163,7 @@ def test_rows_appended_to_a_database_come_with_the_next_run(worlds: tuple[World,
     assert world.accepted(view) == [0]
 
 
-def test_a_database_is_free_for_its_writer_after_each_run(worlds: tuple[World, World]) -> None:
+def test_a_database_is_free_for_its_writer_after_each_run(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     database(world.root, rows())
     view = make_view(keys=KEYS, features=FEATURES, path=Warehouse(path="wh#1.duckdb", table="v").address)
@@ -171,7 +173,7 @@ def test_a_database_is_free_for_its_writer_after_each_run(worlds: tuple[World, W
             writer.execute("CREATE TABLE more AS SELECT 1 AS x")
 
 
-def test_a_database_that_is_being_written_is_refused_by_name(worlds: tuple[World, World]) -> None:
+def test_a_database_that_is_being_written_is_refused_by_name(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     database(world.root, rows())
     view = make_view(path=Warehouse(path="wh#1.duckdb", table="v").address)
@@ -189,14 +191,16 @@ def test_a_database_that_is_being_written_is_refused_by_name(worlds: tuple[World
         ("v", "source of view 'v': has no such column .got 'y'.*it has id, shop, event"),
     ],
 )
-def test_errors_of_a_database_name_what_is_wrong(worlds: tuple[World, World], table: str, message: str) -> None:
+def test_errors_of_a_database_name_what_is_wrong(
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld], table: str, message: str
+) -> None:
     _, world = worlds
     database(world.root, rows())
     with pytest.raises(SourceError, match=message):
         world.run(make_view(features={"y": DType.FLOAT64}, path=Warehouse(path="wh#1.duckdb", table=table).address))
 
 
-def test_a_file_that_is_no_database_is_refused(worlds: tuple[World, World]) -> None:
+def test_a_file_that_is_no_database_is_refused(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     (world.root / "no.duckdb").write_bytes(b"no" * 9_999)
     with pytest.raises(SourceError, match=r"source of view 'v': cannot be read: .*not a valid DuckDB database"):
@@ -214,7 +218,9 @@ def test_an_address_says_which_table_it_is() -> None:
     assert find_warehouse("data/trips.parquet") is None
 
 
-def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(worlds: tuple[World, World]) -> None:
+def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld],
+) -> None:
     _, world = worlds
     (world.root / "v.csv").write_text("id,event,x\n1,1970-01-01T02:00:00Z,1.5\n2,1970-01-01T02:00:00Z,lots\n")
     with pytest.raises(SourceError, match=r"column 'x': cannot be read as DOUBLE on line 3 .got 'lots'"):
@@ -225,14 +231,16 @@ def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(worlds: tup
     ("content", "message"),
     [("", "has no such column .got 'id'"), ("id,event\n1,1970-01-01T02:00:00Z\n", "has no such column .got 'x'")],
 )
-def test_a_csv_file_without_a_column_is_refused(worlds: tuple[World, World], content: str, message: str) -> None:
+def test_a_csv_file_without_a_column_is_refused(
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld], content: str, message: str
+) -> None:
     _, world = worlds
     (world.root / "v.csv").write_text(content)
     with pytest.raises(SourceError, match=message):
         world.run(make_view(created=None, path="v.csv"))
 
 
-def test_a_partition_is_read_as_it_is_declared(worlds: tuple[World, World]) -> None:
+def test_a_partition_is_read_as_it_is_declared(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     for code in ("007", "8"):
         world.write(f"hive/code={code}/a.parquet", {"id": [int(code)], "event": times(HOUR)})
@@ -240,7 +248,7 @@ def test_a_partition_is_read_as_it_is_declared(worlds: tuple[World, World]) -> N
     assert filled(world, view, [[7], [8]]).values["code"].tolist() == ["007", "8"]
 
 
-def test_csv_is_read_as_it_is_declared_and_not_as_it_looks(worlds: tuple[World, World]) -> None:
+def test_csv_is_read_as_it_is_declared_and_not_as_it_looks(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     lines = ["id,event,word,small,big", "007,1970-01-01T01:00:00Z,1.50,1,9007199254740993"]
     (world.root / "v.csv").write_text("\n".join([*lines, "8,1970-01-01T01:00:00Z,true,,\n"]))
@@ -253,7 +261,9 @@ def test_csv_is_read_as_it_is_declared_and_not_as_it_looks(worlds: tuple[World, 
     assert [read.nulls[name].tolist() for name in ("small", "big")] == [[False, True]] * 2
 
 
-def test_folders_that_are_no_partitions_of_all_files_are_no_columns(worlds: tuple[World, World]) -> None:
+def test_folders_that_are_no_partitions_of_all_files_are_no_columns(
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld],
+) -> None:
     _, world = worlds
     world.write("mixed/code=1/a.parquet", {"id": [1], "event": times(HOUR), "x": [1.0]})
     world.write("mixed/b.parquet", {"id": [2], "event": times(HOUR), "x": [2.0]})
@@ -267,7 +277,7 @@ def test_6_1_the_hash_of_a_view_over_files_stays_what_it_was() -> None:
     assert replace(view, source=replace(view.source, path="duckdb:w#v")).hash != view.hash
 
 
-def test_1_1_nanoseconds_are_floored_in_every_kind(worlds: tuple[World, World]) -> None:
+def test_1_1_nanoseconds_are_floored_in_every_kind(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     stamps = pa.array([-1, 1_999, 2_000], pa.int64()).cast(pa.timestamp("ns", tz="UTC"))
     world.write("v.parquet", {"id": [1, 2, 3], "event": stamps, "x": [1.0, 2.0, 3.0]})
@@ -278,15 +288,15 @@ def test_1_1_nanoseconds_are_floored_in_every_kind(worlds: tuple[World, World]) 
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
 @pytest.mark.parametrize("created", [None, "created"])
 def test_1_1_times_without_a_zone_are_utc_where_feast_asks(
-    worlds: tuple[World, World], unit: str, created: str | None
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld], unit: str, created: str | None
 ) -> None:
     _, world = worlds
     view = make_view(created=created)
-    with world.connect() as connection, closing(RedisWriter(world.url)) as writer:
+    with world.opened_job() as job:
         for hours in ((1, 2), (1, 2), (101, 2)):
             moments = times(*(hour * HOUR for hour in hours)).cast(pa.timestamp(unit))
             world.write("v.parquet", {"id": [1, 2], "event": moments, "created": moments, "x": [1.0, 2.0]})
-            (report,) = world.job(connection, writer).run([view], naive_is_utc=True)
+            (report,) = job.run([view], naive_is_utc=True)
             assert report.accepted == {(1, 2): 2 - 2 * (world.clock.now_us() > 100 * HOUR), (101, 2): 1}[hours]
             world.clock.set(world.clock.now_us() + HOUR)
     assert world.online(view, [1], [2]).versions.event_ts.tolist() == [101 * HOUR, 2 * HOUR]

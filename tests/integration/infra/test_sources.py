@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,8 @@ from skewless.contract.errors import SourceError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
-from tests.integration.infra.world import HOUR, World, same, times
-from tests.plans import make_view
+from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
+from tests.worlds.plans import make_view
 
 ODD = (
     'quo"te',
@@ -36,50 +35,45 @@ ODD = (
 NOW = 100 * HOUR
 
 
-@pytest.fixture
-def world(tmp_path: Path, server_url: str) -> World:
-    return World(root=tmp_path, url=server_url)
-
-
 def double(bits: int) -> float:
     return float(struct.unpack("<d", struct.pack("<Q", bits))[0])
 
 
-def check_both(world: World, view: View, *keys: Sequence[KeyValue | None]) -> ViewRead:
+def check_both(latest: LatestRedisWorld, view: View, *keys: Sequence[KeyValue | None]) -> ViewRead:
     """Materialise, and return what is read, having compared both sides."""
-    world.run(view)
-    read = world.online(view, *keys)
-    assert same(read, world.offline(view, *keys))
+    latest.run(view)
+    read = latest.online(view, *keys)
+    assert same(read, latest.offline(view, *keys))
     return read
 
 
-def test_columns_of_any_name(world: World) -> None:
+def test_columns_of_any_name(latest: LatestRedisWorld) -> None:
     view = make_view(keys={"group": DType.STRING, 'k"ey': DType.INT64}, features=dict.fromkeys(ODD, DType.INT64))
     columns = {name: pa.array([i, i + 100], pa.int64()) for i, name in enumerate(ODD)}
     keys = {"group": ["日|{", ""], 'k"ey': [1, 2]}
-    world.write("v.parquet", {**keys, **columns, "event": times(HOUR, HOUR), "created": times(HOUR, HOUR)})
-    read = check_both(world, view, ["日|{", 1], ["", 2], ["日|{", 2])
+    latest.write("v.parquet", {**keys, **columns, "event": times(HOUR, HOUR), "created": times(HOUR, HOUR)})
+    read = check_both(latest, view, ["日|{", 1], ["", 2], ["日|{", 2])
     assert [read.values[name][:2].tolist() for name in ODD] == [[i, i + 100] for i in range(len(ODD))]
     assert read.found.tolist() == [True, True, False]
 
 
-def test_columns_that_swap_their_names(world: World) -> None:
+def test_columns_that_swap_their_names(latest: LatestRedisWorld) -> None:
     view = make_view(
         features={"a": DType.INT64, "b": DType.INT64}, renamed={"a": "b", "b": "a", "id": "the id"}, created=None
     )
-    world.write("v.parquet", {"the id": [1], "a": [10], "b": [20], "event": times(HOUR)})
-    read = check_both(world, view, [1])
+    latest.write("v.parquet", {"the id": [1], "a": [10], "b": [20], "event": times(HOUR)})
+    read = check_both(latest, view, [1])
     assert (read.values["a"][0], read.values["b"][0]) == (20, 10)
 
 
 FLOATS = (1 << 63, 0x7FF8000000000ABC, 0x7FF0000000000001, 0x7FF0000000000000, 0xFFF0000000000000, 1)
 
 
-def test_every_edge_value_comes_through_to_the_last_bit(world: World) -> None:
+def test_every_edge_value_comes_through_to_the_last_bit(latest: LatestRedisWorld) -> None:
     n = len(FLOATS)
     view = make_view(features={f"c_{dtype}": dtype for dtype in DType} | {"nothing": DType.STRING})
     floats32 = np.array([1 << 31, 0x7FC00ABC, 0x7F800001, 0x7F800000, 0xFF800000, 1], dtype=np.uint32).view(np.float32)
-    world.write(
+    latest.write(
         "v.parquet",
         {
             "id": pa.array(range(n), pa.int64()),
@@ -96,7 +90,7 @@ def test_every_edge_value_comes_through_to_the_last_bit(world: World) -> None:
             "nothing": pa.nulls(n),
         },
     )
-    read = check_both(world, view, *[[i] for i in range(n)])
+    read = check_both(latest, view, *[[i] for i in range(n)])
     assert read.values["c_float64"].view(np.uint64).tolist() == list(FLOATS)
     assert read.values["c_float32"].tobytes() == floats32.tobytes()
     assert read.values["c_int64"].tolist() == [2**53 + 1, 0, -(2**63), 2**63 - 1, 0, -1]
@@ -107,26 +101,26 @@ def test_every_edge_value_comes_through_to_the_last_bit(world: World) -> None:
     assert read.nulls["nothing"].all()
 
 
-def test_1_1_events_before_1970_and_in_9999(world: World) -> None:
+def test_1_1_events_before_1970_and_in_9999(latest: LatestRedisWorld) -> None:
     view = make_view(created=None)
     events = (-62_135_596_800_000_000, -1, 253_402_300_799_999_999 - HOUR)
-    world.write("v.parquet", {"id": [1, 2, 3], "event": times(*events), "x": [1.0, 2.0, 3.0]})
-    world.clock.set(253_402_300_799_999_999)
-    assert check_both(world, view, [1], [2], [3]).versions.event_ts.tolist() == list(events)
+    latest.write("v.parquet", {"id": [1, 2, 3], "event": times(*events), "x": [1.0, 2.0, 3.0]})
+    latest.clock.set(253_402_300_799_999_999)
+    assert check_both(latest, view, [1], [2], [3]).versions.event_ts.tolist() == list(events)
 
 
-def test_1_1_times_of_every_unit_and_zone(world: World) -> None:
+def test_1_1_times_of_every_unit_and_zone(latest: LatestRedisWorld) -> None:
     view = make_view(features={"at": DType.TIMESTAMP}, created=None, path="parts")
     for i, kind in enumerate(("s", "ms", "us", "ns")):
         stamp = (
             pa.array([7_200], pa.int64()).cast(pa.timestamp("s", tz="Asia/Tokyo")).cast(pa.timestamp(kind, tz="UTC"))
         )
-        world.write(f"parts/{kind}/{i}.parquet", {"id": [i], "event": stamp, "at": stamp})
-    read = check_both(world, view, [0], [1], [2], [3])
+        latest.write(f"parts/{kind}/{i}.parquet", {"id": [i], "event": stamp, "at": stamp})
+    read = check_both(latest, view, [0], [1], [2], [3])
     assert read.versions.event_ts.tolist() == read.values["at"].tolist() == [2 * HOUR] * 4
 
 
-def test_a_file_as_pandas_writes_it(world: World) -> None:
+def test_a_file_as_pandas_writes_it(latest: LatestRedisWorld) -> None:
     view = make_view(features={"x": DType.FLOAT64, "n": DType.INT64, "s": DType.STRING})
     frame = pd.DataFrame(
         {
@@ -138,37 +132,37 @@ def test_a_file_as_pandas_writes_it(world: World) -> None:
             "s": [None, None],
         }
     )
-    frame.to_parquet(world.root / "v.parquet")
-    read = check_both(world, view, [1], [2])
+    frame.to_parquet(latest.root / "v.parquet")
+    read = check_both(latest, view, [1], [2])
     assert read.versions.event_ts.tolist() == [HOUR, 2 * HOUR]
     assert read.values["n"].tolist() == [3, 0]
     assert [read.nulls[name].tolist() for name in ("x", "n", "s")] == [[False, True], [False, True], [True, True]]
 
 
 @pytest.mark.parametrize("stamp", ["1970-01-01T02:00:00Z", "1970-01-01 02:00:00+00:00", "1970-01-01T04:00:00+02:00"])
-def test_a_csv_file(world: World, stamp: str) -> None:
+def test_a_csv_file(latest: LatestRedisWorld, stamp: str) -> None:
     view = make_view(keys={"id": DType.STRING}, features={"x": DType.FLOAT64, "n": DType.INT64}, path="v.csv")
     text = f'id,event,created,x,n\n"a,b",{stamp},{stamp},1.5,7\nc,{stamp},{stamp},,\n'
-    (world.root / "v.csv").write_text(text)
-    read = check_both(world, view, ["a,b"], ["c"])
+    (latest.root / "v.csv").write_text(text)
+    read = check_both(latest, view, ["a,b"], ["c"])
     assert read.versions.event_ts.tolist() == [2 * HOUR] * 2
     assert read.values["x"].tolist() == [1.5, 0.0]
     assert read.nulls["n"].tolist() == [False, True]
 
 
-def test_a_csv_file_with_times_without_zone_is_refused(world: World) -> None:
-    (world.root / "v.csv").write_text("id,event,created,x\n1,1970-01-01 02:00:00,1970-01-01 02:00:00,1.5\n")
+def test_a_csv_file_with_times_without_zone_is_refused(latest: LatestRedisWorld) -> None:
+    (latest.root / "v.csv").write_text("id,event,created,x\n1,1970-01-01 02:00:00,1970-01-01 02:00:00,1.5\n")
     with pytest.raises(SourceError, match="column 'event': is a time without a zone"):
-        world.run(make_view(path="v.csv"))
+        latest.run(make_view(path="v.csv"))
 
 
 @pytest.mark.parametrize("path", ["parts", "parts/*.parquet", "parts/**/*.parquet"])
-def test_a_folder_or_glob_that_grows(world: World, path: str) -> None:
+def test_a_folder_or_glob_that_grows(latest: LatestRedisWorld, path: str) -> None:
     view = make_view(created=None, path=path)
-    world.write("parts/one.parquet", {"id": [1], "event": times(HOUR), "x": [1.0], "extra": ["a"]})
-    world.run(view)
-    world.write("parts/two.parquet", {"x": [2.0], "event": times(2 * HOUR), "id": pa.array([1], pa.int32())})
-    assert check_both(world, view, [1]).values["x"].tolist() == [2.0]
+    latest.write("parts/one.parquet", {"id": [1], "event": times(HOUR), "x": [1.0], "extra": ["a"]})
+    latest.run(view)
+    latest.write("parts/two.parquet", {"x": [2.0], "event": times(2 * HOUR), "id": pa.array([1], pa.int32())})
+    assert check_both(latest, view, [1]).values["x"].tolist() == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -183,22 +177,22 @@ def test_a_folder_or_glob_that_grows(world: World, path: str) -> None:
         (DType.TIMESTAMP, pa.array([1])),
     ],
 )
-def test_a_column_of_another_type_is_refused(world: World, dtype: DType, column: pa.Array) -> None:
-    world.write("v.parquet", {"id": [1], "event": times(HOUR), "created": times(HOUR), "x": column})
+def test_a_column_of_another_type_is_refused(latest: LatestRedisWorld, dtype: DType, column: pa.Array) -> None:
+    latest.write("v.parquet", {"id": [1], "event": times(HOUR), "created": times(HOUR), "x": column})
     with pytest.raises(SourceError, match="column 'x': does not fit the declared type"):
-        world.run(make_view(features={"x": dtype}))
+        latest.run(make_view(features={"x": dtype}))
 
 
-def test_columns_whose_names_differ_only_in_case_are_not_mixed_up(world: World) -> None:
-    world.write("v.parquet", {"id": [1], "event": times(HOUR), "x": [1], "X": [2]})
+def test_columns_whose_names_differ_only_in_case_are_not_mixed_up(latest: LatestRedisWorld) -> None:
+    latest.write("v.parquet", {"id": [1], "event": times(HOUR), "x": [1], "X": [2]})
     with pytest.raises(SourceError, match=r"has no such column .got 'X'.*it has id, event, x, X_1"):
-        world.run(make_view(features={"X": DType.INT64}, created=None))
-    assert check_both(world, make_view(features={"x": DType.INT64}, created=None), [1]).values["x"].tolist() == [1]
+        latest.run(make_view(features={"X": DType.INT64}, created=None))
+    assert check_both(latest, make_view(features={"x": DType.INT64}, created=None), [1]).values["x"].tolist() == [1]
 
 
-def test_numbers_that_do_not_fit_are_quarantined_and_others_converted(world: World) -> None:
+def test_numbers_that_do_not_fit_are_quarantined_and_others_converted(latest: LatestRedisWorld) -> None:
     view = make_view(features={"small": DType.INT32, "single": DType.FLOAT32}, created=None)
-    world.write(
+    latest.write(
         "v.parquet",
         {
             "id": range(4),
@@ -207,11 +201,11 @@ def test_numbers_that_do_not_fit_are_quarantined_and_others_converted(world: Wor
             "single": pa.array([1.0, 0.1, double(1 << 63), 1e300], pa.float64()),
         },
     )
-    read = check_both(world, view, [0], [1], [2], [3])
+    read = check_both(latest, view, [0], [1], [2], [3])
     assert read.found.tolist() == [False, True, True, False]
     assert read.values["single"][1] == np.float32(0.1)
     assert np.signbit(read.values["single"][2])
-    assert {row["id"]: row["__reject"] for row in world.rejected(view)} == {
+    assert {row["id"]: row["__reject"] for row in latest.rejected(view)} == {
         0: "column 'small' does not fit its declared type",
         3: "column 'single' does not fit its declared type",
     }

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,8 +28,8 @@ from skewless.contract.rows import Versions, ViewRead
 from skewless.contract.vector import Assembler
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
-from tests.command_line import fingerprint
-from tests.integration.infra.window_repo import CONFIG
+from tests.worlds.command_line import fingerprint
+from tests.worlds.windowed import CONFIG
 
 FEAST = {
     DType.INT32: "Int32",
@@ -79,6 +80,7 @@ made = OnDemandFeatureView(
 service = FeatureService(name="s", features=[v, made])
 """
 TRANSFORM = """\
+import duckdb
 import numpy as np
 
 
@@ -146,7 +148,7 @@ def _stored(dtype: DType) -> pa.DataType:
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Any]:
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with connect(tmp_path / "spill", threads=1) as opened:
         yield opened
 

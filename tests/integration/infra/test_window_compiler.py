@@ -21,8 +21,10 @@ from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from tests.docs.pages import blocks, page
-from tests.integration.infra.window_repo import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, edit, write_repo
-from tests.plans import columns, refs
+from tests.worlds.edits import edit
+from tests.worlds.plans import columns, refs
+from tests.worlds.windowed import HEAD
+from tests.worlds.windowed_types import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, write_repo
 
 HISTORY = {
     "carrier": pa.array(["AA"]),
@@ -281,11 +283,7 @@ def test_the_example_of_the_page_compiles(tmp_path: Path) -> None:
     (repo / "transforms.py").write_text(transform)
     last = 'Aggregation(column="landed_at", function="last", time_window=7 * DAY, name="last_landing_7d")'
     assert last in page("windows.md")
-    imports = (
-        "from pathlib import Path\n\nimport transforms\nfrom feast import Field, OnDemandFeatureView, RequestSource\n"
-        "from feast.types import Float64, UnixTimestamp\n"
-    )
-    (repo / "definitions.py").write_text(f"{imports}{definitions}{recency}")
+    (repo / "definitions.py").write_text(f"import transforms\n{HEAD}{definitions}{recency}")
     edit(repo, "    aggregations=[\n", f"    aggregations=[\n        {last},\n")
     plan = compile_repo(repo).plan
     assert [ref.label for ref in plan.transform("recency").inputs] == [

@@ -18,7 +18,7 @@ from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.window_events import LogPart
 from skewless.infra.offline.window_join import WindowJoin
-from tests.plans import columns
+from tests.worlds.plans import columns
 
 NO_ENDS = pa.table({name: pa.array([], pa.int64()) for name in ("first", "last", "ended_us")})
 

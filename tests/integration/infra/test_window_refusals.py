@@ -9,7 +9,8 @@ import pytest
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import WindowView
 from skewless.infra.compiler.compile import compile_repo
-from tests.integration.infra.window_repo import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, edit, write_repo
+from tests.worlds.edits import edit
+from tests.worlds.windowed_types import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, write_repo
 
 LANDED = 'source=landings,\n    timestamp_field="landed_at",'
 WHERE = '"skewless.where": "big",'

@@ -1,21 +1,12 @@
-"""A trained project, made once; each test works on a copy with an online store and a clock of its own."""
+"""Verbs that tell the time of a test's copy of the trained project."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.projects import Place, copy_project, make_project, opened
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project with a champion; only ever copied."""
-    repo = tmp_path_factory.mktemp("trained") / "p"
-    make_project(repo)
-    return repo
+from tests.worlds.trained import Sandbox
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +16,7 @@ def clock_of_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
-    """A copy whose store was filled again from the log."""
-    with opened(copy_project(trained, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
-        place.wait(60)
-        yield place
+def place(place: Sandbox) -> Sandbox:
+    """A copy a minute after its store was filled."""
+    place.wait(60)
+    return place

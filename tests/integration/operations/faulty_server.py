@@ -16,7 +16,7 @@ from skewless.cli import main
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.runtimes.candidates import Place
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
-from tests.rollouts import NEW
+from tests.worlds.rollouts import NEW
 
 _SLOW_S = 0.05
 

@@ -13,12 +13,12 @@ from skewless.contract.clock import to_us
 from skewless.contract.errors import PackageError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.drift import ALERT, MOVED, last, series, watch
-from tests.projects import MODEL, Place
+from tests.worlds.trained import MODEL, Sandbox
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 
 
-def payments(place: Place, n: int, *, odd: bool = False) -> list[dict[str, Any]]:
+def payments(place: Sandbox, n: int, *, odd: bool = False) -> list[dict[str, Any]]:
     """Return n payments as they were in training; odd ones are larger, and all at midnight."""
     rows = pq.read_table(place.repo / "data/payments.parquet").to_pylist()
     chosen = np.random.default_rng(1).choice(len(rows), n, replace=False)
@@ -33,7 +33,7 @@ def payments(place: Place, n: int, *, odd: bool = False) -> list[dict[str, Any]]
     ]
 
 
-def test_what_is_like_training_is_steady(place: Place) -> None:
+def test_what_is_like_training_is_steady(place: Sandbox) -> None:
     place.predict(payments(place, 400))
     place.wait(1)
     report = watch(place.project, MODEL)
@@ -44,7 +44,7 @@ def test_what_is_like_training_is_steady(place: Place) -> None:
     assert open_alerts(place.state) == []
 
 
-def test_a_planted_shift_is_found_kept_and_alerted_of_until_it_is_over(place: Place) -> None:
+def test_a_planted_shift_is_found_kept_and_alerted_of_until_it_is_over(place: Sandbox) -> None:
     place.predict(payments(place, 400, odd=True))
     place.wait(1)
     report = watch(place.project, MODEL)
@@ -61,7 +61,7 @@ def test_a_planted_shift_is_found_kept_and_alerted_of_until_it_is_over(place: Pl
     assert [window["verdict"] for window in series(place.project, MODEL).read()] == ["drifted", "steady"]
 
 
-def test_predictions_that_read_the_same_row_are_counted_as_such(place: Place) -> None:
+def test_predictions_that_read_the_same_row_are_counted_as_such(place: Sandbox) -> None:
     asked = payments(place, 50)
     place.predict([{**row, "shop_id": "shop-01" if i < 40 else "shop-02"} for i, row in enumerate(asked)])
     place.predict([{**row, "shop_id": "nowhere"} for row in asked])
@@ -71,7 +71,7 @@ def test_predictions_that_read_the_same_row_are_counted_as_such(place: Place) ->
     assert repeats["payment_time__hour"] == 1.0
 
 
-def test_a_window_holds_what_was_asked_in_it(place: Place) -> None:
+def test_a_window_holds_what_was_asked_in_it(place: Sandbox) -> None:
     place.predict(payments(place, 30))
     place.wait(3_600)
     begun = place.now_us()
@@ -84,13 +84,13 @@ def test_a_window_holds_what_was_asked_in_it(place: Place) -> None:
     assert last(place.project, MODEL) is None
 
 
-def test_no_prediction_says_nothing(place: Place) -> None:
+def test_no_prediction_says_nothing(place: Sandbox) -> None:
     report = watch(place.project, MODEL)
     assert (report.rows, report.verdict) == (0, "too_few_rows")
     assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["features"][0]["limits"]["psi"] is None
 
 
-def test_an_altered_package_is_refused(place: Place) -> None:
+def test_an_altered_package_is_refused(place: Sandbox) -> None:
     (place.project.packages / MODEL / "000001" / "profile.json").write_text("{}")
     with pytest.raises(PackageError, match=r"profile\.json"):
         watch(place.project, MODEL)

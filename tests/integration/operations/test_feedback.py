@@ -19,9 +19,9 @@ from skewless.client import AsyncClient, Client
 from skewless.contract.errors import RequestError
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.project import Project
-from tests.command_line import done, run
-from tests.integration.errors.server import Server
-from tests.projects import MODEL, NOW, Place, ask, copy_project, open_project
+from tests.servers.prediction import PredictionServer
+from tests.worlds.command_line import done, run
+from tests.worlds.trained import MODEL, NOW, Sandbox, ask, copy_project, open_project, serving
 
 NEVER = 2**62
 
@@ -40,11 +40,10 @@ def project(repo: Path) -> Iterator[Project]:
 
 
 @pytest.fixture(scope="module")
-def server(repo: Path, project: Project) -> Iterator[Server]:
+def server(repo: Path, project: Project) -> Iterator[PredictionServer]:
     assert project.redis_url
-    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
-    yield server
-    server.stop()
+    with serving(repo) as server:
+        yield server
 
 
 def kept(project: Project) -> list[dict[str, Any]]:
@@ -56,13 +55,13 @@ def rows_kept(project: Project) -> int:
     return OutcomeLog(project.state, project.connection).counts(NEVER).rows
 
 
-def labels_counted(server: Server) -> dict[str, float]:
+def labels_counted(server: PredictionServer) -> dict[str, float]:
     """Return what the server's metrics say of labels, by how their predictions were named."""
     found = re.findall(r'skewless_feedback_total{by="(id|entity)",kind="label"} (\S+)', server.get("/metrics"))
     return {"id": 0.0, "entity": 0.0} | {by: float(value) for by, value in found}
 
 
-def test_both_clients_say_what_came(server: Server, project: Project) -> None:
+def test_both_clients_say_what_came(server: PredictionServer, project: Project) -> None:
     before, counted = rows_kept(project), labels_counted(server)
     with Client(server.url) as client:
         reply = client.predict(ask(2))
@@ -82,7 +81,7 @@ def test_both_clients_say_what_came(server: Server, project: Project) -> None:
     assert labels_counted(server) == {by: counted[by] + 1 for by in ("id", "entity")}
 
 
-def test_a_row_that_is_wrong_refuses_the_request(server: Server, project: Project) -> None:
+def test_a_row_that_is_wrong_refuses_the_request(server: PredictionServer, project: Project) -> None:
     before = rows_kept(project)
     good = {"prediction_id": "x", "label": 1}
     with Client(server.url) as client, pytest.raises(RequestError, match="feedback 1 field 'label': is not a number"):
@@ -93,7 +92,7 @@ def test_a_row_that_is_wrong_refuses_the_request(server: Server, project: Projec
     assert rows_kept(project) == before
 
 
-def test_many_at_once_are_all_kept(server: Server, project: Project) -> None:
+def test_many_at_once_are_all_kept(server: PredictionServer, project: Project) -> None:
     before = rows_kept(project)
     with Client(server.url) as client, ThreadPoolExecutor(8) as pool:
         rows = [[{"prediction_id": f"many-{i}-{j}", "label": 1} for j in range(3)] for i in range(100)]
@@ -103,7 +102,7 @@ def test_many_at_once_are_all_kept(server: Server, project: Project) -> None:
     assert rows_kept(project) == before + 5_300
 
 
-def test_the_route_is_in_the_openapi_document(server: Server) -> None:
+def test_the_route_is_in_the_openapi_document(server: PredictionServer) -> None:
     document = server.get("/openapi.json")
     route = document["paths"]["/feedback"]["post"]
     schema = route["requestBody"]["content"]["application/json"]["schema"]
@@ -113,16 +112,15 @@ def test_the_route_is_in_the_openapi_document(server: Server) -> None:
 
 
 def test_what_was_accepted_survives_a_kill(repo: Path, project: Project) -> None:
-    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
-    with Client(server.url) as client:
+    with serving(repo) as server, Client(server.url) as client:
         assert client.feedback([{"prediction_id": "killed", "label": 1}]) == 1
         server.process.kill()
-    server.process.communicate()
+        server.process.communicate()
     assert "killed" in {row["prediction_id"] for row in kept(project)}
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
-def test_tables_come_in_whole_or_not_at_all(place: Place, tmp_path: Path, ending: str) -> None:
+def test_tables_come_in_whole_or_not_at_all(place: Sandbox, tmp_path: Path, ending: str) -> None:
     ids = place.predict(ask(3)).ids
     path = tmp_path / f"said.{ending}"
     write(path, {"prediction_id": ids, "label": [1.0, 0.0, 1.0], "value": [1.5, None, 2.0]})
@@ -139,7 +137,7 @@ def test_tables_come_in_whole_or_not_at_all(place: Place, tmp_path: Path, ending
     assert rows_kept(place.project) == 3
 
 
-def test_a_table_of_entities(place: Place, tmp_path: Path) -> None:
+def test_a_table_of_entities(place: Sandbox, tmp_path: Path) -> None:
     rows = ask(3)
     place.predict(rows)
     at = pa.array([place.now_us()] * 3, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
@@ -163,7 +161,7 @@ def test_a_table_of_entities(place: Place, tmp_path: Path) -> None:
         (("quality", "--since", "2100-01-01T00:00Z"), "ends before it begins"),
     ],
 )
-def test_what_cannot_be_done_is_said(place: Place, words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_done_is_said(place: Sandbox, words: tuple[str, ...], said: str) -> None:
     refused = run(*words, "--repo", place.repo, *(("--since", "1d") if "1s" in words else ()))
     assert refused.code in {4, 6}
     assert said in refused.stderr

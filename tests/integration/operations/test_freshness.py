@@ -8,16 +8,16 @@ from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.verdicts.last_verdicts import last_freshness
 from skewless.operations.freshness import ALERT, look
-from tests.projects import Place, later_rows
+from tests.worlds.trained import Sandbox, later_rows
 
 DAY = 86_400
 
 
-def late(place: Place) -> set[str]:
+def late(place: Sandbox) -> set[str]:
     return {item.subject for item in open_alerts(place.state) if item.name == ALERT}
 
 
-def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Place) -> None:
+def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Sandbox) -> None:
     limits = {view.name: view.freshness_us for view in place.project.applied.plan.views}
     assert limits == {"card_days": 2 * DAY * 1_000_000, "shop_risk": 0}
     place.wait(10 * DAY)
@@ -40,7 +40,7 @@ def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Place) -
     assert last_freshness(place.state).keys() == {"card_days", "shop_risk"}
 
 
-def test_what_was_found_is_what_the_source_says(place: Place) -> None:
+def test_what_was_found_is_what_the_source_says(place: Sandbox) -> None:
     for item in look(place.project):
         column = place.project.connection.sql(
             f"SELECT epoch_us(max(event_time)) FROM '{place.repo}/data/{item.view}.parquet'"
@@ -48,6 +48,6 @@ def test_what_was_found_is_what_the_source_says(place: Place) -> None:
         assert item.newest_us == column[0][0]
 
 
-def test_an_unknown_view_is_refused(place: Place) -> None:
+def test_an_unknown_view_is_refused(place: Sandbox) -> None:
     with pytest.raises(RequestError, match="card_days"):
         look(place.project, ["nothing"])

@@ -19,13 +19,13 @@ from skewless.operations.quality import labelled_log
 from skewless.operations.status import read_status
 from skewless.operations.why import why
 from skewless.project import Project
-from tests.planted import alter, flipped
-from tests.projects import MODEL, SECOND, Place, ask
+from tests.worlds.planted import alter, flipped
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 DAY = DAY_US // SECOND
 
 
-def predict(place: Place, days: int, times: int) -> list[Path]:
+def predict(place: Sandbox, days: int, times: int) -> list[Path]:
     """Predict some times on each of some days, in files of their own; return those, in order."""
     for _ in range(days):
         for n in range(1, times + 1):
@@ -35,16 +35,16 @@ def predict(place: Place, days: int, times: int) -> list[Path]:
     return place.log_files()
 
 
-def files(place: Place) -> list[Path]:
+def files(place: Sandbox) -> list[Path]:
     return log_files(place.state / FOLDER)
 
 
-def remove_sources(place: Place) -> None:
+def remove_sources(place: Sandbox) -> None:
     """Compact as after the grace time."""
     compact(place.state, now_us=place.now_us(), grace_s=1, clock=lambda: time.time() + 60)
 
 
-def answers(place: Place, now: int) -> dict[str, Any]:
+def answers(place: Sandbox, now: int) -> dict[str, Any]:
     """Return what those who read the log say of it at a moment."""
     log = PredictionLog(place.state / FOLDER, place.project.connection)
     labelled = labelled_log(place.project, MODEL).read(since_us=0, until_us=now, known_by_us=now)
@@ -57,7 +57,7 @@ def answers(place: Place, now: int) -> dict[str, Any]:
     }
 
 
-def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: Place) -> None:
+def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: Sandbox) -> None:
     paths = predict(place, 3, 4)
     alter(paths[2], "score", {1: lambda score: flipped(score, 3)})
     alter(paths[5], "vector", {0: lambda vector: [flipped(vector[0], 9), *vector[1:]]})
@@ -79,7 +79,7 @@ def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: Pla
     assert tidy(place.project).merged_predictions == 0
 
 
-def test_what_was_proven_is_not_proven_again_after_a_merge(place: Place) -> None:
+def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> None:
     for n in (1, 2, 3):
         place.predict(ask(n))
     assert run_replay(place.project, only_new=True).compared == 6
@@ -94,7 +94,7 @@ def test_what_was_proven_is_not_proven_again_after_a_merge(place: Place) -> None
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
-def test_the_log_is_removed_by_whole_days(place: Place, is_merged: bool) -> None:  # noqa: FBT001 - a parameter
+def test_the_log_is_removed_by_whole_days(place: Sandbox, is_merged: bool) -> None:  # noqa: FBT001 - a parameter
     first_day = place.now_us() // DAY_US
     predict(place, 3, 2)
     if is_merged:

@@ -10,21 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.operations.importance import ImportanceReport, WindowImportance, importance
-from tests.command_line import run
-from tests.projects import MODEL, SECOND, Place, ask
+from tests.worlds.command_line import run
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 HOUR = 3_600 * SECOND
 
 
-def logged(place: Place) -> list[dict[str, Any]]:
+def logged(place: Sandbox) -> list[dict[str, Any]]:
     return [row for path in place.log_files() for row in pq.read_table(path).to_pylist()]
 
 
-def report(place: Place, **options: int) -> ImportanceReport:
+def report(place: Sandbox, **options: int) -> ImportanceReport:
     return importance(place.project, MODEL, window_us=HOUR, windows=4, **options)
 
 
-def expected(place: Place, part: WindowImportance) -> dict[str, float]:
+def expected(place: Sandbox, part: WindowImportance) -> dict[str, float]:
     """Return the mean of what the library says of all predictions of a window."""
     vectors = [
         row["vector"]
@@ -37,7 +37,7 @@ def expected(place: Place, part: WindowImportance) -> dict[str, float]:
     return dict(zip(place.model.assembler.labels, np.abs(found).mean(axis=0).tolist(), strict=True))
 
 
-def test_each_window_and_version_has_the_mean_of_its_contributions(place: Place) -> None:
+def test_each_window_and_version_has_the_mean_of_its_contributions(place: Sandbox) -> None:
     place.train()
     place.predict(ask(30))
     place.wait(2 * 3_600)
@@ -57,7 +57,7 @@ def test_each_window_and_version_has_the_mean_of_its_contributions(place: Place)
         assert sum(part.as_dict()["share"].values()) == pytest.approx(1.0)
 
 
-def test_a_sample_is_the_same_again_and_another_by_seed(place: Place) -> None:
+def test_a_sample_is_the_same_again_and_another_by_seed(place: Sandbox) -> None:
     place.predict(ask(200))
     first, again, other = (report(place, sample=20, seed=seed) for seed in (1, 1, 2))
     assert first == again
@@ -65,19 +65,19 @@ def test_a_sample_is_the_same_again_and_another_by_seed(place: Place) -> None:
     assert [(part.predictions, part.sampled) for part in first.windows] == [(200, 20)]
 
 
-def test_predictions_outside_the_windows_do_not_count(place: Place) -> None:
+def test_predictions_outside_the_windows_do_not_count(place: Sandbox) -> None:
     place.predict(ask(5))
     place.wait(5 * 3_600)
     assert report(place).windows == []
     assert importance(place.project, MODEL, window_us=6 * HOUR, windows=1).windows[0].predictions == 5
 
 
-def test_without_a_log_there_is_nothing(place: Place) -> None:
+def test_without_a_log_there_is_nothing(place: Sandbox) -> None:
     assert report(place).as_dict() == {"model": MODEL, "windows": [], "unexplained": []}
     assert "no prediction in these windows" in run("importance", "--repo", place.repo).stdout
 
 
-def test_the_command_shows_the_windows(place: Place) -> None:
+def test_the_command_shows_the_windows(place: Sandbox) -> None:
     place.predict(ask(6))
     shown = run("importance", MODEL, "--window", "1h", "--repo", place.repo).stdout
     assert "6 of 6" in shown

@@ -18,9 +18,9 @@ from skewless.operations.promotion import Promotion, apply_promotion, plan_promo
 from skewless.operations.promotion import train as train_model
 from skewless.operations.versions import list_all
 from skewless.training.train import train
-from tests.command_line import done, fingerprint, run
-from tests.projects import MODEL, Place, copy_project, open_project, opened
-from tests.rollouts import NEW, OLD, champion, declare
+from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.rollouts import NEW, OLD, champion, declare
+from tests.worlds.trained import MODEL, Sandbox, copy_project, open_project, opened
 
 WEAK = "000003"
 
@@ -37,12 +37,12 @@ def three_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def spot(three_versions: Path, tmp_path: Path) -> Iterator[Place]:
+def spot(three_versions: Path, tmp_path: Path) -> Iterator[Sandbox]:
     with opened(copy_project(three_versions, tmp_path / "p")) as place:
         yield place
 
 
-def test_a_version_is_planned_shown_and_put_in_place(spot: Place) -> None:
+def test_a_version_is_planned_shown_and_put_in_place(spot: Sandbox) -> None:
     before = fingerprint(spot.project.packages)
     planned = done("promote", MODEL, NEW, "--dry-run", "--repo", spot.repo)
     assert (planned["dry_run"], planned["way"], planned["champion"]) == (True, "at_once", OLD)
@@ -58,7 +58,7 @@ def test_a_version_is_planned_shown_and_put_in_place(spot: Place) -> None:
     assert (again.code, again.stdout) == (0, f"{MODEL} {NEW} is champion already\n")
 
 
-def test_a_worse_version_is_refused_and_the_champion_stays(spot: Place) -> None:
+def test_a_worse_version_is_refused_and_the_champion_stays(spot: Sandbox) -> None:
     said = run("promote", MODEL, "--repo", spot.repo, "--json")
     assert (said.code, said.body["version"], said.body["way"]) == (5, WEAK, "nothing")
     assert said.body["error"]["kind"] == "gate"
@@ -71,7 +71,7 @@ def test_a_worse_version_is_refused_and_the_champion_stays(spot: Place) -> None:
     assert "all test rows" in shown.stdout
 
 
-def test_of_two_hands_one_wins_and_the_other_is_told(spot: Place) -> None:
+def test_of_two_hands_one_wins_and_the_other_is_told(spot: Sandbox) -> None:
     spec, project = spot.project.applied.model(MODEL), spot.project
     train(project.training_set(MODEL), replace(spec, rounds=52), project.store, threads=1, now_us=spot.now_us())
     hands = [open_project(spot.repo), open_project(spot.repo)]
@@ -99,7 +99,7 @@ def test_of_two_hands_one_wins_and_the_other_is_told(spot: Place) -> None:
         hand.close()
 
 
-def test_the_command_tells_a_conflict(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_tells_a_conflict(spot: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     def meanwhile(*arguments: object) -> Promotion:
         planned = plan_promotion(*arguments)  # type: ignore[arg-type]
         Aliases(spot.project.packages).move(MODEL, "champion", expect=OLD, to=WEAK, reason="another", now_us=1)
@@ -111,7 +111,7 @@ def test_the_command_tells_a_conflict(spot: Place, monkeypatch: pytest.MonkeyPat
     assert champion(spot.project) == WEAK
 
 
-def test_a_model_with_a_rollout_is_not_moved_at_once(spot: Place) -> None:
+def test_a_model_with_a_rollout_is_not_moved_at_once(spot: Sandbox) -> None:
     declare(spot.repo, "Rollout()")
     done("apply", "--repo", spot.repo)
     assert done("promote", MODEL, NEW, "--dry-run", "--repo", spot.repo)["way"] == "rollout"
@@ -124,7 +124,7 @@ def test_a_model_with_a_rollout_is_not_moved_at_once(spot: Place) -> None:
     assert (said.code, champion(spot.project)) == (5, OLD)
 
 
-def test_a_trained_version_begins_its_rollout(spot: Place) -> None:
+def test_a_trained_version_begins_its_rollout(spot: Sandbox) -> None:
     declare(spot.repo, "Rollout()")
     spot.project.apply()
     report = train_model(spot.project, MODEL)
@@ -136,7 +136,7 @@ def test_a_trained_version_begins_its_rollout(spot: Place) -> None:
         train_model(spot.project, MODEL)
 
 
-def test_versions_lists_them_with_why(spot: Place) -> None:
+def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     done("promote", MODEL, NEW, "--repo", spot.repo)
     run("promote", MODEL, WEAK, "--repo", spot.repo)
     (spot.project.packages / MODEL / OLD / "metrics.json").write_text("{}")
@@ -157,7 +157,7 @@ def test_versions_lists_them_with_why(spot: Place) -> None:
     assert "metrics.json" in shown.stdout
 
 
-def test_what_there_is_not_cannot_be_promoted(spot: Place) -> None:
+def test_what_there_is_not_cannot_be_promoted(spot: Sandbox) -> None:
     assert run("promote", MODEL, "000009", "--repo", spot.repo, "--json").body["error"]["kind"] == "package"
     assert run("promote", "nosuch", "--repo", spot.repo, "--json").code == 6
     for version in (spot.project.packages / MODEL).glob("0*"):

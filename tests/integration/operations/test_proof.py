@@ -10,11 +10,11 @@ from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions.files import proven_files
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
-from tests.planted import alter_predictions, flipped, note_anew
-from tests.projects import FIRST_CARD, MODEL, Place, ask
+from tests.worlds.planted import alter_predictions, flipped, note_anew
+from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask
 
 
-def test_only_what_is_new_is_replayed(place: Place) -> None:
+def test_only_what_is_new_is_replayed(place: Sandbox) -> None:
     place.predict(ask(30))
     assert run_replay(place.project, only_new=True).compared == 30
     assert run_replay(place.project, only_new=True).compared == 0
@@ -30,13 +30,13 @@ def test_only_what_is_new_is_replayed(place: Place) -> None:
     assert proven_files(place.state) == {path.name for path in place.log_files()}
 
 
-def test_a_replay_of_one_model_proves_no_file(place: Place) -> None:
+def test_a_replay_of_one_model_proves_no_file(place: Sandbox) -> None:
     place.predict(ask(30))
     assert run_replay(place.project, MODEL).ok
     assert proven_files(place.state) == frozenset()
 
 
-def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Place) -> None:
+def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Sandbox) -> None:
     place.predict(ask(20))
     (path,) = place.log_files()
     honest = path.read_bytes()
@@ -52,7 +52,7 @@ def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Place) ->
     assert open_alerts(place.state) == []
 
 
-def test_a_damaged_list_of_proven_files_means_that_all_are_proven_again(place: Place) -> None:
+def test_a_damaged_list_of_proven_files_means_that_all_are_proven_again(place: Sandbox) -> None:
     place.predict(ask(20))
     run_replay(place.project, only_new=True)
     for text in ("", "{", '{"files": 3}', "[]"):
@@ -61,7 +61,7 @@ def test_a_damaged_list_of_proven_files_means_that_all_are_proven_again(place: P
 
 
 @pytest.mark.parametrize("repair", [False, True])
-def test_a_state_that_differs_alerts_until_it_is_repaired(place: Place, *, repair: bool) -> None:
+def test_a_state_that_differs_alerts_until_it_is_repaired(place: Sandbox, *, repair: bool) -> None:
     place.flip("card_days", place.key("card_days", FIRST_CARD), feature=0, bit=1)
     assert not run_parity(place.project, sample=10_000).ok
     (alert,) = open_alerts(place.state)

@@ -22,8 +22,8 @@ from skewless.operations.report.blocks import Note, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
 from skewless.operations.report.report import build, render
-from tests.command_line import run
-from tests.projects import MODEL, Place, ask, copy_project, opened
+from tests.worlds.command_line import run
+from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, opened, opened_copy
 
 PART = f"Model {MODEL}"
 GUARDRAILS = [
@@ -53,21 +53,20 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def lived(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def lived(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A project with a version on trial, predictions, outcomes and an alert; leave it as it is."""
-    with opened(copy_project(trained, tmp_path_factory.mktemp("lived") / "p")) as place:
-        place.project.materialize(check=False)
+    with opened_copy(trained, tmp_path_factory.mktemp("lived") / "p") as place:
         place.wait(60)
         _live(place)
         yield place
 
 
 @pytest.fixture(scope="module")
-def report(lived: Place) -> Report:
+def report(lived: Sandbox) -> Report:
     return build(lived.project)
 
 
-def _live(place: Place) -> None:
+def _live(place: Sandbox) -> None:
     place.project.train(MODEL)
     place.project.train(MODEL)
     ids = list(place.predict(ask(60)).ids) + list(place.predict(ask(60), model=place.load("000002")).ids)
@@ -154,7 +153,7 @@ def test_what_is_there_is_plotted(report: Report) -> None:
     assert {"Traffic share and quality by version", "Importance over time", "ROC curve", "Calibration"} <= set(titles)
 
 
-def test_what_is_not_there_is_said(place: Place) -> None:
+def test_what_is_not_there_is_said(place: Sandbox) -> None:
     report = build(place.project)
     missing = {
         name: block["text"]
@@ -167,7 +166,7 @@ def test_what_is_not_there_is_said(place: Place) -> None:
     assert "skewless drift" in missing["Drift"]
 
 
-def test_a_damaged_champion_keeps_nothing_else_away(place: Place) -> None:
+def test_a_damaged_champion_keeps_nothing_else_away(place: Sandbox) -> None:
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     found = sections(build(place.project))
     (note,) = [block for block in found["Evaluation"] if block["kind"] == "note"]
@@ -187,7 +186,7 @@ def test_every_guardrail_has_a_gloss() -> None:
 
 
 def test_the_page_stands_alone_and_escapes_what_it_was_told(
-    lived: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{lived.state}/clock")
     target = tmp_path / "r.html"
@@ -203,7 +202,7 @@ def test_the_page_stands_alone_and_escapes_what_it_was_told(
     assert all(f'<abbr title="{TERMS[name]}"' in text for name in ("version", "traffic share"))
 
 
-def test_an_unknown_model_is_refused(place: Place) -> None:
+def test_an_unknown_model_is_refused(place: Sandbox) -> None:
     assert run("report", "other", "--repo", place.repo).code == RequestError.exit_code
 
 

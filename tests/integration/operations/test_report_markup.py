@@ -11,7 +11,7 @@ from skewless.operations.report.report import render
 from skewless.training.plots.evaluation import importance_plot
 from skewless.training.plots.life import DecisionMark, Life, Shares, life_plot
 from skewless.training.plots.series import Point, series_plot
-from tests.hostile import MARKED_UP, MARKUP, Browser
+from tests.worlds.hostile_text import MARKED_UP, MARKUP, Browser
 
 
 def report_of(a: str, b: str, c: str, svg: str) -> Report:

@@ -20,9 +20,9 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.rollout.vitals import read_vitals
 from skewless.operations import rollout
-from tests.integration.errors.server import ROOT, Server, eventually
-from tests.projects import MODEL, Place, ask, copy_project, opened
-from tests.rollouts import NEW, OLD, champion, make_rollout, standing
+from tests.servers.prediction import ROOT, PredictionServer, eventually
+from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing
+from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy
 
 HALF = (
     "Rollout(steps=(0.5,), step=timedelta(days=1), guardrails=Guardrails(latency=2.0, score_shift=0.2,"
@@ -38,14 +38,13 @@ def half(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def spot(half: Path, tmp_path: Path) -> Iterator[Place]:
-    with opened(copy_project(half, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
+def spot(half: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    with opened_copy(half, tmp_path / "p") as place:
         yield place
 
 
 @contextmanager
-def serving(place: Place) -> Iterator[Server]:
+def serving(place: Sandbox) -> Iterator[PredictionServer]:
     settings = {"SKEWLESS_PORT": "0", "SKEWLESS_CLOCK": f"file:{place.repo}/.skewless/clock"}
     kept = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     process = subprocess.Popen(
@@ -58,7 +57,7 @@ def serving(place: Place) -> Iterator[Server]:
     )
     with process:
         assert process.stdout is not None
-        server = Server(process=process, url=json.loads(process.stdout.readline())["url"])
+        server = PredictionServer(process=process, url=json.loads(process.stdout.readline())["url"])
         try:
             yield server
         finally:
@@ -66,7 +65,7 @@ def serving(place: Place) -> Iterator[Server]:
 
 
 @contextmanager
-def asked(server: Server) -> Iterator[None]:
+def asked(server: PredictionServer) -> Iterator[None]:
     """Ask for payments of many cards until the block ends."""
     over = threading.Event()
 
@@ -89,7 +88,7 @@ def asked(server: Server) -> Iterator[None]:
             caller.join()
 
 
-def versions(server: Server, n: int = 100) -> set[str]:
+def versions(server: PredictionServer, n: int = 100) -> set[str]:
     """Who answers n cards now; who fails counts as no version."""
     found = set()
     with Client(server.url) as client:
@@ -104,7 +103,7 @@ def versions(server: Server, n: int = 100) -> set[str]:
     [("fails", {"errors"}), ("slow", {"latency", "latency_median"}), ("shifts", {"score_shift"})],
 )
 def test_a_fault_is_rolled_back(
-    spot: Place, fault: str, guardrails: set[str], capsys: pytest.CaptureFixture[str]
+    spot: Sandbox, fault: str, guardrails: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)

@@ -17,10 +17,10 @@ from skewless.infra.rollout.vitals import Vitals
 from skewless.operations import rollout
 from skewless.project import Project
 from skewless.training.train import train
-from tests.command_line import done, run
-from tests.projects import MODEL, Place, copy_project, opened
-from tests.rollouts import NEW, OLD, champion, count, make_rollout, standing
 from tests.unit.training.rollout.arms import arm
+from tests.worlds.command_line import done, run
+from tests.worlds.rollouts import NEW, OLD, champion, count, make_rollout, standing
+from tests.worlds.trained import MODEL, Sandbox, copy_project, opened
 
 TEN_MINUTES = 600
 
@@ -31,7 +31,7 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def spot(two_versions: Path, tmp_path: Path) -> Iterator[Place]:
+def spot(two_versions: Path, tmp_path: Path) -> Iterator[Sandbox]:
     with opened(copy_project(two_versions, tmp_path / "p")) as place:
         yield place
 
@@ -40,7 +40,7 @@ def phases(project: Project) -> list[tuple[str, float]]:
     return [(policy.phase, policy.share) for policy in Traffic(project.packages).history(MODEL)]
 
 
-def test_a_version_takes_every_step_and_the_alias_follows(spot: Place) -> None:
+def test_a_version_takes_every_step_and_the_alias_follows(spot: Sandbox) -> None:
     project = spot.project
     assert rollout.begin_rollout(project, MODEL, NEW).change == "begin"
     assert rollout.begin_rollout(project, MODEL, NEW).change is None
@@ -58,7 +58,7 @@ def test_a_version_takes_every_step_and_the_alias_follows(spot: Place) -> None:
     assert open_alerts(project.state) == []
 
 
-def test_counts_of_an_earlier_step_do_not_carry_the_next(spot: Place) -> None:
+def test_counts_of_an_earlier_step_do_not_carry_the_next(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     count(project, champion=arm(), challenger=arm(seed=1))
@@ -68,7 +68,7 @@ def test_counts_of_an_earlier_step_do_not_carry_the_next(spot: Place) -> None:
     assert rollout.step_rollout(project, MODEL).change is None
 
 
-def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(spot: Place) -> None:
+def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     count(project, champion=arm(), challenger=arm(failed=400, seed=1))
@@ -82,7 +82,7 @@ def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(s
     assert open_alerts(project.state) == []
 
 
-def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Place) -> None:
+def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     (project.state / "alerts").mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Place) -> None:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Place, asked: bool) -> None:  # noqa: FBT001 - a case
+def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: bool) -> None:  # noqa: FBT001 - a case
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     if asked:
@@ -104,14 +104,14 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Place, asked: bo
     assert "cannot answer: package 'fraud' version '000002' a file is not the one" in standing(project).reason
 
 
-def test_one_that_cannot_be_loaded_does_not_begin(spot: Place) -> None:
+def test_one_that_cannot_be_loaded_does_not_begin(spot: Sandbox) -> None:
     (spot.project.packages / MODEL / NEW / "metrics.json").write_text("{}")
     with pytest.raises(PackageError):
         rollout.begin_rollout(spot.project, MODEL, NEW)
     assert phases(spot.project) == []
 
 
-def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Place) -> None:
+def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     assert rollout.rollback(project, MODEL, "looks wrong").change == "back"
@@ -125,7 +125,7 @@ def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Place) -> N
         rollout.rollback(project, MODEL, "again")
 
 
-def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Place) -> None:
+def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
@@ -136,7 +136,7 @@ def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Place) -> None:
     assert "I know better" in outcome.policy.reason
 
 
-def race(spot: Place, monkeypatch: pytest.MonkeyPatch, *, expect: str, to: str) -> None:
+def race(spot: Sandbox, monkeypatch: pytest.MonkeyPatch, *, expect: str, to: str) -> None:
     """Move the alias by another hand just before the next policy is written."""
     real = Traffic.replace
 
@@ -152,7 +152,7 @@ def race(spot: Place, monkeypatch: pytest.MonkeyPatch, *, expect: str, to: str) 
 
 
 def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
-    spot: Place, monkeypatch: pytest.MonkeyPatch
+    spot: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
@@ -166,7 +166,9 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
     assert not rollout.wants_step(project, MODEL)
 
 
-def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(
+    spot: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = spot.project
     shape = replace(project.applied.model(MODEL), rounds=3)
     third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
@@ -179,7 +181,7 @@ def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(spot: Place, m
     assert (standing(project).champion, champion(project)) == (third, third)
 
 
-def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Place) -> None:
+def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     policy = standing(project)
@@ -191,7 +193,7 @@ def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Place) -> None:
     assert (champion(project), standing(project).number) == (NEW, policy.number + 1)
 
 
-def test_a_rollback_that_came_between_wins_over_the_step(spot: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_that_came_between_wins_over_the_step(spot: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     count(project, champion=arm(), challenger=arm(seed=1))
@@ -209,7 +211,7 @@ def test_a_rollback_that_came_between_wins_over_the_step(spot: Place, monkeypatc
     assert (standing(project).reason, champion(project)) == ("by hand", OLD)
 
 
-def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
+def test_a_second_version_waits_for_the_end_of_the_first(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
@@ -218,7 +220,7 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Place) -> None:
         rollout.begin_rollout(project, MODEL, third)
 
 
-def test_the_commands_say_what_the_operations_did(spot: Place) -> None:
+def test_the_commands_say_what_the_operations_did(spot: Sandbox) -> None:
     repo = spot.repo
     assert done("rollout", "--repo", repo)["models"] == [
         {"model": MODEL, "under_way": False, "change": None, "policy": None, "guardrails": []}

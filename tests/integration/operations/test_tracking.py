@@ -14,21 +14,21 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.tracking import open_tracker, publish, publish_if_set
 from skewless.project import Project
-from tests.command_line import run
 from tests.memory_tracker import MemoryTracker
-from tests.projects import MODEL, Place
+from tests.worlds.command_line import run
+from tests.worlds.trained import MODEL, Sandbox
 
 URI = "sqlite:///mlflow.db"
 
 
-def tracked(place: Place, uri: str = URI) -> Project:
+def tracked(place: Sandbox, uri: str = URI) -> Project:
     """Return the project with a tracking store; the test closes it."""
     project = Project(place.repo, clock=f"file:{place.repo}/.skewless/clock", threads=1, tracking_uri=uri)
     place.opened.append(project.close)
     return project
 
 
-def test_what_the_store_lacks_is_added_once(place: Place) -> None:
+def test_what_the_store_lacks_is_added_once(place: Sandbox) -> None:
     project = tracked(place)
     (first,) = publish(project, open_tracker(project))
     assert (first.model, first.published, first.aliases) == (MODEL, ["000001"], {"champion": "000001"})
@@ -46,14 +46,14 @@ def test_what_the_store_lacks_is_added_once(place: Place) -> None:
     assert champion.tags["skewless.dataset"] == package.fingerprint["dataset"]
 
 
-def test_a_dry_run_says_what_would_be_published_and_publishes_nothing(place: Place) -> None:
+def test_a_dry_run_says_what_would_be_published_and_publishes_nothing(place: Sandbox) -> None:
     tracker = MemoryTracker()
     (report,) = publish(place.project, tracker, dry=True)
     assert (report.published, report.aliases) == (["000001"], {"champion": "000001"})
     assert tracker.runs[MODEL] == {}
 
 
-def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Place) -> None:
+def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Sandbox) -> None:
     place.train()
     traffic, tracker = Traffic(place.project.packages), MemoryTracker()
     canary = TrafficPolicy(number=1, phase="canary", champion="000001", challenger="000002", share=0.1)
@@ -64,7 +64,7 @@ def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Place) -> No
     assert tracker.aliases(MODEL).keys() == {"champion"}
 
 
-def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Place) -> None:
+def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Sandbox) -> None:
     place.train()
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     (report,) = publish(place.project, MemoryTracker())
@@ -73,7 +73,7 @@ def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Place) ->
     assert "000001 left out" in report.line()
 
 
-def test_a_store_that_is_away_is_said_and_caught_up_later(place: Place) -> None:
+def test_a_store_that_is_away_is_said_and_caught_up_later(place: Sandbox) -> None:
     away, back = tracked(place, "http://127.0.0.1:1"), tracked(place)
     error = publish_if_set(away, [MODEL])
     assert isinstance(error, StoreError)
@@ -83,14 +83,14 @@ def test_a_store_that_is_away_is_said_and_caught_up_later(place: Place) -> None:
     assert publish(back, open_tracker(back))[0].published == []
 
 
-def test_without_a_setting_nothing_is_published(place: Place) -> None:
+def test_without_a_setting_nothing_is_published(place: Sandbox) -> None:
     assert publish_if_set(place.project, [MODEL]) is None
     with pytest.raises(DefinitionError, match="is not set"):
         open_tracker(place.project)
 
 
 def test_training_by_command_goes_on_while_the_store_is_away(
-    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SKEWLESS_THREADS", "1")
     monkeypatch.setenv("SKEWLESS_TRACKING_URI", "http://127.0.0.1:1")

@@ -16,17 +16,17 @@ from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.storage.series import RecordSeries
 from skewless.operations.triggers import RetrainCause, due, last_training_us
-from tests.projects import MODEL, SECOND, Place, ask
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 DAY = 86_400
 
 
 @pytest.fixture(autouse=True)
-def _a_day_later(place: Place) -> None:
+def _a_day_later(place: Sandbox) -> None:
     place.wait(DAY)
 
 
-def causes(place: Place, triggers: Triggers) -> list[RetrainCause]:
+def causes(place: Sandbox, triggers: Triggers) -> list[RetrainCause]:
     """Return what is due with other triggers than those of the plan."""
     applied = place.project.applied
     (spec,) = applied.models
@@ -35,7 +35,7 @@ def causes(place: Place, triggers: Triggers) -> list[RetrainCause]:
     return due(place.project, MODEL)
 
 
-def label(place: Place, *, right: bool) -> None:
+def label(place: Sandbox, *, right: bool) -> None:
     """Predict, and let labels come a day later that follow the scores, or their opposite; then let them mature."""
     answer = place.predict(ask(400))
     rng = np.random.default_rng(9)
@@ -50,12 +50,12 @@ def label(place: Place, *, right: bool) -> None:
     place.wait(15 * DAY)
 
 
-def test_without_triggers_nothing_is_due(place: Place) -> None:
+def test_without_triggers_nothing_is_due(place: Sandbox) -> None:
     label(place, right=False)
     assert causes(place, Triggers()) == []
 
 
-def test_quality_that_fell_is_a_cause(place: Place) -> None:
+def test_quality_that_fell_is_a_cause(place: Sandbox) -> None:
     label(place, right=False)
     (cause,) = causes(place, Triggers(quality=0.05))
     trained = place.model.package.metrics["auc"]
@@ -66,12 +66,12 @@ def test_quality_that_fell_is_a_cause(place: Place) -> None:
     assert f"worse than at training ({trained:.4f})" in cause.sentence
 
 
-def test_quality_that_holds_is_none(place: Place) -> None:
+def test_quality_that_holds_is_none(place: Sandbox) -> None:
     label(place, right=True)
     assert causes(place, Triggers(quality=0.05)) == []
 
 
-def test_labels_that_came_since_are_a_cause(place: Place) -> None:
+def test_labels_that_came_since_are_a_cause(place: Sandbox) -> None:
     path = place.repo / "data/payments.parquet"
     table = pq.read_table(path)
     since = last_training_us(place.project, MODEL)
@@ -87,13 +87,13 @@ def test_labels_that_came_since_are_a_cause(place: Place) -> None:
     assert causes(place, Triggers(labels=n + labelled + 1)) == []
 
 
-def test_age_is_a_cause(place: Place) -> None:
+def test_age_is_a_cause(place: Sandbox) -> None:
     assert causes(place, Triggers(age=timedelta(days=2))) == []
     place.wait(DAY)
     assert [cause.name for cause in causes(place, Triggers(age=timedelta(days=2)))] == ["age"]
 
 
-def test_drift_is_that_of_the_window_looked_at_last(place: Place) -> None:
+def test_drift_is_that_of_the_window_looked_at_last(place: Sandbox) -> None:
     window = {
         "version": "000001",
         "since": "",
@@ -114,7 +114,7 @@ def test_drift_is_that_of_the_window_looked_at_last(place: Place) -> None:
         assert causes(place, Triggers(drift=True)) == []
 
 
-def test_nothing_is_due_within_the_cooldown_of_any_training(place: Place) -> None:
+def test_nothing_is_due_within_the_cooldown_of_any_training(place: Sandbox) -> None:
     triggers = Triggers(age=timedelta(hours=1), cooldown=timedelta(days=1))
     assert len(causes(place, triggers)) == 1
     place.train()

@@ -14,20 +14,20 @@ from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.feedback import Outcome
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.operations.why import Why, why
-from tests.command_line import run
-from tests.planted import alter_predictions, flipped
-from tests.projects import FIRST_CARD, MODEL, Place, ask, later_rows
+from tests.worlds.command_line import run
+from tests.worlds.planted import alter_predictions, flipped
+from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask, later_rows
 
 MEAN = "card_days__mean_amount_7d"
 
 
-def asked(place: Place, n: int = 7, which: int = 3) -> tuple[str, Why]:
+def asked(place: Sandbox, n: int = 7, which: int = 3) -> tuple[str, Why]:
     """Make n predictions and explain one of them."""
     name = place.predict(ask(n)).ids[which]
     return name, why(place.project, name)
 
 
-def test_the_parts_are_those_of_the_library_and_sum_up_to_the_margin(place: Place) -> None:
+def test_the_parts_are_those_of_the_library_and_sum_up_to_the_margin(place: Sandbox) -> None:
     place.predict(ask(4))
     name, found = asked(place)
     (row,) = [row for path in place.log_files() for row in pq.read_table(path).to_pylist() if row["id"] == name]
@@ -45,7 +45,7 @@ def test_the_parts_are_those_of_the_library_and_sum_up_to_the_margin(place: Plac
     assert weights == sorted(weights, reverse=True)
 
 
-def test_values_states_and_ages_are_those_of_the_log_row(place: Place) -> None:
+def test_values_states_and_ages_are_those_of_the_log_row(place: Sandbox) -> None:
     _, found = asked(place)
     body = found.as_dict()
     assert body["inputs"]["card_id"] == FIRST_CARD + 3
@@ -61,7 +61,7 @@ def test_values_states_and_ages_are_those_of_the_log_row(place: Place) -> None:
     assert body["code"]["plan"] == place.model.plan.hash
 
 
-def test_each_feature_says_where_it_is_from(place: Place) -> None:
+def test_each_feature_says_where_it_is_from(place: Sandbox) -> None:
     _, found = asked(place)
     states = {item.group: item.status for item in found.explanation.features if item.value is not None}
     computed = {item.name for item in place.model.plan.transforms}
@@ -69,7 +69,7 @@ def test_each_feature_says_where_it_is_from(place: Place) -> None:
     assert states.keys() > computed
 
 
-def test_an_unknown_entity_shows_as_not_found(place: Place) -> None:
+def test_an_unknown_entity_shows_as_not_found(place: Sandbox) -> None:
     row = ask(1)[0] | {"card_id": -5}
     name = place.predict([row]).ids[0]
     features = why(place.project, name).explanation.features
@@ -77,7 +77,7 @@ def test_an_unknown_entity_shows_as_not_found(place: Place) -> None:
     assert {(item.value, item.status, item.age_s) for item in of_card} == {(None, "NOT_FOUND", None)}
 
 
-def test_a_value_outside_the_training_data_is_the_nearest_bound(place: Place) -> None:
+def test_a_value_outside_the_training_data_is_the_nearest_bound(place: Sandbox) -> None:
     row = ask(1)[0] | {"amount": 1e9}
     found = why(place.project, place.predict([row]).ids[0])
     values = {item.feature: item.value for item in found.explanation.features}
@@ -88,7 +88,7 @@ def test_a_value_outside_the_training_data_is_the_nearest_bound(place: Place) ->
     assert found.bound.value == values[name] > profile[name]["max"]
 
 
-def test_the_proof_is_that_of_the_one_prediction(place: Place) -> None:
+def test_the_proof_is_that_of_the_one_prediction(place: Sandbox) -> None:
     name, found = asked(place)
     assert found.proof is not None
     assert (found.proof.compared, found.proof.ok) == (1, True)
@@ -99,21 +99,21 @@ def test_the_proof_is_that_of_the_one_prediction(place: Place) -> None:
     assert why(place.project, name, proven=False).proof is None
 
 
-def test_an_id_that_is_not_in_the_log_is_refused(place: Place) -> None:
+def test_an_id_that_is_not_in_the_log_is_refused(place: Sandbox) -> None:
     for _ in range(2):
         with pytest.raises(RequestError, match="is not in the log"):
             why(place.project, "no-such")
         place.predict(ask(1))
 
 
-def test_an_altered_package_explains_nothing(place: Place) -> None:
+def test_an_altered_package_explains_nothing(place: Sandbox) -> None:
     name = place.predict(ask(1)).ids[0]
     place.model.package.model_file.write_text("altered")
     with pytest.raises(PackageError):
         why(place.project, name)
 
 
-def test_the_command_shows_every_feature_and_the_proof(place: Place) -> None:
+def test_the_command_shows_every_feature_and_the_proof(place: Sandbox) -> None:
     name = place.predict(ask(3)).ids[1]
     said = run("why", name, "--repo", place.repo)
     assert said.code == 0, said
@@ -125,7 +125,7 @@ def test_the_command_shows_every_feature_and_the_proof(place: Place) -> None:
     assert run("why", "none", "--repo", Path(place.repo)).code == 6
 
 
-def test_what_came_of_a_prediction_is_told_once_it_is_known(place: Place) -> None:
+def test_what_came_of_a_prediction_is_told_once_it_is_known(place: Sandbox) -> None:
     name, found = asked(place)
     assert found.outcome is None
     place.wait(10)
@@ -136,7 +136,7 @@ def test_what_came_of_a_prediction_is_told_once_it_is_known(place: Place) -> Non
     assert "label 1.0, business value -12.5" in shown
 
 
-def test_a_declared_bound_is_named_before_the_training_data(place: Place) -> None:
+def test_a_declared_bound_is_named_before_the_training_data(place: Sandbox) -> None:
     version = place.project.train(MODEL).trained.package.version
     model = place.load(version)
     inside = why(place.project, place.predict(ask(1), model=model).ids[0])

@@ -12,27 +12,23 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 import pytest
 import uvicorn
 
-from skewless.contract.clock import OffsetClock
-from skewless.project import Project
 from skewless.serving.events.sending import Events, EventsConfig
 from skewless.serving.http.app import Serving, create_app
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
-from tests.feast.windows.world import NOW, World, write_repo
-from tests.servers.node import Node, running
-from tests.servers.programs import program
+from tests.servers.node import Node
+from tests.worlds.windowed_feast import WindowedFeastProject, open_windowed
 
 EVENT_BYTES = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Front:
+class EventRoutes:
     """The routes of events, on a port of their own."""
 
     port: int
@@ -52,45 +48,32 @@ class Front:
             connection.close()
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server."""
-    with running(Node(program("valkey"), tmp_path_factory.mktemp("server"))) as node:
-        yield f"redis://127.0.0.1:{node.port}/0"
-
-
 @pytest.fixture
-def world(tmp_path: Path, address: str) -> Iterator[World]:
+def windowed(tmp_path: Path, valkey: Node) -> Iterator[WindowedFeastProject]:
     """A project whose states are built, of a log without events."""
-    write_repo(tmp_path / "repo", address, f"e{uuid4().hex}")
-    project = Project(tmp_path / "repo")
-    clock = project.clock
-    assert isinstance(clock, OffsetClock)
-    clock.set(NOW)
-    project.apply()
-    world = World(project=project)
-    world.build()
-    yield world
-    world.close()
+    windowed = open_windowed(tmp_path / "repo", valkey.url)
+    windowed.build()
+    yield windowed
+    windowed.close()
 
 
 @pytest.fixture
-def front(world: World) -> Iterator[Front]:
+def event_routes(windowed: WindowedFeastProject) -> Iterator[EventRoutes]:
     """The routes over that project."""
-    with serving(world, world.project.redis_url) as front:
-        yield front
+    with serving(windowed, windowed.project.redis_url) as event_routes:
+        yield event_routes
 
 
 @contextmanager
-def serving(world: World, redis_url: str) -> Iterator[Front]:
+def serving(windowed: WindowedFeastProject, redis_url: str) -> Iterator[EventRoutes]:
     """Serve the routes for a while."""
     config = EventsConfig(
-        state=world.project.state,
+        state=windowed.project.state,
         redis_url=redis_url,
         stream_partitions=1,
         event_bytes=EVENT_BYTES,
         keep_versions=2,
-        store=world.project.store,
+        store=windowed.project.store,
         kafka="{}",
     )
     listener = socket.create_server(("127.0.0.1", 0))
@@ -102,7 +85,7 @@ def serving(world: World, redis_url: str) -> Iterator[Front]:
         while not (servers and servers[0].started):
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        yield Front(port=listener.getsockname()[1])
+        yield EventRoutes(port=listener.getsockname()[1])
     finally:
         servers[0].should_exit = True
         thread.join(20)

@@ -19,7 +19,7 @@ _SLOW_S = 0.05
 _REST_S = 0.1
 
 
-class Slow:
+class SlowBatches:
     """A runtime that takes its time for many rows; everything else is the real one's."""
 
     def __init__(self, real: Runtime) -> None:
@@ -38,8 +38,8 @@ def _plant() -> None:
     subject: Any = skewless.infra.packages.served_model
     real = subject.open_runtime
 
-    def slow(algorithm: str, path: Path) -> Slow:
-        return Slow(real(algorithm, path))
+    def slow(algorithm: str, path: Path) -> SlowBatches:
+        return SlowBatches(real(algorithm, path))
 
     subject.open_runtime = slow
     Member.rest_s = _REST_S

@@ -10,20 +10,21 @@ import pytest
 from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
 from skewless.serving.events.bodies import parse_events, parse_push
-from tests.feast.windows.world import World, columns, landing, some
-from tests.integration.serving.conftest import EVENT_BYTES, Front, serving
+from tests.integration.serving.conftest import EVENT_BYTES, EventRoutes, serving
+from tests.worlds.edits import edit
+from tests.worlds.windowed_feast import WindowedFeastProject, columns, landing, some
 
 LINES = "application/x-ndjson; charset=utf-8"
 
 
-def seen(world: World) -> tuple[int, int]:
+def seen(windowed: WindowedFeastProject) -> tuple[int, int]:
     """Return how many events were accepted and how many refused."""
-    return world.worker.tally.accepted, world.worker.tally.rejected
+    return windowed.worker.tally.accepted, windowed.worker.tally.rejected
 
 
 @pytest.mark.parametrize("form", ["one", "list", "lines", "push"])
-def test_events_come_to_the_log(world: World, front: Front, form: str) -> None:
-    rows = some(1 if form == "one" else 5, world.now_us())
+def test_events_come_to_the_log(windowed: WindowedFeastProject, event_routes: EventRoutes, form: str) -> None:
+    rows = some(1 if form == "one" else 5, windowed.now_us())
     pushed = {"push_source_name": "landings", "df": columns(rows), "to": "online_and_offline"}
     path, body, kind = {
         "one": ("/events/landings", json.dumps(rows[0]), "application/json"),
@@ -31,43 +32,45 @@ def test_events_come_to_the_log(world: World, front: Front, form: str) -> None:
         "lines": ("/events/landings", "\n".join(["", *map(json.dumps, rows), ""]), LINES),
         "push": ("/push", json.dumps(pushed), "application/json"),
     }[form]
-    status, _, text = front.post(path, body.encode(), kind)
+    status, _, text = event_routes.post(path, body.encode(), kind)
     assert (status, json.loads(text)) == (202, {"accepted_for": len(rows), "source": "landings"})
-    world.work(len(rows))
-    assert seen(world) == (len(rows), 0)
-    log = world.project.views.log_parts(world.project.applied.plan.windows[0])
-    kept = world.project.connection.sql("SELECT landing_id FROM read_parquet(?)", params=[log[0].files]).fetchall()
+    windowed.work(len(rows))
+    assert seen(windowed) == (len(rows), 0)
+    log = windowed.project.views.log_parts(windowed.project.applied.plan.windows[0])
+    kept = windowed.project.connection.sql("SELECT landing_id FROM read_parquet(?)", params=[log[0].files]).fetchall()
     assert sorted(kept) == sorted((row["landing_id"],) for row in rows)
 
 
-def test_the_client_sends_events(world: World, front: Front) -> None:
-    client = Client(front.url)
+def test_the_client_sends_events(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
+    client = Client(event_routes.url)
     try:
-        assert client.send_events("landings", some(5, world.now_us())) == 5
+        assert client.send_events("landings", some(5, windowed.now_us())) == 5
         with pytest.raises(RequestError, match=r"event source: is unknown .got 'take offs'.*use one of: landings"):
-            client.send_events("take offs", some(1, world.now_us()))
+            client.send_events("take offs", some(1, windowed.now_us()))
     finally:
         client.close()
-    world.work(5)
-    assert seen(world) == (5, 0)
+    windowed.work(5)
+    assert seen(windowed) == (5, 0)
 
 
-def test_what_does_not_fit_is_taken_and_judged_by_the_worker(world: World, front: Front) -> None:
-    now = world.now_us()
+def test_what_does_not_fit_is_taken_and_judged_by_the_worker(
+    windowed: WindowedFeastProject, event_routes: EventRoutes
+) -> None:
+    now = windowed.now_us()
     rows = [landing(1, "AA", 1, now), landing(2, "AA", 1, now, arr_delay="much"), {"nothing": 1}]
-    assert front.post("/events/landings", json.dumps({"events": rows}).encode())[0] == 202
-    assert front.post("/events/landings", json.dumps({"memo": "x" * EVENT_BYTES}).encode())[0] == 202
-    world.work(4)
-    assert seen(world)[0] == 1
+    assert event_routes.post("/events/landings", json.dumps({"events": rows}).encode())[0] == 202
+    assert event_routes.post("/events/landings", json.dumps({"memo": "x" * EVENT_BYTES}).encode())[0] == 202
+    windowed.work(4)
+    assert seen(windowed)[0] == 1
 
 
-def test_many_clients_at_once(world: World, front: Front) -> None:
-    rows = some(60, world.now_us())
+def test_many_clients_at_once(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
+    rows = some(60, windowed.now_us())
     with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(lambda row: front.post("/events/landings", json.dumps(row).encode())[0], rows))
+        replies = list(pool.map(lambda row: event_routes.post("/events/landings", json.dumps(row).encode())[0], rows))
     assert replies == [202] * 60
-    world.work(60)
-    assert seen(world) == (60, 0)
+    windowed.work(60)
+    assert seen(windowed) == (60, 0)
 
 
 @pytest.mark.parametrize(
@@ -89,36 +92,37 @@ def test_many_clients_at_once(world: World, front: Front) -> None:
         ("/events/landings", '{"memo": "' + "x" * 32 * EVENT_BYTES + '"}', 413, "64000 bytes. Fix: send fewer events"),
     ],
 )
-def test_what_cannot_be_taken_is_refused(front: Front, path: str, body: str, status: int, said: str) -> None:
-    found, _, text = front.post(path, body.encode())
+def test_what_cannot_be_taken_is_refused(
+    event_routes: EventRoutes, path: str, body: str, status: int, said: str
+) -> None:
+    found, _, text = event_routes.post(path, body.encode())
     assert (found, said in json.loads(text)["error"]["message"]) == (status, True), text
 
 
-def test_a_line_that_is_wrong_is_named(world: World, front: Front) -> None:
-    status, _, text = front.post("/events/landings", b'{"a": 1}\n\n{"a": \n', LINES)
+def test_a_line_that_is_wrong_is_named(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
+    status, _, text = event_routes.post("/events/landings", b'{"a": 1}\n\n{"a": \n', LINES)
     assert (status, json.loads(text)["error"]["thing"]) == (400, "line 3")
-    assert world.worker.tally.read == 0
+    assert windowed.worker.tally.read == 0
 
 
-def test_a_stream_that_is_away_is_said_so(world: World) -> None:
-    with serving(world, "redis://127.0.0.1:1/0") as front:
+def test_a_stream_that_is_away_is_said_so(windowed: WindowedFeastProject) -> None:
+    with serving(windowed, "redis://127.0.0.1:1/0") as event_routes:
         for _ in range(2):
-            status, headers, text = front.post("/events/landings", b'{"a": 1}')
+            status, headers, text = event_routes.post("/events/landings", b'{"a": 1}')
             assert (status, headers["retry-after"]) == (503, "1")
             assert json.loads(text)["error"]["kind"] == "store"
-        client = Client(front.url)
+        client = Client(event_routes.url)
         with pytest.raises(StoreError, match=r"Redis at redis://127\.0\.0\.1:1"):
             client.send_events("landings", [{"a": 1}])
         client.close()
 
 
-def test_sources_are_those_of_the_plan_in_force(world: World, front: Front) -> None:
-    assert front.post("/events/landings", b'{"a": 1}')[0] == 202
-    path = world.repo / "definitions.py"
-    path.write_text(path.read_text().replace('name="landings"', 'name="arrivals"'))
-    world.project.apply()
-    assert front.post("/events/landings", b'{"a": 1}')[0] == 404
-    assert front.post("/events/arrivals", b'{"a": 1}')[0] == 202
+def test_sources_are_those_of_the_plan_in_force(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
+    assert event_routes.post("/events/landings", b'{"a": 1}')[0] == 202
+    edit(windowed.repo, 'name="landings"', 'name="arrivals"')
+    windowed.project.apply()
+    assert event_routes.post("/events/landings", b'{"a": 1}')[0] == 404
+    assert event_routes.post("/events/arrivals", b'{"a": 1}')[0] == 202
 
 
 def test_an_object_is_sent_as_it_came() -> None:

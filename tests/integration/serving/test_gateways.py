@@ -82,7 +82,7 @@ ATTACKS = [
 
 
 @dataclass(frozen=True)
-class Front:
+class Gateway:
     """A gateway with our server behind it."""
 
     port: int
@@ -90,9 +90,9 @@ class Front:
 
 
 @pytest.fixture(scope="module", params=["nginx", "nginx unbuffered", "haproxy"])
-def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with origin() as ours, gateway(request.param, tmp_path_factory.mktemp("gateway"), ours.port) as port:
-        yield Front(port, ours)
+        yield Gateway(port, ours)
 
 
 def told(port: int, data: bytes) -> bytes:
@@ -105,7 +105,7 @@ def told(port: int, data: bytes) -> bytes:
     return said
 
 
-def check_others(front: Front, numbers: Iterator[int]) -> None:
+def check_others(front: Gateway, numbers: Iterator[int]) -> None:
     """All others get their own replies, on whatever connection to the server theirs comes."""
     for size in (0, 7):
         name = b"other-%d" % next(numbers)
@@ -116,19 +116,19 @@ def check_others(front: Front, numbers: Iterator[int]) -> None:
         assert (match[1], said[match.end() :]) == (b"200", b"%b %d" % (name, size)), said
 
 
-def attack(front: Front, data: bytes, numbers: Iterator[int]) -> bytes:
+def attack(front: Gateway, data: bytes, numbers: Iterator[int]) -> bytes:
     said = told(front.port, data + b"GET /hot/last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     check_others(front, numbers)
     return said
 
 
-def test_what_may_pass_passes_and_the_rest_does_not(front: Front) -> None:
+def test_what_may_pass_passes_and_the_rest_does_not(front: Gateway) -> None:
     check_others(front, count())
     assert b" 403 " in told(front.port, INNER.replace(b"host: x", b"host: x\r\nconnection: close"))
     assert not [target for target in front.origin.targets if not target.startswith("/hot")]
 
 
-def test_nothing_is_smuggled_past_a_gateway(front: Front) -> None:
+def test_nothing_is_smuggled_past_a_gateway(front: Gateway) -> None:
     numbers = count()
     with ThreadPoolExecutor(8) as pool:
         said = list(pool.map(lambda data: attack(front, data, numbers), ATTACKS))
@@ -138,7 +138,7 @@ def test_nothing_is_smuggled_past_a_gateway(front: Front) -> None:
     assert len(answered) >= 3  # a gateway may itself refuse an upgrade, but ours is answered with its whole body
 
 
-def test_nothing_random_gets_past_a_gateway(front: Front) -> None:
+def test_nothing_random_gets_past_a_gateway(front: Gateway) -> None:
     numbers = count(1_000_000)
     sent = [case(random.Random(seed)).whole for seed in range(RANDOM)]
     with ThreadPoolExecutor(8) as pool:

@@ -11,10 +11,10 @@ import pytest
 
 from skewless.contract.errors import DefinitionError
 from skewless.serving.events.sending import Events, EventsConfig
-from tests.feast.windows.world import World, some
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
-from tests.stores import store_at
+from tests.worlds.packages import store_at
+from tests.worlds.windowed_feast import WindowedFeastProject, some
 
 PUSH = "landings = PushSource(\n"
 KAFKA = """from feast import KafkaSource
@@ -37,42 +37,42 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 
 
 @pytest.fixture
-def topic(world: World, broker: KafkaBroker) -> str:
+def topic(windowed: WindowedFeastProject, broker: KafkaBroker) -> str:
     """The project's source, made a topic."""
-    name = world.project.applied.plan.project
+    name = windowed.project.applied.plan.project
     broker.make(name, 1)
-    path = world.repo / "definitions.py"
+    path = windowed.repo / "definitions.py"
     text = path.read_text()
     assert PUSH in text
     path.write_text(text.replace(PUSH, KAFKA % (name, broker.bootstrap)))
-    world.project.apply()
-    world.build()
+    windowed.project.apply()
+    windowed.build()
     return name
 
 
 @pytest.mark.usefixtures("topic")
-def test_events_go_to_the_topic(world: World) -> None:
-    rows = some(5, world.now_us())
-    with serving(world, world.project.redis_url) as front:
+def test_events_go_to_the_topic(windowed: WindowedFeastProject) -> None:
+    rows = some(5, windowed.now_us())
+    with serving(windowed, windowed.project.redis_url) as front:
         status, _, text = front.post("/events/landings", json.dumps({"events": rows}).encode())
     assert (status, json.loads(text)) == (202, {"accepted_for": 5, "source": "landings"})
-    world.work(5)
-    assert world.worker.tally.accepted == 5
+    windowed.work(5)
+    assert windowed.worker.tally.accepted == 5
 
 
 @pytest.mark.usefixtures("topic")
-def test_without_the_client_the_reason_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_client_the_reason_is_said(windowed: WindowedFeastProject, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("skewless.infra.streams.kafka")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    with serving(world, world.project.redis_url) as front:
+    with serving(windowed, windowed.project.redis_url) as front:
         status, _, text = front.post("/events/landings", b'{"a": 1}')
     assert (status, json.loads(text)["error"]["fix"]) == (500, "pip install 'skewless[kafka]'")
 
 
 @pytest.mark.usefixtures("topic")
-def test_settings_of_the_client_that_cannot_be_read_are_said(world: World) -> None:
-    events = Events(_config(world.project.state))
+def test_settings_of_the_client_that_cannot_be_read_are_said(windowed: WindowedFeastProject) -> None:
+    events = Events(_config(windowed.project.state))
     with pytest.raises(DefinitionError, match="setting 'kafka': is not a JSON object"):
         events._open(events.source("landings"))
 

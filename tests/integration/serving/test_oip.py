@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +17,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.errors.server import Server, eventually
-from tests.projects import MODEL, NOW, Place, Row, ask, make_project, opened
+from tests.servers.prediction import PredictionServer, eventually
+from tests.worlds.trained import MODEL, NOW, Row, Sandbox, ask, opened_copy, serving
 
 INFER = f"/v2/models/{MODEL}/infer"
 DATATYPES = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}
@@ -25,22 +26,18 @@ Matrix = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    repo = tmp_path_factory.mktemp("oip") / "p"
-    make_project(repo)
-    with opened(repo) as place:
+def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with opened_copy(trained, tmp_path_factory.mktemp("oip") / "p") as place:
         yield place
 
 
 @pytest.fixture(scope="module")
-def server(place: Place) -> Iterator[Server]:
-    settings = {"SKEWLESS_PORT": "0", "SKEWLESS_LOG_FLUSH_SECONDS": "0.05"}
-    server = Server.start(place.repo, SKEWLESS_CLOCK=f"file:{place.repo}/.skewless/clock", **settings)
-    yield server
-    server.stop()
+def server(place: Sandbox) -> Iterator[PredictionServer]:
+    with serving(place.repo, SKEWLESS_LOG_FLUSH_SECONDS="0.05") as server:
+        yield server
 
 
-def post(server: Server, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def post(server: PredictionServer, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body of a reply."""
     connection = HTTPConnection(urlsplit(server.url).netloc, timeout=20)
     try:
@@ -51,14 +48,14 @@ def post(server: Server, path: str, body: bytes, **headers: str) -> tuple[int, d
         connection.close()
 
 
-def infer(server: Server, body: dict[str, Any], path: str = INFER) -> dict[str, Any]:
+def infer(server: PredictionServer, body: dict[str, Any], path: str = INFER) -> dict[str, Any]:
     status, headers, text = post(server, path, json.dumps(body).encode())
     assert (status, headers["content-type"]) == (200, "application/json"), text
     found: dict[str, Any] = json.loads(text)
     return found
 
 
-def refusal(server: Server, body: bytes, path: str = INFER, **headers: str) -> tuple[int, str]:
+def refusal(server: PredictionServer, body: bytes, path: str = INFER, **headers: str) -> tuple[int, str]:
     """Return status and sentence of a refusal, which has the protocol's shape."""
     status, told, text = post(server, path, body, **headers)
     error = json.loads(text)
@@ -86,7 +83,7 @@ def arrays(reply: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def test_entities_score_as_predict_does(server: Server) -> None:
+def test_entities_score_as_predict_does(server: PredictionServer) -> None:
     rows = ask(100)
     status, _, text = post(
         server, "/predict", json.dumps({"rows": rows, "features": True, "contributions": True, "as_of": NOW}).encode()
@@ -116,7 +113,9 @@ def test_entities_score_as_predict_does(server: Server) -> None:
     assert (lineage["model_version"], lineage["plan_hash"]) == (described["version"], described["plan_hash"])
 
 
-def test_vectors_score_as_the_library_does_even_where_a_float32_would_not(server: Server, place: Place) -> None:
+def test_vectors_score_as_the_library_does_even_where_a_float32_would_not(
+    server: PredictionServer, place: Sandbox
+) -> None:
     booster = lightgbm.Booster(model_file=str(place.model.package.model_file))
     thresholds = booster.trees_to_dataframe()["threshold"].dropna()
     rng = np.random.default_rng(5)
@@ -127,7 +126,7 @@ def test_vectors_score_as_the_library_does_even_where_a_float32_would_not(server
     assert found.tolist() == np.asarray(expected).tolist()
 
 
-def test_infinities_come_through_as_bare_words_and_in_binary(server: Server, place: Place) -> None:
+def test_infinities_come_through_as_bare_words_and_in_binary(server: PredictionServer, place: Sandbox) -> None:
     matrix = np.array([[np.inf, -np.inf, 0.0, np.nan, np.inf, 1.0]])
     expected = float(lightgbm.Booster(model_file=str(place.model.package.model_file)).predict(matrix)[0])
     assert arrays(infer(server, {"inputs": [vectors(matrix)]}))["score"].tolist() == [expected]
@@ -143,7 +142,7 @@ def test_infinities_come_through_as_bare_words_and_in_binary(server: Server, pla
     assert struct.unpack("<d", reply[size:]) == (expected,)
 
 
-def test_what_is_missing_stays_missing(server: Server) -> None:
+def test_what_is_missing_stays_missing(server: PredictionServer) -> None:
     row = ask(1)[0]
     inputs = entities([{**row, "shop_id": None, "amount": None}])
     outputs = [{"name": "feature_status"}, {"name": "feature_values"}]
@@ -154,7 +153,7 @@ def test_what_is_missing_stays_missing(server: Server) -> None:
     assert "NaN" not in json.dumps(reply["outputs"])
 
 
-def test_a_long_reply_is_packed_where_that_is_accepted(server: Server) -> None:
+def test_a_long_reply_is_packed_where_that_is_accepted(server: PredictionServer) -> None:
     body = json.dumps({"inputs": [vectors(np.arange(6_000.0).reshape(1_000, 6))]}).encode()
     _, plain, text = post(server, INFER, body)
     _, packed, small = post(server, INFER, body, Accept_Encoding="br, gzip")
@@ -182,7 +181,7 @@ ROW = ask(1)[0]
     ],
 )
 def test_a_value_that_is_not_its_fields_is_refused(
-    name: str, datatype: str, data: list[Any], message: str, server: Server
+    name: str, datatype: str, data: list[Any], message: str, server: PredictionServer
 ) -> None:
     inputs = [
         {**item, "datatype": datatype, "data": data} if item["name"] == name else item for item in entities([ROW])
@@ -205,7 +204,7 @@ def test_a_value_that_is_not_its_fields_is_refused(
     ],
 )
 def test_tensors_that_are_neither_entities_nor_vectors_are_refused(
-    inputs: list[Any], message: str, server: Server
+    inputs: list[Any], message: str, server: PredictionServer
 ) -> None:
     status, sentence = refusal(server, json.dumps({"inputs": inputs}).encode())
     assert (status, message in sentence) == (400, True), sentence
@@ -223,17 +222,19 @@ def test_tensors_that_are_neither_entities_nor_vectors_are_refused(
         ({"binary_data_output": "yes"}, "'binary_data_output'"),
     ],
 )
-def test_a_parameter_that_is_not_valid_is_refused(parameters: dict[str, Any], message: str, server: Server) -> None:
+def test_a_parameter_that_is_not_valid_is_refused(
+    parameters: dict[str, Any], message: str, server: PredictionServer
+) -> None:
     status, sentence = refusal(server, json.dumps({"inputs": entities([ROW]), "parameters": parameters}).encode())
     assert (status, message in sentence) == (400, True), sentence
 
 
-def test_parameters_that_mean_nothing_here_are_ignored(server: Server) -> None:
+def test_parameters_that_mean_nothing_here_are_ignored(server: PredictionServer) -> None:
     parameters = {"headers": "x", "triton_enable": True, "timeout": 0, "priority": 0, "sequence_id": 0}
     assert infer(server, {"inputs": entities([ROW]), "parameters": parameters})["outputs"]
 
 
-def test_ages_beyond_what_the_caller_accepts_are_stale(server: Server) -> None:
+def test_ages_beyond_what_the_caller_accepts_are_stale(server: PredictionServer) -> None:
     asked = {"inputs": entities([ROW]), "outputs": [{"name": "feature_stale"}, {"name": "feature_age_s"}]}
     for limit in (1.0, 1e9):
         found = arrays(infer(server, {**asked, "parameters": {"max_feature_age_s": limit}}))
@@ -252,13 +253,13 @@ def test_ages_beyond_what_the_caller_accepts_are_stale(server: Server) -> None:
     ],
 )
 def test_headers_that_do_not_fit_the_body_are_refused(
-    headers: dict[str, str], status: int, message: str, server: Server
+    headers: dict[str, str], status: int, message: str, server: PredictionServer
 ) -> None:
     found = refusal(server, json.dumps({"inputs": entities([ROW])}).encode(), **headers)
     assert (found[0], message in found[1]) == (status, True), found
 
 
-def test_a_body_that_inflates_beyond_the_limit_is_refused(server: Server) -> None:
+def test_a_body_that_inflates_beyond_the_limit_is_refused(server: PredictionServer) -> None:
     found = refusal(server, gzip.compress(bytes(9_000_000)), Content_Encoding="gzip")
     assert (found[0], "has more than 8388608 bytes, inflated" in found[1]) == (413, True)
 
@@ -278,11 +279,11 @@ def test_a_body_that_inflates_beyond_the_limit_is_refused(server: Server) -> Non
         ("/v2/repository/models/none/unload", 404),
     ],
 )
-def test_what_is_not_there_is_said_in_the_protocols_shape(path: str, status: int, server: Server) -> None:
+def test_what_is_not_there_is_said_in_the_protocols_shape(path: str, status: int, server: PredictionServer) -> None:
     assert refusal(server, json.dumps({"inputs": entities([ROW])}).encode(), path)[0] == status
 
 
-def test_replay_finds_what_was_asked_and_no_difference(server: Server, place: Place) -> None:
+def test_replay_finds_what_was_asked_and_no_difference(server: PredictionServer, place: Sandbox) -> None:
     asked = {
         "inputs": entities(ask(20, first=7)),
         "outputs": [{"name": "score"}, {"name": "feature_values"}, {"name": "prediction_id"}],
@@ -299,11 +300,11 @@ def test_replay_finds_what_was_asked_and_no_difference(server: Server, place: Pl
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"parameters": {"config": "{}"}}', b'{"parameters": {"version": 1}}'])
-def test_a_load_request_of_another_shape_is_refused(body: bytes, server: Server) -> None:
+def test_a_load_request_of_another_shape_is_refused(body: bytes, server: PredictionServer) -> None:
     assert refusal(server, body, f"/v2/repository/models/{MODEL}/load")[0] == 400
 
 
-def test_versions_are_loaded_beside_the_champion(server: Server, place: Place) -> None:
+def test_versions_are_loaded_beside_the_champion(server: PredictionServer, place: Sandbox) -> None:
     place.wait(60)
     place.train()
     old, new = "000001", "000002"

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.packages.aliases import Aliases
-from tests.integration.errors.server import ROOT, Server, eventually
 from tests.integration.infra.runtimes.children import ENVIRONMENT, ONLY_LINUX, children_of, is_there, wait_for
-from tests.projects import MODEL, Place, ask, copy_project, make_project, opened
+from tests.servers.prediction import ROOT, PredictionServer, eventually
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 pytestmark = ONLY_LINUX
 
@@ -32,42 +32,27 @@ _CALLERS = 3
 ROWS = ask(MANY)
 
 
-@pytest.fixture(scope="session")
-def trained_for_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained project; only ever copied."""
-    repo = tmp_path_factory.mktemp("second") / "p"
-    make_project(repo)
-    return repo
-
-
 @pytest.fixture
-def place(trained_for_two: Path, tmp_path: Path) -> Iterator[Place]:
-    with opened(copy_project(trained_for_two, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
-        yield place
-
-
-@pytest.fixture
-def expected(place: Place) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def expected(place: Sandbox) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """What the library's own runtime scores for the rows."""
     scores = place.predict(ROWS).scored.scores
     assert place.model.tried == ()
     return scores
 
 
-def environment(place: Place, **settings: str) -> dict[str, str]:
+def environment(place: Sandbox, **settings: str) -> dict[str, str]:
     assert is_there(), "run `make setup-nvforest`"
     kept = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     settings = {"SKEWLESS_SECOND_RUNTIME": "cpu", "SKEWLESS_LOG_FLUSH_SECONDS": "0.1", **settings}
     return {**kept, **ENVIRONMENT, "SKEWLESS_PORT": "0", "SKEWLESS_CLOCK": clock(place), **settings}
 
 
-def clock(place: Place) -> str:
+def clock(place: Sandbox) -> str:
     return f"file:{place.repo}/.skewless/clock"
 
 
 @contextmanager
-def serving(place: Place, **settings: str) -> Iterator[Server]:
+def serving(place: Sandbox, **settings: str) -> Iterator[PredictionServer]:
     process = subprocess.Popen(
         [sys.executable, "-m", PROGRAM, "serve", "--repo", str(place.repo), "--json"],
         cwd=ROOT,
@@ -79,31 +64,31 @@ def serving(place: Place, **settings: str) -> Iterator[Server]:
     with process:
         try:
             assert process.stdout is not None
-            yield Server(process=process, url=json.loads(process.stdout.readline())["url"])
+            yield PredictionServer(process=process, url=json.loads(process.stdout.readline())["url"])
         finally:
             process.kill()
 
 
-def scores(server: Server, rows: list[dict[str, Any]]) -> list[float]:
+def scores(server: PredictionServer, rows: list[dict[str, Any]]) -> list[float]:
     """Ask once; there is no second try."""
     status, _, text = server.ask("POST", "/predict", json.dumps({"rows": rows}).encode())
     assert status == 200, text
     return [row["score"] for row in json.loads(text)["predictions"]]
 
 
-def counted(server: Server, what: str) -> dict[str, float]:
+def counted(server: PredictionServer, what: str) -> dict[str, float]:
     """Return a counter of runtimes, by their library."""
     pattern = rf'(?m)^skewless_runtime_{what}_total{{.*runtime="(nvforest|lightgbm)[^"]*"}} (\S+)$'
     return {name: float(value) for name, value in re.findall(pattern, str(server.get("/metrics")))}
 
 
-def the_child(server: Server) -> int:
+def the_child(server: PredictionServer) -> int:
     (child,) = eventually(lambda: children_of(server.process.pid), lambda found: len(found) == 1)
     return child
 
 
 def test_one_row_and_many_have_the_library_s_bits_and_the_metrics_say_who_answered(
-    place: Place, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    place: Sandbox, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> None:
     with serving(place) as server:
         before = counted(server, "rows")
@@ -129,7 +114,7 @@ def test_one_row_and_many_have_the_library_s_bits_and_the_metrics_say_who_answer
 
 
 def test_the_child_is_killed_under_load_and_nothing_is_lost(
-    place: Place, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    place: Sandbox, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> None:
     over = threading.Event()
     answered: list[int] = []
@@ -183,7 +168,7 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
     assert report.compared == sum(answered) + MANY
 
 
-def test_a_version_that_is_unloaded_takes_its_child_along(place: Place) -> None:
+def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> None:
     with serving(place, SKEWLESS_KEEP_VERSIONS="1", SKEWLESS_RELOAD_SECONDS="0.05") as server:
         first = the_child(server)
         trained = place.train()
@@ -199,7 +184,7 @@ def test_a_version_that_is_unloaded_takes_its_child_along(place: Place) -> None:
         wait_for(second)
 
 
-def test_a_file_has_the_same_scores_with_and_without_it(place: Place, tmp_path: Path) -> None:
+def test_a_file_has_the_same_scores_with_and_without_it(place: Sandbox, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ask(3_000)), tmp_path / "in.parquet")
     found = {}
     for second in ("cpu", "none"):

@@ -6,39 +6,29 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import page, steps
-from tests.integration.errors.server import Server
-from tests.projects import make_project, opened
+from tests.servers.prediction import PredictionServer
+from tests.worlds.trained import opened_copy, serving
 
 SHOWN = "http://127.0.0.1:8080"
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    repo = tmp_path_factory.mktemp("page") / "p"
-    make_project(repo)
-    with opened(repo) as place:
+def repo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with opened_copy(trained, tmp_path_factory.mktemp("page") / "p") as place:
         place.train()
-        yield repo
+        yield place.repo
 
 
-@contextmanager
-def served(repo: Path) -> Iterator[Server]:
-    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=f"file:{repo}/.skewless/clock")
-    yield server
-    server.stop()
-
-
-def load(server: Server, body: bytes = b"") -> None:
+def load(server: PredictionServer, body: bytes = b"") -> None:
     assert server.ask("POST", "/v2/repository/models/fraud/load", body)[0] == 200
 
 
-def open_versions(server: Server) -> list[list[str]]:
+def open_versions(server: PredictionServer) -> list[list[str]]:
     """Return the versions that answer, of each model."""
     return [model["versions"] for model in server.get("/models")["models"]]
 
@@ -46,7 +36,7 @@ def open_versions(server: Server) -> list[list[str]]:
 def test_every_step_answers_as_it_is_shown(repo: Path) -> None:
     session = steps(page("serving.md"))
     assert len(session) > 5
-    with served(repo) as server:
+    with serving(repo) as server:
         for step in session:
             words = shlex.split(step.command.replace(SHOWN, server.url))
             said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout
@@ -54,18 +44,18 @@ def test_every_step_answers_as_it_is_shown(repo: Path) -> None:
 
 
 def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: Path) -> None:
-    with served(repo) as server:
+    with serving(repo) as server:
         load(server)
         server.ask("POST", "/models/fraud/rollback")
         server.ask("POST", "/models/fraud/rollback")
         assert open_versions(server) == [["000001", "000002"]]
-    with served(repo) as server:
+    with serving(repo) as server:
         assert open_versions(server) == [["000002"]]
         load(server, b'{"parameters": {"version": "1"}}')
-    with served(repo) as server:
+    with serving(repo) as server:
         assert open_versions(server) == [["000001", "000002"]]
         assert server.ask("POST", "/v2/repository/models/fraud/unload")[0] == 200
-    with served(repo) as server:
+    with serving(repo) as server:
         assert open_versions(server) == []
         status, _, text = server.ask("POST", "/predict", b'{"rows": [{}]}')
         assert (status, "load one: none is served now" in text) == (404, True)
@@ -73,7 +63,7 @@ def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: 
 
 
 def test_what_nobody_trained_cannot_be_loaded(repo: Path) -> None:
-    with served(repo) as server:
+    with serving(repo) as server:
         for path, known in (("nobody", "fraud"), ("fraud", "000001, 000002")):
             status, _, text = server.ask(
                 "POST", f"/v2/repository/models/{path}/load", b'{"parameters": {"version": "9"}}'

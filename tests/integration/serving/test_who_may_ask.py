@@ -32,7 +32,7 @@ PREDICTIONS = ["/predict", "/v2/models/fraud/infer"]
 
 
 @dataclass(frozen=True)
-class Front:
+class GuardedServer:
     """A server that has keys, and no models: who is let in is told that the body is wrong."""
 
     port: int
@@ -72,7 +72,7 @@ async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Serve
 
 
 @pytest.fixture
-def front(tmp_path: Path) -> Iterator[Front]:
+def locked(tmp_path: Path) -> Iterator[GuardedServer]:
     file, servers = KeyFile(tmp_path), cast("list[uvicorn.Server]", [])
     link = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: asyncio.run(_serve(file, link, servers)))
@@ -81,46 +81,46 @@ def front(tmp_path: Path) -> Iterator[Front]:
     while not (servers and servers[0].started):
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    yield Front(link.getsockname()[1], file)
+    yield GuardedServer(link.getsockname()[1], file)
     servers[0].should_exit = True
     thread.join(20)
     link.close()
 
 
-def wait_until_known(front: Front, key: str) -> None:
+def wait_until_known(locked: GuardedServer, key: str) -> None:
     deadline = time.monotonic() + 20
-    while front.ask("GET", "/nowhere", key)[0] == 401:
+    while locked.ask("GET", "/nowhere", key)[0] == 401:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in PREDICTIONS), ("GET", "/metrics")])
-def test_without_a_key_nobody_gets_in_but_health_is_told(front: Front, method: str, path: str) -> None:
+def test_without_a_key_nobody_gets_in_but_health_is_told(locked: GuardedServer, method: str, path: str) -> None:
     for key in (None, new_secret("web")):
-        status, headers, body = front.ask(method, path, key)
+        status, headers, body = locked.ask(method, path, key)
         assert (status, headers["www-authenticate"]) == (401, "Bearer")
         assert "API key: is " in (body["error"] if path.startswith("/v2") else body["error"]["message"])
-    assert front.ask("GET", "/health/live")[0] == 200
+    assert locked.ask("GET", "/health/live")[0] == 200
 
 
-def test_keys_let_in_and_are_taken_back_while_the_server_runs(front: Front) -> None:
-    key = front.add("web", "predict")
-    wait_until_known(front, key)
-    assert front.ask("POST", "/predict", key)[0] == 400
-    assert front.ask("POST", "/models/refresh", key)[0] == 403
-    other = front.add("other", "feedback")
-    front.file.revoke("web")
-    wait_until_known(front, other)
-    assert front.ask("POST", "/predict", key)[0] == 401
-    status, _, body = front.ask("POST", "/predict", other)
+def test_keys_let_in_and_are_taken_back_while_the_server_runs(locked: GuardedServer) -> None:
+    key = locked.add("web", "predict")
+    wait_until_known(locked, key)
+    assert locked.ask("POST", "/predict", key)[0] == 400
+    assert locked.ask("POST", "/models/refresh", key)[0] == 403
+    other = locked.add("other", "feedback")
+    locked.file.revoke("web")
+    wait_until_known(locked, other)
+    assert locked.ask("POST", "/predict", key)[0] == 401
+    status, _, body = locked.ask("POST", "/predict", other)
     assert (status, body["error"]["kind"]) == (403, "scope")
     assert "'predict'" in body["error"]["problem"]
 
 
-def test_the_rate_of_a_key_counts_for_both_lanes_together(front: Front) -> None:
-    wait_until_known(front, front.add("first", "predict"))
-    slow = front.add("slow", "predict", rate=1e-3)
-    wait_until_known(front, slow)  # takes the one request that it has
+def test_the_rate_of_a_key_counts_for_both_lanes_together(locked: GuardedServer) -> None:
+    wait_until_known(locked, locked.add("first", "predict"))
+    slow = locked.add("slow", "predict", rate=1e-3)
+    wait_until_known(locked, slow)  # takes the one request that it has
     for method, path in (("POST", "/predict"), ("GET", "/nowhere")):
-        status, headers, body = front.ask(method, path, slow)
+        status, headers, body = locked.ask(method, path, slow)
         assert (status, headers["retry-after"], body["error"]["kind"]) == (429, "1000", "rate")

@@ -23,25 +23,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.project import Project
-from tests.integration.errors.server import Server, eventually, refused_start
-from tests.projects import ask, copy_project, make_project
+from tests.servers.prediction import PredictionServer, eventually, refused_start
+from tests.worlds.trained import ask, copy_project, opened_copy
 
 BODY = json.dumps({"rows": ask(2)}).encode()
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def repo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A trained project, whose private server stays for all tests."""
-    repo = tmp_path_factory.mktemp("workers") / "p"
-    make_project(repo)
-    with Project(repo) as project:
-        assert project.redis_url
-        yield repo
-        project.private.stop()
+    with opened_copy(trained, tmp_path_factory.mktemp("workers") / "p") as place:
+        yield place.repo
 
 
 @pytest.fixture
-def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_repo(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project on the same store."""
     with Project(repo) as project:
         monkeypatch.setenv("SKEWLESS_REDIS_URL", project.redis_url)
@@ -49,10 +45,10 @@ def own(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def running(repo: Path, **settings: str) -> Iterator[Server]:
+def running(repo: Path, **settings: str) -> Iterator[PredictionServer]:
     """Start a server of two workers; what is left of it ends with the block."""
     clock = f"file:{repo}/.skewless/clock"
-    server = Server.start(repo, SKEWLESS_PORT="0", SKEWLESS_WORKERS="2", SKEWLESS_CLOCK=clock, **settings)
+    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_WORKERS="2", SKEWLESS_CLOCK=clock, **settings)
     with server.process:
         try:
             yield server
@@ -61,14 +57,14 @@ def running(repo: Path, **settings: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def server(repo: Path) -> Iterator[Server]:
+def server(repo: Path) -> Iterator[PredictionServer]:
     """A server that tests may ask, and kill workers of."""
     with running(repo) as server:
         yield server
 
 
 @dataclass
-class Client(threading.Thread):
+class AskingThread(threading.Thread):
     """Asks for predictions, one connection each, until told to stop; counts what it got."""
 
     url: str
@@ -103,9 +99,9 @@ class Client(threading.Thread):
 
 
 @contextmanager
-def load(url: str, n: int) -> Iterator[list[Client]]:
+def load(url: str, n: int) -> Iterator[list[AskingThread]]:
     """Let clients ask meanwhile; they have all had replies before it begins."""
-    clients = [Client(url) for _ in range(n)]
+    clients = [AskingThread(url) for _ in range(n)]
     for client in clients:
         client.start()
     eventually(lambda: all(client.replies[200] > 5 for client in clients))
@@ -118,7 +114,7 @@ def load(url: str, n: int) -> Iterator[list[Client]]:
             client.join(30)
 
 
-def workers_of(server: Server) -> list[int]:
+def workers_of(server: PredictionServer) -> list[int]:
     said = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(server.process.pid)],  # noqa: S607
         capture_output=True,
@@ -138,7 +134,7 @@ def logged(repo: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in files)
 
 
-def test_a_worker_that_is_killed_comes_back_while_the_other_answers(server: Server) -> None:
+def test_a_worker_that_is_killed_comes_back_while_the_other_answers(server: PredictionServer) -> None:
     before = workers_of(server)
     assert len(before) == 2
     with load(server.url, 2) as clients:
@@ -156,7 +152,7 @@ def test_a_worker_that_is_killed_comes_back_while_the_other_answers(server: Serv
     assert re.findall(r'skewless_queue_depth{worker="(\d)"}', metrics) == ["0", "1"]
 
 
-def test_any_worker_tells_the_metrics_of_all(server: Server) -> None:
+def test_any_worker_tells_the_metrics_of_all(server: PredictionServer) -> None:
     names = ("skewless_predictions_total", "skewless_request_seconds_count", "skewless_workers_unanswered_total")
     before = [value(str(server.get("/metrics")), name) for name in names]
     with load(server.url, 3) as clients:
@@ -167,28 +163,28 @@ def test_any_worker_tells_the_metrics_of_all(server: Server) -> None:
         assert [now - then for now, then in zip(found, before, strict=True)] == [2 * asked, asked, 0]
 
 
-def test_server_json_says_where_the_server_is(server: Server, repo: Path) -> None:
+def test_server_json_says_where_the_server_is(server: PredictionServer, repo: Path) -> None:
     noted = json.loads((repo / ".skewless/server.json").read_text())
     assert noted == {"url": server.url, "pid": server.process.pid, "workers": 2}
 
 
-def test_sigterm_loses_no_request_and_no_log_row(own: Path) -> None:
-    before = logged(own)
-    with running(own) as server:
+def test_sigterm_loses_no_request_and_no_log_row(own_repo: Path) -> None:
+    before = logged(own_repo)
+    with running(own_repo) as server:
         with load(server.url, 4) as clients:
             server.stop()
         assert [client.lost for client in clients] == [[]] * 4
         assert {status for client in clients for status in client.replies} == {200}
-        assert logged(own) - before == 2 * sum(client.replies[200] for client in clients)
-        assert not (own / ".skewless/server.json").exists()
+        assert logged(own_repo) - before == 2 * sum(client.replies[200] for client in clients)
+        assert not (own_repo / ".skewless/server.json").exists()
 
 
-def test_while_it_drains_it_answers_and_is_not_ready(own: Path) -> None:
+def test_while_it_drains_it_answers_and_is_not_ready(own_repo: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{uuid4().hex}")
         manager.settimeout(20)
         name = f"@{manager.getsockname()[1:].decode()}"
-        with running(own, SKEWLESS_DRAIN_SECONDS="60", NOTIFY_SOCKET=name) as server:
+        with running(own_repo, SKEWLESS_DRAIN_SECONDS="60", NOTIFY_SOCKET=name) as server:
             assert manager.recv(100) == b"READY=1"
             server.process.send_signal(signal.SIGTERM)
             assert manager.recv(100) == b"STOPPING=1"
@@ -198,26 +194,26 @@ def test_while_it_drains_it_answers_and_is_not_ready(own: Path) -> None:
             server.stop()  # the second signal
 
 
-def test_workers_end_with_their_supervisor(own: Path) -> None:
-    with running(own) as server:
+def test_workers_end_with_their_supervisor(own_repo: Path) -> None:
+    with running(own_repo) as server:
         pids = workers_of(server)
         server.process.kill()
         server.process.wait()
         eventually(lambda: [pid for pid in pids if Path(f"/proc/{pid}").exists()], lambda left: not left)
 
 
-def test_a_server_that_cannot_start_says_why_and_is_gone(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_start_says_why_and_is_gone(own_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKEWLESS_WORKERS", "2")
     monkeypatch.setenv("SKEWLESS_PORT", "0")
-    (own / ".skewless/packages").rename(own / "elsewhere")
-    code, said = refused_start(own)
+    (own_repo / ".skewless/packages").rename(own_repo / "elsewhere")
+    code, said = refused_start(own_repo)
     assert (code, json.loads(said)["error"]["problem"]) == (8, "has no champion to serve")
 
 
-def test_a_port_in_use_is_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_refused(own_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKEWLESS_WORKERS", "2")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setenv("SKEWLESS_PORT", str(port))
-        code, said = refused_start(own)
+        code, said = refused_start(own_repo)
     assert (code, json.loads(said)["error"]["thing"]) == (10, f"address 127.0.0.1:{port}")

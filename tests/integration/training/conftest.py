@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.training.shop import Shop, open_shop
+from tests.worlds.shop import Shop, open_shop
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from skewless.training.dataset import Dataset, build_dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import version_scores
 from skewless.training.train import Trained, train
-from tests.integration.training.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
-from tests.plans import make_plan, make_transform, make_view
-from tests.stores import store_at
+from tests.worlds.packages import store_at
+from tests.worlds.plans import make_plan, make_transform, make_view
+from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
 
 AMOUNT = {"amount": DType.FLOAT64}
 OTHER = make_view("other", features={"x": DType.FLOAT64}, ttl_us=10 * DAY)

@@ -22,8 +22,9 @@ from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
 from skewless.infra.log.runs import known_ranges
 from skewless.infra.offline.views import OfflineViews
 from skewless.training.dataset import build_dataset
-from tests.integration.training.shop import DAY, END, HORIZON, PLAN, SPEC, Shop, times
-from tests.planted import rewrite
+from tests.worlds.latest import times
+from tests.worlds.planted import rewrite
+from tests.worlds.shop import DAY, END, HORIZON, PLAN, SPEC, Shop
 
 
 def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
@@ -47,7 +48,7 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
     asked = labels.filter(pc.less_equal(labels["at"].cast(pa.int64()), t + HORIZON))
     # The outcome is not known yet; a constant in its place keeps the rows.
     n = asked.num_rows
-    asked = asked.set_column(3, "y", pa.array([0] * n)).set_column(2, "known", times([t] * n))
+    asked = asked.set_column(3, "y", pa.array([0] * n)).set_column(2, "known", times(*[t] * n))
     copy.write("labels.parquet", asked)
     return copy
 
@@ -56,7 +57,7 @@ def whole(shop: Shop, spec: ModelSpec) -> tuple[npt.NDArray[np.int64], npt.NDArr
     """Return times and matrix of every row of the label table, whatever is known of its label."""
     labels = shop.read("labels.parquet")
     n = labels.num_rows
-    table = labels.set_column(3, "y", pa.array([0] * n)).set_column(2, "known", times([0] * n))
+    table = labels.set_column(3, "y", pa.array([0] * n)).set_column(2, "known", times(*[0] * n))
     shop.write("labels.parquet", table)
     dataset = shop.dataset(spec)
     shop.write("labels.parquet", labels)
@@ -122,7 +123,7 @@ def test_a_label_that_became_known_in_the_test_period_does_not_train(shop: Shop)
     at = labels["at"].cast(pa.int64()).to_pylist()
     row = next(i for i, one in enumerate(at) if (one - HORIZON) // 1_000 * 1_000 == before.t[first])
     known[row] = END
-    shop.write("labels.parquet", labels.set_column(2, "known", times(known)))
+    shop.write("labels.parquet", labels.set_column(2, "known", times(*known)))
     after = shop.dataset()
     assert after.train.sum() == before.train.sum() - 1
     assert len(after.t) == len(before.t)
@@ -162,17 +163,17 @@ def test_1_2_times_are_floored_to_the_millisecond_also_before_1970(shop: Shop) -
     n = len(moments)
     shop.write(
         "labels.parquet",
-        pa.table({"who": [1] * n, "at": times(moments), "known": times([0] * n), "y": [1] * n, "amount": [0.0] * n}),
+        pa.table({"who": [1] * n, "at": times(*moments), "known": times(*[0] * n), "y": [1] * n, "amount": [0.0] * n}),
     )
     dataset = shop.dataset(replace(SPEC, split=Split(test=timedelta(days=1))))
     assert dataset.t.tolist() == sorted((moment - HORIZON) // 1_000 * 1_000 for moment in moments)
 
 
 def test_6_2_a_vocabulary_is_made_of_training_rows_only(shop: Shop) -> None:
-    rows = {"id": [50, 51], "event": times([END - DAY, 5 * DAY]), "created": times([END - DAY, 5 * DAY])}
+    rows = {"id": [50, 51], "event": times(END - DAY, 5 * DAY), "created": times(END - DAY, 5 * DAY)}
     more = pa.table({**rows, "x": [1.0, 1.0], "s": ["only in test", "in training"], "gone": [False, False]})
     shop.write("v.parquet", pa.concat_tables([shop.read("v.parquet"), more], promote_options="permissive"))
-    asked = {"who": [50, 51], "at": times([END, 6 * DAY]), "known": times([END, 7 * DAY]), "y": [1, 1]}
+    asked = {"who": [50, 51], "at": times(END, 6 * DAY), "known": times(END, 7 * DAY), "y": [1, 1]}
     labels = [shop.read("labels.parquet"), pa.table({**asked, "amount": [0.0, 0.0]})]
     shop.write("labels.parquet", pa.concat_tables(labels, promote_options="permissive"))
     spec = replace(SPEC, time_mode="event_time")

@@ -21,8 +21,8 @@ from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision
 from skewless.training.promotion import promote
 from skewless.training.train import Trained, train
-from tests.integration.training.shop import END, SPEC, Shop, open_shop
-from tests.stores import store_at
+from tests.worlds.packages import store_at
+from tests.worlds.shop import END, SPEC, Shop, open_shop
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
 TASKS: dict[str, dict[str, Any]] = {

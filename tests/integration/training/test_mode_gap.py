@@ -16,8 +16,8 @@ from skewless.infra.offline.entity_file import EntityFile
 from skewless.infra.offline.log_parts import event_delays
 from skewless.training.dataset_files import DatasetFiles
 from skewless.training.mode_gap import ModeGap, mode_gap, spread
-from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, Event, World
-from tests.plans import make_plan, make_view
+from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, Event, ParityWorld
+from tests.worlds.plans import make_plan, make_view
 
 LATE: Event = ("AA", NOW - 30 * MINUTE, 5.0, 1)
 IN_TIME: list[Event] = [
@@ -36,16 +36,16 @@ PLAN = FeaturePlan(
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def parity_world(tmp_path: Path) -> Iterator[ParityWorld]:
     """Three events known two seconds after they happened, and one known 20 minutes after."""
-    world = World(root=tmp_path, url="")
+    parity_world = ParityWorld(root=tmp_path, url="")
     for event, delay in [*((event, 2 * SECOND) for event in IN_TIME), (LATE, 20 * MINUTE)]:
-        world.accept([event], apply=False)
-        log = world.log()
+        parity_world.accept([event], apply=False)
+        log = parity_world.log()
         seq = log.next_seq() - 1
         log.ended(seq, seq, event[1] + delay)
-    yield world
-    world.close()
+    yield parity_world
+    parity_world.close()
 
 
 def rows(*asked: tuple[str, int]) -> pa.Table:
@@ -77,8 +77,8 @@ def check(gap: ModeGap | None) -> None:
     assert (delays.events, delays.late, delays.p50_s, delays.p99_s) == (4, 0.25, 2.0, 1200.0)
 
 
-def test_one_late_event_of_four_is_told_per_feature_and_source(world: World) -> None:
-    gap = mode_gap(PLAN, world.views, rows(*ASKED))
+def test_one_late_event_of_four_is_told_per_feature_and_source(parity_world: ParityWorld) -> None:
+    gap = mode_gap(PLAN, parity_world.views, rows(*ASKED))
     check(gap)
     assert gap is not None
     features, delays = gap.lines()
@@ -88,26 +88,26 @@ def test_one_late_event_of_four_is_told_per_feature_and_source(world: World) -> 
     assert gap.as_dict()["sources"]["landings"]["late"] == 0.25
 
 
-def test_it_is_the_same_after_a_compaction(world: World) -> None:
-    world.log().compact(keep=0)
-    check(mode_gap(PLAN, world.views, rows(*ASKED)))
+def test_it_is_the_same_after_a_compaction(parity_world: ParityWorld) -> None:
+    parity_world.log().compact(keep=0)
+    check(mode_gap(PLAN, parity_world.views, rows(*ASKED)))
 
 
-def test_where_nothing_is_late_no_feature_differs(world: World) -> None:
-    gap = mode_gap(PLAN, world.views, rows(ASKED[1], ASKED[3]))
+def test_where_nothing_is_late_no_feature_differs(parity_world: ParityWorld) -> None:
+    gap = mode_gap(PLAN, parity_world.views, rows(ASKED[1], ASKED[3]))
     assert gap is not None
     assert gap.lines()[0] == "carrier_now: event time and knowledge differ: no feature in any of 2 rows"
 
 
-def test_without_windows_or_rows_there_is_nothing_to_tell(world: World) -> None:
-    assert mode_gap(make_plan(["v.x"], views=[make_view()]), world.views, rows(*ASKED)) is None
-    assert mode_gap(PLAN, world.views, rows()) is None
+def test_without_windows_or_rows_there_is_nothing_to_tell(parity_world: ParityWorld) -> None:
+    assert mode_gap(make_plan(["v.x"], views=[make_view()]), parity_world.views, rows(*ASKED)) is None
+    assert mode_gap(PLAN, parity_world.views, rows()) is None
 
 
-def test_events_whose_end_is_unknown_do_not_count(world: World) -> None:
-    world.accept([("AA", NOW, 1.0, 1)], apply=False)
-    assert event_delays(world.connection, world.views.log_parts(VIEW)).events == 4
-    assert event_delays(world.connection, []).late is None
+def test_events_whose_end_is_unknown_do_not_count(parity_world: ParityWorld) -> None:
+    parity_world.accept([("AA", NOW, 1.0, 1)], apply=False)
+    assert event_delays(parity_world.connection, parity_world.views.log_parts(VIEW)).events == 4
+    assert event_delays(parity_world.connection, []).late is None
 
 
 def test_many_rows_are_spread_evenly() -> None:
@@ -116,16 +116,18 @@ def test_many_rows_are_spread_evenly() -> None:
     assert spread(50_001)[-1] == 50_000
 
 
-def test_a_dataset_tells_it_too(world: World, tmp_path: Path) -> None:
+def test_a_dataset_tells_it_too(parity_world: ParityWorld, tmp_path: Path) -> None:
     asked = rows(*ASKED)
     moments = asked["__t"].cast(pa.timestamp("us", tz="UTC"))
     pq.write_table(pa.table({"carrier": asked["carrier"], "at": moments}), tmp_path / "asked.parquet")
-    entities = EntityFile.find(world.connection, tmp_path / "asked.parquet", PLAN, "at")
-    files = DatasetFiles(connection=world.connection, views=world.views, plan=PLAN, entities=entities, part_rows=3)
+    entities = EntityFile.find(parity_world.connection, tmp_path / "asked.parquet", PLAN, "at")
+    files = DatasetFiles(
+        connection=parity_world.connection, views=parity_world.views, plan=PLAN, entities=entities, part_rows=3
+    )
     assert files.foresee(tmp_path / "out").mode_gap is None
     check(files.write(tmp_path / "out").mode_gap)
     # As when it was begun: what came since does not count.
-    world.accept([("AA", NOW - HOUR, 9.0, 1)], apply=False)
+    parity_world.accept([("AA", NOW - HOUR, 9.0, 1)], apply=False)
     again = files.write(tmp_path / "out").mode_gap
     assert again is not None
     assert again.features["carrier_now"]["n_1h"] == 0.25

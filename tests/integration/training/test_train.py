@@ -18,8 +18,8 @@ from skewless.infra.packages.served_model import load_model
 from skewless.training.promotion import CHAMPION, promote
 from skewless.training.quality import measure, version_scores
 from skewless.training.train import train
-from tests.integration.training.shop import END, SPEC, Shop, open_shop
-from tests.stores import store_at
+from tests.worlds.packages import store_at
+from tests.worlds.shop import END, SPEC, Shop, open_shop
 
 FIELDS: dict[str, dict[str, Any]] = {
     "binary": {"gate": Gate(metric="auc")},

@@ -7,12 +7,12 @@ import numpy as np
 from skewless.contract.bounds import Bound, Bounds
 from skewless.infra.packages.package import open_package
 from skewless.training.train import train
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 FEW = "card_days__payments_7d"
 
 
-def test_flagged_predictions_replay_to_the_last_bit(place: Place) -> None:
+def test_flagged_predictions_replay_to_the_last_bit(place: Sandbox) -> None:
     project = place.project
     bounds = Bounds(features={FEW: Bound(high=3.0)}, fields={"amount": Bound(high=10.0)})
     spec = project.applied.model(MODEL)

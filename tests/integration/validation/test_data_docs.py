@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skewless.validation.data_docs import page_name, write_data_docs
 from skewless.validation.gate_report import ExpectationResult, GateReport
 from skewless.validation.gates import DataGate
-from tests.hostile import MARKED_UP, MARKUP, Browser
+from tests.worlds.hostile_text import MARKED_UP, MARKUP, Browser
 
 NOW_US = 1_700_000_000_000_000
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from skewless.operations.checkup.store import check_redis
-from tests.projects import Place, ask, copy_project, later_rows, opened
 from tests.servers.cluster import cluster
 from tests.servers.node import until
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
+from tests.worlds.trained import Sandbox, ask, copy_project, later_rows, opened
 
 
-def test_a_project_on_a_cluster(place: Place, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_on_a_cluster(place: Sandbox, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = place.predict(ask(60))
     with cluster(program("valkey"), tmp_path / "cluster") as nodes:
         monkeypatch.setenv("SKEWLESS_REDIS_URL", nodes.url)
@@ -46,5 +46,5 @@ def test_a_project_through_a_failover(trained: Path, tmp_path: Path, monkeypatch
             assert not other.project.replay().findings.predictions
 
 
-def _accepted(place: Place) -> int:
+def _accepted(place: Sandbox) -> int:
     return sum(report.accepted for report in place.project.materialize(check=False))

@@ -34,7 +34,7 @@ MEAN = gxe.ExpectColumnMeanToBeBetween(column="y", min_value=0.4, max_value=0.6)
 UNIQUE = gxe.ExpectColumnValuesToBeUnique(column="amount")
 
 
-class World:
+class LabelFolder:
     """Label files, one row a day, and the gate before them."""
 
     def __init__(self, repo: Path) -> None:
@@ -65,76 +65,76 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
-    world.write("a.parquet", 0, [float(i) for i in range(20)])
-    return world
+def label_folder(tmp_path: Path) -> LabelFolder:
+    label_folder = LabelFolder(tmp_path)
+    label_folder.write("a.parquet", 0, [float(i) for i in range(20)])
+    return label_folder
 
 
-def test_only_what_became_known_is_judged_row_by_row(world: World) -> None:
-    first = world.check(10)
+def test_only_what_became_known_is_judged_row_by_row(label_folder: LabelFolder) -> None:
+    first = label_folder.check(10)
     assert (first.n_rows, first.since_us, first.success) == (10, None, True)
-    second = world.check(11)
+    second = label_folder.check(11)
     assert (second.n_rows, second.since_us, second.success) == (1, to_us(START + DAY * 10), True)
     assert [result.expectation for result in second.results] == [
         item.expectation_type for item in (SINGLE, MEAN, UNIQUE)
     ]
-    assert world.check(11).n_rows == 0
-    assert world.check(11, everything=True).n_rows == 11
+    assert label_folder.check(11).n_rows == 0
+    assert label_folder.check(11, everything=True).n_rows == 11
 
 
-def test_what_failed_is_judged_again_until_it_passes(world: World) -> None:
-    assert world.check(10).success
-    world.write("b.parquet", 20, [50.0, 999.0])
-    assert world.check(21).success  # 999 is not known yet
+def test_what_failed_is_judged_again_until_it_passes(label_folder: LabelFolder) -> None:
+    assert label_folder.check(10).success
+    label_folder.write("b.parquet", 20, [50.0, 999.0])
+    assert label_folder.check(21).success  # 999 is not known yet
     for day in (22, 23):
-        failed = world.check(day)
+        failed = label_folder.check(day)
         assert not failed.success
         assert (failed.n_rows, failed.failed[0].sample) == (1, (999.0,))
-    world.write("b.parquet", 20, [50.0, 60.0])
-    passed = world.check(24)
+    label_folder.write("b.parquet", 20, [50.0, 60.0])
+    passed = label_folder.check(24)
     assert (passed.success, passed.n_rows) == (True, 2)  # all of the file that changed
-    assert world.check(25).n_rows == 0
+    assert label_folder.check(25).n_rows == 0
 
 
-def test_an_old_row_that_was_corrected_is_judged(world: World) -> None:
-    assert world.check(20).success
-    world.write("a.parquet", 0, [*(float(i) for i in range(19)), -5.0])
-    assert world.check(20).failed[0].sample == (-5.0,)
+def test_an_old_row_that_was_corrected_is_judged(label_folder: LabelFolder) -> None:
+    assert label_folder.check(20).success
+    label_folder.write("a.parquet", 0, [*(float(i) for i in range(19)), -5.0])
+    assert label_folder.check(20).failed[0].sample == (-5.0,)
 
 
-def test_what_is_said_of_the_table_is_judged_on_all_of_it(world: World) -> None:
-    assert world.check(10).success
+def test_what_is_said_of_the_table_is_judged_on_all_of_it(label_folder: LabelFolder) -> None:
+    assert label_folder.check(10).success
     # The eleventh day alone has the mean 0, and no duplicate.
-    assert world.check(11).success
-    world.write("b.parquet", 20, [7.0])
-    report = world.check(21)
+    assert label_folder.check(11).success
+    label_folder.write("b.parquet", 20, [7.0])
+    report = label_folder.check(21)
     assert [result.expectation for result in report.failed] == [UNIQUE.expectation_type]
 
 
 @pytest.mark.parametrize("changed", ["suite", "labels", "clock"])
-def test_another_question_is_asked_of_all_rows(world: World, changed: str) -> None:
-    assert world.check(10).success
+def test_another_question_is_asked_of_all_rows(label_folder: LabelFolder, changed: str) -> None:
+    assert label_folder.check(10).success
     if changed == "suite":
-        again = world.check(10, (SINGLE, MEAN))
+        again = label_folder.check(10, (SINGLE, MEAN))
     elif changed == "clock":
-        again = world.check(9, (SINGLE,))
+        again = label_folder.check(9, (SINGLE,))
     else:
         spec = replace(SPEC, labels=replace(SPEC.labels, known_time="at"))
-        again = world.gate.check(spec, (SINGLE, MEAN, UNIQUE), to_us(START + DAY * 10), everything=False)
+        again = label_folder.gate.check(spec, (SINGLE, MEAN, UNIQUE), to_us(START + DAY * 10), everything=False)
     assert again.since_us is None
     assert again.n_rows >= 9
 
 
-def test_a_memory_that_is_damaged_or_gone_only_costs_time(world: World) -> None:
-    assert world.check(10).success
-    (path,) = (world.repo / "state/validation").iterdir()
+def test_a_memory_that_is_damaged_or_gone_only_costs_time(label_folder: LabelFolder) -> None:
+    assert label_folder.check(10).success
+    (path,) = (label_folder.repo / "state/validation").iterdir()
     path.write_bytes(b"{")
-    assert world.check(10).n_rows == 10
+    assert label_folder.check(10).n_rows == 10
     path.unlink()
-    assert world.check(10).n_rows == 10
+    assert label_folder.check(10).n_rows == 10
 
 
-def test_without_a_suite_nothing_is_remembered(world: World) -> None:
-    assert world.check(10, ()).n_rows == 10
-    assert not (world.repo / "state").exists()
+def test_without_a_suite_nothing_is_remembered(label_folder: LabelFolder) -> None:
+    assert label_folder.check(10, ()).n_rows == 10
+    assert not (label_folder.repo / "state").exists()

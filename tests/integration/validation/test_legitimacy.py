@@ -27,26 +27,28 @@ from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.predictions.reader import Logged, LoggedRead
 from skewless.validation.legitimacy import check_states
 from skewless.validation.replay_report import Cause, Findings
-from tests.integration.validation.parity_world import HOUR, NOW, VIEW, World, event_rows
+from tests.worlds.parity import HOUR, NOW, VIEW, ParityWorld, event_rows
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(root=tmp_path, url="redis://127.0.0.1:1")
-    log = world.log()
+def parity_world(tmp_path: Path) -> Iterator[ParityWorld]:
+    parity_world = ParityWorld(root=tmp_path, url="redis://127.0.0.1:1")
+    log = parity_world.log()
     for seconds in (0, 100, 200):
         taken = NOW + seconds * SECOND
         span = log.append(event_rows([("AA", taken - SECOND, 1.0, 1)], taken))
         log.ended(span.first, span.last, taken + SECOND)
-    yield world
-    world.close()
+    yield parity_world
+    parity_world.close()
 
 
-def found(world: World, applied: int, *, start: int, end: int, t: int | None = None, skew_us: int = 0) -> set[Cause]:
+def found(
+    parity_world: ParityWorld, applied: int, *, start: int, end: int, t: int | None = None, skew_us: int = 0
+) -> set[Cause]:
     """Return what is found of one read of AA's state, which lay at a position; times are seconds."""
     slots = Slots.none()
     if applied >= 0:
-        number = partition_number(world.log().partition)
+        number = partition_number(parity_world.log().partition)
         seq = np.array([applied])
         slots = Slots(entity=np.array([0]), partition=np.array([number]), first=seq, seq=seq)
     read = LoggedRead(
@@ -78,32 +80,36 @@ def found(world: World, applied: int, *, start: int, end: int, t: int | None = N
         reads={VIEW.name: read},
     )
     findings = Findings()
-    check_states(VIEW, world.views, logged, Ask(keys={"carrier": ["AA"]}, fields={}), findings)
+    check_states(VIEW, parity_world.views, logged, Ask(keys={"carrier": ["AA"]}, fields={}), findings)
     return set(findings.by_cause)
 
 
 @pytest.mark.parametrize(("applied", "expected"), [(0, {Cause.LOST_WRITE}), (1, set()), (2, {Cause.UNKNOWN_VERSION})])
-def test_a_state_that_was_read_at_once(world: World, applied: int, expected: set[Cause]) -> None:
-    assert found(world, applied, start=150, end=150) == expected
+def test_a_state_that_was_read_at_once(parity_world: ParityWorld, applied: int, expected: set[Cause]) -> None:
+    assert found(parity_world, applied, start=150, end=150) == expected
 
 
 @pytest.mark.parametrize(
     ("applied", "expected"), [(-1, {Cause.LOST_WRITE}), (0, set()), (1, set()), (2, {Cause.UNKNOWN_VERSION})]
 )
-def test_a_state_from_a_cache_may_be_as_old_as_its_read(world: World, applied: int, expected: set[Cause]) -> None:
-    assert found(world, applied, start=50, end=150, t=150) == expected
+def test_a_state_from_a_cache_may_be_as_old_as_its_read(
+    parity_world: ParityWorld, applied: int, expected: set[Cause]
+) -> None:
+    assert found(parity_world, applied, start=50, end=150, t=150) == expected
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
 @pytest.mark.parametrize(("applied", "lost"), [(0, True), (1, False)])
-def test_as_of_does_not_move_what_could_be_read(world: World, hours: int, applied: int, *, lost: bool) -> None:
+def test_as_of_does_not_move_what_could_be_read(
+    parity_world: ParityWorld, hours: int, applied: int, *, lost: bool
+) -> None:
     t = 150 + hours * HOUR // SECOND
-    assert found(world, applied, start=150, end=150, t=t) == ({Cause.LOST_WRITE} if lost else set())
+    assert found(parity_world, applied, start=150, end=150, t=t) == ({Cause.LOST_WRITE} if lost else set())
 
 
 @pytest.mark.parametrize(("skew", "lost"), [(48, True), (50, False)])
-def test_clocks_apart_widen_it(world: World, skew: int, *, lost: bool) -> None:
-    assert (Cause.LOST_WRITE in found(world, 0, start=150, end=150, skew_us=skew * SECOND)) == lost
+def test_clocks_apart_widen_it(parity_world: ParityWorld, skew: int, *, lost: bool) -> None:
+    assert (Cause.LOST_WRITE in found(parity_world, 0, start=150, end=150, skew_us=skew * SECOND)) == lost
 
 
 @pytest.mark.parametrize(("start", "lost"), [(50, False), (150, True)])
@@ -111,14 +117,14 @@ def test_history_was_applied_when_it_was_taken_not_when_it_counts_as_known(
     tmp_path: Path, start: int, *, lost: bool
 ) -> None:
     """SEMANTICS 2.6: its known time was declared; no state was read before it had what was taken as history."""
-    world = World(root=tmp_path, url="redis://127.0.0.1:1")
+    parity_world = ParityWorld(root=tmp_path, url="redis://127.0.0.1:1")
     taken = NOW + 100 * SECOND
     rows = event_rows([("AA", NOW - HOUR, 1.0, 1)] * 2, taken)
     for known in (NOW - HOUR, NOW + HOUR):
         declared = rows.slice(0, 1).append_column(KNOWN_AT, pa.array([known], pa.int64()))
-        world.log().append(declared.append_column(DECLARED, pa.array([True])))
-    assert found(world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
-    assert found(world, 0, start=start, end=start + 100) == ({Cause.LOST_WRITE} if lost else set())
-    world.log().compact(keep=0)
-    assert found(world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
-    world.close()
+        parity_world.log().append(declared.append_column(DECLARED, pa.array([True])))
+    assert found(parity_world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
+    assert found(parity_world, 0, start=start, end=start + 100) == ({Cause.LOST_WRITE} if lost else set())
+    parity_world.log().compact(keep=0)
+    assert found(parity_world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
+    parity_world.close()

@@ -15,20 +15,20 @@ from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.operations.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.live_quality import live_quality
-from tests.projects import MODEL, NOW, SECOND, Place, Row, ask
+from tests.worlds.trained import MODEL, NOW, SECOND, Row, Sandbox, ask
 
 DAY = 86_400 * SECOND
 Said = dict[str, Any]
 
 
-def say(place: Place, *rows: Said) -> None:
+def say(place: Sandbox, *rows: Said) -> None:
     """Append feedback as the server does."""
     plan = place.project.applied.plan.only("fraud_features")
     outcomes = parse_feedback(rows, lambda _: plan, place.now_us(), 10_000)
     OutcomeWriter(place.state).append(outcomes, received_at=place.now_us(), source="test")
 
 
-def labelled(place: Place, *, known_by: int | None = None) -> dict[str, Row]:
+def labelled(place: Sandbox, *, known_by: int | None = None) -> dict[str, Row]:
     """Return the predictions by their id."""
     now = place.now_us()
     rows = labelled_log(place.project, MODEL).read(since_us=0, until_us=now + DAY, known_by_us=known_by or now)
@@ -36,7 +36,7 @@ def labelled(place: Place, *, known_by: int | None = None) -> dict[str, Row]:
     return {row["id"]: row for row in rows.to_pylist()}
 
 
-def labels(place: Place, ids: Any) -> list[float | None]:  # noqa: ANN401 - ids of an answer
+def labels(place: Sandbox, ids: Any) -> list[float | None]:  # noqa: ANN401 - ids of an answer
     found = labelled(place)
     return [found[id_]["label"] for id_ in ids]
 
@@ -45,7 +45,7 @@ def entity(row: Row, at: int, **said: Any) -> Said:  # noqa: ANN401 - JSON
     return {"model": MODEL, "keys": row, "event_time": at, **said}
 
 
-def test_the_quality_is_that_of_the_labels_that_came(place: Place) -> None:
+def test_the_quality_is_that_of_the_labels_that_came(place: Sandbox) -> None:
     answer = place.predict(ask(200))
     truth = (np.arange(200) % 3 == 0).astype(float)
     place.wait(3_600)
@@ -65,7 +65,7 @@ def test_the_quality_is_that_of_the_labels_that_came(place: Place) -> None:
     assert json.loads(json.dumps(report.as_dict()))["versions"][0]["labelled"] == 150
 
 
-def test_what_was_known_last_holds(place: Place) -> None:
+def test_what_was_known_last_holds(place: Sandbox) -> None:
     ids = place.predict(ask(6)).ids
     t = place.now_us()
     place.wait(60)
@@ -94,7 +94,7 @@ def test_what_was_known_last_holds(place: Place) -> None:
     assert (found.labelled, found.unusable) == (3, 1)
 
 
-def test_feedback_by_entity_finds_the_nearest_prediction(place: Place) -> None:
+def test_feedback_by_entity_finds_the_nearest_prediction(place: Sandbox) -> None:
     rows = ask(3)
     first = place.predict(rows)
     place.wait(100)
@@ -114,7 +114,7 @@ def test_feedback_by_entity_finds_the_nearest_prediction(place: Place) -> None:
     assert labels(place, [*first.ids, *second.ids]) == [1, 0, None, 0]
 
 
-def test_labels_come_from_the_label_table_too(place: Place) -> None:
+def test_labels_come_from_the_label_table_too(place: Sandbox) -> None:
     now = place.now_us()  # it has gone on since the project was made
     rows = [row | {"paid_at": now + 60 * SECOND} for row in ask(4)]
     answer = place.predict(rows)
@@ -138,7 +138,7 @@ def test_labels_come_from_the_label_table_too(place: Place) -> None:
     assert labels(place, answer.ids) == [0, 0, 1, 1]
 
 
-def test_each_version_in_each_role_has_its_own_prediction(place: Place) -> None:
+def test_each_version_in_each_role_has_its_own_prediction(place: Sandbox) -> None:
     rows = ask(2)
     answer = place.predict(rows)
     (path,) = place.log_files()
@@ -161,7 +161,7 @@ def test_each_version_in_each_role_has_its_own_prediction(place: Place) -> None:
     assert told == [("000001", "champion", None, 2), ("000002", "shadow", 3, 2)]
 
 
-def test_windows_add_up_and_maturity_is_that_of_the_delays(place: Place) -> None:
+def test_windows_add_up_and_maturity_is_that_of_the_delays(place: Sandbox) -> None:
     asked = 0
     for n in (10, 20, 30):
         place.predict(ask(n))
@@ -177,6 +177,6 @@ def test_windows_add_up_and_maturity_is_that_of_the_delays(place: Place) -> None
     assert whole.metrics is None
 
 
-def test_no_prediction_has_no_quality(place: Place) -> None:
+def test_no_prediction_has_no_quality(place: Sandbox) -> None:
     report = quality(place.project, MODEL)
     assert (report.whole.versions, report.windows, report.outcomes.rows) == ([], [], 0)

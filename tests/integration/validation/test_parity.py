@@ -15,30 +15,21 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.guard import Standing
-from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.verdicts.last_verdicts import last_parity
 from skewless.validation.parity_report import Fault, ParityReport
-from tests.integration.validation.parity_world import HOUR, MINUTE, NOW, VIEW, World, busy_hour
-from tests.window_log import signed
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = PrivateServer(tmp_path_factory.mktemp("redis"), grace_s=0.5)
-    yield server.ensure()
-    server.stop()
+from tests.windows.log import signed
+from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, ParityWorld, busy_hour
 
 
 @pytest.fixture
-def world(url: str, tmp_path: Path) -> Iterator[World]:
-    world = World(root=tmp_path, url=url)
-    world.redis.flushdb()
-    world.accept(busy_hour(), apply=False)
-    world.accept([("UA", NOW - 2 * MINUTE, 4.0, 3), ("only here", NOW - MINUTE, 1.0, 1)], "t/1", apply=False)
-    world.bootstrap()
-    yield world
-    world.close()
+def parity_world(server_url: str, tmp_path: Path) -> Iterator[ParityWorld]:
+    parity_world = ParityWorld(root=tmp_path, url=server_url)
+    parity_world.accept(busy_hour(), apply=False)
+    parity_world.accept([("UA", NOW - 2 * MINUTE, 4.0, 3), ("only here", NOW - MINUTE, 1.0, 1)], "t/1", apply=False)
+    parity_world.bootstrap()
+    yield parity_world
+    parity_world.close()
 
 
 def only(report: ParityReport, cause: Fault) -> None:
@@ -47,29 +38,31 @@ def only(report: ParityReport, cause: Fault) -> None:
     assert not report.ok
 
 
-def test_clean_states_are_equal_while_time_goes_by_and_events_come(world: World) -> None:
-    report = world.compare()
+def test_clean_states_are_equal_while_time_goes_by_and_events_come(parity_world: ParityWorld) -> None:
+    report = parity_world.compare()
     facts, windows = report.views
     assert (windows.view, windows.compared, windows.unavailable) == ("carrier_now", 4 + 3, 0)
     assert (facts.view, facts.compared, facts.unavailable) == ("facts", 0, 3)
     assert report.ok
     for step in range(1, 6):
-        world.clock.set(NOW + step * 7 * MINUTE)
+        parity_world.clock.set(NOW + step * 7 * MINUTE)
         late = NOW - 30 * MINUTE
-        world.accept([("AA", NOW + step * MINUTE, 0.1 * step, step), ("UA", late, None, 9)], f"t/{step % 2}")
-        assert world.compare("carrier_now").ok
-    world.tiles.roll(world.means, _names(world, "AA", "UA"), world.clock.now_us() - 2 * SECOND)
-    assert world.compare("carrier_now").views[0].mismatches == []
+        parity_world.accept([("AA", NOW + step * MINUTE, 0.1 * step, step), ("UA", late, None, 9)], f"t/{step % 2}")
+        assert parity_world.compare("carrier_now").ok
+    parity_world.tiles.roll(
+        parity_world.means, _names(parity_world, "AA", "UA"), parity_world.clock.now_us() - 2 * SECOND
+    )
+    assert parity_world.compare("carrier_now").views[0].mismatches == []
 
 
-def test_an_event_that_is_logged_and_not_applied_is_no_mismatch(world: World) -> None:
-    world.accept([("AA", NOW - 1, 5.0, 5), ("new", NOW - 1, 5.0, 5)], apply=False)
-    assert world.compare().ok
+def test_an_event_that_is_logged_and_not_applied_is_no_mismatch(parity_world: ParityWorld) -> None:
+    parity_world.accept([("AA", NOW - 1, 5.0, 5), ("new", NOW - 1, 5.0, 5)], apply=False)
+    assert parity_world.compare().ok
 
 
-def test_which_entities_are_compared_follows_from_the_seed(world: World) -> None:
-    world.accept([(f"c{i}", NOW - MINUTE, 1.0, 1) for i in range(200)])
-    first, again, other = (world.parity.checker(VIEW).sample(20, seed).to_pylist() for seed in (1, 1, 2))
+def test_which_entities_are_compared_follows_from_the_seed(parity_world: ParityWorld) -> None:
+    parity_world.accept([(f"c{i}", NOW - MINUTE, 1.0, 1) for i in range(200)])
+    first, again, other = (parity_world.parity.checker(VIEW).sample(20, seed).to_pylist() for seed in (1, 1, 2))
     assert first == again != other
     assert len(first) == 20 + 3
     assert {"carrier": "AA"} in first  # most events
@@ -77,114 +70,116 @@ def test_which_entities_are_compared_follows_from_the_seed(world: World) -> None
 
 
 @pytest.mark.parametrize("bit", [0, 5, 62])
-def test_a_flipped_bit_of_a_value_is_found_and_repaired(world: World, bit: int) -> None:
-    _flip(world, bit)
-    report = world.compare()
+def test_a_flipped_bit_of_a_value_is_found_and_repaired(parity_world: ParityWorld, bit: int) -> None:
+    _flip(parity_world, bit)
+    report = parity_world.compare()
     only(report, Fault.VALUE)
     (item,) = report.views[1].mismatches
     assert (item.entity, item.feature, item.log) == ({"carrier": "AA"}, "n_1h", 36.0)
     assert item.positions == {"events/landings/t/0": 59}
     assert "--repair" in report.lines()[-2]
-    _repairs(world)
+    _repairs(parity_world)
 
 
-def test_a_deleted_state_is_absent(world: World) -> None:
-    world.redis.delete(world.key("UA"))
-    only(world.compare(), Fault.ABSENT)
-    _repairs(world)
+def test_a_deleted_state_is_absent(parity_world: ParityWorld) -> None:
+    parity_world.redis.delete(parity_world.key("UA"))
+    only(parity_world.compare(), Fault.ABSENT)
+    _repairs(parity_world)
 
 
-def test_an_older_state_has_lost_events(world: World) -> None:
-    old = world.stored(world.key("AA"))
-    world.accept([("AA", NOW - MINUTE, 77.0, 2)])
-    assert world.compare().ok
-    world.redis.set(world.key("AA"), old)
-    report = world.compare()
+def test_an_older_state_has_lost_events(parity_world: ParityWorld) -> None:
+    old = parity_world.stored(parity_world.key("AA"))
+    parity_world.accept([("AA", NOW - MINUTE, 77.0, 2)])
+    assert parity_world.compare().ok
+    parity_world.redis.set(parity_world.key("AA"), old)
+    report = parity_world.compare()
     only(report, Fault.LOST)
     assert "events/landings/t/0 up to 60" in report.views[1].mismatches[0].line()
-    _repairs(world)
+    _repairs(parity_world)
 
 
-def test_a_made_up_record_is_a_value(world: World) -> None:
-    key = world.key("UA")
-    state = world.stored(key)
+def test_a_made_up_record_is_a_value(parity_world: ParityWorld) -> None:
+    key = parity_world.key("UA")
+    state = parity_world.stored(key)
     begin = 24 + 16 * struct.unpack_from("<I", state, 8)[0]
-    world.redis.append(key, state[begin : begin + world.means.codec._record * 8])
-    only(world.compare(), Fault.VALUE)
-    _repairs(world)
+    parity_world.redis.append(key, state[begin : begin + parity_world.means.codec._record * 8])
+    only(parity_world.compare(), Fault.VALUE)
+    _repairs(parity_world)
 
 
-def test_positions_that_the_log_does_not_have_are_ahead(world: World) -> None:
-    key = world.key("UA")
-    state = bytearray(world.stored(key))
+def test_positions_that_the_log_does_not_have_are_ahead(parity_world: ParityWorld) -> None:
+    key = parity_world.key("UA")
+    state = bytearray(parity_world.stored(key))
     place = 24 + 16 * [word for word, _ in struct.iter_unpack("<qq", state[24:56])].index(signed("events/landings/t/0"))
     struct.pack_into("<q", state, place + 8, 10_000)
-    world.redis.set(key, bytes(state))
-    only(world.compare(), Fault.AHEAD)
+    parity_world.redis.set(key, bytes(state))
+    only(parity_world.compare(), Fault.AHEAD)
     struct.pack_into("<q", state, place, 12345)  # a partition that nobody has
-    world.redis.set(key, bytes(state))
-    only(world.compare(), Fault.AHEAD)
-    _repairs(world)
+    parity_world.redis.set(key, bytes(state))
+    only(parity_world.compare(), Fault.AHEAD)
+    _repairs(parity_world)
 
 
-def test_a_store_that_was_filled_from_another_log_is_not_repaired(world: World) -> None:
-    world.redis.set(world.marker(), b"10000")
-    state = bytearray(world.stored(world.key("only here")))
+def test_a_store_that_was_filled_from_another_log_is_not_repaired(parity_world: ParityWorld) -> None:
+    parity_world.redis.set(parity_world.marker(), b"10000")
+    state = bytearray(parity_world.stored(parity_world.key("only here")))
     struct.pack_into("<q", state, 32, 10_000)
-    world.redis.set(world.key("only here"), bytes(state))
-    report = world.compare(repair=True)
+    parity_world.redis.set(parity_world.key("only here"), bytes(state))
+    report = parity_world.compare(repair=True)
     only(report, Fault.AHEAD)
     assert report.as_dict()["left"] == 1
     assert "a repair would not help" in report.lines()[-2]
-    assert world.stored(world.key("only here")) == bytes(state)
+    assert parity_world.stored(parity_world.key("only here")) == bytes(state)
 
 
 @pytest.mark.parametrize("state", [b"", b"x", b"\0" * 24, b"?" * 200])
-def test_what_cannot_be_read_is_damaged(world: World, state: bytes) -> None:
-    world.redis.set(world.key("UA"), state)
-    only(world.compare(), Fault.DAMAGED)
-    _repairs(world)
+def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld, state: bytes) -> None:
+    parity_world.redis.set(parity_world.key("UA"), state)
+    only(parity_world.compare(), Fault.DAMAGED)
+    _repairs(parity_world)
 
 
-def test_a_state_cut_short_and_one_from_the_future_are_damaged(world: World) -> None:
-    key = world.key("UA")
-    state = world.stored(key)
-    world.redis.set(key, state[:-3])
-    only(world.compare(), Fault.DAMAGED)
-    world.redis.set(key, state[:16] + struct.pack("<q", NOW + HOUR) + state[24:])
-    only(world.compare(), Fault.DAMAGED)
-    _repairs(world)
+def test_a_state_cut_short_and_one_from_the_future_are_damaged(parity_world: ParityWorld) -> None:
+    key = parity_world.key("UA")
+    state = parity_world.stored(key)
+    parity_world.redis.set(key, state[:-3])
+    only(parity_world.compare(), Fault.DAMAGED)
+    parity_world.redis.set(key, state[:16] + struct.pack("<q", NOW + HOUR) + state[24:])
+    only(parity_world.compare(), Fault.DAMAGED)
+    _repairs(parity_world)
 
 
-def test_a_state_that_is_a_little_ahead_of_this_clock_is_unavailable_as_for_predictions(world: World) -> None:
-    key = world.key("UA")
-    state = world.stored(key)
-    world.redis.set(key, state[:16] + struct.pack("<q", NOW + SECOND) + state[24:])
-    report = world.compare("carrier_now")
+def test_a_state_that_is_a_little_ahead_of_this_clock_is_unavailable_as_for_predictions(
+    parity_world: ParityWorld,
+) -> None:
+    key = parity_world.key("UA")
+    state = parity_world.stored(key)
+    parity_world.redis.set(key, state[:16] + struct.pack("<q", NOW + SECOND) + state[24:])
+    report = parity_world.compare("carrier_now")
     assert (report.ok, report.views[0].compared, report.views[0].unavailable) == (True, 6, 1)
-    world.clock.set(NOW + 2 * SECOND)
-    assert world.compare("carrier_now").views[0].compared == 7
+    parity_world.clock.set(NOW + 2 * SECOND)
+    assert parity_world.compare("carrier_now").views[0].compared == 7
 
 
-def test_any_flipped_byte_is_found_or_changes_nothing(world: World) -> None:
+def test_any_flipped_byte_is_found_or_changes_nothing(parity_world: ParityWorld) -> None:
     """No damage makes parity itself fail."""
     chance = np.random.default_rng(7)
-    key, state = world.key("AA"), world.stored(world.key("AA"))
+    key, state = parity_world.key("AA"), parity_world.stored(parity_world.key("AA"))
     for place in chance.integers(0, len(state), 15).tolist():
         damaged = bytearray(state)
         damaged[place] ^= 1 << int(chance.integers(8))
-        world.redis.set(key, bytes(damaged))
-        assert len(world.compare("carrier_now").views[0].mismatches) <= 1
-    world.compare(repair=True)
-    assert world.compare().ok
+        parity_world.redis.set(key, bytes(damaged))
+        assert len(parity_world.compare("carrier_now").views[0].mismatches) <= 1
+    parity_world.compare(repair=True)
+    assert parity_world.compare().ok
 
 
-def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(world: World) -> None:
+def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(parity_world: ParityWorld) -> None:
     """As a server reads: no damage is an exception, and each other entity gets what it got."""
-    windows = WindowStates(world.plan)
-    windows.take(world.reader.get_marked(windows.pointers, [])[0])
+    windows = WindowStates(parity_world.plan)
+    windows.take(parity_world.reader.get_marked(windows.pointers, [])[0])
     names = windows.names({"carrier": ["AA", "UA"]}, 2)
-    stored = world.reader.get([name or b"" for name in names])
+    stored = parity_world.reader.get([name or b"" for name in names])
     whole = windows.read(names, stored, Standing(), NOW).reads[VIEW.name]
     state = stored[0]
     assert state is not None
@@ -204,64 +199,66 @@ def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(world:
     assert windows.read(names, [state[:-3], stored[1]], Standing(), NOW).damaged == 1
 
 
-def test_without_a_marker_nothing_is_compared_and_nothing_is_a_mismatch(world: World) -> None:
-    world.redis.delete(world.marker())
-    report = world.compare("carrier_now")
+def test_without_a_marker_nothing_is_compared_and_nothing_is_a_mismatch(parity_world: ParityWorld) -> None:
+    parity_world.redis.delete(parity_world.marker())
+    report = parity_world.compare("carrier_now")
     assert (report.views[0].compared, report.views[0].unavailable, report.ok) == (0, 7, True)
     assert "UNAVAILABLE" in report.lines()[0]
-    world.redis.flushdb()
-    assert world.compare("carrier_now").views[0].unavailable == 7
+    parity_world.redis.flushdb()
+    assert parity_world.compare("carrier_now").views[0].unavailable == 7
 
 
-def test_a_marker_that_went_back_is_unavailable_too(world: World) -> None:
-    world.accept([("AA", NOW - 1, 1.0, 1)])
-    world.redis.set(world.marker(), b"3")
-    assert world.compare("carrier_now").views[0].unavailable == 7
+def test_a_marker_that_went_back_is_unavailable_too(parity_world: ParityWorld) -> None:
+    parity_world.accept([("AA", NOW - 1, 1.0, 1)])
+    parity_world.redis.set(parity_world.marker(), b"3")
+    assert parity_world.compare("carrier_now").views[0].unavailable == 7
 
 
-def test_a_state_of_an_entity_that_has_no_event_is_emptied(world: World) -> None:
-    stranger = world.parity.checker(VIEW).sample(100, 5).to_pylist()
+def test_a_state_of_an_entity_that_has_no_event_is_emptied(parity_world: ParityWorld) -> None:
+    stranger = parity_world.parity.checker(VIEW).sample(100, 5).to_pylist()
     name = next(item["carrier"] for item in stranger if item["carrier"].startswith("nobody"))
-    world.redis.set(world.key(name), world.stored(world.key("AA")))
-    report = world.compare("carrier_now", repair=True, seed=5)
+    parity_world.redis.set(parity_world.key(name), parity_world.stored(parity_world.key("AA")))
+    report = parity_world.compare("carrier_now", repair=True, seed=5)
     only_cause = [item.cause for item in report.views[0].mismatches]
     assert only_cause == [Fault.VALUE]
     assert report.views[0].left == []
-    world.accept([(name, NOW - 1, 2.0, 2)])
-    assert world.compare("carrier_now", seed=5).ok
+    parity_world.accept([(name, NOW - 1, 2.0, 2)])
+    assert parity_world.compare("carrier_now", seed=5).ok
 
 
-def test_a_repair_leaves_alone_what_a_worker_changes_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    _flip(world, 3)
+def test_a_repair_leaves_alone_what_a_worker_changes_meanwhile(
+    parity_world: ParityWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _flip(parity_world, 3)
     replaces: list[int] = []
-    whole = type(world.tiles).replace
+    whole = type(parity_world.tiles).replace
 
     def meddled(self: object, *arguments: object) -> int:
         if not replaces:
-            world.accept([("AA", NOW - MINUTE, 6.0, 6)])
+            parity_world.accept([("AA", NOW - MINUTE, 6.0, 6)])
         replaces.append(whole(self, *arguments))  # type: ignore[arg-type]
         return replaces[-1]
 
-    monkeypatch.setattr(type(world.tiles), "replace", meddled)
-    report = world.compare(repair=True)
+    monkeypatch.setattr(type(parity_world.tiles), "replace", meddled)
+    report = parity_world.compare(repair=True)
     assert replaces == [0, 1]
     assert report.as_dict()["repaired"] == 1
-    assert world.compare().ok
+    assert parity_world.compare().ok
 
 
-def test_beside_a_worker_that_goes_on_nothing_differs(world: World) -> None:
+def test_beside_a_worker_that_goes_on_nothing_differs(parity_world: ParityWorld) -> None:
     stop = threading.Event()
 
     def work() -> None:
         i = 0
         while not stop.is_set():
             i += 1
-            now = world.clock.now_us()
-            world.accept([("AA", now - 2 * SECOND + i, 0.1 * i, i), (f"n{i % 9}", now - HOUR, 1.0, i)])
-            world.clock.set(now + SECOND)  # so that states are rolled up
+            now = parity_world.clock.now_us()
+            parity_world.accept([("AA", now - 2 * SECOND + i, 0.1 * i, i), (f"n{i % 9}", now - HOUR, 1.0, i)])
+            parity_world.clock.set(now + SECOND)  # so that states are rolled up
 
     worker = threading.Thread(target=work)
-    other = World(root=world.root, url=world.url, clock=world.clock)
+    other = ParityWorld(root=parity_world.root, url=parity_world.url, clock=parity_world.clock)
     worker.start()
     try:
         for turn in range(8):
@@ -274,53 +271,53 @@ def test_beside_a_worker_that_goes_on_nothing_differs(world: World) -> None:
         stop.set()
         worker.join()
         other.close()
-    assert world.generation == 3
-    assert world.log().next_seq() > 60 + 10
+    assert parity_world.generation == 3
+    assert parity_world.log().next_seq() > 60 + 10
 
 
-def test_the_verdict_is_kept_by_view(world: World) -> None:
-    world.redis.delete(world.key("UA"))
-    world.compare()
-    world.compare("facts")
-    kept = last_parity(world.state)
+def test_the_verdict_is_kept_by_view(parity_world: ParityWorld) -> None:
+    parity_world.redis.delete(parity_world.key("UA"))
+    parity_world.compare()
+    parity_world.compare("facts")
+    kept = last_parity(parity_world.state)
     assert (kept["carrier_now"].mismatches, kept["carrier_now"].by_cause) == (1, {"absent": 1})
     assert (kept["carrier_now"].hash, kept["facts"].unavailable) == (VIEW.hash, 3)
-    world.compare(repair=True)
-    assert last_parity(world.state)["carrier_now"].mismatches == 0
-    (world.state / "parity.json").write_text("{")
-    assert last_parity(world.state) == {}
+    parity_world.compare(repair=True)
+    assert last_parity(parity_world.state)["carrier_now"].mismatches == 0
+    (parity_world.state / "parity.json").write_text("{")
+    assert last_parity(parity_world.state) == {}
 
 
-def test_the_report_is_plain_values(world: World) -> None:
-    world.redis.delete(world.key("日本"))
-    body = json.loads(json.dumps(world.compare().as_dict()))
+def test_the_report_is_plain_values(parity_world: ParityWorld) -> None:
+    parity_world.redis.delete(parity_world.key("日本"))
+    body = json.loads(json.dumps(parity_world.compare().as_dict()))
     assert (body["compared"], body["mismatches"], body["by_cause"]) == (7, 1, {"absent": 1})
     assert body["views"]["carrier_now"]["mismatches"] == 1
     assert body["examples"][0]["entity"] == {"carrier": "日本"}
 
 
-def test_a_view_that_is_not_there_is_refused(world: World) -> None:
+def test_a_view_that_is_not_there_is_refused(parity_world: ParityWorld) -> None:
     with pytest.raises(RequestError, match="use one of: facts, carrier_now"):
-        world.compare("nothing")
+        parity_world.compare("nothing")
 
 
-def _names(world: World, *carriers: str) -> pa.Array:
-    return pa.array([world.key(carrier) for carrier in carriers], pa.large_binary())
+def _names(parity_world: ParityWorld, *carriers: str) -> pa.Array:
+    return pa.array([parity_world.key(carrier) for carrier in carriers], pa.large_binary())
 
 
-def _flip(world: World, bit: int) -> None:
+def _flip(parity_world: ParityWorld, bit: int) -> None:
     """Flip a bit of the first word of the first record of a state: a count."""
-    key = world.key("AA")
-    state = bytearray(world.stored(key))
+    key = parity_world.key("AA")
+    state = bytearray(parity_world.stored(key))
     (slots,) = struct.unpack_from("<I", state, 8)
     state[24 + 16 * slots + 8 + bit // 8] ^= 1 << bit % 8
-    world.redis.set(key, bytes(state))
+    parity_world.redis.set(key, bytes(state))
 
 
-def _repairs(world: World) -> None:
+def _repairs(parity_world: ParityWorld) -> None:
     """A repair makes it equal, now and later."""
-    report = world.compare(repair=True)
+    report = parity_world.compare(repair=True)
     assert (report.as_dict()["repaired"], report.as_dict()["left"], report.ok) == (1, 0, True)
-    assert world.compare().ok
-    world.accept([("UA", NOW - SECOND, 8.0, 1), ("AA", NOW - SECOND, 8.0, 1)])
-    assert world.compare().ok
+    assert parity_world.compare().ok
+    parity_world.accept([("UA", NOW - SECOND, 8.0, 1), ("AA", NOW - SECOND, 8.0, 1)])
+    assert parity_world.compare().ok

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.integration.validation.parity_world import NOW, World, busy_hour
-from tests.servers.cluster import Cluster, cluster
-from tests.servers.programs import program
+from tests.servers.cluster import Cluster
+from tests.worlds.parity import NOW, ParityWorld, busy_hour
 
 CARRIERS = tuple(f"c{i}" for i in range(30))
 
 
-@pytest.fixture(scope="module")
-def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(program("valkey"), tmp_path_factory.mktemp("cluster")) as nodes:
-        yield nodes
-
-
 def test_states_and_rows_are_compared_and_repaired(three_nodes: Cluster, tmp_path: Path) -> None:
-    world = World(root=tmp_path, url=three_nodes.url)
+    world = ParityWorld(root=tmp_path, url=three_nodes.url)
     try:
         world.accept(busy_hour(CARRIERS, 300), apply=False)
         world.bootstrap()
@@ -39,7 +29,7 @@ def test_states_and_rows_are_compared_and_repaired(three_nodes: Cluster, tmp_pat
         world.close()
 
 
-def _beside_a_worker(world: World) -> None:
+def _beside_a_worker(world: ParityWorld) -> None:
     stop = threading.Event()
 
     def work() -> None:
@@ -48,7 +38,7 @@ def _beside_a_worker(world: World) -> None:
             i += 1
             world.accept([(name, NOW - i, 0.1 * i, i) for name in CARRIERS])
 
-    other = World(root=world.root, url=world.url, clock=world.clock)
+    other = ParityWorld(root=world.root, url=world.url, clock=world.clock)
     worker = threading.Thread(target=work)
     worker.start()
     try:

@@ -9,28 +9,18 @@ import pytest
 
 from skewless.contract.keys import marker_key
 from skewless.contract.rows import RowCodec
-from skewless.infra.online.private_server import PrivateServer
 from skewless.validation.parity_report import Fault, Mismatch, ParityReport
-from tests.integration.validation.parity_world import ROWS, World
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = PrivateServer(tmp_path_factory.mktemp("redis"), grace_s=0.5)
-    yield server.ensure()
-    server.stop()
-
+from tests.worlds.parity import ROWS, ParityWorld
 
 FIRST = [(1, 0, 1.5, "a"), (1, 1, 2.5, "b"), (2, 0, None, None), (3, 0, -0.0, "日本")]
 
 
 @pytest.fixture
-def world(url: str, tmp_path: Path) -> Iterator[World]:
-    world = World(root=tmp_path, url=url)
-    world.redis.flushdb()
-    world.facts(*FIRST)
-    yield world
-    world.close()
+def parity_world(server_url: str, tmp_path: Path) -> Iterator[ParityWorld]:
+    parity_world = ParityWorld(root=tmp_path, url=server_url)
+    parity_world.facts(*FIRST)
+    yield parity_world
+    parity_world.close()
 
 
 def only(report: ParityReport, cause: Fault) -> Mismatch:
@@ -40,16 +30,16 @@ def only(report: ParityReport, cause: Fault) -> Mismatch:
     return item
 
 
-def flip(world: World, number: int, place: int) -> None:
-    row = bytearray(world.stored(world.row_key(number)))
+def flip(parity_world: ParityWorld, number: int, place: int) -> None:
+    row = bytearray(parity_world.stored(parity_world.row_key(number)))
     row[place] ^= 1
-    world.redis.set(world.row_key(number), bytes(row))
+    parity_world.redis.set(parity_world.row_key(number), bytes(row))
 
 
-def unsum(world: World, number: int) -> None:
+def unsum(parity_world: ParityWorld, number: int) -> None:
     """Make a row one of a release before."""
-    row = world.stored(world.row_key(number))
-    world.redis.set(world.row_key(number), row[:40] + bytes(4) + row[44:])
+    row = parity_world.stored(parity_world.row_key(number))
+    parity_world.redis.set(parity_world.row_key(number), row[:40] + bytes(4) + row[44:])
 
 
 def value_place() -> int:
@@ -58,102 +48,102 @@ def value_place() -> int:
     return int(fields["f0"][1])
 
 
-def repairs(world: World) -> None:
-    report = world.compare("facts", repair=True)
+def repairs(parity_world: ParityWorld) -> None:
+    report = parity_world.compare("facts", repair=True)
     assert (report.as_dict()["repaired"], report.as_dict()["left"], report.ok) == (1, 0, True)
-    assert world.compare("facts").ok
+    assert parity_world.compare("facts").ok
 
 
-def test_rows_of_the_log_are_equal(world: World) -> None:
-    report = world.compare("facts")
+def test_rows_of_the_log_are_equal(parity_world: ParityWorld) -> None:
+    report = parity_world.compare("facts")
     assert (report.views[0].compared, report.ok) == (3 + 3, True)
     assert report.lines() == ["facts: 6 entities compared, every one equal, bit for bit"]
-    world.facts(*FIRST, (1, 2, 9.0, "c"), (4, 0, 1.0, "d"))
-    assert world.compare("facts").ok
+    parity_world.facts(*FIRST, (1, 2, 9.0, "c"), (4, 0, 1.0, "d"))
+    assert parity_world.compare("facts").ok
 
 
 @pytest.mark.parametrize("place", [0, 33, 45, 52, -1])
-def test_a_flipped_bit_is_damage_wherever_it_is(world: World, place: int) -> None:
+def test_a_flipped_bit_is_damage_wherever_it_is(parity_world: ParityWorld, place: int) -> None:
     """In the rank, the view, the run, a number, a text: also one that is no text then."""
-    flip(world, 3, place)
-    item = only(world.compare("facts"), Fault.DAMAGED)
+    flip(parity_world, 3, place)
+    item = only(parity_world.compare("facts"), Fault.DAMAGED)
     assert item.entity == {"id": 3}
-    repairs(world)
+    repairs(parity_world)
 
 
-def test_a_flipped_bit_of_a_row_without_a_checksum_is_a_value(world: World) -> None:
-    unsum(world, 3)
-    flip(world, 3, value_place() + 7)
-    item = only(world.compare("facts"), Fault.VALUE)
+def test_a_flipped_bit_of_a_row_without_a_checksum_is_a_value(parity_world: ParityWorld) -> None:
+    unsum(parity_world, 3)
+    flip(parity_world, 3, value_place() + 7)
+    item = only(parity_world.compare("facts"), Fault.VALUE)
     assert (item.entity, item.feature, item.online != item.log) == ({"id": 3}, "x", True)
     assert list(item.positions) == [ROWS.partition]
-    repairs(world)
+    repairs(parity_world)
 
 
-def test_the_sign_of_zero_is_a_value(world: World) -> None:
-    row = bytearray(world.stored(world.row_key(3)))
+def test_the_sign_of_zero_is_a_value(parity_world: ParityWorld) -> None:
+    row = bytearray(parity_world.stored(parity_world.row_key(3)))
     row[value_place() + 7] = 0
     row[40:44] = bytes(4)
-    world.redis.set(world.row_key(3), bytes(row))
-    item = only(world.compare("facts"), Fault.VALUE)
+    parity_world.redis.set(parity_world.row_key(3), bytes(row))
+    item = only(parity_world.compare("facts"), Fault.VALUE)
     assert (repr(item.online), repr(item.log)) == ("0.0", "-0.0")
-    repairs(world)
+    repairs(parity_world)
 
 
-def test_a_deleted_row_is_lost(world: World) -> None:
-    world.redis.delete(world.row_key(1))
-    only(world.compare("facts"), Fault.LOST_ROW)
-    repairs(world)
+def test_a_deleted_row_is_lost(parity_world: ParityWorld) -> None:
+    parity_world.redis.delete(parity_world.row_key(1))
+    only(parity_world.compare("facts"), Fault.LOST_ROW)
+    repairs(parity_world)
 
 
-def test_an_older_row_is_stale(world: World) -> None:
-    old = world.stored(world.row_key(1))
-    world.facts(*FIRST, (1, 2, 9.0, "c"))
-    world.redis.set(world.row_key(1), old)
-    only(world.compare("facts"), Fault.STALE_ROW)
-    repairs(world)
+def test_an_older_row_is_stale(parity_world: ParityWorld) -> None:
+    old = parity_world.stored(parity_world.row_key(1))
+    parity_world.facts(*FIRST, (1, 2, 9.0, "c"))
+    parity_world.redis.set(parity_world.row_key(1), old)
+    only(parity_world.compare("facts"), Fault.STALE_ROW)
+    repairs(parity_world)
 
 
 @pytest.mark.parametrize("row", [b"x", b"?" * 90])
-def test_what_cannot_be_read_is_damaged(world: World, row: bytes) -> None:
-    world.redis.set(world.row_key(2), row)
-    only(world.compare("facts"), Fault.DAMAGED)
-    repairs(world)
+def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld, row: bytes) -> None:
+    parity_world.redis.set(parity_world.row_key(2), row)
+    only(parity_world.compare("facts"), Fault.DAMAGED)
+    repairs(parity_world)
 
 
-def test_the_row_of_another_entity_is_a_value(world: World) -> None:
-    world.redis.set(world.row_key(2), world.stored(world.row_key(1)))
-    item = only(world.compare("facts"), Fault.VALUE)
+def test_the_row_of_another_entity_is_a_value(parity_world: ParityWorld) -> None:
+    parity_world.redis.set(parity_world.row_key(2), parity_world.stored(parity_world.row_key(1)))
+    item = only(parity_world.compare("facts"), Fault.VALUE)
     assert "another entity's" in item.line()
-    repairs(world)
+    repairs(parity_world)
 
 
-def test_a_row_that_is_newer_than_the_log_is_not_repaired(world: World) -> None:
-    unsum(world, 1)
-    row = bytearray(world.stored(world.row_key(1)))
+def test_a_row_that_is_newer_than_the_log_is_not_repaired(parity_world: ParityWorld) -> None:
+    unsum(parity_world, 1)
+    row = bytearray(parity_world.stored(parity_world.row_key(1)))
     row[24:32] = (10_000).to_bytes(8, "big")
-    world.redis.set(world.row_key(1), bytes(row))
-    report = world.compare("facts", repair=True)
+    parity_world.redis.set(parity_world.row_key(1), bytes(row))
+    report = parity_world.compare("facts", repair=True)
     only(report, Fault.AHEAD)
     assert (report.as_dict()["repaired"], report.as_dict()["left"]) == (0, 1)
     assert any("a repair would not help" in line for line in report.lines())
-    assert world.stored(world.row_key(1)) == bytes(row)
+    assert parity_world.stored(parity_world.row_key(1)) == bytes(row)
 
 
-def test_rows_that_were_put_before_the_marker_moved_are_no_mismatch(world: World) -> None:
-    key = marker_key(world.plan.project, ROWS)
-    before = world.redis.get(key)
+def test_rows_that_were_put_before_the_marker_moved_are_no_mismatch(parity_world: ParityWorld) -> None:
+    key = marker_key(parity_world.plan.project, ROWS)
+    before = parity_world.redis.get(key)
     assert isinstance(before, bytes)
-    world.facts(*FIRST, (1, 2, 9.0, "c"), (5, 0, 1.0, "e"))
-    world.redis.set(key, before)  # as in the middle of a run
-    report = world.compare("facts")
+    parity_world.facts(*FIRST, (1, 2, 9.0, "c"), (5, 0, 1.0, "e"))
+    parity_world.redis.set(key, before)  # as in the middle of a run
+    report = parity_world.compare("facts")
     assert (report.ok, report.views[0].unavailable) == (True, 4 + 3)  # a finished run is known to have gone further
-    (world.state / "runs").rename(world.state / "other")
-    report = world.compare("facts")
+    (parity_world.state / "runs").rename(parity_world.state / "other")
+    report = parity_world.compare("facts")
     assert (report.ok, report.views[0].compared) == (True, 4 + 3)
 
 
-def test_without_a_marker_nothing_is_compared(world: World) -> None:
-    world.redis.delete(marker_key(world.plan.project, ROWS))
-    report = world.compare("facts")
+def test_without_a_marker_nothing_is_compared(parity_world: ParityWorld) -> None:
+    parity_world.redis.delete(marker_key(parity_world.plan.project, ROWS))
+    report = parity_world.compare("facts")
     assert (report.ok, report.views[0].compared, report.views[0].unavailable) == (True, 0, 6)

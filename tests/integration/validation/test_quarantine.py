@@ -19,7 +19,7 @@ from skewless.contract.plan import View
 from skewless.infra.log.accepted import EVENT, INGEST, REJECT, RUN
 from skewless.infra.offline.engine import connect
 from skewless.validation.checks import SourceChecks
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 VIEW = make_view("v")
 N = 30

@@ -21,8 +21,8 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.predictions import reader
 from skewless.validation.replay_report import Cause
-from tests.planted import RuntimeBefore, alter, alter_predictions, flipped, named
-from tests.projects import FIRST_CARD, MODEL, NOW, Place, ask, later_rows, looked_up
+from tests.worlds.planted import RuntimeBefore, alter, alter_predictions, flipped, named
+from tests.worlds.trained import FIRST_CARD, MODEL, NOW, Sandbox, ask, later_rows, looked_up
 
 MEAN, RATIO, HOUR = "card_days__mean_amount_7d", "payment_time__amount_ratio", "payment_time__hour"
 ODD_ROWS: list[dict[str, Any]] = [
@@ -32,7 +32,7 @@ ODD_ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_what_was_served_is_proven(place: Place) -> None:
+def test_what_was_served_is_proven(place: Sandbox) -> None:
     place.predict(ask(300))
     place.predict(ODD_ROWS)
     report = place.project.replay()
@@ -45,7 +45,7 @@ def test_what_was_served_is_proven(place: Place) -> None:
     assert any("NOT_FOUND are 2 keys (the null key among them)" in line for line in report.lines())
 
 
-def test_the_vectors_that_were_proven_are_those_of_the_source(place: Place) -> None:
+def test_the_vectors_that_were_proven_are_those_of_the_source(place: Sandbox) -> None:
     answer = place.predict(ask(300))
     assert place.project.replay().ok
     source = pd.read_parquet(place.repo / "data/card_days.parquet").sort_values("event_time")
@@ -58,7 +58,7 @@ def test_the_vectors_that_were_proven_are_those_of_the_source(place: Place) -> N
     np.testing.assert_array_equal(answer.scores, np.asarray(booster.predict(answer.matrix)))
 
 
-def test_the_log_is_read_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_read_in_pieces(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for first in (0, 40):
         place.predict(ask(40, first))
     whole = place.project.replay()
@@ -70,7 +70,7 @@ def test_the_log_is_read_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("bit", [0, 31, 63])
-def test_a_flipped_bit_in_a_logged_value(place: Place, bit: int) -> None:
+def test_a_flipped_bit_in_a_logged_value(place: Sandbox, bit: int) -> None:
     place.predict(ask(20))
     column = place.model.assembler.labels.index("shop_risk__refund_share")
 
@@ -85,14 +85,14 @@ def test_a_flipped_bit_in_a_logged_value(place: Place, bit: int) -> None:
     assert report.findings.predictions == {pq.read_table(path)["id"][7].as_py()}
 
 
-def test_a_flipped_bit_in_a_logged_score(place: Place) -> None:
+def test_a_flipped_bit_in_a_logged_score(place: Sandbox) -> None:
     place.predict(ask(20))
     alter_predictions(place, "score", lambda score: flipped(score, 3))
     report = place.project.replay()
     assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 1)
 
 
-def test_a_changed_transform(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_transform(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     (runner,) = place.model.assembler.runners
     honest = runner.run
 
@@ -110,7 +110,7 @@ def test_a_changed_transform(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
     assert not np.isnan(answer.scores).any()
 
 
-def test_another_transform_text_than_the_package_has(place: Place) -> None:
+def test_another_transform_text_than_the_package_has(place: Sandbox) -> None:
     plan = place.model.plan
     (transform,) = plan.transforms
     source = transform.source.replace("amount / mean", "amount / (mean + 1)")
@@ -124,14 +124,14 @@ def test_another_transform_text_than_the_package_has(place: Place) -> None:
     assert report.different == 20
 
 
-def test_a_logged_transform_hash_that_differs(place: Place) -> None:
+def test_a_logged_transform_hash_that_differs(place: Sandbox) -> None:
     place.predict(ask(20))
     alter_predictions(place, "transform_hashes", lambda hashes: ["0" * len(hashes[0])], rows=[3, 4])
     report = place.project.replay()
     assert (named(report), report.different) == ({(Cause.TRANSFORM, "payment_time")}, 2)
 
 
-def test_a_row_that_is_gone_is_a_lost_write(place: Place) -> None:
+def test_a_row_that_is_gone_is_a_lost_write(place: Sandbox) -> None:
     place.redis.delete(place.key("shop_risk", "shop-03"))
     place.predict(ask(80))
     report = place.project.replay()
@@ -140,7 +140,7 @@ def test_a_row_that_is_gone_is_a_lost_write(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("read_before", "cause"), [(False, Cause.LOST_WRITE), (True, Cause.STALE_WRITE)])
-def test_an_older_row_over_a_newer_one(place: Place, cause: Cause, *, read_before: bool) -> None:
+def test_an_older_row_over_a_newer_one(place: Sandbox, cause: Cause, *, read_before: bool) -> None:
     key = place.key("card_days", FIRST_CARD)
     older = place.stored(key)
     place.publish(later_rows(place, 3))
@@ -155,7 +155,7 @@ def test_an_older_row_over_a_newer_one(place: Place, cause: Cause, *, read_befor
     assert report.findings.by_cause == {cause: 1}
 
 
-def test_a_row_that_no_run_had_written_yet(place: Place) -> None:
+def test_a_row_that_no_run_had_written_yet(place: Sandbox) -> None:
     place.predict(ask(5))
     hour = 3_600_000_000
     for column in ("t", "asked_at", "read_start", "read_end"):
@@ -165,7 +165,7 @@ def test_a_row_that_no_run_had_written_yet(place: Place) -> None:
     assert report.different == 5
 
 
-def test_a_model_scored_through_float32(place: Place) -> None:
+def test_a_model_scored_through_float32(place: Sandbox) -> None:
     booster = lgb.Booster(model_file=place.model.package.model_file)
     ratio = place.model.assembler.labels.index(RATIO)
     means = place.predict(ask(1)).matrix[0]
@@ -188,7 +188,7 @@ def _near(booster: lgb.Booster, feature: int) -> list[float]:
     return [value * (1 + shift) for value in sorted(set(thresholds)) for shift in (-1e-9, 1e-9)]
 
 
-def test_a_score_that_the_model_does_not_give(place: Place) -> None:
+def test_a_score_that_the_model_does_not_give(place: Sandbox) -> None:
     runtime = RuntimeBefore(place.model.runtime, lambda matrix: matrix[:, ::-1].copy())
     answer = place.predict(ask(20), model=replace(place.model, runtime=runtime))
     report = place.project.replay()
@@ -198,7 +198,7 @@ def test_a_score_that_the_model_does_not_give(place: Place) -> None:
 
 
 @pytest.mark.parametrize("bit", [0, 55, 63])
-def test_a_flipped_bit_in_a_stored_value(place: Place, bit: int) -> None:
+def test_a_flipped_bit_in_a_stored_value(place: Sandbox, bit: int) -> None:
     place.flip("card_days", place.key("card_days", FIRST_CARD + 2), feature=1, bit=bit)
     place.predict(ask(10))
     report = place.project.replay()
@@ -216,7 +216,9 @@ def test_a_flipped_bit_in_a_stored_value(place: Place, bit: int) -> None:
         ("__run_id", lambda run: run + 1, (Cause.LOG_ALTERED, "shop_risk")),
     ],
 )
-def test_an_altered_log_row(place: Place, column: str, change: Callable[[Any], Any], found: tuple[Cause, str]) -> None:
+def test_an_altered_log_row(
+    place: Sandbox, column: str, change: Callable[[Any], Any], found: tuple[Cause, str]
+) -> None:
     answer = place.predict(ask(10))
     seq = int(looked_up(answer).versions["shop_risk"].seq[4])
     (path,) = place.project.views.log(place.view("shop_risk")).files()
@@ -227,7 +229,7 @@ def test_an_altered_log_row(place: Place, column: str, change: Callable[[Any], A
     assert answer.ids[4] in report.findings.predictions
 
 
-def test_a_status_that_does_not_follow(place: Place) -> None:
+def test_a_status_that_does_not_follow(place: Sandbox) -> None:
     place.predict(ask(5))
     alter_predictions(place, "reads", lambda reads: [reads[0] | {"status": 3}, *reads[1:]])
     report = place.project.replay()
@@ -235,7 +237,7 @@ def test_a_status_that_does_not_follow(place: Place) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.txt", "spec.json", "plan.json", "reference_rows.npy", "extra/payment_time.py"])
-def test_an_altered_package_proves_nothing(place: Place, file: str) -> None:
+def test_an_altered_package_proves_nothing(place: Sandbox, file: str) -> None:
     place.predict(ask(2))
     path = place.model.package.path / file
     data = bytearray(path.read_bytes())
@@ -246,7 +248,7 @@ def test_an_altered_package_proves_nothing(place: Place, file: str) -> None:
     assert caught.value.value == file
 
 
-def test_a_store_that_was_away_is_replayed_as_away(place: Place) -> None:
+def test_a_store_that_was_away_is_replayed_as_away(place: Sandbox) -> None:
     answer = place.predict(ask(30), online=RedisReader("redis://127.0.0.1:1"))
     place.predict(ask(30))
     assert answer.degraded

@@ -24,20 +24,24 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
 from skewless.validation.replay_report import Cause
-from tests.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
-from tests.projects import MODEL, SECOND, Place, ask, later_rows
+from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 HOUR = 3_600
 MEAN = "card_days__mean_amount_7d"
 Step = Callable[[], Any]
 
 
-def answers(place: Place, questions: Sequence[Question | Step], limits: PredictorLimits | None = None) -> list[Answer]:
+def answers(
+    place: Sandbox, questions: Sequence[Question | Step], limits: PredictorLimits | None = None
+) -> list[Answer]:
     """Ask one predictor one question after the other, with steps between; the log is durable on return."""
     return asyncio.run(_answers(place, questions, limits))
 
 
-async def _answers(place: Place, questions: Sequence[Question | Step], limits: PredictorLimits | None) -> list[Answer]:
+async def _answers(
+    place: Sandbox, questions: Sequence[Question | Step], limits: PredictorLimits | None
+) -> list[Answer]:
     reader, log = RedisReader(place.project.redis_url), place.log()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log, limits=limits)
     found = []
@@ -52,7 +56,7 @@ async def _answers(place: Place, questions: Sequence[Question | Step], limits: P
     return found
 
 
-def entities(place: Place, n: int, as_of: int | None = None) -> Question:
+def entities(place: Sandbox, n: int, as_of: int | None = None) -> Question:
     rows = ask(n)
     columns = place.model.parser.rows(rows)
     return Question(model=place.model, n=n, rows=rows, columns=columns, options=Options(as_of=as_of))
@@ -62,7 +66,7 @@ def vectors(model: ServedModel, matrix: Matrix) -> Question:
     return Question(model=model, n=len(matrix), rows=matrix.tolist(), vectors=matrix)
 
 
-def some_vectors(place: Place, n: int) -> Matrix:
+def some_vectors(place: Sandbox, n: int) -> Matrix:
     """Return vectors as a caller would send them, odd numbers among them."""
     matrix = np.random.default_rng(5).normal(50, 30, (n, place.model.runtime.n_features))
     matrix[1] = np.nan
@@ -70,7 +74,7 @@ def some_vectors(place: Place, n: int) -> Matrix:
     return matrix
 
 
-def test_sent_vectors_are_scored_again(place: Place) -> None:
+def test_sent_vectors_are_scored_again(place: Sandbox) -> None:
     place.predict(ask(5))
     (answer,) = answers(place, [vectors(place.model, some_vectors(place, 20))])
     report = place.project.replay()
@@ -83,7 +87,7 @@ def test_sent_vectors_are_scored_again(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 3), (1, 0), (2, 0), (2, 2)])
-def test_an_altered_vector_that_was_sent(place: Place, row: int, column: int) -> None:
+def test_an_altered_vector_that_was_sent(place: Sandbox, row: int, column: int) -> None:
     answers(place, [vectors(place.model, some_vectors(place, 5))])
 
     def change(vector: list[float]) -> list[float]:
@@ -96,7 +100,7 @@ def test_an_altered_vector_that_was_sent(place: Place, row: int, column: int) ->
     assert report.different == 1
 
 
-def test_a_vector_that_is_not_the_one_sent(place: Place) -> None:
+def test_a_vector_that_is_not_the_one_sent(place: Sandbox) -> None:
     sent = some_vectors(place, 5)
     other = np.where(np.isfinite(sent), sent + 1, sent)
     answers(place, [Question(model=place.model, n=len(sent), rows=sent.tolist(), vectors=other)])
@@ -105,7 +109,7 @@ def test_a_vector_that_is_not_the_one_sent(place: Place) -> None:
     assert report.different == 4
 
 
-def test_a_score_that_a_sent_vector_does_not_give(place: Place) -> None:
+def test_a_score_that_a_sent_vector_does_not_give(place: Sandbox) -> None:
     runtime = RuntimeBefore(place.model.runtime, lambda matrix: matrix[:, ::-1].copy())
     model = replace(place.model, runtime=runtime)
     (answer,) = answers(place, [vectors(model, some_vectors(place, 20))])
@@ -116,7 +120,7 @@ def test_a_score_that_a_sent_vector_does_not_give(place: Place) -> None:
 
 
 @pytest.mark.parametrize("inputs", ["[1.0]", '{"card_id": 1}', "7"])
-def test_inputs_that_are_no_vector(place: Place, inputs: str) -> None:
+def test_inputs_that_are_no_vector(place: Sandbox, inputs: str) -> None:
     answers(place, [vectors(place.model, some_vectors(place, 5))])
     alter_predictions(place, "inputs", lambda _: inputs)
     with pytest.raises(StoreError, match="no vectors of the model"):
@@ -128,7 +132,7 @@ def test_inputs_that_are_no_vector(place: Place, inputs: str) -> None:
     [(-30 * 24, {Status.FUTURE}), (-1, {Status.PRESENT, Status.FUTURE}), (30 * 24, {Status.EXPIRED})],
 )
 def test_as_of_is_judged_by_the_clock_and_evaluated_at_its_time(
-    place: Place, hours: int, expected: set[Status]
+    place: Sandbox, hours: int, expected: set[Status]
 ) -> None:
     place.publish(later_rows(place, 10))
     place.project.materialize(check=False)
@@ -150,7 +154,7 @@ def test_as_of_is_judged_by_the_clock_and_evaluated_at_its_time(
 CACHED = PredictorLimits(feature_cache_ms=60_000)
 
 
-def test_what_a_cache_held_is_legitimate(place: Place) -> None:
+def test_what_a_cache_held_is_legitimate(place: Sandbox) -> None:
     """The second answer stands on what was read before the run; the third was read anew."""
 
     def change() -> None:
@@ -171,7 +175,7 @@ def test_what_a_cache_held_is_legitimate(place: Place) -> None:
     assert report.training["knowledge"].reasons["card_days"] == {"cached": 20}
 
 
-def test_older_state_than_the_cache_could_hold_is_a_lost_write(place: Place) -> None:
+def test_older_state_than_the_cache_could_hold_is_a_lost_write(place: Sandbox) -> None:
     place.publish(later_rows(place, 10))
     key = place.key("card_days", ask(1)[0]["card_id"])
     older = place.stored(key)
@@ -183,7 +187,7 @@ def test_older_state_than_the_cache_could_hold_is_a_lost_write(place: Place) -> 
     assert (named(report), report.different) == ({(Cause.LOST_WRITE, "card_days")}, 2)
 
 
-def test_a_read_start_before_the_run_would_excuse_it(place: Place) -> None:
+def test_a_read_start_before_the_run_would_excuse_it(place: Sandbox) -> None:
     """The same log rows, but the cache is said to have read before the run."""
     before = place.now_us()
     test_older_state_than_the_cache_could_hold_is_a_lost_write(place)
@@ -200,7 +204,7 @@ class ThreeOutputs(RuntimeBefore):
 
 
 @pytest.fixture
-def three(place: Place, monkeypatch: pytest.MonkeyPatch) -> ServedModel:
+def three(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> ServedModel:
     """The model, as if it had three outputs, for server and replay."""
     opened = []
 
@@ -212,7 +216,7 @@ def three(place: Place, monkeypatch: pytest.MonkeyPatch) -> ServedModel:
     return replace(place.model, runtime=ThreeOutputs(place.model.runtime, lambda matrix: matrix))
 
 
-def test_several_outputs_are_proven(place: Place, three: ServedModel) -> None:
+def test_several_outputs_are_proven(place: Sandbox, three: ServedModel) -> None:
     answer = place.predict(ask(30), model=three)
     report = place.project.replay()
     assert report.ok, report.lines()
@@ -230,14 +234,14 @@ def test_several_outputs_are_proven(place: Place, three: ServedModel) -> None:
         ("score", lambda score: flipped(score, 1)),
     ],
 )
-def test_an_altered_output(place: Place, three: ServedModel, column: str, change: Callable[[Any], Any]) -> None:
+def test_an_altered_output(place: Sandbox, three: ServedModel, column: str, change: Callable[[Any], Any]) -> None:
     place.predict(ask(10), model=three)
     alter_predictions(place, column, change, rows=[4])
     report = place.project.replay()
     assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 1)
 
 
-def test_outputs_that_the_model_does_not_give(place: Place, three: ServedModel) -> None:
+def test_outputs_that_the_model_does_not_give(place: Sandbox, three: ServedModel) -> None:
     runtime = ThreeOutputs(place.model.runtime, lambda matrix: matrix[:, ::-1].copy())
     place.predict(ask(20), model=replace(three, runtime=runtime))
     report = place.project.replay()
@@ -245,7 +249,7 @@ def test_outputs_that_the_model_does_not_give(place: Place, three: ServedModel) 
     assert report.different > 0
 
 
-def test_a_log_of_the_first_format_is_proven(place: Place) -> None:
+def test_a_log_of_the_first_format_is_proven(place: Sandbox) -> None:
     place.predict(ask(20))
     as_first_format(place)
     report = place.project.replay()
@@ -255,7 +259,7 @@ def test_a_log_of_the_first_format_is_proven(place: Place) -> None:
     assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 1)
 
 
-def as_first_format(place: Place) -> None:
+def as_first_format(place: Sandbox) -> None:
     """Rewrite the log as the version before wrote it."""
     (path,) = place.log_files()
     table = pq.read_table(path)

@@ -15,10 +15,10 @@ from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.routing import Routing
 from skewless.training.train import train
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 
-def test_every_role_of_a_rollout_is_proven(place: Place) -> None:
+def test_every_role_of_a_rollout_is_proven(place: Sandbox) -> None:
     policy = TrafficPolicy(
         number=3, phase="canary", champion="000001", challenger="000002", share=0.5, shadows=("000003",)
     )
@@ -42,7 +42,7 @@ def test_every_role_of_a_rollout_is_proven(place: Place) -> None:
     assert found[0][3] + found[1][3] == found[2][3] == found[2][4] == 60
 
 
-async def _routed(place: Place, routing: Routing, n: int) -> None:
+async def _routed(place: Sandbox, routing: Routing, n: int) -> None:
     reader, log = RedisReader(place.project.redis_url), place.log()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     rows = ask(n)

@@ -24,8 +24,18 @@ from skewless.infra.online.redis_store import RedisReader, RedisWriter
 from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.rebuilt import entity_table
 from skewless.validation.replay_report import Cause
-from tests.planted import HalfWriter, Killed, named, written_through
-from tests.projects import FIRST_CARD, NOW, Place, ask, changed, later_rows, looked_up, newest_rows, open_project
+from tests.worlds.planted import HalfWriter, Killed, named, written_through
+from tests.worlds.trained import (
+    FIRST_CARD,
+    NOW,
+    Sandbox,
+    ask,
+    changed,
+    later_rows,
+    looked_up,
+    newest_rows,
+    open_project,
+)
 
 ROOT = Path(__file__).parents[3]
 # Every way to a server is closed in this process.
@@ -41,7 +51,7 @@ finally:
 """
 
 
-def test_replay_never_opens_the_store(place: Place) -> None:
+def test_replay_never_opens_the_store(place: Sandbox) -> None:
     place.predict(ask(25))
     place.project.private.stop()
     environment = os.environ | {"SKEWLESS_REDIS_URL": "redis://127.0.0.1:1", "SKEWLESS_THREADS": "1"}
@@ -52,7 +62,7 @@ def test_replay_never_opens_the_store(place: Place) -> None:
     assert (body["compared"], body["different"], body["ok"]) == (25, 0, True)
 
 
-def test_late_and_corrected_rows_show_up_only_against_event_time(place: Place) -> None:
+def test_late_and_corrected_rows_show_up_only_against_event_time(place: Sandbox) -> None:
     place.predict(ask(30))
     served = newest_rows(place)
     place.wait(3600)
@@ -74,7 +84,7 @@ def test_late_and_corrected_rows_show_up_only_against_event_time(place: Place) -
     }
 
 
-def test_what_was_read_in_flight_shows_up_only_against_knowledge(place: Place) -> None:
+def test_what_was_read_in_flight_shows_up_only_against_knowledge(place: Sandbox) -> None:
     place.wait(60)
     place.publish(later_rows(place, 300))
     with written_through(place, HalfWriter(place.project.online, lambda: predict_in_thread(place, 300))):
@@ -87,13 +97,13 @@ def test_what_was_read_in_flight_shows_up_only_against_knowledge(place: Place) -
     assert report.training["event_time"].as_dict()["reasons"] == {"card_days": {"late": 150}}
 
 
-def predict_in_thread(place: Place, n: int) -> None:
+def predict_in_thread(place: Sandbox, n: int) -> None:
     worker = threading.Thread(target=place.predict, args=[ask(n)])
     worker.start()
     worker.join()
 
 
-def test_predictions_while_materialisations_run(place: Place) -> None:
+def test_predictions_while_materialisations_run(place: Sandbox) -> None:
     """Four runs, each held open half-way until several more batches were predicted by another thread."""
     served = _Batches()
     thread = threading.Thread(target=_materialize, args=[place.repo, place.project.redis_url, served, 4])
@@ -127,7 +137,7 @@ class _Batches:
 
 def _materialize(repo: Path, url: str, served: _Batches, runs: int) -> None:
     # A DuckDB connection belongs to one thread, so this one has a project of its own.
-    place = Place(project=open_project(repo))
+    place = Sandbox(project=open_project(repo))
     online = HalfWriter(RedisWriter(url), lambda: served.wait_for(5))
     for _ in range(runs):
         place.publish(later_rows(place, 300, factor=1.01))
@@ -138,7 +148,7 @@ def _materialize(repo: Path, url: str, served: _Batches, runs: int) -> None:
     place.project.close()
 
 
-async def _predict_while(thread: threading.Thread, place: Place, served: _Batches) -> None:
+async def _predict_while(thread: threading.Thread, place: Sandbox, served: _Batches) -> None:
     log, reader = place.log(), RedisReader(place.project.redis_url)
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     while thread.is_alive():
@@ -149,11 +159,11 @@ async def _predict_while(thread: threading.Thread, place: Place, served: _Batche
     await reader.close()
 
 
-def _predictions(place: Place) -> pa.Table:
+def _predictions(place: Sandbox) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in place.log_files()])
 
 
-def _inside(place: Place) -> int:
+def _inside(place: Sandbox) -> int:
     """Count predictions whose reading overlapped a run, from the files alone."""
     runs = place.state / "runs"
     spans = [
@@ -168,12 +178,12 @@ def _inside(place: Place) -> int:
 _ENDS = (("start", "started_us"), ("end", "ended_us"))
 
 
-def _versions_seen(place: Place, card: int) -> set[int]:
+def _versions_seen(place: Sandbox, card: int) -> set[int]:
     rows = _predictions(place).select(["inputs", "reads"]).to_pylist()
     return {row["reads"][0]["seq"] for row in rows if json.loads(row["inputs"])["card_id"] == card}
 
 
-def test_a_run_that_was_killed_is_in_flight_until_another_covers_it(place: Place) -> None:
+def test_a_run_that_was_killed_is_in_flight_until_another_covers_it(place: Sandbox) -> None:
     def kill() -> None:
         raise Killed
 
@@ -200,7 +210,7 @@ def test_a_run_that_was_killed_is_in_flight_until_another_covers_it(place: Place
     assert named(place.project.replay()) == {(Cause.LOST_WRITE, "card_days")}
 
 
-def test_a_flushed_store_is_unavailable_not_empty(place: Place) -> None:
+def test_a_flushed_store_is_unavailable_not_empty(place: Sandbox) -> None:
     """SEMANTICS 3.4, 4.5: without its marker a view's missing rows say nothing of their entities."""
     before = place.predict(ask(40))
     place.redis.flushall()
@@ -215,7 +225,7 @@ def test_a_flushed_store_is_unavailable_not_empty(place: Place) -> None:
     np.testing.assert_array_equal(after.matrix, before.matrix)
 
 
-def test_lost_rows_are_found_and_their_rebuild_changes_no_history(place: Place) -> None:
+def test_lost_rows_are_found_and_their_rebuild_changes_no_history(place: Sandbox) -> None:
     place.publish(later_rows(place, 20))
     place.project.materialize(check=False)
     place.wait(1)
@@ -244,7 +254,7 @@ def test_lost_rows_are_found_and_their_rebuild_changes_no_history(place: Place) 
     assert report.training["knowledge"].different == 40
 
 
-def _known(place: Place) -> list[object]:
+def _known(place: Sandbox) -> list[object]:
     """Return when each log position was known, and what knowledge mode joins at some times."""
     views = place.project.views
     ask_40 = parse_rows(place.model.plan, ask(40), 40)
@@ -257,7 +267,7 @@ def _known(place: Place) -> list[object]:
     return found
 
 
-def test_equal_times_accuse_nobody(place: Place) -> None:
+def test_equal_times_accuse_nobody(place: Sandbox) -> None:
     """A run and a prediction in the same microsecond: either may have been first."""
     place.publish(later_rows(place, 5))
     place.wait(1)

@@ -16,7 +16,7 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.serving.models.table import ModelTable
-from tests.projects import Place, ask
+from tests.worlds.trained import Sandbox, ask
 
 COUNTRY = '        Field(name="country", dtype=String),\n'
 COUNT = '        Field(name="payments_7d", dtype=Int64),\n'
@@ -62,7 +62,7 @@ CHANGES = [
 ]
 
 
-def _change(place: Place, change: SchemaChange) -> None:
+def _change(place: Sandbox, change: SchemaChange) -> None:
     definitions, data = place.repo / "definitions.py", place.repo / "data/card_days.parquet"
     text = definitions.read_text()
     assert change.old in text
@@ -71,7 +71,7 @@ def _change(place: Place, change: SchemaChange) -> None:
     data.with_suffix(".new").replace(data)
 
 
-async def _load(place: Place) -> dict[str, str]:
+async def _load(place: Sandbox) -> dict[str, str]:
     """Let a server start; return what it does not serve, and why."""
     reader = RedisReader(place.project.redis_url)
     try:
@@ -82,7 +82,7 @@ async def _load(place: Place) -> dict[str, str]:
         await reader.close()
 
 
-def _watermark(place: Place, view: View) -> int:
+def _watermark(place: Sandbox, view: View) -> int:
     reader = BlockingReader(place.project.redis_url)
     try:
         (mark,) = reader.get_marked([], [marker_key(place.project.applied.plan.project, view)])[1]
@@ -93,7 +93,7 @@ def _watermark(place: Place, view: View) -> int:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
-def test_a_changed_column(place: Place, change: SchemaChange) -> None:
+def test_a_changed_column(place: Sandbox, change: SchemaChange) -> None:
     before, old = place.predict(ask(30)), place.view("card_days")
     _change(place, change)
 

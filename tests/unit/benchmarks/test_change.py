@@ -46,7 +46,7 @@ def test_a_window_begins_at_a_hop_and_ends_before_its_time() -> None:
     assert set(nothing.values()) == {0.0, None}
 
 
-class Server:
+class PaymentServer:
     """Answers with the features of some payments."""
 
     def __init__(self, known: Payments) -> None:
@@ -67,7 +67,7 @@ class Server:
 
 def test_values_are_compared_to_the_last_cent(monkeypatch: pytest.MonkeyPatch) -> None:
     right = SHAPE.history(T)
-    server = Server(right)
+    server = PaymentServer(right)
     monkeypatch.setattr(change_check, "ask", server.ask)
     check_values(Address(port=1), right, SHAPE.n_cards)
     recent = np.flatnonzero((right.card < SHAPE.n_cards) & (right.paid_at > T - HOUR))[0]

@@ -15,7 +15,7 @@ EMPTY = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"
 CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7;a=b\r\n{"score\r\n6\r\n":0.5}\r\n0\r\n\r\n'
 
 
-class Seen:
+class Callbacks:
     """What a parser calls back with."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class Seen:
         self.ended = True
 
 
-def parsed(request: bytes) -> tuple[bytes, Seen]:
-    seen = Seen()
+def parsed(request: bytes) -> tuple[bytes, Callbacks]:
+    seen = Callbacks()
     parser: Any = httptools.HttpRequestParser(seen)
     parser.feed_data(request)
     return parser.get_method(), seen

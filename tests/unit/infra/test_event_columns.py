@@ -8,7 +8,7 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.infra.compiler.event_columns import columns_of_file, parse_columns, parse_names
-from tests.plans import columns
+from tests.worlds.plans import columns
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.infra.online.integer_keys import Heads, IntegerKeys
 from skewless.infra.online.resp import command, mget
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 CODECS = [KeyCodec("p", make_view(name, keys={"Größe": DType.INT64})) for name in ("a", "bc")]
 INTEGERS = st.integers(-(2**63), 2**63 - 1)

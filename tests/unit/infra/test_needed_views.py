@@ -11,7 +11,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
 from skewless.infra.plans.needed_views import unite
-from tests.plans import columns, make_view
+from tests.worlds.plans import columns, make_view
 
 HOUR = 3_600_000_000
 

@@ -17,7 +17,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.build_rate import build_seconds, note_build
 from skewless.infra.plans.effects import Breakage, Champion, Effects, Served, Training
 from skewless.infra.plans.needed_views import Retained
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 SPEC = ModelSpec(
     name="m",

@@ -13,7 +13,7 @@ from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
 from skewless.contract.request import RowParser
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 PLAN = make_plan(
     ["v.x", "v.y", "request.amount"],

@@ -10,7 +10,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plan import FeaturePlan
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 NOW = 1_700_000_000_000_000
 PLAN = make_plan(

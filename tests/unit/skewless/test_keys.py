@@ -9,7 +9,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key, parse_key
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 INT64 = Column(name="id", dtype=DType.INT64)
 INT32 = Column(name="id", dtype=DType.INT32)

@@ -15,7 +15,7 @@ from skewless.contract.columns import FeatureRef, digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.plan import FeaturePlan, Service, View
-from tests.plans import columns, make_plan, make_transform, make_view, refs
+from tests.worlds.plans import columns, make_plan, make_transform, make_view, refs
 
 ROOT = Path(__file__).parents[3]
 TRANSFORM = make_transform("def f(inputs): return inputs", ["request.amount", "v.x"])

@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.request import Ask, parse_rows
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 FIELDS = {
     "amount": DType.FLOAT64,

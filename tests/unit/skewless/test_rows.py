@@ -13,7 +13,7 @@ import pytest
 from skewless.contract.checksum import is_whole
 from skewless.contract.dtypes import DType
 from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, missing, partition_hash
-from tests.plans import make_view
+from tests.worlds.plans import make_view
 
 ALL = {f"c_{dtype}": dtype for dtype in DType}
 VALUES: dict[str, Any] = {

@@ -13,7 +13,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.transforms import TransformRunner, input_dtype, same_bits
-from tests.plans import make_plan, make_transform, make_view, refs
+from tests.worlds.plans import make_plan, make_transform, make_view, refs
 
 FIELDS = {f"a{i}": DType.FLOAT64 for i in range(8)}
 HEAD = "import numpy as np\ncalls = []\ndef f(inputs):\n    X = np.stack([inputs[f'a{i}'] for i in range(8)], axis=1)\n"

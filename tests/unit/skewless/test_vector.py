@@ -14,7 +14,7 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import Versions, ViewRead, missing
 from skewless.contract.status import Status
 from skewless.contract.vector import Assembler
-from tests.plans import make_plan, make_transform, make_view
+from tests.worlds.plans import make_plan, make_transform, make_view
 
 T = np.array([100, 100, 100, 100], dtype=np.int64)
 TYPES = {"n": DType.INT64, "f": DType.FLOAT32, "b": DType.BOOL, "s": DType.STRING, "at": DType.TIMESTAMP}

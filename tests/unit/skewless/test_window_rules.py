@@ -19,7 +19,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.sketch import hash_numbers, hash_texts
 from skewless.contract.windows.state_layout import Origin, partition_number
 from skewless.contract.windows.view import Aggregate, Function, WindowView
-from tests.plans import columns
+from tests.worlds.plans import columns
 
 WINDOW, HOP = 60 * SECOND, 10 * SECOND
 T = 59 * SECOND

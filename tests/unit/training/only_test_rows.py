@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 from skewless.training.dataset import Dataset
 from skewless.training.slices import SliceColumn
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 N = 400
 LABELS = (np.arange(N) % 2).astype(np.float64)

@@ -13,9 +13,9 @@ from skewless.contract.spec import Gate
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
 from skewless.training.promotion import CHAMPION, promote, skewed
-from tests.plans import make_plan, make_view
-from tests.stores import store_at
 from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
+from tests.worlds.packages import store_at
+from tests.worlds.plans import make_plan, make_view
 
 VIEW = make_view()
 PLAN = make_plan(["v.x"], views=[VIEW])

@@ -25,8 +25,8 @@ from skewless.infra.runtimes.port import Scores
 from skewless.training import promotion
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, promote
-from tests.stores import store_at
 from tests.unit.training.only_test_rows import RIGHT, N, make_spec, only_test_rows, wrong_in
+from tests.worlds.packages import store_at
 
 CARRIERS = {"carrier": ["aa" if row < N // 2 else "bb" for row in range(N)]}
 

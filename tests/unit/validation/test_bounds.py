@@ -15,7 +15,7 @@ from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.dtypes import DType
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.validation.bounds import compile_bounds
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 VIEW = make_view("v", features={"x": DType.FLOAT64, "word": DType.STRING, "raw": DType.BYTES, "at": DType.TIMESTAMP})
 PLAN = make_plan(

@@ -11,7 +11,7 @@ from pathlib import Path
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.names import list_versions
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 
 ROOT = Path(__file__).parents[4]
 CONTENTS = """
@@ -25,7 +25,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.runtimes.reference import Reference
 from skewless.contract.errors import ConflictError
 from skewless.contract.spec import LabelSource, ModelSpec, Split
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 root = Path(sys.argv[1])
 contents = PackageContents(
     model_name="model.txt", model=b"m" * 100_000, plan={}, profile={}, metrics={}, fingerprint={},

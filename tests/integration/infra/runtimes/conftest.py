@@ -23,7 +23,7 @@ CATEGORY = 7
 
 
 @dataclass(frozen=True)
-class Case:
+class ModelCase:
     """A model in our runtime, beside the library that trained it."""
 
     runtime: Runtime
@@ -51,7 +51,7 @@ def labels_of(objective: str, target: Vector) -> Vector:
     return (target > 0).astype(float)
 
 
-def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = False, stop: bool = False) -> Case:
+def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = False, stop: bool = False) -> ModelCase:
     rows, target = training_rows()
     label = labels_of(params["objective"], target)
     data = lgb.Dataset(
@@ -71,7 +71,7 @@ def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = F
     assert (0 < booster.best_iteration < 80) is stop
     path = folder / "model.txt"
     path.write_text(booster.model_to_string())
-    return Case(
+    return ModelCase(
         runtime=open_runtime("lightgbm", path),
         raw=lambda matrix: np.asarray(booster.predict(matrix, raw_score=True)),
         score=lambda matrix: np.asarray(booster.predict(matrix)),
@@ -81,7 +81,7 @@ def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = F
     )
 
 
-def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, categorical: bool = False) -> Case:
+def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, categorical: bool = False) -> ModelCase:
     rows, target = training_rows()
     label = labels_of(params["objective"], target)
     types = ["c" if categorical and index == CATEGORY else "q" for index in range(FEATURES)]
@@ -95,7 +95,7 @@ def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, 
     booster.save_model(path)
     text = folder / "dump.json"
     booster.save_model(text)
-    return Case(
+    return ModelCase(
         runtime=open_runtime("xgboost", path),
         raw=lambda matrix: booster.inplace_predict(matrix, predict_type="margin").astype(np.float64),
         score=lambda matrix: booster.inplace_predict(matrix).astype(np.float64),
@@ -105,7 +105,7 @@ def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, 
     )
 
 
-MAKERS: dict[str, Callable[[Path], Case]] = {
+MAKERS: dict[str, Callable[[Path], ModelCase]] = {
     "lightgbm binary": lambda folder: lightgbm_case(folder, {"objective": "binary"}),
     "lightgbm regression": lambda folder: lightgbm_case(folder, {"objective": "regression"}),
     "lightgbm categorical": lambda folder: lightgbm_case(
@@ -136,14 +136,14 @@ MAKERS: dict[str, Callable[[Path], Case]] = {
 
 
 @pytest.fixture(scope="session", params=sorted(MAKERS))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelCase]:
     made = MAKERS[request.param](tmp_path_factory.mktemp("model"))
     yield made
     made.runtime.close()
 
 
 @pytest.fixture(scope="session")
-def lightgbm_binary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def lightgbm_binary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelCase]:
     made = lightgbm_case(tmp_path_factory.mktemp("model"), {"objective": "binary"})
     yield made
     made.runtime.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,21 +14,10 @@ from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.certification import certify
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
+from tests.integration.infra.runtimes.conftest import ModelCase
 
 FEATURES = 8
 CATEGORY = 7
-
-
-class Case(Protocol):
-    """What the fixture holds; see conftest."""
-
-    @property
-    def runtime(self) -> Runtime: ...
-    @property
-    def thresholds(self) -> list[tuple[int, float]]: ...
-    def raw(self, matrix: Matrix, /) -> Scores: ...
-    def score(self, matrix: Matrix, /) -> Scores: ...
-    def contributions(self, matrix: Matrix, /) -> Scores: ...
 
 
 def same(left: Scores, right: Scores) -> bool:
@@ -36,7 +25,7 @@ def same(left: Scores, right: Scores) -> bool:
     return plain and np.array_equal(left.view(np.int64), np.ascontiguousarray(right).view(np.int64))
 
 
-def edge_rows(case: Case) -> Matrix:
+def edge_rows(case: ModelCase) -> Matrix:
     """Return one row per threshold and step beside it; all other features random."""
     rng = np.random.default_rng(5)
     thresholds = [(at, value) for at, value in case.thresholds if abs(value) < 1e100][:400]
@@ -62,26 +51,26 @@ def unseen_categories() -> Matrix:
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 100])
-def test_random_rows_have_the_library_s_bits(case: Case, count: int) -> None:
+def test_random_rows_have_the_library_s_bits(case: ModelCase, count: int) -> None:
     rows = np.random.default_rng(count).normal(scale=3, size=(count, FEATURES))
     assert same(case.runtime.margin(rows), case.raw(rows))
     assert same(case.runtime.score(rows), case.score(rows))
 
 
-def test_rows_on_and_beside_thresholds_have_the_library_s_bits(case: Case) -> None:
+def test_rows_on_and_beside_thresholds_have_the_library_s_bits(case: ModelCase) -> None:
     rows = edge_rows(case)
     assert rows.shape[0] > 300
     assert same(case.runtime.margin(rows), case.raw(rows))
     assert same(case.runtime.score(rows), case.score(rows))
 
 
-def test_special_values_have_the_library_s_bits(case: Case) -> None:
+def test_special_values_have_the_library_s_bits(case: ModelCase) -> None:
     rows = special_rows()
     assert same(case.runtime.margin(rows), case.raw(rows))
     assert same(case.runtime.score(rows), case.score(rows))
 
 
-def test_unseen_categories_have_the_library_s_bits(case: Case) -> None:
+def test_unseen_categories_have_the_library_s_bits(case: ModelCase) -> None:
     rows = unseen_categories()
     assert same(case.runtime.margin(rows), case.raw(rows))
     assert same(case.runtime.score(rows), case.score(rows))
@@ -94,7 +83,7 @@ def _narrow(value: float) -> float:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_row_has_the_library_s_bits(case: Case, data: st.DataObject) -> None:
+def test_any_row_has_the_library_s_bits(case: ModelCase, data: st.DataObject) -> None:
     """Features are any float64, or a threshold of the model and its neighbours."""
     edges = sorted({value for _, value in case.thresholds})
     near = st.sampled_from(edges).flatmap(
@@ -106,7 +95,7 @@ def test_any_row_has_the_library_s_bits(case: Case, data: st.DataObject) -> None
     assert same(case.runtime.score(rows), case.score(rows))
 
 
-def test_a_row_alone_equals_the_row_in_a_batch(case: Case) -> None:
+def test_a_row_alone_equals_the_row_in_a_batch(case: ModelCase) -> None:
     rows = np.concatenate([special_rows(), edge_rows(case)[:300]])
     alone = np.array([case.runtime.margin(rows[index : index + 1])[0] for index in range(len(rows))])
     scored = np.array([case.runtime.score(rows[index : index + 1])[0] for index in range(len(rows))])
@@ -114,7 +103,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(case: Case) -> None:
     assert same(scored, case.score(rows))
 
 
-def test_no_rows_give_no_scores(case: Case) -> None:
+def test_no_rows_give_no_scores(case: ModelCase) -> None:
     rows = np.empty((0, FEATURES))
     outputs = case.raw(np.zeros((1, FEATURES))).shape[1:]
     assert case.runtime.n_outputs == (outputs or (1,))[0]
@@ -123,7 +112,7 @@ def test_no_rows_give_no_scores(case: Case) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_contributions_have_the_library_s_bits_and_sum_up_to_the_margin(case: Case, count: int) -> None:
+def test_contributions_have_the_library_s_bits_and_sum_up_to_the_margin(case: ModelCase, count: int) -> None:
     rows = np.concatenate([edge_rows(case)[:count], unseen_categories()[:count]])
     rows[np.random.default_rng(count).random(rows.shape) < 0.2] = np.nan
     found = case.runtime.contributions(rows)
@@ -133,13 +122,13 @@ def test_contributions_have_the_library_s_bits_and_sum_up_to_the_margin(case: Ca
     assert np.allclose(found.sum(axis=-1), margins, rtol=1e-4, atol=1e-4)
 
 
-def test_contributions_of_infinite_values_sum_up_to_the_margin_too(case: Case) -> None:
+def test_contributions_of_infinite_values_sum_up_to_the_margin_too(case: ModelCase) -> None:
     rows = special_rows()
     found = case.runtime.contributions(rows)
     assert np.allclose(found.sum(axis=-1), case.raw(rows), rtol=1e-4, atol=1e-4)
 
 
-def test_contributions_beside_scores_from_several_threads(case: Case) -> None:
+def test_contributions_beside_scores_from_several_threads(case: ModelCase) -> None:
     rows = np.random.default_rng(4).normal(size=(8, FEATURES))
     scores, parts = case.raw(rows), case.runtime.contributions(rows)
 
@@ -152,7 +141,7 @@ def test_contributions_beside_scores_from_several_threads(case: Case) -> None:
         assert all(pool.map(work, range(120)))
 
 
-def test_the_matrix_is_read_and_not_changed(case: Case) -> None:
+def test_the_matrix_is_read_and_not_changed(case: ModelCase) -> None:
     rows = special_rows()
     before = rows.tobytes()
     rows.flags.writeable = False
@@ -161,7 +150,7 @@ def test_the_matrix_is_read_and_not_changed(case: Case) -> None:
     assert rows.tobytes() == before
 
 
-def test_results_belong_to_the_caller(case: Case) -> None:
+def test_results_belong_to_the_caller(case: ModelCase) -> None:
     rows = edge_rows(case)[:50]
     first = case.runtime.margin(rows)
     kept = first.copy()
@@ -169,7 +158,7 @@ def test_results_belong_to_the_caller(case: Case) -> None:
     assert same(first, kept)
 
 
-def test_threads_do_not_disturb_each_other(case: Case) -> None:
+def test_threads_do_not_disturb_each_other(case: ModelCase) -> None:
     rows = np.random.default_rng(3).normal(size=(64, FEATURES))
     expected = case.raw(rows)
 
@@ -183,7 +172,7 @@ def test_threads_do_not_disturb_each_other(case: Case) -> None:
         assert all(pool.map(work, range(400)))
 
 
-def test_fortran_order_and_float32_are_refused(case: Case) -> None:
+def test_fortran_order_and_float32_are_refused(case: ModelCase) -> None:
     rows = edge_rows(case)
     narrow: Any = rows.astype(np.float32)
     for wrong in (np.asfortranarray(rows), narrow, rows[:, :-1].copy()):
@@ -191,7 +180,7 @@ def test_fortran_order_and_float32_are_refused(case: Case) -> None:
             case.runtime.score(wrong)
 
 
-def test_the_runtime_is_certified_on_the_library_s_reference(case: Case) -> None:
+def test_the_runtime_is_certified_on_the_library_s_reference(case: ModelCase) -> None:
     rows = reference_rows(case.thresholds, FEATURES, seed=7)
     certificate = certify(case.runtime, Reference(rows, case.raw(rows), case.score(rows)))
     assert certificate.bit_equal
@@ -225,7 +214,7 @@ def narrowed(matrix: Matrix) -> Matrix:
         return matrix.astype(np.float32).astype(np.float64)
 
 
-def test_a_runtime_that_casts_to_float32_is_refused(lightgbm_binary: Case) -> None:
+def test_a_runtime_that_casts_to_float32_is_refused(lightgbm_binary: ModelCase) -> None:
     case = lightgbm_binary
     rows = edge_rows(case)
     moved = np.abs(case.raw(narrowed(rows)) - case.raw(rows))

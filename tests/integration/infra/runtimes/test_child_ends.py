@@ -32,7 +32,7 @@ from tests.integration.infra.runtimes.children import (
     open_files,
     wait_for,
 )
-from tests.integration.infra.runtimes.conftest import Case, xgboost_case
+from tests.integration.infra.runtimes.conftest import ModelCase, xgboost_case
 
 pytestmark = [ONLY_LINUX]
 NO_GPU = pytest.mark.skipif(driver().problem is None, reason="there is a GPU")
@@ -55,7 +55,7 @@ def pid(child: ChildRuntime) -> int:
     return found
 
 
-def test_killed_before_a_call(lightgbm_binary: Case) -> None:
+def test_killed_before_a_call(lightgbm_binary: ModelCase) -> None:
     with child_of("lightgbm", lightgbm_binary.model_file) as child:
         process = pid(child)
         os.kill(process, signal.SIGKILL)
@@ -66,7 +66,7 @@ def test_killed_before_a_call(lightgbm_binary: Case) -> None:
         assert child.process_id is None
 
 
-def test_killed_in_the_middle_of_a_call(lightgbm_binary: Case) -> None:
+def test_killed_in_the_middle_of_a_call(lightgbm_binary: ModelCase) -> None:
     with child_of("lightgbm", lightgbm_binary.model_file) as child, ThreadPoolExecutor(2) as pool:
         process = pid(child)
         os.kill(process, signal.SIGSTOP)
@@ -79,7 +79,7 @@ def test_killed_in_the_middle_of_a_call(lightgbm_binary: Case) -> None:
     wait_for(process)
 
 
-def test_too_slow_an_answer_ends_the_child(lightgbm_binary: Case) -> None:
+def test_too_slow_an_answer_ends_the_child(lightgbm_binary: ModelCase) -> None:
     with child_of("lightgbm", lightgbm_binary.model_file) as child:
         process = pid(child)
         assert same_bits(child.score(ROWS), lightgbm_binary.score(ROWS)).all()
@@ -90,7 +90,7 @@ def test_too_slow_an_answer_ends_the_child(lightgbm_binary: Case) -> None:
         wait_for(process)
 
 
-def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
     with child_of("lightgbm", lightgbm_binary.model_file, answer_s=30.0) as child:
         real = child._reply
@@ -105,14 +105,14 @@ def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: Case, monkeypa
     assert given == [30.0, 30.0, 60.0]
 
 
-def test_what_is_sent_to_all_processes_of_a_terminal_does_not_end_it(lightgbm_binary: Case) -> None:
+def test_what_is_sent_to_all_processes_of_a_terminal_does_not_end_it(lightgbm_binary: ModelCase) -> None:
     with child_of("lightgbm", lightgbm_binary.model_file) as child:
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(pid(child), number)
         assert same_bits(child.score(ROWS), lightgbm_binary.score(ROWS)).all()
 
 
-def test_closing_leaves_no_file_no_process_no_memory(lightgbm_binary: Case) -> None:
+def test_closing_leaves_no_file_no_process_no_memory(lightgbm_binary: ModelCase) -> None:
     open_child("lightgbm", lightgbm_binary.model_file).close()
     files, memories = open_files(), mapped()
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_closing_leaves_no_file_no_process_no_memory(lightgbm_binary: Case) -> N
 
 
 def test_a_child_that_does_not_end_at_once_holds_nobody_up(
-    lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch
+    lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_go, over = threading.Event(), threading.Event()
 
@@ -158,7 +158,7 @@ def test_a_child_that_does_not_end_at_once_holds_nobody_up(
     assert over.wait(60)
 
 
-def test_without_nvforest_it_says_so(lightgbm_binary: Case) -> None:
+def test_without_nvforest_it_says_so(lightgbm_binary: ModelCase) -> None:
     files = open_files()
     with pytest.raises(PackageError, match="No module named 'nvforest'"):
         ChildRuntime("lightgbm", lightgbm_binary.model_file, "cpu")
@@ -178,7 +178,9 @@ def test_where_no_gpu_is_it_says_so(tmp_path: Path) -> None:
     case.runtime.close()
 
 
-def test_where_no_process_can_be_started_it_says_so(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_process_can_be_started_it_says_so(
+    lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = open_files()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(PackageError, match="cannot be opened in a child process"):
@@ -187,7 +189,7 @@ def test_where_no_process_can_be_started_it_says_so(lightgbm_binary: Case, monke
 
 
 def test_a_module_in_the_working_directory_is_not_taken(
-    lightgbm_binary: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lightgbm_binary: ModelCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("json.py", "socket.py", "infra.py"):
         (tmp_path / name).write_text("raise SystemExit(7)")
@@ -197,7 +199,7 @@ def test_a_module_in_the_working_directory_is_not_taken(
 
 
 @pytest.mark.parametrize("opens", [True, False])
-def test_it_ends_with_the_process_that_started_it(lightgbm_binary: Case, opens: bool) -> None:  # noqa: FBT001
+def test_it_ends_with_the_process_that_started_it(lightgbm_binary: ModelCase, opens: bool) -> None:  # noqa: FBT001
     """Also where that process is killed while the child still opens the model."""
     command = [sys.executable, "-c", PARENT, str(lightgbm_binary.model_file), ENVIRONMENT["PYTHONPATH"]]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
@@ -215,7 +217,7 @@ def test_it_ends_with_the_process_that_started_it(lightgbm_binary: Case, opens: 
         assert parent.stderr.read() == ""
 
 
-def test_two_children_do_not_keep_each_other(lightgbm_binary: Case) -> None:
+def test_two_children_do_not_keep_each_other(lightgbm_binary: ModelCase) -> None:
     """A child that starts later holds no end of the first one's connection."""
     first = open_child("lightgbm", lightgbm_binary.model_file)
     with child_of("lightgbm", lightgbm_binary.model_file) as second:

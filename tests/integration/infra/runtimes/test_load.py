@@ -34,7 +34,7 @@ print(json.dumps({"modules": sorted({name.split(".")[0] for name in sys.modules}
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[float]]:
+def model_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[float]]:
     """Return a LightGBM file, an XGBoost file, and their scores of an all-null row."""
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(1)
@@ -49,8 +49,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[f
     return folder / "m.txt", folder / "m.json", scores
 
 
-def test_serving_imports_no_training_library(models: tuple[Path, Path, list[float]]) -> None:
-    lightgbm_file, xgboost_file, expected = models
+def test_serving_imports_no_training_library(model_files: tuple[Path, Path, list[float]]) -> None:
+    lightgbm_file, xgboost_file, expected = model_files
     command = [sys.executable, "-c", SERVE, str(lightgbm_file), str(xgboost_file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -60,8 +60,8 @@ def test_serving_imports_no_training_library(models: tuple[Path, Path, list[floa
     assert done.stderr == ""
 
 
-def test_a_runtime_names_library_and_version(models: tuple[Path, Path, list[float]]) -> None:
-    one, two = open_runtime("lightgbm", models[0]), open_runtime("xgboost", models[1])
+def test_a_runtime_names_library_and_version(model_files: tuple[Path, Path, list[float]]) -> None:
+    one, two = open_runtime("lightgbm", model_files[0]), open_runtime("xgboost", model_files[1])
     assert one.runtime_id == f"lightgbm-capi-{lgb.__version__}"
     assert two.runtime_id == f"xgboost-capi-{xgb.__version__}"
     assert one.n_features == two.n_features == 4
@@ -71,9 +71,9 @@ def test_a_runtime_names_library_and_version(models: tuple[Path, Path, list[floa
 
 @pytest.mark.parametrize(("algorithm", "at"), [("lightgbm", 0), ("xgboost", 1)])
 def test_a_closed_runtime_is_refused_and_closing_twice_is_fine(
-    models: tuple[Path, Path, list[float]], algorithm: str, at: int
+    model_files: tuple[Path, Path, list[float]], algorithm: str, at: int
 ) -> None:
-    runtime = open_runtime(algorithm, (models[0], models[1])[at])
+    runtime = open_runtime(algorithm, (model_files[0], model_files[1])[at])
     runtime.close()
     runtime.close()
     with pytest.raises(PackageError, match="is closed"):
@@ -92,12 +92,12 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, algorithm: str, cont
 
 
 def test_a_missing_file_and_an_unknown_algorithm_are_refused(
-    tmp_path: Path, models: tuple[Path, Path, list[float]]
+    tmp_path: Path, model_files: tuple[Path, Path, list[float]]
 ) -> None:
     with pytest.raises(PackageError, match="is missing"):
         open_runtime("lightgbm", tmp_path / "none.txt")
     with pytest.raises(PackageError, match="catboost"):
-        open_runtime("catboost", models[0])
+        open_runtime("catboost", model_files[0])
 
 
 def test_a_library_that_is_not_installed_is_named() -> None:

@@ -16,7 +16,7 @@ from skewless.infra.runtimes.choice import choose
 from skewless.infra.runtimes.port import Matrix, Runtime
 from skewless.infra.runtimes.reference import Reference, reference_rows
 from tests.integration.infra.runtimes.children import ONLY_LINUX, candidate, child_of, open_files
-from tests.integration.infra.runtimes.conftest import MAKERS, Case, lightgbm_case, xgboost_case
+from tests.integration.infra.runtimes.conftest import MAKERS, ModelCase, lightgbm_case, xgboost_case
 from tests.integration.infra.runtimes.rows import FEATURES, any_rows, odd_rows
 
 pytestmark = ONLY_LINUX
@@ -29,7 +29,7 @@ REFUSED = {
 }
 
 
-def check(ours: Runtime, case: Case, rows: Matrix) -> None:
+def check(ours: Runtime, case: ModelCase, rows: Matrix) -> None:
     """Compare margins and scores with those of the library, and of the runtime that shares the batches."""
     margins, scores = ours.margin(rows), ours.score(rows)
     assert same_bits(margins, case.raw(rows)).all()
@@ -39,7 +39,7 @@ def check(ours: Runtime, case: Case, rows: Matrix) -> None:
     assert scores.flags.c_contiguous
 
 
-def reference_of(case: Case) -> Reference:
+def reference_of(case: ModelCase) -> Reference:
     rows = reference_rows(case.thresholds, FEATURES, seed=7)
     return Reference(rows, case.raw(rows), case.score(rows))
 
@@ -97,7 +97,7 @@ def test_many_rows_then_few_then_more(algorithm: str, tmp_path: Path) -> None:
     case.runtime.close()
 
 
-def test_several_threads_at_once(lightgbm_binary: Case) -> None:
+def test_several_threads_at_once(lightgbm_binary: ModelCase) -> None:
     rows = np.random.default_rng(3).normal(size=(300, FEATURES))
     margins, scores = lightgbm_binary.raw(rows), lightgbm_binary.score(rows)
 
@@ -111,7 +111,7 @@ def test_several_threads_at_once(lightgbm_binary: Case) -> None:
         assert all(pool.map(work, range(200)))
 
 
-def test_results_belong_to_the_caller_and_the_matrix_is_only_read(lightgbm_binary: Case) -> None:
+def test_results_belong_to_the_caller_and_the_matrix_is_only_read(lightgbm_binary: ModelCase) -> None:
     rows = np.random.default_rng(4).normal(size=(40, FEATURES))
     rows.flags.writeable = False
     with child_of("lightgbm", lightgbm_binary.model_file) as child:
@@ -123,7 +123,7 @@ def test_results_belong_to_the_caller_and_the_matrix_is_only_read(lightgbm_binar
         assert same_bits(child.score(rows), kept).all()
 
 
-def test_a_matrix_that_no_runtime_takes_is_refused_and_the_child_goes_on(lightgbm_binary: Case) -> None:
+def test_a_matrix_that_no_runtime_takes_is_refused_and_the_child_goes_on(lightgbm_binary: ModelCase) -> None:
     rows = np.zeros((4, FEATURES))
     with child_of("lightgbm", lightgbm_binary.model_file) as child:
         for wrong in (np.asfortranarray(rows), rows.astype(np.float32), rows[:, :-1].copy()):

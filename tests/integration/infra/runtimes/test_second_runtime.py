@@ -30,7 +30,7 @@ from tests.integration.infra.runtimes.children import (
     open_files,
     wait_for,
 )
-from tests.integration.infra.runtimes.conftest import Case
+from tests.integration.infra.runtimes.conftest import ModelCase
 
 pytestmark = ONLY_LINUX
 
@@ -40,7 +40,7 @@ _SLOW_S = 0.2
 _PATIENCE_S = 60.0
 
 
-class Slow:
+class SlowLibrary:
     """The library, which takes far too long for many rows."""
 
     def __init__(self, real: Runtime) -> None:
@@ -64,19 +64,19 @@ class Slow:
         """Leave the real one to its owner."""
 
 
-def reference_of(case: Case) -> Reference:
+def reference_of(case: ModelCase) -> Reference:
     rows = reference_rows(case.thresholds, 8, seed=7)
     return Reference(rows, case.raw(rows), case.score(rows))
 
 
-def chosen(case: Case) -> Choice:
-    own, reference = Slow(case.runtime), reference_of(case)
+def chosen(case: ModelCase) -> Choice:
+    own, reference = SlowLibrary(case.runtime), reference_of(case)
     certificate = certify(own, reference)
     return choose(own, certificate, [candidate("lightgbm", case.model_file)], reference)
 
 
 @pytest.fixture
-def shared(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedRuntime]:
+def shared_runtime(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedRuntime]:
     """Two runtimes, of which the child gets all batches of more than a few rows; it rests for a moment only."""
     monkeypatch.setattr(Member, "rest_s", 0.01)
     choice = chosen(lightgbm_binary)
@@ -91,39 +91,43 @@ def shared(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         wait_for(process)
 
 
-def child_of(shared: SharedRuntime) -> int:
-    runtime = shared.members[1].runtime
+def child_of(shared_runtime: SharedRuntime) -> int:
+    runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
     assert runtime.process_id is not None
     return runtime.process_id
 
 
-def until_back(shared: SharedRuntime, lost: Runtime) -> None:
+def until_back(shared_runtime: SharedRuntime, lost: Runtime) -> None:
     """Return once another runtime is there for one that was lost."""
-    deadline, second = time.monotonic() + _PATIENCE_S, shared.members[1]
+    deadline, second = time.monotonic() + _PATIENCE_S, shared_runtime.members[1]
     while second.runtime is lost or not second.is_ready:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_few_rows_go_to_the_library_and_many_to_the_child(shared: SharedRuntime, lightgbm_binary: Case) -> None:
-    own, second = shared.members
-    assert shared.runtime_id == f"{lightgbm_binary.runtime.runtime_id}|{second.runtime_id}"
+def test_few_rows_go_to_the_library_and_many_to_the_child(
+    shared_runtime: SharedRuntime, lightgbm_binary: ModelCase
+) -> None:
+    own, second = shared_runtime.members
+    assert shared_runtime.runtime_id == f"{lightgbm_binary.runtime.runtime_id}|{second.runtime_id}"
     assert second.runtime_id.startswith("nvforest-cpu-")
     for count in (1, 4, 64, 700):
-        assert same_bits(shared.score(ROWS[:count]), lightgbm_binary.score(ROWS[:count])).all()
+        assert same_bits(shared_runtime.score(ROWS[:count]), lightgbm_binary.score(ROWS[:count])).all()
     assert (own.batches, own.rows) == (2, 5)
     assert (second.batches, second.rows, second.failures) == (2, 764, 0)
-    assert shared.contributions(ROWS[:2]).shape == (2, 9)
+    assert shared_runtime.contributions(ROWS[:2]).shape == (2, 9)
 
 
-def test_its_time_to_answer_follows_from_what_it_took(shared: SharedRuntime) -> None:
-    runtime = shared.members[1].runtime
+def test_its_time_to_answer_follows_from_what_it_took(shared_runtime: SharedRuntime) -> None:
+    runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
-    assert runtime.answer_s == max(1.0, 20 * shared.members[1].calibration.seconds[-1])
+    assert runtime.answer_s == max(1.0, 20 * shared_runtime.members[1].calibration.seconds[-1])
 
 
-def test_a_killed_child_costs_no_answer_and_comes_back_once(shared: SharedRuntime, lightgbm_binary: Case) -> None:
+def test_a_killed_child_costs_no_answer_and_comes_back_once(
+    shared_runtime: SharedRuntime, lightgbm_binary: ModelCase
+) -> None:
     expected = lightgbm_binary.score(ROWS)
     over = threading.Event()
 
@@ -131,44 +135,46 @@ def test_a_killed_child_costs_no_answer_and_comes_back_once(shared: SharedRuntim
         answered, chance = 0, np.random.default_rng(seed)
         while not over.is_set():
             count = int(chance.integers(1, len(ROWS)))
-            assert same_bits(shared.score(ROWS[:count]), expected[:count]).all()
+            assert same_bits(shared_runtime.score(ROWS[:count]), expected[:count]).all()
             answered += 1
         return answered
 
-    second = shared.members[1]
+    second = shared_runtime.members[1]
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(work, seed) for seed in range(4)]
         for _ in range(2):
-            lost, process, answered = second.runtime, child_of(shared), second.batches
+            lost, process, answered = second.runtime, child_of(shared_runtime), second.batches
             while second.batches < answered + 5:
                 time.sleep(0.002)
             os.kill(process, signal.SIGKILL)
             wait_for(process)
-            until_back(shared, lost)
-            assert child_of(shared) != process
+            until_back(shared_runtime, lost)
+            assert child_of(shared_runtime) != process
             answered = second.batches
             while second.batches < answered + 5:
                 time.sleep(0.002)
         over.set()
         assert all(call.result() > 5 for call in calls)
     assert 2 <= second.failures <= 8
-    assert children_of(os.getpid()) == {child_of(shared)}
+    assert children_of(os.getpid()) == {child_of(shared_runtime)}
 
 
-def test_a_child_that_hangs_is_given_up_after_its_time(shared: SharedRuntime, lightgbm_binary: Case) -> None:
-    runtime = shared.members[1].runtime
+def test_a_child_that_hangs_is_given_up_after_its_time(
+    shared_runtime: SharedRuntime, lightgbm_binary: ModelCase
+) -> None:
+    runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
-    process = child_of(shared)
+    process = child_of(shared_runtime)
     runtime.answer_s = 0.05
     os.kill(process, signal.SIGSTOP)
-    assert same_bits(shared.score(ROWS), lightgbm_binary.score(ROWS)).all()
+    assert same_bits(shared_runtime.score(ROWS), lightgbm_binary.score(ROWS)).all()
     wait_for(process)
-    until_back(shared, runtime)
-    assert same_bits(shared.score(ROWS), lightgbm_binary.score(ROWS)).all()
-    assert (shared.members[1].batches, shared.members[1].failures) == (1, 1)
+    until_back(shared_runtime, runtime)
+    assert same_bits(shared_runtime.score(ROWS), lightgbm_binary.score(ROWS)).all()
+    assert (shared_runtime.members[1].batches, shared_runtime.members[1].failures) == (1, 1)
 
 
-def test_loading_and_closing_again_and_again_leaves_nothing(lightgbm_binary: Case) -> None:
+def test_loading_and_closing_again_and_again_leaves_nothing(lightgbm_binary: ModelCase) -> None:
     chosen(lightgbm_binary).runtime.close()
     files, memories = open_files(), mapped()
     for _ in range(3):
@@ -185,11 +191,11 @@ def test_loading_and_closing_again_and_again_leaves_nothing(lightgbm_binary: Cas
                 assert not thread.is_alive()
 
 
-def test_what_is_slower_ends_at_once(lightgbm_binary: Case) -> None:
+def test_what_is_slower_ends_at_once(lightgbm_binary: ModelCase) -> None:
     """The library alone is faster than any child on a few trees and few rows; a reader of large files may differ."""
     reference = reference_of(lightgbm_binary)
 
-    class Free(Slow):
+    class Free(SlowLibrary):
         def score(self, matrix: Matrix) -> Scores:
             return np.zeros(len(matrix))
 
@@ -202,7 +208,9 @@ def test_what_is_slower_ends_at_once(lightgbm_binary: Case) -> None:
         wait_for(process)
 
 
-def test_a_place_opens_the_child_with_what_it_is_given(lightgbm_binary: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_opens_the_child_with_what_it_is_given(
+    lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
     place = Place(second="cpu", child_environment=ENVIRONMENT)
     (only,) = candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)

@@ -33,7 +33,7 @@ SPEC = ModelSpec(
 
 
 @dataclass(frozen=True)
-class Case:
+class ArrayCase:
     """A model in our runtime, beside scikit-learn's."""
 
     runtime: Runtime
@@ -41,7 +41,7 @@ class Case:
     path: Path
 
 
-def make_case(folder: Path, task: Task, categorical: tuple[int, ...]) -> Case:
+def make_case(folder: Path, task: Task, categorical: tuple[int, ...]) -> ArrayCase:
     rng = np.random.default_rng(2)
     matrix = rng.normal(size=(3000, FEATURES))
     matrix[:, 1] = 2 * rng.integers(0, 30, 3000)
@@ -53,10 +53,10 @@ def make_case(folder: Path, task: Task, categorical: tuple[int, ...]) -> Case:
     model = trainer_for("sklearn").train(rows, replace(SPEC, task=task))
     path = folder / model.file_name
     path.write_bytes(model.model)
-    return Case(open_runtime("sklearn", path), model, path)
+    return ArrayCase(open_runtime("sklearn", path), model, path)
 
 
-MAKERS: dict[str, Callable[[Path], Case]] = {
+MAKERS: dict[str, Callable[[Path], ArrayCase]] = {
     "binary": lambda folder: make_case(folder, "binary", ()),
     "binary with categories": lambda folder: make_case(folder, "binary", (1, 3)),
     "regression": lambda folder: make_case(folder, "regression", ()),
@@ -65,58 +65,63 @@ MAKERS: dict[str, Callable[[Path], Case]] = {
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def array_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ArrayCase:
     return MAKERS[request.param](tmp_path_factory.mktemp("model"))
 
 
-def check_rows(case: Case, rows: Matrix) -> None:
+def check_rows(array_case: ArrayCase, rows: Matrix) -> None:
     """Compare margins and scores, all rows together and each alone."""
-    for ours, theirs in ((case.runtime.margin, case.model.raw_margin), (case.runtime.score, case.model.score)):
+    for ours, theirs in (
+        (array_case.runtime.margin, array_case.model.raw_margin),
+        (array_case.runtime.score, array_case.model.score),
+    ):
         expected = theirs(rows)
         assert same_bits(ours(rows), expected).all()
         alone: Scores = np.array([ours(rows[at : at + 1])[0] for at in range(len(rows))])
         assert same_bits(alone, expected).all()
 
 
-def test_reference_rows_are_certified(case: Case) -> None:
-    rows = reference_rows(case.model.thresholds, FEATURES, seed=7)
-    certificate = certify(case.runtime, Reference(rows, case.model.raw_margin(rows), case.model.score(rows)))
+def test_reference_rows_are_certified(array_case: ArrayCase) -> None:
+    rows = reference_rows(array_case.model.thresholds, FEATURES, seed=7)
+    certificate = certify(
+        array_case.runtime, Reference(rows, array_case.model.raw_margin(rows), array_case.model.score(rows))
+    )
     assert (certificate.bit_equal, certificate.runtime_id) == (True, f"tree-arrays-{np.__version__}")
 
 
-def test_categories_that_no_row_had_and_numbers_that_are_no_category(case: Case) -> None:
+def test_categories_that_no_row_had_and_numbers_that_are_no_category(array_case: ArrayCase) -> None:
     rng = np.random.default_rng(1)
     odd = np.array([0, 1, 2, 3, 4, 5, 57, 58, 59, 60, 61, 255, 256, 1e9, -1, -0.0, 0.5, 2.999, np.nan, np.inf, -np.inf])
-    check_rows(case, rng.choice(odd, (200, FEATURES)))
+    check_rows(array_case, rng.choice(odd, (200, FEATURES)))
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_row(case: Case, data: st.DataObject) -> None:
-    near = st.sampled_from(sorted({value for _, value in case.model.thresholds})).flatmap(
+def test_any_row(array_case: ArrayCase, data: st.DataObject) -> None:
+    near = st.sampled_from(sorted({value for _, value in array_case.model.thresholds})).flatmap(
         lambda at: st.sampled_from([at, np.nextafter(at, -np.inf), np.nextafter(at, np.inf)])
     )
     row = st.lists(st.floats() | near, min_size=FEATURES, max_size=FEATURES)
-    check_rows(case, np.array(data.draw(st.lists(row, min_size=1, max_size=6)), dtype=np.float64))
+    check_rows(array_case, np.array(data.draw(st.lists(row, min_size=1, max_size=6)), dtype=np.float64))
 
 
-def test_no_rows_give_no_scores(case: Case) -> None:
+def test_no_rows_give_no_scores(array_case: ArrayCase) -> None:
     rows = np.empty((0, FEATURES))
-    assert case.runtime.margin(rows).shape == case.runtime.score(rows).shape == (0,)
+    assert array_case.runtime.margin(rows).shape == array_case.runtime.score(rows).shape == (0,)
 
 
-def test_contributions_are_refused(case: Case) -> None:
+def test_contributions_are_refused(array_case: ArrayCase) -> None:
     with pytest.raises(RequestError, match="has no contributions"):
-        case.runtime.contributions(np.zeros((1, FEATURES)))
+        array_case.runtime.contributions(np.zeros((1, FEATURES)))
 
 
-def test_another_width_is_refused(case: Case) -> None:
+def test_another_width_is_refused(array_case: ArrayCase) -> None:
     with pytest.raises(RequestError, match="another shape"):
-        case.runtime.score(np.zeros((1, FEATURES + 1)))
+        array_case.runtime.score(np.zeros((1, FEATURES + 1)))
 
 
-def test_a_closed_runtime_is_refused(case: Case) -> None:
-    again = open_runtime("sklearn", case.path)
+def test_a_closed_runtime_is_refused(array_case: ArrayCase) -> None:
+    again = open_runtime("sklearn", array_case.path)
     again.close()
     again.close()
     with pytest.raises(PackageError, match="is closed"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import SOURCE
-from tests.projects import MODEL, NOW, ask
+from tests.worlds.trained import MODEL, NOW, ask
 
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _KINDS = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}
@@ -30,7 +30,7 @@ class Raw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent:
+class SentBody:
     """One request."""
 
     path: str
@@ -223,12 +223,14 @@ def _packed(draw: st.DrawFn, body: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> Sent:
+def requests(draw: st.DrawFn) -> SentBody:
     """Draw a request that a client may send by mistake or on purpose."""
     if draw(st.integers(0, 9)) == 0:
         name = draw(st.sampled_from(_PATHS) | st.text(min_size=1, max_size=20))
         quoted = quote(name, safe="", errors="surrogatepass")
-        return Sent(path=draw(st.sampled_from(_NAMED)).format(quoted), body=draw(st.sampled_from([b"", b"{}", b"["])))
+        return SentBody(
+            path=draw(st.sampled_from(_NAMED)).format(quoted), body=draw(st.sampled_from([b"", b"{}", b"["]))
+        )
     path = draw(st.sampled_from(sorted(ROUTES)))
     value = draw(st.sampled_from(ROUTES[path]))
     for _ in range(draw(st.integers(0, _MOST_CHANGES))):
@@ -244,4 +246,4 @@ def requests(draw: st.DrawFn) -> Sent:
         case "length":
             lengths = ["0", "2", str(len(body)), "9" * 30, "-1", "x", "²"]
             headers = {"Inference-Header-Content-Length": draw(st.sampled_from(lengths))}
-    return Sent(path=path, body=body, headers=headers | ({"Content-Type": kind} if kind else {}))
+    return SentBody(path=path, body=body, headers=headers | ({"Content-Type": kind} if kind else {}))

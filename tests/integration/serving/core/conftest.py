@@ -11,16 +11,15 @@ import pytest
 from skewless.infra.packages.aliases import Aliases
 from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
-from tests.projects import MODEL, Place, copy_project, make_project, opened
+from tests.worlds.trained import MODEL, Sandbox, copy_project, opened, opened_copy
 
 SECOND = "second"
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 (champion), 2 and 3 of the model, and another that refuses what is missing; only ever copied."""
-    repo = tmp_path_factory.mktemp("core") / "p"
-    make_project(repo)
+    repo = copy_project(trained, tmp_path_factory.mktemp("core") / "p")
     with opened(repo) as place:
         spec, packages = place.project.applied.model(MODEL), place.project.packages
         dataset = place.project.training_set(MODEL)
@@ -33,23 +32,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A copy that no test changes, but for its prediction log."""
-    with opened(copy_project(trained, tmp_path_factory.mktemp("shared") / "p")) as place:
-        place.project.materialize(check=False)
-        yield place
-
-
-@pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Iterator[Place]:
-    """A copy of the test's own."""
-    with opened(copy_project(trained, tmp_path / "p")) as place:
-        place.project.materialize(check=False)
+    with opened_copy(trained, tmp_path_factory.mktemp("shared") / "p") as place:
         yield place
 
 
 @pytest.fixture(scope="module")
-def doors(shared: Place) -> Iterator[Doors]:
+def doors(shared: Sandbox) -> Iterator[Doors]:
     """Both lanes of a server of the shared project."""
     with opened_doors(shared) as doors:
         yield doors

@@ -23,11 +23,11 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.question import Options, Question
-from tests.projects import Place, Row
+from tests.worlds.trained import Row, Sandbox
 
 
 @dataclass
-class Store:
+class ScriptedStore:
     """The real store, which may be away, be slow until a test lets it go on, or hold other rows."""
 
     inner: OnlineReader
@@ -82,7 +82,7 @@ class Store:
 
 
 @dataclass
-class Log:
+class MemoryLog:
     """A prediction log in memory; what is required is durable when the test says so."""
 
     offered: list[Record] = field(default_factory=list)
@@ -104,12 +104,12 @@ class Log:
 class Desk:
     """A predictor and all around it; its clock stands still."""
 
-    place: Place
+    place: Sandbox
     predictor: Predictor
-    store: Store
+    store: ScriptedStore
     clock: ManualClock
     metrics: Metrics
-    log: Log
+    log: MemoryLog
 
     @property
     def loop_s(self) -> float:
@@ -147,9 +147,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def _desk(place: Place, limits: PredictorLimits | None) -> AsyncIterator[Desk]:
-    store = Store(RedisReader(place.project.redis_url))
-    clock, metrics, log = ManualClock(place.now_us()), Metrics(), Log()
+async def _desk(place: Sandbox, limits: PredictorLimits | None) -> AsyncIterator[Desk]:
+    store = ScriptedStore(RedisReader(place.project.redis_url))
+    clock, metrics, log = ManualClock(place.now_us()), Metrics(), MemoryLog()
     predictor = Predictor(online=store, clock=clock, log=log, limits=limits, metrics=metrics)  # type: ignore[arg-type]
     try:
         yield Desk(place, predictor, store, clock, metrics, log)
@@ -159,7 +159,7 @@ async def _desk(place: Place, limits: PredictorLimits | None) -> AsyncIterator[D
 
 
 def at_a_desk(
-    place: Place, steps: Callable[[Desk], Coroutine[Any, Any, None]], limits: PredictorLimits | None = None
+    place: Sandbox, steps: Callable[[Desk], Coroutine[Any, Any, None]], limits: PredictorLimits | None = None
 ) -> None:
     """Run some steps; at the end nothing may be under way."""
 

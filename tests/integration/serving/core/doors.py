@@ -29,7 +29,7 @@ from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
-from tests.projects import Place
+from tests.worlds.trained import Sandbox
 
 SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
 ALL = "all"
@@ -38,7 +38,7 @@ _IDLE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Reply:
+class DoorReply:
     """What came back, but for what differs each time."""
 
     status: int
@@ -53,7 +53,9 @@ class Door:
     port: int
     keys: Mapping[str, str]
 
-    def ask(self, method: str, path: str, body: bytes | None = None, *, key: str | None = ALL, **headers: str) -> Reply:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, *, key: str | None = ALL, **headers: str
+    ) -> DoorReply:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if key is not None:
@@ -62,7 +64,7 @@ class Door:
             connection.request(method, path, body, sent)
             found = connection.getresponse()
             told = {name.lower(): value for name, value in found.getheaders() if name.lower() != "date"}
-            return Reply(found.status, told, found.read())
+            return DoorReply(found.status, told, found.read())
         finally:
             connection.close()
 
@@ -75,16 +77,16 @@ class Connection:
         self._link = HTTPConnection("127.0.0.1", door.port, timeout=20)
         self._asked = time.monotonic()
 
-    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> DoorReply:
         return self.ask("POST", path, body, headers)
 
-    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> DoorReply:
         if time.monotonic() - self._asked > _IDLE_S:
             self._link.close()  # as a server does some time; the next request opens it again
         self._asked = time.monotonic()
         self._link.request(method, path, body, {**headers, **self._headers})
         found = self._link.getresponse()
-        return Reply(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
+        return DoorReply(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
 
     def close(self) -> None:
         self._link.close()
@@ -102,7 +104,7 @@ class _Events(Events):
         """Drop them."""
 
 
-def _events(place: Place) -> EventsConfig:
+def _events(place: Sandbox) -> EventsConfig:
     return EventsConfig(
         state=place.state,
         store=place.project.store,
@@ -118,7 +120,7 @@ def _events(place: Place) -> EventsConfig:
 class Doors:
     """Both ways in; the clock stands still."""
 
-    place: Place
+    place: Sandbox
     clock: ManualClock
     keys: Mapping[str, str]
     links: list[socket.socket]
@@ -173,7 +175,7 @@ def _listening() -> socket.socket:
 
 
 @contextmanager
-def opened_doors(place: Place) -> Iterator[Doors]:
+def opened_doors(place: Sandbox) -> Iterator[Doors]:
     """Serve a project for a while, to who has a key for one scope each, or for all."""
     file, keys = KeyFile(place.state), {}
     for held, scopes in (*((scope, {scope}) for scope in SCOPES), (ALL, set(SCOPES))):

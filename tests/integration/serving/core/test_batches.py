@@ -18,8 +18,8 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import PredictorLimits
 from skewless.serving.prediction.question import Question
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.planted import RuntimeBefore
-from tests.projects import SECOND, Place, ask
+from tests.worlds.planted import RuntimeBefore
+from tests.worlds.trained import SECOND, Sandbox, ask
 
 HOUR_US = 3_600 * SECOND
 
@@ -47,7 +47,7 @@ def mixed(desk: Desk, second: ServedModel, n: int) -> list[Question]:
     return questions
 
 
-def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Place) -> None:
+def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Sandbox) -> None:
     second = shared.load("000002")
 
     async def steps(desk: Desk) -> None:
@@ -65,7 +65,7 @@ def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_every_row_has_an_id_of_its_own(shared: Place) -> None:
+def test_every_row_has_an_id_of_its_own(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         found = [good(answer) for answer in await desk.answers([desk.question(ask(3, i)) for i in range(40)])]
         names = [name for answer in found for name in answer.ids]
@@ -76,7 +76,7 @@ def test_every_row_has_an_id_of_its_own(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Place) -> None:
+def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         found = [good(answer) for answer in await desk.answers([desk.question(ask(2, i)) for i in range(5)])]
         assert {answer.t for answer in found} == {desk.clock.now_us() // 1_000 * 1_000}
@@ -91,7 +91,7 @@ def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Place) -> No
 @pytest.mark.parametrize(
     "limits", [PredictorLimits(max_in_flight=8), PredictorLimits(max_batch=2)], ids=["requests", "rows"]
 )
-def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: Place, limits: PredictorLimits) -> None:
+def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: Sandbox, limits: PredictorLimits) -> None:
     """Of two rows a batch, eight are taken at a time."""
 
     async def steps(desk: Desk) -> None:
@@ -109,14 +109,14 @@ def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: Pla
     at_a_desk(shared, steps, limits)
 
 
-def test_one_request_may_be_larger_than_what_is_taken_in_all(shared: Place) -> None:
+def test_one_request_may_be_larger_than_what_is_taken_in_all(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         assert good(await desk.answer(desk.question(ask(30)))).n == 30
 
     at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
 
-def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_it(shared: Place) -> None:
+def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_it(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         expected = [contents(await desk.answer(desk.question(ask(1, i)))) for i in range(6)]
         desk.store.rows[shared.key("card_days", ask(1, 2)[0]["card_id"])] = b"nonsense"
@@ -136,7 +136,7 @@ def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_
     at_a_desk(shared, steps)
 
 
-class Broken(RuntimeBefore):
+class BrokenRuntime(RuntimeBefore):
     """A runtime whose contributions, and whose scores of many rows, fail by a defect."""
 
     def score(self, matrix: Any) -> Any:  # noqa: ANN401 - as in the runtime
@@ -148,8 +148,8 @@ class Broken(RuntimeBefore):
         raise ZeroDivisionError(len(matrix))
 
 
-def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Place) -> None:
-    broken = replace(shared.model, runtime=Broken(shared.model.runtime, lambda matrix: matrix))
+def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Sandbox) -> None:
+    broken = replace(shared.model, runtime=BrokenRuntime(shared.model.runtime, lambda matrix: matrix))
 
     async def steps(desk: Desk) -> None:
         questions = [
@@ -169,7 +169,7 @@ def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Place) 
     at_a_desk(shared, steps)
 
 
-def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Place) -> None:
+def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.defect = True
         with capture_logs() as said:
@@ -182,7 +182,7 @@ def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Place) -> None
     at_a_desk(shared, steps)
 
 
-def test_rows_are_checked_before_anything_is_begun(shared: Place) -> None:
+def test_rows_are_checked_before_anything_is_begun(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         for rows in ([], ask(3)):
             with pytest.raises(RequestError):
@@ -194,7 +194,7 @@ def test_rows_are_checked_before_anything_is_begun(shared: Place) -> None:
     at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
 
-def test_contributions_are_the_librarys_and_add_up_to_the_margin(shared: Place) -> None:
+def test_contributions_are_the_librarys_and_add_up_to_the_margin(shared: Sandbox) -> None:
     lightgbm = pytest.importorskip("lightgbm")
 
     async def steps(desk: Desk) -> None:
@@ -211,7 +211,7 @@ def test_contributions_are_the_librarys_and_add_up_to_the_margin(shared: Place) 
 
 
 @pytest.mark.parametrize("seconds", [1, 40 * 24 * 3_600])
-def test_rows_older_than_a_caller_accepts_are_stale(shared: Place, seconds: int) -> None:
+def test_rows_older_than_a_caller_accepts_are_stale(shared: Sandbox, seconds: int) -> None:
     """The oracle is the age that the answer itself shows."""
 
     async def steps(desk: Desk) -> None:
@@ -229,7 +229,7 @@ def test_rows_older_than_a_caller_accepts_are_stale(shared: Place, seconds: int)
     at_a_desk(shared, steps)
 
 
-def test_who_was_refused_is_not_counted_as_answered(shared: Place) -> None:
+def test_who_was_refused_is_not_counted_as_answered(shared: Sandbox) -> None:
     model = strict(shared.model)
 
     async def steps(desk: Desk) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.integration.serving.core.bodies import ODD, ROUTES, WORST, Sent, replaced, requests, text_of
-from tests.integration.serving.core.doors import Connection, Reply
+from tests.integration.serving.core.bodies import ODD, ROUTES, WORST, SentBody, replaced, requests, text_of
+from tests.integration.serving.core.doors import Connection, DoorReply
 
 LONGEST_ERROR = 4_096
 # 503 and 504 are answers: the model refuses to score without features, or the time that was given is over.
@@ -20,7 +20,7 @@ SOAK_S = 600.0
 JSON = {"Content-Type": "application/json"}
 
 
-def check(sent: Sent, reply: Reply) -> None:
+def check(sent: SentBody, reply: DoorReply) -> None:
     """The reply is an answer, or an error of its path."""
     told = reply.status, reply.body[:500]
     assert reply.status in ALLOWED, told
@@ -36,7 +36,7 @@ def check(sent: Sent, reply: Reply) -> None:
         assert isinstance(error.get("value", ""), str | int), told
 
 
-def ask_both(links: list[Connection], sent: Sent) -> int:
+def ask_both(links: list[Connection], sent: SentBody) -> int:
     replies = [link.post(sent.path, sent.body, sent.headers) for link in links]
     for reply in replies:
         check(sent, reply)
@@ -50,7 +50,7 @@ def test_the_worst_values_in_every_place(links: list[Connection], path: str) -> 
     for value in ROUTES[path]:
         for odd in WORST:
             for body in replaced(value, odd):
-                ask_both(links, Sent(path=path, body=text_of(body).encode(), headers=JSON))
+                ask_both(links, SentBody(path=path, body=text_of(body).encode(), headers=JSON))
 
 
 @pytest.mark.soak
@@ -59,12 +59,12 @@ def test_every_odd_value_in_every_place(links: list[Connection], path: str) -> N
     for value in ROUTES[path]:
         for odd in ODD:
             for body in replaced(value, odd):
-                ask_both(links, Sent(path=path, body=text_of(body).encode(), headers=JSON))
+                ask_both(links, SentBody(path=path, body=text_of(body).encode(), headers=JSON))
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
 @given(requests())
-def test_bodies_with_mutations(links: list[Connection], sent: Sent) -> None:
+def test_bodies_with_mutations(links: list[Connection], sent: SentBody) -> None:
     ask_both(links, sent)
 
 
@@ -77,7 +77,7 @@ def test_ten_minutes_of_bodies(links: list[Connection], tell: Callable[[str], No
         deadline=None, database=None, max_examples=500, suppress_health_check=list(HealthCheck), derandomize=False
     )
     @given(requests())
-    def some(sent: Sent) -> None:
+    def some(sent: SentBody) -> None:
         counts[sent.path if sent.path in ROUTES else "other paths", ask_both(links, sent)] += 1
 
     while time.monotonic() < end:

@@ -18,7 +18,7 @@ from skewless.serving.http.reply import plain_reply, predictions_json
 from skewless.serving.oip.outputs import outputs_of
 from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
-from tests.projects import Place, ask
+from tests.worlds.trained import Sandbox, ask
 
 FEW = "card_days__payments_7d"
 LIMIT = 3.0
@@ -29,7 +29,7 @@ BOUNDS = Bounds(
 
 
 def bounded(
-    place: Place, policy: BoundsPolicy, missing: MissingPolicy = "null", bounds: Bounds = BOUNDS
+    place: Sandbox, policy: BoundsPolicy, missing: MissingPolicy = "null", bounds: Bounds = BOUNDS
 ) -> ServedModel:
     package = place.model.package
     spec = replace(package.spec, bounds=policy, missing=missing)
@@ -45,7 +45,7 @@ def expected(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]], model: S
     ]
 
 
-def test_values_outside_are_flagged_and_counted(shared: Place) -> None:
+def test_values_outside_are_flagged_and_counted(shared: Sandbox) -> None:
     model, n = bounded(shared, "flag"), 12
 
     async def steps(desk: Desk) -> None:
@@ -65,7 +65,7 @@ def test_values_outside_are_flagged_and_counted(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Place) -> None:
+def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Sandbox) -> None:
     model = bounded(shared, "flag")
 
     async def steps(desk: Desk) -> None:
@@ -79,7 +79,7 @@ def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_what_is_sent_outside_is_refused_before_any_work(shared: Place) -> None:
+def test_what_is_sent_outside_is_refused_before_any_work(shared: Sandbox) -> None:
     model = bounded(shared, "refuse")
 
     async def steps(desk: Desk) -> None:
@@ -97,7 +97,7 @@ def test_what_is_sent_outside_is_refused_before_any_work(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_sent_vectors_are_the_callers_too(shared: Place) -> None:
+def test_sent_vectors_are_the_callers_too(shared: Sandbox) -> None:
     model, free = bounded(shared, "refuse"), bounded(shared, "off")
 
     async def steps(desk: Desk) -> None:
@@ -114,7 +114,7 @@ def test_sent_vectors_are_the_callers_too(shared: Place) -> None:
 
 
 @pytest.mark.parametrize("missing", ["null", "refuse"])
-def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(shared: Place, missing: MissingPolicy) -> None:
+def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(shared: Sandbox, missing: MissingPolicy) -> None:
     model = bounded(shared, "refuse", missing, Bounds(features={FEW: Bound(high=-1.0)}))
 
     async def steps(desk: Desk) -> None:
@@ -128,7 +128,7 @@ def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(shared: Pla
     at_a_desk(shared, steps)
 
 
-def test_the_protocol_shows_names_row_by_row(shared: Place) -> None:
+def test_the_protocol_shows_names_row_by_row(shared: Sandbox) -> None:
     model = bounded(shared, "flag")
     signature = Signature(model)
     assert "out_of_bounds" in signature.outputs
@@ -144,7 +144,7 @@ def test_the_protocol_shows_names_row_by_row(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_models_without_bounds_look_at_nothing(shared: Place) -> None:
+def test_models_without_bounds_look_at_nothing(shared: Sandbox) -> None:
     assert shared.model.bounds is None
     assert bounded(shared, "off").bounds is None
     assert bounded(shared, "flag", bounds=Bounds()).bounds is None

@@ -12,13 +12,13 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.projects import SECOND, Place, ask, later_rows
+from tests.worlds.trained import SECOND, Sandbox, ask, later_rows
 
 MINUTE_CACHE = PredictorLimits(feature_cache_ms=60_000)
 PREDICTIONS = PredictorLimits(prediction_cache=10_000)
 
 
-def test_within_the_age_keys_are_read_once(shared: Place) -> None:
+def test_within_the_age_keys_are_read_once(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         first = await desk.answer(desk.question(ask(5)))
         for _ in range(20):
@@ -34,7 +34,7 @@ def test_within_the_age_keys_are_read_once(shared: Place) -> None:
     at_a_desk(shared, steps, MINUTE_CACHE)
 
 
-def test_ttl_and_age_are_evaluated_at_each_time(shared: Place) -> None:
+def test_ttl_and_age_are_evaluated_at_each_time(shared: Sandbox) -> None:
     """The bytes are cached, what they mean is not: the oracle is a server without a cache."""
     days = 24 * 3_600 * SECOND
     now = shared.now_us()
@@ -56,7 +56,7 @@ def test_ttl_and_age_are_evaluated_at_each_time(shared: Place) -> None:
     assert plain == cached
 
 
-def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Place) -> None:
+def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         first = await desk.answer(desk.question(ask(2)))
         desk.store.away = True
@@ -70,7 +70,7 @@ def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Place) -
     at_a_desk(shared, steps, MINUTE_CACHE)
 
 
-def test_cached_scores_have_the_same_bits(shared: Place) -> None:
+def test_cached_scores_have_the_same_bits(shared: Sandbox) -> None:
     other = shared.load("000002")
 
     async def steps(desk: Desk) -> None:
@@ -91,7 +91,7 @@ def test_cached_scores_have_the_same_bits(shared: Place) -> None:
     at_a_desk(shared, steps, PREDICTIONS)
 
 
-def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Place) -> None:
+def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Sandbox) -> None:
     """Predictions without a pause, while another thread publishes and materialises again and again."""
     limits = PredictorLimits(feature_cache_ms=50, prediction_cache=1_000)
     changed = threading.Event()
@@ -128,7 +128,7 @@ def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Place) 
     assert report.compared == sum(answer.n for answer in answers)
 
 
-def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: Place) -> None:
+def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: Sandbox) -> None:
     """What was lost is not kept: the next read asks again."""
 
     async def steps(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from skewless.contract.status import Status
 from skewless.serving.http.reply import predictions_json
 from skewless.serving.prediction.answer import Answer
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
-from tests.projects import Place, ask
+from tests.worlds.trained import Sandbox, ask
 
 ROWS = 12
 
@@ -35,7 +35,7 @@ async def harm(desk: Desk, view: int, row: int, place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 32, 44, 48, 60, -1])
-def test_a_damaged_row_is_unavailable_for_its_entity(shared: Place, place: int) -> None:
+def test_a_damaged_row_is_unavailable_for_its_entity(shared: Sandbox, place: int) -> None:
     async def steps(desk: Desk) -> None:
         whole = good(await desk.answer(desk.question(ask(ROWS))))
         await harm(desk, 0, 3, place)
@@ -52,7 +52,7 @@ def test_a_damaged_row_is_unavailable_for_its_entity(shared: Place, place: int) 
     at_a_desk(shared, steps)
 
 
-def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shared: Place) -> None:
+def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         await harm(desk, 0, 0, 60)
         model = strict(shared.model)
@@ -65,7 +65,7 @@ def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shar
     at_a_desk(shared, steps)
 
 
-def test_infinities_are_told_from_missing_values_in_replies(shared: Place) -> None:
+def test_infinities_are_told_from_missing_values_in_replies(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         answer = good(await desk.answer(desk.question(ask(1))))
         odd = np.array([np.inf, -np.inf, np.nan])

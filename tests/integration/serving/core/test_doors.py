@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from tests.integration.serving.core.conftest import SECOND
-from tests.integration.serving.core.doors import Door, Doors, Reply, opened_doors
-from tests.projects import MODEL, NOW, Place, ask
+from tests.integration.serving.core.doors import Door, DoorReply, Doors, opened_doors
+from tests.worlds.trained import MODEL, NOW, Sandbox, ask
 
 _ID = re.compile(rb"[0-9a-f]{12}-[0-9a-f]+")
 
 
 @pytest.fixture(scope="module")
-def doors(shared: Place) -> Iterator[Doors]:
+def doors(shared: Sandbox) -> Iterator[Doors]:
     with opened_doors(shared) as doors:
         yield doors
 
@@ -39,7 +39,7 @@ def infer(n: int = 2, **fields: Any) -> bytes:  # noqa: ANN401 - of a request
     return json.dumps({"id": "mine", "inputs": inputs, **fields}).encode()
 
 
-def without_ids(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+def without_ids(reply: DoorReply) -> tuple[int, dict[str, str], bytes]:
     headers = dict(reply.headers)
     assert int(headers.pop("content-length")) == len(reply.body)
     return reply.status, headers, _ID.sub(b"ID", reply.body)
@@ -202,7 +202,7 @@ def test_keys_open_what_their_scopes_say(doors: Doors, path: str, sent: bytes, k
         assert reply.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
 
 
-def test_the_models_are_shown(doors: Doors, shared: Place) -> None:
+def test_the_models_are_shown(doors: Doors, shared: Sandbox) -> None:
     listed = json.loads(doors.fast.ask("GET", "/models", key="predict").body)
     assert listed["refused"] == {}
     assert sorted((model["model"], model["versions"]) for model in listed["models"]) == [
@@ -216,7 +216,7 @@ def test_the_models_are_shown(doors: Doors, shared: Place) -> None:
     assert doors.fast.ask("GET", "/models/none").status == 404
 
 
-def test_what_is_said_is_what_the_model_gives(doors: Doors, shared: Place) -> None:
+def test_what_is_said_is_what_the_model_gives(doors: Doors, shared: Sandbox) -> None:
     found = json.loads(doors.fast.ask("POST", "/predict", body(20, features=True, contributions=True)).body)
     labels = list(shared.model.assembler.labels)
     matrix = np.array(

@@ -7,25 +7,28 @@ import shutil
 
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.freshness import look
-from tests.integration.errors.server import Server, eventually
 from tests.integration.serving.core.conftest import SECOND
-from tests.projects import MODEL, Place, ask
+from tests.servers.prediction import PredictionServer, eventually
+from tests.worlds.trained import MODEL, Sandbox, ask, serving
 
 READY = ("/health/ready", "/v2/health/ready")
 
 
-def predict(server: Server, model: str) -> tuple[int, str]:
+def predict(server: PredictionServer, model: str) -> tuple[int, str]:
     status, _, text = server.ask("POST", "/predict", json.dumps({"model": model, "rows": ask(1)}).encode())
     return status, text
 
 
-def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(place: Place) -> None:
-    server = Server.start(
-        place.repo,
-        SKEWLESS_PORT="0",
-        SKEWLESS_CLOCK=f"file:{place.repo}/.skewless/clock",
-        SKEWLESS_LOG_FLUSH_SECONDS="0.05",
-    )
+def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(place: Sandbox) -> None:
+    with serving(place.repo, SKEWLESS_LOG_FLUSH_SECONDS="0.05") as server:
+        loses_its_disk(place, server)
+        server.process.terminate()
+        logged = server.process.communicate(timeout=100)[1]
+    assert logged.count("prediction_log_refused") == logged.count("prediction_log_is_back") == 1
+    assert "Traceback" not in logged
+
+
+def loses_its_disk(place: Sandbox, server: PredictionServer) -> None:
     folder = place.state / "predictions"
     assert [server.ask("GET", path)[0] for path in READY] == [200, 200]
     shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +53,3 @@ def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(p
     eventually(lambda: server.ask("GET", READY[0])[0] == 200)
     assert predict(server, SECOND)[0] == 200
     eventually(lambda: not alerts())
-    server.process.terminate()
-    logged = server.process.communicate(timeout=30)[1]
-    assert logged.count("prediction_log_refused") == logged.count("prediction_log_is_back") == 1
-    assert "Traceback" not in logged

@@ -14,7 +14,7 @@ from skewless.contract.traffic import TrafficPolicy, place
 from skewless.infra.rollout.traffic import Traffic
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 N = 40
 ONE, TWO = "000001", "000002"
@@ -23,7 +23,7 @@ VERSIONS = [TWO if place("s", [row["card_id"]]) < 0.5 else ONE for row in ask(N)
 
 
 @pytest.fixture(scope="module")
-def policed(shared: Place) -> Iterator[Place]:
+def policed(shared: Sandbox) -> Iterator[Sandbox]:
     """The shared project under a policy, which ends with these tests."""
     traffic = Traffic(shared.project.packages)
     canary = TrafficPolicy(
@@ -35,7 +35,7 @@ def policed(shared: Place) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def doors(policed: Place) -> Iterator[Doors]:
+def doors(policed: Sandbox) -> Iterator[Doors]:
     with opened_doors(policed) as doors:
         yield doors
 
@@ -102,7 +102,7 @@ def test_the_head_of_a_reply_names_the_version_that_answered(doors: Doors) -> No
         assert found["parameters"]["model_version"] == VERSIONS[i]
 
 
-def test_whole_vectors_and_named_versions_are_not_routed(doors: Doors, policed: Place) -> None:
+def test_whole_vectors_and_named_versions_are_not_routed(doors: Doors, policed: Sandbox) -> None:
     width = len(policed.model.assembler.labels)
     vectors = [{"name": "features", "datatype": "FP64", "shape": [N, width], "data": [0.5] * (N * width)}]
     found = post(doors.fast, INFER, json.dumps({"inputs": vectors, "outputs": named("version")}).encode())

@@ -17,13 +17,13 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from tests.integration.serving.core.conftest import SECOND
-from tests.projects import MODEL, Place, ask
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 ONE, TWO, THREE = "000001", "000002", "000003"
 Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
 
 
-def tables(place: Place, *runs: Steps, keep: int = 2, metrics: Metrics | None = None) -> None:
+def tables(place: Sandbox, *runs: Steps, keep: int = 2, metrics: Metrics | None = None) -> None:
     """Run steps, each run on a table of its own that was just loaded, as after a restart."""
 
     async def main() -> None:
@@ -41,23 +41,23 @@ def tables(place: Place, *runs: Steps, keep: int = 2, metrics: Metrics | None = 
     asyncio.run(main())
 
 
-def move(place: Place, to: str, name: str = MODEL) -> None:
+def move(place: Sandbox, to: str, name: str = MODEL) -> None:
     """Make a version champion, as training would."""
     aliases = Aliases(place.project.packages)
     expect = aliases.get(name, CHAMPION)
     aliases.move(name, CHAMPION, expect=expect, to=to, reason="test", now_us=place.now_us())
 
 
-def history(place: Place) -> list[str]:
+def history(place: Sandbox) -> list[str]:
     return [item.to for item in Aliases(place.project.packages).history(MODEL, CHAMPION)]
 
 
-def damage(place: Place, version: str) -> None:
+def damage(place: Sandbox, version: str) -> None:
     path = place.project.packages / MODEL / version / "metrics.json"
     path.write_bytes(path.read_bytes() + b" ")
 
 
-def test_champions_are_served_and_named(place: Place) -> None:
+def test_champions_are_served_and_named(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         assert sorted((model.name, model.version) for model in table.all()) == [(MODEL, ONE), (SECOND, ONE)]
         assert table.names() == [MODEL, SECOND]
@@ -72,7 +72,7 @@ def test_champions_are_served_and_named(place: Place) -> None:
     tables(place, steps)
 
 
-def test_the_only_model_needs_no_name(place: Place) -> None:
+def test_the_only_model_needs_no_name(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         await table.unwant(SECOND)
         assert (table.get(None).name, table.get(None, "1").version) == (MODEL, ONE)
@@ -84,7 +84,7 @@ def test_the_only_model_needs_no_name(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [THREE]), (2, [TWO, THREE]), (3, [ONE, TWO, THREE])])
-def test_so_many_champions_stay_open(place: Place, keep: int, left: list[str]) -> None:
+def test_so_many_champions_stay_open(place: Sandbox, keep: int, left: list[str]) -> None:
     async def steps(table: ModelTable) -> None:
         for version in (TWO, THREE):
             move(place, version)
@@ -99,7 +99,7 @@ def test_so_many_champions_stay_open(place: Place, keep: int, left: list[str]) -
     tables(place, steps, keep=keep)
 
 
-def test_a_champion_that_comes_back_is_not_opened_again(place: Place) -> None:
+def test_a_champion_that_comes_back_is_not_opened_again(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         first = table.get(MODEL)
         for version in (TWO, ONE, TWO, ONE):
@@ -111,7 +111,7 @@ def test_a_champion_that_comes_back_is_not_opened_again(place: Place) -> None:
     tables(place, steps)
 
 
-def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Place) -> None:
+def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Sandbox) -> None:
     async def wish(table: ModelTable) -> None:
         assert (await table.want(MODEL, "3")).version == THREE
         assert (await table.want(MODEL, "1")).version == ONE
@@ -131,7 +131,7 @@ def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Place) ->
     tables(place, wish, after, keep=1)
 
 
-def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Place) -> None:
+def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox) -> None:
     async def unload(table: ModelTable) -> None:
         await table.want(SECOND, "1")
         await table.unwant(SECOND)
@@ -154,7 +154,7 @@ def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Place) 
     tables(place, unload, after, load, there)
 
 
-def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Place) -> None:
+def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         reader = RedisReader(place.project.redis_url)
         sibling = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
@@ -170,7 +170,7 @@ def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Place) ->
     tables(place, steps)
 
 
-def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(place: Place) -> None:
+def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         await table.unwant(MODEL)
         assert (await table.want(MODEL, "2")).version == TWO
@@ -180,7 +180,7 @@ def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(pl
 
 
 @pytest.mark.parametrize(("name", "version"), [("none", None), (MODEL, "7"), (MODEL, "x"), ("../x", None), ("", "1")])
-def test_what_does_not_exist_cannot_be_wanted(place: Place, name: str, version: str | None) -> None:
+def test_what_does_not_exist_cannot_be_wanted(place: Sandbox, name: str, version: str | None) -> None:
     async def steps(table: ModelTable) -> None:
         with pytest.raises(RequestError, match="model"):
             await table.want(name, version)
@@ -189,7 +189,7 @@ def test_what_does_not_exist_cannot_be_wanted(place: Place, name: str, version: 
     tables(place, steps)
 
 
-def test_a_rollback_goes_back_and_another_goes_forth_again(place: Place) -> None:
+def test_a_rollback_goes_back_and_another_goes_forth_again(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         with pytest.raises(ConflictError, match="never had another"):
             await table.roll_back(MODEL, reason="x", now_us=1)
@@ -207,7 +207,7 @@ def test_a_rollback_goes_back_and_another_goes_forth_again(place: Place) -> None
     assert history(place) == [ONE, TWO, THREE, TWO, THREE, TWO]
 
 
-def test_a_rollback_to_what_cannot_be_opened_changes_nothing(place: Place) -> None:
+def test_a_rollback_to_what_cannot_be_opened_changes_nothing(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         damage(place, ONE)
         with pytest.raises(PackageError, match=r"metrics\.json"):
@@ -219,7 +219,7 @@ def test_a_rollback_to_what_cannot_be_opened_changes_nothing(place: Place) -> No
     assert history(place) == [ONE, TWO]
 
 
-def test_a_broken_version_is_refused_and_the_old_one_stays(place: Place) -> None:
+def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         damage(place, TWO)
         move(place, TWO)
@@ -237,7 +237,7 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(place: Place) -> None
     tables(place, steps)
 
 
-def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(place: Place) -> None:
+def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(place: Sandbox) -> None:
     async def wish(table: ModelTable) -> None:
         await table.want(MODEL, "2")
         damage(place, TWO)
@@ -249,7 +249,7 @@ def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(pla
     tables(place, wish, after)
 
 
-def test_a_damaged_file_of_wishes_is_told_and_what_was_wanted_stays(place: Place) -> None:
+def test_a_damaged_file_of_wishes_is_told_and_what_was_wanted_stays(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         await table.want(MODEL, "2")
         whole = (place.state / FILE).read_bytes()
@@ -265,7 +265,7 @@ def test_a_damaged_file_of_wishes_is_told_and_what_was_wanted_stays(place: Place
     tables(place, steps)
 
 
-def test_a_server_does_not_start_on_a_damaged_file_of_wishes(place: Place) -> None:
+def test_a_server_does_not_start_on_a_damaged_file_of_wishes(place: Sandbox) -> None:
     async def never(_: ModelTable) -> None:
         raise AssertionError
 
@@ -274,7 +274,7 @@ def test_a_server_does_not_start_on_a_damaged_file_of_wishes(place: Place) -> No
         tables(place, never)
 
 
-def test_the_series_of_a_dropped_version_go_with_it(place: Place) -> None:
+def test_the_series_of_a_dropped_version_go_with_it(place: Sandbox) -> None:
     metrics = Metrics()
 
     async def steps(table: ModelTable) -> None:
@@ -289,7 +289,7 @@ def test_the_series_of_a_dropped_version_go_with_it(place: Place) -> None:
     assert f'version="{THREE}"' in shown[0]
 
 
-def test_changes_at_the_same_time_come_one_after_the_other(place: Place) -> None:
+def test_changes_at_the_same_time_come_one_after_the_other(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         for version in (TWO, THREE):
             move(place, version)
@@ -303,7 +303,7 @@ def test_changes_at_the_same_time_come_one_after_the_other(place: Place) -> None
     tables(place, steps)
 
 
-def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(place: Place) -> None:
+def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         reader = RedisReader(place.project.redis_url)
         predictor = Predictor(online=reader, clock=place.project.clock, log=None)
@@ -326,7 +326,7 @@ def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(plac
     tables(place, steps, keep=1)
 
 
-def test_a_view_that_this_store_does_not_hold_is_no_model(place: Place) -> None:
+def test_a_view_that_this_store_does_not_hold_is_no_model(place: Sandbox) -> None:
     for key in place.redis.scan_iter():
         place.redis.delete(key)
 

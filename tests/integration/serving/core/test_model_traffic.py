@@ -19,12 +19,12 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.models.vitals_file import VitalsFile
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
-from tests.projects import MODEL, Place
+from tests.worlds.trained import MODEL, Sandbox
 
 Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
 
 
-def tables(place: Place, *runs: Steps, metrics: Metrics | None = None) -> None:
+def tables(place: Sandbox, *runs: Steps, metrics: Metrics | None = None) -> None:
     """Run steps, each run on a table of its own that was just loaded; it keeps no older champions."""
 
     async def main() -> None:
@@ -42,7 +42,7 @@ def tables(place: Place, *runs: Steps, metrics: Metrics | None = None) -> None:
     asyncio.run(main())
 
 
-def put(place: Place, **fields: Any) -> TrafficPolicy:  # noqa: ANN401 - of a policy
+def put(place: Sandbox, **fields: Any) -> TrafficPolicy:  # noqa: ANN401 - of a policy
     """Put a policy in force, as a rollout would."""
     traffic = Traffic(place.project.packages)
     usual: dict[str, Any] = {"number": 0, "phase": "canary", "champion": ONE, "challenger": TWO, "share": 0.5}
@@ -55,7 +55,7 @@ def in_force(table: ModelTable) -> TrafficPolicy | None:
     return None if routing is None else routing.policy
 
 
-def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Place) -> None:
+def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Sandbox) -> None:
     metrics = Metrics()
 
     async def steps(table: ModelTable) -> None:
@@ -81,7 +81,7 @@ def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Place) -> 
     tables(place, steps, after_a_restart, metrics=metrics)
 
 
-def test_the_phase_champion_routes_nothing(place: Place) -> None:
+def test_the_phase_champion_routes_nothing(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         put(place)
         await table.refresh()
@@ -95,7 +95,7 @@ def test_the_phase_champion_routes_nothing(place: Place) -> None:
     tables(place, steps)
 
 
-def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Place) -> None:
+def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         put(place)
         await table.refresh()
@@ -112,7 +112,7 @@ def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Place) -
     tables(place, steps)
 
 
-def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Place) -> None:
+def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         policy = put(place, champion=TWO, challenger=THREE)
         await table.refresh()
@@ -124,7 +124,7 @@ def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Place) -
     tables(place, steps)
 
 
-def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: Place) -> None:
+def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: Sandbox) -> None:
     metrics = Metrics()
 
     async def steps(table: ModelTable) -> None:
@@ -146,7 +146,7 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: P
     tables(place, steps, metrics=metrics)
 
 
-def test_a_server_starts_on_its_champion_if_the_policy_cannot_be_kept(place: Place) -> None:
+def test_a_server_starts_on_its_champion_if_the_policy_cannot_be_kept(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         assert (in_force(table), table.get(MODEL).version) == (None, ONE)
         assert "metrics.json" in table.problems[f"{MODEL} traffic"]
@@ -156,7 +156,7 @@ def test_a_server_starts_on_its_champion_if_the_policy_cannot_be_kept(place: Pla
     tables(place, steps)
 
 
-def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Place) -> None:
+def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         policy = put(place)
         await table.refresh()
@@ -170,7 +170,7 @@ def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Place) -> Non
     tables(place, steps)
 
 
-def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Place) -> None:
+def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         move(place, THREE)
         put(place, champion=THREE, shadows=(ONE,))
@@ -187,7 +187,7 @@ def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Place
     tables(place, steps)
 
 
-def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place: Place) -> None:
+def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         put(place)
         move(place, TWO)  # killed before it wrote the last policy
@@ -199,7 +199,7 @@ def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place:
     tables(place, steps)
 
 
-def test_a_rollback_while_another_policy_is_written_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Traffic.replace
 
     def raced(self: Traffic, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
@@ -218,7 +218,7 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Place, monkey
     tables(place, steps)
 
 
-def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Place) -> None:
+def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         file = VitalsFile(place.state, table.routes, ManualClock(7))
         file.start()

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.names import is_name
-from tests.command_line import fingerprint
-from tests.hostile import NAMES, WRONG_NAMES
-from tests.integration.serving.core.bodies import Sent
+from tests.integration.serving.core.bodies import SentBody
 from tests.integration.serving.core.doors import Connection, Doors
 from tests.integration.serving.core.test_bodies import JSON, SOAK_S, check
-from tests.projects import MODEL, Place
+from tests.worlds.command_line import fingerprint
+from tests.worlds.hostile_text import NAMES, WRONG_NAMES
+from tests.worlds.trained import MODEL, Sandbox
 
 ROUTES = (
     "/models/{name}",
@@ -75,7 +75,7 @@ def test_the_routes_are_all_that_hold_a_name(doors: Doors) -> None:
     }
 
 
-def ask(links: list[Connection], place: Place, asked: tuple[str, str, Spelling], name: str) -> int:
+def ask(links: list[Connection], place: Sandbox, asked: tuple[str, str, Spelling], name: str) -> int:
     """Ask through both lanes; return the status."""
     route, method, spelled = asked
     path = route.format(name=spelled(name))
@@ -84,14 +84,14 @@ def ask(links: list[Connection], place: Place, asked: tuple[str, str, Spelling],
         if method == "HEAD":
             assert reply.body == b""
         else:
-            check(Sent(path=path, body=b"{}"), reply)
+            check(SentBody(path=path, body=b"{}"), reply)
         assert 400 <= reply.status < 500, (method, path, reply)
         assert str(place.repo).encode() not in reply.body
     assert len({reply.status for reply in replies}) == 1, (method, path, replies)
     return replies[0].status
 
 
-def test_names_that_are_none(links: list[Connection], shared: Place) -> None:
+def test_names_that_are_none(links: list[Connection], shared: Sandbox) -> None:
     before = fingerprint(shared.state)
     for route in ROUTES:
         for name in (*NAMES, "x" * 5_000):
@@ -103,13 +103,13 @@ def test_names_that_are_none(links: list[Connection], shared: Place) -> None:
 @settings(deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
 @given(asked=ASKED, name=WRONG_NAMES | st.text(max_size=20).filter(lambda name: not is_name(name)))
 def test_any_text_that_is_no_name(
-    links: list[Connection], shared: Place, asked: tuple[str, str, Spelling], name: str
+    links: list[Connection], shared: Sandbox, asked: tuple[str, str, Spelling], name: str
 ) -> None:
     ask(links, shared, asked, name)
 
 
 @pytest.mark.soak
-def test_ten_minutes_of_names(links: list[Connection], shared: Place, tell: Callable[[str], None]) -> None:
+def test_ten_minutes_of_names(links: list[Connection], shared: Sandbox, tell: Callable[[str], None]) -> None:
     counts, end, before = Counter[tuple[str, int]](), time.monotonic() + SOAK_S, fingerprint(shared.state)
 
     @settings(

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from tests.integration.serving.core.bodies import ROUTES, Raw, replaced, text_of
 from tests.integration.serving.core.doors import Connection, Doors
-from tests.projects import MODEL
+from tests.worlds.trained import MODEL
 
 ODD: list[object] = [None, True, -1, 0, 0.5, "", "x", [], {}, [[]], [{}], [1], {"x": 1}, 10**17]
 TEMPLATES = {

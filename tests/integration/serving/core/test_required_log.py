@@ -16,12 +16,12 @@ from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.ticket import Ticket
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
-from tests.projects import Place, ask
+from tests.worlds.trained import Sandbox, ask
 
 SOON_S = 0.02
 
 
-def test_a_reply_comes_once_its_row_is_durable(shared: Place) -> None:
+def test_a_reply_comes_once_its_row_is_durable(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
 
     async def steps(desk: Desk) -> None:
@@ -38,7 +38,7 @@ def test_a_reply_comes_once_its_row_is_durable(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_a_row_that_cannot_be_kept_is_no_answer(shared: Place) -> None:
+def test_a_row_that_cannot_be_kept_is_no_answer(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
 
     async def steps(desk: Desk) -> None:
@@ -57,7 +57,7 @@ def test_a_row_that_cannot_be_kept_is_no_answer(shared: Place) -> None:
 
 
 def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
-    shared: Place, monkeypatch: pytest.MonkeyPatch
+    shared: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = strict(shared.model, log="required")
 
@@ -85,7 +85,7 @@ def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
     at_a_desk(shared, steps)
 
 
-def test_a_degraded_answer_is_durable_as_well(shared: Place) -> None:
+def test_a_degraded_answer_is_durable_as_well(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
 
     async def steps(desk: Desk) -> None:
@@ -103,7 +103,7 @@ def test_a_degraded_answer_is_durable_as_well(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Place) -> None:
+def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Sandbox) -> None:
     model = strict(place.model, log="required")
 
     dropped: list[tuple[int, str]] = []

@@ -17,7 +17,7 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.routing import Routing
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.projects import Place, Row, ask
+from tests.worlds.trained import Row, Sandbox, ask
 
 ONE, TWO, THREE = "000001", "000002", "000003"
 Told = Answer | MixedAnswer | SkewlessError
@@ -26,7 +26,7 @@ SHADOW = TrafficPolicy(number=4, phase="shadow", champion=ONE, challenger=TWO, s
 
 
 @pytest.fixture(scope="module")
-def models(shared: Place) -> dict[str, ServedModel]:
+def models(shared: Sandbox) -> dict[str, ServedModel]:
     return {version: shared.load(version) for version in (ONE, TWO, THREE)}
 
 
@@ -46,7 +46,7 @@ def expected_versions(rows: Sequence[Row], policy: TrafficPolicy) -> list[str]:
     return [TWO if place(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
 
 
-def test_every_row_is_answered_by_the_version_of_its_entity(shared: Place, models: dict[str, ServedModel]) -> None:
+def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         rows = ask(60)
         mixed = await told(desk, rows, routed(desk, CANARY, models))
@@ -63,7 +63,7 @@ def test_every_row_is_answered_by_the_version_of_its_entity(shared: Place, model
 
 
 def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
-    shared: Place, models: dict[str, ServedModel]
+    shared: Sandbox, models: dict[str, ServedModel]
 ) -> None:
     async def steps(desk: Desk) -> None:
         routing, rows = routed(desk, CANARY, models), ask(30)
@@ -78,7 +78,7 @@ def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
 
 
 def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
-    shared: Place, models: dict[str, ServedModel]
+    shared: Sandbox, models: dict[str, ServedModel]
 ) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.asked.clear()
@@ -93,7 +93,7 @@ def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
     at_a_desk(shared, steps)
 
 
-def test_the_log_says_role_and_policy(shared: Place, models: dict[str, ServedModel]) -> None:
+def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         rows = ask(40)
         await told(desk, rows, routed(desk, CANARY, models))
@@ -112,7 +112,7 @@ def test_the_log_says_role_and_policy(shared: Place, models: dict[str, ServedMod
     at_a_desk(shared, steps)
 
 
-def test_vitals_count_each_arm_alone(shared: Place, models: dict[str, ServedModel]) -> None:
+def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         routing, rows = routed(desk, CANARY, models), ask(60)
         mixed = await told(desk, rows, routing)
@@ -134,7 +134,7 @@ def test_vitals_count_each_arm_alone(shared: Place, models: dict[str, ServedMode
     at_a_desk(shared, steps)
 
 
-def test_what_the_server_fails_on_counts_against_the_arm(shared: Place, models: dict[str, ServedModel]) -> None:
+def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         refusing = {**models, TWO: strict(models[TWO])}
         routing, rows = routed(desk, CANARY, refusing), ask(60)
@@ -165,7 +165,7 @@ async def shadows_done(desk: Desk, n: int) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_shadows_score_what_was_answered_after_the_reply(
-    shared: Place,
+    shared: Sandbox,
     models: dict[str, ServedModel],
     same: bool,  # noqa: FBT001 - a parameter
 ) -> None:
@@ -196,7 +196,7 @@ def other_plan(model: ServedModel) -> ServedModel:
 
 
 def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
-    shared: Place, models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
+    shared: Sandbox, models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def steps(desk: Desk) -> None:
         routing = routed(desk, SHADOW, models)
@@ -217,15 +217,15 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
     at_a_desk(shared, steps)
 
 
-def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Place, models: dict[str, ServedModel]) -> None:
-    class Broken:
+def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, models: dict[str, ServedModel]) -> None:
+    class BrokenGroup:
         n_outputs, runtime_id = 1, "broken"
 
         def score(self, _: object) -> None:
             raise ZeroDivisionError
 
     async def steps(desk: Desk) -> None:
-        broken = replace(models[TWO], runtime=Broken())  # type: ignore[arg-type]
+        broken = replace(models[TWO], runtime=BrokenGroup())  # type: ignore[arg-type]
         routing = routed(desk, SHADOW, {**models, TWO: broken})
         assert isinstance(await told(desk, ask(3), routing), Answer)
         await shadows_done(desk, 2)
@@ -237,7 +237,7 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Place, mode
     at_a_desk(shared, steps)
 
 
-def test_a_policy_that_cannot_be_kept_is_refused(shared: Place, models: dict[str, ServedModel]) -> None:
+def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         with pytest.raises(PackageError, match=r"sticks to what is no input.*'colour'"):
             routed(desk, replace(CANARY, sticky=("colour",)), models)

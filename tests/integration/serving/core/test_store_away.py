@@ -13,8 +13,8 @@ from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.predictor import PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
-from tests.planted import RuntimeBefore
-from tests.projects import Place, ask
+from tests.worlds.planted import RuntimeBefore
+from tests.worlds.trained import Sandbox, ask
 
 SOON_S = 0.02
 BREAKER = PredictorLimits(breaker_failures=3, breaker_seconds=0.2)
@@ -24,7 +24,7 @@ async def passed(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def test_late_features_are_nulls_where_the_model_may_score_them(shared: Place) -> None:
+def test_late_features_are_nulls_where_the_model_may_score_them(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
         answer = good(await desk.answer(desk.question(ask(3), deadline=desk.loop_s + SOON_S)))
@@ -37,7 +37,7 @@ def test_late_features_are_nulls_where_the_model_may_score_them(shared: Place) -
     at_a_desk(shared, steps)
 
 
-def test_late_features_are_a_refusal_where_it_may_not(shared: Place) -> None:
+def test_late_features_are_a_refusal_where_it_may_not(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
         question = desk.question(ask(3), strict(shared.model), deadline=desk.loop_s + SOON_S)
@@ -47,7 +47,7 @@ def test_late_features_are_a_refusal_where_it_may_not(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_late_contributions_are_a_refusal(shared: Place) -> None:
+def test_late_contributions_are_a_refusal(shared: Sandbox) -> None:
     """They would only be later."""
 
     async def steps(desk: Desk) -> None:
@@ -59,7 +59,7 @@ def test_late_contributions_are_a_refusal(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shared: Place) -> None:
+def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shared: Sandbox) -> None:
     """Of one batch some have a deadline; each row is logged once."""
 
     async def steps(desk: Desk) -> None:
@@ -83,7 +83,7 @@ def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shar
     at_a_desk(shared, steps)
 
 
-def test_a_deadline_that_is_met_changes_nothing(shared: Place) -> None:
+def test_a_deadline_that_is_met_changes_nothing(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         plain = await desk.answer(desk.question(ask(3)))
         timed = await desk.answer(desk.question(ask(3), deadline=desk.loop_s + SOON_S))
@@ -95,16 +95,16 @@ def test_a_deadline_that_is_met_changes_nothing(shared: Place) -> None:
     at_a_desk(shared, steps)
 
 
-class Slow(RuntimeBefore):
+class SlowRuntime(RuntimeBefore):
     """A runtime that says of itself that it is slow."""
 
 
 def slow(model: ServedModel) -> ServedModel:
-    return replace(model, runtime=Slow(model.runtime, lambda matrix: matrix))
+    return replace(model, runtime=SlowRuntime(model.runtime, lambda matrix: matrix))
 
 
 def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
-    shared: Place, monkeypatch: pytest.MonkeyPatch
+    shared: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = slow(shared.model)
     scored: list[int] = []
@@ -131,7 +131,7 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
     at_a_desk(shared, steps)
 
 
-def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(shared: Place) -> None:
+def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         before = await desk.answer(desk.question(ask(2)))
         desk.store.away = True
@@ -156,7 +156,7 @@ def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(sha
     at_a_desk(shared, steps, BREAKER)
 
 
-def test_vectors_need_no_store(shared: Place) -> None:
+def test_vectors_need_no_store(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.away = True
         matrix = np.ones((2, shared.model.runtime.n_features))
@@ -169,7 +169,7 @@ def test_vectors_need_no_store(shared: Place) -> None:
     at_a_desk(shared, steps, BREAKER)
 
 
-def test_a_store_that_is_away_costs_the_strict_an_error_and_others_their_features(shared: Place) -> None:
+def test_a_store_that_is_away_costs_the_strict_an_error_and_others_their_features(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.away = True
         lenient, strict_one = await desk.answers([desk.question(ask(1)), desk.question(ask(1), strict(shared.model))])

@@ -11,7 +11,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
-from tests.projects import MODEL, Place
+from tests.worlds.trained import MODEL, Sandbox
 
 
 def refused(metrics: Metrics, thing: str) -> float:
@@ -20,7 +20,7 @@ def refused(metrics: Metrics, thing: str) -> float:
     return float(found[0].removeprefix(line)) if found else 0.0
 
 
-def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Place) -> None:
+def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Sandbox) -> None:
     damage(place, ONE)
     metrics = Metrics()
 
@@ -39,7 +39,9 @@ def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Place) -
     tables(place, steps, metrics=metrics)
 
 
-def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_restart_as_before(place: Place) -> None:
+def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_restart_as_before(
+    place: Sandbox,
+) -> None:
     async def runs(table: ModelTable) -> None:
         move(place, TWO)
         assert await table.refresh() == [MODEL]
@@ -57,7 +59,7 @@ def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_rest
     tables(place, runs, started)
 
 
-def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_it(place: Place) -> None:
+def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_it(place: Sandbox) -> None:
     plan = place.project.applied.plan
     for view in place.model.plan.views:
         place.redis.delete(marker_key(plan.project, view))
@@ -75,7 +77,7 @@ def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_
     tables(place, whole)
 
 
-def test_a_server_without_any_champion_says_so(place: Place) -> None:
+def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
     for name in (MODEL, SECOND):
         for path in (place.project.packages / name / "aliases" / CHAMPION).iterdir():
             path.unlink()
@@ -88,7 +90,7 @@ def test_a_server_without_any_champion_says_so(place: Place) -> None:
         tables(place, steps)
 
 
-def test_a_plan_that_was_applied_since_does_not_matter(place: Place) -> None:
+def test_a_plan_that_was_applied_since_does_not_matter(place: Sandbox) -> None:
     """The views that a version pins are fed while it may answer, so it is served whatever plan is in force."""
     (place.state / "plan.json").unlink()
 

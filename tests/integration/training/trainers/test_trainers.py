@@ -27,7 +27,7 @@ from skewless.training.train import trainer_for
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.evaluation.metrics import auc
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 
 ROOT = Path(__file__).parents[4]
 NAMES = ("plain", "noise", 'odd "name": [1]', "kind")

@@ -6,20 +6,13 @@ import threading
 
 from skewless.contract.errors import StoreError
 from skewless.infra.jobs.lease import Holding, Lease
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.worlds.clock import SecondsClock
 
 
 class FakeLease(Lease):
     """A lease whose answers are set; an answer takes a second of the clock."""
 
-    def __init__(self, clock: Clock, ttl_s: float = 6.0) -> None:
+    def __init__(self, clock: SecondsClock, ttl_s: float = 6.0) -> None:
         super().__init__("redis://nowhere", "project", holder="me", ttl_s=ttl_s)
         self.answer: bool | None = True
         self._clock = clock
@@ -31,12 +24,12 @@ class FakeLease(Lease):
         return self.answer
 
 
-def held(clock: Clock, lease: FakeLease, beats: list[float]) -> Holding:
+def held(clock: SecondsClock, lease: FakeLease, beats: list[float]) -> Holding:
     return Holding(lease, on_renewed=lambda: beats.append(clock.now), taken_at=clock.now, monotonic=clock)
 
 
 def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
-    clock, beats = Clock(), list[float]()
+    clock, beats = SecondsClock(), list[float]()
     holding = held(clock, FakeLease(clock), beats)
     clock.now = 4.0
     holding.renew()
@@ -48,7 +41,7 @@ def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
 
 
 def test_a_store_that_is_away_ends_it_with_its_time_and_not_before() -> None:
-    clock, beats = Clock(), list[float]()
+    clock, beats = SecondsClock(), list[float]()
     lease = FakeLease(clock)
     holding = held(clock, lease, beats)
     lease.answer = None
@@ -61,7 +54,7 @@ def test_a_store_that_is_away_ends_it_with_its_time_and_not_before() -> None:
 
 
 def test_a_lease_of_somebody_else_ends_it_at_once() -> None:
-    clock, beats = Clock(), list[float]()
+    clock, beats = SecondsClock(), list[float]()
     lease = FakeLease(clock)
     holding = held(clock, lease, beats)
     lease.answer = False
@@ -72,6 +65,6 @@ def test_a_lease_of_somebody_else_ends_it_at_once() -> None:
 
 def test_a_thread_renews_it_inside_the_block_and_not_after() -> None:
     beaten = threading.Event()
-    with Holding(FakeLease(Clock(), 0.03), on_renewed=beaten.set, taken_at=0.0, monotonic=lambda: 0.0):
+    with Holding(FakeLease(SecondsClock(), 0.03), on_renewed=beaten.set, taken_at=0.0, monotonic=lambda: 0.0):
         assert beaten.wait(10)
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]

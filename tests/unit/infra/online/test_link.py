@@ -18,7 +18,7 @@ PATIENCE_S = 0.2
 LONG_S = 30.0
 
 
-class Wire:
+class LinkWire:
     """What a link writes to; it opens when it is told to."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Talk:
     """A link over a wire, and what came to its callers."""
 
     def __init__(self, timeout_s: float = LONG_S) -> None:
-        self.wire = Wire()
+        self.wire = LinkWire()
         self.link = StoreLink(self.wire.dial, timeout_s)
         self.came: list[tuple[int, Any]] = []
 

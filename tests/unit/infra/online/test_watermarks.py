@@ -28,8 +28,8 @@ from skewless.infra.online.port import Mark
 from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
 from skewless.infra.online.window_states import WindowStates
 from tests.memory_reader import BlockingMemoryReader
-from tests.plans import make_plan, make_view
-from tests.window_cases import make_window_view
+from tests.windows.cases import make_window_view
+from tests.worlds.plans import make_plan, make_view
 
 T = 1_000 * SECOND
 MAX_AGE = 100 * SECOND

@@ -11,7 +11,7 @@ from skewless.contract.errors import ConflictError, PackageError, StoreError
 from skewless.infra.packages.aliases import Aliases, Move
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.writer import write_package
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 
 
 @pytest.fixture

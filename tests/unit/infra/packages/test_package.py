@@ -16,7 +16,7 @@ from skewless.infra.packages.manifest import encode_manifest
 from skewless.infra.packages.package import PackageContents, open_package
 from skewless.infra.packages.writer import write_package
 from skewless.infra.storage.names import list_versions
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 
 FILES = {
     "about.json",

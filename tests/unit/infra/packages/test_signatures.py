@@ -24,7 +24,7 @@ from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.signing import Signer, Trust
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import sign_package, write_package
-from tests.stores import store_at
+from tests.worlds.packages import store_at
 
 # All that opens a package, of which each server, verb and job uses one.
 READERS: dict[str, Callable[[PackageStore, str, str], object]] = {

@@ -21,7 +21,7 @@ from skewless.infra.predictions import writer as module
 from skewless.infra.predictions.record import Record
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.predictions.writer import PredictionWriter
-from tests.integration.errors.server import eventually
+from tests.servers.prediction import eventually
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
 
 ROOT = Path(__file__).parents[4]

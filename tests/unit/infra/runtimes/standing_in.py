@@ -8,18 +8,9 @@ import numpy as np
 
 from skewless.infra.runtimes.calibration import SIZES, Calibration
 from skewless.infra.runtimes.port import Matrix, Scores
+from tests.worlds.clock import SecondsClock
 
 Seconds = Callable[[int], float]
-
-
-class Clock:
-    """Time that passes when a test lets it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class StandIn:
@@ -39,7 +30,7 @@ class StandIn:
     n_outputs = 1
 
     def __init__(
-        self, name: str, *, off: float = 0.0, seconds: Seconds = lambda _: 1.0, clock: Clock | None = None
+        self, name: str, *, off: float = 0.0, seconds: Seconds = lambda _: 1.0, clock: SecondsClock | None = None
     ) -> None:
         self.runtime_id = name
         self.error: Exception | None = None

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
 from skewless.infra.runtimes.port import Matrix, Scores
-from tests.unit.infra.runtimes.standing_in import Clock, StandIn, calibration
+from tests.unit.infra.runtimes.standing_in import StandIn, calibration
+from tests.worlds.clock import SecondsClock
 
 ROWS = np.arange(6, dtype=np.float64).reshape(3, 2)
 SECONDS = st.floats(1e-6, 10.0)
@@ -20,7 +21,7 @@ CALIBRATIONS = st.lists(SECONDS, min_size=5, max_size=5).map(lambda seconds: cal
 
 
 def measured(seconds: Callable[[int], float]) -> tuple[Calibration, StandIn]:
-    clock = Clock()
+    clock = SecondsClock(1_000.0)
     runtime = StandIn("r", seconds=seconds, clock=clock)
     return calibrate(runtime, ROWS, clock), runtime
 

@@ -15,17 +15,18 @@ from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.calibration import Step
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.runtimes.shared import Member, SharedRuntime
-from tests.unit.infra.runtimes.standing_in import Clock, StandIn
+from tests.unit.infra.runtimes.standing_in import StandIn
+from tests.worlds.clock import SecondsClock
 
 FROM = 64
 _PATIENCE_S = 30.0
 
 
-class Pair:
+class RuntimePair:
     """A library's runtime and a second one, which gets batches of 64 rows and more."""
 
     def __init__(self, reopen: Callable[[], StandIn] | None = None) -> None:
-        self.clock = Clock()
+        self.clock = SecondsClock(1_000.0)
         self.own = StandIn("own-1")
         self.second = StandIn("second-1", seconds=lambda _: 0.5)
         self.member = Member(self.second, self.second.calibration, reopen, clock=self.clock)
@@ -63,7 +64,7 @@ def gate() -> Iterator[threading.Event]:
 
 
 def test_below_the_step_the_second_is_never_asked() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     for n in (0, 1, 2, 63, 64, 65, 4_096, 100_000):
         pair.ask(n)
     assert pair.own.asked == [0, 1, 2, 63]
@@ -74,7 +75,7 @@ def test_below_the_step_the_second_is_never_asked() -> None:
 
 
 def test_it_is_named_by_all_and_expects_what_the_one_takes_that_gets_the_batch() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     assert pair.shared.runtime_id == "own-1|second-1"
     assert (pair.shared.n_features, pair.shared.n_outputs) == (2, 1)
     assert [pair.shared.expected_s(n) for n in (1, 63, 64, 8_192)] == [1.0, 1.0, 0.5, 1.0]
@@ -84,7 +85,7 @@ def test_it_is_named_by_all_and_expects_what_the_one_takes_that_gets_the_batch()
 
 
 def test_margins_and_contributions_are_the_library_s() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     pair.second.error = RuntimeError("never asked")
     rows = np.ones((FROM, 2))
     assert pair.shared.margin(rows).tolist() == [2.0] * FROM
@@ -93,7 +94,7 @@ def test_margins_and_contributions_are_the_library_s() -> None:
 
 
 def test_a_failure_is_answered_by_the_library_counted_and_said_once() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     pair.second.error = MemoryError("out of device memory")
     with capture_logs() as logs:
         for _ in range(5):
@@ -109,7 +110,7 @@ def test_a_failure_is_answered_by_the_library_counted_and_said_once() -> None:
 
 
 def test_it_rests_and_is_asked_again() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     pair.second.error = MemoryError()
     pair.ask()
     pair.second.error = None
@@ -123,7 +124,7 @@ def test_it_rests_and_is_asked_again() -> None:
 
 
 def test_three_in_a_row_are_the_last() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     pair.second.error = MemoryError("again")
     with capture_logs() as logs:
         for _ in range(6):
@@ -134,7 +135,7 @@ def test_three_in_a_row_are_the_last() -> None:
 
 
 def test_a_success_in_between_begins_the_count_anew() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     for _ in range(4):
         for error in (MemoryError(), MemoryError(), None):
             pair.second.error = error
@@ -144,7 +145,7 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
 
 
 def test_a_request_that_no_runtime_takes_is_no_failure() -> None:
-    pair = Pair()
+    pair = RuntimePair()
     pair.second.error = RequestError("matrix", "has another shape", fix="give another")
     with pytest.raises(RequestError):
         pair.shared.score(np.ones((FROM, 2)))
@@ -153,7 +154,7 @@ def test_a_request_that_no_runtime_takes_is_no_failure() -> None:
 
 
 def test_calls_that_fail_together_count_as_one_in_a_row(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = Pair()
+    pair = RuntimePair()
     inside = threading.Semaphore(0)
 
     def score(_: Matrix) -> Scores:
@@ -177,7 +178,7 @@ def test_calls_that_fail_together_count_as_one_in_a_row(gate: threading.Event, m
 @pytest.mark.usefixtures("soon")
 def test_what_has_to_be_reopened_is_closed_opened_and_asked_again() -> None:
     fresh = StandIn("second-1")
-    pair = Pair(lambda: fresh)
+    pair = RuntimePair(lambda: fresh)
     pair.second.error = MemoryError()
     with capture_logs() as logs:
         pair.ask()
@@ -199,7 +200,7 @@ def test_calls_that_fail_together_open_one_new_runtime(gate: threading.Event, mo
         opened.append(StandIn("second-1"))
         return opened[-1]
 
-    pair = Pair(reopen)
+    pair = RuntimePair(reopen)
     inside = threading.Semaphore(0)
     late = threading.Event()
 
@@ -235,7 +236,7 @@ def test_what_cannot_be_opened_three_times_is_given_up() -> None:
         tries.append(1)
         raise PackageError("runtime 'second'", "came back with other bits", fix="load the model again")
 
-    pair = Pair(reopen)
+    pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
     with capture_logs() as logs:
         pair.ask()
@@ -257,7 +258,7 @@ def test_one_that_fails_each_time_it_is_back_is_given_up() -> None:
         opened[-1].error = MemoryError()
         return opened[-1]
 
-    pair = Pair(reopen)
+    pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
     for n in range(3):
         until(lambda: pair.member.is_ready)
@@ -275,7 +276,7 @@ def test_closing_while_it_rests_opens_nothing() -> None:
         tries.append(1)
         return StandIn("second-1")
 
-    pair = Pair(reopen)
+    pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
     pair.ask()
     pair.shared.close()
@@ -294,7 +295,7 @@ def test_closing_while_it_is_opened_closes_the_new_one(gate: threading.Event) ->
         assert gate.wait(_PATIENCE_S)
         return fresh
 
-    pair = Pair(reopen)
+    pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
     pair.ask()
     assert opening.wait(_PATIENCE_S)

@@ -20,7 +20,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.state_writer import StateWriter
-from tests.reliability.stream_world import BASE, SOURCE, VIEW
+from tests.worlds.streams import BASE, SOURCE, VIEW
 
 
 def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> Importer:  # noqa: ANN401 - of Importer

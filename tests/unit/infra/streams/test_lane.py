@@ -20,7 +20,7 @@ from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.lane import Lane
 from skewless.infra.streams.port import Messages, Partition
 from skewless.infra.streams.tally import SourceTally
-from tests.reliability.stream_world import BASE, SOURCE, VIEW
+from tests.worlds.streams import BASE, SOURCE, VIEW
 
 HORIZON = 10
 PART = Partition(name="0", epoch="e")

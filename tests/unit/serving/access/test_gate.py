@@ -24,7 +24,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - no socket is opened
 
 
 @dataclass
-class World:
+class Keyring:
     """A file of keys and the two clocks."""
 
     file: KeyFile
@@ -50,8 +50,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(KeyFile(tmp_path))
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring(KeyFile(tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -81,22 +81,22 @@ def refusal(call: Callable[[], object]) -> tuple[int, str, dict[str, str]]:
         (b"x-api-key", b""),
     ],
 )
-def test_a_key_says_who_asks_in_either_header(world: World, name: bytes, before: bytes) -> None:
-    world.add("shop")
-    secret = world.add("web")
-    assert world.access().allow([(b"host", b"x"), (name, before + secret)], "predict") == "web"
+def test_a_key_says_who_asks_in_either_header(keyring: Keyring, name: bytes, before: bytes) -> None:
+    keyring.add("shop")
+    secret = keyring.add("web")
+    assert keyring.access().allow([(b"host", b"x"), (name, before + secret)], "predict") == "web"
 
 
-def test_a_header_for_somebody_else_does_not_count(world: World) -> None:
-    secret, access = world.add("web"), world.access()
+def test_a_header_for_somebody_else_does_not_count(keyring: Keyring) -> None:
+    secret, access = keyring.add("web"), keyring.access()
     gateway = (b"authorization", b"Basic dXNlcjpwYXNz")
     assert access.allow([gateway, (b"x-api-key", secret)], None) == "web"
     assert refusal(lambda: access.allow([gateway], None))[:1] == (401,)
 
 
-def test_without_a_key_it_is_said_how_to_send_one(world: World) -> None:
-    world.add("web")
-    status, sentence, headers = refusal(lambda: world.access().allow([(b"host", b"x")], "predict"))
+def test_without_a_key_it_is_said_how_to_send_one(keyring: Keyring) -> None:
+    keyring.add("web")
+    status, sentence, headers = refusal(lambda: keyring.access().allow([(b"host", b"x")], "predict"))
     assert (status, headers) == (401, {"WWW-Authenticate": "Bearer"})
     assert sentence.startswith("API key: is missing. Fix: send a valid one in the header `Authorization: Bearer`")
 
@@ -120,26 +120,26 @@ def test_without_a_key_it_is_said_how_to_send_one(world: World) -> None:
         lambda _: b"\xff" * 60_000,
     ],
 )
-def test_any_other_key_is_unknown_and_is_not_repeated(world: World, change: Callable[[bytes], bytes]) -> None:
-    world.add("shop")
-    secret = world.add("web")
+def test_any_other_key_is_unknown_and_is_not_repeated(keyring: Keyring, change: Callable[[bytes], bytes]) -> None:
+    keyring.add("shop")
+    secret = keyring.add("web")
     wrong = change(secret)
-    status, sentence, headers = refusal(lambda: world.access().allow(bearer(wrong), "predict"))
+    status, sentence, headers = refusal(lambda: keyring.access().allow(bearer(wrong), "predict"))
     assert (status, headers) == (401, {"WWW-Authenticate": "Bearer"})
     assert sentence.startswith("API key: is not known. Fix:")
     assert secret[-SECRET_CHARS:-1].decode() not in sentence
 
 
-def test_a_known_name_and_an_unknown_one_are_refused_alike(world: World) -> None:
-    world.add("web")
-    access = world.access()
+def test_a_known_name_and_an_unknown_one_are_refused_alike(keyring: Keyring) -> None:
+    keyring.add("web")
+    access = keyring.access()
     known, unknown = bearer(new_secret("web").encode()), bearer(new_secret("nobody").encode())
     assert refusal(lambda: access.allow(known, None)) == refusal(lambda: access.allow(unknown, None))
 
 
-def test_a_scope_that_is_missing_is_named(world: World) -> None:
-    secret = world.add("web", "predict", "feedback")
-    access = world.access()
+def test_a_scope_that_is_missing_is_named(keyring: Keyring) -> None:
+    secret = keyring.add("web", "predict", "feedback")
+    access = keyring.access()
     assert [access.allow(bearer(secret), scope) for scope in ("predict", "feedback", None)] == ["web"] * 3
     for call in (access.allow, access.check):
         with pytest.raises(ScopeError, match=r"'web': lacks the scope 'admin'.*--scope admin") as caught:
@@ -147,32 +147,32 @@ def test_a_scope_that_is_missing_is_named(world: World) -> None:
         assert http_status(caught.value) == 403
 
 
-def test_a_key_that_expires_is_refused_from_that_moment_on(world: World) -> None:
-    secret = world.add("web", expires_us=START_US + 10)
-    access = world.access()
-    world.now_us = START_US + 9
+def test_a_key_that_expires_is_refused_from_that_moment_on(keyring: Keyring) -> None:
+    secret = keyring.add("web", expires_us=START_US + 10)
+    access = keyring.access()
+    keyring.now_us = START_US + 9
     assert (access.allow(bearer(secret), None), access.any_valid()) == ("web", True)
-    world.now_us = START_US + 10
+    keyring.now_us = START_US + 10
     assert refusal(lambda: access.allow(bearer(secret), None))[1].startswith("API key: has expired")
     assert not access.any_valid()
 
 
-def test_who_asks_too_often_is_told_when_to_come_back(world: World) -> None:
-    slow, free = world.add("slow", rate=0.25), world.add("free")
-    access = world.access()
+def test_who_asks_too_often_is_told_when_to_come_back(keyring: Keyring) -> None:
+    slow, free = keyring.add("slow", rate=0.25), keyring.add("free")
+    access = keyring.access()
     access.allow(bearer(slow), "predict")
-    world.seconds += 1.5
+    keyring.seconds += 1.5
     with pytest.raises(RateError, match=r"'slow': has asked more than 0\.25 times a second") as caught:
         access.allow(bearer(slow), "predict")
     assert (http_status(caught.value), retry_after(caught.value)) == (429, {"Retry-After": "3"})
     assert access.allow(bearer(free), "predict") == "free"
-    world.seconds += 3
+    keyring.seconds += 3
     assert access.allow(bearer(slow), "predict") == "slow"
 
 
-def test_only_what_passes_is_counted(world: World) -> None:
-    secret = world.add("web", "predict", rate=1.0)
-    access = world.access()
+def test_only_what_passes_is_counted(keyring: Keyring) -> None:
+    secret = keyring.add("web", "predict", rate=1.0)
+    access = keyring.access()
     for _ in range(5):
         with pytest.raises(ScopeError):
             access.allow(bearer(secret), "admin")
@@ -184,10 +184,10 @@ def test_only_what_passes_is_counted(world: World) -> None:
         access.allow(bearer(secret), "predict")
 
 
-def test_a_worker_gives_its_share_of_a_rate(world: World) -> None:
-    secret = world.add("web", rate=40.0)
+def test_a_worker_gives_its_share_of_a_rate(keyring: Keyring) -> None:
+    secret = keyring.add("web", rate=40.0)
     passed = 0
-    workers = [world.access(share=1 / 4) for _ in range(4)]
+    workers = [keyring.access(share=1 / 4) for _ in range(4)]
     for worker in workers:
         for _ in range(50):
             try:
@@ -198,100 +198,100 @@ def test_a_worker_gives_its_share_of_a_rate(world: World) -> None:
     assert passed == 40
 
 
-def test_keys_come_and_go_while_it_runs_but_the_file_is_looked_at_once_a_second(world: World) -> None:
-    old = world.add("old")
-    access = world.access()
-    world.seconds += 5
+def test_keys_come_and_go_while_it_runs_but_the_file_is_looked_at_once_a_second(keyring: Keyring) -> None:
+    old = keyring.add("old")
+    access = keyring.access()
+    keyring.seconds += 5
     assert access.allow(bearer(old), None) == "old"  # looked now
-    new = world.add("new")
-    world.file.revoke("old")
-    world.seconds += 0.99
+    new = keyring.add("new")
+    keyring.file.revoke("old")
+    keyring.seconds += 0.99
     assert access.allow(bearer(old), None) == "old"
     with pytest.raises(AccessError, match="not known"):
         access.allow(bearer(new), None)
-    world.seconds += 0.02
+    keyring.seconds += 0.02
     assert access.allow(bearer(new), None) == "new"
     with pytest.raises(AccessError, match="not known"):
         access.allow(bearer(old), None)
 
 
-def test_a_change_of_the_file_fills_no_bucket_but_a_new_rate_counts(world: World) -> None:
-    secret = world.add("web", rate=0.001)
-    access = world.access()
+def test_a_change_of_the_file_fills_no_bucket_but_a_new_rate_counts(keyring: Keyring) -> None:
+    secret = keyring.add("web", rate=0.001)
+    access = keyring.access()
     access.allow(bearer(secret), None)
-    world.add("other")
-    world.seconds += 2
+    keyring.add("other")
+    keyring.seconds += 2
     with pytest.raises(RateError):
         access.allow(bearer(secret), None)
-    world.file.revoke("web")
+    keyring.file.revoke("web")
     key = ApiKey(name="web", digest=digest_of(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
-    world.file.add(key)
-    world.seconds += 2
+    keyring.file.add(key)
+    keyring.seconds += 2
     assert access.allow(bearer(secret), "admin") == "web"
 
 
-def test_a_broken_file_leaves_the_keys_as_they_were_and_is_logged_once(world: World) -> None:
-    secret = world.add("web")
-    access, whole = world.access(), world.file.path.read_bytes()
-    world.file.path.write_bytes(b"{")
+def test_a_broken_file_leaves_the_keys_as_they_were_and_is_logged_once(keyring: Keyring) -> None:
+    secret = keyring.add("web")
+    access, whole = keyring.access(), keyring.file.path.read_bytes()
+    keyring.file.path.write_bytes(b"{")
     with capture_logs() as logs:
         for _ in range(3):
-            world.seconds += 2
+            keyring.seconds += 2
             assert access.allow(bearer(secret), None) == "web"
     assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
     assert "does not hold API keys" in logs[0]["error"]
     body = json.loads(whole)
     body["keys"] = []
-    world.file.path.write_text(json.dumps(body))
-    world.seconds += 2
+    keyring.file.path.write_text(json.dumps(body))
+    keyring.seconds += 2
     with pytest.raises(AccessError, match="not known"):
         access.allow(bearer(secret), None)
 
 
-def test_a_file_that_is_gone_leaves_no_key(world: World) -> None:
-    secret = world.add("web")
-    access = world.access()
-    world.file.path.unlink()
-    world.seconds += 2
+def test_a_file_that_is_gone_leaves_no_key(keyring: Keyring) -> None:
+    secret = keyring.add("web")
+    access = keyring.access()
+    keyring.file.path.unlink()
+    keyring.seconds += 2
     with pytest.raises(AccessError, match="not known"):
         access.allow(bearer(secret), None)
 
 
-def test_a_broken_file_at_the_start_is_an_error(world: World) -> None:
-    world.file.path.write_bytes(b"{")
+def test_a_broken_file_at_the_start_is_an_error(keyring: Keyring) -> None:
+    keyring.file.path.write_bytes(b"{")
     with pytest.raises(PlaceError, match="does not hold API keys"):
-        world.access()
+        keyring.access()
 
 
-def opened(world: World, auth: str, host: str) -> Access:
-    return open_access(Settings(auth=auth), host, world.file, lambda: world.now_us)
+def opened(keyring: Keyring, auth: str, host: str) -> Access:
+    return open_access(Settings(auth=auth), host, keyring.file, lambda: keyring.now_us)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_on_loopback_nobody_needs_a_key_unless_it_is_wanted(world: World, host: str) -> None:
+def test_on_loopback_nobody_needs_a_key_unless_it_is_wanted(keyring: Keyring, host: str) -> None:
     with capture_logs() as logs:
-        assert [type(opened(world, auth, host)) for auth in ("auto", "off")] == [OpenAccess, OpenAccess]
+        assert [type(opened(keyring, auth, host)) for auth in ("auto", "off")] == [OpenAccess, OpenAccess]
     assert logs == []
-    assert opened(world, "auto", host).allow([], "admin") == "anyone"
-    world.add("web")
-    assert isinstance(opened(world, "required", host), KeyAccess)
+    assert opened(keyring, "auto", host).allow([], "admin") == "anyone"
+    keyring.add("web")
+    assert isinstance(opened(keyring, "required", host), KeyAccess)
 
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "example.org"])
-def test_beyond_loopback_a_server_without_a_valid_key_does_not_start(world: World, host: str) -> None:
+def test_beyond_loopback_a_server_without_a_valid_key_does_not_start(keyring: Keyring, host: str) -> None:
     with pytest.raises(DefinitionError, match=r"setting 'host': asks for API keys.*skewless keys add"):
-        opened(world, "auto", host)
-    world.add("web", expires_us=START_US + 1)
-    world.now_us = START_US + 1
+        opened(keyring, "auto", host)
+    keyring.add("web", expires_us=START_US + 1)
+    keyring.now_us = START_US + 1
     with pytest.raises(DefinitionError, match=r"setting 'auth': asks for API keys.*'required'"):
-        opened(world, "required", host)
-    world.add("shop")
-    assert isinstance(opened(world, "auto", host), KeyAccess)
+        opened(keyring, "required", host)
+    keyring.add("shop")
+    assert isinstance(opened(keyring, "auto", host), KeyAccess)
 
 
-def test_beyond_loopback_off_is_a_warning(world: World) -> None:
+def test_beyond_loopback_off_is_a_warning(keyring: Keyring) -> None:
     with capture_logs() as logs:
-        assert isinstance(opened(world, "off", EVERYWHERE), OpenAccess)
+        assert isinstance(opened(keyring, "off", EVERYWHERE), OpenAccess)
     assert [(line["event"], line["log_level"], line["host"]) for line in logs] == [
         ("auth_is_off", "warning", EVERYWHERE)
     ]

@@ -17,7 +17,7 @@ from skewless.serving.access.middleware import AccessMiddleware
 
 
 @dataclass
-class Reply:
+class GateReply:
     """What came back; ``caller`` is who the application was told asks."""
 
     status: int
@@ -26,7 +26,7 @@ class Reply:
     caller: str | None
 
 
-def ask(middleware: Any, method: str, path: str, key: str | None = None) -> Reply:  # noqa: ANN401 - an ASGI application
+def ask(middleware: Any, method: str, path: str, key: str | None = None) -> GateReply:  # noqa: ANN401 - an ASGI application
     headers = [] if key is None else [(b"x-api-key", key.encode())]
     sent: list[dict[str, Any]] = []
 
@@ -40,7 +40,7 @@ def ask(middleware: Any, method: str, path: str, key: str | None = None) -> Repl
     asyncio.run(middleware(scope, receive, send))
     start, body = sent
     names = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Reply(start["status"], names, json.loads(body["body"]), scope["state"].get("caller"))  # type: ignore[attr-defined]
+    return GateReply(start["status"], names, json.loads(body["body"]), scope["state"].get("caller"))  # type: ignore[attr-defined]
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG001 - ASGI

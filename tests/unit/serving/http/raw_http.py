@@ -25,7 +25,7 @@ from skewless.serving.http.exchange import Exchange
 from skewless.serving.http.fast_lane import FastLane, fast_lane
 from skewless.serving.http.hot_routes import HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
-from tests.unit.serving.http.wire import Transport, parsed
+from tests.unit.serving.http.wire import WireTransport, parsed
 
 LIMITS = WireLimits(body_bytes=4_000, header_bytes=2_000, linger_seconds=0.0)
 REFUSALS = {400, 405, 413, 431, 501, 505}
@@ -55,7 +55,7 @@ _BODIES = [
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenRequest:
     """A request as a server understood it; of its headers those about connections and framing are left out."""
 
     method: bytes
@@ -65,11 +65,11 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Case:
+class RawCase:
     """What is sent in pieces, and the requests that it holds, if it was left as it was made."""
 
     pieces: list[bytes]
-    requests: list[Seen] | None
+    requests: list[SeenRequest] | None
 
     @property
     def whole(self) -> bytes:
@@ -80,7 +80,7 @@ class Case:
 class Outcome:
     """What a server understood, the status of each reply, and whether it hung up."""
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[SeenRequest] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     closed: bool = False
@@ -90,7 +90,7 @@ class Lane:
     """Connections of the fast lane, one after the other, on the loop that runs."""
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[SeenRequest] = []
         lane = fast_lane(HotRoutes({"/hot": self._hot}), LIMITS)
         self._config = uvicorn.Config(cast("Any", self._cold), log_config=None, ws="none", interface="asgi3")
         self._lane: type[FastLane] = lane
@@ -98,7 +98,7 @@ class Lane:
     async def outcome(self, pieces: Iterable[bytes], turns: Iterable[int]) -> Outcome:
         """Return what comes of some pieces, with so many turns of the loop behind each."""
         self.seen = []
-        transport = Transport()
+        transport = WireTransport()
         protocol = self._lane(config=self._config, server_state=ServerState(), app_state={})
         protocol.connection_made(transport)
         for piece, pause in zip(pieces, turns, strict=True):
@@ -121,7 +121,7 @@ class Lane:
 
     def _hot(self, exchange: Exchange) -> None:
         target = exchange.path.encode() + (b"?" + exchange.query if exchange.query else b"")
-        self.seen.append(Seen(exchange.method.encode(), target, _plain(exchange.headers), exchange.body))
+        self.seen.append(SeenRequest(exchange.method.encode(), target, _plain(exchange.headers), exchange.body))
         exchange.reply(200, b"hot")
 
     async def _cold(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
@@ -133,12 +133,12 @@ class Lane:
             body, more = body + message["body"], message["more_body"]
         query = scope["query_string"]
         target = scope["raw_path"] + (b"?" + query if query else b"")
-        self.seen.append(Seen(scope["method"].encode(), target, _plain(scope["headers"]), body))
+        self.seen.append(SeenRequest(scope["method"].encode(), target, _plain(scope["headers"]), body))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"cold"})
 
 
-def reference(data: bytes) -> list[Seen]:
+def reference(data: bytes) -> list[SeenRequest]:
     """Return the requests that h11 reads, up to the first that is none, is not complete, or is the last.
 
     Left out is what RFC 9112 lets a server overlook and h11 refuses: empty lines before a request (2.2), and more than
@@ -152,7 +152,7 @@ def reference(data: bytes) -> list[Seen]:
     return seen
 
 
-def _first(data: bytes) -> tuple[list[Seen], bytes | None]:
+def _first(data: bytes) -> tuple[list[SeenRequest], bytes | None]:
     """Return the first request, if there is one, and what follows; None: nothing that may be read."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(data)
@@ -168,7 +168,7 @@ def _first(data: bytes) -> tuple[list[Seen], bytes | None]:
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            seen = Seen(bytes(head.method), _target(bytes(head.target)), _plain(head.headers), body)
+            seen = SeenRequest(bytes(head.method), _target(bytes(head.target)), _plain(head.headers), body)
             connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
             connection.send(h11.EndOfMessage())
             return [seen], connection.trailing_data[0] if connection.our_state is h11.DONE else None
@@ -176,19 +176,19 @@ def _first(data: bytes) -> tuple[list[Seen], bytes | None]:
             return [], None
 
 
-def case(rng: random.Random) -> Case:
+def case(rng: random.Random) -> RawCase:
     """Return something to send: requests in a row, in half of the cases with something wrong."""
     made = [_request(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
     data = b"".join(text for text, _ in made)
-    requests: list[Seen] | None = []
+    requests: list[SeenRequest] | None = []
     for _, seen in made:
         requests = None if requests is None or seen is None else [*requests, seen]
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 4])):
         data, requests = _mutated(rng, data), None
-    return Case(_cut(rng, data), requests)
+    return RawCase(_cut(rng, data), requests)
 
 
-def check(case: Case, whole: Outcome, cut: Outcome) -> Counter[str]:
+def check(case: RawCase, whole: Outcome, cut: Outcome) -> Counter[str]:
     """Compare what was made of a case at once, in pieces, and by h11; return what is to be counted."""
     if any(
         "more than" in problem for problem in cut.problems
@@ -217,7 +217,7 @@ def check(case: Case, whole: Outcome, cut: Outcome) -> Counter[str]:
     return counts + Counter(f"beside h11: {problem}" for problem in whole.problems if stricter)
 
 
-def _request(rng: random.Random) -> tuple[bytes, Seen | None]:
+def _request(rng: random.Random) -> tuple[bytes, SeenRequest | None]:
     """Return a request with what is to be understood of it; None: who knows."""
     method, target, body = rng.choice(_METHODS), rng.choice(_TARGETS), rng.choice(_BODIES)
     options = rng.sample(_OPTIONS, rng.choice([0, 0, 1, 2, 4]))
@@ -237,7 +237,7 @@ def _request(rng: random.Random) -> tuple[bytes, Seen | None]:
     if not sure:
         return head + sent, None
     headers = [_split(line) for part in lines[1:] for line in part.split("\r\n") if line]
-    return head + sent, Seen(method.encode(), target.encode(), _plain(headers), body)
+    return head + sent, SeenRequest(method.encode(), target.encode(), _plain(headers), body)
 
 
 def _split(line: str) -> tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ ROOM = 3
 
 
 @dataclass
-class Client:
+class Caller:
     """Who asks once on a connection."""
 
     name: int
@@ -44,13 +44,13 @@ class Client:
 
 
 @dataclass
-class Door:
+class HeldHandler:
     """A handler that takes room until it is told to answer."""
 
     wait_s: float = 60.0
     most_bytes: int = 1_000_000
     metrics: Metrics = field(default_factory=Metrics)
-    begun: list[Client] = field(default_factory=list)
+    begun: list[Caller] = field(default_factory=list)
     admission: Admission = field(init=False)
     turns: Turns = field(init=False)
     bodies: UnfinishedBodies = field(init=False)
@@ -60,25 +60,25 @@ class Door:
         self.bodies = UnfinishedBodies(self.most_bytes)
         self.turns = Turns(self.admission, self.bodies, wait_s=self.wait_s, metrics=self.metrics)
 
-    def ask(self, client: Client, body: bytes = b"", path: str = "/predict") -> None:
+    def ask(self, client: Caller, body: bytes = b"", path: str = "/predict") -> None:
         self.turns.take(lambda exchange: self._begin(client, exchange), client.exchange(body, path), client)
 
-    def answer(self, client: Client) -> None:
+    def answer(self, client: Caller) -> None:
         client.replies.append((200, b""))
         self.admission.leave(1)
 
     def count(self, reason: str) -> int:
         return int(self.metrics.refused(reason).value)
 
-    def _begin(self, client: Client, exchange: Exchange) -> None:
+    def _begin(self, client: Caller, exchange: Exchange) -> None:
         self.admission.enter(1)
         client.waited = exchange.waited
         self.begun.append(client)
 
 
-def at_a_door(steps: Callable[[Door], Awaitable[None]], **settings: float) -> Door:
-    async def main() -> Door:
-        door = Door(**settings)  # type: ignore[arg-type]  # a time, or a number of bytes
+def at_a_door(steps: Callable[[HeldHandler], Awaitable[None]], **settings: float) -> HeldHandler:
+    async def main() -> HeldHandler:
+        door = HeldHandler(**settings)  # type: ignore[arg-type]  # a time, or a number of bytes
         await steps(door)
         return door
 
@@ -91,8 +91,8 @@ async def turn() -> None:
 
 
 def test_while_there_is_room_nobody_waits() -> None:
-    async def steps(door: Door) -> None:
-        clients = [Client(i, 0.0) for i in range(ROOM)]
+    async def steps(door: HeldHandler) -> None:
+        clients = [Caller(i, 0.0) for i in range(ROOM)]
         for client in clients:
             door.ask(client)
         assert door.begun == clients
@@ -105,9 +105,9 @@ def test_while_there_is_room_nobody_waits() -> None:
 def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
     rested: list[float], chance: random.Random
 ) -> None:
-    async def steps(door: Door) -> None:
-        first = [Client(-i, 0.0) for i in range(ROOM)]
-        later = [Client(i, since) for i, since in enumerate(rested)]
+    async def steps(door: HeldHandler) -> None:
+        first = [Caller(-i, 0.0) for i in range(ROOM)]
+        later = [Caller(i, since) for i, since in enumerate(rested)]
         gone = [client for client in later if chance.random() < 0.2]
         for client in first + later:
             door.ask(client, b"x" * 10)
@@ -131,9 +131,9 @@ def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
 
 
 def test_who_comes_when_others_wait_does_not_overtake_them() -> None:
-    async def steps(door: Door) -> None:
-        first = [Client(i, 0.0) for i in range(ROOM)]
-        waits, comes = Client(10, 1.0), Client(11, 2.0)
+    async def steps(door: HeldHandler) -> None:
+        first = [Caller(i, 0.0) for i in range(ROOM)]
+        waits, comes = Caller(10, 1.0), Caller(11, 2.0)
         for client in (*first, waits):
             door.ask(client)
         door.answer(first[0])
@@ -149,9 +149,9 @@ def test_who_comes_when_others_wait_does_not_overtake_them() -> None:
 
 @pytest.mark.parametrize(("path", "kind"), [("/predict", dict), ("/v2/models/m/infer", str)])
 def test_who_has_waited_too_long_is_refused_with_the_same_bytes_each_time(path: str, kind: type) -> None:
-    async def steps(door: Door) -> None:
-        first = [Client(i, 0.0) for i in range(ROOM)]
-        later = [Client(i, float(i)) for i in range(100)]
+    async def steps(door: HeldHandler) -> None:
+        first = [Caller(i, 0.0) for i in range(ROOM)]
+        later = [Caller(i, float(i)) for i in range(100)]
         for client in first + later:
             door.ask(client, b"x", path)
         await asyncio.sleep(0.2)
@@ -163,7 +163,7 @@ def test_who_has_waited_too_long_is_refused_with_the_same_bytes_each_time(path: 
         door.answer(first[0])
         await turn()
         assert door.begun == first
-        door.ask(again := Client(200, 0.0))
+        door.ask(again := Caller(200, 0.0))
         assert door.begun[-1] is again
 
     at_a_door(steps, wait_s=0.02)
@@ -172,10 +172,10 @@ def test_who_has_waited_too_long_is_refused_with_the_same_bytes_each_time(path: 
 def test_refusals_leave_time_for_answers() -> None:
     """However many have waited too long: 6,400 a second, 32 at each look."""
 
-    async def steps(door: Door) -> None:
+    async def steps(door: HeldHandler) -> None:
         began = asyncio.get_running_loop().time()  # the pace counts from the first that waits
         for i in range(ROOM + 1_000):
-            door.ask(Client(i, 0.0))
+            door.ask(Caller(i, 0.0))
         while door.count("overload") < 1_000:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.002)
         assert asyncio.get_running_loop().time() - began > 0.9 * 1_000 / 6_400
@@ -184,19 +184,19 @@ def test_refusals_leave_time_for_answers() -> None:
 
 
 def test_nobody_waits_where_no_wait_is_set_or_bodies_are_too_many() -> None:
-    async def none(door: Door) -> None:
+    async def none(door: HeldHandler) -> None:
         for i in range(ROOM):
-            door.ask(Client(i, 0.0))
-        door.ask(refused := Client(10, 0.0))
+            door.ask(Caller(i, 0.0))
+        door.ask(refused := Caller(10, 0.0))
         assert [status for status, _ in refused.replies] == [503]
 
     at_a_door(none, wait_s=0.0)
 
-    async def full(door: Door) -> None:
+    async def full(door: HeldHandler) -> None:
         for i in range(ROOM):
-            door.ask(Client(i, 0.0), b"x" * 100)
-        door.ask(waits := Client(10, 0.0), b"x" * 6)
-        door.ask(refused := Client(11, 0.0), b"x" * 6)
+            door.ask(Caller(i, 0.0), b"x" * 100)
+        door.ask(waits := Caller(10, 0.0), b"x" * 6)
+        door.ask(refused := Caller(11, 0.0), b"x" * 6)
         assert (waits.replies, [status for status, _ in refused.replies]) == ([], [503])
 
     at_a_door(full, most_bytes=10)
@@ -204,7 +204,7 @@ def test_nobody_waits_where_no_wait_is_set_or_bodies_are_too_many() -> None:
 
 def test_a_request_on_a_connection_waits_and_is_answered_in_order_and_one_that_hung_up_is_not_begun() -> None:
     async def main() -> None:
-        door = Door()
+        door = HeldHandler()
         turns, admission = door.turns, door.admission
         for _ in range(ROOM):
             admission.enter(1)

@@ -24,7 +24,7 @@ _HEAD = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n(.*?\r\n)\r\n", re.DOTALL)
 
 
 @dataclass
-class Transport:
+class WireTransport:
     """Remembers what is written until somebody hangs up."""
 
     written: list[bytes] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Transport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class WireReply:
     """One reply, as a client reads it."""
 
     status: int
@@ -78,7 +78,7 @@ class Wire:
     limits: WireLimits = LIMITS
     unfinished: UnfinishedBodies | None = None
     turns: Turns | None = None
-    transport: Transport = field(default_factory=Transport)
+    transport: WireTransport = field(default_factory=WireTransport)
     exchanges: list[Exchange] = field(default_factory=list)
     state: ServerState = field(default_factory=ServerState)
     protocol: FastLane = field(init=False)
@@ -123,7 +123,7 @@ class Wire:
         exchange.reply(200, b"later %d" % len(exchange.body))
         await self.turn()
 
-    def replies(self) -> list[Reply]:
+    def replies(self) -> list[WireReply]:
         """Return all replies until now; nothing may be left over."""
         return parsed(b"".join(self.transport.written))
 
@@ -147,7 +147,7 @@ class Wire:
         return self._now if path.startswith("/named/") else None
 
 
-def parsed(data: bytes, methods: Iterable[str] = ()) -> list[Reply]:
+def parsed(data: bytes, methods: Iterable[str] = ()) -> list[WireReply]:
     """Return the replies in what was written; nothing may be left over.
 
     Args:
@@ -163,7 +163,7 @@ def parsed(data: bytes, methods: Iterable[str] = ()) -> list[Reply]:
         length = 0 if next(known, "") == "HEAD" else int(headers["content-length"])
         end = match.end() + length
         assert end <= len(data), data
-        found.append(Reply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
+        found.append(WireReply(status=int(match[1]), headers=headers, body=data[match.end() : end]))
         data = data[end:]
     return found
 

@@ -16,9 +16,9 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.model_counts import ModelCounts
 from skewless.serving.prediction.answer import ScoredBatch
-from tests.plans import make_plan, make_view
 from tests.unit.serving.metrics.test_metrics import at, shown
-from tests.unit.serving.oip.standing_in import Model
+from tests.unit.serving.oip.standing_in import ModelShape
+from tests.worlds.plans import make_plan, make_view
 
 N = 20
 T = 1_000
@@ -39,7 +39,7 @@ def scored(
         applied={},
     )
     return ScoredBatch(
-        model=cast("ServedModel", Model(plan=PLAN)),
+        model=cast("ServedModel", ModelShape(plan=PLAN)),
         ids=[f"p-{i}" for i in range(n)],
         t=T,
         scores=np.zeros(n),

@@ -24,7 +24,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.ticket import Done
-from tests.plans import make_plan, make_view
+from tests.worlds.plans import make_plan, make_view
 
 REQUEST = {"amount": DType.FLOAT64, "small": DType.FLOAT32, "on": DType.BOOL, "at": DType.TIMESTAMP}
 PLAN = make_plan(
@@ -33,7 +33,7 @@ PLAN = make_plan(
 
 
 @dataclass(eq=False, kw_only=True)
-class Model:
+class ModelShape:
     """What the protocol looks at of a model."""
 
     plan: FeaturePlan = PLAN
@@ -68,7 +68,7 @@ class Model:
 
 
 def model(**parts: Any) -> ServedModel:  # noqa: ANN401 - of Model
-    return cast("ServedModel", Model(**parts))
+    return cast("ServedModel", ModelShape(**parts))
 
 
 def answer(

@@ -51,7 +51,7 @@ class Table:
 
 
 @dataclass
-class Desk:
+class RouteDesk:
     """A route, what it counts, and what it replied."""
 
     predictor: Predictor = field(default_factory=Predictor)
@@ -95,7 +95,7 @@ class Desk:
 
 
 def test_a_request_is_answered_and_counted() -> None:
-    desk = Desk()
+    desk = RouteDesk()
     status, reply, headers = desk.ask({"id": "7", "inputs": [VECTORS]})
     assert (status, reply["id"], reply["outputs"][0]["data"]) == (200, "7", [0.5])
     assert headers == {"content-type": "application/json"}
@@ -111,23 +111,23 @@ def test_a_request_is_answered_and_counted() -> None:
 )
 def test_other_paths_are_others(path: str) -> None:
     with pytest.raises(AssertionError):
-        Desk().ask({}, path)
+        RouteDesk().ask({}, path)
 
 
 def test_a_version_without_a_name_is_none_that_is_served() -> None:
-    status, reply, _ = Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions//infer")
+    status, reply, _ = RouteDesk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions//infer")
     assert (status, "outputs" in reply) == (404, False)
 
 
 def test_a_version_may_be_named() -> None:
-    assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/1/infer")[0] == 200
-    assert Desk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/2/infer")[0] == 404
+    assert RouteDesk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/1/infer")[0] == 200
+    assert RouteDesk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/2/infer")[0] == 404
 
 
 def test_another_time_needs_another_scope() -> None:
     body = {"inputs": [VECTORS], "parameters": {"as_of": "2026-01-01T00:00:00.0009Z"}}
-    assert Desk().ask(body)[0] == 403
-    desk = Desk()
+    assert RouteDesk().ask(body)[0] == 403
+    desk = RouteDesk()
     assert desk.ask(body, scopes="predict as_of")[0] == 200
     assert desk.predictor.asked[0].options.as_of == 1_767_225_600_000_000
 
@@ -142,7 +142,7 @@ def test_time_limits_are_on_the_loops_clock() -> None:
         ({}, 5.0, 5.0),
     ]
     for parameters, default, expected in cases:
-        desk = Desk(deadline_s=default)
+        desk = RouteDesk(deadline_s=default)
         began = time.monotonic()
         desk.ask({"inputs": [VECTORS], "parameters": parameters})
         deadline = desk.predictor.asked[0].options.deadline
@@ -152,7 +152,7 @@ def test_time_limits_are_on_the_loops_clock() -> None:
 
 
 def test_contributions_are_asked_for_only_if_they_are_wanted() -> None:
-    desk = Desk()
+    desk = RouteDesk()
     desk.ask({"inputs": [VECTORS]})
     _, reply, _ = desk.ask({"inputs": [VECTORS], "outputs": [{"name": "contributions"}]})
     desk.ask({"inputs": [VECTORS], "parameters": {"contributions": True}})
@@ -162,7 +162,7 @@ def test_contributions_are_asked_for_only_if_they_are_wanted() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"timeout": 3_000_000}])
 def test_the_wait_for_a_turn_is_part_of_a_requests_time(parameters: dict[str, int]) -> None:
-    desk = Desk(deadline_s=3.0)
+    desk = RouteDesk(deadline_s=3.0)
     for waited in (0.0, 2.0):
         before = time.monotonic()
         desk.ask({"inputs": [VECTORS], "parameters": parameters}, waited=waited)
@@ -183,7 +183,7 @@ def test_the_wait_for_a_turn_is_part_of_a_requests_time(parameters: dict[str, in
 def test_what_goes_wrong_later_is_said_in_the_protocols_shape(
     error: SkewlessError, status: int, headers: dict[str, str]
 ) -> None:
-    desk = Desk(predictor=Predictor(error=error))
+    desk = RouteDesk(predictor=Predictor(error=error))
     found = desk.ask({"inputs": [VECTORS]})
     assert found == (status, {"error": error.sentence()}, {"content-type": "application/json", **headers})
     assert desk.metrics.requests("m", "000001", error.kind).value == 1

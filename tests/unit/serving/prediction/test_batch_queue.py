@@ -12,7 +12,7 @@ from skewless.serving.prediction.batch_queue import BatchQueue
 
 
 @dataclass(frozen=True)
-class Item:
+class Queued:
     name: str
     n: int = 1
 
@@ -25,7 +25,7 @@ class Work:
     begun: list[list[str]] = field(default_factory=list)
     ended: int = 0
 
-    async def __call__(self, batch: list[Item]) -> None:
+    async def __call__(self, batch: list[Queued]) -> None:
         assert self.ended == len(self.begun), "two batches at once"
         self.begun.append([item.name for item in batch])
         for _ in range(self.turns):
@@ -33,7 +33,7 @@ class Work:
         self.ended += 1
 
 
-def run(work: Work, steps: Callable[[BatchQueue[Item]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
+def run(work: Work, steps: Callable[[BatchQueue[Queued]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
     """Return the batches that some steps lead to."""
 
     async def main() -> None:
@@ -47,7 +47,7 @@ def run(work: Work, steps: Callable[[BatchQueue[Item]], Awaitable[None]], most: 
     return work.begun
 
 
-async def taken(queue: BatchQueue[Item]) -> None:
+async def taken(queue: BatchQueue[Queued]) -> None:
     """Wait until a batch has been made of what waits."""
     while len(queue):  # noqa: ASYNC110 - a queue tells nobody
         await asyncio.sleep(0.001)
@@ -55,20 +55,20 @@ async def taken(queue: BatchQueue[Item]) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 5])
 def test_what_comes_in_one_turn_is_one_batch(turns: int) -> None:
-    async def steps(queue: BatchQueue[Item]) -> None:
+    async def steps(queue: BatchQueue[Queued]) -> None:
         for name in "abc":
-            queue.put(Item(name))
+            queue.put(Queued(name))
         assert len(queue) == 3
 
     assert run(Work(turns), steps) == [["a", "b", "c"]]
 
 
 def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
-    async def steps(queue: BatchQueue[Item]) -> None:
-        queue.put(Item("a"))
+    async def steps(queue: BatchQueue[Queued]) -> None:
+        queue.put(Queued("a"))
         await asyncio.sleep(0)
         for name in "bcd":
-            queue.put(Item(name))
+            queue.put(Queued(name))
             await asyncio.sleep(0)
 
     assert run(Work(20), steps) == [["a"], ["b", "c", "d"]]
@@ -78,16 +78,16 @@ def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
     begun: list[list[str]] = []
 
     async def main() -> None:
-        async def work(batch: list[Item]) -> None:
+        async def work(batch: list[Queued]) -> None:
             begun.append([item.name for item in batch])
             if len(begun) == 1:
                 await asyncio.sleep(0)
-                asyncio.get_running_loop().call_soon(queue.put, Item("a again"))
+                asyncio.get_running_loop().call_soon(queue.put, Queued("a again"))
 
-        queue: BatchQueue[Item] = BatchQueue(work, 1_000)
-        queue.put(Item("a"))
+        queue: BatchQueue[Queued] = BatchQueue(work, 1_000)
+        queue.put(Queued("a"))
         await asyncio.sleep(0)
-        queue.put(Item("b"))
+        queue.put(Queued("b"))
         await queue.drained()
 
     asyncio.run(main())
@@ -95,9 +95,9 @@ def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
 
 
 def test_what_comes_after_the_last_batch_begins_another() -> None:
-    async def steps(queue: BatchQueue[Item]) -> None:
+    async def steps(queue: BatchQueue[Queued]) -> None:
         for name in "ab":
-            queue.put(Item(name))
+            queue.put(Queued(name))
             await queue.drained()
 
     assert run(Work(3), steps) == [["a"], ["b"]]
@@ -114,9 +114,9 @@ def test_what_comes_after_the_last_batch_begins_another() -> None:
     ],
 )
 def test_a_batch_takes_items_until_it_has_rows_enough(sizes: list[int], batches: list[list[str]]) -> None:
-    async def steps(queue: BatchQueue[Item]) -> None:
+    async def steps(queue: BatchQueue[Queued]) -> None:
         for i, n in enumerate(sizes):
-            queue.put(Item(str(i), n))
+            queue.put(Queued(str(i), n))
 
     assert run(Work(1), steps, most=3) == batches
 
@@ -125,14 +125,14 @@ def test_items_may_be_put_by_the_work_itself() -> None:
     async def main() -> list[str]:
         seen: list[str] = []
 
-        async def work(batch: list[Item]) -> None:
+        async def work(batch: list[Queued]) -> None:
             for item in batch:
                 seen.append(item.name)
                 if len(seen) < 4:
-                    queue.put(Item(item.name + "'"))
+                    queue.put(Queued(item.name + "'"))
 
-        queue: BatchQueue[Item] = BatchQueue(work, 10)
-        queue.put(Item("a"))
+        queue: BatchQueue[Queued] = BatchQueue(work, 10)
+        queue.put(Queued("a"))
         await queue.drained()
         return seen
 
@@ -144,15 +144,15 @@ def test_drained_waits_for_work_that_suspends() -> None:
         said: list[str] = []
         gate = asyncio.Event()
 
-        async def work(batch: list[Item]) -> None:
+        async def work(batch: list[Queued]) -> None:
             await gate.wait()
             said.extend(item.name for item in batch)
 
-        queue: BatchQueue[Item] = BatchQueue(work, 10)
-        queue.put(Item("a"))
+        queue: BatchQueue[Queued] = BatchQueue(work, 10)
+        queue.put(Queued("a"))
         waiting = asyncio.create_task(queue.drained())
         await asyncio.sleep(0)
-        queue.put(Item("b"))
+        queue.put(Queued("b"))
         await asyncio.sleep(0)
         assert not waiting.done()
         gate.set()
@@ -164,7 +164,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
 def test_an_idle_queue_is_drained() -> None:
     async def main() -> None:
-        await asyncio.wait_for(BatchQueue[Item](Work(), 10).drained(), 20)
+        await asyncio.wait_for(BatchQueue[Queued](Work(), 10).drained(), 20)
 
     asyncio.run(main())
 
@@ -175,7 +175,7 @@ def test_behind_a_batch_that_hangs_others_go_on() -> None:
         under_way = most = 0
         gate = asyncio.Event()
 
-        async def work(batch: list[Item]) -> None:
+        async def work(batch: list[Queued]) -> None:
             nonlocal under_way, most
             begun.append([item.name for item in batch])
             under_way += 1
@@ -185,20 +185,20 @@ def test_behind_a_batch_that_hangs_others_go_on() -> None:
             await asyncio.sleep(0)
             under_way -= 1
 
-        queue: BatchQueue[Item] = BatchQueue(work, 2)
+        queue: BatchQueue[Queued] = BatchQueue(work, 2)
         for name in "abc":
-            queue.put(Item(name))
+            queue.put(Queued(name))
             await taken(queue)
         assert begun == [["a"], ["b"], ["c"]]
         for name in "defg":
-            queue.put(Item(name))
+            queue.put(Queued(name))
         await taken(queue)
         assert (begun[3:], most) == ([["d", "e"], ["f", "g"]], 3)
         gate.set()
         await queue.drained()
         most = 0
         for name in "hijk":
-            queue.put(Item(name))
+            queue.put(Queued(name))
         await queue.drained()
         return begun[5:], most
 
@@ -209,14 +209,14 @@ def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
     async def main() -> None:
         dealt: asyncio.Future[None] | None = None
 
-        async def work(_: list[Item]) -> None:
+        async def work(_: list[Queued]) -> None:
             assert dealt is not None
             dealt.set_result(None)
 
-        queue: BatchQueue[Item] = BatchQueue(work, 10)
+        queue: BatchQueue[Queued] = BatchQueue(work, 10)
         for _ in range(100):
             dealt = asyncio.get_running_loop().create_future()
-            queue.put(Item("a"))
+            queue.put(Queued("a"))
             for _ in range(3):
                 await asyncio.sleep(0)
             assert dealt.done()
@@ -225,10 +225,10 @@ def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
 
 
 def test_what_is_put_together_is_in_one_batch_beyond_the_most() -> None:
-    async def steps(queue: BatchQueue[Item]) -> None:
-        queue.put(Item("a", 2))
-        queue.put(Item("b", 2), Item("c", 2))
-        queue.put(Item("d", 2))
+    async def steps(queue: BatchQueue[Queued]) -> None:
+        queue.put(Queued("a", 2))
+        queue.put(Queued("b", 2), Queued("c", 2))
+        queue.put(Queued("d", 2))
         assert len(queue) == 3
 
     assert run(Work(), steps, most=3) == [["a", "b", "c"], ["d"]]

@@ -10,7 +10,7 @@ from skewless.serving.prediction.breaker import Breaker, State
 
 
 @dataclass
-class World:
+class ClockedBreaker:
     """A breaker with its clock in the test's hand."""
 
     now: float = 100.0
@@ -30,78 +30,78 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def clocked() -> ClockedBreaker:
+    return ClockedBreaker()
 
 
 @pytest.fixture
-def opened(world: World) -> World:
+def tripped(clocked: ClockedBreaker) -> ClockedBreaker:
     """One that has just opened."""
-    world.fail(3)
-    assert (world.breaker.state, world.trips) == (State.OPEN, 1)
-    return world
+    clocked.fail(3)
+    assert (clocked.breaker.state, clocked.trips) == (State.OPEN, 1)
+    return clocked
 
 
-def test_it_stays_closed_below_the_limit(world: World) -> None:
-    world.fail(2)
-    assert (world.breaker.state, world.breaker.allows(), world.trips) == (State.CLOSED, True, 0)
+def test_it_stays_closed_below_the_limit(clocked: ClockedBreaker) -> None:
+    clocked.fail(2)
+    assert (clocked.breaker.state, clocked.breaker.allows(), clocked.trips) == (State.CLOSED, True, 0)
 
 
-def test_failures_count_only_in_a_row(world: World) -> None:
+def test_failures_count_only_in_a_row(clocked: ClockedBreaker) -> None:
     for _ in range(4):
-        world.fail(2)
-        world.breaker.succeeded()
-    assert (world.breaker.state, world.trips) == (State.CLOSED, 0)
-    world.fail(3)
-    assert world.breaker.state is State.OPEN
+        clocked.fail(2)
+        clocked.breaker.succeeded()
+    assert (clocked.breaker.state, clocked.trips) == (State.CLOSED, 0)
+    clocked.fail(3)
+    assert clocked.breaker.state is State.OPEN
 
 
 @pytest.mark.parametrize(("later", "allowed"), [(0.0, False), (1.999, False), (2.0, True), (50.0, True)])
-def test_it_asks_nobody_for_a_while(opened: World, later: float, *, allowed: bool) -> None:
-    opened.now += later
-    assert opened.breaker.allows() is allowed
-    assert opened.breaker.state is (State.HALF_OPEN if allowed else State.OPEN)
+def test_it_asks_nobody_for_a_while(tripped: ClockedBreaker, later: float, *, allowed: bool) -> None:
+    tripped.now += later
+    assert tripped.breaker.allows() is allowed
+    assert tripped.breaker.state is (State.HALF_OPEN if allowed else State.OPEN)
 
 
-def test_after_the_pause_one_attempt_is_made(opened: World) -> None:
-    opened.now += 2.0
-    assert [opened.breaker.allows() for _ in range(4)] == [True, False, False, False]
+def test_after_the_pause_one_attempt_is_made(tripped: ClockedBreaker) -> None:
+    tripped.now += 2.0
+    assert [tripped.breaker.allows() for _ in range(4)] == [True, False, False, False]
 
 
-def test_an_attempt_that_succeeds_closes_it(opened: World) -> None:
-    opened.now += 2.0
-    assert opened.breaker.allows()
-    opened.breaker.succeeded()
-    assert opened.breaker.state is State.CLOSED
-    opened.fail(2)
-    assert opened.breaker.state is State.CLOSED  # failures before it are forgotten
+def test_an_attempt_that_succeeds_closes_it(tripped: ClockedBreaker) -> None:
+    tripped.now += 2.0
+    assert tripped.breaker.allows()
+    tripped.breaker.succeeded()
+    assert tripped.breaker.state is State.CLOSED
+    tripped.fail(2)
+    assert tripped.breaker.state is State.CLOSED  # failures before it are forgotten
 
 
-def test_an_attempt_that_fails_opens_it_again(opened: World) -> None:
-    opened.now += 2.0
-    opened.fail(1)
-    assert (opened.breaker.state, opened.trips) == (State.OPEN, 2)
-    opened.now += 1.9
-    assert not opened.breaker.allows()
-    opened.now += 0.2
-    assert opened.breaker.allows()
+def test_an_attempt_that_fails_opens_it_again(tripped: ClockedBreaker) -> None:
+    tripped.now += 2.0
+    tripped.fail(1)
+    assert (tripped.breaker.state, tripped.trips) == (State.OPEN, 2)
+    tripped.now += 1.9
+    assert not tripped.breaker.allows()
+    tripped.now += 0.2
+    assert tripped.breaker.allows()
 
 
-def test_an_attempt_that_never_reports_is_followed_by_another(opened: World) -> None:
-    opened.now += 2.0
-    assert opened.breaker.allows()
-    opened.now += 1.9
-    assert not opened.breaker.allows()
-    opened.now += 0.2
-    assert [opened.breaker.allows() for _ in range(2)] == [True, False]
-    opened.breaker.succeeded()
-    assert opened.breaker.state is State.CLOSED
+def test_an_attempt_that_never_reports_is_followed_by_another(tripped: ClockedBreaker) -> None:
+    tripped.now += 2.0
+    assert tripped.breaker.allows()
+    tripped.now += 1.9
+    assert not tripped.breaker.allows()
+    tripped.now += 0.2
+    assert [tripped.breaker.allows() for _ in range(2)] == [True, False]
+    tripped.breaker.succeeded()
+    assert tripped.breaker.state is State.CLOSED
 
 
-def test_failures_that_come_late_are_no_second_trip(opened: World) -> None:
-    opened.now += 1.0
-    opened.breaker.failed()
-    assert (opened.breaker.state, opened.trips) == (State.OPEN, 1)
+def test_failures_that_come_late_are_no_second_trip(tripped: ClockedBreaker) -> None:
+    tripped.now += 1.0
+    tripped.breaker.failed()
+    assert (tripped.breaker.state, tripped.trips) == (State.OPEN, 1)
 
 
 def test_states_are_numbers_for_the_metrics() -> None:

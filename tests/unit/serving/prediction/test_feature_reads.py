@@ -20,7 +20,7 @@ from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 AGE = 10
 
 
-class Desk:
+class ReadDesk:
     """A store in memory with two views, the rows of which begin with the names of their markers."""
 
     def __init__(self, *, cached: bool = True) -> None:
@@ -48,7 +48,7 @@ class Desk:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_8_4_what_is_read_comes_with_its_watermarks(*, cached: bool) -> None:
-    desk = Desk(cached=cached)
+    desk = ReadDesk(cached=cached)
     desk.put(m=900, n=950)
     read = desk.read([b"m0", b"n0"])
     assert read.standing == Standing(set(), {"m": 900, "n": 950})
@@ -58,7 +58,7 @@ def test_8_4_what_is_read_comes_with_its_watermarks(*, cached: bool) -> None:
 
 
 def test_8_4_values_that_were_kept_keep_their_watermarks() -> None:
-    desk = Desk()
+    desk = ReadDesk()
     desk.put(m=900, n=900)
     desk.read([b"m0", b"n0"])
     desk.clock.set(1_005)
@@ -72,7 +72,7 @@ def test_8_4_values_that_were_kept_keep_their_watermarks() -> None:
 
 
 def test_8_4_what_is_read_with_a_loss_is_not_kept() -> None:
-    desk = Desk()
+    desk = ReadDesk()
     desk.put(m=900, n=900)
     desk.store.markers["n"] = Mark(5, 900)
     desk.read([b"m0"])
@@ -86,7 +86,7 @@ def test_8_4_what_is_read_with_a_loss_is_not_kept() -> None:
 @pytest.mark.parametrize("keys", [[], [b"m0"]], ids=["no key at all", "all were read for a model of fewer views"])
 def test_8_4_every_marker_that_is_asked_for_is_known_where_the_store_has_it(keys: list[bytes]) -> None:
     """Rows without a key ask for nothing of a view; it is not frozen for that."""
-    desk = Desk()
+    desk = ReadDesk()
     desk.put(m=900, n=950)
     desk.read([b"m0"], ["m"])
     assert desk.read(keys).standing.watermarks == {"m": 900, "n": 950}
@@ -95,7 +95,7 @@ def test_8_4_every_marker_that_is_asked_for_is_known_where_the_store_has_it(keys
 @pytest.mark.parametrize("seed", range(20))
 def test_8_4_no_value_is_older_than_the_watermark_that_comes_with_it(seed: int) -> None:
     """Every value is its view's watermark of when it was written, so that it can be compared."""
-    chance, desk = random.Random(seed), Desk()
+    chance, desk = random.Random(seed), ReadDesk()
     desk.put(m=990, n=990)
     for _ in range(200):
         desk.clock.set(desk.clock.now_us() + chance.randrange(6))

@@ -24,7 +24,7 @@ class Package:
 
 
 @dataclass
-class Model:
+class CachedModel:
     """Its score tells apart every bit of a vector; it remembers what it scored."""
 
     outputs: int = 1
@@ -45,7 +45,7 @@ def scores_of(matrix: Values, outputs: int = 1) -> Values:
     return np.ascontiguousarray(many[:, 0] if outputs == 1 else many)
 
 
-def score(cache: PredictionCache, model: Model, rows: list[list[float]]) -> bytes:
+def score(cache: PredictionCache, model: CachedModel, rows: list[list[float]]) -> bytes:
     matrix = np.array(rows, dtype=np.float64).reshape(-1, 2)
     found = cache.score(cast("ServedModel", model), matrix, model.score)
     expected = scores_of(matrix, model.outputs)
@@ -57,7 +57,7 @@ def score(cache: PredictionCache, model: Model, rows: list[list[float]]) -> byte
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_only_what_is_new_is_scored(outputs: int) -> None:
-    metrics, model = Metrics(), Model(outputs)
+    metrics, model = Metrics(), CachedModel(outputs)
     cache = PredictionCache(100, metrics)
     score(cache, model, [[1, 2], [3, 4]])
     score(cache, model, [[3, 4], [5, 6], [1, 2]])
@@ -69,14 +69,14 @@ def test_only_what_is_new_is_scored(outputs: int) -> None:
 def test_bits_decide() -> None:
     """NaN equals NaN of the same bits; 0.0 is not -0.0; NaNs of other bits are others."""
     other_nan = np.array([0x7FF8000000000001], dtype=np.uint64).view(np.float64)[0]
-    model, cache = Model(), PredictionCache(100, Metrics())
+    model, cache = CachedModel(), PredictionCache(100, Metrics())
     score(cache, model, [[np.nan, 0.0], [np.nan, -0.0], [other_nan, 0.0], [np.inf, 5e-324]])
     score(cache, model, [[np.nan, 0.0], [np.inf, 5e-324], [np.nan, -0.0], [other_nan, 0.0]])
     assert [len(asked) for asked in model.asked] == [4]
 
 
 def test_the_same_vector_twice_in_one_batch() -> None:
-    model, cache = Model(), PredictionCache(100, Metrics())
+    model, cache = CachedModel(), PredictionCache(100, Metrics())
     score(cache, model, [[1, 2], [1, 2]])
     score(cache, model, [[7, 8], [1, 2], [7, 8]])
     score(cache, model, [[7, 8]])
@@ -84,14 +84,14 @@ def test_the_same_vector_twice_in_one_batch() -> None:
 
 
 def test_packages_do_not_share_scores() -> None:
-    one, two, cache = Model(1, Package("one")), Model(1, Package("two")), PredictionCache(100, Metrics())
+    one, two, cache = CachedModel(1, Package("one")), CachedModel(1, Package("two")), PredictionCache(100, Metrics())
     score(cache, one, [[1, 2]])
     score(cache, two, [[1, 2]])
     assert (len(one.asked), len(two.asked)) == (1, 1)
 
 
 def test_what_was_put_first_goes_first() -> None:
-    model, cache = Model(), PredictionCache(3, Metrics())
+    model, cache = CachedModel(), PredictionCache(3, Metrics())
     score(cache, model, [[1, 1], [2, 2], [3, 3], [4, 4]])
     score(cache, model, [[2, 2], [3, 3], [4, 4]])
     assert len(model.asked) == 1
@@ -100,7 +100,7 @@ def test_what_was_put_first_goes_first() -> None:
 
 
 def test_a_batch_larger_than_the_cache_is_answered() -> None:
-    model, cache = Model(2), PredictionCache(2, Metrics())
+    model, cache = CachedModel(2), PredictionCache(2, Metrics())
     rows = [[float(i), 0.0] for i in range(20)]
     score(cache, model, rows)
     score(cache, model, rows)
@@ -109,11 +109,11 @@ def test_a_batch_larger_than_the_cache_is_answered() -> None:
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_no_rows_at_all(outputs: int) -> None:
-    score(PredictionCache(2, Metrics()), Model(outputs), [])
+    score(PredictionCache(2, Metrics()), CachedModel(outputs), [])
 
 
 def test_a_caller_may_change_what_it_got() -> None:
-    model, cache = Model(), PredictionCache(10, Metrics())
+    model, cache = CachedModel(), PredictionCache(10, Metrics())
     matrix = np.ones((1, 2))
     first = cache.score(cast("ServedModel", model), matrix, model.score)
     first[:] = 7.0
@@ -124,7 +124,7 @@ def test_a_model_that_fails_leaves_nothing_behind() -> None:
     def fail(_: ServedModel, matrix: Values) -> Values:
         raise ZeroDivisionError(len(matrix))
 
-    model, cache = Model(), PredictionCache(10, Metrics())
+    model, cache = CachedModel(), PredictionCache(10, Metrics())
     score(cache, model, [[1, 1]])
     with pytest.raises(ZeroDivisionError):
         cache.score(cast("ServedModel", model), np.zeros((1, 2)), fail)
@@ -143,6 +143,6 @@ NUMBERS = st.sampled_from([0.0, -0.0, 1.0, np.nan, np.inf, 5e-324])
 def test_any_run_of_batches_gives_the_bits_of_the_model(
     batches: list[list[list[float]]], most: int, outputs: int
 ) -> None:
-    model, cache = Model(outputs), PredictionCache(most, Metrics())
+    model, cache = CachedModel(outputs), PredictionCache(most, Metrics())
     for batch in batches:
         score(cache, model, batch)

@@ -17,7 +17,7 @@ def calibration(row_s: float) -> Calibration:
     return Calibration(seconds=tuple(row_s * size for size in SIZES), measured=5)
 
 
-class Model:
+class ScoredModel:
     """As much of a served model as scoring looks at."""
 
     def __init__(self, runtime: SharedRuntime) -> None:
@@ -25,7 +25,7 @@ class Model:
 
 
 def model_of(runtime: SharedRuntime) -> ServedModel:
-    return cast("ServedModel", Model(runtime))
+    return cast("ServedModel", ScoredModel(runtime))
 
 
 def test_the_loop_waits_for_no_second_runtime_however_quick_it_was() -> None:

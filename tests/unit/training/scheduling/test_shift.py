@@ -48,7 +48,7 @@ class FakeWork:
         self.end(75)
 
 
-class World:
+class Scheduling:
     """A ledger, a clock, and the shifts that follow each other on them."""
 
     def __init__(self, state: Path, *jobs: Job) -> None:
@@ -99,208 +99,208 @@ def job(name: str = "a", every: int = 10, lane: Any = "data", *, again: bool = F
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path, job())
+def scheduling(tmp_path: Path) -> Scheduling:
+    return Scheduling(tmp_path, job())
 
 
-def test_a_tick_runs_once_and_its_end_is_written(world: World) -> None:
-    shift = world.shift()
-    assert world.works == []
-    world.at(10)
+def test_a_tick_runs_once_and_its_end_is_written(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    assert scheduling.works == []
+    scheduling.at(10)
     assert shift.step()
     assert not shift.step()
-    (work,) = world.works
+    (work,) = scheduling.works
     assert (work.run.cause, work.run.token) == ("due at 1970-01-01 00:16:50", 1)
     work.end(rows=3)
     assert shift.step()
-    run = world.ledger.get(work.run.id)
+    run = scheduling.ledger.get(work.run.id)
     assert (run.state, run.outputs, run.error, run.inputs) == ("done", {"rows": 3}, None, {"words": ["a"]})
     assert not shift.step()
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "done"), (5, "refused"), (1, "failed"), (-9, "failed")])
-def test_the_exit_code_says_the_state(world: World, code: int, state: str) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_the_exit_code_says_the_state(scheduling: Scheduling, code: int, state: str) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    world.works[0].end(code)
+    scheduling.works[0].end(code)
     shift.step()
-    assert list(world.states().values()) == [state]
+    assert list(scheduling.states().values()) == [state]
 
 
-def test_after_a_downtime_there_is_one_run(world: World) -> None:
-    world.shift()
-    world.at(10_000_005)
-    world.drain(world.shift())
-    assert world.states() == {"a@10000000+1": "done"}
+def test_after_a_downtime_there_is_one_run(scheduling: Scheduling) -> None:
+    scheduling.shift()
+    scheduling.at(10_000_005)
+    scheduling.drain(scheduling.shift())
+    assert scheduling.states() == {"a@10000000+1": "done"}
 
 
-def test_a_tick_while_the_last_run_is_under_way_is_refused(world: World) -> None:
-    shift = world.shift()
+def test_a_tick_while_the_last_run_is_under_way_is_refused(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
     for second in (10, 20, 30):
-        world.at(second)
+        scheduling.at(second)
         shift.step()
-    assert world.states() == {"a@10+1": "running", "a@20+1": "refused", "a@30+1": "refused"}
-    world.works[0].end()
-    world.at(40)
+    assert scheduling.states() == {"a@10+1": "running", "a@20+1": "refused", "a@30+1": "refused"}
+    scheduling.works[0].end()
+    scheduling.at(40)
     shift.step()
-    assert len(world.works) == 2
+    assert len(scheduling.works) == 2
 
 
-def test_jobs_of_one_lane_wait_for_each_other_and_others_do_not(world: World) -> None:
-    world.jobs = [job("a"), job("b"), job("t", lane="traffic")]
-    shift = world.shift()
-    world.at(10)
+def test_jobs_of_one_lane_wait_for_each_other_and_others_do_not(scheduling: Scheduling) -> None:
+    scheduling.jobs = [job("a"), job("b"), job("t", lane="traffic")]
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    assert [work.run.id.job for work in world.works] == ["a", "t"]
-    world.works[0].end()
+    assert [work.run.id.job for work in scheduling.works] == ["a", "t"]
+    scheduling.works[0].end()
     shift.step()
-    assert [work.run.id.job for work in world.works] == ["a", "t", "b"]
+    assert [work.run.id.job for work in scheduling.works] == ["a", "t", "b"]
 
 
-def test_work_beyond_its_limit_is_asked_to_end_then_killed(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_work_beyond_its_limit_is_asked_to_end_then_killed(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    (work,) = world.works
+    (work,) = scheduling.works
     for machine, told in ((59.9, []), (60.0, ["terminate"]), (64.9, ["terminate"]), (65.0, ["terminate", "kill"])):
-        world.machine[0] = machine
+        scheduling.machine[0] = machine
         shift.finish()
         assert work.told == told
-    run = world.ledger.get(work.run.id)
+    run = scheduling.ledger.get(work.run.id)
     assert (run.state, run.error) == ("failed", "took longer than its limit of 60 s")
 
 
-def test_work_that_ends_when_it_is_asked_to_is_not_killed(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_work_that_ends_when_it_is_asked_to_is_not_killed(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    world.machine[0] = 60.0
+    scheduling.machine[0] = 60.0
     shift.finish()
-    world.works[0].end(-15)
+    scheduling.works[0].end(-15)
     shift.finish()
-    assert world.works[0].told == ["terminate"]
-    assert list(world.states().values()) == ["failed"]
+    assert scheduling.works[0].told == ["terminate"]
+    assert list(scheduling.states().values()) == ["failed"]
 
 
-def test_what_a_dead_holder_left_is_lost_and_begun_again_only_where_the_job_says_so(world: World) -> None:
-    world.jobs = [job("a"), job("r", lane="models", again=True)]
-    shift = world.shift()
-    world.at(10)
+def test_what_a_dead_holder_left_is_lost_and_begun_again_only_where_the_job_says_so(scheduling: Scheduling) -> None:
+    scheduling.jobs = [job("a"), job("r", lane="models", again=True)]
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    world.shift()
-    assert world.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "running"}
-    assert world.works[-1].run.cause == "retry of r@19700101T001650Z, which was lost"
-    world.shift()
-    world.shift()
-    assert world.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "lost", "r@10+3": "lost"}
+    scheduling.shift()
+    assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "running"}
+    assert scheduling.works[-1].run.cause == "retry of r@19700101T001650Z, which was lost"
+    scheduling.shift()
+    scheduling.shift()
+    assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "lost", "r@10+3": "lost"}
 
 
-def test_a_holder_whose_time_is_over_begins_and_ends_nothing(world: World) -> None:
-    old = world.shift()
-    world.at(10)
+def test_a_holder_whose_time_is_over_begins_and_ends_nothing(scheduling: Scheduling) -> None:
+    old = scheduling.shift()
+    scheduling.at(10)
     old.step()
-    world.shift()
-    world.works[0].end()
+    scheduling.shift()
+    scheduling.works[0].end()
     with pytest.raises(ConflictError):
         old.step()
-    assert world.states() == {"a@10+1": "lost"}
+    assert scheduling.states() == {"a@10+1": "lost"}
     old.abandon("its time is over")
 
 
-def test_abandoning_kills_all_work_and_says_so(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_abandoning_kills_all_work_and_says_so(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
     shift.abandon("the lease was lost")
-    assert world.works[0].told == ["terminate", "kill"]
-    run = world.ledger.get(world.works[0].run.id)
+    assert scheduling.works[0].told == ["terminate", "kill"]
+    run = scheduling.ledger.get(scheduling.works[0].run.id)
     assert (run.state, run.error, shift.running) == ("lost", "the lease was lost", [])
 
 
-def test_a_beat_reaches_all_work(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_a_beat_reaches_all_work(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
     shift.beat()
-    assert world.works[0].beats == 1
+    assert scheduling.works[0].beats == 1
 
 
-def test_a_clock_set_back_takes_no_tick_twice(world: World) -> None:
-    shift = world.shift()
+def test_a_clock_set_back_takes_no_tick_twice(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
     for second in (10, 20, 15, 10, 19, 20, 25, 30):
-        world.at(second)
-        world.drain(shift)
-    assert list(world.states()) == ["a@10+1", "a@20+1", "a@30+1"]
+        scheduling.at(second)
+        scheduling.drain(shift)
+    assert list(scheduling.states()) == ["a@10+1", "a@20+1", "a@30+1"]
 
 
-def test_a_clock_that_was_far_ahead_does_not_stop_the_job(world: World) -> None:
-    shift = world.shift()
+def test_a_clock_that_was_far_ahead_does_not_stop_the_job(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
     for second in (10, 9_000, 20, 30):
-        world.at(second)
-        world.drain(shift)
-    assert list(world.states()) == ["a@10+1", "a@20+1", "a@30+1", "a@9000+1"]
+        scheduling.at(second)
+        scheduling.drain(shift)
+    assert list(scheduling.states()) == ["a@10+1", "a@20+1", "a@30+1", "a@9000+1"]
 
 
-def asked(world: World, kind: Any, seconds: int, name: str = "a", attempt: int = 1) -> Request:  # noqa: ANN401 - a Kind
+def asked(scheduling: Scheduling, kind: Any, seconds: int, name: str = "a", attempt: int = 1) -> Request:  # noqa: ANN401 - a Kind
     run_id = RunId(job=name, tick_us=START + seconds * SECOND, attempt=attempt)
     request = Request(kind=kind, run_id=run_id, cause="by hand")
-    world.requests.put(request)
+    scheduling.requests.put(request)
     return request
 
 
-def test_a_run_that_was_asked_for_begins_when_its_lane_is_free(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_a_run_that_was_asked_for_begins_when_its_lane_is_free(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    asked(world, "start", 11)
+    asked(scheduling, "start", 11)
     shift.step()
-    assert (len(world.works), len(world.requests.open())) == (1, 1)
-    world.works[0].end()
+    assert (len(scheduling.works), len(scheduling.requests.open())) == (1, 1)
+    scheduling.works[0].end()
     shift.step()
-    assert world.works[1].run.cause == "by hand"
-    assert world.requests.open() == []
+    assert scheduling.works[1].run.cause == "by hand"
+    assert scheduling.requests.open() == []
 
 
-def test_a_retry_is_the_next_attempt_and_is_done_once(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_a_retry_is_the_next_attempt_and_is_done_once(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    world.works[0].end(1)
-    asked(world, "start", 10, attempt=2)
+    scheduling.works[0].end(1)
+    asked(scheduling, "start", 10, attempt=2)
     shift.step()
-    world.works[1].end()
+    scheduling.works[1].end()
     shift.step()
-    asked(world, "start", 10, attempt=2)
+    asked(scheduling, "start", 10, attempt=2)
     shift.step()
-    assert world.states() == {"a@10+1": "failed", "a@10+2": "done"}
-    assert world.requests.open() == []
+    assert scheduling.states() == {"a@10+1": "failed", "a@10+2": "done"}
+    assert scheduling.requests.open() == []
 
 
-def test_cancelling_ends_work_and_what_is_not_under_way_is_left(world: World) -> None:
-    shift = world.shift()
-    world.at(10)
+def test_cancelling_ends_work_and_what_is_not_under_way_is_left(scheduling: Scheduling) -> None:
+    shift = scheduling.shift()
+    scheduling.at(10)
     shift.step()
-    asked(world, "cancel", 10)
-    asked(world, "cancel", 20)
+    asked(scheduling, "cancel", 10)
+    asked(scheduling, "cancel", 20)
     shift.step()
-    assert world.works[0].told == ["terminate"]
-    world.works[0].end(-15)
+    assert scheduling.works[0].told == ["terminate"]
+    scheduling.works[0].end(-15)
     shift.step()
-    assert world.states() == {"a@10+1": "cancelled"}
-    assert world.requests.open() == []
+    assert scheduling.states() == {"a@10+1": "cancelled"}
+    assert scheduling.requests.open() == []
 
 
-def test_the_same_request_twice_is_refused_and_of_no_job_forgotten(world: World) -> None:
-    asked(world, "start", 3, name="gone")
+def test_the_same_request_twice_is_refused_and_of_no_job_forgotten(scheduling: Scheduling) -> None:
+    asked(scheduling, "start", 3, name="gone")
     with pytest.raises(ConflictError, match="already has a request"):
-        asked(world, "start", 3, name="gone")
-    world.shift()
-    assert (world.requests.open(), world.works) == ([], [])
+        asked(scheduling, "start", 3, name="gone")
+    scheduling.shift()
+    assert (scheduling.requests.open(), scheduling.works) == ([], [])
 
 
-def test_the_next_moment_is_that_of_the_earliest_job(world: World) -> None:
-    world.jobs = [job("a", 10), job("b", 25)]
-    shift = world.shift()
-    world.at(21)
+def test_the_next_moment_is_that_of_the_earliest_job(scheduling: Scheduling) -> None:
+    scheduling.jobs = [job("a", 10), job("b", 25)]
+    shift = scheduling.shift()
+    scheduling.at(21)
     assert shift.next_us() == START + 25 * SECOND

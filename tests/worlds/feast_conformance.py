@@ -11,16 +11,14 @@ from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource
-from feast.types import FeastType, Float64, Int64
-from feast.value_type import ValueType as FeastValueType
+from feast import FeatureStore, FeatureView, PushSource
+from feast.types import FeastType
 
 from tests.feast.conformance.value_types import STAMP
+from tests.worlds.feast_repo import ENGINE, OFFLINE, ONLINE, USER, FeastRepo
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-USER = Entity(name="user", join_keys=["user_id"], value_type=FeastValueType.INT64)
 PROVIDERS = {"local": "local", "skewless": "skewless.infra.feast_plugins.provider.SkewlessProvider"}
 
 
@@ -29,21 +27,19 @@ def ago(**length: float) -> datetime:
     return NOW - timedelta(**length)
 
 
-class World:
+class ConformanceProject(FeastRepo):
     """A repo with its store."""
 
     def __init__(self, root: Path, port: int, provider: str = "skewless", **more: Any) -> None:  # noqa: ANN401 - lines of YAML
-        self.root, self.state = root, root / ".skewless"
+        super().__init__(root, USER, {"timestamp_field": "event_time", "created_timestamp_column": "created"})
+        self.state = root / ".skewless"
         body = {
             "project": f"c{uuid4().hex}",
             "registry": "registry.db",
             "provider": PROVIDERS[provider],
-            "offline_store": {"type": "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"},
-            "online_store": {
-                "type": "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore",
-                "redis_url": f"redis://127.0.0.1:{port}/2",
-            },
-            "batch_engine": {"type": "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"},
+            "offline_store": {"type": OFFLINE},
+            "online_store": {"type": ONLINE, "redis_url": f"redis://127.0.0.1:{port}/2"},
+            "batch_engine": {"type": ENGINE},
             "entity_key_serialization_version": 3,
         }
         (root / "feature_store.yaml").write_text(yaml.safe_dump(body | more))
@@ -57,35 +53,11 @@ class World:
         """Register definitions."""
         self.store.apply([USER, *objects])
 
-    def write(self, path: str, columns: Mapping[str, Any]) -> None:
-        """Publish a Parquet file."""
-        pq.write_table(pa.table(dict(columns)), self.root / path)
-
-    def source(self, path: str, **options: Any) -> FileSource:  # noqa: ANN401 - Feast's
-        """Return a source of the repo."""
-        times: dict[str, Any] = {"timestamp_field": "event_time", "created_timestamp_column": "created"}
-        return FileSource(name=f"{path}_source", path=str(self.root / path), **(times | options))
-
-    def view(
-        self,
-        name: str,
-        features: Mapping[str, FeastType] | None = None,
-        *,
-        entities: Sequence[Entity] = (USER,),
-        keys: Mapping[str, FeastType] | None = None,
-        source: FileSource | None = None,
-        **options: Any,  # noqa: ANN401 - Feast's
-    ) -> FeatureView:
+    def pushed(self, name: str, features: Mapping[str, FeastType] | None = None, **options: Any) -> FeatureView:  # noqa: ANN401 - of ``view``
         """Return a view that may also be pushed to."""
-        typed = dict(keys if keys is not None else {"user_id": Int64}) | dict(features or {"x": Float64})
-        return FeatureView(
-            name=name,
-            entities=list(entities),
-            ttl=timedelta(days=10),
-            schema=[Field(name=field, dtype=dtype) for field, dtype in typed.items()],
-            source=PushSource(name=f"{name}_push", batch_source=source or self.source(f"{name}.parquet")),
-            **options,
-        )
+        batch = options.pop("source", None) or self.source(f"{name}.parquet")
+        source = PushSource(name=f"{name}_push", batch_source=batch)
+        return self.view(name, features, source=source, **({"ttl": timedelta(days=10)} | options))
 
     def online(self, features: Any, rows: Any, **options: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - Feast's
         """Return an online read."""
@@ -110,11 +82,6 @@ def table_of(ids: Sequence[int], at: datetime | None = None, **columns: Any) -> 
     """Return rows of users that happened at one time."""
     times = pa.array([at or ago(hours=1)] * len(ids), STAMP)
     return {"user_id": pa.array(ids, pa.int64()), "event_time": times, "created": times, **columns}
-
-
-def users(*ids: int | None) -> list[dict[str, Any]]:
-    """Return entity rows for online reads."""
-    return [{"user_id": user} for user in ids]
 
 
 def asked(*ids: int, **columns: Any) -> pd.DataFrame:  # noqa: ANN401 - of any type

@@ -13,13 +13,13 @@ from typing import Any
 
 from skewless.contract.clock import OffsetClock
 from skewless.project import Project
-from tests.command_line import Said, run
 from tests.second_week import project as files
 from tests.second_week.data import TABLE, Happenings, Raw, write_events, write_facts, write_labels
 from tests.second_week.declared import Declared, Source, View, Window
 from tests.second_week.judge import Judge
 from tests.second_week.oracle import NEVER, Item
-from tests.second_week.processes import Load, Program, Server, predict, row
+from tests.second_week.processes import LivingServer, Load, Program, predict, row
+from tests.worlds.command_line import Said, run
 
 SECOND = 1_000_000
 _PATIENCE_S = 240.0
@@ -28,7 +28,7 @@ _EVENTS_AT_FIRST = {"clicks": 500, "visits": 200}
 Made = list[tuple[Raw, Item]]
 
 
-class World:
+class LivingProject:
     """The project and everything around it.
 
     Args:
@@ -51,7 +51,7 @@ class World:
         self._clock = OffsetClock.create(repo / "clock")
         self._clock.set(files.NOW)
         self._project = Project(repo)
-        self.server = Server(repo, self._project.state, "--workers", str(workers))
+        self.server = LivingServer(repo, self._project.state, "--workers", str(workers))
         self.worker = Program(repo, "stream", "--json")
         self.scheduler = Program(repo, "scheduler", "--json")
         self.load = Load(self.server, self.models, random.Random(seed + 2))

@@ -30,9 +30,8 @@ from skewless.infra.streams.bootstrap import Bootstrapper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
-from tests.integration.infra.world import World as Batches
-from tests.integration.infra.world import times
-from tests.plans import columns, make_view
+from tests.worlds.latest import LatestRedisWorld, times
+from tests.worlds.plans import columns, make_view
 
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
 NOW = 500_000 * HOUR
@@ -70,7 +69,7 @@ Event = tuple[str, int, float | None, int | None]  # carrier, time, delay, plane
 
 
 @dataclass(kw_only=True)
-class World:
+class ParityWorld:
     """One project; the clock is in the test's hand."""
 
     root: Path
@@ -78,8 +77,8 @@ class World:
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
 
     @cached_property
-    def batches(self) -> Batches:
-        return Batches(root=self.root, url=self.url, clock=self.clock)
+    def batches(self) -> LatestRedisWorld:
+        return LatestRedisWorld(root=self.root, url=self.url, clock=self.clock)
 
     @property
     def state(self) -> Path:

@@ -16,7 +16,7 @@ from skewless.infra.log.inventory import Inventory, noted_below
 from skewless.infra.online.port import Binaries, Mark, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.validation.replay_report import Cause, ReplayReport
-from tests.projects import Place
+from tests.worlds.trained import Sandbox
 
 
 def named(report: ReplayReport) -> set[tuple[Cause, str]]:
@@ -30,7 +30,7 @@ def flipped(value: float, bit: int) -> float:
     return float(bits.view(np.float64)[0])
 
 
-def alter_predictions(place: Place, column: str, change: Callable[[Any], Any], *, rows: Sequence[int] = (0,)) -> None:
+def alter_predictions(place: Sandbox, column: str, change: Callable[[Any], Any], *, rows: Sequence[int] = (0,)) -> None:
     """Rewrite some values of one column of the only prediction file."""
     (path,) = place.log_files()
     alter(path, column, dict.fromkeys(rows, change))
@@ -115,7 +115,7 @@ class HalfWriter:
 
 
 @contextmanager
-def written_through(place: Place, writer: OnlineWriter) -> Iterator[None]:
+def written_through(place: Sandbox, writer: OnlineWriter) -> Iterator[None]:
     """Let the project materialise through another writer for a while."""
     place.project.__dict__["materializer"] = place.project.materializer_on(writer)
     try:

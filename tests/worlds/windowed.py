@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
-from tests.command_line import done
+from tests.worlds.command_line import done
+from tests.worlds.edits import edit
+from tests.worlds.latest import times
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 MINUTE, HOUR, DAY = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND
@@ -24,41 +26,53 @@ offline_store:
 online_store: null
 entity_key_serialization_version: 3
 """
-DEFINITIONS = """\
+HEAD = """\
 from datetime import timedelta
+from pathlib import Path
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, StreamFeatureView
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, KafkaSource, OnDemandFeatureView, PushSource
+from feast import RequestSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.types import Float64, String
+from feast.data_format import AvroFormat, JsonFormat
+from feast.types import Bool, Float32, Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING)
+"""
+COLUMNS = '"skewless.columns": "carrier string, arr_delay float64'
+LANDINGS = f"""\
 landings = PushSource(
     name="landings",
     batch_source=FileSource(
         path="data/landings.parquet", timestamp_field="landed_at", created_timestamp_column="written"
     ),
-    tags={"skewless.columns": "carrier string, arr_delay float64", "skewless.scale.arr_delay": "1"},
+    tags={{{COLUMNS}", "skewless.scale.arr_delay": "1"}},
 )
+"""
+MEAN = 'Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),'
+COUNT = 'Aggregation(column="carrier", function="count", time_window=HOUR, name="landings_1h"),'
+CARRIER_NOW = f"""\
 carrier_now = StreamFeatureView(
     name="carrier_now",
     entities=[carrier],
     source=landings,
     timestamp_field="landed_at",
     aggregations=[
-        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),
-        Aggregation(column="carrier", function="count", time_window=HOUR, name="landings_1h"),
+        {MEAN}
+        {COUNT}
     ],
 )
+"""
+FACTS = """\
 facts = FeatureView(
     name="facts",
     entities=[carrier],
     schema=[Field(name="carrier", dtype=String), Field(name="fleet", dtype=Float64)],
     source=FileSource(path="data/facts.parquet", timestamp_field="event_time", created_timestamp_column="created"),
 )
-service = FeatureService(name="air", features=[carrier_now, facts])
 """
+SERVICE = 'service = FeatureService(name="air", features=[carrier_now, facts])\n'
 MODELS = """\
 from datetime import timedelta
 
@@ -83,7 +97,8 @@ CARRIERS = ("AA", "UA", "日本")
 def write_repo(repo: Path) -> Path:
     """Write the project as of ``NOW``; one of ten events was written 20 minutes after it happened."""
     (repo / "data").mkdir(parents=True)
-    texts = {"feature_store.yaml": CONFIG, "definitions.py": DEFINITIONS, "models.py": MODELS}
+    definitions = HEAD + LANDINGS + CARRIER_NOW + FACTS + SERVICE
+    texts = {"feature_store.yaml": CONFIG, "definitions.py": definitions, "models.py": MODELS}
     texts["skewless.yaml"] = f"clock: file:{repo}/clock\nthreads: 1\n"
     for name, text in texts.items():
         (repo / name).write_text(text)
@@ -95,23 +110,28 @@ def write_repo(repo: Path) -> Path:
         repo / "data/landings.parquet",
         carrier=[CARRIERS[i % 3] for i in range(n)],
         arr_delay=[0.5 * (i % 41) - 5 for i in range(n)],
-        landed_at=_stamps(landed),
-        written=_stamps([at + delay for at, delay in zip(landed, delays, strict=True)]),
+        landed_at=times(*landed),
+        written=times(*(at + delay for at, delay in zip(landed, delays, strict=True))),
     )
-    long_ago = _stamps([NOW - 9 * DAY] * 3)
-    _write(
-        repo / "data/facts.parquet", carrier=CARRIERS, fleet=[950.0, 880.5, 3.0], event_time=long_ago, created=long_ago
-    )
+    write_facts(repo)
     asked = [NOW - DAY + i * 96 * SECOND for i in range(900)]
     _write(
         repo / "data/labels.parquet",
         carrier=[CARRIERS[i % 3] for i in range(900)],
-        asked_at=_stamps(asked),
-        known_at=_stamps(asked),
+        asked_at=times(*asked),
+        known_at=times(*asked),
         # The fleet tells them apart: AA is late most often.
         late=[float(i % 41 > 10 + 10 * (i % 3)) for i in range(900)],
     )
     return repo
+
+
+def write_facts(repo: Path) -> None:
+    """Write the table of the batch view."""
+    long_ago = times(*[NOW - 9 * DAY] * 3)
+    _write(
+        repo / "data/facts.parquet", carrier=CARRIERS, fleet=[950.0, 880.5, 3.0], event_time=long_ago, created=long_ago
+    )
 
 
 def trained_repo(repo: Path, settings: str) -> Path:
@@ -119,15 +139,10 @@ def trained_repo(repo: Path, settings: str) -> Path:
     write_repo(repo)
     with (repo / "skewless.yaml").open("a") as file:
         file.write(settings)
-    models = repo / "models.py"
-    models.write_text(models.read_text().replace("tolerance=1.0", "tolerance=1.0, beat_baseline=False"))
+    edit(repo, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
     for verb in ("apply", "import", "bootstrap", "materialize", "train"):
         done(verb, "--repo", repo)
     return repo
-
-
-def _stamps(moments: list[int]) -> pa.Array:
-    return pa.array(moments, pa.int64()).cast(STAMP)
 
 
 def _write(path: Path, **columns: object) -> None:

@@ -1,4 +1,4 @@
-"""A Feast project on our stores with windows over a stream, a batch view beside them, and a worker run by hand."""
+"""The windowed project with Feast on our stores, two windowed views, and a worker run by hand; its log is empty."""
 
 from __future__ import annotations
 
@@ -7,61 +7,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from feast import FeatureStore
 
 from skewless.contract.clock import OffsetClock
+from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.worker import Worker
 from skewless.project import Project
+from tests.worlds import windowed
+from tests.worlds.feast_repo import ENGINE, OFFLINE, ONLINE
+from tests.worlds.windowed import MINUTE, NOW
 
-ONLINE = "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
-OFFLINE = "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"
-ENGINE = "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
-NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
-SECOND = 1_000_000
-MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
-STAMP = pa.timestamp("us", tz="UTC")
-NUMBERS = ["mean_delay_1h", "std_delay_1d", "late_1h", "landings_1h", "flights_7d"]
+NUMBERS = ["mean_delay_1h", "landings_1h", "std_delay_1d", "late_1h", "flights_7d"]
 WINDOWED = [f"carrier_now:{name}" for name in NUMBERS]
 
-DEFINITIONS = """\
-from datetime import timedelta
-
-import lateness
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource
-from feast import RequestSource, StreamFeatureView
-from feast.aggregation import Aggregation
-from feast.types import Float64, Int64, String, UnixTimestamp
-from feast.value_type import ValueType
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING)
-plane = Entity(name="plane", join_keys=["plane"], value_type=ValueType.INT64)
-landings = PushSource(
-    name="landings",
-    batch_source=FileSource(path="data/landings.parquet", timestamp_field="landed_at"),
-    tags={
-        "skewless.columns": "carrier string, plane int64, flight int64, arr_delay float64, cancelled bool, "
-        "landing_id string",
-        "skewless.event_id": "landing_id",
-        "skewless.scale.arr_delay": "1",
-    },
+# Events have more columns and an id; their view is filtered, and has more features.
+LANDINGS = windowed.LANDINGS.replace(
+    windowed.COLUMNS,
+    '"skewless.event_id": "landing_id", "skewless.columns": "carrier string, plane int64, flight int64, '
+    "arr_delay float64, cancelled bool, landing_id string",
 )
-carrier_now = StreamFeatureView(
-    name="carrier_now",
-    entities=[carrier],
-    source=landings,
-    timestamp_field="landed_at",
-    aggregations=[
-        Aggregation(column="arr_delay", function="mean", time_window=HOUR, name="mean_delay_1h"),
+CARRIER_NOW = windowed.CARRIER_NOW.replace(
+    "    ],\n",
+    """\
         Aggregation(column="arr_delay", function="std", time_window=DAY, name="std_delay_1d"),
         Aggregation(column="late", function="sum", time_window=HOUR, name="late_1h"),
-        Aggregation(column="carrier", function="count", time_window=HOUR, name="landings_1h"),
         Aggregation(column="flight", function="count_distinct", time_window=7 * DAY, name="flights_7d"),
     ],
     udf=lateness.lateness,
@@ -70,7 +43,10 @@ carrier_now = StreamFeatureView(
         "skewless.derived": "late bool, flown bool",
         "skewless.where": "flown",
     },
+""",
 )
+PLANE_NOW = """\
+plane = Entity(name="plane", join_keys=["plane"], value_type=ValueType.INT64)
 plane_now = StreamFeatureView(
     name="plane_now",
     entities=[plane],
@@ -94,15 +70,7 @@ recency = OnDemandFeatureView(
     udf=lateness.recency,
     udf_string="",
 )
-carrier_facts = FeatureView(
-    name="carrier_facts",
-    entities=[carrier],
-    schema=[Field(name="carrier", dtype=String), Field(name="fleet", dtype=Int64)],
-    source=FileSource(
-        path="data/facts.parquet", timestamp_field="event_time", created_timestamp_column="created"
-    ),
-)
-mixed = FeatureService(name="mixed", features=[carrier_facts, carrier_now, plane_now])
+mixed = FeatureService(name="mixed", features=[facts, carrier_now, plane_now])
 """
 LATENESS = """\
 import numpy as np
@@ -119,7 +87,7 @@ def recency(inputs):
 
 
 @dataclass(kw_only=True)
-class World:
+class WindowedFeastProject:
     """The project as skewless and as Feast open it; the clock is in the test's hand."""
 
     project: Project
@@ -170,11 +138,11 @@ class World:
         self.project.close()
 
 
-def write_repo(repo: Path, url: str, project: str, **offline: str) -> None:
-    """Write the project and the table of its batch view."""
+def open_windowed(repo: Path, url: str, **offline: str) -> WindowedFeastProject:
+    """Write and apply a project of a name of its own, whose clock the test moves."""
     (repo / "data").mkdir(parents=True)
     config = {
-        "project": project,
+        "project": f"w{uuid4().hex}",
         "provider": "local",
         "registry": "registry.db",
         "offline_store": {"type": OFFLINE, **offline},
@@ -183,13 +151,15 @@ def write_repo(repo: Path, url: str, project: str, **offline: str) -> None:
         "entity_key_serialization_version": 3,
     }
     (repo / "feature_store.yaml").write_text(yaml.safe_dump(config))
-    OffsetClock.create(repo / "clock")
+    OffsetClock.create(repo / "clock").set(NOW)
     (repo / "skewless.yaml").write_text(yaml.safe_dump({"redis_url": url, "clock": f"file:{repo}/clock"}))
-    (repo / "definitions.py").write_text(DEFINITIONS)
+    views = (LANDINGS, CARRIER_NOW, windowed.FACTS, windowed.SERVICE, PLANE_NOW)
+    (repo / "definitions.py").write_text("".join(("import lateness\n", windowed.HEAD, *views)))
     (repo / "lateness.py").write_text(LATENESS)
-    times = pa.array([NOW - 9 * HOUR] * 2, pa.int64()).cast(STAMP)
-    facts = {"carrier": ["AA", "UA"], "fleet": [950, 880], "event_time": times, "created": times}
-    pq.write_table(pa.table(facts), repo / "data/facts.parquet")
+    windowed.write_facts(repo)
+    project = Project(repo)
+    project.apply()
+    return WindowedFeastProject(project=project)
 
 
 def landing(number: int, carrier: str | None, ago_us: int, now_us: int, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - of any type

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
-from feast.types import FeastType, Float64, Int64
+from feast import Entity, FeatureStore, RepoConfig
 from feast.value_type import ValueType
+
+from tests.worlds.feast_repo import OFFLINE, UTC_US, FeastRepo
 
 Kind = Literal["skewless", "feast"]
 TYPES: Mapping[Kind, str] = {
-    "skewless": "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore",
+    "skewless": OFFLINE,
     "feast": "duckdb",
 }
-UTC_US = pa.timestamp("us", tz="UTC")
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
@@ -39,43 +37,12 @@ def key(name: str = "id", kind: ValueType = ValueType.INT64) -> Entity:
     return Entity(name=name, join_keys=[name], value_type=kind)
 
 
-@dataclass
-class OfflineWorld:
+class OfflineWorld(FeastRepo):
     """A repo; sources lie in it, and each store has a registry of its own."""
 
-    root: Path
-    stores: dict[Kind, FeatureStore] = field(default_factory=dict)
-
-    def write(self, path: str, columns: Mapping[str, Any] | pa.Table) -> Path:
-        place = self.root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(dict(columns)), place)
-        return place
-
-    def source(self, path: str = "v.parquet", **options: Any) -> FileSource:  # noqa: ANN401 - Feast's
-        times: dict[str, Any] = {"timestamp_field": "event"}
-        # Absolute, since Feast's store looks from the working folder.
-        return FileSource(path=str(self.root / path), **(times | options))
-
-    def view(
-        self,
-        name: str = "v",
-        *,
-        features: Mapping[str, FeastType] | None = None,
-        entities: Sequence[Entity] | None = None,
-        source: Any = None,  # noqa: ANN401 - any data source
-        ttl: timedelta = timedelta(0),
-        keys: Mapping[str, FeastType] | None = None,
-    ) -> FeatureView:
-        typed = dict(features or {"x": Float64})
-        columns = typed | dict(keys if keys is not None else {"id": Int64})
-        return FeatureView(
-            name=name,
-            entities=list(entities if entities is not None else [key()]),
-            schema=[Field(name=field_name, dtype=dtype) for field_name, dtype in columns.items()],
-            source=source if source is not None else self.source(),
-            ttl=ttl,
-        )
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, key(), {"timestamp_field": "event"})
+        self.stores: dict[Kind, FeatureStore] = {}
 
     def apply(self, *objects: Any) -> None:  # noqa: ANN401 - any Feast object
         """Register the definitions with a store of each kind."""

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tests.command_line import done
-from tests.integration.errors.scene import Scene, edit
+from tests.integration.errors.scene import Scene
+from tests.worlds.command_line import done
+from tests.worlds.edits import edit
 
 _TIME = pa.timestamp("us", tz="UTC")
 _HOURS = 3_600_000_000
@@ -80,11 +81,11 @@ def _relabel(scene: Scene, change: object) -> None:
 
 def reworded(scene: Scene) -> None:
     """Change a definition, which is not applied."""
-    edit(scene.repo / "definitions.py", "timedelta(days=30)", "timedelta(days=31)")
+    edit(scene.repo, "timedelta(days=30)", "timedelta(days=31)")
 
 
 def narrowed(scene: Scene) -> None:
     """Apply definitions without a feature that the champions use, and fill the views again."""
-    edit(scene.repo / "definitions.py", '        Field(name="country", dtype=String),\n', "")
+    edit(scene.repo, '        Field(name="country", dtype=String),\n', "")
     done("apply", "--repo", scene.repo)
     done("materialize", "--repo", scene.repo)

@@ -1,13 +1,18 @@
-"""A small world for materialisation: sources on disk, a real server, a clock that a test moves."""
+"""A project of latest-value views, read from both sides: sources on disk, a clock that a test moves.
+
+The online store lies in memory (``LatestWorld``) or on a real server (``LatestRedisWorld``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
@@ -16,13 +21,18 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.keys import KeyCodec, KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
+from skewless.contract.status import Status
+from skewless.contract.vector import null_mask, view_status
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.runs import KnownRange, known_ranges
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.materialization.run_report import OnStep, ViewReport
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
+from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.memory_store import MemoryStore
+from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -33,13 +43,18 @@ def times(*values: int | None) -> pa.Array:
     return pa.array(values, pa.int64()).cast(UTC_US)
 
 
-@dataclass
-class World:
-    """One project; ``run`` materialises as a new process would."""
+@dataclass(kw_only=True)
+class LatestWorld:
+    """One project; ``run`` materialises as a new process would.
+
+    Args:
+        opened: the DuckDB connection of every use; None opens one for each.
+    """
 
     root: Path
-    url: str
     clock: ManualClock = field(default_factory=lambda: ManualClock(100 * HOUR))
+    opened: duckdb.DuckDBPyConnection | None = None
+    memory: MemoryStore = field(default_factory=MemoryStore)
 
     @property
     def project(self) -> str:
@@ -49,17 +64,27 @@ class World:
     def state(self) -> Path:
         return self.root / "state"
 
-    def write(self, path: str, columns: Mapping[str, Any]) -> Path:
+    def write(self, path: str, columns: Mapping[str, Any] | pa.Table) -> Path:
         place = self.root / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(dict(columns)), place)
+        pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(dict(columns)), place)
         return place
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        return connect(self.root / "spill", threads=1)
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        if self.opened is not None:
+            yield self.opened
+            return
+        with connect(self.root / "spill", threads=1) as connection:
+            yield connection
 
-    def writer(self) -> RedisWriter:
-        return RedisWriter(self.url)
+    @contextmanager
+    def writer(self) -> Iterator[OnlineWriter]:
+        yield self.memory
+
+    def stored(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """Return the row that the online store holds under each name."""
+        return [self.memory.rows.get(name) for name in names]
 
     def run(
         self,
@@ -70,15 +95,16 @@ class World:
         on_step: OnStep | None = None,
         strict: bool = False,
     ) -> list[ViewReport]:
-        writer = self.writer()
-        try:
-            with self.connect() as connection:
-                job = replace(self.job(connection, writer), strict=strict)
-                return job.run(views, check, events=events, naive_is_utc=naive_is_utc, on_step=on_step)
-        finally:
-            writer.close()
+        with self.opened_job() as job:
+            strictly = replace(job, strict=strict)
+            return strictly.run(views, check, events=events, naive_is_utc=naive_is_utc, on_step=on_step)
 
-    def job(self, connection: duckdb.DuckDBPyConnection, writer: RedisWriter) -> Materializer:
+    @contextmanager
+    def opened_job(self) -> Iterator[Materializer]:
+        with self.writer() as writer, self.connect() as connection:
+            yield self.job(connection, writer)
+
+    def job(self, connection: duckdb.DuckDBPyConnection, writer: OnlineWriter) -> Materializer:
         views = OfflineViews(self.state, connection)
         return Materializer(
             project=self.project,
@@ -95,14 +121,13 @@ class World:
 
     def online(self, view: View, *keys: Sequence[KeyValue | None]) -> ViewRead:
         names = [KeyCodec(self.project, view).encode(key) for key in keys]
-        reader = BlockingReader(self.url)
-        try:
-            rows = dict(zip(names, reader.get([name or b"" for name in names]), strict=True))
-        finally:
-            reader.close()
+        rows = dict(zip(names, self.stored([name or b"" for name in names]), strict=True))
         return RowCodec(view).decode([None if name is None else rows[name] for name in names])
 
-    def offline(self, view: View, *keys: Sequence[KeyValue | None], t: int | None = None) -> ViewRead:
+    def offline(
+        self, view: View, *keys: Sequence[KeyValue | None], t: int | None = None, order: Order = "knowledge"
+    ) -> ViewRead:
+        """Return what the log says that stood at a time; None: now."""
         at = self.clock.now_us() if t is None else t
         columns = {column.name: [key[i] for key in keys] for i, column in enumerate(view.keys)}
         kinds = {"string": pa.string(), "int64": pa.int64(), "int32": pa.int32()}
@@ -113,7 +138,7 @@ class World:
             }
         )
         with self.connect() as connection:
-            return OfflineViews(self.state, connection).read_view(view, table, "knowledge")
+            return OfflineViews(self.state, connection).read_view(view, table, order)
 
     def log(self, view: View) -> pa.Table:
         files = sorted((self.state / "log" / view.partition).glob("*.parquet"))
@@ -126,11 +151,43 @@ class World:
         with self.connect() as connection:
             return known_ranges(OfflineViews(self.state, connection).ledger.runs(), view.partition)
 
+
+@dataclass(kw_only=True)
+class LatestRedisWorld(LatestWorld):
+    """The same with its rows on a real server."""
+
+    url: str
+
+    @contextmanager
+    def writer(self) -> Iterator[OnlineWriter]:
+        writer = RedisWriter(self.url)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    def stored(self, names: Sequence[bytes]) -> list[bytes | None]:
+        reader = BlockingReader(self.url)
+        try:
+            return reader.get(names)
+        finally:
+            reader.close()
+
     def forget_online(self) -> None:
         """Lose what the server holds of this project."""
         with redis.Redis.from_url(self.url) as client:
             for name in client.scan_iter(f"sk:{self.project}:*"):
                 client.delete(name)
+
+
+def seen(view: View, read: ViewRead, t_us: int) -> list[tuple[str, int | None]]:
+    """Return status and ``x`` of each row as a model sees it at a time."""
+    status = view_status(read, np.full(len(read.found), t_us, dtype=np.int64), view.ttl_us)
+    nulls, values = null_mask(read, status, "x").tolist(), read.values["x"].tolist()
+    return [
+        (Status(one).name, None if null else int(value))
+        for one, null, value in zip(status.tolist(), nulls, values, strict=True)
+    ]
 
 
 def same(left: ViewRead, right: ViewRead) -> bool:

@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"
 _PATIENCE_S = 100.0  # less than a test may take: what was seen last is told
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class PredictionServer:
     """A process of its own; what it says on stderr is kept for the end."""
 
     process: subprocess.Popen[str]
     url: str
 
     @classmethod
-    def start(cls, repo: Path, **settings: str) -> Server:
+    def start(cls, repo: Path, **settings: str) -> PredictionServer:
         process = subprocess.Popen(
             _command(repo),
             cwd=ROOT,

@@ -39,10 +39,10 @@ from skewless.infra.streams.bootstrap import Bootstrapper
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import OpenStream, Worker
-from tests.plans import columns
-from tests.window_cases import make_window_view
-from tests.window_log import bits, signed
-from tests.windows_oracle import Event, Value, features
+from tests.windows.cases import make_window_view
+from tests.windows.log import bits, signed
+from tests.windows.oracle import Event, Value, features
+from tests.worlds.plans import columns
 
 BASE = 1_700_000_000 * SECOND
 VIEW = make_window_view({"id": DType.INT64})

@@ -21,9 +21,9 @@ from benchmarks.http_wire import body_of, post
 from skewless.contract.clock import OffsetClock
 from skewless.operations.sample import write_sample
 from skewless.project import Project
-from tests.integration.errors.server import ROOT, Server, eventually
-from tests.projects import NOW, TEMPLATE, ask
-from tests.reliability.open_load import Reply
+from tests.reliability.open_load import TimedReply
+from tests.servers.prediction import ROOT, PredictionServer, eventually
+from tests.worlds.trained import NOW, TEMPLATE, ask
 
 LENIENT, STRICT = "fraud", "strict"
 _SERVE = "from skewless.cli import main; main()"
@@ -58,7 +58,7 @@ def opened(repo: Path, redis_url: str) -> Iterator[Project]:
 class Served:
     """A server under test, with its log in a file."""
 
-    server: Server
+    server: PredictionServer
     repo: Path
     redis_url: str
 
@@ -137,7 +137,7 @@ def served(repo: Path, redis_url: str, **settings: str) -> Iterator[Served]:
         try:
             assert process.stdout is not None
             yield Served(
-                server=Server(process=process, url=orjson.loads(process.stdout.readline())["url"]),
+                server=PredictionServer(process=process, url=orjson.loads(process.stdout.readline())["url"]),
                 repo=repo,
                 redis_url=redis_url,
             )
@@ -153,7 +153,7 @@ def predictions(models: Sequence[str], n: int = 64, rows: int = 1, **fields: Any
     ]
 
 
-def said(reply: Reply) -> dict[str, Any]:
+def said(reply: TimedReply) -> dict[str, Any]:
     """Return the JSON of a reply."""
     body: dict[str, Any] = orjson.loads(body_of(reply.raw))
     return body

@@ -10,20 +10,17 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.contract.clock import ManualClock
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.contract.spec import LabelSource, ModelSpec, Split
-from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.training.dataset import Dataset, build_dataset
-from tests.plans import make_plan, make_transform, make_view
+from tests.worlds.latest import LatestWorld, times
+from tests.worlds.plans import make_plan, make_transform, make_view
 
 DAY = 86_400_000_000
 HORIZON = 7_200_000_000
@@ -48,32 +45,19 @@ SPEC = ModelSpec(
 )
 
 
-def times(values: Sequence[int] | npt.NDArray[np.int64]) -> pa.Array:
-    return pa.array(values, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shop:
+@dataclass(kw_only=True)
+class Shop(LatestWorld):
     """A project of its own, filled by one run every ten days."""
 
-    root: Path
-    connection: duckdb.DuckDBPyConnection
-
     @property
-    def state(self) -> Path:
-        return self.root / "state"
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        assert self.opened is not None
+        return self.opened
 
     def materialize(self, *moments: int, views: Sequence[View] = PLAN.views) -> None:
         for moment in moments:
-            Materializer(
-                project="p",
-                repo=self.root,
-                state=self.state,
-                connection=self.connection,
-                online=MemoryStore(),
-                ledger=OfflineViews(self.state, self.connection).ledger,
-                clock=ManualClock(moment),
-            ).run(views)
+            self.clock.set(moment)
+            self.run(*views)
 
     def dataset(self, spec: ModelSpec = SPEC, now_us: int = END) -> Dataset:
         return build_dataset(
@@ -85,9 +69,6 @@ class Shop:
             now_us=now_us,
         )
 
-    def write(self, name: str, table: pa.Table) -> None:
-        pq.write_table(table, self.root / name)
-
     def read(self, name: str) -> pa.Table:
         return pq.read_table(self.root / name)
 
@@ -98,8 +79,8 @@ def view_table(rng: np.random.Generator, n: int) -> pa.Table:
     return pa.table(
         {
             "id": rng.integers(0, 8, n),
-            "event": times(event),
-            "created": times(event + rng.integers(0, 3 * DAY, n)),
+            "event": times(*event),
+            "created": times(*(event + rng.integers(0, 3 * DAY, n))),
             "x": pa.array(rng.normal(size=n), mask=rng.random(n) < 0.1),
             "s": pa.array(rng.choice(["a", "b", "c"], n)),
             "gone": rng.random(n) < 0.05,
@@ -114,7 +95,7 @@ def label_table(rng: np.random.Generator, n: int) -> pa.Table:
     return pa.table(
         {
             "who": pa.array(rng.integers(0, 9, n), mask=rng.random(n) < 0.05),
-            "at": times(at),
+            "at": times(*at),
             "known": pa.array(at + rng.integers(0, 3 * DAY, n), mask=rng.random(n) < 0.05).cast(
                 pa.timestamp("us", tz="UTC")
             ),
@@ -129,12 +110,12 @@ def open_shop(folder: Path, fewest: int = 0) -> Iterator[Shop]:
     """A filled shop below a folder; ``fewest`` is the least of ``slow.n``, by which its ratio divides."""
     rng = np.random.default_rng(3)
     with connect(folder / "spill", threads=1) as connection:
-        one = Shop(root=folder / "shop", connection=connection)
+        one = Shop(root=folder / "shop", opened=connection)
         one.root.mkdir()
         one.write("v.parquet", view_table(rng, 400))
         slow = {
             "id": rng.integers(0, 8, 60),
-            "event": times(rng.integers(0, 40, 60) * DAY),
+            "event": times(*(rng.integers(0, 40, 60) * DAY)),
             "n": rng.integers(fewest, 9, 60),
         }
         one.write("slow.parquet", pa.table(slow))

@@ -16,9 +16,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.offline.window_events import LogPart
-from tests.plans import columns, make_transform
-from tests.window_log import LoggedEvent, column_of, expected, write_part
-from tests.windows_oracle import Event, Value
+from tests.windows.log import LoggedEvent, column_of, expected, write_part
+from tests.windows.oracle import Event, Value
+from tests.worlds.plans import columns, make_transform
 
 Key = tuple[Value, ...]
 
@@ -92,7 +92,7 @@ DELAYS = st.sampled_from([None, 0, 1, 2 * SECOND, 30 * SECOND])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class WindowCase:
     """A log, and what is asked of it; times count from a base."""
 
     view: WindowView
@@ -127,13 +127,13 @@ class Case:
 @st.composite
 def cases(
     draw: st.DrawFn, view: WindowView, keys: st.SearchStrategy[Key], values: st.SearchStrategy[dict[str, Any]] = VALUES
-) -> Case:
+) -> WindowCase:
     base = draw(BASES)
     any_key = keys | keys | keys | st.just(tuple(None for _ in view.keys))
     row = st.builds(_row, st.just(base), any_key, OFFSETS, values, DELAYS, st.integers(0, 9))
     rows = [draw(st.lists(row, max_size=14)) for _ in PARTITIONS]
     asks = draw(st.lists(st.tuples(any_key, OFFSETS.map(lambda t: base + t)), min_size=1, max_size=8))
-    return Case(
+    return WindowCase(
         view=view,
         rows=rows,
         ends=[draw(_ends(base, len(part))) for part in rows],

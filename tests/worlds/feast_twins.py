@@ -13,14 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource
+from feast import FeatureStore, FeatureView, Field, FileSource, PushSource
 from feast.types import Bool, Bytes, Float32, Float64, Int32, Int64, PrimitiveFeastType, String, UnixTimestamp
-from feast.value_type import ValueType
+
+from tests.worlds.feast_repo import ENGINE, ONLINE, USER
 
 Kind = Literal["feast", "skewless"]
 
-ENGINE = "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
-ONLINE = "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
 NOW = datetime.now(UTC).replace(microsecond=250_000)
 TYPES: dict[str, tuple[PrimitiveFeastType, pa.DataType]] = {
     "a_double": (Float64, pa.float64()),
@@ -32,7 +31,6 @@ TYPES: dict[str, tuple[PrimitiveFeastType, pa.DataType]] = {
     "some_bytes": (Bytes, pa.binary()),
     "a_time": (UnixTimestamp, pa.timestamp("us", tz="UTC")),
 }
-USER = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
 
 
 def ago(**length: float) -> datetime:
@@ -117,12 +115,6 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
 
 
-def tear_down(store: FeatureStore) -> None:
-    """Tear a project down."""
-    verbs: Any = store  # Feast gives the verb no types
-    verbs.teardown()
-
-
 Reads = Callable[[FeatureStore, list[str], list[dict[str, Any]]], Any]
 
 
@@ -151,11 +143,6 @@ async def close_feasts_client(store: FeatureStore) -> None:
     if client is not None:
         await client.aclose()
         online._client_async = None
-
-
-def users_of(*ids: int | None) -> list[dict[str, Any]]:
-    """Return entity rows."""
-    return [{"user_id": user} for user in ids]
 
 
 def stamps(response: Any) -> dict[str, list[int]]:  # noqa: ANN401 - Feast's response

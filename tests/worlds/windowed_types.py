@@ -1,34 +1,14 @@
-"""A repo with one windowed view over events of flights, for tests to edit."""
+"""The windowed project with events of every type and a view that uses them all, without data; tests edit it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-CONFIG = """\
-project: air
-provider: local
-registry: .skewless/registry.db
-offline_store:
-  type: file
-online_store: null
-entity_key_serialization_version: 3
-"""
-DEFINITIONS = """\
-from datetime import timedelta
-from pathlib import Path
+from tests.worlds.windowed import CONFIG, HEAD
 
-import derive
-import transforms
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, KafkaSource, OnDemandFeatureView, PushSource
-from feast import RequestSource, StreamFeatureView
-from feast.aggregation import Aggregation
-from feast.data_format import AvroFormat, JsonFormat
-from feast.types import Bool, Float32, Float64, Int64, String, UnixTimestamp
-from feast.value_type import ValueType
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING)
+DEFINITIONS = (
+    f"import derive\nimport transforms\n{HEAD}"
+    """\
 flight = Entity(name="flight", join_keys=["flight"], value_type=ValueType.INT64)
 
 past = FileSource(path="data/landings.parquet", timestamp_field="landed_at", created_timestamp_column="written")
@@ -79,6 +59,7 @@ hopes = OnDemandFeatureView(
 )
 service = FeatureService(name="air", features=[carrier_now, hopes])
 """
+)
 DERIVE = """\
 import numpy as np
 
@@ -114,10 +95,3 @@ def write_repo(repo: Path) -> Path:
     for name, text in {**texts, "transforms.py": TRANSFORMS}.items():
         (repo / name).write_text(text)
     return repo
-
-
-def edit(repo: Path, old: str, new: str, *, file: str = "definitions.py") -> None:
-    """Replace a text that must be there, and that is what it was meant to be: unique."""
-    text = (repo / file).read_text()
-    assert text.count(old) == 1, (old, text.count(old))
-    (repo / file).write_text(text.replace(old, new))

@@ -33,6 +33,7 @@ from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
 from skewless.training.promotion import promote
 from skewless.training.train import Trained, train
+from tests.servers.prediction import PredictionServer
 
 TEMPLATE = Path(skewless.__file__).with_name("template")
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
@@ -56,7 +57,7 @@ def ask(n: int, first: int = 0) -> list[Row]:
 
 
 @dataclass(kw_only=True)
-class Place:
+class Sandbox:
     """One project that a test may do anything to."""
 
     project: Project
@@ -175,7 +176,7 @@ def looked_up(answer: Answer) -> ServiceVectors:
     return found
 
 
-def newest_rows(place: Place) -> pa.Table:
+def newest_rows(place: Sandbox) -> pa.Table:
     """Return the newest source row of each card."""
     table = pq.read_table(place.repo / "data/card_days.parquet")
     newest = table.group_by("card_id").aggregate([("event_time", "max")])
@@ -183,7 +184,7 @@ def newest_rows(place: Place) -> pa.Table:
     return kept.filter(pc.equal(kept["event_time"], kept["newest"])).sort_by("card_id")
 
 
-def later_rows(place: Place, n: int, *, factor: float = 2.0) -> pa.Table:
+def later_rows(place: Sandbox, n: int, *, factor: float = 2.0) -> pa.Table:
     """Return a row that happened and was published now for each of n cards, with other values."""
     rows = newest_rows(place).slice(0, n)
     now = pa.array([place.now_us()] * n, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
@@ -215,13 +216,35 @@ def copy_project(repo: Path, target: Path) -> Path:
 
 
 @contextmanager
-def opened(repo: Path) -> Iterator[Place]:
+def opened(repo: Path) -> Iterator[Sandbox]:
     """Open a project; its private server is stopped at the end."""
-    place = Place(project=open_project(repo))
+    place = Sandbox(project=open_project(repo))
     try:
         yield place
     finally:
         place.close()
+
+
+@contextmanager
+def opened_copy(trained: Path, repo: Path) -> Iterator[Sandbox]:
+    """Copy a project and open the copy, its store filled again from the log."""
+    with opened(copy_project(trained, repo)) as place:
+        place.project.materialize(check=False)
+        yield place
+
+
+@contextmanager
+def serving(repo: Path, **settings: str) -> Iterator[PredictionServer]:
+    """Run ``skewless serve`` for the length of a block; unless it was killed in it, it must end cleanly."""
+    clock = f"file:{repo}/.skewless/clock"
+    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_CLOCK=clock, **settings)
+    with server.process:
+        try:
+            yield server
+            if server.process.poll() is None:
+                server.stop()
+        finally:
+            server.process.kill()
 
 
 def open_project(repo: Path) -> Project:

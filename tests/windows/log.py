@@ -18,7 +18,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.offline.window_events import LogPart
-from tests.windows_oracle import Event, Value
+from tests.windows.oracle import Event, Value
 
 _ARROW = {
     DType.INT64: pa.int64(),

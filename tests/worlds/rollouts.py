@@ -12,7 +12,7 @@ from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.rollout.vitals import PolicyVitals, Vitals, vitals_folder, write_vitals
 from skewless.project import Project
 from skewless.training.train import train
-from tests.projects import MODEL, copy_project, opened
+from tests.worlds.trained import MODEL, copy_project, opened
 
 OLD, NEW = "000001", "000002"
 CANARY = "Rollout(steps=(0.1, 0.5), step=timedelta(minutes=10), guardrails=Guardrails(least_requests=100))"

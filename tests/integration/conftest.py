@@ -1,0 +1,17 @@
+"""A trained project is made once; each test works on a copy with an online store and a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worlds.trained import Sandbox, opened_copy
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    """A copy whose store was filled again from the log."""
+    with opened_copy(trained, tmp_path / "p") as place:
+        yield place
