@@ -62,9 +62,10 @@ def stream(
             )
         output.until_done.callback(crew.close)
         if metrics_port is not None:
-            from skewless.infra.streams.metrics import serve_metrics
+            from skewless.infra.host.metrics import serve_metrics
+            from skewless.infra.streams.metrics import TallyCollector
 
-            serve_metrics(lambda: crew.tallies, metrics_port)
+            serve_metrics(TallyCollector(lambda: crew.tallies), metrics_port, "--metrics-port")
         if not as_json:
             names = ", ".join(tally.source for tally in crew.tallies)
             typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
