@@ -87,8 +87,8 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
-    from skewless.infra.streams.redis_sender import RedisSender
     from skewless.infra.streams.redis_stream import RedisStream
+    from skewless.infra.streams.senders import RedisSender
 
     sender = RedisSender(url, project="bench", source="events", n_partitions=1)
     made = payloads(n)

@@ -16,7 +16,8 @@ from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import DAY, HOUR, default_hop
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
 from skewless.infra.log.accepted import EVENT
-from skewless.infra.log.event_log import KNOWN_AT, EventLog
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import event_schema
 
 START_US = 1_735_689_600_000_000  # 2025-01-01

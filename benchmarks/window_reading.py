@@ -65,7 +65,8 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
     from skewless.infra.log.accepted import EVENT
-    from skewless.infra.log.event_log import KNOWN_AT, EventLog
+    from skewless.infra.log.ends import KNOWN_AT
+    from skewless.infra.log.event_log import EventLog
     from skewless.infra.log.event_rows import event_schema
     from skewless.infra.offline.engine import connect
     from skewless.infra.offline.views import OfflineViews

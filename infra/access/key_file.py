@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,8 @@ _DIGEST_BYTES = 32
 _OWNER_ONLY = 0o600
 _Keys = tuple[ApiKey, ...]
 
-
-@dataclass(frozen=True)
-class Stamp:
-    """What is another when a file was replaced."""
-
-    inode: int
-    changed_ns: int
-    size: int
+Stamp = tuple[int, int, int]
+"""What is another when a file was replaced: inode, time of change, size."""
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -33,7 +26,7 @@ def stamp_of(path: Path) -> Stamp | None:
         found = path.stat()
     except OSError:
         return None
-    return Stamp(found.st_ino, found.st_ctime_ns, found.st_size)
+    return found.st_ino, found.st_ctime_ns, found.st_size
 
 
 class KeyFile:

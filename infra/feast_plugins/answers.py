@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import duckdb
 import numpy as np
@@ -17,32 +17,46 @@ from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
 from skewless.infra.compiler.views import primitive
 from skewless.infra.feast_plugins.asked_features import AskedView, RequestedFeatures
-from skewless.infra.feast_plugins.entity_rows import EntityRows
+from skewless.infra.feast_plugins.entity_rows import EntityRows, named_relations
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
 from skewless.infra.feast_plugins.fitting import fit_column
 from skewless.infra.feast_plugins.key_types import as_type
-from skewless.infra.feast_plugins.offline_engine import engine
-from skewless.infra.feast_plugins.source_views import named_relations
 from skewless.infra.feast_plugins.windowed import is_windowed
 from skewless.infra.materialization.left_out import refuse_left_out, tell_left_out
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ROW, TIME, as_of_sql
+from skewless.infra.offline.engine import connect
 from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import quote, to_microseconds
+from skewless.infra.offline.sql import quote, text, to_microseconds
 from skewless.infra.offline.winners import Rows, fetch, find
-from skewless.infra.sources.place import settings_of
+from skewless.infra.sources.place import repo_of, settings_of, state_of
 
 if TYPE_CHECKING:
     from skewless.contract.spec import TimeMode
 
 Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
-_BATCH_ROWS = 100_000
+
+
+@contextmanager
+def engine(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection that finds files relative to the repo and spills into the state folder.
+
+    Raises:
+        DefinitionError: a setting cannot be right.
+    """
+    settings = settings_of(config)
+    store = config.offline_store
+    limit = getattr(store, "memory_limit", None) or settings.memory_limit
+    threads = getattr(store, "threads", None) or settings.threads
+    with connect(state_of(config) / "spill", memory_limit=limit, threads=threads) as connection:
+        connection.execute(f"SET file_search_path = {text(str(repo_of(config)))}")
+        yield connection
 
 
 class RetrievalAnswer(Protocol):
     """What a retrieval job computes when it is asked; each call computes it anew."""
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch | pa.Table]:
+    def batches(self, rows: int) -> Iterator[pa.Table]:
         """Yield the answer in order, in pieces of about so many rows; at least one, which may be empty."""
 
     def sql(self) -> str:
@@ -66,7 +80,7 @@ class PointInTimeAnswer:
     query: str | None = None
     as_known: bool = False
 
-    def batches(self, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
+    def batches(self, rows: int) -> Iterator[pa.Table]:
         """Yield the entity rows in their order, duplicates kept, with the stored features of the request.
 
         Memory: the entity rows, and each feature row that is found, once.
@@ -124,13 +138,13 @@ class QueryAnswer:
     table: Table
     query: str
 
-    def batches(self, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch | pa.Table]:
+    def batches(self, rows: int) -> Iterator[pa.Table]:
         """Yield the rows in the order of the source."""
         with engine(self.config) as connection, self.table.opened(connection):
             relation = connection.sql(self.query, params=self.table.parameters)
             reader = relation.to_arrow_reader(rows)
             yield pa.Table.from_batches([], schema=reader.schema)
-            yield from reader
+            yield from (pa.Table.from_batches([batch]) for batch in reader)
 
     def sql(self) -> str:
         """Return the query with the files that it reads."""
@@ -234,10 +248,3 @@ def _statement(
             f"f{i}.{name} AS {quote(label)}" for name, label in zip(view.columns, asked.labels.values(), strict=True)
         ]
     return f"WITH {', '.join(parts)} SELECT {', '.join(columns)} FROM entity_df e{''.join(joins)} ORDER BY e.{ROW}"
-
-
-def whole(answer: RetrievalAnswer) -> pa.Table:
-    """Return all of an answer."""
-    pieces: list[Any] = list(answer.batches(_BATCH_ROWS))
-    tables = [piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece]) for piece in pieces]
-    return pa.concat_tables(tables)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIMESTAMP_COL as EVENT_TIMESTAMP
+from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import RequestError
+from skewless.infra.feast_plugins.asked_features import AskedView
+from skewless.infra.feast_plugins.feature_history import view_source, view_table
+from skewless.infra.feast_plugins.windowed import is_windowed
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.sql import quote, to_microseconds
 from skewless.infra.offline.winners import registered
@@ -56,19 +62,55 @@ def read_entities(connection: duckdb.DuckDBPyConnection, given: pd.DataFrame | p
     return EntityRows(table=table, time=_time_column(types), types=types)
 
 
-def query_entities(connection: duckdb.DuckDBPyConnection, query: str) -> EntityRows:
-    """Return the entity rows of a SQL query.
+def query_entities(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], query: str
+) -> EntityRows:
+    """Return the entity rows of a SQL query, which may read the sources of views.
 
     Raises:
         RequestError: DuckDB refuses the query, or no column says when.
     """
-    try:
-        table = connection.sql(query.strip().rstrip(";")).to_arrow_table()
-    except duckdb.Error as error:
-        raise RequestError(
-            "entity query", f"cannot be run: {str(error).splitlines()[0]}", fix="correct the SQL of entity_df"
-        ) from error
+    with _source_views(config, connection, views):
+        try:
+            table = connection.sql(query.strip().rstrip(";")).to_arrow_table()
+        except duckdb.Error as error:
+            raise RequestError(
+                "entity query", f"cannot be run: {str(error).splitlines()[0]}", fix="correct the SQL of entity_df"
+            ) from error
     return read_entities(connection, table)
+
+
+@contextmanager
+def _source_views(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView]
+) -> Iterator[None]:
+    """Let SQL read each view's source under the names of the view and of the source, for a while.
+
+    Windowed views have no table that could be read.
+    """
+    views = [asked for asked in views if not is_windowed(asked.view)]
+    named = named_relations(config, views)
+    with ExitStack() as stack:
+        for asked in views:
+            stack.enter_context(view_table(config, asked.view).opened(connection))
+        for name, relation in named.items():
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
+        try:
+            yield
+        finally:
+            for name in named:
+                connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
+
+
+def named_relations(config: RepoConfig, views: Sequence[AskedView]) -> dict[str, str]:
+    """Return what SQL may read, by name: the source of each view under its own name and the view's."""
+    named: dict[str, str] = {}
+    for asked in views:
+        if is_windowed(asked.view):
+            continue
+        relation = view_table(config, asked.view).literal
+        named |= {asked.view.batch_source.name: relation, asked.view.name: relation}
+    return named
 
 
 def _sql_types(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
@@ -110,3 +152,62 @@ def _time_column(types: dict[str, str]) -> str:
         value=types.get(EVENT_TIMESTAMP) or ", ".join(times) or None,
         fix=f"add {EVENT_TIMESTAMP} as a timestamp, best with zone UTC",
     )
+
+
+def range_entities(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], start: int, end: int
+) -> EntityRows:
+    """Return one row for each key that the views' sources, or logs of events, have in a range, at its end.
+
+    A view with other keys than another adds rows of its own, in which the other's keys are null.
+
+    Args:
+        start: microseconds; it belongs to the range.
+        end: so does it.
+    """
+    moment = pa.array([end], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    keyed = [asked for asked in views if asked.view.entity_columns]
+    if not keyed:
+        return read_entities(connection, pa.table({EVENT_TIMESTAMP: moment}))
+    found = [_keys_between(config, connection, asked, start, end) for asked in keyed]
+    kinds = {field.name: field.type for table in found for field in table.schema}
+    schema = pa.schema(list(kinds.items()))
+    rows = pa.concat_tables([_filled(table, schema) for table in found])
+    distinct = rows.group_by(rows.column_names, use_threads=False).aggregate([])
+    distinct = distinct.sort_by([(name, "ascending") for name in distinct.column_names])
+    ends = pa.repeat(moment[0], distinct.num_rows)
+    return read_entities(connection, distinct.append_column(EVENT_TIMESTAMP, ends))
+
+
+def _keys_between(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
+) -> pa.Table:
+    view = asked.view
+    if is_windowed(view):
+        from skewless.infra.feast_plugins.window_history import window_keys  # noqa: PLC0415 - for projects with windows only
+
+        return window_keys(config, connection, asked, start, end)
+    source = view_source(config, connection, view)
+    names = {
+        view.projection.join_key_map.get(column.name, column.name): source.key(column.name)
+        for column in view.entity_columns
+    }
+    keys = [f"{expression} AS {quote(name)}" for name, expression in names.items()]
+    moment = source.moment(view.batch_source.timestamp_field)
+    conditions = [
+        f"{moment} BETWEEN {start} AND {end}",
+        *(f"{expression} IS NOT NULL" for expression in names.values()),
+    ]
+    query = f"SELECT DISTINCT {', '.join(keys)} FROM {source.table.relation} WHERE {' AND '.join(conditions)}"
+    with source.table.opened(connection):
+        return connection.sql(query, params=source.table.parameters).to_arrow_table()
+
+
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = {
+        field.name: table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    }
+    return pa.table(columns, schema=schema)

@@ -112,6 +112,16 @@ class HistorySource:
             )
         return to_microseconds(quote(column), kind)
 
+    def count(self, connection: duckdb.DuckDBPyConnection, conditions: Mapping[str, str]) -> dict[str, int]:
+        """Return by name how many rows meet each of some conditions; one that no row meets is left out."""
+        if not conditions:
+            return {}
+        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions.values())
+        with self.table.opened(connection):
+            query = f"SELECT {counts} FROM {self.table.relation}"
+            (found,) = connection.execute(query, self.table.parameters).fetchall()
+        return {name: rows for name, rows in zip(conditions, found, strict=True) if rows}
+
 
 def open_source(
     config: RepoConfig,
@@ -214,14 +224,8 @@ class ViewHistory:
 
     def left_out(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
         """Return how many rows of the source are left out, by reason."""
-        if not self.misfits:
-            return {}
-        table = self.source.table
-        counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in self.misfits.values())
-        with table.opened(connection):
-            (found,) = connection.execute(f"SELECT {counts} FROM {table.relation}", table.parameters).fetchall()
-        named = zip(self.misfits, found, strict=True)
-        return {f"column {name!r} does not fit its declared type": rows for name, rows in named if rows}
+        reasons = {f"column {name!r} does not fit its declared type": sql for name, sql in self.misfits.items()}
+        return self.source.count(connection, reasons)
 
     @contextmanager
     def opened(

@@ -10,7 +10,7 @@ from skewless.contract.row_layout import RowLayout
 from skewless.contract.status import BoolArray
 from skewless.infra.feast_plugins.stored import OPAQUE
 from skewless.infra.feast_plugins.values import SECOND_US
-from skewless.infra.feast_plugins.wire_format import (
+from skewless.infra.feast_plugins.vectors import (
     EIGHT_BYTES,
     ENTRY,
     FOUR_BYTES,

@@ -36,14 +36,6 @@ class Forms:
         self._known[version] = stored
         return stored
 
-    def make(self, table: Table, config: RepoConfig, join_keys: Mapping[str, str]) -> StoredView:
-        """Return the form of a view whose entities are at hand.
-
-        Args:
-            join_keys: entity -> join key.
-        """
-        return stored_form(table, config, lambda: join_keys)
-
     def keyed(self, stored: StoredView, key: EntityKey) -> StoredView:
         """Return the form for rows keyed as one of them is: Feast stores precomputed vectors in a view without keys."""
         if [column.name for column in stored.view.keys] != [DUMMY_KEY] or list(key.join_keys) in ([], [DUMMY_KEY]):

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast.data_source import DataSource
 
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.contract.rows import NO_TIME, Versions
+from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Int64Array
-from skewless.infra.feast_plugins.rows import NO_RUN, PackedRows
+from skewless.infra.feast_plugins.rows import PackedRows, push_versions
 from skewless.infra.feast_plugins.stored import OPAQUE, StoredView
 from skewless.infra.offline.arrays import int64s, nulls, values
 
 _STAMP = pa.timestamp("us", tz="UTC")
-_ARROW = {
-    DType.INT32: pa.int32(),
-    DType.INT64: pa.int64(),
-    DType.FLOAT32: pa.float32(),
-    DType.FLOAT64: pa.float64(),
-    DType.BOOL: pa.bool_(),
+_ARROW = {dtype: arrow_type(dtype) for dtype in DType} | {
     DType.STRING: pa.large_string(),
     DType.BYTES: pa.large_binary(),
     DType.TIMESTAMP: _STAMP,
@@ -53,7 +48,8 @@ def pack_frame(
         _refuse_null(stored, name, columns[name] if name in columns else times[name])
     features = {column.name: _values(columns[column.name], column.dtype) for column in view.features}
     gone = {column.name: nulls(columns[column.name]) for column in view.features}
-    versions = _versions(times[event], times.get(created), positions)
+    made = int64s(times[created], NO_TIME) if created in times else None
+    versions = push_versions(int64s(times[event], NO_TIME), made, positions)
     keys = stored.key_codec(project).pack({key.name: columns[key.name].combine_chunks() for key in view.keys})
     return PackedRows(keys=keys, event_ts=versions.event_ts, rows=stored.codec.pack(versions, features, gone))
 
@@ -87,17 +83,6 @@ def moments_of(source: DataSource) -> tuple[str, str]:
     renamed = source.field_mapping or {}
     event, created = source.timestamp_field or "", source.created_timestamp_column or ""
     return renamed.get(event, event), renamed.get(created, created)
-
-
-def _versions(event: pa.ChunkedArray, created: pa.ChunkedArray | None, positions: Int64Array) -> Versions:
-    n = len(positions)
-    return Versions(
-        event_ts=int64s(event, NO_TIME),
-        created_ts=np.full(n, NO_TIME, dtype=np.int64) if created is None else int64s(created, NO_TIME),
-        seq=positions,
-        run_id=np.full(n, NO_RUN, dtype=np.int64),
-        tombstone=np.zeros(n, dtype=np.bool_),
-    )
 
 
 def _refuse_null(stored: StoredView, name: str, column: pa.ChunkedArray) -> None:

@@ -19,18 +19,16 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.utils import compute_non_entity_date_range
 
 from skewless.contract.clock import open_clock, to_us
 from skewless.contract.columns import digest
-from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer
+from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer, engine
 from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
 from skewless.infra.feast_plugins.asked_features import RequestedFeatures, Table, asked_features
-from skewless.infra.feast_plugins.entity_range import date_range, range_entities
-from skewless.infra.feast_plugins.entity_rows import query_entities, read_entities
+from skewless.infra.feast_plugins.entity_rows import query_entities, range_entities, read_entities
 from skewless.infra.feast_plugins.feature_history import HistorySource, open_source
-from skewless.infra.feast_plugins.offline_engine import engine
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from skewless.infra.feast_plugins.source_views import source_views
 from skewless.infra.materialization.left_out import leave_out
 from skewless.infra.offline.sources import is_remote, is_there
 from skewless.infra.offline.sql import names, quote
@@ -133,11 +131,12 @@ class SkewlessOfflineStore(OfflineStore):
             order.append(f"{source.moment(created_timestamp_column)} DESC NULLS LAST")
         join_key_columns = [key for key in join_key_columns if key != DUMMY_ENTITY_ID or key in source.types]
         keys = [quote(source.column(key)) for key in join_key_columns]
-        _count_left_out(config, data_source, source, {"event time": timestamp_field, **_keyed(join_key_columns)})
+        wanted = {"event time": timestamp_field, **{f"key {key!r}": key for key in join_key_columns}}
+        _count_left_out(config, data_source, source, wanted)
         partition = f"PARTITION BY {', '.join(keys)}" if keys else ""
-        wanted = " AND ".join([condition, *(f"{key} IS NOT NULL" for key in keys)])
+        conditions = " AND ".join([condition, *(f"{key} IS NOT NULL" for key in keys)])
         query = (
-            f"{_selected(source, columns)} WHERE {wanted}"
+            f"{_selected(source, columns)} WHERE {conditions}"
             f" QUALIFY row_number() OVER ({partition} ORDER BY {', '.join(order)}) = 1"
         )
         return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
@@ -218,16 +217,11 @@ def _entities(
     dates: tuple[datetime | None, datetime | None],
 ) -> Entities:
     if given is None:
-        wanted = date_range([item.view for item in asked.views], *dates)
-        return lambda connection: range_entities(config, connection, asked.views, wanted)
-    if not isinstance(given, str):
-        return lambda connection: read_entities(connection, given)
-
-    def query(connection: Any) -> Any:  # noqa: ANN401 - as Entities says
-        with source_views(config, connection, asked.views):
-            return query_entities(connection, given)
-
-    return query
+        start, end = map(to_us, compute_non_entity_date_range([item.view for item in asked.views], *dates))
+        return lambda connection: range_entities(config, connection, asked.views, start, end)
+    if isinstance(given, str):
+        return lambda connection: query_entities(config, connection, asked.views, given)
+    return lambda connection: read_entities(connection, given)
 
 
 def _ranged(
@@ -242,19 +236,13 @@ def _ranged(
     return source, " AND ".join(conditions) or "true"
 
 
-def _keyed(keys: Iterable[str]) -> dict[str, str]:
-    return {f"key {key!r}": key for key in keys}
-
-
 def _count_left_out(
     config: RepoConfig, data_source: DataSource, source: HistorySource, wanted: Mapping[str, str]
 ) -> None:
     """Count the rows of a source that lack what no row may lack; ``wanted``: by what it is, its column."""
-    counts = ", ".join(f"count(*) FILTER ({quote(source.column(column))} IS NULL)" for column in wanted.values())
-    with engine(config) as connection, source.table.opened(connection):
-        query = f"SELECT {counts} FROM {source.table.relation}"
-        (found,) = connection.execute(query, source.table.parameters).fetchall()
-    reasons = {f"{what} is null": rows for what, rows in zip(wanted, found, strict=True) if rows}
+    conditions = {f"{what} is null": f"{quote(source.column(column))} IS NULL" for what, column in wanted.items()}
+    with engine(config) as connection:
+        reasons = source.count(connection, conditions)
     settings, name = settings_of(config), f"source {data_source.name}"
     now_us, identity = open_clock(settings.clock).now_us(), digest(data_source.name)
     leave_out(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)

@@ -35,7 +35,7 @@ from skewless.infra.feast_plugins.online_request import EntityRows, OnlineReques
 from skewless.infra.feast_plugins.pulled import batch_source
 from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_rows
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
-from skewless.infra.feast_plugins.stored import StoredView, Table
+from skewless.infra.feast_plugins.stored import StoredView, Table, stored_form
 from skewless.infra.feast_plugins.windowed import is_windowed, refuse_windowed
 from skewless.infra.materialization.left_out import leave_out
 from skewless.infra.sources.place import settings_of, state_of
@@ -227,9 +227,9 @@ class SkewlessOnlineStore(OnlineStore):
         for table in tables_to_keep:
             check_kept(config, table)
         entities = {entity.name: entity.join_key for entity in (*entities_to_delete, *entities_to_keep)}
-        kept = {self._forms.make(table, config, entities).view.hash for table in tables_to_keep}
+        kept = {stored_form(table, config, lambda: entities).view.hash for table in tables_to_keep}
         for table in tables_to_delete:
-            gone = self._forms.make(table, config, entities).view.hash
+            gone = stored_form(table, config, lambda: entities).view.hash
             if gone not in kept:
                 self.connections(config).writer.delete(f"sk:{config.project}:{gone}:")
         self._forms.forget()

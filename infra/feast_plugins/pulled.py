@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +17,8 @@ from feast.infra.compute_engines.local.feature_builder import LocalFeatureBuilde
 from feast.infra.compute_engines.local.nodes import LocalSourceReadNode
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
-from feast.value_type import ValueType
 
 from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.fitting import fit_table
@@ -93,25 +91,11 @@ def batch_source(view: Table) -> DataSource:
 
 
 def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str) -> list[Row]:
-    columns = [column for column in view.entity_columns if column.name in batch.schema.names]
-    names = [str(column.name) for column in columns]
-    keys = [_values(batch, column.name, column.dtype.to_value_type()) for column in columns]
-    features = [field.name for field in view.features if field.name not in names]
-    types = {field.name: field.dtype.to_value_type() for field in view.features}
-    values = [_values(batch, name, types[name]) for name in features]
-    times = _times(batch, event)
-    publications = _times(batch, created) if created else [None] * len(times)
-    return [
-        (EntityKey(join_keys=names, entity_values=key), dict(zip(features, row, strict=True)), time, published)
-        for key, row, time, published in zip(
-            # The rows of a view without entities have no key.
-            zip(*keys, strict=True) if keys else [()] * len(times),
-            zip(*values, strict=True),
-            times,
-            publications,
-            strict=True,
-        )
-    ]
+    # From Python's own integers: numpy would turn int64 beside a null into float64.
+    columns = {
+        name: batch.column(name).to_pylist(maps_as_pydicts="strict") for name in _names(view, batch.schema.names)
+    }
+    return _zipped(view, columns, _times(batch, event), _times(batch, created) if created else None)
 
 
 def frame_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
@@ -120,45 +104,46 @@ def frame_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
     Feast's own conversion passes through Arrow, where every dict of a column gets the keys of all others.
     """
     source = batch_source(view)
-    columns = frame.rename(columns=source.field_mapping or {})
+    frame = frame.rename(columns=source.field_mapping or {})
     event, created = moments_of(source)
-    keys = [column for column in view.entity_columns if column.name in columns]
-    names = [str(column.name) for column in keys]
-    features = [field for field in view.features if field.name not in names]
-    key_values = [_messages(columns[column.name], column.dtype) for column in keys]
-    values = [_messages(columns[field.name], field.dtype) for field in features]
-    times = _moments(columns[event])
-    publications = _moments(columns[created]) if created else [None] * len(times)
+    columns = {name: _plain(frame[name].tolist()) for name in _names(view, frame.columns)}
+    return _zipped(view, columns, _moments(frame[event]), _moments(frame[created]) if created else None)
+
+
+def _names(view: Table, there: Container[str]) -> list[str]:
+    """Return the columns that messages are made of; those of keys may be missing, those of features may not."""
+    keys = [str(column.name) for column in view.entity_columns if column.name in there]
+    return [*keys, *(str(field.name) for field in view.features if field.name not in keys)]
+
+
+def _zipped(
+    view: Table, columns: Mapping[str, list[Any]], times: Sequence[datetime], created: Sequence[datetime] | None
+) -> list[Row]:
+    """Return plain columns as rows of messages; the rows of a view without entities have no key."""
+    types = {field.name: field.dtype.to_value_type() for field in (*view.features, *view.entity_columns)}
+    made = {name: python_values_to_proto_values(values, types[name]) for name, values in columns.items()}
+    keys = {column.name: made.pop(column.name) for column in view.entity_columns if column.name in made}
     return [
         (
-            EntityKey(join_keys=names, entity_values=[column[i] for column in key_values]),
-            {str(field.name): column[i] for field, column in zip(features, values, strict=True)},
+            EntityKey(join_keys=list(keys), entity_values=[values[i] for values in keys.values()]),
+            {name: values[i] for name, values in made.items()},
             times[i],
-            publications[i],
+            created[i] if created else None,
         )
-        for i in range(len(frame))
+        for i in range(len(times))
     ]
-
-
-def _messages(column: pd.Series[Any], dtype: Any) -> list[Value]:  # noqa: ANN401 - Feast's types have no common one
-    plain = [None if _is_missing(value) else value for value in column.tolist()]
-    values: list[Value] = python_values_to_proto_values(plain, dtype.to_value_type())
-    return values
 
 
 def _is_missing(value: object) -> bool:
     return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
 
 
+def _plain(values: list[Any]) -> list[Any]:
+    return [None if _is_missing(value) else value for value in values]
+
+
 def _moments(column: pd.Series[Any]) -> list[Any]:
-    times = pd.to_datetime(column, utc=True)
-    return [None if _is_missing(moment) else moment for moment in times.tolist()]
-
-
-def _values(batch: pa.RecordBatch, name: str, kind: ValueType) -> list[Value]:
-    # From Python's own integers: numpy would turn int64 beside a null into float64.
-    values: list[Value] = python_values_to_proto_values(batch.column(name).to_pylist(maps_as_pydicts="strict"), kind)
-    return values
+    return _plain(pd.to_datetime(column, utc=True).tolist())
 
 
 def _times(batch: pa.RecordBatch, name: str) -> list[datetime]:

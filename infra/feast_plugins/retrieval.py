@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from itertools import chain
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +15,7 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
 from skewless.contract.clock import from_us
-from skewless.infra.feast_plugins.answers import PointInTimeAnswer, RetrievalAnswer, whole
+from skewless.infra.feast_plugins.answers import PointInTimeAnswer, RetrievalAnswer
 from skewless.infra.feast_plugins.saved_rows import save_rows
 
 _EXACT = 2**53  # beyond, float64 does not tell integers apart
@@ -72,8 +73,7 @@ class SkewlessRetrievalJob(RetrievalJob):
         Raises:
             SkewlessError: a source, a key or a name cannot be right.
         """
-        table = super().to_arrow(validation_reference, timeout)
-        return self._ordered(table)
+        return self._ordered(super().to_arrow(validation_reference, timeout))
 
     def to_df(
         self, validation_reference: ValidationReference | None = None, timeout: int | None = None
@@ -90,10 +90,10 @@ class SkewlessRetrievalJob(RetrievalJob):
 
         On-demand features are computed batch by batch.
         """
-        pieces = (self._with_on_demand(_table(piece)) for piece in self._answer.batches(batch_rows))
+        pieces = (self._with_on_demand(piece) for piece in self._answer.batches(batch_rows))
         first = next(pieces)
         rest = (batch for piece in pieces for batch in piece.cast(first.schema).to_batches())
-        return pa.RecordBatchReader.from_batches(first.schema, _chained(first, rest))
+        return pa.RecordBatchReader.from_batches(first.schema, chain(first.to_batches(), rest))
 
     def to_sql(self) -> str:
         """Return one DuckDB statement for the stored features; ``entity_df`` stands for a data frame."""
@@ -114,13 +114,12 @@ class SkewlessRetrievalJob(RetrievalJob):
         save_rows(self._config, self.to_reader(), storage.to_data_source(), overwrite=allow_overwrite)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        return whole(self._answer)
+        return pa.concat_tables(self._answer.batches(_BATCH_ROWS))
 
     def _with_on_demand(self, table: pa.Table) -> pa.Table:
         if not self._on_demand:
             return self._ordered(table)
-        piece = _Given(self, table)
-        return self._ordered(piece.to_arrow())
+        return self._ordered(_Given(self, table).to_arrow())
 
     def _ordered(self, table: pa.Table) -> pa.Table:
         if not isinstance(self._answer, PointInTimeAnswer):
@@ -156,23 +155,11 @@ def _exact_frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count and _too_large(column):
-            frame[name] = pd.Series(column.to_pylist(), dtype=_nullable(column.type), index=frame.index)
+            nullable: Literal["Int64", "UInt64"] = "UInt64" if pa.types.is_unsigned_integer(column.type) else "Int64"
+            frame[name] = pd.Series(column.to_pylist(), dtype=nullable, index=frame.index)
     return frame
-
-
-def _nullable(kind: pa.DataType) -> Literal["Int64", "UInt64"]:
-    return "UInt64" if pa.types.is_unsigned_integer(kind) else "Int64"
 
 
 def _too_large(column: pa.ChunkedArray) -> bool:
     ends = pc.min_max(column).as_py()
     return ends["max"] is not None and max(ends["max"], -ends["min"]) > _EXACT
-
-
-def _table(piece: Any) -> pa.Table:  # noqa: ANN401 - a table or a batch, which have no common type
-    return piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece])
-
-
-def _chained(first: pa.Table, rest: Any) -> Any:  # noqa: ANN401 - iterators of batches, which mypy sees as Any
-    yield from first.to_batches()
-    yield from rest

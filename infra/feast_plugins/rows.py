@@ -23,7 +23,7 @@ from skewless.infra.online.port import Binaries
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
-NO_RUN = -1
+_NO_RUN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +89,18 @@ def _versions(stored: StoredView, data: Sequence[Row], positions: Int64Array) ->
             value=event.index(None),
             fix="fill the timestamp column",
         )
-    n = len(data)
+    made = np.array([NO_TIME if moment is None else moment for moment in created], dtype=np.int64)
+    return push_versions(np.array(event, dtype=np.int64), made, positions)
+
+
+def push_versions(event_ts: Int64Array, created_ts: Int64Array | None, positions: Int64Array) -> Versions:
+    """Return the versions of rows that no run wrote; without created times none of them has one."""
+    n = len(positions)
     return Versions(
-        event_ts=np.array(event, dtype=np.int64),
-        created_ts=np.array([NO_TIME if moment is None else moment for moment in created], dtype=np.int64),
+        event_ts=event_ts,
+        created_ts=np.full(n, NO_TIME, dtype=np.int64) if created_ts is None else created_ts,
         seq=positions,
-        run_id=np.full(n, NO_RUN, dtype=np.int64),
+        run_id=np.full(n, _NO_RUN, dtype=np.int64),
         tombstone=np.zeros(n, dtype=np.bool_),
     )
 

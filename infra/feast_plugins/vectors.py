@@ -14,23 +14,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
 from skewless.infra.feast_plugins.stored import OPAQUE
 from skewless.infra.feast_plugins.values import SECOND_US
-from skewless.infra.feast_plugins.wire_format import (
-    EIGHT_BYTES,
-    ENTRY,
-    FOUR_BYTES,
-    LONGEST_VARINT,
-    RESULT,
-    SHORT,
-    STATUSES,
-    TEXT,
-    VARINT,
-    varint,
-)
 
 FeatureVector = GetOnlineFeaturesResponse.FeatureVector
 
-_FIXED = {"double_val": (EIGHT_BYTES, "<f8"), "float_val": (FOUR_BYTES, "<f4"), "bool_val": (VARINT, "u1")}
+# Protobuf's wire format, as far as Feast's answers need it (protobuf.dev, "Encoding").
+VARINT, EIGHT_BYTES, TEXT, FOUR_BYTES = 0, 1, 2, 5
+LONGEST_VARINT = 10
+_SHORT = 0x7F
+_ONE_BYTE = [bytes([number]) for number in range(_SHORT + 1)]
+_RESULT = bytes([GetOnlineFeaturesResponse.DESCRIPTOR.fields_by_name["results"].number << 3 | TEXT])
+ENTRY = bytes([FeatureVector.DESCRIPTOR.fields_by_name["values"].number << 3 | TEXT])
+_STATUSES = bytes([FeatureVector.DESCRIPTOR.fields_by_name["statuses"].number << 3 | TEXT])
+
 _PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
+_FIXED = {"double_val": (EIGHT_BYTES, "<f8"), "float_val": (FOUR_BYTES, "<f4"), "bool_val": (VARINT, "u1")}
 _STATUS_OF = {
     Status.PRESENT: FieldStatus.PRESENT,
     Status.NULL: FieldStatus.NULL_VALUE,
@@ -40,6 +37,21 @@ _STATUS_OF = {
     Status.FUTURE: FieldStatus.NOT_FOUND,
 }
 _STATUS_BYTES = np.array([_STATUS_OF.get(status, FieldStatus.INVALID) for status in Status], dtype=np.uint8)
+
+
+def varint(number: int) -> bytes:
+    r"""Return a number below 2^64 in groups of seven bits.
+
+    >>> varint(5), varint(300)
+    (b'\x05', b'\xac\x02')
+    """
+    if number <= _SHORT:
+        return _ONE_BYTE[number]
+    parts = []
+    while number > _SHORT:
+        parts.append(number & _SHORT | 0x80)
+        number >>= 7
+    return bytes([*parts, number])
 
 
 def shown_cells(nulls: BoolArray, status: StatusArray) -> BoolArray:
@@ -82,11 +94,11 @@ def response_bytes(entries: Sequence[bytes], nulls: BoolArray, status: StatusArr
     present = status == _PRESENT
     statuses = _STATUS_BYTES[np.where(nulls & present, _NULL, status)].tobytes()
     n = len(status)
-    head = STATUSES + varint(n)
+    head = _STATUSES + varint(n)
     rest = len(head) + n + len(stamps)
     parts: list[bytes] = []
     for i, body in enumerate(entries):
-        parts += (RESULT, varint(len(body) + rest), body, head, statuses[i * n : (i + 1) * n], stamps)
+        parts += (_RESULT, varint(len(body) + rest), body, head, statuses[i * n : (i + 1) * n], stamps)
     return b"".join(parts)
 
 
@@ -149,7 +161,7 @@ def _varints(numbers: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], In
     """Return protobuf's form of each number in 10 bytes, along a new last axis, and how many of them count."""
     rest = numbers[..., None] >> (np.arange(LONGEST_VARINT, dtype=np.uint64) * np.uint64(7))
     lengths = np.maximum((rest != 0).sum(axis=-1), 1)
-    groups = (rest & np.uint64(SHORT)).astype(np.uint8)
+    groups = (rest & np.uint64(_SHORT)).astype(np.uint8)
     groups[np.arange(LONGEST_VARINT) < lengths[..., None] - 1] |= 0x80
     return groups, lengths
 

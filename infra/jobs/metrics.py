@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from skewless.contract.errors import PlaceError
 from skewless.infra.jobs.run import Run
 
 
@@ -47,19 +45,3 @@ class RunTally(Collector):
         holder = GaugeMetricFamily("skewless_scheduler_holder", "1 where this process holds the lease.")
         holder.add_metric((), float(self.is_holder()))
         return [ended, seconds, last, holder]
-
-
-def serve_metrics(tally: RunTally, port: int) -> int:
-    """Serve the metrics over HTTP on loopback; return the port.
-
-    Raises:
-        PlaceError: the port is not free.
-    """
-    collectors = CollectorRegistry()
-    collectors.register(tally)
-    try:
-        server, _ = start_http_server(port, addr="127.0.0.1", registry=collectors)
-    except OSError as error:
-        fix = "choose another scheduler_metrics_port"
-        raise PlaceError(f"port {port}", f"cannot be used: {error.strerror}", fix=fix) from error
-    return int(server.server_port)

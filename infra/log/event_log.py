@@ -26,8 +26,6 @@ from skewless.infra.log.manifest import Span, batch_path
 from skewless.infra.log.reading import tables
 from skewless.infra.storage.durable import make_folder, refused, sync_folder, write_durable
 
-__all__ = ["KNOWN_AT", "CompactReport", "EventLog", "Span", "with_known_at"]
-
 
 class EventLog:
     """The log of one stream partition; ``seq`` is dense and starts at 0. Used from one thread.

@@ -1,20 +1,24 @@
-"""Records of the prediction log as Arrow: arrays are laid end to end, no row is touched alone."""
+"""Records of the prediction log as Arrow: arrays are laid end to end, no row is touched alone.
+
+Arrow's arrays lie over the memory of numpy's: ``pyarrow.array`` would import pandas into the server.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.contract.arrays import end_to_end
 from skewless.contract.packed_reads import joined
 from skewless.contract.rows import Versions
-from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.window_states import StateProgress
-from skewless.infra.predictions.arrow import cycled, equal_lists, lists, numbers, texts, utf8
 from skewless.infra.predictions.checksums import checksums
 from skewless.infra.predictions.record import LoadColumns, Record, Source, best_output
 from skewless.infra.predictions.schema import APPLIED, FORMAT, READ, SCHEMA
@@ -163,3 +167,86 @@ def _outputs(matrices: Sequence[Matrix], outputs: Sequence[Matrix]) -> dict[str,
 
 def _lists(rows: Matrix) -> pa.ListArray:
     return equal_lists(len(rows), rows.shape[1], numbers(rows))
+
+
+def numbers(values: npt.NDArray[Any], valid: BoolArray | None = None) -> pa.Array:
+    """Return numbers, row by row where they have several dimensions.
+
+    Args:
+        valid: where there is one, shape ``(n,)``; None: everywhere.
+
+    >>> numbers(np.array([[1, 2], [3, 4]]), np.array([True, True, False, True])).to_pylist()
+    [1, 2, None, 4]
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [_bits(valid), pa.py_buffer(flat)])
+
+
+def texts(words: Sequence[str]) -> pa.StringArray:
+    """Return words.
+
+    >>> texts(["a", "", "bc"]).to_pylist(), texts(["é", "b"]).to_pylist()
+    (['a', '', 'bc'], ['é', 'b'])
+    """
+    whole = "".join(words)
+    if not whole.isascii():
+        return utf8([word.encode() for word in words])
+    return _strings(_ends(words), whole.encode())
+
+
+def utf8(words: Sequence[bytes]) -> pa.StringArray:
+    """Return words that are valid UTF-8.
+
+    >>> utf8([b"a", b"", b"bc"]).to_pylist()
+    ['a', '', 'bc']
+    """
+    return _strings(_ends(words), b"".join(words))
+
+
+def cycled(words: Sequence[str], n: int) -> pa.StringArray:
+    """Return words n times over.
+
+    >>> cycled(["a", "bc"], 2).to_pylist()
+    ['a', 'bc', 'a', 'bc']
+    """
+    encoded = [word.encode() for word in words]
+    data = b"".join(encoded)
+    starts = np.cumsum([0, *map(len, encoded)])
+    offsets = np.arange(n)[:, None] * len(data) + starts[None, :-1]
+    return _strings(np.append(offsets, n * len(data)), data * n)
+
+
+def lists(offsets: Int64Array, values: pa.Array, valid: BoolArray | None = None) -> pa.ListArray:
+    """Return lists of values.
+
+    Args:
+        offsets: where each list begins, then where the last one ends, shape ``(n + 1,)``.
+        valid: where there is a list, shape ``(n,)``; None: everywhere.
+
+    >>> lists(np.array([0, 2, 2, 3]), numbers(np.array([5, 6, 7])), np.array([True, False, True])).to_pylist()
+    [[5, 6], None, [7]]
+    """
+    buffers = [_bits(valid), pa.py_buffer(offsets.astype(np.int32))]
+    return pa.Array.from_buffers(pa.list_(values.type), len(offsets) - 1, buffers, children=[values])
+
+
+def equal_lists(n: int, width: int, values: pa.Array) -> pa.ListArray:
+    """Return n lists of equal length.
+
+    >>> equal_lists(2, 2, numbers(np.arange(4))).to_pylist()
+    [[0, 1], [2, 3]]
+    """
+    return lists(np.arange(n + 1) * width, values)
+
+
+def _ends(words: Sequence[str | bytes]) -> Int64Array:
+    return np.append(0, np.cumsum(np.fromiter(map(len, words), dtype=np.int64, count=len(words))))
+
+
+def _strings(offsets: Int64Array, data: bytes) -> pa.StringArray:
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+
+
+def _bits(valid: BoolArray | None) -> pa.Buffer | None:
+    return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))

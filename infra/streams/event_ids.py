@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import EventSource
 from skewless.infra.log.accepted import INGEST, REJECT
-from skewless.infra.log.event_log import EventLog, Span
+from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.manifest import Span
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.storage.durable import make_folder, refused
 from skewless.infra.streams.id_index import Digests, IdIndex, digests_of, first_places

@@ -22,6 +22,7 @@ from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.offline.sql import cast, quote
+from skewless.infra.offline.window_events import columns_of
 from skewless.infra.offline.winners import copied
 from skewless.infra.streams.row_digest import RowDigest
 
@@ -43,10 +44,10 @@ class HistoryFile:
     source: EventSource
     connection: duckdb.DuckDBPyConnection
 
-    def count(self) -> int:
-        """Return how many rows it has."""
+    def count(self, condition: str = "true") -> int:
+        """Return how many rows it has that meet a condition in SQL."""
         with self.table.opened(self.connection):
-            query = f"SELECT count(*) FROM {self.table.relation}"
+            query = f"SELECT count(*) FROM {self.table.relation} WHERE {condition}"
             return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
 
     def has(self, columns: Sequence[Column]) -> bool:
@@ -91,9 +92,7 @@ class HistoryFile:
 
     def nameless(self, column: str) -> int:
         """Return how many rows have no event id."""
-        with self.table.opened(self.connection):
-            query = f"SELECT count(*) FROM {self.table.relation} WHERE {self._id(column)} IS NULL"
-            return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
+        return self.count(f"{self._id(column)} IS NULL")
 
     def repeats(self, column: str, first: int, log_root: Path) -> npt.NDArray[np.uint8]:
         """Return of each row from a number on ``KNOWN`` where the log has its event id, ``SEVERAL`` where another has.
@@ -108,10 +107,13 @@ class HistoryFile:
             found = np.zeros(int(counted), dtype=np.uint8)
             several = f"SELECT id FROM {ids} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
             self._mark(found, SEVERAL, f"SELECT place FROM {ids} SEMI JOIN ({several}) USING (id)", [])
-            files = [file for name in log_partitions(log_root, self.source.name) for file in _files(log_root, name)]
+            logs = [EventLog(log_root, name) for name in log_partitions(log_root, self.source.name)]
+            files = [file for log in logs for file in log.files()]
             if files:
-                known = f"SELECT {logged_id(self.connection, files, column)} AS id FROM read_parquet(?, "
-                known += f"union_by_name=true) WHERE {REJECT} IS NULL"
+                # Also of rows that were logged before the column was declared as the id.
+                there = column in columns_of(self.connection, files)
+                event_id = f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if there else EVENT_ID
+                known = f"SELECT {event_id} AS id FROM read_parquet(?, union_by_name=true) WHERE {REJECT} IS NULL"
                 self._mark(found, KNOWN, f"SELECT place FROM {ids} SEMI JOIN ({known}) USING (id)", [files])
         return found
 
@@ -150,13 +152,3 @@ def file_columns(source: EventSource) -> list[Column]:
     """Return the columns of a source's history: those of its events, their time, and when they were written."""
     moments = [name for name in (source.event_column, source.created_column) if name]
     return [*source.columns, *(Column(name=name, dtype=DType.TIMESTAMP) for name in moments)]
-
-
-def logged_id(connection: duckdb.DuckDBPyConnection, files: Sequence[str], column: str) -> str:
-    """Return SQL for the event id of log rows, of those too that were logged before the column was declared as one."""
-    there = connection.sql("SELECT * FROM read_parquet(?, union_by_name=true) LIMIT 0", params=[list(files)]).columns
-    return f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if column in there else EVENT_ID
-
-
-def _files(log_root: Path, partition: str) -> list[str]:
-    return EventLog(log_root, partition).files()

@@ -16,15 +16,15 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
-from skewless.infra.log.event_log import KNOWN_AT, EventLog
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.partitions import log_ends, source_folder
 from skewless.infra.streams.decode import Judge
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
-from skewless.infra.streams.import_matching import Match, Matcher
-from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords
+from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, Match, Matcher
 from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
 BATCH_ROWS = 100_000

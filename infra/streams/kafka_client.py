@@ -1,12 +1,13 @@
-"""Kafka's client, and its errors as ours; the one place that finds the package missing.
+"""Kafka's client, what it is told, and its errors as ours; the one place that finds the package missing.
 
 Importing this raises DefinitionError where ``confluent-kafka`` is not installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 
@@ -20,19 +21,7 @@ except ImportError as missing:
         "Kafka", "needs the package confluent-kafka", fix="pip install 'skewless[kafka]'"
     ) from missing
 
-__all__ = [
-    "END_OF_PARTITION",
-    "GONE",
-    "OUT_OF_RANGE",
-    "TIMED_OUT",
-    "AdminClient",
-    "ClientLog",
-    "OffsetSpec",
-    "is_final",
-    "kafka",
-    "made_with",
-    "refused",
-]
+__all__ = ["AdminClient", "OffsetSpec", "kafka"]  # the package reaches others through here
 
 # The client's own errors have names with an underscore.
 END_OF_PARTITION = kafka.KafkaError._PARTITION_EOF  # noqa: SLF001 - it has no public name
@@ -54,6 +43,21 @@ _FINAL = {
     kafka.KafkaError._AUTHENTICATION,  # noqa: SLF001
     kafka.KafkaError._FATAL,  # noqa: SLF001
 }
+
+# Where to go on is the owner's to say, and a position that is gone must be heard of; so must the end of a partition,
+# since the mark at the end of a transaction has a position and is not a message.
+_OURS = {
+    "auto.offset.reset": "error",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "group.protocol": "classic",
+    "partition.assignment.strategy": "range,roundrobin",
+}
+# A topic that is made later, or gets more partitions, is found so soon; the client's own default is five minutes.
+_DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
+_TAKEN = {*_OURS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
+
 _log = structlog.get_logger(__name__)
 
 
@@ -90,3 +94,40 @@ def made_with(topic: str) -> Iterator[None]:
         raise DefinitionError(
             f"settings of Kafka topic {topic!r}", f"are refused: {problem}", fix="correct the settings of librdkafka"
         ) from None
+
+
+def consumer_settings(bootstrap: str, group: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a member of a group.
+
+    Raises:
+        DefinitionError: ``extra`` holds a setting that is ours to make.
+    """
+    given = {**_DEFAULTS, **_allowed(extra)}
+    return {**given, **_OURS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
+
+
+def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a sender, whose messages are stored once and on all replicas that are in step.
+
+    Raises:
+        DefinitionError: ``extra`` holds a setting that is ours to make.
+    """
+    given = {"partitioner": "murmur2_random", **_allowed(extra)}  # a key's partition is that of Java's producers
+    ours = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "logger": ClientLog()}
+    return {**given, **ours}
+
+
+def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a client that only asks about topics; it needs the same keys to the broker."""
+    shared = ("client.", "sasl.", "security.", "socket.", "ssl.", "broker.", "reconnect.", "enable.ssl", "enable.sasl")
+    allowed = {name: value for name, value in extra.items() if name.startswith(shared)}
+    return {**allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
+
+
+def _allowed(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    taken = sorted(_TAKEN & set(extra))
+    if taken:
+        raise DefinitionError(
+            "settings of Kafka", "set what the stream decides itself", value=", ".join(taken), fix="leave them out"
+        )
+    return extra

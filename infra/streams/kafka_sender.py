@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.kafka_client import TIMED_OUT, kafka, made_with, refused
-from skewless.infra.streams.kafka_settings import producer_settings
+from skewless.infra.streams.kafka_client import TIMED_OUT, kafka, made_with, producer_settings, refused
 
 _GRACE_S = 2.0
 

@@ -14,12 +14,13 @@ from skewless.infra.streams.kafka_client import (
     GONE,
     OUT_OF_RANGE,
     AdminClient,
+    admin_settings,
+    consumer_settings,
     is_final,
     kafka,
     made_with,
     refused,
 )
-from skewless.infra.streams.kafka_settings import admin_settings, consumer_settings
 from skewless.infra.streams.kafka_topic import EndsWatch, TopicWatch
 from skewless.infra.streams.port import Messages, Owner, Partition
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from skewless.contract.errors import PlaceError
 from skewless.infra.streams.tally import SourceTally
 
 _COUNTED = {
@@ -59,20 +57,3 @@ class TallyCollector(Collector):
             if value is not None:
                 gauge.add_metric([tally.source], value)
         return gauge
-
-
-def serve_metrics(tallies: Callable[[], Sequence[SourceTally]], port: int, host: str = "127.0.0.1") -> int:
-    """Serve the metrics of some workers over HTTP; return the port.
-
-    Raises:
-        PlaceError: the port is not free.
-    """
-    collectors = CollectorRegistry()
-    collectors.register(TallyCollector(tallies))
-    try:
-        server, _ = start_http_server(port, addr=host, registry=collectors)
-    except OSError as error:
-        raise PlaceError(
-            f"port {port}", f"cannot be used: {error.strerror}", fix="choose another --metrics-port"
-        ) from error
-    return int(server.server_port)

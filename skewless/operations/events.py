@@ -110,15 +110,16 @@ def stream(
         RequestError: there is no such source.
         StoreError: the store is away.
     """
+    from skewless.infra.host.metrics import serve_metrics
     from skewless.infra.host.processes import Presence
     from skewless.infra.streams.crew import Crew
-    from skewless.infra.streams.metrics import serve_metrics
+    from skewless.infra.streams.metrics import TallyCollector
 
     presence, stop = Presence(project.state, "stream"), stop or threading.Event()
     crew = Crew(project.streams, names=names, replay=replay, speed=speed, presence=presence)
     with closing(crew):
         if metrics_port is not None:
-            serve_metrics(lambda: crew.tallies, metrics_port)
+            serve_metrics(TallyCollector(lambda: crew.tallies), metrics_port, "--metrics-port")
         crew.start()
         while not stop.wait(_IDLE_CHECKED_EVERY_S if until_idle else _CHECKED_EVERY_S):
             crew.check()

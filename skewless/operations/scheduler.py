@@ -88,8 +88,9 @@ def serve(project: Workspace) -> None:
         DefinitionError: a cron line cannot be read.
         StoreError: the disk refused.
     """
+    from skewless.infra.host.metrics import serve_metrics
     from skewless.infra.host.processes import Presence, beating
-    from skewless.infra.jobs.metrics import RunTally, serve_metrics
+    from skewless.infra.jobs.metrics import RunTally
     from skewless.infra.plans.applied import PlanInForce
     from skewless.training.scheduling.bell import Bell
 
@@ -97,7 +98,7 @@ def serve(project: Workspace) -> None:
     tally = RunTally()
     port = project.settings.scheduler_metrics_port
     if port:
-        serve_metrics(tally, port)
+        serve_metrics(tally, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     bell = Bell()
     presence, plan = Presence(project.state, "scheduler"), PlanInForce(project.state)

@@ -18,8 +18,8 @@ from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventSender, EventStream, Owner, Partition
-from skewless.infra.streams.redis_sender import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
+from skewless.infra.streams.senders import RedisSender
 from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
 from tests.servers.cluster import Cluster
 from tests.servers.kafka import KafkaBroker

@@ -10,8 +10,8 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.streams.redis_keys import entry_id_of, position_of
-from skewless.infra.streams.redis_sender import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
+from skewless.infra.streams.senders import RedisSender
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
 from tests.servers.node import Node, running, until
 from tests.servers.programs import program

@@ -19,8 +19,8 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventStream, Owner
-from skewless.infra.streams.redis_sender import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
+from skewless.infra.streams.senders import RedisSender
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE

@@ -22,8 +22,7 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.jobs.work import DoneWork, Ended, ProcessWork, Work
 from skewless.training.scheduling.bell import Bell
 from skewless.training.scheduling.candidate import Candidate
-from skewless.training.scheduling.job import Job
-from skewless.training.scheduling.schedule import Every
+from skewless.training.scheduling.job import Every, Job
 from skewless.training.scheduling.shift import Shift
 from tests.reliability.kills import ROOT, Side, Steps
 

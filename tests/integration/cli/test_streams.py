@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import import_run
-from skewless.infra.streams.metrics import serve_metrics
+from skewless.infra.streams.metrics import TallyCollector
 from skewless.infra.streams.tally import SourceTally
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
@@ -195,7 +196,8 @@ def test_unknown_sources_are_refused(repo: Path) -> None:
 
 
 def test_metrics_are_served_on_loopback() -> None:
-    port = serve_metrics(lambda: [SourceTally(source="s", read=3, accepted=2, trouble="disk")], 0)
+    tallies = TallyCollector(lambda: [SourceTally(source="s", read=3, accepted=2, trouble="disk")])
+    port = serve_metrics(tallies, 0, "--metrics-port")
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'skewless_stream_read_total{source="s"} 3.0' in text
     assert 'skewless_stream_waiting{source="s"} 1.0' in text

@@ -8,7 +8,8 @@ from urllib.request import urlopen
 import pytest
 
 from skewless.contract.errors import PlaceError
-from skewless.infra.jobs.metrics import RunTally, serve_metrics
+from skewless.infra.host.metrics import serve_metrics
+from skewless.infra.jobs.metrics import RunTally
 from skewless.infra.jobs.run import Run, RunId, State
 
 
@@ -27,7 +28,7 @@ def test_runs_are_counted_and_served() -> None:
     tally = RunTally(lambda: True)
     for run in (ended("a", "done", 2, 10), ended("a", "done", 3, 20), ended("a", "failed", 4, 30)):
         tally.count(run)
-    with urlopen(f"http://127.0.0.1:{serve_metrics(tally, 0)}/metrics") as reply:
+    with urlopen(f"http://127.0.0.1:{serve_metrics(tally, 0, 'scheduler_metrics_port')}/metrics") as reply:
         lines = reply.read().decode().splitlines()
     assert [line for line in lines if line.startswith("skewless")] == [
         'skewless_runs_total{job="a",state="done"} 2.0',
@@ -40,4 +41,4 @@ def test_runs_are_counted_and_served() -> None:
 
 def test_a_port_in_use_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PlaceError, match="scheduler_metrics_port"):
-        serve_metrics(RunTally(), taken.getsockname()[1])
+        serve_metrics(RunTally(), taken.getsockname()[1], "scheduler_metrics_port")

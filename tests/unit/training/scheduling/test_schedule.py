@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import DefinitionError, RequestError
-from skewless.training.scheduling.job import Job, due, find_job
-from skewless.training.scheduling.schedule import Every, Schedule, schedule_of
+from skewless.training.scheduling.job import Every, Job, Schedule, due, find_job, schedule_of
 
 MINUTE = 60_000_000
 DAY = 1_440 * MINUTE

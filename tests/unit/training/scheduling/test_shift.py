@@ -14,8 +14,7 @@ from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Request, Requests
 from skewless.infra.jobs.run import Run, RunId
 from skewless.infra.jobs.work import Ended
-from skewless.training.scheduling.job import Job
-from skewless.training.scheduling.schedule import Every
+from skewless.training.scheduling.job import Every, Job
 from skewless.training.scheduling.shift import Shift
 
 SECOND = 1_000_000

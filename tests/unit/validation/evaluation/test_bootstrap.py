@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from skewless.contract.spec import Task
-from skewless.validation.evaluation.bootstrap import Gain, Pair, normal_gain, paired_gain
+from skewless.validation.evaluation.bootstrap import Gain, Pair, Scored, normal_gain, paired_gain, weighted_metric
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.evaluation.metrics import auc
-from skewless.validation.evaluation.resampled import Scored, weighted_metric
 
 BINARY = ["auc", "log_loss", "brier", "calibration_error", "precision", "recall", "precision_at_base_rate"]
 CASES: list[tuple[Task, str]] = [
