@@ -19,10 +19,18 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
 from skewless.infra.feast_plugins.entity_keys import key_bytes
-from skewless.infra.feast_plugins.few_vectors import FEW, Entry, entry_writers, few_entries
 from skewless.infra.feast_plugins.stored import StoredView, Table
 from skewless.infra.feast_plugins.values import unpack_values
-from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
+from skewless.infra.feast_plugins.vectors import (
+    FEW,
+    CellWriter,
+    cell_entries,
+    cell_writer,
+    column_entries,
+    event_stamps,
+    response_bytes,
+    shown_cells,
+)
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 
@@ -39,13 +47,13 @@ class ViewFeatures:
         places: of the features in a row.
         kinds: per feature, the field of ``Value`` that holds it.
         types: Feast's type of each feature, by short and by full name.
-        writers: per feature, how its value is cut from a row.
+        writers: per feature, what writes its cells.
     """
 
     names: Sequence[str]
     places: npt.NDArray[np.intp]
     kinds: Sequence[str]
-    writers: Sequence[Entry]
+    writers: Sequence[CellWriter]
     types: Mapping[str, ValueType]
 
     @classmethod
@@ -59,7 +67,7 @@ class ViewFeatures:
             names=wanted,
             places=np.array(places, dtype=np.intp),
             kinds=kinds,
-            writers=entry_writers(layout, kinds, places),
+            writers=[cell_writer(kind) for kind in kinds],
             types={f"{view}__{name}": types[name] for name in wanted} | {name: types[name] for name in wanted},
         )
 
@@ -160,7 +168,8 @@ def respond(
     stamps = event_stamps(read.versions.event_ts, _has_time(status))
     shown = shown_cells(nulls, status)
     if len(rows) <= FEW:
-        entries = few_entries(wanted.writers, rows, shown)
+        cells = asked.stored.codec.cells(rows, read.found)
+        entries = cell_entries(wanted.writers, [cells[place] for place in wanted.places.tolist()], shown)
     else:
         entries = column_entries(wanted.kinds, [read.values[name] for name in wanted.names], shown)
     response.MergeFromString(response_bytes(entries, nulls, status, stamps))

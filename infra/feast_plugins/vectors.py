@@ -1,9 +1,13 @@
-"""Unpacked columns to Feast's ``FeatureVector`` messages, written as bytes: no Python object per value."""
+"""Unpacked rows to Feast's ``FeatureVector`` messages, written as bytes: no message per value.
+
+Columns become entries in a few steps of numpy. Of a few rows these steps cost more than the values, which are written
+cell by cell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +15,12 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from skewless.contract.row_layout import Cell
 from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
 from skewless.infra.feast_plugins.stored import OPAQUE
 from skewless.infra.feast_plugins.values import SECOND_US
 
 FeatureVector = GetOnlineFeaturesResponse.FeatureVector
-
 # Protobuf's wire format, as far as Feast's answers need it (protobuf.dev, "Encoding").
 VARINT, EIGHT_BYTES, TEXT, FOUR_BYTES = 0, 1, 2, 5
 LONGEST_VARINT = 10
@@ -26,17 +30,8 @@ _RESULT = bytes([GetOnlineFeaturesResponse.DESCRIPTOR.fields_by_name["results"].
 ENTRY = bytes([FeatureVector.DESCRIPTOR.fields_by_name["values"].number << 3 | TEXT])
 _STATUSES = bytes([FeatureVector.DESCRIPTOR.fields_by_name["statuses"].number << 3 | TEXT])
 
-_PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
-_FIXED = {"double_val": (EIGHT_BYTES, "<f8"), "float_val": (FOUR_BYTES, "<f4"), "bool_val": (VARINT, "u1")}
-_STATUS_OF = {
-    Status.PRESENT: FieldStatus.PRESENT,
-    Status.NULL: FieldStatus.NULL_VALUE,
-    Status.NOT_FOUND: FieldStatus.NOT_FOUND,
-    Status.EXPIRED: FieldStatus.OUTSIDE_MAX_AGE,
-    # Before its time a row is not there, as in a point-in-time join.
-    Status.FUTURE: FieldStatus.NOT_FOUND,
-}
-_STATUS_BYTES = np.array([_STATUS_OF.get(status, FieldStatus.INVALID) for status in Status], dtype=np.uint8)
+CellWriter: TypeAlias = Callable[[Any], bytes]
+"""From the cell of a packed row to its entry of the repeated ``Value``."""
 
 
 def varint(number: int) -> bytes:
@@ -52,6 +47,25 @@ def varint(number: int) -> bytes:
         parts.append(number & _SHORT | 0x80)
         number >>= 7
     return bytes([*parts, number])
+
+
+FEW = 8
+
+_UINT64 = 2**64 - 1
+_NOTHING = ENTRY + varint(0)
+# Floats and booleans lie in a row as protobuf has them.
+_FIXED = {"double_val": (EIGHT_BYTES, "<f8"), "float_val": (FOUR_BYTES, "<f4"), "bool_val": (VARINT, "u1")}
+_TEXTS = ("string_val", "bytes_val", OPAQUE)
+_PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
+_STATUS_OF = {
+    Status.PRESENT: FieldStatus.PRESENT,
+    Status.NULL: FieldStatus.NULL_VALUE,
+    Status.NOT_FOUND: FieldStatus.NOT_FOUND,
+    Status.EXPIRED: FieldStatus.OUTSIDE_MAX_AGE,
+    # Before its time a row is not there, as in a point-in-time join.
+    Status.FUTURE: FieldStatus.NOT_FOUND,
+}
+_STATUS_BYTES = np.array([_STATUS_OF.get(status, FieldStatus.INVALID) for status in Status], dtype=np.uint8)
 
 
 def shown_cells(nulls: BoolArray, status: StatusArray) -> BoolArray:
@@ -76,11 +90,48 @@ def column_entries(kinds: Sequence[str], values: Sequence[npt.NDArray[Any]], sho
     return entries
 
 
+def cell_writer(kind: str) -> CellWriter:
+    """Return what writes the cells of a feature.
+
+    Args:
+        kind: the field of ``Value`` that holds it, or ``OPAQUE``.
+    """
+    if kind == OPAQUE:
+        return lambda text: ENTRY + varint(len(text)) + text
+    if kind in _TEXTS:
+        tag = _tag(kind, TEXT)
+        return lambda text: _text_entry(tag, text)
+    if kind in _FIXED:
+        wire, dtype = _FIXED[kind]
+        head = ENTRY + varint(1 + np.dtype(dtype).itemsize) + _tag(kind, wire)
+        return lambda cell: head + cell
+    unit = SECOND_US if kind == "unix_timestamp_val" else 1
+    heads = [ENTRY + varint(1 + size) + _tag(kind, VARINT) for size in range(LONGEST_VARINT + 1)]
+    return lambda number: _integer_entry(heads, number // unit)
+
+
+def cell_entries(writers: Sequence[CellWriter], cells: Sequence[Sequence[Cell]], shown: BoolArray) -> list[bytes]:
+    """Return what ``column_entries`` returns.
+
+    Args:
+        writers: per feature, its ``cell_writer``.
+        cells: per feature, its values as they lie in the rows.
+        shown: which values are told, shape ``(k, n)``.
+    """
+    if shown.shape[1] == 1:
+        told = shown[:, 0].tolist()
+        return [write(cell) if ok else _NOTHING for write, (cell,), ok in zip(writers, cells, told, strict=True)]
+    return [
+        b"".join([write(cell) if ok else _NOTHING for cell, ok in zip(column, oks, strict=True)])
+        for write, column, oks in zip(writers, cells, shown.tolist(), strict=True)
+    ]
+
+
 def response_bytes(entries: Sequence[bytes], nulls: BoolArray, status: StatusArray, stamps: bytes) -> bytes:
     """Return k features of n rows as the bytes of a response that holds just their vectors.
 
     Args:
-        entries: what ``column_entries`` or ``few_entries`` returned.
+        entries: what ``column_entries`` or ``cell_entries`` returned.
         nulls: shape ``(k, n)``.
         status: of the rows, shape ``(n,)``.
         stamps: what ``event_stamps`` returned for the rows.
@@ -118,24 +169,21 @@ def value_entries(kind: str, columns: Sequence[npt.NDArray[Any]], shown: BoolArr
         columns: k arrays of shape ``(n,)``.
         shown: shape ``(k, n)``.
     """
-    if kind == OPAQUE:
-        return [_texts(column.tolist(), ok, b"") for column, ok in zip(columns, shown, strict=True)]
-    number = Value.DESCRIPTOR.fields_by_name[kind].number
-    if kind in {"string_val", "bytes_val"}:
-        tag = bytes([number << 3 | TEXT])
-        return [_texts(map(_encoded, column.tolist()), ok, tag) for column, ok in zip(columns, shown, strict=True)]
+    if kind in _TEXTS:
+        texts = [list(map(_encoded, column.tolist())) for column in columns]
+        return cell_entries([cell_writer(kind)] * len(columns), texts, shown)
     numbers = np.stack(columns)
     if kind in _FIXED:
         wire, dtype = _FIXED[kind]
         width = np.dtype(dtype).itemsize
         payload = np.ascontiguousarray(numbers, dtype=dtype).view(np.uint8).reshape(*numbers.shape, width)
-        return _numbers(number << 3 | wire, payload, np.full(numbers.shape, width), shown)
+        return _numbers(_tag(kind, wire), payload, np.full(numbers.shape, width), shown)
     integers = (numbers // SECOND_US if kind == "unix_timestamp_val" else numbers).astype(np.int64)
     payload, lengths = _varints(integers.view(np.uint64))
-    return _numbers(number << 3 | VARINT, payload, lengths, shown)
+    return _numbers(_tag(kind, VARINT), payload, lengths, shown)
 
 
-def _numbers(tag: int, payload: npt.NDArray[np.uint8], lengths: Int64Array, shown: BoolArray) -> list[bytes]:
+def _numbers(tag: bytes, payload: npt.NDArray[np.uint8], lengths: Int64Array, shown: BoolArray) -> list[bytes]:
     """Return entries of a few bytes, written at full width and then without what each does not use.
 
     Args:
@@ -147,7 +195,7 @@ def _numbers(tag: int, payload: npt.NDArray[np.uint8], lengths: Int64Array, show
     entries = np.empty((*lengths.shape, width), dtype=np.uint8)
     entries[..., 0] = ENTRY[0]
     entries[..., 1] = sizes
-    entries[..., 2] = tag
+    entries[..., 2] = tag[0]
     entries[..., 3:] = payload
     if bool((sizes == width - 2).all()):
         joined = entries.tobytes()
@@ -166,13 +214,19 @@ def _varints(numbers: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], In
     return groups, lengths
 
 
-def _encoded(text: str | bytes | None) -> bytes | None:
-    return text.encode() if isinstance(text, str) else text
+def _encoded(text: str | bytes | None) -> bytes:
+    return text.encode() if isinstance(text, str) else text or b""
 
 
-def _texts(texts: Iterable[bytes | None], shown: BoolArray, tag: bytes) -> bytes:
-    parts: list[bytes] = []
-    for text, ok in zip(texts, shown.tolist(), strict=True):
-        body = b"" if text is None or not ok else tag + varint(len(text)) + text if tag else text
-        parts += (ENTRY, varint(len(body)), body)
-    return b"".join(parts)
+def _tag(kind: str, wire: int) -> bytes:
+    return bytes([Value.DESCRIPTOR.fields_by_name[kind].number << 3 | wire])
+
+
+def _text_entry(tag: bytes, text: bytes) -> bytes:
+    body = tag + varint(len(text)) + text
+    return ENTRY + varint(len(body)) + body
+
+
+def _integer_entry(heads: Sequence[bytes], number: int) -> bytes:
+    body = varint(number & _UINT64)
+    return heads[len(body)] + body

@@ -12,12 +12,12 @@ from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import View
 from skewless.contract.request import Ask
-from skewless.contract.rows import RowCodec, Versions, ViewRead, missing
+from skewless.contract.rows import RowCodec, Versions, missing
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.guard import AgeLimit, Standing
-from skewless.infra.online.window_states import StateProgress, WindowStates
+from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 
@@ -69,7 +69,7 @@ class VectorReader:
     @property
     def markers(self) -> list[str]:
         """Return the markers to be read with the rows: of the views, then of the windowed views."""
-        return [*self._marks, *self._windows.markers]
+        return [*self._marks, *self._windows.markers] if self._assembler.plan.windows else self._marks
 
     def markers_of(self, view: View | WindowView) -> list[str]:
         """Return the markers that vouch for a view of the plan."""
@@ -80,7 +80,9 @@ class VectorReader:
 
         Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
         """
-        own = Standing(standing.lost & set(self.markers) if standing.lost else standing.lost, standing.watermarks)
+        own = Standing(standing.lost & set(self.markers), standing.watermarks) if standing.lost else standing
+        if not self._limited:
+            return own
         return own.within([AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
@@ -108,56 +110,63 @@ class VectorReader:
             stored: what stands under each; None: nothing.
             standing: what the markers say that were read with them; the views of lost ones are UNAVAILABLE.
         """
-        if self._numbers is not None and not standing.lost:
-            numbers = self._numbers.vectors(stored, t)
-            if numbers is not None:
-                return ServiceVectors(
-                    matrix=numbers.matrix,
-                    status=numbers.status,
-                    event_ts=numbers.event_ts,
-                    watermark=self._watermark(standing),
-                    versions=numbers.versions,
-                    applied={},
-                )
-        n_rows = len(self._views) * ask.n
-        reads = self._decoded(stored[:n_rows], standing, ask.n)
-        states = self._windows.read(names[n_rows:], stored[n_rows:], standing, t)
-        vectors = self._assembled({**reads, **states.reads}, states.applied, t, ask, standing)
-        damaged = sum(int(read.unanswered.sum()) for read in reads.values() if read.unanswered is not None)
-        return vectors._replace(damaged=damaged + states.damaged)
+        found = self.numbers(stored, standing, t)
+        return found or self.assemble(self.reads(names, stored, standing, t, ask.n), standing, t, ask)
+
+    def numbers(self, stored: Sequence[bytes | None], standing: Standing, t: int) -> ServiceVectors | None:
+        """Return what ``vectors`` returns, sooner; None if it cannot be told without the reads of each view."""
+        found = None if self._numbers is None or standing.lost else self._numbers.vectors(stored, t)
+        if found is None:
+            return None
+        return ServiceVectors(
+            matrix=found.matrix,
+            status=found.status,
+            event_ts=found.event_ts,
+            watermark=self._watermark(standing),
+            versions=found.versions,
+            applied={},
+        )
+
+    def reads(
+        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], standing: Standing, t: int, n: int
+    ) -> ViewReads:
+        """Return what each view answered for n rows; arguments as of ``vectors``."""
+        step = len(self._views)
+        rows = {
+            view.name: missing(view, n, available=False)
+            if mark in standing.lost
+            else codec.decode(stored[i : step * n : step])
+            for i, (view, codec, mark) in enumerate(zip(self._views, self._rows, self._marks, strict=True))
+        }
+        damaged = sum(int(read.unanswered.sum()) for read in rows.values() if read.unanswered is not None)
+        states = self._windows.read(names[step * n :], stored[step * n :], standing, t)
+        return ViewReads(reads={**rows, **states.reads}, applied=states.applied, damaged=damaged + states.damaged)
 
     def unavailable(self, t: int, ask: Ask) -> ServiceVectors:
         """Return the vectors where the store did not answer."""
-        reads = {view.name: missing(view, ask.n, available=False) for view in self._views}
+        rows = {view.name: missing(view, ask.n, available=False) for view in self._views}
         states = self._windows.unavailable(ask.n)
-        return self._assembled({**reads, **states.reads}, states.applied, t, ask, Standing())
+        return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), Standing(), t, ask)
 
-    def _watermark(self, standing: Standing) -> Int64Array:
-        marks = [*self._rows_marks, *self._windows.marker_lists]
-        return np.array([standing.watermark(each) for each in marks], dtype=np.int64)
-
-    def _decoded(self, rows: Sequence[bytes | None], standing: Standing, n: int) -> dict[str, ViewRead]:
-        step = len(self._views)
-        return {
-            view.name: missing(view, n, available=False) if mark in standing.lost else codec.decode(rows[i::step])
-            for i, (view, codec, mark) in enumerate(zip(self._views, self._rows, self._marks, strict=True))
-        }
-
-    def _assembled(
-        self, reads: Mapping[str, ViewRead], applied: Mapping[str, StateProgress], t: int, ask: Ask, standing: Standing
-    ) -> ServiceVectors:
-        vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), reads, ask.fields)
+    def assemble(self, found: ViewReads, standing: Standing, t: int, ask: Ask) -> ServiceVectors:
+        """Return the vectors from what each view answered."""
+        vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), found.reads, ask.fields)
         views = [view.name for view in self._assembler.plan.all_views]
         status = np.empty((ask.n, len(views)), dtype=np.uint8)
         event_ts = np.empty((ask.n, len(views)), dtype=np.int64)
         for i, name in enumerate(views):
             status[:, i] = vectors.status[name]
-            event_ts[:, i] = reads[name].versions.event_ts
+            event_ts[:, i] = found.reads[name].versions.event_ts
         return ServiceVectors(
             matrix=vectors.matrix,
             status=status,
             event_ts=event_ts,
             watermark=self._watermark(standing),
-            versions={name: read.versions for name, read in reads.items()},
-            applied=applied,
+            versions={name: read.versions for name, read in found.reads.items()},
+            applied=found.applied,
+            damaged=found.damaged,
         )
+
+    def _watermark(self, standing: Standing) -> Int64Array:
+        marks = [*self._rows_marks, *self._windows.marker_lists]
+        return np.array([standing.watermark(each) for each in marks], dtype=np.int64)

@@ -35,8 +35,8 @@ class StateProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowReads:
-    """What windowed views answered: per view, the read, and what it rests on; and how many states were damaged."""
+class ViewReads:
+    """What each view answered, what each windowed view rests on, and how many rows and states were damaged."""
 
     reads: Mapping[str, ViewRead]
     applied: Mapping[str, StateProgress]
@@ -101,7 +101,7 @@ class WindowStates:
         states: Sequence[bytes | None],
         standing: Standing,
         t: int,
-    ) -> WindowReads:
+    ) -> ViewReads:
         """Return the features at time ``t``, a whole millisecond, from the states under ``names``.
 
         Args:
@@ -122,12 +122,12 @@ class WindowStates:
                 tiles, sound = means.codec.unpack_sound(states[part])
                 damaged += n - int(sound.sum())
                 reads[name], applied[name] = means.read(names[part], tiles, sound, t, min(t, watermark))
-        return WindowReads(reads=reads, applied=applied, damaged=damaged)
+        return ViewReads(reads=reads, applied=applied, damaged=damaged)
 
-    def unavailable(self, n: int) -> WindowReads:
+    def unavailable(self, n: int) -> ViewReads:
         """Return reads for a store that did not answer."""
         nothing = StateProgress(generation=0, slots=Slots.none())
-        return WindowReads(
+        return ViewReads(
             reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
             applied=dict.fromkeys(self._means, nothing),
         )

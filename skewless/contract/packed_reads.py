@@ -4,40 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from skewless.contract.arrays import end_to_end
-from skewless.contract.row_layout import Bytes, RowLayout
-from skewless.contract.rows import PackedVersions, Versions
+import numpy as np
 
-Places = Mapping[str, tuple[RowLayout, int]]
+from skewless.contract.rows import PackedVersions, Versions
 
 
 class PackedReads(Mapping[str, Versions]):
     """The versions of rows of several views that stand side by side.
 
     Args:
-        places: per view, the layout of its rows and the byte where they begin.
-        raw: C-contiguous, shape ``(n, size of all)``.
+        record: per view, a field with its name and ``RowLayout.record``.
+        packed: whole records, end to end.
     """
 
-    def __init__(self, places: Places, raw: Bytes) -> None:
-        self.places = places
-        self.raw = raw
+    def __init__(self, record: np.dtype[np.void], packed: bytes) -> None:
+        self.record = record
+        self.packed = packed
 
     def __getitem__(self, name: str) -> Versions:
-        layout, start = self.places[name]
-        return PackedVersions(layout, self.raw[:, start : start + layout.size])
+        return PackedVersions(np.frombuffer(self.packed, self.record)[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        return iter(self.record.names or ())
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.record.names or ())
 
 
 def joined(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:
     """Return the versions of rows of the same views, one part after the other."""
     packed = [part for part in parts if isinstance(part, PackedReads)]
     if len(packed) == len(parts):
-        raw = end_to_end([part.raw for part in packed])
-        return PackedReads(packed[0].places, raw.reshape(-1, packed[0].raw.shape[1]))
+        return PackedReads(packed[0].record, b"".join([part.packed for part in packed]))
     return {name: Versions.joined([part[name] for part in parts]) for name in parts[0]}

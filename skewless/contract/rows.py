@@ -32,7 +32,7 @@ from skewless.contract.checksum import complements, is_whole
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
-from skewless.contract.row_layout import Bytes, RowLayout
+from skewless.contract.row_layout import Cell, Records, RowLayout
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import WindowView
 
@@ -42,7 +42,8 @@ NO_TIME = -(2**63)
 TOMBSTONE = 1
 _ABSENT = 2  # never stored
 _OWNER, _SUM, _FORMAT_BYTE, _FORMAT = slice(32, 40), slice(40, 44), slice(48, 49), bytes([FORMAT])
-_FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run"}
+_FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run", "tombstone": "flags"}
+_MOMENTS = ("event_ts", "created_ts")
 
 _SIGN = np.uint64(1 << 63)
 
@@ -211,30 +212,42 @@ class RowCodec:
             return np.ones(len(rows), dtype=np.bool_)
         return np.fromiter((row is None or self._is_sound(row) for row in rows), dtype=np.bool_, count=len(rows))
 
+    def cells(self, rows: Sequence[bytes | None], found: BoolArray) -> list[Sequence[Cell]]:
+        """Return per feature the values of rows as they lie there; anything where none was found."""
+        blank = self.blank
+        cut = self.layout.cells
+        each = [cut(blank if row is None or not ok else row) for row, ok in zip(rows, found.tolist(), strict=True)]
+        return list(zip(*each, strict=True)) if each else [()] * len(self._features)
+
     def _read(self, rows: Sequence[bytes | None], *, numbers: bool) -> ViewRead:
         layout, places = self.layout, self.layout.places
         blank = self.blank
         filled = [blank if row is None else row for row in rows]
-        raw = layout.laid_out(filled)
-        found = layout.head(raw, "flags") == 0
-        nulls = layout.nulls(raw)
+        records = layout.records(filled)
+        found = records["flags"] == 0
+        nulls = layout.nulls(records)
         if not found.all():
             nulls |= ~found[:, None]
+        block = None
+        if numbers:
+            block = np.empty(nulls.shape)
+            layout.fill(block, records)
+            block[nulls] = np.nan
 
         def value(name: str) -> npt.NDArray[Any]:
             place = places[name]
             if not self._features[place].dtype.is_text:
-                return layout.column(raw, place)
-            return _as_objects(layout.texts(raw, filled, place), nulls[:, place], self._features[place].dtype)
+                return layout.column(records, place)
+            return _as_objects(layout.texts(records, filled, place), nulls[:, place], self._features[place].dtype)
 
         return ViewRead(
             found=found,
             available=True,
-            versions=PackedVersions(layout, raw),
+            versions=PackedVersions(records),
             values=_Columns(places, value),
             nulls=_Columns(places, lambda name: nulls[:, places[name]]),
             mask=nulls,
-            block=layout.numbers(raw, nulls) if numbers else None,
+            block=block,
         )
 
     def _is_shaped(self, row: bytes) -> bool:
@@ -259,19 +272,21 @@ class RowCodec:
 class PackedVersions(Versions):
     """The versions of packed rows, cut out when they are asked for."""
 
-    def __init__(self, layout: RowLayout, raw: Bytes) -> None:
-        self.__dict__.update(_layout=layout, _raw=raw)
+    def __init__(self, records: Records) -> None:
+        self.__dict__["_records"] = records
 
     @staticmethod
     def joined(parts: Sequence[Versions]) -> Versions:
         """Return rows of one layout, one after the other; they stay packed."""
-        raw = np.concatenate([part.__dict__["_raw"] for part in parts])
-        return PackedVersions(parts[0].__dict__["_layout"], raw)
+        records = [part.__dict__["_records"] for part in parts]
+        return PackedVersions(np.frombuffer(b"".join([each.tobytes() for each in records]), records[0].dtype))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
-        layout, raw = self.__dict__["_layout"], self.__dict__["_raw"]
-        flags = name == "tombstone"
-        made = (layout.head(raw, "flags") & TOMBSTONE).astype(np.bool_) if flags else layout.origin(raw, _FIELDS[name])
+        field = self.__dict__["_records"][_FIELDS[name]]
+        if name == "tombstone":
+            made = (field & TOMBSTONE).astype(np.bool_)
+        else:
+            made = RowLayout.moments(field) if name in _MOMENTS else field.astype(np.int64)
         self.__dict__[name] = made
         return made
 

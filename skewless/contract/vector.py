@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,13 @@ class Assembler:
         self.plan = plan
         self.refs = plan.services[0].features
         self.labels = tuple(ref.label for ref in self.refs)
-        self.runners = tuple(TransformRunner.of_plan(plan, item) for item in plan.transforms)
         self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
         self._numbers = {view.name: self._places(view) for view in plan.all_views}
+
+    @cached_property
+    def runners(self) -> tuple[TransformRunner, ...]:
+        """Return what computes the plan's transforms."""
+        return tuple(TransformRunner.of_plan(self.plan, item) for item in self.plan.transforms)
 
     @property
     def categorical(self) -> tuple[int, ...]:

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.errors import RequestError, SkewlessError, SourceError
 from skewless.contract.status import Status
-from skewless.infra.feast_plugins.few_vectors import entry_writers, few_entries
 from skewless.infra.feast_plugins.online_answers import ask
 from skewless.infra.feast_plugins.rows import Positions, Row, pack_rows
 from skewless.infra.feast_plugins.stored import OPAQUE, StoredView, stored_form
 from skewless.infra.feast_plugins.vectors import (
     FeatureVector,
+    cell_entries,
+    cell_writer,
     column_entries,
     event_stamps,
     response_bytes,
@@ -149,11 +150,16 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
     places = [stored.codec.layout.places[name] for name in names]
     told = ~np.array([read.nulls[name] for name in names])
     columns = column_entries(names, [read.values[name] for name in names], told)
-    writers = entry_writers(stored.codec.layout, names, places)
-    assert few_entries(writers, encoded, told) == columns
-    assert few_entries(writers, [*encoded, None], np.pad(told, ((0, 0), (0, 1)))) == [c + b"\x0a\x00" for c in columns]
+    writers = [cell_writer(name) for name in names]
+
+    def from_cells(rows: list[bytes | None], told: npt.NDArray[np.bool_]) -> list[bytes]:
+        cells = stored.codec.cells(rows, np.array([row is not None for row in rows]))
+        return cell_entries(writers, [cells[place] for place in places], told)
+
+    assert from_cells(encoded, told) == columns
+    assert from_cells([*encoded, None], np.pad(told, ((0, 0), (0, 1)))) == [c + b"\x0a\x00" for c in columns]
     one = column_entries(names, [read.values[name][:1] for name in names], told[:, :1])
-    assert few_entries(writers, encoded[:1], told[:, :1]) == one
+    assert from_cells(encoded[:1], told[:, :1]) == one
 
 
 KIND_OF = {

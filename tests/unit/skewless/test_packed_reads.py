@@ -19,20 +19,18 @@ LAYOUTS = {
     "card": RowLayout([Column(name=f"f{i}", dtype=DType.FLOAT64) for i in range(3)]),
     "shop": RowLayout([Column(name="share", dtype=DType.FLOAT32)]),
 }
-SIZE = sum(layout.size for layout in LAYOUTS.values())
-PLACES = {"card": (LAYOUTS["card"], 0), "shop": (LAYOUTS["shop"], LAYOUTS["card"].size)}
+RECORD = np.dtype([(name, layout.record) for name, layout in LAYOUTS.items()])
 Part = Mapping[str, Versions]
 
 
 def side_by_side(n: int, seed: int) -> Part:
-    raw = np.random.default_rng(seed).integers(0, 256, (n, SIZE)).astype(np.uint8)
-    return PackedReads(PLACES, raw)
+    return PackedReads(RECORD, np.random.default_rng(seed).bytes(n * RECORD.itemsize))
 
 
 def packed(n: int, seed: int) -> Part:
     chance = np.random.default_rng(seed)
     return {
-        name: PackedVersions(layout, chance.integers(0, 256, (n, layout.size)).astype(np.uint8))
+        name: PackedVersions(np.frombuffer(chance.bytes(n * layout.size), layout.record))
         for name, layout in LAYOUTS.items()
     }
 
