@@ -176,9 +176,7 @@ class Project:
 
     def pending(self) -> list[Pending]:
         """Return what ``materialize`` would accept now, by view; opens no online store."""
-        from skewless.infra.online.memory_store import MemoryStore
-
-        return self._materializer(MemoryStore()).pending(self.needed.plan.views)
+        return self.materializer.pending(self.needed.plan.views)
 
     def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
         """Accept what is published into the log and apply it to the online store.
@@ -319,9 +317,6 @@ class Project:
     @cached_property
     def materializer(self) -> Materializer:
         """What moves source rows to the log and to the online store."""
-        return self._materializer(self.online)
-
-    def _materializer(self, online: OnlineWriter) -> Materializer:
         from skewless.infra.materialization.materialize import Materializer
 
         return Materializer(
@@ -329,7 +324,7 @@ class Project:
             repo=self.repo,
             state=self.state,
             connection=self.connection,
-            online=online,
+            online=lambda: self.online,
             ledger=self.views.ledger,
             clock=self.clock,
             needed=self.needed,

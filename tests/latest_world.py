@@ -18,7 +18,7 @@ from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.memory_store import MemoryStore
+from tests.memory_store import MemoryStore
 
 
 class World:
@@ -35,7 +35,7 @@ class World:
             repo=self.root,
             state=self.root / "state",
             connection=self.connection,
-            online=self.store,
+            online=lambda: self.store,
             ledger=self.views.ledger,
             clock=ManualClock(now_us),
         ).run([self.view])

@@ -35,7 +35,7 @@ def _build(project: Project, names: list[str] | None, output: Output) -> None:
 
     chosen = _chosen(project, names)
     with closing(open_online_store(project.redis_url)) as store, output.progress("reading the log") as bar:
-        builder = project.streams.bootstrapper(store.tiles())
+        builder = project.streams.bootstrapper(store)
         built = [asdict(builder.build(view, lambda name, done: bar(name, done, None))) for view in chosen]
     columns = ("view", "generation", "states", "events")
     output.answer({"views": built}, table("built from the log", columns, [tuple(item.values()) for item in built]))

@@ -61,7 +61,7 @@ def take_inventory(project: Project) -> dict[str, Any]:
 
 def open_online(project: Project) -> tuple[dict[str, Any], OnlineWriter | None]:
     """Return whether the online store answers, and a connection if it does; the private server is not started."""
-    from skewless.infra.online.address import display_url
+    from skewless.infra.host.redaction import display_url
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_online_store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -29,8 +29,8 @@ from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Binaries, Mark
+from tests.memory_store import MemoryStore
 from tests.plans import make_view
 
 DELAY = 4
@@ -78,8 +78,8 @@ class FusedStore(MemoryStore):
     def marker(self, name: str) -> int | None:
         return self.memory.marker(name)
 
-    def set_marker(self, name: str, mark: Mark) -> None:
-        self.fuse.around(lambda: self.memory.set_marker(name, mark))
+    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+        self.fuse.around(lambda: self.memory.set_markers(marks, expected))
 
 
 class FusedLedger(RunLedger):
@@ -156,7 +156,7 @@ class World:
             repo=self.root,
             state=state,
             connection=self.connection,
-            online=FusedStore(self.memory, fuse),
+            online=lambda: FusedStore(self.memory, fuse),
             ledger=FusedLedger(state / "runs", fuse),
             clock=ManualClock(self.now),
             fuse=fuse,

@@ -22,9 +22,9 @@ from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import BlockingReader
+from skewless.infra.online.port import OnlineStore
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
-from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.streams.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.stream_world import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
@@ -51,7 +51,7 @@ def world(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> Stream
 
 
 @pytest.fixture
-def store(world: StreamWorld) -> Iterator[TileStore]:
+def store(world: StreamWorld) -> Iterator[OnlineStore]:
     with world.store() as one:
         yield one
 
@@ -68,7 +68,7 @@ def build(world: StreamWorld) -> int:
 
 
 def test_states_are_built_again_and_again_while_events_come_and_readers_read(
-    world: StreamWorld, store: TileStore
+    world: StreamWorld, store: OnlineStore
 ) -> None:
     world.ensure()
     broker, traffic, stop = MemoryBroker(PARTITIONS), Traffic(0), threading.Event()
@@ -119,7 +119,7 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
 
 
 def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gone(
-    world: StreamWorld, store: TileStore, node: Node
+    world: StreamWorld, store: OnlineStore, node: Node
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
@@ -135,7 +135,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
     slots = [
-        states.codec.unpack(store.read([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
+        states.codec.unpack(store.get([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
     ]
     assert slots[0].seq.tolist() == slots[1].seq.tolist()
     node.ask("SET", lease.decode(), "1")
@@ -154,7 +154,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     world.check()
 
 
-def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, store: TileStore) -> None:
+def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, store: OnlineStore) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
@@ -172,7 +172,7 @@ def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld
 
 
 def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
-    world: StreamWorld, store: TileStore
+    world: StreamWorld, store: OnlineStore
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
@@ -201,7 +201,7 @@ def _begin_too(world: StreamWorld) -> None:
 
 
 def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
-    world: StreamWorld, store: TileStore, node: Node
+    world: StreamWorld, store: OnlineStore, node: Node
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
@@ -218,7 +218,7 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     world.check()
 
 
-def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: TileStore, node: Node) -> None:
+def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: OnlineStore, node: Node) -> None:
     """A view that was built from an empty log is no exception from the rule that a lost store is no zero."""
     world.ensure()
     assert json.loads(node.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
@@ -287,7 +287,7 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
-    world: StreamWorld, store: TileStore, monkeypatch: pytest.MonkeyPatch
+    world: StreamWorld, store: OnlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise they would take the view for lost."""
     world.ensure()
@@ -297,16 +297,16 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
         schema=event_schema(world.source),
     )
     EventLog(world.log_root, name).append(rows)
-    real, told = TileStore.publish, []
+    real, told = RedisWriter.publish, []
 
-    def publish(self: TileStore, key: bytes, pointer: bytes) -> None:
+    def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
         listed = json.loads(pointer)["partitions"]
         marks = [window_marker("p", VIEW, json.loads(pointer)["generation"], part) for part in listed]
-        assert None not in self.peek_markers(marks)
+        assert None not in self.peek_marks(marks)
         told.append(listed)
         real(self, key, pointer)
 
-    monkeypatch.setattr(TileStore, "publish", publish)
+    monkeypatch.setattr(RedisWriter, "publish", publish)
     worker = world.worker(store, lambda owner: MemoryStream(MemoryBroker(PARTITIONS), owner))
     look(worker)
     assert name in told[-1]
@@ -315,7 +315,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert EventLog(world.log_root, name).is_ended()
 
 
-def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: TileStore) -> None:
+def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
     """A build records no ends: it says nothing of other views."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
     world.ensure()

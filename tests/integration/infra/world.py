@@ -85,7 +85,7 @@ class World:
             repo=self.root,
             state=self.state,
             connection=connection,
-            online=writer,
+            online=lambda: writer,
             ledger=views.ledger,
             clock=self.clock,
         )

@@ -46,7 +46,7 @@ def test_serve_takes_events(tmp_path: Path) -> None:
         client.close()
         server.stop()
         writer = RedisWriter(project.redis_url)
-        worker = project.streams.worker(project.applied.plan.sources[0], writer.tiles())
+        worker = project.streams.worker(project.applied.plan.sources[0], writer)
         for _ in range(60):
             worker.step()
             if worker.tally.read == 3:

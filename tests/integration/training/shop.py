@@ -21,8 +21,8 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.training.dataset import Dataset, build_dataset
+from tests.memory_store import MemoryStore
 from tests.plans import make_plan, make_transform, make_view
 
 DAY = 86_400_000_000
@@ -70,7 +70,7 @@ class Shop:
                 repo=self.root,
                 state=self.state,
                 connection=self.connection,
-                online=MemoryStore(),
+                online=MemoryStore,
                 ledger=OfflineViews(self.state, self.connection).ledger,
                 clock=ManualClock(moment),
             ).run(views)

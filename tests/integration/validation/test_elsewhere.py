@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.commands.checkup.store import check_redis
+from skewless.commands.checkup.store import check_url
 from tests.projects import Place, ask, copy_project, later_rows, opened
 from tests.servers.cluster import cluster
 from tests.servers.node import until
@@ -22,7 +22,7 @@ def test_a_project_on_a_cluster(place: Place, trained: Path, tmp_path: Path, mon
         with opened(copy_project(trained, tmp_path / "q")) as other:
             assert [report.written for report in other.project.materialize(check=False)] == [300, 40]
             other.wait(60)
-            assert all(finding.verdict == "ok" for finding in check_redis(nodes.url, 1_000.0))
+            assert all(finding.verdict == "ok" for finding in check_url(nodes.url, 1_000.0))
             np.testing.assert_array_equal(other.predict(ask(60)).matrix, expected.matrix)
             assert not other.project.replay().findings.predictions
 

@@ -7,15 +7,18 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from skewless.contract.errors import RequestError
+from skewless.contract.status import BoolArray
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.guard import Standing
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.verdicts.last_parity import last_parity
 from skewless.validation.parity_report import Fault, ParityReport
@@ -58,7 +61,7 @@ def test_clean_states_are_equal_while_time_goes_by_and_events_come(world: World)
         late = NOW - 30 * MINUTE
         world.accept([("AA", NOW + step * MINUTE, 0.1 * step, step), ("UA", late, None, 9)], f"t/{step % 2}")
         assert world.compare("carrier_now").ok
-    world.tiles.roll(world.means, _names(world, "AA", "UA"), world.clock.now_us() - 2 * SECOND)
+    world.means.roll(world.writer, _names(world, "AA", "UA"), world.clock.now_us() - 2 * SECOND)
     assert world.compare("carrier_now").views[0].mismatches == []
 
 
@@ -234,15 +237,16 @@ def test_a_state_of_an_entity_that_has_no_event_is_emptied(world: World) -> None
 def test_a_repair_leaves_alone_what_a_worker_changes_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _flip(world, 3)
     replaces: list[int] = []
-    whole = type(world.tiles).replace
+    whole = RedisWriter.replace
 
-    def meddled(self: object, *arguments: object) -> int:
+    def meddled(self: RedisWriter, *arguments: Any) -> BoolArray:  # noqa: ANN401 - handed on
         if not replaces:
             world.accept([("AA", NOW - MINUTE, 6.0, 6)])
-        replaces.append(whole(self, *arguments))  # type: ignore[arg-type]
-        return replaces[-1]
+        done = whole(self, *arguments)
+        replaces.append(int(done.sum()))
+        return done
 
-    monkeypatch.setattr(type(world.tiles), "replace", meddled)
+    monkeypatch.setattr(RedisWriter, "replace", meddled)
     report = world.compare(repair=True)
     assert replaces == [0, 1]
     assert report.as_dict()["repaired"] == 1

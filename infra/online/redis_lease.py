@@ -1,8 +1,4 @@
-"""The scheduler's lease in Redis: one holder at a time, each with a fencing token above all before it.
-
-A lease alone does not keep a paused holder from writing after its time; the token does, because whoever stores
-something durable compares it (M. Kleppmann, "How to do distributed locking", 2016). Expiry is by the server's clock.
-"""
+"""The scheduler's lease in Redis; it expires by the server's clock."""
 
 from __future__ import annotations
 
@@ -28,17 +24,10 @@ _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', K
 _ASKS_PER_TERM = 3
 
 
-class Lease:
-    """One candidate for the lease of a project's scheduler.
+class RedisLease:
+    """See ``Lease``."""
 
-    Args:
-        url: of Redis.
-        project: whose scheduler.
-        holder: a name that no other process has.
-        ttl_s: seconds after which the lease of a holder that was not heard of is free.
-    """
-
-    def __init__(self, url: str, project: str, *, holder: str, ttl_s: float) -> None:
+    def __init__(self, url: str, project: str, holder: str, ttl_s: float) -> None:
         self.holder = holder
         self.ttl_s = ttl_s
         self._url = url
@@ -46,45 +35,26 @@ class Lease:
         self._ttl_ms = int(ttl_s * 1_000)
 
     def take(self, floor: int) -> int | None:
-        """Return the fencing token if the lease was free, or this holder's already; None if somebody else has it.
-
-        Args:
-            floor: the token will be above it, even of a server that has lost its data.
-
-        Raises:
-            StoreError: Redis is away.
-        """
+        """Return the fencing token if the lease was free, or this holder's already; None if somebody else has it."""
         token = self._eval(_TAKE, 2, *self._keys, self.holder, floor, self._ttl_ms)
         return token or None
 
     def renew(self) -> bool:
-        """Say whether the lease is still this holder's; it is for another term then.
-
-        Raises:
-            StoreError: Redis is away.
-        """
+        """Say whether the lease is still this holder's; it is for another term then."""
         return bool(self._eval(_RENEW, 1, self._keys[0], self.holder, self._ttl_ms))
 
     def release(self) -> None:
-        """Let others take the lease at once, if it is this holder's.
-
-        Raises:
-            StoreError: Redis is away.
-        """
+        """Let others take the lease at once, if it is this holder's."""
         self._eval(_RELEASE, 1, self._keys[0], self.holder)
 
     def held_by(self) -> str | None:
-        """Return who holds the lease now.
-
-        Raises:
-            StoreError: Redis is away.
-        """
+        """Return who holds the lease now."""
         with translated(self._url):
             found = self._client.get(self._keys[0])
         return None if found is None else str(found.decode())
 
     def close(self) -> None:
-        """Let go of the connection; the lease stays until it is released or expires."""
+        """Give the connection back."""
         if "_client" in self.__dict__:
             close_client(self._client)
             del self._client
