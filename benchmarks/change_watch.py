@@ -22,8 +22,8 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.host.processes import read_processes
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.tile_store import TileStore
 from skewless.infra.plans.applied import PlanInForce
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
@@ -66,13 +66,12 @@ class Watch:
         self._plans, stop = PlanInForce(self.state), threading.Event()
         before, version = self._plans.hash(), self._version()
         with ThreadPoolExecutor(1) as pool, closing(RedisWriter(self.url)) as store:
-            tiles = store.tiles()
             looks: list[Mapping[str, Callable[[], bool]]] = [
                 {IN_FORCE: lambda: self._plans.hash() != before},
                 {
                     ON_SERVER: lambda: self._is_on_plan("server"),
                     ON_STREAM: lambda: self._is_on_plan("stream"),
-                    LIVE: lambda: self._is_live(self._plans.read(), tiles),
+                    LIVE: lambda: self._is_live(self._plans.read(), store),
                 },
                 {ANSWERED: lambda: self._version() != version},
             ]
@@ -95,16 +94,16 @@ class Watch:
         plans = [process.plan for process in read_processes(self.state) if process.kind == kind]
         return plans == [self._plans.hash()]
 
-    def _is_live(self, plan: FeaturePlan, tiles: TileStore) -> bool:
-        return all(self._has_caught_up(plan.project, view, tiles) for view in plan.windows)
+    def _is_live(self, plan: FeaturePlan, store: OnlineStore) -> bool:
+        return all(self._has_caught_up(plan.project, view, store) for view in plan.windows)
 
-    def _has_caught_up(self, project: str, view: WindowView, tiles: TileStore) -> bool:
+    def _has_caught_up(self, project: str, view: WindowView, store: OnlineStore) -> bool:
         live = Generations(self.state).live(view)
         if live is None:
             return False
         ends = log_ends(self.state / "log", view.source)
-        reached = tiles.peek_markers([window_marker(project, view, live.number, part) for part in ends])
-        return all(last is not None and last >= end for last, end in zip(reached, ends.values(), strict=True))
+        reached = store.peek_marks([window_marker(project, view, live.number, part) for part in ends])
+        return all(mark is not None and mark.position >= end for mark, end in zip(reached, ends.values(), strict=True))
 
     def _version(self) -> str:
         (body,) = ask(self.address, [_QUESTION])

@@ -154,9 +154,8 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        tiles = store.tiles()
-        streams.bootstrapper(tiles).ensure(views)
-        worker = streams.worker(streams.sources()[0], tiles, open_stream)
+        streams.bootstrapper(store).ensure(views)
+        worker = streams.worker(streams.sources()[0], store, open_stream)
         yield worker
         _check(streams)
         store.close()
@@ -203,7 +202,7 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
 def _watched() -> dict[str, float]:
     """Count the seconds that a worker spends in its parts."""
     from skewless.infra.log.event_log import EventLog
-    from skewless.infra.online.tile_store import TileStore
+    from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.streams.decode import Decoder
     from skewless.infra.streams.state_writer import StateWriter
 
@@ -230,8 +229,8 @@ def _watched() -> dict[str, float]:
             spent[PARTS[2]] -= passed
 
     # In this process alone, which ends with its round: the parts have no clock of their own.
-    letters = TileStore._letters  # noqa: SLF001 - where the server is waited for
-    TileStore._letters = server  # type: ignore[method-assign]  # noqa: SLF001
+    letters = RedisWriter._letters  # noqa: SLF001 - where the server is waited for
+    RedisWriter._letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]
     EventLog.append = timed(PARTS[1], EventLog.append)  # type: ignore[method-assign]
     StateWriter._apply = timed(PARTS[2], StateWriter._apply)  # type: ignore[method-assign]  # noqa: SLF001

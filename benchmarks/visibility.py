@@ -45,7 +45,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.bootstrapper(store.tiles()).ensure(views)
+        streams.bootstrapper(store).ensure(views)
         store.close()
         with _working(streams):
             reader = FeatureReader(streams.plan, BlockingReader(url))
@@ -161,5 +161,5 @@ def _worker(place: dict[str, Any], stop: threading.Event) -> None:
             clock=SystemClock(),
         )
         store = RedisWriter(place["url"])
-        streams.worker(streams.sources()[0], store.tiles()).run(lambda: not stop.is_set())
+        streams.worker(streams.sources()[0], store).run(lambda: not stop.is_set())
         store.close()

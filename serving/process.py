@@ -173,7 +173,7 @@ def _counting_drops(metrics: Metrics) -> Callable[[int, str], None]:
 def _events(config: ServerConfig) -> EventsConfig:
     return EventsConfig(
         state=config.state,
-        redis_url=config.redis_url,
+        redis_url=config.settings.stream_url or config.redis_url,
         stream_partitions=config.settings.stream_partitions,
         event_bytes=config.settings.event_bytes,
         keep_versions=config.settings.keep_versions,
@@ -260,6 +260,6 @@ def _reasons(
     limit_ms = settings.skew_limit_ms
     if skew_us > limit_ms * 1_000:
         reasons["clock"] = (
-            f"Redis and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
+            f"the store and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
         )
     return reasons

@@ -117,9 +117,7 @@ class Project(Workspace):
 
     def pending(self) -> list[Pending]:
         """Return what ``materialize`` would accept now, by view; opens no online store."""
-        from skewless.infra.online.memory_store import MemoryStore
-
-        return self.materializer_on(MemoryStore()).pending(self.needed.plan.views)
+        return self.materializer.pending(self.needed.plan.views)
 
     def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
         """Accept what is published into the log and apply it to the online store; ``check`` new rows first.

@@ -255,10 +255,6 @@ class Workspace:
     @cached_property
     def materializer(self) -> Materializer:
         """What moves source rows to the log and to the online store."""
-        return self.materializer_on(self.online)
-
-    def materializer_on(self, online: OnlineWriter) -> Materializer:
-        """Return what moves source rows to the log and to some online store."""
         from skewless.infra.materialization.materialize import Materializer
 
         return Materializer(
@@ -266,7 +262,7 @@ class Workspace:
             repo=self.repo,
             state=self.state,
             connection=self.connection,
-            online=online,
+            online=lambda: self.online,
             ledger=self.views.ledger,
             clock=self.clock,
             needed=self.needed,

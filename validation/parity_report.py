@@ -185,7 +185,7 @@ class ParityReport:
         if able:
             yield f"what to do: `skewless parity {' '.join(able)} --repair` puts the log's answer in their place"
         if hopeless:
-            fix = "point at the right Redis and state folder, or fill an empty one (bootstrap, materialize)"
+            fix = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
             yield f"what to do about {', '.join(hopeless)}: a repair would not help; {fix}"
         waiting = [view.view for view in self.views if view.unavailable]
         if waiting:

@@ -105,13 +105,13 @@ class WindowParity:
         if not rows:
             return
         parts, m = self.views.log_parts(self.view), self.clock.now_us() - PENDING_US
-        means, tiles_store = StateView.of(self.project, self.view, 0), store.tiles()
+        states = StateView.of(self.project, self.view, 0)
         keys = checked.keys.take(pa.array(rows))
         for places, tiles in rebuilt_states(self.views.connection, self.view, parts, keys, m):
             chosen = [rows[place] for place in places.tolist()]
             names = pa.array([checked.names[row] for row in chosen], pa.large_binary())
             old = [checked.stored[row] for row in chosen]
-            tiles_store.replace(means, names, old, means.codec.pack(tiles))
+            states.replace(store, names, old, states.codec.pack(tiles))
 
     def _read(self, keys: pa.Table) -> _Read:
         pointer = generation_key(self.project, self.view)

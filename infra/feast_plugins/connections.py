@@ -1,4 +1,4 @@
-"""The Redis behind Feast's online store: opened when first used, shared by all threads, closed once."""
+"""The store behind Feast's online store: opened when first used, shared by all threads, closed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Connections:
     """The sides that write and read.
 
     Args:
-        url: the Redis; None: the private server of ``state``, started if need be.
+        url: of the store; None: the private server of ``state``, started if need be.
         state: the project's state folder.
     """
 
@@ -78,7 +78,7 @@ class Connections:
 
     @property
     def address(self) -> str:
-        """The URL of the Redis; a private server is started if need be."""
+        """The URL of the store; a private server is started if need be."""
         with self._alone:
             return self._address()
 

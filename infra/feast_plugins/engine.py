@@ -134,7 +134,7 @@ class SkewlessComputeEngine(ComputeEngine):
                 repo=repo_of(self.repo_config),
                 state=state,
                 connection=connection,
-                online=online.connections(self.repo_config).writer,
+                online=lambda: online.connections(self.repo_config).writer,
                 ledger=RunLedger(state / "runs"),
                 clock=clock,
                 strict=settings.strict,

@@ -54,7 +54,7 @@ class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
     """The lines under ``online_store``; what is not given comes from ``skewless.yaml`` and ``SKEWLESS_*``.
 
     Args:
-        redis_url: Redis or Valkey; none anywhere: the project's private server.
+        redis_url: of the online store; none anywhere: the project's private server.
         state: the folder of log and private server, relative to the repo.
         path: read by nobody: Feast's templates have it for their own store, and it may stay.
     """
@@ -286,7 +286,7 @@ class SkewlessOnlineStore(OnlineStore):
         """
         from skewless.infra.feast_plugins.pushed_events import EventPusher  # noqa: PLC0415 - for projects with windows only
 
-        address = self.connections(config).address
+        address = settings_of(config).stream_url or self.connections(config).address
         with self._alone:
             if self._pusher is None:
                 self._pusher = EventPusher(state_of(config), settings_of(config), config.project, address)

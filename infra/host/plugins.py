@@ -9,7 +9,7 @@ from skewless.contract.errors import DefinitionError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-Group = Literal["skewless.trainers", "skewless.runtimes"]
+Group = Literal["skewless.online_stores", "skewless.runtimes", "skewless.trainers"]
 
 
 def is_registered(group: Group, name: str) -> bool:

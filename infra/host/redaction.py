@@ -30,6 +30,16 @@ def redact(text: str) -> str:
     return _HEADER.sub(r"\1\2***", text)
 
 
+def display_url(url: str) -> str:
+    """Return a URL without its password.
+
+    >>> display_url("redis://user:secret@host:6379/0")
+    'redis://***@host:6379/0'
+    """
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
+
+
 def _without_password(found: re.Match[str]) -> str:
     """Return a word without what stands before its last @, where it is a URL: a password may hold an @."""
     word = found[0]

@@ -49,7 +49,7 @@ class Materializer:
     Args:
         repo: the user's folder.
         state: the project's state folder.
-        online: where rows are applied.
+        online: returns where rows are applied; called by runs alone.
         needed: what has to be fed. A version that only models read and that cannot be fed is reported, no error.
         strict: refuse the new rows of a view if one of them is left out for another reason than that it is not due.
     """
@@ -58,7 +58,7 @@ class Materializer:
     repo: Path
     state: Path
     connection: duckdb.DuckDBPyConnection
-    online: OnlineWriter
+    online: Callable[[], OnlineWriter]
     ledger: RunLedger
     clock: Clock
     needed: NeededViews | None = None
@@ -235,7 +235,7 @@ class _RunJob:
 
     def _begin(self) -> MaterializationRun:
         if self._run is None:
-            skew_us = abs(self._parent.online.clock_offset_us())
+            skew_us = abs(self._parent.online().clock_offset_us())
             self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us)
         return self._run
 
@@ -302,20 +302,20 @@ class _RunJob:
         self._parent.save_progress(view, progress)
 
     def _refuse_foreign_log(self, view: View) -> None:
-        applied_seq = self._parent.online.marker(marker_key(self._parent.project, view))
+        applied_seq = self._parent.online().marker(marker_key(self._parent.project, view))
         if applied_seq is not None and applied_seq >= self._parent.log(view).next_seq():
             raise StoreError(
                 f"view {view.name!r}",
-                "is ahead of the log in this Redis, so the log is not the one it was filled from",
+                "is ahead of the log in this online store, so the log is not the one it was filled from",
                 value=applied_seq,
-                fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty database",
+                fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty store",
             )
 
     def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:
         parent = self._parent
         tail = parent.log(view).next_seq() - 1
         name = marker_key(parent.project, view)
-        applied_seq = parent.online.marker(name)
+        applied_seq = parent.online().marker(name)
         runs = parent.ledger.runs()
         covered = last_covered(runs, view.partition)
         # The first run of a view is its bootstrap even if it found no row: what comes later comes live.
@@ -326,7 +326,7 @@ class _RunJob:
         self._left |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
         # What was published by the beginning of the run is online now, where its source could be read.
-        parent.online.set_marker(name, Mark(tail, self._now_us if accepted else 0))
+        parent.online().set_markers({name: Mark(tail, self._now_us if accepted else 0)})
         if tail > covered or not seen:
             kind: Kind = "live" if seen and self._events is None else "bootstrap"
             self._covers[view.partition] = Coverage(first=covered + 1, last=tail, kind=kind)
@@ -341,7 +341,7 @@ class _RunJob:
             self._tell(view, "applying", done, total)
 
         newest = Newest(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
-        return newest.put(parent.online, first, passed)
+        return newest.put(parent.online(), first, passed)
 
     def _tell(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
         if self._on_step is not None:

@@ -66,12 +66,11 @@ class VersionReadiness:
         problems = self._materialise(plan, on_rows)
         streams = replace(self.streams, plan=plan)
         with closing(open_online_store(streams.redis_url)) as store:
-            tiles = store.tiles()
-            streams.bootstrapper(tiles).ensure(
+            streams.bootstrapper(store).ensure(
                 plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
             )
             for source in plan.sources:
-                streams.catch_up(source.name, tiles)
+                streams.catch_up(source.name, store)
         return problems + self.lacking(plan, behind=False)
 
     def _materialise(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
@@ -114,8 +113,8 @@ class VersionReadiness:
             return f"windowed view {view.name!r} has no states"
         events, ends = 0, log_ends(self.streams.log_root, view.source)
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
-        for end, reached in zip(ends.values(), store.tiles().peek_markers(names), strict=True):
-            if reached is None and end >= 0:
-                return f"windowed view {view.name!r} lacks states that Redis lost, or that are being built"
-            events += max(0, end - (-1 if reached is None else reached))
+        for end, mark in zip(ends.values(), store.peek_marks(names), strict=True):
+            if mark is None and end >= 0:
+                return f"windowed view {view.name!r} lacks states that were lost, or that are being built"
+            events += max(0, end - (-1 if mark is None else mark.position))
         return f"windowed view {view.name!r} is {events:,} events behind" if behind and events else ""

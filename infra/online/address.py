@@ -16,7 +16,8 @@ _DEFAULT_PORTS = {"server": 6379, "cluster": 6379, "sentinel": 26379}
 _FIX = (
     "write redis://HOST:PORT/DB, unix://, redis+cluster://HOST:PORT,HOST:PORT/ or "
     "redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB, with rediss for TLS; "
-    "in a password '/' is %2F, '@' is %40, ':' is %3A"
+    "in a password '/' is %2F, '@' is %40, ':' is %3A; "
+    "another scheme needs the package that brings it, and stream_url for push sources"
 )
 
 
@@ -71,16 +72,6 @@ class RedisAddress:
             raise ValueError(kind)  # a cluster has one database
         hosts = tuple(_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
         return cls(kind=kind, url=url, hosts=hosts, service=unquote(service), options=options)
-
-
-def display_url(url: str) -> str:
-    """Return a URL without its password.
-
-    >>> display_url("redis://user:secret@host:6379/0")
-    'redis://***@host:6379/0'
-    """
-    scheme, _, rest = url.partition("?")[0].partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
 
 
 def _kind(url: str) -> Kind:

@@ -103,8 +103,12 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
     writer: asyncio.StreamWriter = connection._writer  # noqa: SLF001 - it has no public name
     connection._reader = connection._writer = None  # noqa: SLF001 - as above
     writer.transport.set_protocol(protocol)
-    if on_connect is not None:
-        await on_connect()
+    try:
+        if on_connect is not None:
+            await on_connect()
+    except BaseException:
+        writer.transport.abort()
+        raise
     return writer
 
 

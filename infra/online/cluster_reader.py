@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 
 from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import dial, open_async_node
 from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.failures import store_error
-from skewless.infra.online.link import StoreLink, settle
-from skewless.infra.online.markers import marker_keys, split
-from skewless.infra.online.port import Marked, OnConnect
+from skewless.infra.online.link import StoreLink
+from skewless.infra.online.markers import split
+from skewless.infra.online.port import Marked, OnConnect, settle
 from skewless.infra.online.resp import command, mget
 from skewless.infra.online.slot_map import Node, SlotMap
 
@@ -45,6 +45,7 @@ class ClusterReader:
         self._timeout_s = timeout_s
         self._on_connect = on_connect
         self._slots = SlotMap(Node(*host) for host in address.hosts)
+        self._changed = False  # whether slots have got a master that ``on_connect`` has not heard of
         self._links: dict[Node, StoreLink] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._following: set[asyncio.Task[None]] = set()
@@ -75,10 +76,6 @@ class ClusterReader:
 
     def linger(self) -> None:
         """Do nothing: one node's reply would be awaited at the cost of the others'."""
-
-    def marker_keys(self, name: str) -> list[bytes]:
-        """Return the keys of a marker, as many as there may ever be masters with rows."""
-        return marker_keys(name, spread=True)
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Leave a sign under each key that stands for so long.
@@ -129,7 +126,7 @@ class ClusterReader:
         async def follow() -> None:
             try:
                 answer: Marked | StoreError = await self._followed(keys, names)
-            except (RedisError, RedisClusterException) as error:
+            except (RedisError, RedisClusterException, SkewlessError) as error:
                 answer = self._noted(error)
             done(answer)
 
@@ -205,8 +202,10 @@ class ClusterReader:
         for _ in nodes:
             node, reply = await replies.get()
             if not isinstance(reply, Exception):
-                if self._slots.learn(reply, node) and self._on_connect is not None:
+                self._changed |= self._slots.learn(reply, node)
+                if self._changed and self._on_connect is not None:
                     await self._on_connect()
+                self._changed = False
                 return
         raise reply
 

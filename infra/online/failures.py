@@ -15,7 +15,7 @@ from redis.exceptions import (
 )
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import display_url
+from skewless.infra.host.redaction import display_url
 
 _AGAIN = "then run again; nothing was lost"
 

@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.online.bare_socket import BareSocket
+from skewless.infra.online.port import settle
 
 # Takes a reply, or the error that came in its place, and does not raise on that.
 Done: TypeAlias = Callable[[Any], None]
@@ -164,13 +165,3 @@ def _tell(done: Done, reply: Any) -> None:  # noqa: ANN401 - replies have any ty
         done(reply)
     except Exception as error:  # noqa: BLE001 - whatever a damaged value leads to
         done(InvalidResponse(f"a value cannot be read: {error!r:.200}"))
-
-
-def settle(future: asyncio.Future[Any], outcome: Any) -> None:  # noqa: ANN401 - replies have any type
-    """Give a future its result, or the error that came in its place, unless nobody awaits it any more."""
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

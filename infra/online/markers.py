@@ -22,7 +22,7 @@ from typing import Any
 
 from skewless.contract.errors import StoreError
 from skewless.infra.online.cluster_servers import key_slot
-from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.port import LOST, Mark, Marked
 from skewless.infra.online.servers import Servers
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
@@ -33,8 +33,6 @@ _ANY = "-"
 _SAME = "="
 # Position, watermark, layout; of a release before watermarks the position alone.
 _MARK = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,19})(?: ([!-~]+))?)?")
-# Stands where rows were applied once and are put again: nobody may read the others meanwhile.
-LOST = -2
 
 
 class Markers:

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import RedisAddress, display_url
+from skewless.contract.status import BoolArray
+from skewless.infra.host.redaction import display_url
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import open_client
 from skewless.infra.online.cluster_reader import ClusterReader
 from skewless.infra.online.cluster_servers import ClusterServers
 from skewless.infra.online.failures import translated
-from skewless.infra.online.link import settle
-from skewless.infra.online.markers import Markers, least, marker_keys, split
-from skewless.infra.online.port import Binaries, Mark, Marked, OnConnect
+from skewless.infra.online.markers import Markers, marker_keys, split
+from skewless.infra.online.port import Binaries, Letters, Mark, Marked, OnConnect, OnlineAdapter, settle
+from skewless.infra.online.redis_lease import RedisLease
 from skewless.infra.online.scan import delete_keys
 from skewless.infra.online.server_reader import ServerReader
-from skewless.infra.online.servers import OneServer, Servers
-from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.servers import Last, OneServer, Script, Servers
 
 _NEWER_WINS = Path(__file__).with_name("newer_wins.lua").read_text()
+_APPEND = Path(__file__).with_name("tile_append.lua").read_text()
 _SWAP = Path(__file__).with_name("tile_swap.lua").read_text()
+_SWAPPED = ord("Y")
 _POLICY = "noeviction"
 _WRITE_S = 30.0  # a server may be busy with a large script, or loading its file
-READ_S = 2.0  # how long a read may take where its caller says nothing
 
 
 class RedisWriter:
-    """The blocking side: materialisation writes through it."""
+    """The writing side; see ``OnlineStore``."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -39,7 +44,8 @@ class RedisWriter:
         with translated(url):
             for client in self._servers.masters():
                 self._refuse_eviction(client)
-            self._newer_wins = self._servers.client.register_script(_NEWER_WINS)
+            register = self._servers.client.register_script
+            self._newer_wins, self._append, self._swap = register(_NEWER_WINS), register(_APPEND), register(_SWAP)
             self._markers = Markers(self._servers, display_url(url))
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
@@ -47,26 +53,60 @@ class RedisWriter:
         with translated(self._url):
             return self._servers.write(self._newer_wins, keys, rows)
 
+    def get(self, keys: Binaries) -> list[bytes | None]:
+        """Return the value of each key, in order; None: there is none."""
+        with translated(self._url):
+            return self._servers.read(keys)
+
+    def replace(
+        self,
+        keys: Binaries,
+        old: Sequence[bytes | None],
+        new: Binaries,
+        heads: Sequence[bytes] | None = None,
+    ) -> BoolArray:
+        """Put values in the place of what is still as it was read; return which."""
+        heads = [value or b"" for value in old] if heads is None else heads
+        after = new.to_pylist() if isinstance(new, pa.Array) else new
+        arguments = [
+            len(before or b"").to_bytes(8, "little") + len(head).to_bytes(8, "little") + head + value
+            for before, head, value in zip(old, heads, after, strict=True)
+        ]
+        return np.asarray(self._letters(self._swap, keys, arguments) == _SWAPPED, dtype=np.bool_)
+
+    def append(self, keys: Binaries, updates: Binaries, marker: tuple[str, int | None]) -> Letters:
+        """Append records to states; return a letter for each."""
+        return self._letters(self._append, keys, updates, self._markers.guard(*marker))
+
     def marker(self, name: str) -> int | None:
         """Return the log position up to which a partition has surely been applied, or None."""
         with translated(self._url):
             return self._markers.get(name)
 
-    def set_marker(self, name: str, mark: Mark) -> None:
-        """Record how far it was applied, never going back; refused by another server than ``marker`` asked."""
+    def peek_marks(self, names: Sequence[str]) -> list[Mark | None]:
+        """Return how far partitions were surely applied, from one round trip."""
         with translated(self._url):
-            self._markers.set({name: mark})
+            return self._markers.peek(names)
 
-    def replace(self, keys: Sequence[bytes], old: Sequence[bytes | None], new: Sequence[bytes]) -> int:
-        """Put rows in the place of what is still as it was read, whatever its rank; return how many: a repair."""
-        size = [len(row or b"").to_bytes(8, "little") for row in old]
-        arguments = [2 * n + (before or b"") + after for n, before, after in zip(size, old, new, strict=True)]
+    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+        """Record how far partitions were applied; refused by another server than ``marker`` asked."""
+        if marks:
+            with translated(self._url):
+                self._markers.set(marks, expected)
+
+    def refresh_markers(self, marks: Mapping[str, Mark]) -> None:
+        """Record new watermarks of markers that stand where they should."""
+        if marks:
+            with translated(self._url):
+                self._markers.refresh(marks)
+
+    def publish(self, key: bytes, text: bytes) -> None:
+        """Put a note where servers look."""
         with translated(self._url):
-            script = self._servers.client.register_script(_SWAP)
-            return sum(answer.reply.count(b"Y") for answer in self._servers.call(script, keys, arguments))
+            self._servers.client.set(key, text)
 
     def delete(self, prefix: str) -> int:
-        """Delete every key that begins with a prefix, some at a time; return how many. Running it again goes on."""
+        """Delete every key that begins with a prefix, some at a time; return how many."""
         with translated(self._url):
             return sum(delete_keys(client, prefix) for client in self._servers.masters())
 
@@ -76,14 +116,18 @@ class RedisWriter:
             offsets = (min((_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
 
-    def tiles(self) -> TileStore:
-        """Return the writing side of windowed views, on the same connections."""
-        with translated(self._url):
-            return TileStore(self._servers, self._url)
-
     def close(self) -> None:
         """Give the connections back."""
         self._servers.close()
+
+    def _letters(self, script: Script, keys: Binaries, arguments: Binaries, guard: Last | None = None) -> Letters:
+        letters = np.zeros(len(keys), dtype=np.uint8)
+        with translated(self._url):
+            for answer in self._servers.call(script, keys, arguments, guard):
+                if not answer.reply:
+                    raise self._markers.lost()
+                letters[np.asarray(answer.places)] = np.frombuffer(answer.reply, dtype=np.uint8)
+        return letters
 
     def _refuse_eviction(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         policy = client.info("memory").get("maxmemory_policy", _POLICY)
@@ -121,11 +165,6 @@ class BlockingReader:
             values = self._servers.read(keys, [mark for each in marks for mark in each])
         return split(values, len(keys), marks)
 
-    def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition has been applied, or None."""
-        mark = self.get_marked([], [name])[1][0]
-        return None if mark is None else mark.position
-
     def close(self) -> None:
         """Give the connections back."""
         self._servers.close()
@@ -144,7 +183,7 @@ class RedisReader:
         on_connect: awaited for each connection that was made, before anything is read over it.
     """
 
-    def __init__(self, url: str, timeout_s: float = READ_S, on_connect: OnConnect | None = None) -> None:
+    def __init__(self, url: str, timeout_s: float = 2.0, on_connect: OnConnect | None = None) -> None:
         self._url = url
         address = RedisAddress.parse(url)
         kind = ClusterReader if address.kind == "cluster" else ServerReader
@@ -168,11 +207,6 @@ class RedisReader:
         self.ask(keys, names, partial(settle, future))
         return await future
 
-    async def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition has been applied, or None."""
-        mark = least(await self.get(self._reader.marker_keys(name)))
-        return None if mark is None else mark.position
-
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Leave a sign under each key that stands for so long."""
         with translated(self._url):
@@ -181,6 +215,9 @@ class RedisReader:
     async def close(self) -> None:
         """Give the connections back."""
         await self._reader.close()
+
+
+REDIS = OnlineAdapter(store=RedisWriter, reader=RedisReader, blocking_reader=BlockingReader, lease=RedisLease)
 
 
 def _open(url: str, on_connect: Callable[[], None] | None = None) -> Servers:

@@ -57,10 +57,6 @@ class ServerReader:
         if self._link is not None:
             self._link.linger()
 
-    def marker_keys(self, name: str) -> list[bytes]:
-        """Return the key of a marker."""
-        return [name.encode()]
-
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Leave a sign under each key that stands for so long.
 

@@ -19,7 +19,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.partitions import source_folder
-from skewless.infra.online.port import StateStore
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import exclusive, replace_durable
@@ -64,7 +64,7 @@ class Retirement:
 
     state: Path
     needed: NeededViews
-    store: StateStore
+    store: OnlineStore
     clock: Clock
     grace_us: int
 
@@ -112,7 +112,7 @@ class Retirement:
             return True
         generations = Generations(self.state)
         numbers = [item.number for item in generations.of(life)]
-        if any(self.store.exists(lease_key(project, life, number)) for number in numbers):
+        if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False
         # Nobody is about to apply events to them when they are forgotten, so nobody writes behind the deletion.
         with applying(source_folder(self.state / "log", life.source), alone=True):

@@ -18,7 +18,7 @@ from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, so
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import note_build
-from skewless.infra.online.port import Mark, StateStore
+from skewless.infra.online.port import Mark, OnlineStore
 from skewless.infra.online.state_view import StateView
 from skewless.infra.storage.durable import exclusive
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
@@ -47,7 +47,7 @@ class Bootstrapper:
     plan: FeaturePlan
     log_root: Path
     generations: Generations
-    store: StateStore
+    store: OnlineStore
     join: WindowJoin
     clock: Clock
 
@@ -118,7 +118,7 @@ class Bootstrapper:
         count = 0
         parts = log_parts(self.log_root, view.source)
         for keys, tiles in self.join.states(view, parts, now_us - PENDING_US, ends):
-            self.store.create(states, keys, tiles)
+            states.create(self.store, keys, tiles)
             count += tiles.n
             on_states(view.name, count)
         return count

@@ -162,7 +162,7 @@ class Crew:
     def _add(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)
         self._stores.append(store)
-        worker = streams.worker(source, store.tiles(), self._stream(streams, source))
+        worker = streams.worker(source, store, self._stream(streams, source))
         self._workers[source.name] = worker
         return worker
 
@@ -176,12 +176,12 @@ class Crew:
     def _build(self, streams: Streams) -> None:
         """Build the states that are missing."""
         for worker in self._workers.values():
-            streams.bootstrapper(self._stores[0].tiles()).ensure(worker.assignment.views)
+            streams.bootstrapper(self._stores[0]).ensure(worker.assignment.views)
 
     def _tidy(self) -> None:
         streams = replace(self._streams, plan=self._plan)
         sources = [worker.assignment.source for worker in self._workers.values()]
-        store = self._stores[0].tiles()
+        store = self._stores[0]
         streams.housekeeper(sources, store).tidy()
         if streams.needed is not None:
             streams.retirement(streams.needed(), store).run()

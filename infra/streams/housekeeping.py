@@ -11,7 +11,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generation, Generations, applying
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.online.port import StateStore
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 
 # Longer than readers take to notice that another generation is read, and than their sign stands.
@@ -26,7 +26,7 @@ class Housekeeper:
     log_root: Path
     views: Sequence[WindowView]
     generations: Generations
-    store: StateStore
+    store: OnlineStore
     clock: Clock
 
     def tidy(self) -> None:
@@ -56,4 +56,4 @@ class Housekeeper:
     def _is_gone(self, view: WindowView, item: Generation) -> bool:
         if item.stage not in {"draining", "given up"} or self.clock.now_us() - item.since_us < DRAIN_US:
             return False
-        return not self.store.exists(lease_key(self.project, view, item.number))
+        return self.store.get([lease_key(self.project, view, item.number)]) == [None]

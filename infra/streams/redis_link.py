@@ -22,7 +22,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.infra.online.address import RedisAddress, display_url
+from skewless.infra.host.redaction import display_url
+from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translated
 

@@ -1,4 +1,4 @@
-"""What puts events into a source's own stream: its topic, or a stream of the project's Redis."""
+"""What puts events into a source's own stream: its topic, or a stream in Redis."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def open_sender(source: EventSource, *, redis_url: str, project: str, n_partitio
     """Return what puts events into a source's stream.
 
     Args:
+        redis_url: where the streams of push sources are.
         n_partitions: of a stream in Redis; the same number as its workers have.
         kafka: the setting ``kafka``.
 

@@ -17,8 +17,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations, applying
-from skewless.infra.online.markers import LOST
-from skewless.infra.online.port import Mark, StateStore
+from skewless.infra.online.port import LOST, Mark, OnlineStore
 from skewless.infra.online.state_view import StateView
 
 PENDING_US = 2_000_000
@@ -44,7 +43,7 @@ class StateWriter:
         project: str,
         log_folder: Path,
         views: Sequence[WindowView],
-        store: StateStore,
+        store: OnlineStore,
         generations: Generations,
         clock: Clock,
         needed: Callable[[], Collection[str]] | None = None,
@@ -142,7 +141,8 @@ class StateWriter:
             for states in self._all()
         ]
         found: dict[str, int | None] = {}
-        for (part, _), position in zip(every, self._store.peek_markers([name for _, name in every]), strict=True):
+        for (part, _), mark in zip(every, self._store.peek_marks([name for _, name in every]), strict=True):
+            position = None if mark is None else mark.position
             before = found.get(part, position)
             found[part] = None if position is None or before is None else min(before, position)
         return found
@@ -202,7 +202,7 @@ class StateWriter:
             if live is None:
                 continue
             names = [window_marker(self._project, view, live.number, part) for part in live.partitions]
-            if None not in self._store.peek_markers(names):
+            if None not in self._store.peek_marks(names):
                 self._store.publish(generation_key(self._project, view), live.pointer)
 
     def _reached(self, states: StateView, log: EventLog, end: int) -> int:
@@ -236,7 +236,7 @@ class StateWriter:
             if name not in seen:
                 seen[name] = self._lenses[name].look(accepted, origin)
             marker = window_marker(self._project, states.view, states.generation, partition)
-            changed += self._store.append(states, seen[name], m, (marker, self._applied[marker]))
+            changed += states.append(self._store, seen[name], m, (marker, self._applied[marker]))
         return changed
 
     def _note(self, log: EventLog, written: Sequence[StateView], last: int, watermark_us: int = 0) -> None:

@@ -19,7 +19,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.port import StateStore
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
@@ -40,7 +40,7 @@ class Streams:
 
     Args:
         state: the project's state folder.
-        url: tells where states are, and the streams of push sources; asked when they are first needed.
+        url: tells where states are; asked when they are first needed.
         connection: reads the logs.
         needed: returns what has to be fed now; None: what the plan says, for ever.
     """
@@ -55,8 +55,13 @@ class Streams:
 
     @property
     def redis_url(self) -> str:
-        """Return where states are, and the streams of push sources."""
+        """Return where states are."""
         return self.url()
+
+    @property
+    def stream_url(self) -> str:
+        """Return where the streams of push sources are."""
+        return self.settings.stream_url or self.url()
 
     @property
     def log_root(self) -> Path:
@@ -87,7 +92,7 @@ class Streams:
             )
         return [source for source in self.plan.sources if not names or source.name in names]
 
-    def worker(self, source: EventSource, store: StateStore, open_stream: OpenStream | None = None) -> Worker:
+    def worker(self, source: EventSource, store: OnlineStore, open_stream: OpenStream | None = None) -> Worker:
         """Return a worker of a source that writes to a store.
 
         Args:
@@ -104,7 +109,7 @@ class Streams:
             max_bytes=self.settings.event_bytes,
         )
 
-    def catch_up(self, source: str, store: StateStore) -> None:
+    def catch_up(self, source: str, store: OnlineStore) -> None:
         """Apply all that the log of a source holds and the states of its views lack, beside workers that run.
 
         Raises:
@@ -115,7 +120,7 @@ class Streams:
         for partition in log_partitions(self.log_root, source):
             writer.catch_up(EventLog(self.log_root, partition))
 
-    def writer(self, source: EventSource, store: StateStore) -> StateWriter:
+    def writer(self, source: EventSource, store: OnlineStore) -> StateWriter:
         """Return what applies a source's events to the states in a store."""
         name, needed = source.name, self.needed
         return StateWriter(
@@ -129,7 +134,7 @@ class Streams:
         )
 
     def stream(self, source: EventSource) -> OpenStream:
-        """Return what joins the group of workers on a source's own stream: its topic, or streams of this Redis.
+        """Return what joins the group of workers on a source's own stream: its topic, or streams in Redis.
 
         Raises:
             DefinitionError: the settings of the Kafka client cannot be read, or it is not installed.
@@ -142,7 +147,7 @@ class Streams:
                 source.servers, source.topic, owner=owner, group=self._group, settings=options
             )
         return lambda owner: RedisStream(
-            self.redis_url,
+            self.stream_url,
             project=self.plan.project,
             source=source.name,
             n_partitions=self.settings.stream_partitions,
@@ -159,13 +164,13 @@ class Streams:
         """Return what puts events into a source's stream."""
         return open_sender(
             source,
-            redis_url=self.redis_url,
+            redis_url=self.stream_url,
             project=self.plan.project,
             n_partitions=self.settings.stream_partitions,
             kafka=self.settings.kafka,
         )
 
-    def bootstrapper(self, store: StateStore) -> Bootstrapper:
+    def bootstrapper(self, store: OnlineStore) -> Bootstrapper:
         """Return what builds states in a store."""
         return Bootstrapper(
             plan=self.plan,
@@ -187,7 +192,7 @@ class Streams:
         def open_writer() -> Iterator[StateWriter]:
             store = open_online_store(self.redis_url)
             try:
-                yield self.writer(source, store.tiles())
+                yield self.writer(source, store)
             finally:
                 store.close()
 
@@ -203,7 +208,7 @@ class Streams:
             dry_run=dry_run,
         )
 
-    def housekeeper(self, sources: Sequence[EventSource], store: StateStore) -> Housekeeper:
+    def housekeeper(self, sources: Sequence[EventSource], store: OnlineStore) -> Housekeeper:
         """Return what compacts logs and removes states that nobody reads any more."""
         return Housekeeper(
             project=self.plan.project,
@@ -214,7 +219,7 @@ class Streams:
             clock=self.clock,
         )
 
-    def retirement(self, needed: NeededViews, store: StateStore) -> Retirement:
+    def retirement(self, needed: NeededViews, store: OnlineStore) -> Retirement:
         """Return what removes the states of views that nothing reads any more."""
         return Retirement(
             state=self.state,

@@ -127,7 +127,7 @@ class Metrics:
         )
         self.breaker = self._gauge("skewless_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open")()
         self.trips = self._counter("skewless_breaker_trips", "Times that the circuit breaker opened")()
-        self.skew = self._gauge("skewless_clock_skew_seconds", "Clock of Redis minus clock of this server")()
+        self.skew = self._gauge("skewless_clock_skew_seconds", "Clock of the online store minus clock of this server")()
         self.mismatches = self._gauge(
             "skewless_parity_mismatches",
             "Entities that were not what the log says when parity last looked",

@@ -75,18 +75,20 @@ class ModelLoader:
         model = await asyncio.to_thread(self._load, name, version)
         self._guard.watch(model.plan)
         await self._guard.renewed()
-        for view in model.plan.views:
-            if await self._online.marker(marker_key(model.plan.project, view)) is None:
+        views = model.plan.views
+        _, marks = await self._online.get_marked([], [marker_key(model.plan.project, view) for view in views])
+        for view, mark in zip(views, marks, strict=True):
+            if mark is None:
                 raise StalePlanError(
                     f"model {name!r} {version}",
-                    f"needs view {view.name!r}, which this Redis does not hold",
+                    f"needs view {view.name!r}, which the online store does not hold",
                     value=view.hash,
                     fix=f"run `skewless materialize`, or `skewless promote {name} {version}`",
                 )
         for lacking in await self.look(model):
             raise StalePlanError(
                 f"model {name!r} {version}",
-                f"needs windowed view {lacking!r}, which this Redis does not hold",
+                f"needs windowed view {lacking!r}, which the online store does not hold",
                 value=model.plan.window(lacking).hash,
                 fix=f"run `skewless stream`, or `skewless promote {name} {version}`",
             )

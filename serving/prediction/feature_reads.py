@@ -10,8 +10,7 @@ from typing import NamedTuple
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
 from skewless.infra.online.guard import Guard, Standing
-from skewless.infra.online.link import settle
-from skewless.infra.online.port import Marked, OnlineReader
+from skewless.infra.online.port import Marked, OnlineReader, settle
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.feature_cache import FeatureCache, least
 

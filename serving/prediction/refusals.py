@@ -58,7 +58,7 @@ def refuse_damaged(group: Group, rows: int) -> None:
     if rows and (len(group.tickets) > 1 or group.model.package.spec.missing == "refuse"):
         raise StoreError(
             f"model {group.model.name!r}",
-            "needs rows that are damaged in Redis",
+            "needs rows that are damaged in the online store",
             value=f"{rows} rows",
             fix="run `skewless parity --repair`, which puts them again from the log",
         )
@@ -84,5 +84,5 @@ def incomplete(model: ServedModel, standing: Standing, t: int) -> StoreError:
             fix=f"start {verb}, or see what holds it up",
         )
     return StoreError(
-        f"view {view.name!r}", "is incomplete because Redis lost writes", fix=f"run {verb}, which writes them again"
+        f"view {view.name!r}", "is incomplete because the store lost writes", fix=f"run {verb}, which writes them again"
     )

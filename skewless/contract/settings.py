@@ -13,7 +13,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.setting_paths import clock_path, kafka_paths, redis_paths
 
 SETTINGS_FILE = "skewless.yaml"
-_SECRET = {"redis_url", "kafka", "alert_webhook", "tracking_uri"}  # they may hold a password
+_SECRET = {"redis_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}  # they may hold a password
 
 
 class Settings(BaseSettings):
@@ -21,7 +21,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SKEWLESS_", extra="forbid", frozen=True, allow_inf_nan=False)
 
-    redis_url: str | None = Field(None, description="Redis or Valkey URL; none: a private server is started")
+    redis_url: str | None = Field(
+        None,
+        description="URL of the online store: Redis, Valkey, or another that a package brings; "
+        "none: a private server is started",
+    )
+    stream_url: str | None = Field(
+        None, description="Redis or Valkey URL of the streams of push sources; none: the online store"
+    )
     state: str = Field(".skewless", description="folder for plan, log, packages and runs, relative to the repo")
     clock: str = Field(
         "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test moves"
@@ -82,7 +89,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(0.0, ge=0, description="time between unready and the end of listening, on SIGTERM")
     breaker_failures: int = Field(5, ge=1, description="failures of the online store in a row that open the breaker")
     breaker_seconds: float = Field(1.0, gt=0, description="time that an open breaker waits before it tries again")
-    skew_limit_ms: float = Field(100.0, gt=0, description="clock offset to Redis above which readiness complains")
+    skew_limit_ms: float = Field(
+        100.0, gt=0, description="clock offset to the online store above which readiness complains"
+    )
     stream_partitions: int = Field(1, gt=0, le=1024, description="partitions of each push source's stream in Redis")
     stream_batch_rows: int = Field(20_000, gt=0, description="most events that a stream worker takes at once")
     stream_keep: int = Field(
@@ -140,13 +149,14 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
 
 
 def _anchored(settings: Settings, repo: Path) -> Settings:
-    url, key = settings.redis_url, settings.signing_key
+    key = settings.signing_key
     full = {
         "clock": clock_path(settings.clock, repo),
         "kafka": kafka_paths(settings.kafka, repo),
         "signing_key": None if key is None else str(repo / Path(key).expanduser()),
-        "redis_url": None if url is None else redis_paths(url, repo),
     }
+    urls = {"redis_url": settings.redis_url, "stream_url": settings.stream_url}
+    full |= {name: redis_paths(url, repo) for name, url in urls.items() if url is not None}
     changed = {name: value for name, value in full.items() if value != getattr(settings, name)}
     return settings.model_copy(update=changed) if changed else settings
 

@@ -104,7 +104,7 @@ class Feed:
     def of(cls, streams: Streams, repo: Path) -> Feed:
         """Return the feed of a project."""
         feeds = [_opened(streams, source, folder) for source, folder in _folders(streams, repo)]
-        return cls(streams=streams, feeds=feeds, link=RedisLink(streams.redis_url, 5.0), store=open_store(streams))
+        return cls(streams=streams, feeds=feeds, link=RedisLink(streams.stream_url, 5.0), store=open_store(streams))
 
     def __bool__(self) -> bool:
         """Say whether there is anything to send."""
@@ -162,7 +162,7 @@ class Feed:
         lives = [(view, self.streams.generations.live(view)) for view in self.streams.views(source.name)]
         project, end = self.streams.plan.project, log.next_seq() - 1
         names = [window_marker(project, view, live.number, log.partition) for view, live in lives if live is not None]
-        return all(end < 0 if at is None else at >= end for at in self.store.tiles().peek_markers(names))
+        return all(end < 0 if at is None else at.position >= end for at in self.store.peek_marks(names))
 
     def _log(self, source: EventSource, index: int) -> EventLog | None:
         client: Any = self.link.client()

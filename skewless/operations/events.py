@@ -43,7 +43,7 @@ def bootstrap(
     views = _windowed(project, names)
     if not dry_run:
         with closing(open_online_store(project.redis_url)) as store:
-            builder = project.streams.bootstrapper(store.tiles())
+            builder = project.streams.bootstrapper(store)
             return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in views]
     planned = []
     for view in views:

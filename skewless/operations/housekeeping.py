@@ -73,7 +73,7 @@ def _retire(project: Workspace) -> int:
     from skewless.infra.online.store import open_online_store
 
     with closing(open_online_store(project.redis_url)) as store:
-        return len(project.streams.retirement(project.needed, store.tiles()).run())
+        return len(project.streams.retirement(project.needed, store).run())
 
 
 def _merge_events(project: Workspace) -> int:

@@ -217,9 +217,9 @@ def _alone(
 def _candidate(
     project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
-    from skewless.infra.jobs.lease import Lease
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
+    from skewless.infra.online.store import open_lease
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.shift import Shift
 
@@ -239,7 +239,7 @@ def _candidate(
 
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
-    with closing(Lease(project.redis_url, project.applied.plan.project, holder=holder, ttl_s=ttl_s)) as lease:
+    with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
         yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=shift, bell=bell)
 
 
@@ -263,8 +263,8 @@ def _processes(project: Workspace) -> Launch:
 def _environment(project: Workspace) -> dict[str, str]:
     settings = project.settings
     named = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
-    if settings.redis_url:
-        named["SKEWLESS_REDIS_URL"] = settings.redis_url
+    named |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
+    named |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these for itself; a child that inherits them would write its metrics there.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     return kept | named

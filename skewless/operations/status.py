@@ -175,7 +175,7 @@ def read_status(project: Workspace) -> ProjectStatus:
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
     """Return whether the online store answers, and a connection if it does; the private server is not started."""
-    from skewless.infra.online.address import display_url
+    from skewless.infra.host.redaction import display_url
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_online_store
 

@@ -1,97 +1,116 @@
-"""One adapter under test; each call opens the client anew, as another process would."""
+"""One online store under test; each call opens it anew, as another process would."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.memory_store import MemoryReader, MemoryStore
-from skewless.infra.online.port import Marked, OnlineReader, OnlineWriter
-from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
+from skewless.infra.online.port import BlockingOnlineReader, Marked, OnlineReader, OnlineStore, OnlineWriter
+from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
+from tests.memory_store import BlockingMemoryReader, MemoryReader, MemoryStore
 from tests.servers.node import until
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store:
-    """A store by its URL, or in memory; ``kind``: for people and for tests that choose."""
+class RowStore:
+    """Rows and markers, whoever keeps them."""
 
-    url: str | None = None
-    memory: MemoryStore
-    kind: str = ""
+    writer: Callable[[], OnlineWriter]
+    reader: Callable[[], OnlineReader]
+    blocking_reader: Callable[[], BlockingOnlineReader]
 
-    def writer(self) -> OnlineWriter:
-        return RedisWriter(self.url) if self.url else self.memory
+    @classmethod
+    def in_memory(cls) -> RowStore:
+        """Return those of the store that unit tests read and write."""
+        memory = MemoryStore()
+        return cls(
+            writer=lambda: memory,
+            reader=lambda: MemoryReader(memory),
+            blocking_reader=lambda: BlockingMemoryReader(memory),
+        )
+
+    @classmethod
+    def at(cls, url: str) -> RowStore:
+        """Return those of an online store."""
+        return cls(
+            writer=lambda: open_online_store(url),
+            reader=lambda: open_online_reader(url, 20.0),
+            blocking_reader=lambda: open_blocking_reader(url),
+        )
 
     def put(self, *rows: tuple[bytes, bytes]) -> int:
-        writer = self.writer()
-        try:
+        with closing(self.writer()) as writer:
             return writer.put([key for key, _ in rows], [row for _, row in rows])
-        finally:
-            writer.close()
 
     def get(self, *keys: bytes) -> list[bytes | None]:
         """Return what the asynchronous reader finds; the blocking one must agree."""
         found = asyncio.run(self._get(keys))
-        if self.url:
-            reader = BlockingReader(self.url)
-            try:
-                assert reader.get(keys) == found
-            finally:
-                reader.close()
+        with closing(self.blocking_reader()) as reader:
+            assert reader.get(keys) == found
         return found
 
     def marker(self, name: str) -> tuple[int | None, int | None]:
-        """Return what the writer and what the reader say."""
-        writer = self.writer()
-        try:
-            return writer.marker(name), asyncio.run(self._marker(name))
-        finally:
-            writer.close()
+        """Return where a marker stands, as the writer and as the readers say."""
+        with closing(self.writer()) as writer:
+            mark = self.marked([], [name])[1][0]
+            return writer.marker(name), None if mark is None else mark.position
 
     def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
         """Return rows and markers as the server of predictions reads them; a callback must be told the same."""
-
-        async def read() -> Marked:
-            reader = self._reader()
-            told: list[Marked | StoreError] = []
-            try:
-                reader.ask(keys, names, told.append)
-                found = await reader.get_marked(keys, names)
-                # A cluster's answer may take another way than the one asked for later.
-                await asyncio.to_thread(until, lambda: told)
-                assert told == [found]
-                return found
-            finally:
-                await reader.close()
-
-        found = asyncio.run(read())
-        if self.url:
-            blocking = BlockingReader(self.url)
-            try:
-                assert blocking.get_marked(keys, names) == found
-            finally:
-                blocking.close()
+        found = asyncio.run(self._marked(keys, names))
+        with closing(self.blocking_reader()) as reader:
+            assert reader.get_marked(keys, names) == found
         return found
 
     async def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        reader = self._reader()
+        reader = self.reader()
         try:
             return await reader.get(keys)
         finally:
             await reader.close()
 
-    async def _marker(self, name: str) -> int | None:
-        reader = self._reader()
+    async def _marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+        reader = self.reader()
+        told: list[Marked | StoreError] = []
         try:
-            return await reader.marker(name)
+            reader.ask(keys, names, told.append)
+            found = await reader.get_marked(keys, names)
+            # A cluster's answer may take another way than the one asked for later.
+            await asyncio.to_thread(until, lambda: told)
+            assert told == [found]
+            return found
         finally:
             await reader.close()
 
-    def _reader(self) -> OnlineReader:
-        return RedisReader(self.url) if self.url else MemoryReader(self.memory)
+
+@dataclass(frozen=True, kw_only=True)
+class StorePlace:
+    """Where an online store is.
+
+    Args:
+        kind: as the suite calls it.
+        url: of an empty store.
+        lose: makes it lose all that it holds.
+        away: the URL of a store of this kind that cannot be reached.
+    """
+
+    kind: str
+    url: str
+    lose: Callable[[], object]
+    away: str
+
+    @property
+    def rows(self) -> RowStore:
+        """Its rows and markers."""
+        return RowStore.at(self.url)
+
+    def store(self) -> closing[OnlineStore]:
+        """Return its writing side, to be closed."""
+        return closing(open_online_store(self.url))
 
 
 def ranked(*words: int, body: bytes = b"") -> bytes:

@@ -14,11 +14,10 @@ from skewless.contract.keys import KeyCodec
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import open_client
 from skewless.infra.online.cluster_servers import ClusterServers, key_slot
-from skewless.infra.online.markers import LOST, marker_keys
-from skewless.infra.online.memory_store import MemoryStore
-from skewless.infra.online.port import Mark
+from skewless.infra.online.markers import marker_keys
+from skewless.infra.online.port import LOST, Mark
 from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
-from tests.contract.store import Store, ranked
+from tests.contract.store import RowStore, ranked
 from tests.servers.cluster import Cluster
 from tests.worlds.plans import make_view
 
@@ -67,20 +66,6 @@ def test_4_5_one_node_that_may_evict_is_refused(three_nodes: Cluster, url: str) 
         three_nodes.nodes[2].ask("CONFIG SET", "maxmemory-policy", "noeviction")
 
 
-def test_what_is_deleted_by_its_prefix_is_deleted_on_every_node(url: str) -> None:
-    writer = RedisWriter(url)
-    others = [b"sk:p?:" + key for key in OTHERS]
-    for names in (OTHERS, others, [b"sk:p*:k"], [b"sk:p[a-z]:k"]):
-        writer.put(names, [ranked(1)] * len(names))
-    assert writer.delete("sk:p?:") == len(others)
-    assert writer.delete("sk:p[a-z]:") == 1
-    assert writer.delete("sk:p?:") == 0
-    left = BlockingReader(url)
-    assert left.get([b"sk:p*:k", *OTHERS, *others]) == [ranked(1)] * (1 + len(OTHERS)) + [None] * len(others)
-    left.close()
-    writer.close()
-
-
 def test_the_address_of_one_node_is_refused_with_the_way_to_write_it(three_nodes: Cluster, url: str) -> None:
     assert url
     writer = RedisWriter(three_nodes.nodes[0].url)
@@ -114,7 +99,7 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
     target = next(node for node in three_nodes.nodes if node is not source)
     writer = RedisWriter(url)
     writer.put(KEYS + OTHERS, [ranked(i) for i in range(240)])
-    writer.set_marker("m", Mark(5, 60))
+    writer.set_markers({"m": Mark(5, 60)})
     writer.close()
     expected = [ranked(i) for i in range(240)]
 
@@ -139,25 +124,25 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
 def test_8_4_of_the_64_markers_the_least_position_and_the_least_watermark_count(url: str, seed: int) -> None:
     chance = random.Random(seed)
     writer, reader = RedisWriter(url), BlockingReader(url)
-    writer.set_marker("m", Mark(100, 900))
+    writer.set_markers({"m": Mark(100, 900)})
     assert stored("m", url) == [b"100 900 " + layout(url)] * 64
     standing = {key: Mark(chance.randrange(20), chance.randrange(1, 20)) for key in marker_keys("m", spread=True)}
     put_marks(url, standing)
     positions, watermarks = zip(*standing.values(), strict=True)
     assert reader.get_marked([], ["m"])[1] == [Mark(min(positions), min(watermarks))]
     assert writer.marker("m") == min(positions)
-    writer.set_marker("m", Mark(10))  # each keeps its own time
+    writer.set_markers({"m": Mark(10)})  # each keeps its own time
     assert reader.get_marked([], ["m"])[1] == [Mark(10, min(watermarks))]
-    writer.set_marker("m", Mark(30, 5))
+    writer.set_markers({"m": Mark(30, 5)})
     assert read_marks(url, "m") == [Mark(30, 5)]
     for worthless in (None, Mark(LOST, 40)):
         put_marks(url, {chance.choice(list(standing)): worthless})
         assert reader.get_marked([], ["m", "other"])[1] == [None, None]
         assert writer.marker("m") is None
-        writer.set_marker("m", Mark(LOST))  # as one who applies all again begins
-        writer.set_marker("m", Mark(40))
+        writer.set_markers({"m": Mark(LOST)})  # as one who applies all again begins
+        writer.set_markers({"m": Mark(40)})
         assert reader.get_marked([], ["m"])[1] == [Mark(40, 0)], "one is unknown, so nothing is known of all"
-        writer.set_marker("m", Mark(40, 30))
+        writer.set_markers({"m": Mark(40, 30)})
         assert read_marks(url, "m") == [Mark(40, 30)]
     reader.close()
     writer.close()
@@ -168,7 +153,7 @@ def test_8_4_one_node_that_is_behind_holds_back_what_every_reader_says(
     three_nodes: Cluster, url: str, lost: Mark | None
 ) -> None:
     writer = RedisWriter(url)
-    writer.set_marker("m", Mark(9, 50))
+    writer.set_markers({"m": Mark(9, 50)})
     writer.close()
     behind = three_nodes.nodes[1]
     put_marks(url, {key: lost for key in marker_keys("m", spread=True) if three_nodes.owner(key) is behind})
@@ -205,7 +190,7 @@ def layout(url: str) -> bytes:
 
 def read_marks(url: str, *names: str) -> list[Mark | None]:
     """Return what both readers say."""
-    return Store(url=url, memory=MemoryStore()).marked([], names)[1]
+    return RowStore.at(url).marked([], names)[1]
 
 
 async def read(url: str, *keys: bytes) -> list[bytes | None]:

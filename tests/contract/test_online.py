@@ -1,4 +1,4 @@
-"""What every online store promises (infra/online/port.py): one suite, over memory and over real servers."""
+"""What every online store promises of rows and markers (infra/online/port.py): one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
 from pathlib import Path
@@ -16,58 +15,56 @@ import pyarrow as pa
 import pytest
 
 from skewless.contract.rows import NO_TIME, RowCodec, Versions
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
-from tests.contract.store import Store, ranked
+from tests.contract.conftest import KINDS, place_of
+from tests.contract.store import RowStore, StorePlace, ranked
 from tests.worlds.plans import make_view
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
 import random, struct, sys
 from skewless.infra.online.port import Mark
-from skewless.infra.online.redis_store import RedisWriter
-writer, numbers = RedisWriter(sys.argv[1]), list(range(300))
+from skewless.infra.online.store import open_online_store
+writer, numbers = open_online_store(sys.argv[1]), list(range(300))
 random.Random(int(sys.argv[2])).shuffle(numbers)
 sys.stdin.readline()
 for n in numbers:
     writer.put([b"a", b"b"], [struct.pack(">8I", n, *[0] * 7) + b"%d" % n] * 2)
-    writer.set_marker("m", Mark(n))
+    writer.set_markers({"m": Mark(n)})
 writer.close()
 """
 
 
-@pytest.fixture(params=["memory", "valkey", "redis", "cluster"])
-def store(request: pytest.FixtureRequest) -> Store:
-    if request.param == "memory":
-        return Store(kind="memory", memory=MemoryStore())
-    emptied: Callable[[], str] = request.getfixturevalue(f"{request.param}_emptied")
-    return Store(kind=request.param, url=emptied(), memory=MemoryStore())
+@pytest.fixture(params=["memory", *KINDS])
+def store(request: pytest.FixtureRequest) -> RowStore:
+    """Each of those who keep rows and markers in turn; tests of other things keep theirs in memory."""
+    return RowStore.in_memory() if request.param == "memory" else place_of(request.param, request).rows
 
 
-def test_2_3_what_was_written_is_read(store: Store) -> None:
+def test_2_3_what_was_written_is_read(store: RowStore) -> None:
     assert store.put((b"a", ranked(1)), (b"b", ranked(2))) == 2
     assert store.get(b"b", b"none", b"a", b"b") == [ranked(2), None, ranked(1), ranked(2)]
 
 
-def test_nothing_is_asked_for_nothing(store: Store) -> None:
+def test_nothing_is_asked_for_nothing(store: RowStore) -> None:
     assert store.put() == 0
     assert store.get() == []
 
 
-def test_2_3_newer_wins_in_either_order(store: Store) -> None:
+def test_2_3_newer_wins_in_either_order(store: RowStore) -> None:
     assert store.put((b"k", ranked(1))) == 1
     assert store.put((b"k", ranked(2))) == 1
     assert store.put((b"k", ranked(1))) == 0
     assert store.get(b"k") == [ranked(2)]
 
 
-def test_2_3_an_equal_rank_is_not_written_again(store: Store) -> None:
+def test_2_3_an_equal_rank_is_not_written_again(store: RowStore) -> None:
     store.put((b"k", ranked(5, body=b"first")))
     assert store.put((b"k", ranked(5, body=b"other"))) == 0
     assert store.get(b"k") == [ranked(5, body=b"first")]
 
 
-def test_2_3_each_word_counts_as_unsigned_and_before_those_behind_it(store: Store) -> None:
+def test_2_3_each_word_counts_as_unsigned_and_before_those_behind_it(store: RowStore) -> None:
     writer = store.writer()
     bounds = [(0, 1), (2**31 - 1, 2**31), (2**32 - 2, 2**32 - 1), (0, 2**32 - 1)]
     for number, (place, (low, high)) in enumerate(product(range(8), bounds)):
@@ -79,7 +76,7 @@ def test_2_3_each_word_counts_as_unsigned_and_before_those_behind_it(store: Stor
     writer.close()
 
 
-def test_2_3_a_tombstone_wins_by_its_rank_like_any_row(store: Store) -> None:
+def test_2_3_a_tombstone_wins_by_its_rank_like_any_row(store: RowStore) -> None:
     tombstone = ranked(3, body=b"\x00" * 16 + b"\x01\x01")
     store.put((b"k", ranked(2)))
     store.put((b"k", tombstone))
@@ -88,36 +85,36 @@ def test_2_3_a_tombstone_wins_by_its_rank_like_any_row(store: Store) -> None:
     assert store.put((b"k", ranked(4))) == 1
 
 
-def test_2_3_many_versions_of_one_key_in_one_call(store: Store) -> None:
+def test_2_3_many_versions_of_one_key_in_one_call(store: RowStore) -> None:
     assert store.put(*[(b"k", ranked(n)) for n in (3, 1, 4, 1, 5)]) == 3
     assert store.get(b"k") == [ranked(5)]
 
 
-def test_keys_and_rows_are_binary_safe(store: Store) -> None:
+def test_keys_and_rows_are_binary_safe(store: RowStore) -> None:
     odd = [bytes(range(256)), b"", b"\r\n$3\r\n", "sk:p:{id|日本}".encode(), b"\xff\x00"]
     rows = [(key, ranked(1, body=key * 3)) for key in odd]
     assert store.put(*rows) == len(odd)
     assert store.get(*odd) == [row for _, row in rows]
 
 
-def test_more_keys_than_fit_one_call(store: Store) -> None:
+def test_more_keys_than_fit_one_call(store: RowStore) -> None:
     rows = [(b"k%d" % i, ranked(i)) for i in range(1_001)]
     assert store.put(*rows) == 1_001
     assert store.put(*rows) == 0
     assert store.get(*(key for key, _ in rows)) == [row for _, row in rows]
 
 
-def test_a_marker_is_unknown_until_it_is_set_and_never_goes_back(store: Store) -> None:
+def test_a_marker_is_unknown_until_it_is_set_and_never_goes_back(store: RowStore) -> None:
     writer = store.writer()
     assert store.marker("m") == (None, None)
     for seq, standing in ((-1, -1), (0, 0), (7, 7), (3, 7), (10, 10), (9, 10), (2**53, 2**53)):
-        writer.set_marker("m", Mark(seq))
+        writer.set_markers({"m": Mark(seq)})
         assert store.marker("m") == (standing, standing)
     assert store.marker("other") == (None, None)
     writer.close()
 
 
-def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store: Store) -> None:
+def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store: RowStore) -> None:
     """A later one may be older: whoever writes it knows less, for example after a loss."""
     writer = store.writer()
     steps = [
@@ -132,14 +129,14 @@ def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store
         (Mark(0), Mark(2**53, 2**62)),
     ]
     for given, standing in steps:
-        writer.set_marker("m", given)
+        writer.set_markers({"m": given})
         assert store.marked([], ["m", "other"])[1] == [standing, None], given
         assert store.marker("m") == (standing.position, standing.position)
     writer.close()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_8_4_any_steps_leave_the_furthest_position_and_the_last_watermark(store: Store, seed: int) -> None:
+def test_8_4_any_steps_leave_the_furthest_position_and_the_last_watermark(store: RowStore, seed: int) -> None:
     chance = random.Random(seed)
     writer, expected = store.writer(), dict[str, Mark]()
     for _ in range(60):
@@ -147,14 +144,14 @@ def test_8_4_any_steps_leave_the_furthest_position_and_the_last_watermark(store:
             chance.choice("abc"),
             Mark(chance.randrange(-1, 9), chance.choice((0, 0, chance.randrange(1, 99)))),
         )
-        writer.set_marker(name, given)
+        writer.set_markers({name: given})
         old = expected.get(name, Mark(-1))
         expected[name] = Mark(max(old.position, given.position), given.watermark_us or old.watermark_us)
     writer.close()
     assert store.marked([], list(expected))[1] == list(expected.values())
 
 
-def test_2_3_concurrent_writers_leave_the_highest_rank(store: Store) -> None:
+def test_2_3_concurrent_writers_leave_the_highest_rank(store: RowStore) -> None:
     versions = [(b"k%d" % (i % 5), ranked(i // 5, body=b"%d" % i)) for i in range(300)]
     start = threading.Barrier(4)
 
@@ -170,13 +167,13 @@ def test_2_3_concurrent_writers_leave_the_highest_rank(store: Store) -> None:
     assert store.get(*(b"k%d" % i for i in range(5))) == [row for _, row in versions[-5:]]
 
 
-def test_the_clocks_of_store_and_machine_are_compared(store: Store) -> None:
+def test_the_clocks_of_store_and_machine_are_compared(store: RowStore) -> None:
     writer = store.writer()
     assert abs(writer.clock_offset_us()) < 1_000_000
     writer.close()
 
 
-def test_2_3_ranks_that_differ_in_one_bit(store: Store) -> None:
+def test_2_3_ranks_that_differ_in_one_bit(store: RowStore) -> None:
     common = int.from_bytes(bytes(range(17, 49)), "big")
     writer = store.writer()
     for bit in range(256):
@@ -186,7 +183,7 @@ def test_2_3_ranks_that_differ_in_one_bit(store: Store) -> None:
     writer.close()
 
 
-def test_2_3_times_before_1970_and_rows_without_a_publication_time_are_older(store: Store) -> None:
+def test_2_3_times_before_1970_and_rows_without_a_publication_time_are_older(store: RowStore) -> None:
     moments = [(-(2**62), 0), (-1, NO_TIME), (-1, -5), (-1, 0), (0, NO_TIME), (0, 1), (2**62, -1)]
     event, created = (np.array(column, dtype=np.int64) for column in zip(*moments, strict=True))
     n = len(moments)
@@ -204,7 +201,7 @@ def test_2_3_times_before_1970_and_rows_without_a_publication_time_are_older(sto
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_2_3_any_arrival_order_leaves_the_maximum(store: Store, seed: int) -> None:
+def test_2_3_any_arrival_order_leaves_the_maximum(store: RowStore, seed: int) -> None:
     chance = random.Random(seed)
     writer, expected = store.writer(), dict[bytes, bytes]()
     for _ in range(30):
@@ -222,7 +219,7 @@ def test_2_3_any_arrival_order_leaves_the_maximum(store: Store, seed: int) -> No
     assert store.get(*expected) == list(expected.values())
 
 
-def test_columns_of_arrow_are_written_as_they_are_sliced(store: Store) -> None:
+def test_columns_of_arrow_are_written_as_they_are_sliced(store: RowStore) -> None:
     keys = pa.array([b"k%d" % i for i in range(700)], pa.large_binary())
     rows = pa.array([ranked(i, body=b"x" * i) for i in range(700)], pa.large_binary())
     writer = store.writer()
@@ -232,16 +229,14 @@ def test_columns_of_arrow_are_written_as_they_are_sliced(store: Store) -> None:
     assert store.get(*keys.to_pylist()) == [row if 37 <= i < 548 else None for i, row in enumerate(rows.to_pylist())]
 
 
-def test_a_row_of_megabytes(store: Store) -> None:
+def test_a_row_of_megabytes(store: RowStore) -> None:
     large = ranked(1, body=random.Random(0).randbytes(3_000_000))
     assert store.put((b"a", large), (b"b", ranked(1)), (b"c", large)) == 3
     assert store.get(b"c", b"b", b"a") == [large, ranked(1), large]
 
 
-def test_2_3_four_writing_processes_leave_the_highest_rank(store: Store) -> None:
-    if store.kind not in {"valkey", "cluster"}:
-        pytest.skip("for servers that other processes reach, one of each kind")
-    command = [sys.executable, "-c", WRITER, str(store.url)]
+def test_2_3_four_writing_processes_leave_the_highest_rank(place: StorePlace) -> None:
+    store, command = place.rows, [sys.executable, "-c", WRITER, place.url]
     writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for seed in range(4)]
     for process in writers:
         assert process.stdin is not None
@@ -252,12 +247,12 @@ def test_2_3_four_writing_processes_leave_the_highest_rank(store: Store) -> None
     assert store.marker("m") == (299, 299)
 
 
-def test_4_5_rows_and_markers_come_from_one_round_trip(store: Store) -> None:
+def test_4_5_rows_and_markers_come_from_one_round_trip(store: RowStore) -> None:
     rows = [(b"{%d}k" % i, ranked(i)) for i in range(50)]
     store.put(*rows)
     writer = store.writer()
-    writer.set_marker("m", Mark(3, 70))
-    writer.set_marker("n", Mark(5))
+    writer.set_markers({"m": Mark(3, 70)})
+    writer.set_markers({"n": Mark(5)})
     writer.close()
     found, markers = store.marked([b"none", *(key for key, _ in rows)], ["n", "other", "m"])
     assert found == [None, *(row for _, row in rows)]

@@ -12,9 +12,8 @@ import pytest
 import redis
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import display_url
-from skewless.infra.online.markers import LOST
-from skewless.infra.online.port import Mark
+from skewless.infra.host.redaction import display_url
+from skewless.infra.online.port import LOST, Mark
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader, RedisWriter
 
@@ -55,17 +54,17 @@ async def marks(url: str, *names: str) -> list[Mark | None]:
 
 def test_2_4_rows_do_not_expire(client: redis.Redis, writer: RedisWriter) -> None:
     writer.put([b"k"], [row(1)])
-    writer.set_marker("m", Mark(1))
+    writer.set_markers({"m": Mark(1)})
     assert [client.ttl("k"), client.ttl("m")] == [-1, -1]
 
 
 def test_scripts_forgotten_by_the_server_are_sent_again(client: redis.Redis, writer: RedisWriter) -> None:
     assert writer.put([b"k"], [row(1)]) == 1
-    writer.set_marker("m", Mark(1))
+    writer.set_markers({"m": Mark(1)})
     client.script_flush()
     assert writer.put([b"k", b"l"], [row(2), row(2)]) == 2
     client.script_flush()
-    writer.set_marker("m", Mark(2))
+    writer.set_markers({"m": Mark(2)})
     assert client.mget(["k", "l", "m"]) == [row(2), row(2), b"2 0"]
 
 
@@ -76,13 +75,13 @@ def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(
         client.flushall()
         if standing is not None:
             client.set("m", standing)
-        writer.set_marker("m", Mark(LOST))
+        writer.set_markers({"m": Mark(LOST)})
         assert client.get("m") == b"-2 0"
         assert (writer.marker("m"), asyncio.run(marks(server_url, "m"))) == (None, [None])
-        writer.set_marker("m", Mark(7))
+        writer.set_markers({"m": Mark(7)})
         assert asyncio.run(marks(server_url, "m")) == [Mark(7, 0)]
-    writer.set_marker("m", Mark(7, 70))
-    writer.set_marker("m", Mark(LOST))  # a marker never goes back
+    writer.set_markers({"m": Mark(7, 70)})
+    writer.set_markers({"m": Mark(LOST)})  # a marker never goes back
     assert asyncio.run(marks(server_url, "m")) == [Mark(7, 70)]
 
 
@@ -147,7 +146,7 @@ def test_a_server_that_goes_away_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="did not answer"):
         writer.marker("m")
     with pytest.raises(StoreError, match="did not answer"):
-        writer.set_marker("m", Mark(1))
+        writer.set_markers({"m": Mark(1)})
     with pytest.raises(StoreError, match="did not answer"):
         writer.clock_offset_us()
     writer.close()

@@ -109,24 +109,6 @@ def test_a_thousand_requests_at_once_get_their_own_rows_over_one_connection(run:
     until(lambda: clients(node) == before)
 
 
-def test_callers_who_are_cancelled_leave_the_connection_to_the_others(run: Run, node: Node) -> None:
-    async def conversation(reader: RedisReader) -> None:
-        assert await reader.get(KEYS[:1]) == VALUES[:1]
-        mine = clients(node)
-        for seed in range(200):
-            chance = random.Random(seed)
-            tasks = [asyncio.ensure_future(right(reader, chance.randrange(10_000))) for _ in range(10)]
-            await asyncio.sleep(chance.random() / 100)
-            victims = chance.sample(tasks, 4)
-            for victim in victims:
-                victim.cancel()
-            found = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(each is True or task in victims for each, task in zip(found, tasks, strict=True))
-        assert clients(node) == mine
-
-    run(conversation)
-
-
 def test_who_gives_up_early_does_not_take_the_others_replies_along(run: Run, node: Node) -> None:
     async def conversation(reader: RedisReader) -> None:
         assert await reader.get(KEYS[:1]) == VALUES[:1]
@@ -236,36 +218,6 @@ def test_user_password_and_database_are_as_the_address_says(run: Run, node: Node
         client.set("k", "of database 3")
     run(found, url=f"redis://reader:s3cret@127.0.0.1:{node.port}/3")
     run(forbidden, url=f"redis://reader:other@127.0.0.1:{node.port}/3")
-
-
-def test_signs_are_held_for_a_time(run: Run, node: Node) -> None:
-    async def conversation(reader: RedisReader) -> None:
-        await reader.hold([b"sign1", b"sign2"], 100)
-        assert await reader.get([b"sign1", b"sign2"]) == [b"1", b"1"]
-        await reader.hold([], 100)
-
-    run(conversation)
-    with node.client() as client:
-        assert all(0 < int(str(client.ttl(key))) <= 100 for key in ("sign1", "sign2"))
-
-
-def test_a_thousand_requests_at_once_to_a_cluster(run: Run, cluster_emptied: Callable[[], str]) -> None:
-    url = cluster_emptied()
-    with redis.RedisCluster.from_url(url.replace("redis+cluster", "redis").split(",")[0]) as client:
-        for key, value in STORED.items():
-            client.set(key, value)
-
-    async def conversation(reader: RedisReader) -> None:
-        async def one(seed: int) -> bool:
-            chance = random.Random(seed)
-            keys = some_keys(chance)
-            await asyncio.sleep(chance.random() / 50)
-            rows, markers = await reader.get_marked(keys, ["m"])
-            return rows == [STORED.get(key) for key in keys] and markers == [None]
-
-        assert await asyncio.gather(*map(one, range(1_000))) == [True] * 1_000
-
-    run(conversation, url=url)
 
 
 def test_a_node_of_a_cluster_that_hangs_or_goes_takes_only_its_own_rows_along(

@@ -1,4 +1,4 @@
-"""The contract of the states of windowed views, over one server of each kind, a cluster, and a set with sentinels."""
+"""What every online store promises of the states of windowed views: one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.state_layout import Origin
 from skewless.infra.online.cluster_servers import key_slot
-from skewless.infra.online.port import Mark
-from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.online.port import Mark, OnlineStore
+from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.state_view import StateView
-from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.store import open_blocking_reader
+from tests.contract.store import StorePlace
 from tests.servers.cluster import Cluster
-from tests.servers.sentinels import SentinelSet
 from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, features
 from tests.worlds.streams import BASE, VIEW
@@ -34,41 +34,16 @@ M = BASE - 30 * SECOND
 Rows = list[tuple[int, Event]]
 
 
-@pytest.fixture(params=["valkey", "redis", "cluster", "sentinel"])
-def url(request: pytest.FixtureRequest) -> str:
-    kind = request.param
-    if kind == "sentinel":
-        watched: SentinelSet = request.getfixturevalue("watched")
-        watched.master().ask("FLUSHALL")
-        return watched.url
-    emptied: Callable[[], str] = request.getfixturevalue(f"{kind}_emptied")
-    return emptied()
-
-
 @pytest.fixture
-def store(url: str) -> Iterator[TileStore]:
-    writer = RedisWriter(url)
-    yield writer.tiles()
-    writer.close()
-
-
-@pytest.fixture
-def emptied(request: pytest.FixtureRequest, url: str) -> Callable[[], None]:
-    """Return what loses everything."""
-    if "cluster" in url:
-        nodes: Cluster = request.getfixturevalue("three_nodes")
-        return nodes.flush
-    if "sentinel" in url:
-        watched: SentinelSet = request.getfixturevalue("watched")
-        return lambda: watched.master().ask("FLUSHALL")
-    node = request.getfixturevalue("redis_8" if "redis" in request.node.callspec.params["url"] else "valkey")
-    return lambda: node.ask("FLUSHALL")
+def store(place: StorePlace) -> Iterator[OnlineStore]:
+    with place.store() as one:
+        yield one
 
 
 class States:
     """The states of one view, and what was appended to them."""
 
-    def __init__(self, store: TileStore, generation: int = 1) -> None:
+    def __init__(self, store: OnlineStore, generation: int = 1) -> None:
         self.store = store
         self.view = StateView.of("p", VIEW, generation)
         self.events: dict[tuple[str, int], Event] = {}
@@ -91,7 +66,7 @@ class States:
 
     def append(self, partition: str, rows: Sequence[Event], expected: int | None = None) -> int:
         self.events |= {(partition, row.seq): row for row in rows}
-        return self.store.append(self.view, self.seen(partition, rows), M, (self.marker(partition), expected))
+        return self.view.append(self.store, self.seen(partition, rows), M, (self.marker(partition), expected))
 
     def marker(self, partition: str) -> str:
         return window_marker("p", VIEW, self.view.generation, partition)
@@ -101,7 +76,7 @@ class States:
 
     def check(self) -> None:
         """Assert that every state says what brute force finds."""
-        packed = self.store.read(self.names())
+        packed = self.store.get(self.names())
         for t in (BASE, BASE + 5 * SECOND, BASE + 45 * SECOND):
             got = WindowReader(VIEW).features(self.view.codec.unpack(packed), t)
             for key in range(IDS):
@@ -124,19 +99,19 @@ def _event(partition: str, seq: int, chance: random.Random, ids: int) -> Event:
     return Event(key=(chance.randrange(ids),), ts=ts, partition=signed(partition), seq=seq, values=values)
 
 
-def test_4_3_what_was_applied_changes_nothing(store: TileStore) -> None:
+def test_4_3_what_was_applied_changes_nothing(store: OnlineStore) -> None:
     states = States(store)
     rows = made("a", 0, 300)
     assert states.append("a", rows) == len({row.key for row in rows})
-    before = store.read(states.names())
+    before = store.get(states.names())
     assert states.append("a", rows) == 0
     assert states.append("a", rows[50:200]) == 0
-    assert store.read(states.names()) == before
+    assert store.get(states.names()) == before
     states.check()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_4_3_batches_of_other_bounds_add_what_is_new(store: TileStore, seed: int) -> None:
+def test_4_3_batches_of_other_bounds_add_what_is_new(store: OnlineStore, seed: int) -> None:
     states, rows, chance = States(store), made("a", 0, 400, seed), random.Random(seed)
     done = 0
     while done < len(rows):
@@ -147,7 +122,7 @@ def test_4_3_batches_of_other_bounds_add_what_is_new(store: TileStore, seed: int
     states.check()
 
 
-def test_4_3_an_entity_keeps_a_position_for_each_of_many_partitions(store: TileStore) -> None:
+def test_4_3_an_entity_keeps_a_position_for_each_of_many_partitions(store: OnlineStore) -> None:
     states = States(store)
     for turn in range(3):
         for name in "abcdefg":
@@ -155,31 +130,30 @@ def test_4_3_an_entity_keeps_a_position_for_each_of_many_partitions(store: TileS
     for name in "gac":
         assert states.append(name, made(name, 0, 60, ids=3)) == 0
     states.check()
-    slots = states.view.codec.unpack(store.read(states.names([0]))).slots
+    slots = states.view.codec.unpack(store.get(states.names([0]))).slots
     assert sorted(slots.partition.tolist()) == sorted(map(signed, "abcdefg"))
 
 
-def test_a_state_of_another_plan_is_refused(store: TileStore) -> None:
+def test_a_state_of_another_plan_is_refused(store: OnlineStore) -> None:
     states = States(store)
     name = states.names([7])[0].as_py()
     store.publish(name, b"\x01" * 64)
     with pytest.raises(StoreError, match="another plan wrote"):
         states.append("a", [row for row in made("a", 0, 900) if row.key == (7,)])
     with pytest.raises(StoreError, match="did not write"):
-        states.view.codec.unpack(store.read([name]))
+        states.view.codec.unpack(store.get([name]))
 
 
-def test_3_7_rolling_up_under_two_writers_loses_nothing(store: TileStore, url: str) -> None:
+def test_3_7_rolling_up_under_two_writers_loses_nothing(store: OnlineStore, place: StorePlace) -> None:
     states = States(store)
     parts = {name: made(name, 0, 600, ids=4) for name in "ab"}
 
     def write(name: str) -> None:
-        writer = RedisWriter(url)
-        own = States(writer.tiles())
-        for first in range(0, 600, 15):
-            own.append(name, parts[name][first : first + 15])
-            own.store.roll(own.view, own.names(range(4)), M + first * 1_000)
-        writer.close()
+        with place.store() as writer:
+            own = States(writer)
+            for first in range(0, 600, 15):
+                own.append(name, parts[name][first : first + 15])
+                own.view.roll(own.store, own.names(range(4)), M + first * 1_000)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, parts))
@@ -188,7 +162,7 @@ def test_3_7_rolling_up_under_two_writers_loses_nothing(store: TileStore, url: s
 
 
 def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
-    store: TileStore, emptied: Callable[[], None]
+    store: OnlineStore, place: StorePlace
 ) -> None:
     states = States(store)
     marker, rows = states.marker("a"), made("a", 0, 200)
@@ -197,34 +171,34 @@ def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
     states.append("a", rows[:100], -1)
     store.set_markers({marker: Mark(99)}, {marker: -1})
     assert store.marker(marker) == 99
-    assert store.peek_markers([marker, "none"]) == [99, None]
-    emptied()
+    assert store.peek_marks([marker, "none"]) == [Mark(99), None]
+    place.lose()
     with pytest.raises(StoreError, match="may have lost some"):
         states.append("a", rows[100:], 99)
     with pytest.raises(StoreError, match="may have lost some"):
         store.set_markers({marker: Mark(199)}, {marker: 99})
-    assert store.read(states.names()) == [None] * IDS
-    assert store.peek_markers([marker]) == [None]
+    assert store.get(states.names()) == [None] * IDS
+    assert store.peek_marks([marker]) == [None]
     assert store.marker(marker) is None
     store.set_markers({marker: Mark(-1)}, {marker: None})
     states.append("a", rows, -1)
     store.set_markers({marker: Mark(199)}, {marker: -1})
-    assert store.peek_markers([marker]) == [199]
+    assert store.peek_marks([marker]) == [Mark(199)]
     states.check()
 
 
-def test_markers_never_go_back(store: TileStore) -> None:
+def test_markers_never_go_back(store: OnlineStore) -> None:
     store.marker("m")
     store.set_markers({"m": Mark(7)}, {"m": None})
     store.set_markers({"m": Mark(5)}, {"m": 6})
-    assert store.peek_markers(["m"]) == [7]
+    assert store.peek_marks(["m"]) == [Mark(7)]
     with pytest.raises(StoreError, match="may have lost some"):
         store.set_markers({"m": Mark(9)}, {"m": 8})
     assert store.marker("m") == 7
 
 
-def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(store: TileStore, url: str) -> None:
-    reader = BlockingReader(url)
+def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(store: OnlineStore, place: StorePlace) -> None:
+    reader = open_blocking_reader(place.url)
     store.marker("m")
     store.set_markers({"m": Mark(7, 50), "n": Mark(3)}, {"m": None, "n": None})
     assert reader.get_marked([], ["m", "n"])[1] == [Mark(7, 50), Mark(3)]
@@ -234,21 +208,21 @@ def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(store: 
     with pytest.raises(StoreError, match="may have lost some"):
         store.set_markers({"m": Mark(8, 90)}, {"m": 8})
     assert reader.get_marked([], ["m"])[1] == [Mark(7, 70)], "what is refused says nothing of its time either"
-    assert store.peek_markers(["m", "n"]) == [7, 3]
+    assert store.peek_marks(["m", "n"]) == [Mark(7, 70), Mark(3)]
     reader.close()
 
 
-def test_4_6_whole_states_are_made_once_and_replaced_only_as_they_were_read(store: TileStore) -> None:
+def test_4_6_whole_states_are_made_once_and_replaced_only_as_they_were_read(store: OnlineStore) -> None:
     states, other = States(store), States(store, 2)
     rows = made("a", 0, 300)
     states.append("a", rows)
     names = states.names()
-    held = store.read(names)
+    held = store.get(names)
     kept = [i for i, state in enumerate(held) if state is not None]
     tiles = states.view.codec.unpack([held[i] for i in kept])
     keys = pa.table({"id": pa.array(kept, pa.int64())})
-    store.create(other.view, keys, tiles)
-    store.create(other.view, keys, tiles)  # as one does that is run again
+    other.view.create(store, keys, tiles)
+    other.view.create(store, keys, tiles)  # as one does that is run again
     other.events = states.events
     other.check()
     assert other.append("a", rows) == 0
@@ -257,27 +231,27 @@ def test_4_6_whole_states_are_made_once_and_replaced_only_as_they_were_read(stor
     changed = {row.key[0] for row in more}
     new = states.view.codec.pack(states.view.codec.unpack(held))
     untouched = len(kept) - len(changed & set(kept))
-    assert store.replace(
-        states.view, names.take(pa.array(kept)), [held[i] for i in kept], new.take(pa.array(kept))
-    ) == (untouched)
+    places = pa.array(kept)
+    old = [held[i] for i in kept]
+    assert states.view.replace(store, names.take(places), old, new.take(places)) == untouched
     states.check()
 
 
-def test_what_is_published_stands_until_it_is_deleted_by_its_prefix(store: TileStore) -> None:
+def test_what_is_published_stands_until_it_is_deleted_by_its_prefix(store: OnlineStore) -> None:
     states, other = States(store), States(store, 12)
     states.append("a", made("a", 0, 300))
     other.append("a", made("a", 0, 300))
     store.publish(b"sk:p:note", b"x")
-    assert store.exists(b"sk:p:note")
+    assert store.get([b"sk:p:note"]) == [b"x"]
     assert store.delete(f"sk:p:{VIEW.hash}.1:") == IDS
-    assert store.read(states.names()) == [None] * IDS
-    assert None not in store.read(other.names())
-    assert store.exists(b"sk:p:note")
+    assert store.get(states.names()) == [None] * IDS
+    assert None not in store.get(other.names())
+    assert store.get([b"sk:p:note"]) == [b"x"]
 
 
 def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, cluster_emptied: Callable[[], str]) -> None:
     writer = RedisWriter(cluster_emptied())
-    states = States(writer.tiles())
+    states = States(writer)
     marker, rows = states.marker("a"), made("a", 0, 400)
     states.store.marker(marker)
     states.store.set_markers({marker: Mark(-1)}, {marker: None})
@@ -286,7 +260,7 @@ def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, clus
     assert all(node.ask("DBSIZE") > 5 for node in three_nodes.nodes)
     assert len({key_slot(name) for name in states.names().to_pylist()}) > IDS // 2
     three_nodes.nodes[1].ask("FLUSHALL")
-    assert states.store.peek_markers([marker]) == [None]
+    assert states.store.peek_marks([marker]) == [None]
     with pytest.raises(StoreError, match="may have lost some"):
         states.append("a", rows[300:], 299)
     assert states.store.marker(marker) is None
@@ -298,7 +272,7 @@ def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, clus
 def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, cluster_emptied: Callable[[], str]) -> None:
     """Slots too whose own 64th part begins on another node."""
     writer = RedisWriter(cluster_emptied())
-    states = States(writer.tiles())
+    states = States(writer)
     marker = states.marker("a")
     states.store.marker(marker)
     states.store.set_markers({marker: Mark(5)}, {marker: None})
@@ -320,7 +294,7 @@ def test_states_are_appended_to_while_their_slot_moves(
     three_nodes: Cluster, cluster_emptied: Callable[[], str]
 ) -> None:
     writer = RedisWriter(cluster_emptied())
-    states = States(writer.tiles())
+    states = States(writer)
     rows = made("a", 0, 400)
     marker = states.marker("a")
     states.store.marker(marker)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.redis_store import RedisWriter
-from tests.contract.store import Store, ranked
+from tests.contract.store import RowStore, ranked
 from tests.servers.node import BUS, Node, running
 from tests.servers.programs import program
 
@@ -37,7 +36,7 @@ def test_rows_go_over_tls(tmp_path: Path, certificate: Path) -> None:
     }
     with running(Node(program("redis"), tmp_path / "node", options)) as node:
         url = f"rediss://127.0.0.1:{node.port + BUS}/0"
-        store = Store(url=f"{url}?ssl_ca_certs={certificate}", memory=MemoryStore())
+        store = RowStore.at(f"{url}?ssl_ca_certs={certificate}")
         assert store.put((b"k", ranked(1))) == 1
         assert store.get(b"k", b"none") == [ranked(1), None]
         with pytest.raises(StoreError, match="certificate verify failed"):

@@ -11,8 +11,8 @@ import pytest
 
 from skewless import Project
 from skewless.contract.clock import ManualClock, to_us
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.training.train import train
+from tests.memory_store import MemoryStore
 from tests.worlds.packages import store_at
 
 from .baseline import baseline_auc

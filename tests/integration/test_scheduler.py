@@ -26,9 +26,9 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, RequestError
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.jobs.lease import Lease
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.online.store import open_lease
 from skewless.infra.packages.aliases import Aliases
 from skewless.operations.housekeeping import Tidied, tidy
 from skewless.operations.scheduler import Invoke, PlannedJobs, once, simulate
@@ -114,7 +114,7 @@ def test_only_what_was_named_is_run(place: Sandbox) -> None:
 
 
 def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Sandbox) -> None:
-    with closing(Lease(place.project.redis_url, place.model.plan.project, holder="other", ttl_s=60)) as lease:
+    with closing(open_lease(place.project.redis_url, place.model.plan.project, "other", 60)) as lease:
         token = lease.take(0)
         with pytest.raises(ConflictError) as caught:
             round_of(place, "validate")

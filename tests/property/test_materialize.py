@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +27,8 @@ from skewless.infra.log.manifest import Span
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.read_progress import Progress
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Binaries, Mark
+from tests.memory_store import MemoryStore
 from tests.worlds.latest import LatestWorld
 from tests.worlds.plans import make_view
 
@@ -78,8 +78,8 @@ class FusedStore(MemoryStore):
     def marker(self, name: str) -> int | None:
         return self.memory.marker(name)
 
-    def set_marker(self, name: str, mark: Mark) -> None:
-        self.fuse.around(lambda: self.memory.set_marker(name, mark))
+    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+        self.fuse.around(lambda: self.memory.set_markers(marks, expected))
 
 
 class FusedLedger(RunLedger):

@@ -140,12 +140,12 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def build(self) -> None:
-        with self.world.bootstrapper(self.writer.tiles()) as bootstrapper:
+        with self.world.bootstrapper(self.writer) as bootstrapper:
             bootstrapper.build(VIEW)
 
     @rule()
     def tidy(self) -> None:
-        self.world.housekeeper(self.writer.tiles()).retire(VIEW)
+        self.world.housekeeper(self.writer).retire(VIEW)
 
     @rule()
     def check(self) -> None:
@@ -171,7 +171,7 @@ class Life(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def _hire(self) -> Worker:
-        return self.world.worker(self.writer.tiles(), lambda owner: MemoryStream(self.broker, owner), max_rows=7)
+        return self.world.worker(self.writer, lambda owner: MemoryStream(self.broker, owner), max_rows=7)
 
     def _put(self, index: int, message: bytes | None) -> None:
         self.broker.append(index, message)

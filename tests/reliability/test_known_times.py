@@ -16,7 +16,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.online.tile_store import TileStore
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import Assignment, Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
@@ -55,7 +55,7 @@ class Team:
         self.damaged = False
         self.world = world
         world.views, world.needed = VERSIONS, self._hashes
-        self.store: TileStore = stack.enter_context(world.store())
+        self.store: OnlineStore = stack.enter_context(world.store())
         self.workers = [self._worker(stack.enter_context(world.store())) for _ in range(2)]
 
     def _hashes(self) -> set[str]:
@@ -63,7 +63,7 @@ class Team:
             raise PackageError("file 'wanted.json'", "is damaged", fix="remove it")
         return {view.hash for view in self.needed}
 
-    def _worker(self, store: TileStore) -> Worker:
+    def _worker(self, store: OnlineStore) -> Worker:
         worker = self.world.worker(store, lambda owner: MemoryStream(self.broker, owner))
         self.take_up(worker)
         return worker

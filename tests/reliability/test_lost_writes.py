@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,9 @@ from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
 from skewless.infra.online.guard import Guard
 from skewless.infra.online.markers import marker_keys
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import RedisWriter
-from tests.contract.store import Store
+from tests.contract.store import RowStore
 from tests.reliability.losses import (
     FIRST,
     VIEW,
@@ -110,7 +110,7 @@ def test_4_5_what_is_left_of_a_view_is_unavailable_until_it_is_whole_again(
     servers: Node | Cluster = request.getfixturevalue(kind)
     lossy = servers if isinstance(servers, Node) else servers.nodes[2]
     world = make_world(tmp_path, servers.url)
-    name, store = marker_key(world.project, VIEW), Store(url=world.url, memory=MemoryStore())
+    name, store = marker_key(world.project, VIEW), RowStore.at(world.url)
     materialize(world, 1, KEYS)
     before = journal(lossy).stat().st_size
     materialize(world, 2, KEYS)
@@ -136,9 +136,9 @@ class Interrupted(RedisWriter):
         self._node = node
         self._keep = keep
 
-    def set_marker(self, name: str, mark: Mark) -> None:
+    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
         lose(self._node, self._keep)
-        super().set_marker(name, mark)
+        super().set_markers(marks, expected)
 
 
 def test_4_5_a_run_does_not_vouch_for_a_server_that_was_restarted_meanwhile(tmp_path: Path, node: Node) -> None:

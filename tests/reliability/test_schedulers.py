@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.jobs.lease import Lease
 from skewless.infra.jobs.ledger import FOLDER, Ledger
 from skewless.infra.jobs.run import Run
+from skewless.infra.online.store import open_lease
 from skewless.infra.storage.durable import exclusive
 from tests.reliability.kills import ROOT
 from tests.servers.node import Node, running
@@ -46,7 +46,7 @@ class SchedulerPair:
 
     def holder(self) -> int:
         """Return the process that holds the lease, once there is one."""
-        lease = Lease(self.node.url, "p", holder="a test", ttl_s=TTL_S)
+        lease = open_lease(self.node.url, "p", "a test", TTL_S)
         try:
             return int(until(lambda: lease.held_by() or None))
         finally:

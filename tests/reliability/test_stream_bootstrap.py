@@ -22,9 +22,9 @@ from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.redis_store import BlockingReader
+from skewless.infra.online.port import OnlineStore
+from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
-from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import lease_key
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node, until
@@ -42,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiles(world: StreamWorld) -> Iterator[TileStore]:
+def store(world: StreamWorld) -> Iterator[OnlineStore]:
     with world.store() as one:
         yield one
 
@@ -54,18 +54,18 @@ def feed(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, n: int = 30
 
 
 def build(world: StreamWorld) -> int:
-    with world.store() as tiles, world.bootstrapper(tiles) as bootstrapper:
+    with world.store() as store, world.bootstrapper(store) as bootstrapper:
         generation = bootstrapper.build(world.views[0]).generation
     assert generation is not None
     return generation
 
 
 def test_states_are_built_again_and_again_while_events_come_and_readers_read(
-    world: StreamWorld, tiles: TileStore
+    world: StreamWorld, store: OnlineStore
 ) -> None:
     world.ensure()
     broker, traffic, stop = MemoryBroker(PARTITIONS), Traffic(0), threading.Event()
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     reads: list[tuple[int, Online]] = []
     built: list[int] = []
 
@@ -112,15 +112,15 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
 
 
 def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gone(
-    world: StreamWorld, tiles: TileStore, valkey: Node
+    world: StreamWorld, store: OnlineStore, valkey: Node
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     assert build(world) == 2
-    keeper, lease = world.housekeeper(tiles), lease_key(world.root.name, VIEW, 1)
+    keeper, lease = world.housekeeper(store), lease_key(world.root.name, VIEW, 1)
     feed(world, traffic, broker)
     drain(worker)
     stages = {item.number: item.stage for item in world.generations.of(VIEW)}
@@ -128,7 +128,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
     slots = [
-        states.codec.unpack(tiles.read([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
+        states.codec.unpack(store.get([n for n in each if n])).slots for states, each in zip(both, names, strict=True)
     ]
     assert slots[0].seq.tolist() == slots[1].seq.tolist()
     valkey.ask("SET", lease.decode(), "1")
@@ -147,17 +147,17 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     world.check()
 
 
-def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, tiles: TileStore) -> None:
+def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld, store: OnlineStore) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     worker.close()
     changed = replace(VIEW, name="w", scales={"x": 2})
     both = StreamWorld(root=world.root, url=world.url, clock=world.clock, views=(VIEW, changed))
     both.ensure()
-    worker = both.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = both.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     both.check()
@@ -165,14 +165,14 @@ def test_a_changed_definition_gets_states_beside_the_old_ones(world: StreamWorld
 
 
 def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
-    world: StreamWorld, tiles: TileStore
+    world: StreamWorld, store: OnlineStore
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    with world.bootstrapper(tiles) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
+    with world.bootstrapper(store) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
         bootstrapper.build(VIEW, lambda _view, _done: _begin_too(world))
     feed(world, traffic, broker)
     drain(worker)
@@ -184,7 +184,7 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     ]
     assert build(world) == 4
     world.clock.set(world.clock.now_us() + 61 * SECOND)
-    assert world.housekeeper(tiles).retire(VIEW) == 3
+    assert world.housekeeper(store).retire(VIEW) == 3
     assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [(4, "live")]
 
 
@@ -194,15 +194,15 @@ def _begin_too(world: StreamWorld) -> None:
 
 
 def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
-    world: StreamWorld, tiles: TileStore, valkey: Node
+    world: StreamWorld, store: OnlineStore, valkey: Node
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     live = world.generations.live(VIEW)
-    with world.bootstrapper(tiles) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
+    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
         bootstrapper.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
     assert world.generations.live(VIEW) == live
     assert not world.online(world.clock.now_us()).answered
@@ -211,12 +211,12 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     world.check()
 
 
-def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, tiles: TileStore, valkey: Node) -> None:
+def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: OnlineStore, valkey: Node) -> None:
     """A view that was built from an empty log is no exception from the rule that a lost store is no zero."""
     world.ensure()
     assert json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     told = json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))
@@ -280,7 +280,7 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
-    world: StreamWorld, tiles: TileStore, monkeypatch: pytest.MonkeyPatch
+    world: StreamWorld, store: OnlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise they would take the view for lost."""
     world.ensure()
@@ -290,17 +290,17 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
         schema=event_schema(world.source),
     )
     EventLog(world.log_root, name).append(rows)
-    real, told = TileStore.publish, []
+    real, told = RedisWriter.publish, []
 
-    def publish(self: TileStore, key: bytes, pointer: bytes) -> None:
+    def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
         listed = json.loads(pointer)["partitions"]
         marks = [window_marker("p", VIEW, json.loads(pointer)["generation"], part) for part in listed]
-        assert None not in self.peek_markers(marks)
+        assert None not in self.peek_marks(marks)
         told.append(listed)
         real(self, key, pointer)
 
-    monkeypatch.setattr(TileStore, "publish", publish)
-    worker = world.worker(tiles, lambda owner: MemoryStream(MemoryBroker(PARTITIONS), owner))
+    monkeypatch.setattr(RedisWriter, "publish", publish)
+    worker = world.worker(store, lambda owner: MemoryStream(MemoryBroker(PARTITIONS), owner))
     look(worker)
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
@@ -308,11 +308,11 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert EventLog(world.log_root, name).is_ended()
 
 
-def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, tiles: TileStore) -> None:
+def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
     """A build records no ends: it says nothing of other views."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
     world.ensure()
-    worker = world.worker(tiles, lambda owner: MemoryStream(broker, owner))
+    worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
     for name in world.logged():

@@ -14,9 +14,8 @@ import pytest
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import SEQ
 from skewless.infra.online.guard import Guard
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Mark, OnlineStore
 from skewless.infra.online.redis_store import BlockingReader
-from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
@@ -32,7 +31,7 @@ class WatermarkRig:
 
     world: StreamWorld
     node: Node
-    store: TileStore
+    store: OnlineStore
     broker: MemoryBroker = field(default_factory=lambda: MemoryBroker(PARTITIONS))
     arrivals: dict[str, int] = field(default_factory=dict)
     worker: Worker | None = None

@@ -31,9 +31,9 @@ from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from tests.memory_store import MemoryStore
 
 UTC_US = pa.timestamp("us", tz="UTC")
 HOUR = 3_600_000_000
@@ -111,7 +111,7 @@ class LatestWorld:
             repo=self.root,
             state=self.state,
             connection=connection,
-            online=writer,
+            online=lambda: writer,
             ledger=views.ledger,
             clock=self.clock,
         )

@@ -25,7 +25,6 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
-from skewless.infra.online.tile_store import TileStore
 from skewless.infra.streams.bootstrap import Bootstrapper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity
@@ -113,10 +112,6 @@ class ParityWorld:
         return RedisWriter(self.url)
 
     @cached_property
-    def tiles(self) -> TileStore:
-        return self.writer.tiles()
-
-    @cached_property
     def reader(self) -> BlockingReader:
         return BlockingReader(self.url)
 
@@ -134,7 +129,7 @@ class ParityWorld:
             project=self.plan.project,
             log_folder=self.log_root / "events" / SOURCE.name,
             views=[VIEW],
-            store=self.tiles,
+            store=self.writer,
             generations=self.generations,
             clock=self.clock,
         )
@@ -171,7 +166,7 @@ class ParityWorld:
             plan=self.plan,
             log_root=self.log_root,
             generations=self.generations,
-            store=self.tiles,
+            store=self.writer,
             join=self.views.join,
             clock=self.clock,
         ).build(VIEW)

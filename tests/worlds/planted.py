@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ class HalfWriter:
     def marker(self, name: str) -> int | None:
         return self._inner.marker(name)
 
-    def set_marker(self, name: str, mark: Mark) -> None:
-        self._inner.set_marker(name, mark)
+    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+        self._inner.set_markers(marks, expected)
 
     def clock_offset_us(self) -> int:
         return self._inner.clock_offset_us()
@@ -117,7 +118,7 @@ class HalfWriter:
 @contextmanager
 def written_through(place: Sandbox, writer: OnlineWriter) -> Iterator[None]:
     """Let the project materialise through another writer for a while."""
-    place.project.__dict__["materializer"] = place.project.materializer_on(writer)
+    place.project.__dict__["materializer"] = replace(place.project.materializer, online=lambda: writer)
     try:
         yield
     finally:

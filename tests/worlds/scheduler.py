@@ -15,11 +15,12 @@ from contextlib import closing
 from pathlib import Path
 
 from skewless.contract.clock import Clock, ManualClock, SystemClock
-from skewless.infra.jobs.lease import Lease
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Requests
 from skewless.infra.jobs.run import Run
 from skewless.infra.jobs.work import DoneWork, Ended, ProcessWork, Work
+from skewless.infra.online.redis_lease import RedisLease
+from skewless.infra.online.store import open_lease
 from skewless.training.scheduling.bell import Bell
 from skewless.training.scheduling.candidate import Candidate
 from skewless.training.scheduling.job import Every, Job
@@ -81,7 +82,7 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, bell: Bell, *, h
     def shift(token: int) -> Shift:
         return Shift(ledger=ledger, requests=Requests(root), launch=launch, clock=clock, token=token, jobs=lambda: JOBS)
 
-    lease = Lease(url, "p", holder=str(os.getpid()), ttl_s=ttl_s)
+    lease = open_lease(url, "p", str(os.getpid()), ttl_s)
     return Candidate(lease=lease, ledger=ledger, clock=clock, shift=shift, bell=bell)
 
 
@@ -119,8 +120,8 @@ def main(arguments: Sequence[str]) -> None:
     steps.wrap(os, "link", _linked)
     steps.wrap(os, "fsync", _synced)
     steps.wrap(subprocess, "run", lambda *_, **__: "work")
-    steps.wrap(Lease, "take", lambda *_: "take")
-    steps.wrap(Lease, "release", lambda *_: "release")
+    steps.wrap(RedisLease, "take", lambda *_: "take")
+    steps.wrap(RedisLease, "release", lambda *_: "release")
     one_term(Path(root), url, int(now_us))
     if not point:
         sys.stdout.write("\n".join(["", *steps.passed]))

@@ -32,8 +32,8 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.guard import Guard
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.tile_store import TileStore
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.bootstrap import Bootstrapper
 from skewless.infra.streams.housekeeping import Housekeeper
@@ -112,14 +112,14 @@ class StreamWorld:
         return Generations(self.root)
 
     @contextmanager
-    def store(self) -> Iterator[TileStore]:
+    def store(self) -> Iterator[OnlineStore]:
         writer = RedisWriter(self.url)
         try:
-            yield writer.tiles()
+            yield writer
         finally:
             writer.close()
 
-    def worker(self, store: TileStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
+    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
         writer = StateWriter(
             project=self.root.name,
             log_folder=source_folder(self.log_root, self.source.name),
@@ -141,7 +141,7 @@ class StreamWorld:
         )
 
     @contextmanager
-    def bootstrapper(self, store: TileStore) -> Iterator[Bootstrapper]:
+    def bootstrapper(self, store: OnlineStore) -> Iterator[Bootstrapper]:
         with connect(self.root / "spill", threads=1) as connection:
             yield Bootstrapper(
                 plan=self.plan,
@@ -157,7 +157,7 @@ class StreamWorld:
         with self.store() as store, self.bootstrapper(store) as bootstrapper:
             bootstrapper.ensure(self.views)
 
-    def housekeeper(self, store: TileStore) -> Housekeeper:
+    def housekeeper(self, store: OnlineStore) -> Housekeeper:
         return Housekeeper(
             project=self.root.name,
             log_root=self.log_root,

@@ -107,12 +107,12 @@ class WindowedFeastProject:
     @cached_property
     def worker(self) -> Worker:
         streams = self.project.streams
-        return streams.worker(streams.sources(["landings"])[0], self.online.tiles())
+        return streams.worker(streams.sources(["landings"])[0], self.online)
 
     def build(self) -> None:
         """Build the states of all windowed views from the log, as `skewless stream` does when it starts."""
         streams = self.project.streams
-        streams.bootstrapper(self.online.tiles()).ensure(self.project.applied.plan.windows)
+        streams.bootstrapper(self.online).ensure(self.project.applied.plan.windows)
 
     def work(self, until: int) -> None:
         """Let the worker take events until it has read so many."""
@@ -121,7 +121,7 @@ class WindowedFeastProject:
             if self.worker.tally.read >= until and not any(lane.behind for lane in self.worker._lanes.values()):
                 break
         assert self.worker.tally.read == until, self.worker.tally
-        self.project.streams.bootstrapper(self.online.tiles()).ensure(self.project.applied.plan.windows)
+        self.project.streams.bootstrapper(self.online).ensure(self.project.applied.plan.windows)
 
     def now_us(self) -> int:
         return self.project.clock.now_us()

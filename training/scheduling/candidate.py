@@ -11,8 +11,9 @@ import structlog
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.lease import Holding, Lease
+from skewless.infra.jobs.holding import Holding
 from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.online.port import Lease
 from skewless.training.scheduling.bell import Bell
 from skewless.training.scheduling.shift import Shift
 

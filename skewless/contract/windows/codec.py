@@ -1,10 +1,14 @@
-"""How states lie in Redis: one binary string for each view and entity.
+"""How states and what is appended to them lie in an online store: one binary string for each view and entity.
 
 Little-endian int64 words::
 
     view's hash | number of slots, size when rolled up (u32 each) | m | slots | records
     slot        partition's hash, last applied position
     record      tag, words
+
+An update holds the records of one entity from events of one partition::
+
+    view's hash | limit | partition's hash, first and last position | records
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ class TileCodec:
         self._empty = _HEAD.pack(self._mark, 0, 0, int(EVER))
 
     def updates(self, tiles: Tiles) -> pa.LargeBinaryArray:
-        """Return, for each entity, the argument of ``tile_append.lua``; the events are of one partition.
+        """Return the update of each entity; the events are of one partition.
 
         Every entity has an event.
         """
@@ -140,7 +144,7 @@ class TileCodec:
                 f"view {self._view.name!r}",
                 "holds a state that this plan did not write",
                 value=states[int(bad.argmax())][:40].hex(),
-                fix=f"run `skewless bootstrap {self._view.name}`, or point at the right Redis",
+                fix=f"run `skewless bootstrap {self._view.name}`, or point at the right online store",
             )
 
     def _put_records(self, flat: Int64Array, begins: Int64Array, counts: Int64Array, tiles: Tiles) -> None:

@@ -38,6 +38,17 @@ class ViewEvents:
     words: Int64Array
     hashes: Hashes
 
+    def take(self, places: Int64Array) -> ViewEvents:
+        """Return some of them."""
+        origin = self.origin
+        return ViewEvents(
+            rows=self.rows[places],
+            keys=self.keys.take(pa.array(places)),
+            origin=Origin(ts=origin.ts[places], partition=origin.partition[places], seq=origin.seq[places]),
+            words=self.words[:, places],
+            hashes=self.hashes[:, places],
+        )
+
 
 class EventLens:
     """Looks at events through one view."""

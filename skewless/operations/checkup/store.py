@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from skewless.contract.errors import PlaceError, StoreError
+from skewless.contract.errors import PlaceError, SkewlessError
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 
 _TIMEOUT_S = 10
@@ -16,20 +16,20 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Che
     from skewless.infra.online.private_server import PrivateServer
 
     if redis_url is not None:
-        return check_redis(redis_url, limit_ms)
+        return check_url(redis_url, limit_ms)
     found, private = [check_program()], PrivateServer(state)
     running = private.status().url
     if running is not None:
-        answers = check_redis(running, limit_ms)
+        answers = check_url(running, limit_ms)
         # It ends by itself when nobody uses it any more, which may be just now.
         if answers[0].verdict == "ok" or private.status().running:
             found += answers
     return found
 
 
-def check_redis(url: str, limit_ms: float) -> list[CheckupFinding]:
-    """Say whether a server is reachable, evicts nothing, and shares this machine's time."""
-    from skewless.infra.online.address import display_url
+def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
+    """Say whether a store answers, keeps what it is given, and shares this machine's time."""
+    from skewless.infra.host.redaction import display_url
     from skewless.infra.online.store import open_online_store
 
     try:
@@ -38,9 +38,9 @@ def check_redis(url: str, limit_ms: float) -> list[CheckupFinding]:
             offset_ms = store.clock_offset_us() / 1e3
         finally:
             store.close()
-    except StoreError as error:
-        return [from_error("redis", error)]
-    return [good("redis", f"{display_url(url)} answers, evicts nothing"), judge_clock(offset_ms, limit_ms)]
+    except SkewlessError as error:
+        return [from_error("online store", error)]
+    return [good("online store", f"{display_url(url)} answers"), judge_clock(offset_ms, limit_ms)]
 
 
 def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
@@ -49,7 +49,7 @@ def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
     >>> judge_clock(-250.0, 100.0).verdict
     'warn'
     """
-    detail = f"Redis and this machine are {abs(offset_ms):.1f} ms apart, limit {limit_ms:.0f} ms"
+    detail = f"the online store and this machine are {abs(offset_ms):.1f} ms apart, limit {limit_ms:.0f} ms"
     if abs(offset_ms) <= limit_ms:
         return good("clock", detail)
     return doubt("clock", detail, "run an NTP client on both machines: readiness complains until then")

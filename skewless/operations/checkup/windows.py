@@ -89,13 +89,14 @@ def _behind(
     for partition in log_partitions(state / "log", view.source):
         log = EventLog(state / "log", partition)
         end = log.next_seq() - 1
-        marker = reader.marker(window_marker(project, view, live.number, partition))
-        if end < 0 or (marker is not None and marker >= end):
+        mark = reader.get_marked([], [window_marker(project, view, live.number, partition)])[1][0]
+        if end < 0 or (mark is not None and mark.position >= end):
             continue
-        if marker is None:
+        if mark is None:
             yield f"the online store has nothing of {partition}"
             continue
-        for rows in log.read(marker + 1, marker + 1, [INGEST]):
+        following = mark.position + 1
+        for rows in log.read(following, following, [INGEST]):
             waited = now_us - rows[INGEST][0].as_py()
             if waited > _PATIENCE_US:
-                yield f"{end - marker:,} rows of {partition} wait, one for {waited / 1e6:,.0f} s"
+                yield f"{end + 1 - following:,} rows of {partition} wait, one for {waited / 1e6:,.0f} s"

@@ -85,7 +85,7 @@ HEAVY = {
     "numpy",
     "pandas",
     "pyarrow",
-    "redis",
+    "online store",
     "rich",
 }  # typer itself needs pydantic to show options
 PROBE = """

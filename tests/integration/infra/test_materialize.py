@@ -273,7 +273,7 @@ def test_a_log_that_was_lost_is_told_from_its_marker(latest: LatestRedisWorld) -
     with pytest.raises(StoreError, match=r"log file .*00000000\.parquet: is missing"):
         latest.run(CREATED)
     noted_below(latest.state / "log").rename(latest.root / "notes")
-    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this Redis.*got 0"):
+    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this online store.*got 0"):
         latest.run(CREATED)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.operations.checkup.store import check_redis
+from skewless.operations.checkup.store import check_url
 from tests.servers.cluster import cluster
 from tests.servers.node import until
 from tests.servers.programs import program
@@ -22,7 +22,7 @@ def test_a_project_on_a_cluster(place: Sandbox, trained: Path, tmp_path: Path, m
         with opened(copy_project(trained, tmp_path / "q")) as other:
             assert [report.written for report in other.project.materialize(check=False)] == [300, 40]
             other.wait(60)
-            assert all(finding.verdict == "ok" for finding in check_redis(nodes.url, 1_000.0))
+            assert all(finding.verdict == "ok" for finding in check_url(nodes.url, 1_000.0))
             np.testing.assert_array_equal(other.predict(ask(60)).matrix, expected.matrix)
             assert not other.project.replay().findings.predictions
 

@@ -7,14 +7,17 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from skewless.contract.errors import RequestError
+from skewless.contract.status import BoolArray
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.guard import Standing
+from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.verdicts.last_verdicts import last_parity
 from skewless.validation.parity_report import Fault, ParityReport
@@ -49,8 +52,8 @@ def test_clean_states_are_equal_while_time_goes_by_and_events_come(parity_world:
         late = NOW - 30 * MINUTE
         parity_world.accept([("AA", NOW + step * MINUTE, 0.1 * step, step), ("UA", late, None, 9)], f"t/{step % 2}")
         assert parity_world.compare("carrier_now").ok
-    parity_world.tiles.roll(
-        parity_world.means, _names(parity_world, "AA", "UA"), parity_world.clock.now_us() - 2 * SECOND
+    parity_world.means.roll(
+        parity_world.writer, _names(parity_world, "AA", "UA"), parity_world.clock.now_us() - 2 * SECOND
     )
     assert parity_world.compare("carrier_now").views[0].mismatches == []
 
@@ -231,15 +234,16 @@ def test_a_repair_leaves_alone_what_a_worker_changes_meanwhile(
 ) -> None:
     _flip(parity_world, 3)
     replaces: list[int] = []
-    whole = type(parity_world.tiles).replace
+    whole = RedisWriter.replace
 
-    def meddled(self: object, *arguments: object) -> int:
+    def meddled(self: RedisWriter, *arguments: Any) -> BoolArray:  # noqa: ANN401 - handed on
         if not replaces:
             parity_world.accept([("AA", NOW - MINUTE, 6.0, 6)])
-        replaces.append(whole(self, *arguments))  # type: ignore[arg-type]
-        return replaces[-1]
+        done = whole(self, *arguments)
+        replaces.append(int(done.sum()))
+        return done
 
-    monkeypatch.setattr(type(parity_world.tiles), "replace", meddled)
+    monkeypatch.setattr(RedisWriter, "replace", meddled)
     report = parity_world.compare(repair=True)
     assert replaces == [0, 1]
     assert report.as_dict()["repaired"] == 1

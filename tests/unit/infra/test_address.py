@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import RedisAddress, display_url
+from skewless.infra.host.redaction import display_url
+from skewless.infra.online.address import RedisAddress
 
 
 @pytest.mark.parametrize(

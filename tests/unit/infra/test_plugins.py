@@ -1,4 +1,4 @@
-"""Trainers and runtimes of other packages are found by their entry points, and imported only then."""
+"""Trainers, runtimes and online stores of other packages are found by their entry points, and imported only then."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from skewless.contract.errors import DefinitionError, PackageError
+from skewless.contract.errors import DefinitionError, PackageError, StoreError
 from skewless.infra.host.plugins import Group, find_plugin, is_registered
+from skewless.infra.online.store import open_online_store
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.training.train import trainer_for
 
@@ -31,6 +32,9 @@ broken = {MODULE}_that_is_not_there:Trainer
 [skewless.runtimes]
 another-forest = {MODULE}:Runtime
 nameless = {MODULE}:Nothing
+[skewless.online_stores]
+broken = {MODULE}_that_is_not_there:Store
+redis = {MODULE}_that_is_not_there:Store
 """
 
 
@@ -58,7 +62,10 @@ def test_what_is_registered_is_imported_and_returned() -> None:
     assert find_plugin("skewless.trainers", "nobody") is None
 
 
-@pytest.mark.parametrize(("group", "name"), [("skewless.trainers", "broken"), ("skewless.runtimes", "nameless")])
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [("skewless.trainers", "broken"), ("skewless.runtimes", "nameless"), ("skewless.online_stores", "broken")],
+)
 def test_what_cannot_be_imported_is_named(group: Group, name: str) -> None:
     with pytest.raises(DefinitionError, match=rf"'{name}' of {group}: cannot be imported"):
         find_plugin(group, name)
@@ -78,3 +85,15 @@ def test_an_algorithm_that_nothing_trains_or_serves_is_refused(tmp_path: Path) -
     (tmp_path / "model.txt").write_text("trees")
     with pytest.raises(PackageError, match=r"serves no such algorithm.*'nobody'"):
         open_runtime("nobody", tmp_path / "model.txt")
+
+
+def test_the_scheme_of_a_url_names_the_package_that_opens_it() -> None:
+    with pytest.raises(DefinitionError, match=r"'broken' of skewless.online_stores: cannot be imported"):
+        open_online_store("broken://host/0")
+    with pytest.raises(StoreError, match=r"is not the URL of a Redis.*another scheme needs the package that brings it"):
+        open_online_store("nobody://host/0")
+
+
+def test_no_package_takes_the_urls_of_redis() -> None:
+    with pytest.raises(StoreError, match=r"Redis at redis://127\.0\.0\.1:1/0: did not answer"):
+        open_online_store("redis://127.0.0.1:1/0")

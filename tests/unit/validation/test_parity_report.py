@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skewless.validation.parity_report import Fault, Mismatch, ParityReport, ViewParity
 
-HOPELESS = "point at the right Redis and state folder, or fill an empty one (bootstrap, materialize)"
+HOPELESS = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
 ONE = Mismatch(view="v", cause=Fault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4})
 OTHER = Mismatch(view="v", cause=Fault.AHEAD, entity={"id": 8}, detail="the log ends at 3", repairable=False)
 

@@ -62,9 +62,6 @@ class ScriptedStore:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return (await self.get_marked(keys, []))[0]
 
-    async def marker(self, name: str) -> int | None:
-        return await self.inner.marker(name)
-
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         await self.inner.hold(keys, seconds)
 

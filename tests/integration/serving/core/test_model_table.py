@@ -333,5 +333,5 @@ def test_a_view_that_this_store_does_not_hold_is_no_model(place: Sandbox) -> Non
     async def never(_: ModelTable) -> None:
         raise AssertionError
 
-    with pytest.raises(SkewlessError, match="needs view 'card_days', which this Redis does not hold"):
+    with pytest.raises(SkewlessError, match="needs view 'card_days', which the online store does not hold"):
         tables(place, never)

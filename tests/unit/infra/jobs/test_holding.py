@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 
 from skewless.contract.errors import StoreError
-from skewless.infra.jobs.lease import Holding, Lease
+from skewless.infra.jobs.holding import Holding
 from tests.worlds.clock import SecondsClock
 
 
-class FakeLease(Lease):
+class FakeLease:
     """A lease whose answers are set; an answer takes a second of the clock."""
 
     def __init__(self, clock: SecondsClock, ttl_s: float = 6.0) -> None:
-        super().__init__("redis://nowhere", "project", holder="me", ttl_s=ttl_s)
+        self.ttl_s = ttl_s
         self.answer: bool | None = True
         self._clock = clock
 

@@ -23,11 +23,10 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.features import FeatureReader
 from skewless.infra.online.guard import Guard, Standing
-from skewless.infra.online.memory_store import MemoryStore
 from skewless.infra.online.port import Mark
 from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
 from skewless.infra.online.window_states import WindowStates
-from tests.memory_reader import BlockingMemoryReader
+from tests.memory_store import BlockingMemoryReader, MemoryStore
 from tests.windows.cases import make_window_view
 from tests.worlds.plans import make_plan, make_view
 

@@ -10,12 +10,12 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.infra.online.guard import Guard, Standing
-from skewless.infra.online.memory_store import MemoryReader, MemoryStore
 from skewless.infra.online.port import Mark
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.feature_cache import FeatureCache
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
+from tests.memory_store import MemoryReader, MemoryStore
 
 AGE = 10
 

@@ -100,7 +100,7 @@ def test_memory_is_the_smaller_of_machine_and_container(tmp_path: Path, monkeypa
 
 
 def test_a_redis_that_is_away_fails_without_its_password() -> None:
-    (finding,) = store.check_redis("redis://ann:hush@127.0.0.1:1/0", 100.0)
+    (finding,) = store.check_url("redis://ann:hush@127.0.0.1:1/0", 100.0)
     assert finding.verdict == "fail"
     assert "redis://***@127.0.0.1:1/0" in finding.detail
     assert "hush" not in finding.detail
@@ -113,7 +113,7 @@ def test_a_redis_that_may_evict_fails(tmp_path: Path) -> None:
         assert [finding.verdict for finding in store.check_store(tmp_path, None, 1e9)] == ["ok", "ok", "ok"]
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
-        (finding,) = store.check_redis(url, 1e9)
+        (finding,) = store.check_url(url, 1e9)
         assert (finding.verdict, finding.fix) == ("fail", "set maxmemory-policy noeviction")
     finally:
         server.stop()
@@ -127,10 +127,10 @@ def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
 
     def check(url: str, limit_ms: float) -> list[CheckupFinding]:
         private.stop()
-        return check_redis(url, limit_ms)
+        return check_url(url, limit_ms)
 
-    check_redis = store.check_redis
-    monkeypatch.setattr(store, "check_redis", check)
+    check_url = store.check_url
+    monkeypatch.setattr(store, "check_url", check)
     assert [finding.name for finding in store.check_store(tmp_path, None, 1e9)] == ["private redis"]
 
 

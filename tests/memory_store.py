@@ -1,9 +1,9 @@
-"""The online store in memory: the reference that the Redis adapter must agree with."""
+"""An online store of rows in memory, of one process: for tests whose subject is another."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from skewless.infra.online.port import Binaries, Mark, Marked
 
 
 class MemoryStore:
-    """Keeps rows in a dict; writes and reads like the Redis adapter, in one process."""
+    """See ``OnlineWriter``."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
@@ -36,11 +36,16 @@ class MemoryStore:
         mark = self.markers.get(name)
         return None if mark is None else mark.position
 
-    def set_marker(self, name: str, mark: Mark) -> None:
-        """Record how far it was applied, never going back."""
+    def set_markers(
+        self,
+        marks: Mapping[str, Mark],
+        expected: Mapping[str, int | None] | None = None,  # noqa: ARG002 - nothing is ever lost here
+    ) -> None:
+        """Record how far partitions were applied, none going back."""
         with self._alone:
-            old = self.markers.get(name, mark)
-            self.markers[name] = Mark(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
+            for name, mark in marks.items():
+                old = self.markers.get(name, mark)
+                self.markers[name] = Mark(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
 
     def clock_offset_us(self) -> int:
         """Return 0: there is no other clock."""
@@ -72,14 +77,31 @@ class MemoryReader:
         """Return the row of each key and the marker of each name, in order."""
         return await self.get(keys), [self._store.markers.get(name) for name in names]
 
-    async def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition has been applied, or None."""
-        return self._store.marker(name)
-
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Do nothing: nobody removes rows here."""
 
     async def close(self) -> None:
+        """Do nothing; the rows stay."""
+
+
+class BlockingMemoryReader:
+    """The blocking side of a ``MemoryStore``."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def get(self, keys: Binaries) -> list[bytes | None]:
+        """Return the row of each key, in order."""
+        return [self._store.rows.get(key) for key in _each(keys)]
+
+    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+        """Return the row of each key and the marker of each name, in order."""
+        return self.get(keys), [self._store.markers.get(name) for name in names]
+
+    def on_connect(self, work: Callable[[], None]) -> None:
+        """Do nothing: no connection is made."""
+
+    def close(self) -> None:
         """Do nothing; the rows stay."""
 
 

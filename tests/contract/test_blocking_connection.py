@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,32 +53,6 @@ def test_connections_that_the_server_closed_are_opened_again(node: Node, reader:
         with redis.Redis.from_url(node.url) as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         assert reader.get(KEYS) == VALUES
-
-
-def test_threads_read_at_the_same_time(reader: BlockingReader) -> None:
-    found: list[bool] = []
-
-    def work(first: int) -> None:
-        for i in range(first, first + 100):
-            part = slice(i % 50, i % 50 + 7)
-            found.append(reader.get(KEYS[part]) == VALUES[part])
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [True] * 800
-
-
-def test_a_forked_process_does_not_share_them(reader: BlockingReader) -> None:
-    child = os.fork()
-    if not child:
-        right = all(reader.get(KEYS[i : i + 5]) == VALUES[i : i + 5] for i in range(200))
-        os._exit(0 if right else 1)
-    right = all(reader.get(KEYS[i : i + 3]) == VALUES[i : i + 3] for i in range(200))
-    assert os.waitpid(child, 0)[1] == 0
-    assert right
 
 
 def test_a_server_that_does_not_answer_in_time_is_named(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""The scheduler's lease in Redis; it expires by the server's clock."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from skewless.infra.online.address import RedisAddress
+from skewless.infra.online.clients import close_client, open_client
+from skewless.infra.online.failures import translated
+
+# Asking again after a lost reply finds the lease in one's own name, and gets the same token.
+_TAKE = """
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then return tonumber(redis.call('GET', KEYS[2])) end
+if holder then return 0 end
+local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[2])) + 1
+redis.call('SET', KEYS[2], string.format('%d', token))
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return token
+"""
+_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+_ASKS_PER_TERM = 3
+
+
+class RedisLease:
+    """See ``Lease``."""
+
+    def __init__(self, url: str, project: str, holder: str, ttl_s: float) -> None:
+        self.holder = holder
+        self.ttl_s = ttl_s
+        self._url = url
+        self._keys = (f"sk:{project}:{{scheduler}}:lease", f"sk:{project}:{{scheduler}}:token")
+        self._ttl_ms = int(ttl_s * 1_000)
+
+    def take(self, floor: int) -> int | None:
+        """Return the fencing token if the lease was free, or this holder's already; None if somebody else has it."""
+        token = self._eval(_TAKE, 2, *self._keys, self.holder, floor, self._ttl_ms)
+        return token or None
+
+    def renew(self) -> bool:
+        """Say whether the lease is still this holder's; it is for another term then."""
+        return bool(self._eval(_RENEW, 1, self._keys[0], self.holder, self._ttl_ms))
+
+    def release(self) -> None:
+        """Let others take the lease at once, if it is this holder's."""
+        self._eval(_RELEASE, 1, self._keys[0], self.holder)
+
+    def held_by(self) -> str | None:
+        """Return who holds the lease now."""
+        with translated(self._url):
+            found = self._client.get(self._keys[0])
+        return None if found is None else str(found.decode())
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if "_client" in self.__dict__:
+            close_client(self._client)
+            del self._client
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
+        return open_client(RedisAddress.parse(self._url), self.ttl_s / _ASKS_PER_TERM)
+
+    def _eval(self, script: str, n_keys: int, *words: str | int) -> int:
+        with translated(self._url):
+            return int(self._client.eval(script, n_keys, *words))
