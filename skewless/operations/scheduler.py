@@ -119,7 +119,7 @@ def once(project: Project, verbs: Collection[str], invoke: Invoke, only: Sequenc
     Raises:
         ConflictError: another scheduler is the holder.
         RequestError: a name is none of a job.
-        StoreError: Redis or the disk refused.
+        StoreError: the store or the disk refused.
     """
     from skewless.training.scheduling.bell import Bell
 
@@ -141,7 +141,7 @@ def simulate(project: Project, verbs: Collection[str], invoke: Invoke, until_us:
     Raises:
         ConflictError: another scheduler is the holder.
         DefinitionError: the project's clock is the machine's.
-        StoreError: Redis or the disk refused.
+        StoreError: the store or the disk refused.
     """
     from skewless.training.scheduling.bell import Bell
 
@@ -168,7 +168,7 @@ def shift_here(
 
     Raises:
         ConflictError: another scheduler is the holder.
-        StoreError: Redis or the disk refused.
+        StoreError: the store or the disk refused.
     """
     from skewless.training.scheduling.bell import Bell
 
