@@ -53,7 +53,7 @@ def predict_file(config: ServerConfig, model: str | None, source: Path, target: 
         PlaceError: there is no folder for the target.
         SourceError: the file is missing, broken or lacks a column.
         RequestError: a row is not as the plan says.
-        StoreError: Redis or the disk refused; there is no target then.
+        StoreError: the store or the disk refused; there is no target then.
     """
     return _run(_predict_file(config, model, source, target))
 

@@ -1,4 +1,4 @@
-"""Entity keys as Feast passes them to the bytes that name a row in Redis."""
+"""Entity keys as Feast passes them to the bytes that name a row online."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {DType.INT32: "int32_val", DType.INT64: "int64_val", DType.STRING: "str
 
 
 def key_bytes(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]]) -> list[bytes | None]:
-    """Return the Redis key of each row of parallel key columns, None where a part is null.
+    """Return the key of each row of parallel key columns, None where a part is null.
 
     Raises:
         RequestError: a value has another type than its key.

@@ -77,7 +77,7 @@ class ViewRequest:
     """What a request wants of one view.
 
     Args:
-        keys: the Redis key of each entity, None where it has a null.
+        keys: the key of each entity, None where it has a null.
         marks: the markers to be read with them: none.
     """
 

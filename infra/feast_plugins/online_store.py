@@ -89,7 +89,7 @@ class SkewlessOnlineStore(OnlineStore):
         return SupportedAsyncMethods(read=True, write=True)
 
     def connections(self, config: RepoConfig) -> Connections:
-        """Return the connections to the project's Redis."""
+        """Return the connections to the project's online store."""
         with self._alone:
             if self._opened is None:
                 self._opened = Connections(settings_of(config).redis_url, state_of(config))

@@ -69,7 +69,7 @@ class AskedWindow:
     """What a request wants of one windowed view.
 
     Args:
-        keys: the Redis key of each entity's state, None where it has a null or no states are known.
+        keys: the key of each entity's state, None where it has a null or no states are known.
         marks: the markers to be read with them.
     """
 

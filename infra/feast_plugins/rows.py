@@ -28,7 +28,7 @@ _NO_RUN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRows:
-    """Rows ready to be put: their Redis keys, event times (microseconds) and bytes, in the order of arrival."""
+    """Rows ready to be put: their keys, event times (microseconds) and bytes, in the order of arrival."""
 
     keys: Binaries
     event_ts: Int64Array

@@ -6,7 +6,7 @@
        |          read       written until no server reads it
        +---> given up        by a loader that was killed, or was overtaken by another
 
-A file for each view says so, changed under a lock; Redis holds a copy of what servers need to know.
+A file for each view says so, changed under a lock; the online store holds a copy of what servers need to know.
 """
 
 from __future__ import annotations

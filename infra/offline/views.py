@@ -37,7 +37,7 @@ class LogMark:
 
 
 class OfflineViews:
-    """Answers from the accepted log what the online store answers from Redis."""
+    """Answers from the accepted log what the online store answers from its rows."""
 
     def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self._state = state

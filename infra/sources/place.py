@@ -1,4 +1,4 @@
-"""Where a Feast project keeps our state, and which Redis it uses."""
+"""Where a Feast project keeps our state, and which online store it uses."""
 
 from __future__ import annotations
 

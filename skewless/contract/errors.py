@@ -11,7 +11,7 @@
     │   └── AccessError            no API key, or none that is known
     │       ├── ScopeError         the key does not allow this
     │       └── RateError          the key has asked too often
-    ├── StoreError             7   Redis or the disk refused or is away
+    ├── StoreError             7   the store or the disk refused or is away
     ├── PackageError           8   a model package is missing, altered or not certified
     ├── ConflictError          9   somebody else moved the thing first
     ├── PlaceError            10   a port, socket or folder of this machine is not usable
@@ -143,7 +143,7 @@ class RateError(AccessError):
 
 
 class StoreError(SkewlessError):
-    """Redis or the disk refused, or is away."""
+    """The online store or the disk refused, or is away."""
 
     exit_code = 7
     kind = "store"

@@ -1,4 +1,4 @@
-"""Entity keys: from JSON or a column to the bytes that name a row in Redis (SEMANTICS 1.5)."""
+"""Entity keys: from JSON or a column to the bytes that name a row online (SEMANTICS 1.5)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _integer(column: Column, value: object) -> int:
 
 
 class KeyCodec:
-    """Names the rows of one view in Redis: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
+    """Names the rows of one view online: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
 
     The braces are the hash tag, so that all views of one entity lie on one shard of a cluster.
 
@@ -99,12 +99,12 @@ class KeyCodec:
         return self._names
 
     def encode(self, values: Sequence[KeyValue | None]) -> bytes | None:
-        """Return the Redis key of one entity, or None if any part of its key is null."""
+        """Return the key of one entity, or None if any part of its key is null."""
         parts = [part for part in map(_part_bytes, values) if part is not None]
         return b"".join((self._prefix, *parts, b"}")) if len(parts) == len(values) else None
 
     def encode_columns(self, columns: Mapping[str, Sequence[KeyValue | None]]) -> list[bytes | None]:
-        """Return the Redis key of each row of parallel key columns, None where any part of it is null."""
+        """Return the key of each row of parallel key columns, None where any part of it is null."""
         prefix = self._prefix
         values = columns[self._names[0]]
         if len(self._names) == 1 and set(map(type, values)) == {int}:
@@ -143,15 +143,15 @@ def _escape(text: str) -> bytes:
 
 
 def marker_key(project: str, view: View) -> str:
-    """Return the Redis key under which a view's applied log position is kept."""
+    """Return the key under which a view's applied log position is kept."""
     return f"sk:{project}:{view.hash}:applied"
 
 
 def window_marker(project: str, view: WindowView, generation: int, partition: str) -> str:
-    """Return the Redis key under which the position is kept up to which a log partition was applied to states."""
+    """Return the key under which the position is kept up to which a log partition was applied to states."""
     return f"sk:{project}:{view.hash}.{generation}:applied/{partition}"
 
 
 def generation_key(project: str, view: WindowView) -> bytes:
-    """Return the Redis key that says which generation of a windowed view's states is read."""
+    """Return the key that says which generation of a windowed view's states is read."""
     return f"sk:{project}:{view.hash}:generation".encode()

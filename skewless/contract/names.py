@@ -1,4 +1,4 @@
-"""Names of models, views, sources, services and projects, which become folders, files, Redis keys and labels."""
+"""Names of models, views, sources, services and projects, which become folders, files, keys and labels."""
 
 from __future__ import annotations
 

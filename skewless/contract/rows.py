@@ -94,7 +94,7 @@ class Versions:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRead:
-    """What one view answered for n entities; the same shape from Redis and from the log.
+    """What one view answered for n entities; the same shape from the online store and from the log.
 
     Args:
         found: whether there is a row that is not a tombstone.

@@ -118,7 +118,7 @@ def once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = N
     Raises:
         ConflictError: another scheduler is the holder.
         RequestError: a name is none of a job.
-        StoreError: Redis or the disk refused.
+        StoreError: the store or the disk refused.
     """
     from skewless.training.scheduling.bell import Bell
 
@@ -144,7 +144,7 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
     Raises:
         ConflictError: another scheduler is the holder.
         DefinitionError: the project's clock is the machine's.
-        StoreError: Redis or the disk refused.
+        StoreError: the store or the disk refused.
     """
     from skewless.training.scheduling.bell import Bell
 
@@ -169,7 +169,7 @@ def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]
 
     Raises:
         ConflictError: another scheduler is the holder.
-        StoreError: Redis or the disk refused.
+        StoreError: the store or the disk refused.
     """
     from skewless.training.scheduling.bell import Bell
 

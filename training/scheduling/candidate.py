@@ -41,7 +41,7 @@ class Candidate:
     _asked_at: float = 0.0
 
     def serve(self) -> None:
-        """Work until the bell is rung; Redis may go and come meanwhile."""
+        """Work until the bell is rung; the store may go and come meanwhile."""
         waits = False
         while not self.bell.rung:
             try:
@@ -62,7 +62,7 @@ class Candidate:
 
         Raises:
             ConflictError: another scheduler holds it.
-            StoreError: Redis is away.
+            StoreError: the store is away.
         """
         token = self._take()
         if token is None:
