@@ -10,7 +10,7 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 
 if TYPE_CHECKING:
-    from skewless.contract.windows.events import ViewEvents
+    from skewless.contract.window_events import ViewEvents
     from skewless.contract.windows.tiles import Tiles
     from skewless.infra.online.state_view import StateView
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray
-from skewless.contract.windows.events import ViewEvents
+from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.state_layout import Origin
 from skewless.contract.windows.tiles import Tiles
 from skewless.infra.online.address import display_url

@@ -14,7 +14,7 @@ import pyarrow as pa
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.events import EventLens
+from skewless.contract.window_events import EventLens
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema

@@ -19,8 +19,8 @@ import uvicorn
 
 from skewless.contract.clock import OffsetClock
 from skewless.project import Project
-from skewless.serving.events.sending import Events, EventsConfig
-from skewless.serving.http.app import Serving, create_app
+from skewless.serving.app import Serving, create_app
+from skewless.serving.events import Events, EventsConfig
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor

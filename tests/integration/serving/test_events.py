@@ -9,7 +9,7 @@ import pytest
 
 from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
-from skewless.serving.events.bodies import parse_events, parse_push
+from skewless.serving.http.event_routes import parse_events, parse_push
 from tests.feast.windows.world import World, columns, landing, some
 from tests.integration.serving.conftest import EVENT_BYTES, Front, serving
 
