@@ -27,9 +27,9 @@ from skewless.infra.runtimes.candidates import Place
 from skewless.infra.verdicts.last_verdicts import last_freshness, last_parity
 from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
-from skewless.serving.events.sending import Events, EventsConfig
-from skewless.serving.feedback.taking import Feedback
-from skewless.serving.http.app import Serving, create_app, hot_routes
+from skewless.serving.app import Serving, create_app, hot_routes
+from skewless.serving.events import Events, EventsConfig
+from skewless.serving.feedback import Feedback
 from skewless.serving.http.fast_lane import fast_lane
 from skewless.serving.http.http_server import Entrance, run_http
 from skewless.serving.http.listening import listen_privately
@@ -41,8 +41,8 @@ from skewless.serving.models.table import ModelTable
 from skewless.serving.models.vitals_file import VitalsFile
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
-from skewless.serving.workers.shutdown import Shutdown
-from skewless.serving.workers.siblings import Siblings, socket_of
+from skewless.serving.shutdown import Shutdown
+from skewless.serving.siblings import Siblings, socket_of
 
 _KEEP_ALIVE_SECONDS = 75
 _YOUNG_OBJECTS = 20_000  # a batch makes thousands, which go by themselves

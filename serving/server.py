@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import uvloop
 
+from skewless.serving.announcement import announcing
 from skewless.serving.http.listening import bind
 from skewless.serving.process import metrics_of, serve
 from skewless.serving.server_config import ServerConfig
-from skewless.serving.workers.announcement import announcing
-from skewless.serving.workers.shutdown import Shutdown, on_signals, report_crashes
+from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.contract.status import Int64Array
-from skewless.contract.windows.events import EventLens, ViewEvents
+from skewless.contract.window_events import EventLens, ViewEvents
 from skewless.contract.windows.state_layout import NEVER, Origin, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, SEQ

@@ -11,8 +11,8 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec
 from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
-from skewless.contract.windows.events import ViewEvents
 from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles

@@ -12,7 +12,7 @@ from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_ma
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead, missing
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.answer import window_read
+from skewless.contract.window_read import window_read
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.tiles import Slots, Tiles

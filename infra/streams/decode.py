@@ -18,7 +18,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.events import EventLens
+from skewless.contract.window_events import EventLens
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema

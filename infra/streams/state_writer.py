@@ -11,7 +11,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.windows.events import EventLens
+from skewless.contract.window_events import EventLens
 from skewless.contract.windows.state_layout import Origin, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from fastapi import Request, Response
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.http.defects import defect
 from skewless.serving.http.exchange import Exchange, Handler, Header
+from skewless.serving.http.middleware import defect
 
 Find = Callable[[str], Handler | None]
 Admit = Callable[[Sequence[Header]], SkewlessError | None]

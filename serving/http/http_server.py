@@ -14,7 +14,7 @@ import uvicorn
 from skewless.serving.http.fast_lane import reap
 from skewless.serving.http.listening import refuse_new
 from skewless.serving.http.tls import CertificateRenewal
-from skewless.serving.workers.shutdown import Shutdown
+from skewless.serving.shutdown import Shutdown
 
 _LOOK_SECONDS = 1.0
 _CLOSE = (b"connection", b"close")

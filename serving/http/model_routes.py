@@ -11,7 +11,7 @@ from skewless.contract.clock import Clock
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.workers.siblings import Siblings
+from skewless.serving.siblings import Siblings
 
 _LOAD_SECONDS = 60.0  # a sibling opens a model meanwhile
 

@@ -15,8 +15,8 @@ from skewless.contract.json_number import json_number
 from skewless.contract.render import hide_paths
 from skewless.contract.status import Status
 from skewless.infra.host.redaction import redact
-from skewless.serving.events.bodies import TooLongError
-from skewless.serving.events.sending import SOURCE
+from skewless.serving.events import SOURCE
+from skewless.serving.http.wire_limits import TooLongError
 from skewless.serving.prediction.admission import busy
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.joint import MixedAnswer

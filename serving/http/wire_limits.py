@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from skewless.contract.errors import RequestError
+
+
+class TooLongError(RequestError):
+    """A body is longer than is read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WireLimits:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.workers.siblings import Siblings
+from skewless.serving.siblings import Siblings
 
 _OK = 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from skewless.contract.errors import RequestError
-from skewless.serving.events.bodies import TooLongError
+from skewless.serving.http.wire_limits import TooLongError
 
 # Window bits that make zlib read and write each encoding.
 _WINDOW = {b"gzip": 31, b"deflate": 15}

@@ -16,7 +16,7 @@ from skewless.serving.oip.metadata import index_of
 from skewless.serving.oip.request import flag, parse_json
 from skewless.serving.oip.routes import PREFIX, reply
 from skewless.serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady
-from skewless.serving.workers.siblings import Siblings
+from skewless.serving.siblings import Siblings
 
 _MODEL = "/models/{name}"
 

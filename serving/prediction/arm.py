@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from skewless.contract.traffic import Role
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.metrics.arm_counts import ArmCounts
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.arm_counts import ArmCounts
 
 
 class Arm:

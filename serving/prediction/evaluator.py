@@ -19,11 +19,11 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.metrics.model_counts import ModelCounts
 from skewless.serving.prediction.afterwards import Afterwards
 from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.bounds import outside_bounds, refused_value
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
+from skewless.serving.prediction.model_counts import ModelCounts
 from skewless.serving.prediction.record import Times, record_of
 from skewless.serving.prediction.refusals import fail, incomplete, refuse, refuse_damaged, too_old
 from skewless.serving.prediction.scoring import Scoring, Values

@@ -25,10 +25,10 @@ import structlog
 import uvloop
 
 from skewless.contract.errors import SkewlessError
+from skewless.serving.announcement import announcing
 from skewless.serving.http.listening import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
-from skewless.serving.workers.announcement import announcing
-from skewless.serving.workers.shutdown import Shutdown, cause_of, on_signals, report_crashes
+from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
 from skewless.serving.workers.worker_process import NOW, STOP, Orders, WorkerProcess
 
 _KILL_SECONDS = 5.0

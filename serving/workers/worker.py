@@ -14,8 +14,8 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.host.telemetry import configure_logging
 from skewless.serving.http.listening import bind_shared
 from skewless.serving.process import metrics_of, serve
-from skewless.serving.workers.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.workers.siblings import Siblings
+from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
+from skewless.serving.siblings import Siblings
 from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, Orders
 
 

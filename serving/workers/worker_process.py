@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import PlaceError, SkewlessError
+from skewless.serving.announcement import VARIABLE
 from skewless.serving.server_config import ServerConfig
-from skewless.serving.workers.service_manager import VARIABLE
 
 LENGTH = struct.Struct("!I")  # stands before the orders
 STOP, NOW = b"stop\n", b"now\n"

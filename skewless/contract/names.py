@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from hashlib import blake2b
 
 from skewless.contract.errors import DefinitionError, RequestError
 
@@ -46,3 +47,8 @@ def check_known(thing: str, name: str, known: Iterable[str], *, problem: str = "
     if name not in names:
         fix = f"use one of: {', '.join(names)}" if names else "there is none yet"
         raise RequestError(thing, problem, value=name, fix=fix)
+
+
+def partition_hash(partition: str) -> int:
+    """Return the 64-bit number that stands for a log partition in the ranks of rows and in states."""
+    return int.from_bytes(blake2b(partition.encode(), digest_size=8).digest(), "big")

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from skewless.contract.binaries import constant
 from skewless.contract.checksum import complements, is_whole
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
+from skewless.contract.names import partition_hash
 from skewless.contract.plan import View
 from skewless.contract.row_layout import Cell, Records, RowLayout
 from skewless.contract.status import BoolArray, Int64Array
@@ -46,11 +46,6 @@ _FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id":
 _MOMENTS = ("event_ts", "created_ts")
 
 _SIGN = np.uint64(1 << 63)
-
-
-def partition_hash(partition: str) -> int:
-    """Return the 64-bit number that stands for a partition in a row's rank."""
-    return int.from_bytes(blake2b(partition.encode(), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ def packages(modules: set[str]) -> set[str]:
 
 
 def test_the_server_loads_no_offline_library() -> None:
-    assert packages(loaded_by("skewless.serving.http.app")) & OFFLINE == set()
+    assert packages(loaded_by("skewless.serving.app")) & OFFLINE == set()
 
 
 def test_the_package_loads_the_standard_library_alone() -> None:

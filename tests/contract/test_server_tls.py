@@ -24,7 +24,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.serving.http.http_server import Entrance, run_http
 from skewless.serving.http.tls import CertificateRenewal, tls_options
-from skewless.serving.workers.shutdown import Shutdown
+from skewless.serving.shutdown import Shutdown
 
 
 @pytest.fixture(scope="module")

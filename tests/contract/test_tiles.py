@@ -13,8 +13,8 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import window_marker
-from skewless.contract.rows import partition_hash
-from skewless.contract.windows.events import EventLens, ViewEvents
+from skewless.contract.names import partition_hash
+from skewless.contract.window_events import EventLens, ViewEvents
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.state_layout import Origin

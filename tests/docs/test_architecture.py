@@ -63,17 +63,22 @@ def test_the_index_of_decisions_is_whole() -> None:
 
 
 def test_what_is_named_is_in_a_file_that_is_named() -> None:
-    modules = {"feast_plugins", "great_expectations", "feature_repo"}
+    modules = {"great_expectations", "feature_repo", *LAYERS["wings"], *LAYERS["folders"]}
     known = {"Project"}.union(*(defined(ROOT / name) for name in FILES))
     assert {name for name in NAMES if name not in modules} - known == set()
     assert len(NAMES) > 20
 
 
-def test_the_wings_stand_in_the_order_of_the_contract() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert rows == LAYERS["wings"]
-    packages = {path.parent.name for path in (ROOT / "infra").glob("*/__init__.py")}
-    assert set(rows) == packages
+@pytest.mark.parametrize(("room", "contract"), [("infra", "wings"), ("serving", "folders")])
+def test_folders_stand_in_the_order_of_the_contract(room: str, contract: str) -> None:
+    (section,) = re.findall(rf"^## The \w+ of `{room}/`\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert names == LAYERS[contract]
+    there = {
+        path.stem for path in (ROOT / room).glob("[a-z]*") if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(names) == there
 
 
 def test_every_room_is_on_the_page() -> None:

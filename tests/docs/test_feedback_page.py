@@ -10,7 +10,7 @@ from skewless.contract.feedback import parse_feedback
 from skewless.contract.lifecycle import Triggers
 from skewless.infra.outcomes.log import OutcomeCounts
 from skewless.infra.outcomes.writer import SCHEMA
-from skewless.serving.feedback.routes import FeedbackRequest, FeedbackRow, read_rows
+from skewless.serving.http.feedback_routes import FeedbackRequest, FeedbackRow, read_rows
 from tests.docs.pages import blocks, names, page, section, table
 from tests.worlds.plans import make_plan, make_view
 

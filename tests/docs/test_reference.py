@@ -26,7 +26,7 @@ from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.runtimes.reference import Reference
 from skewless.infra.streams.metrics import TallyCollector
 from skewless.infra.streams.tally import SourceTally
-from skewless.serving.http.app import Serving, create_app
+from skewless.serving.app import Serving, create_app
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
 from skewless.serving.metrics.metrics import Metrics

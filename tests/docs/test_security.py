@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from skewless.infra.access.api_keys import SCOPES
 from skewless.serving.access.rules import scope_of
-from skewless.serving.http.app import Serving, create_app
+from skewless.serving.app import Serving, create_app
 from skewless.serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table
 

@@ -11,9 +11,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.settings import Settings
-from skewless.serving.events.bodies import TooLongError
 from skewless.serving.http.predict_route import PredictedRow, PredictReply, PredictRequest, parse_body
 from skewless.serving.http.reply import http_status
+from skewless.serving.http.wire_limits import TooLongError
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import blocks, names, page, section, table
 

@@ -22,8 +22,8 @@ from feast import FeatureStore
 from skewless.contract.keys import KeyCodec
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.plans.applied import load_current
-from tests.command_line import done, run
 from tests.sqlite_store.registration import registered
+from tests.worlds.command_line import done, run
 
 STAMP = pa.timestamp("us", tz="UTC")
 CARD, OTHER = 9_007_199_254_740_993, 9_007_199_254_740_994

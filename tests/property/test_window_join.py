@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.rows import ViewRead
+from skewless.contract.window_events import EventLens
 from skewless.contract.windows.codec import TileCodec
-from skewless.contract.windows.events import EventLens
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.rolling import Roller

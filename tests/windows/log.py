@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.rows import partition_hash
+from skewless.contract.names import partition_hash
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.rows import partition_hash
+from skewless.contract.names import partition_hash
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.fixed_point import carry, square_words, sum_words
 from skewless.contract.windows.measured import Measured

@@ -16,8 +16,8 @@ from typing import cast
 import pytest
 import uvicorn
 
-from skewless.serving.events.sending import Events, EventsConfig
-from skewless.serving.http.app import Serving, create_app
+from skewless.serving.app import Serving, create_app
+from skewless.serving.events import Events, EventsConfig
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor

@@ -9,7 +9,7 @@ import pytest
 
 from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
-from skewless.serving.events.bodies import parse_events, parse_push
+from skewless.serving.http.event_routes import parse_events, parse_push
 from tests.integration.serving.conftest import EVENT_BYTES, EventRoutes, serving
 from tests.worlds.edits import edit
 from tests.worlds.windowed_feast import WindowedFeastProject, columns, landing, some

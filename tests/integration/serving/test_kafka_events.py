@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.serving.events.sending import Events, EventsConfig
+from skewless.serving.events import Events, EventsConfig
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.packages import store_at

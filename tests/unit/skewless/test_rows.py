@@ -12,7 +12,8 @@ import pytest
 
 from skewless.contract.checksum import is_whole
 from skewless.contract.dtypes import DType
-from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, missing, partition_hash
+from skewless.contract.names import partition_hash
+from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, missing
 from tests.worlds.plans import make_view
 
 ALL = {f"c_{dtype}": dtype for dtype in DType}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from skewless.contract.dtypes import DType
-from skewless.contract.windows.events import EventLens
+from skewless.contract.window_events import EventLens
 from skewless.contract.windows.history import Timeline, WindowHistory
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.sketch import hash_numbers, hash_texts

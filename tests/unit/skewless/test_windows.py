@@ -18,7 +18,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.status import Int64Array
-from skewless.contract.windows.events import EventLens
+from skewless.contract.window_events import EventLens
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE, SECOND, check_hops, default_hop, window_start
 from skewless.contract.windows.state_layout import NEVER, Origin

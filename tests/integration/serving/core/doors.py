@@ -21,9 +21,9 @@ from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.serving.access.gate import KeyAccess
-from skewless.serving.events.sending import Events, EventsConfig
-from skewless.serving.feedback.taking import Feedback
-from skewless.serving.http.app import Serving, create_app, hot_routes
+from skewless.serving.app import Serving, create_app, hot_routes
+from skewless.serving.events import Events, EventsConfig
+from skewless.serving.feedback import Feedback
 from skewless.serving.http.fast_lane import fast_lane
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from skewless.serving.http.defects import DefectMiddleware
+from skewless.serving.http.middleware import DefectMiddleware
 
 
 async def fails(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - as ASGI has it

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skewless.serving.metrics.exposition import merge, whole_server
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.workers.siblings import Siblings, socket_of
+from skewless.serving.siblings import Siblings, socket_of
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 

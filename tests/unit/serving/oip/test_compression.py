@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.serving.events.bodies import TooLongError
+from skewless.serving.http.wire_limits import TooLongError
 from skewless.serving.oip.compression import deflated, inflated
 
 TEXT = b"0123456789" * 1_000

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome
-from skewless.serving.feedback.taking import Feedback
+from skewless.serving.feedback import Feedback
 from skewless.serving.http.openapi import body_of
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from skewless.serving.workers.service_manager import notify
+from skewless.serving.announcement import notify
 
 _CRASH = ": native code crashed, its stacks are on stderr"
 _CAUSES = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.serving.workers.shutdown import Shutdown, cause_of, on_signals
+from skewless.serving.shutdown import Shutdown, cause_of, on_signals
 
 
 def test_draining_takes_its_time_unless_asked_again() -> None:
@@ -93,7 +93,7 @@ def test_a_terminal_that_hangs_up_is_ignored_where_it_was_before() -> None:
 
 
 def test_native_code_that_crashes_leaves_its_stacks() -> None:
-    start = "import os; from skewless.serving.workers.shutdown import report_crashes; "
+    start = "import os; from skewless.serving.shutdown import report_crashes; "
     crash = start + "report_crashes(); os.kill(os.getpid(), 11)"
     done = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, check=False)
     assert "Segmentation fault" in done.stderr

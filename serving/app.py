@@ -18,14 +18,12 @@ from starlette.responses import PlainTextResponse
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.access.gate import Access, Headers, OpenAccess
-from skewless.serving.access.middleware import AccessMiddleware
-from skewless.serving.events.routes import add_events
-from skewless.serving.events.sending import Events
-from skewless.serving.feedback.routes import add_feedback
-from skewless.serving.feedback.taking import Feedback
-from skewless.serving.http.defects import DefectMiddleware
-from skewless.serving.http.head_requests import HeadMiddleware
+from skewless.serving.events import Events
+from skewless.serving.feedback import Feedback
+from skewless.serving.http.event_routes import add_events
+from skewless.serving.http.feedback_routes import add_feedback
 from skewless.serving.http.hot_routes import HotRoutes, answer
+from skewless.serving.http.middleware import AccessMiddleware, DefectMiddleware, HeadMiddleware
 from skewless.serving.http.model_routes import add_models
 from skewless.serving.http.openapi import ERRORS, body_of, describe_api, describe_example, operation_id
 from skewless.serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
@@ -38,7 +36,7 @@ from skewless.serving.oip.models import OipModels
 from skewless.serving.oip.repository_routes import repository_router
 from skewless.serving.oip.routes import oip_router
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.workers.siblings import Siblings
+from skewless.serving.siblings import Siblings
 
 _BEAT_SECONDS = 1.0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from skewless.infra.storage.durable import refused
 from skewless.serving.server_config import ServerConfig
-from skewless.serving.workers.service_manager import notify
+
+VARIABLE = "NOTIFY_SOCKET"  # set by systemd for `Type=notify`
 
 
 @contextlib.contextmanager
@@ -38,3 +40,13 @@ def _note(place: Path, body: dict[str, object]) -> None:
         place.write_text(json.dumps(body))
     except OSError as error:
         raise refused(place, error) from error
+
+
+def notify(state: str) -> None:
+    """Send ``READY=1`` or ``STOPPING=1`` to the service manager that started this process; without one, do nothing."""
+    place = os.environ.get(VARIABLE)
+    if not place:
+        return
+    address = f"\0{place[1:]}" if place.startswith("@") else place
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, contextlib.suppress(OSError):
+        link.sendto(state.encode(), address)

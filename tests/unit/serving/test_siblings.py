@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.serving.workers.siblings import Siblings, WorkerReply, socket_of
+from skewless.serving.siblings import Siblings, WorkerReply, socket_of
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -13,7 +13,7 @@ import pytest
 from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.serving.access.gate import KeyAccess, OpenAccess
-from skewless.serving.access.middleware import AccessMiddleware
+from skewless.serving.http.middleware import AccessMiddleware
 
 
 @dataclass

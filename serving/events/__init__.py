@@ -1,1 +1,0 @@
-"""Events that come over HTTP."""

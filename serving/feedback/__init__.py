@@ -1,1 +1,0 @@
-"""Outcomes that come over HTTP."""
