@@ -17,11 +17,12 @@ from tests.servers.node import Node, running
 from tests.servers.programs import program
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
-settings.register_profile("quick", max_examples=3, deadline=None)
-settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=40, deadline=None, derandomize=True, print_blob=True)
+_UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", _UNHURRIED, max_examples=3)
+settings.register_profile("dev", _UNHURRIED, max_examples=50)
+settings.register_profile("ci", _UNHURRIED, max_examples=40, derandomize=True, print_blob=True)
 settings.register_profile(
-    "soak", max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    "soak", _UNHURRIED, max_examples=1_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 

@@ -12,7 +12,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.online.port import BlockingOnlineReader, Marked, OnlineReader, OnlineStore, OnlineWriter
 from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.memory_store import BlockingMemoryReader, MemoryReader, MemoryStore
-from tests.servers.node import until
+from tests.worlds.waiting import until
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
 from tests.servers.cluster import Cluster
 from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node
+from tests.worlds.waiting import PATIENCE_S
 
 N = 4
 LEASE_S = 1.0
@@ -237,9 +238,9 @@ class Worker:
         return {p: self.log.read[p][-1][0] + 1 for p in self.owned if self.log.read[p]}
 
 
-def poll_until(workers: Sequence[Worker], condition: Callable[[], object], seconds: float = 30.0) -> None:
+def poll_until(workers: Sequence[Worker], condition: Callable[[], object]) -> None:
     """Poll all workers in turn until a condition holds."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, [worker.stream.trouble for worker in workers]
         for worker in workers:

@@ -19,7 +19,7 @@ from skewless.infra.online.integer_keys import Heads, IntegerKeys
 from skewless.infra.online.port import BlockingOnlineReader, Mark, Marked, OnConnect, OnlineReader
 from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.contract.store import StorePlace, ranked
-from tests.servers.node import until
+from tests.worlds.waiting import until
 
 KEYS = [b"k%d" % i for i in range(300)]
 ROWS = {key: ranked(i, body=b"v%d;" % i * (i % 40)) for i, key in enumerate(KEYS)}

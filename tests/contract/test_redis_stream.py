@@ -13,9 +13,10 @@ from skewless.infra.streams.redis_keys import entry_id_of, position_of
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
-from tests.servers.node import Node, running, until
+from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet
+from tests.worlds.waiting import until
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_after_a_failover_the_new_master_is_read(watched: SentinelSet) -> None:
     poll_until([worker], log.has(20))
     watched.master().ask("WAIT", 2, 5_000)
     watched.fail_over()
-    until(lambda: _sent(sender), 20.0)
+    until(lambda: _sent(sender))
     poll_until([worker], lambda: b"after" in log.payloads())
     worker.stream.close()
     sender.close()

@@ -10,8 +10,8 @@ from skewless.contract.errors import StoreError
 from skewless.infra.online.port import Mark
 from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import RowStore, ranked
-from tests.servers.node import until
 from tests.servers.sentinels import SentinelSet
+from tests.worlds.waiting import until
 
 KEYS = [b"k%d" % i for i in range(300)]
 

@@ -8,9 +8,8 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from skewless.contract.settings import Settings
 from skewless.serving.http.http_server import Entrance, run_http
 from skewless.serving.http.tls import CertificateRenewal, tls_options
 from skewless.serving.shutdown import Shutdown
+from tests.worlds.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +177,7 @@ def test_a_renewed_certificate_is_taken_up(
         assert standing.getresponse().read() == b"https!"
         replaced(files / "client.crt", renewed / "server.crt")
         replaced(files / "client.key", renewed / "server.key")
-        deadline = time.monotonic() + 20
-        while shown() != der(files / "client.crt"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: shown() == der(files / "client.crt"))
         standing.request("GET", "/")
         assert standing.getresponse().read() == b"https!"
         standing.close()
@@ -209,19 +206,18 @@ def test_files_that_do_not_fit_together_leave_the_certificate_as_it_was(files: P
     assert renewal.context is not first
 
 
+def answers(port: int, context: ssl.SSLContext) -> bool:
+    with suppress(ssl.SSLError, ConnectionError):
+        return get(port, context) == "https!"
+    return False
+
+
 def test_a_renewed_authority_decides_about_clients(files: Path, renewed: Path) -> None:
     settings = Settings(tls_cert="server.crt", tls_key="server.key", tls_ca="client.crt")
     with serving(settings, renewed) as port:
         assert get(port, trusting(files, "client")) == "https!"
         replaced(files / "server.crt", renewed / "client.crt")
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                assert get(port, trusting(files, "server")) == "https!"
-                break
-            except (ssl.SSLError, ConnectionError):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        until(lambda: answers(port, trusting(files, "server")))
         with pytest.raises((ssl.SSLError, ConnectionError)):
             get(port, trusting(files, "client"))
 

@@ -16,8 +16,9 @@ from skewless.contract.errors import StoreError
 from skewless.infra.online.port import Mark, Marked
 from skewless.infra.online.redis_store import RedisReader
 from tests.servers.cluster import Cluster
-from tests.servers.node import Node, running, until
+from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.waiting import PATIENCE_S, until
 
 N = 500
 KEYS = [b"k%d" % i for i in range(N)]
@@ -89,7 +90,7 @@ async def refused(read: Awaitable[object]) -> str:
 
 async def eventually(reader: RedisReader, keys: Sequence[bytes]) -> list[bytes | None]:
     """Read until the store answers, which it may refuse for a while."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_S
     while True:
         try:
             return await reader.get(keys)
@@ -134,7 +135,7 @@ def test_a_server_that_hangs_is_given_up_and_its_late_replies_are_nobodys(run: R
             begun = time.monotonic()
             reads = [refused(reader.get([key])) for key in KEYS[:30]]
             assert all("took too long" in why for why in await asyncio.gather(*reads))
-            assert BRIEF_S / 2 < time.monotonic() - begun < 20 * BRIEF_S
+            assert time.monotonic() - begun > BRIEF_S / 2  # and the server hangs still
             await refused(reader.get(KEYS[:3]))
         finally:
             node.thaw()

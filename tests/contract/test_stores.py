@@ -11,7 +11,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.online.port import LOST, Lease, Mark
 from skewless.infra.online.store import open_lease
 from tests.contract.store import StorePlace, ranked
-from tests.servers.node import until
+from tests.worlds.waiting import until
 
 OTHERS = [b"k%d" % i for i in range(200)]
 

@@ -19,9 +19,9 @@ from skewless.infra.streams.port import EventStream, Owner
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.servers.node import until
 from tests.windows.cases import make_window_view
 from tests.worlds.streams import StreamWorld
+from tests.worlds.waiting import until
 
 PARTITIONS = 3
 

@@ -17,8 +17,9 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.servers.prediction import PredictionServer, eventually
+from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import run
+from tests.worlds.waiting import eventually
 from tests.worlds.windowed import CARRIERS, trained_repo
 
 SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 200))]

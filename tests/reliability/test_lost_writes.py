@@ -29,9 +29,10 @@ from tests.reliability.losses import (
     write_rounds,
 )
 from tests.servers.cluster import Cluster
-from tests.servers.node import Node, until
+from tests.servers.node import Node
 from tests.worlds.latest import LatestRedisWorld
 from tests.worlds.plans import make_plan
+from tests.worlds.waiting import until
 
 KEYS = 60
 

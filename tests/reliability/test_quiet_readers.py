@@ -26,8 +26,7 @@ from skewless.operations.sample import write_sample
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster
-from tests.servers.node import Node, until
-from tests.servers.prediction import eventually
+from tests.servers.node import Node
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 from tests.worlds.latest import HOUR, LatestRedisWorld
@@ -36,10 +35,10 @@ from tests.worlds.served import STRICT, Served, make_served, served
 from tests.worlds.served import opened as world_of
 from tests.worlds.streams import read_online
 from tests.worlds.trained import NOW
+from tests.worlds.waiting import PATIENCE_S, eventually, until
 
 T = TypeVar("T")
 KEYS = 60
-_READY_S = 30.0
 
 
 class Blocking:
@@ -84,7 +83,7 @@ Reader = Blocking | Asynchronous
 
 def answered(read: Callable[[], T]) -> T:
     """Read until the store answers: the first attempt may go over the connection that broke."""
-    end = time.monotonic() + _READY_S
+    end = time.monotonic() + PATIENCE_S
     while True:
         try:
             return read()

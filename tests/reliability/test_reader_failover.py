@@ -13,6 +13,7 @@ from skewless.infra.online.redis_store import RedisReader
 from tests.servers.node import Node
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
+from tests.worlds.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.soak
 KEYS = [b"k%d" % i for i in range(50)]
@@ -22,12 +23,12 @@ OLD, NEW = [b"old"] * 50, [b"new"] * 50
 def put(node: Node, value: bytes) -> None:
     with node.client() as client:
         client.mset(dict.fromkeys(KEYS, value))
-        assert client.wait(1, 5_000)
+        assert client.wait(1, 60_000)
 
 
 async def settled(reader: RedisReader, expected: list[bytes]) -> None:
     """Read until the rows are those of the new master; before, they may be refused or those of the old one."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_S
     while True:
         assert time.monotonic() < end
         try:
@@ -74,7 +75,7 @@ def test_a_reader_that_was_left_with_a_former_master_finds_the_new_one_when_it_w
         with pytest.raises(StoreError, match="is a replica"):
             await reader.hold([b"sign"], 100)
         replica.ask("REPLICAOF", "NO", "ONE")
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while True:
             try:
                 await reader.hold([b"sign"], 100)

@@ -23,9 +23,9 @@ from tests.reliability.kills import ROOT
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.scheduler import EVERY_S, SECOND, child, effects, environment, ready
+from tests.worlds.waiting import PATIENCE_S, eventually, until
 
 TTL_S = 1.0
-PATIENCE_S = 100.0
 
 
 class SchedulerPair:
@@ -48,7 +48,7 @@ class SchedulerPair:
         """Return the process that holds the lease, once there is one."""
         lease = open_lease(self.node.url, "p", "a test", TTL_S)
         try:
-            return int(until(lambda: lease.held_by() or None))
+            return int(eventually(lease.held_by) or 0)
         finally:
             lease.close()
 
@@ -59,7 +59,7 @@ class SchedulerPair:
         process.kill()
         killed_at = time.monotonic()
         process.wait()
-        token = until(lambda: self.ledger.newest_token() if self.ledger.newest_token() > before else None)
+        token = eventually(self.ledger.newest_token, lambda token: token > before)
         seconds = time.monotonic() - killed_at
         self.start()
         return seconds, token
@@ -69,12 +69,12 @@ class SchedulerPair:
 
     def wait_for_runs(self, n: int, token: int) -> None:
         """Wait until so many runs of a term were done."""
-        until(lambda: sum(run.token == token and run.state == "done" for run in self.runs()) >= n or None)
+        until(lambda: sum(run.token == token and run.state == "done" for run in self.runs()) >= n)
 
     def stop(self) -> list[int]:
         """Tell all to stop; return their exit codes."""
         for pid, process in self.processes.items():
-            until(lambda: ready(self.root, pid).exists() or None)  # noqa: B023 - called here
+            until(lambda: ready(self.root, pid).exists())  # noqa: B023 - called here
             process.terminate()
         codes = [process.wait(PATIENCE_S) for process in self.processes.values()]
         self.log.close()
@@ -99,14 +99,6 @@ def pair_in(folder: Path) -> Iterator[SchedulerPair]:
             for process in pair.processes.values():
                 process.kill()
                 process.wait()
-
-
-def until(found: Callable[[], int | str | bool | None]) -> int:
-    deadline = time.monotonic() + PATIENCE_S
-    while (value := found()) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return int(value)
 
 
 def check(pair: SchedulerPair) -> None:
@@ -153,7 +145,7 @@ def test_without_redis_nothing_begins_and_with_it_work_goes_on(tmp_path: Path) -
         time.sleep(2 * EVERY_S)
         assert len(pair.ledger.ids()) == before
         pair.node.start()  # it has lost its data: the token goes on from the ledger
-        token = until(lambda: pair.ledger.newest_token() if pair.ledger.newest_token() > 1 else None)
+        token = eventually(pair.ledger.newest_token, lambda token: token > 1)
         pair.wait_for_runs(2, token)
         assert pair.stop() == [0, 0]
         check(pair)
@@ -165,7 +157,7 @@ def test_a_holder_that_was_paused_ends_and_begins_nothing_when_it_wakes(tmp_path
         paused = pair.holder()
         with exclusive(pair.lock):  # a holder that was stopped inside the ledger's lock would keep it
             pair.processes[paused].send_signal(signal.SIGSTOP)
-        token = until(lambda: pair.ledger.newest_token() if pair.ledger.newest_token() > 1 else None)
+        token = eventually(pair.ledger.newest_token, lambda token: token > 1)
         pair.wait_for_runs(1, token)
         before = {run.id for run in pair.runs() if run.token == 1}
         pair.processes[paused].send_signal(signal.SIGCONT)

@@ -27,8 +27,9 @@ from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
 from skewless.infra.online.window_states import lease_key
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.servers.node import Node, until
+from tests.servers.node import Node
 from tests.worlds.streams import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
+from tests.worlds.waiting import until
 
 PARTITIONS = 3
 
@@ -249,7 +250,7 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
     switch = threading.Thread(target=enter)
     switch.start()
-    until(lambda: len(alone) == 5, 20)
+    until(lambda: len(alone) == 5)
     stop.set()
     for thread in (*threads, switch):
         thread.join()

@@ -21,10 +21,11 @@ from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import journal, lose
-from tests.servers.node import Node, running, until
+from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 from tests.worlds.streams import IDS, StreamWorld, Traffic, brute, drain, event_of, look
+from tests.worlds.waiting import until
 
 PARTITIONS = 3
 
@@ -239,7 +240,7 @@ def test_readers_never_see_less_than_they_saw(tmp_path: Path, node: Node) -> Non
             one.feed(30)
             drain(one.worker)
             node.ask("FLUSHALL")
-            until(lambda: any(read is None for _, read in reads[-1:]), 5)
+            until(lambda: any(read is None for _, read in reads[-1:]))
             look(one.worker)
             _wait(reads)
             if turn == 2:
@@ -270,7 +271,7 @@ def _wait(reads: list[tuple[int, Any]]) -> None:
     """Wait until two more reads have been answered: the second began when the first was done."""
     for _ in range(2):
         reads.append((0, None))
-        until(lambda: reads[-1][1] is not None, 5)
+        until(lambda: reads[-1][1] is not None)
 
 
 def _read(world: StreamWorld, stop: threading.Event, reads: list[tuple[int, Any]]) -> None:

@@ -25,9 +25,10 @@ from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
 from tests.servers.kafka import kafka_broker
-from tests.servers.node import Node, running, until
+from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.streams import StreamWorld, Traffic, busy, drain, look
+from tests.worlds.waiting import PATIENCE_S, until
 
 PARTITIONS = 3
 
@@ -58,7 +59,7 @@ def feed(world: StreamWorld, traffic: Traffic, *brokers: MemoryBroker, n: int = 
 
 
 def step_until(worker: Worker, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, worker.tally
         worker.step()
@@ -284,7 +285,7 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
         while len(crew) > 1:
             leave()
         # A lane that was just taken over is not busy yet.
-        until(lambda: len(crew[0][0]._lanes) == n and not busy(crew[0][0]) and traffic.arrived(world), 40)
+        until(lambda: len(crew[0][0]._lanes) == n and not busy(crew[0][0]) and traffic.arrived(world))
         leave()
         sender.close()
     traffic.check(world)
@@ -293,14 +294,14 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
     assert sum(worker.tally.accepted > 0 for worker in done) >= 3
 
 
-def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, store_node: Node) -> None:
+def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, valkey: Node) -> None:
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
     with world.store() as store:
         worker = world.worker(store, opening(broker))
         feed(world, traffic, broker)
         drain(worker)
         assert worker.tally.rereads == 0
-        store_node.ask("FLUSHALL")
+        valkey.ask("FLUSHALL")
         look(worker)
         world.check()
         assert worker.tally.rereads == worker.tally.accepted + worker.tally.rejected

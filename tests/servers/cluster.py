@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from tests.servers.node import BUS, Node, running, until
+from tests.servers.node import BUS, Node, running
+from tests.worlds.waiting import until
 
 SLOTS = 16_384
 _OPTIONS = {"cluster-enabled": "yes", "cluster-config-file": "nodes.conf", "cluster-node-timeout": "2000"}

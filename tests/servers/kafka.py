@@ -19,7 +19,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.servers.node import _KILL_WITH_PARENT, until
+from tests.servers.node import _KILL_WITH_PARENT
+from tests.worlds.waiting import until
 
 _VARIABLE = "KAFKA_BOOTSTRAP"
 _PORTS = range(26_000, 31_000)

@@ -6,8 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +15,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.worlds.waiting import until
+
 # Below the range that the kernel hands out, so that no client's own port is in the way.
 _PORTS = range(20_000, 26_000)
 BUS = 6_000  # a second port, of a cluster's bus or for TLS, is that much higher
 _TRIES = 20
-_START_S = 20.0
-_STEP_S = 0.01
 _KILL_WITH_PARENT = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
     if sys.platform == "linux"
@@ -117,7 +116,7 @@ class Node:
                 stdout=log,
                 stderr=log,
             )
-        until(lambda: self._answers(port) or self._process is None or self._process.poll() is not None, _START_S)
+        until(lambda: self._answers(port) or self._process is None or self._process.poll() is not None)
         return self._process.poll() is None
 
     def _command(self, port: int) -> list[str]:
@@ -167,11 +166,3 @@ def running(node: Node) -> Iterator[Node]:
         yield node
     finally:
         node.kill()
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for a condition, looking often."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(_STEP_S)

@@ -7,18 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
+
+from tests.worlds.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"
-_PATIENCE_S = 100.0  # less than a test may take: what was seen last is told
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class PredictionServer:
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
         """Return status, headers and text of a reply."""
-        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=_PATIENCE_S)
+        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
             reply = connection.getresponse()
@@ -65,7 +63,7 @@ class PredictionServer:
     def stop(self) -> None:
         """End the process; it must end cleanly, and never have shown a traceback."""
         self.process.send_signal(signal.SIGTERM)
-        said, logged = self.process.communicate(timeout=_PATIENCE_S)
+        said, logged = self.process.communicate(timeout=PATIENCE_S)
         assert (self.process.returncode, said) == (0, ""), logged
         assert "Traceback" not in logged, logged
 
@@ -73,7 +71,7 @@ class PredictionServer:
 def refused_start(repo: Path) -> tuple[int, str]:
     """Return exit code and answer of a server that does not come up."""
     said = subprocess.run(
-        _command(repo), cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+        _command(repo), cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert "Traceback" not in said.stderr, said.stderr
     return said.returncode, said.stdout
@@ -86,12 +84,3 @@ def _command(repo: Path) -> list[str]:
 def _environment() -> dict[str, str]:
     # Feast, once imported, sends the metrics of its process and of all children to files.
     return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
-
-
-def eventually(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:
-    """Return what is seen once it is good."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.005)
-    return seen

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.servers.node import Node, running, until
+from tests.servers.node import Node, running
+from tests.worlds.waiting import until
 
 NAME = "features"
 _QUICK = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
@@ -42,7 +43,7 @@ class SentinelSet:
 
     def successor(self, old: Node) -> Node:
         """Wait until every sentinel names one master that is not the old one and takes writes; return it."""
-        until(lambda: old not in self._masters() and len(self._masters()) == 1 and self._takes_writes(), 60.0)
+        until(lambda: old not in self._masters() and len(self._masters()) == 1 and self._takes_writes())
         return self.master()
 
     def _masters(self) -> set[Node | None]:
@@ -82,7 +83,7 @@ def sentinel_set(program: Path, folder: Path, options: Mapping[str, str] | None 
             stack.enter_context(running(Node(program, folder / f"s{i}", watch, mode=("--sentinel",)))) for i in range(3)
         ]
         made = SentinelSet(data, sentinels)
-        until(made.settled, 60.0)
+        until(made.settled)
         yield made
 
 

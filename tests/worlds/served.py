@@ -22,8 +22,9 @@ from skewless.contract.clock import OffsetClock
 from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.reliability.open_load import TimedReply
-from tests.servers.prediction import ROOT, PredictionServer, eventually
+from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.trained import NOW, TEMPLATE, ask
+from tests.worlds.waiting import eventually
 
 LENIENT, STRICT = "fraud", "strict"
 _SERVE = "from skewless.cli import main; main()"

@@ -43,6 +43,7 @@ from tests.windows.cases import make_window_view
 from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, features
 from tests.worlds.plans import columns
+from tests.worlds.waiting import PATIENCE_S
 
 BASE = 1_700_000_000 * SECOND
 VIEW = make_window_view({"id": DType.INT64})
@@ -326,9 +327,9 @@ def busy(worker: Worker) -> bool:
     return bool(not lanes or worker.tally.lag or any(lane.waiting or lane.behind for lane in lanes))
 
 
-def drain(*workers: Worker, more: Callable[[], bool] = lambda: False, seconds: float = 30.0) -> None:
+def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:
     """Let workers go on, in turn, until all is taken and applied."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_S
     for worker in workers:
         worker.step()
     while more() or any(map(busy, workers)):

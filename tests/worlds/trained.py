@@ -116,11 +116,11 @@ class Sandbox:
             log.close()
             await reader.close()
 
-    def log(self) -> PredictionWriter:
+    def log(self, flush_s: float = 60.0) -> PredictionWriter:
         def refuse(n: int, why: str) -> None:
             raise AssertionError((n, why))
 
-        return PredictionWriter(self.state / "predictions", capacity=100_000, flush_seconds=0.05, on_drop=refuse)
+        return PredictionWriter(self.state / "predictions", capacity=100_000, flush_seconds=flush_s, on_drop=refuse)
 
     def train(self) -> Trained:
         """Train a version without its label gate; its alias moves if the promotion gate allows."""

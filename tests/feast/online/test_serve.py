@@ -20,9 +20,9 @@ from feast.feature_server import get_app
 
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import FULL, KINDS
-from tests.servers.node import until
 from tests.worlds.feast_repo import USER
 from tests.worlds.feast_twins import NOW, Twin, ago, close_feasts_client, row, schema, users
+from tests.worlds.waiting import until
 
 # Feast's duckdb store calls what DuckDB 2 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
@@ -150,7 +150,7 @@ def started(repo: Path) -> Iterator[str]:
     with (repo / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=repo, env=kept, stdout=log, stderr=log)
     try:
-        until(lambda: answers(f"http://127.0.0.1:{port}/health"), 90)
+        until(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from skewless.infra.online.private_server import PrivateServer
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import done, run
 from tests.worlds.edits import edit
+from tests.worlds.waiting import PATIENCE_S, until
 from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW, write_repo
 
 _SECOND_MODEL = """
@@ -43,7 +43,7 @@ class ChangedProject:
         with (self.repo / f"{verb}.log").open("ab") as log:
             self.processes[verb] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         if verb == "serve":
-            until((self.repo / ".skewless/server.json").exists, "the server is ready")
+            until((self.repo / ".skewless/server.json").exists)
 
     def kill(self, verb: str) -> None:
         process = self.processes.pop(verb)
@@ -53,7 +53,7 @@ class ChangedProject:
     def stop(self, verb: str) -> None:
         process = self.processes.pop(verb)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
 
     @property
     def url(self) -> str:
@@ -61,7 +61,7 @@ class ChangedProject:
 
     def ask(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data), timeout=10) as reply:  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data), timeout=PATIENCE_S) as reply:  # noqa: S310
             return json.loads(reply.read())
 
     def predict(self, model: str) -> Any:  # noqa: ANN401 - JSON
@@ -76,7 +76,7 @@ class ChangedProject:
         ]
         self.ask("/events/landings", {"events": events})
         self.sent += [(item["carrier"], item["arr_delay"], item["landed_at"]) for item in events]
-        until(lambda: self.applied() and self.logged() == 600 + len(self.sent), "all events are applied")
+        until(lambda: self.applied() and self.logged() == 600 + len(self.sent))
 
     def logged(self) -> int:
         (source,) = done("status", "--repo", self.repo)["sources"]
@@ -106,13 +106,6 @@ class ChangedProject:
             seen = item["features"]
             assert (seen["carrier_now__landings_1h"], seen["carrier_now__mean_delay_1h"]) == wanted[carrier], model
         return reply
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"did not come: {what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -147,12 +140,12 @@ def test_a_feature_is_added_while_it_serves(changed: ChangedProject) -> None:
     edit(changed.repo, '        Aggregation(column="carrier",', _MORE + '        Aggregation(column="carrier",')
     plan = done("apply", "--repo", changed.repo)["plan"]
     for process in ("stream", "server"):
-        until(lambda process=process: plans(changed)[process] == plan, f"{process} takes up the plan")  # type: ignore[misc]
+        until(lambda process=process: plans(changed)[process] == plan)  # type: ignore[misc]
     changed.land(33)
     assert changed.check("late")["version"] == "000001"
     # One model is trained on the new view; the other stays on the old one, which is fed as before.
     assert done("train", "late", "--repo", changed.repo)["models"][0]["promoted"]
-    until(lambda: changed.predict("late")["version"] == "000002", "the new version answers")
+    until(lambda: changed.predict("late")["version"] == "000002")
     changed.land(21)
     reply = changed.check("late")
     assert [item["features"]["carrier_now__max_delay_1h"] for item in reply["predictions"]] == [
@@ -169,7 +162,7 @@ def test_a_feature_is_added_while_it_serves(changed: ChangedProject) -> None:
     assert [changed.check(name)["version"] for name in ("late", "still")] == ["000002", "000001"]
     # And back over the change of the view.
     assert done("rollback", "late", "--repo", changed.repo)["policy"]["champion"] == "000001"
-    until(lambda: changed.predict("late")["version"] == "000001", "the old version answers")
+    until(lambda: changed.predict("late")["version"] == "000001")
     changed.land(12)
     assert changed.check("late")["version"] == "000001"
     assert done("parity", "--repo", changed.repo)["ok"]
@@ -195,16 +188,13 @@ def test_a_view_whose_worker_is_dead_does_not_look_fresh(changed: ChangedProject
         assert shown["stale"]
         assert 120 < shown["watermark_age_s"] < 180
         assert shown["age_s"] == shown["watermark_age_s"]
-    until(lambda: not lives(changed, pid), "the dead worker shows", 15)
+    until(lambda: not lives(changed, pid))
     checks = {item["name"]: item for item in run("doctor", "--repo", changed.repo, "--json").body["checks"]}
     (mine,) = [item for name, item in checks.items() if name.startswith("stream ") and str(pid) in name]
     assert "dead or stuck" in mine["detail"]
     assert checks["stream worker"]["detail"] == "none runs: windows stand still"
     changed.start("stream")
-    until(
-        lambda: not changed.predict("late")["predictions"][0]["views"]["carrier_now"]["stale"],
-        "the view is fresh again",
-    )
+    until(lambda: not changed.predict("late")["predictions"][0]["views"]["carrier_now"]["stale"])
 
 
 def lives(changed: ChangedProject, pid: int) -> bool:

@@ -12,7 +12,8 @@ from tests.integration.errors.case import Arrange, Case, ErrorReply, post, rows,
 from tests.integration.errors.changes import new_shop_rows, reworded
 from tests.integration.errors.files import _csv
 from tests.integration.errors.scene import Scene
-from tests.servers.prediction import eventually, refused_start
+from tests.servers.prediction import refused_start
+from tests.worlds.waiting import eventually
 
 FULL, ALMOST_FULL = 0, 2_000
 

@@ -11,7 +11,7 @@ from skewless.infra.packages.aliases import Aliases
 from tests.integration.errors.case import Arrange, Case, ErrorReply, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
-from tests.servers.prediction import eventually
+from tests.worlds.waiting import eventually
 
 FILES = (
     "about.json", "bounds.json", "extra/payment_time.py", "fingerprint.json", "manifest.json", "metrics.json",

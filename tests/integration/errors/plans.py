@@ -9,7 +9,7 @@ from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, post
 from tests.integration.errors.changes import narrowed
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
-from tests.servers.prediction import eventually
+from tests.worlds.waiting import eventually
 
 _ROW = json.dumps(GOOD)
 _VERBS = (

@@ -11,7 +11,7 @@ from tests.integration.errors.case import ROUND, Case, ErrorReply, environment, 
 from tests.integration.errors.changes import new_shop_rows
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene, SharedRedis
-from tests.servers.prediction import eventually
+from tests.worlds.waiting import eventually
 
 AWAY = "redis://ann:hush@127.0.0.1:1/0"
 _ROW = json.dumps(GOOD)

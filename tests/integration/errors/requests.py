@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.integration.errors.case import Case, ErrorReply, no_more, post, request, rows
 from tests.integration.errors.scene import GOOD, Scene
-from tests.servers.prediction import eventually
+from tests.worlds.waiting import eventually
 
 LOGGED = (".skewless/predictions/*.parquet",)
 _ZONE = "2025-01-31T12:00:00"

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -80,7 +79,6 @@ made = OnDemandFeatureView(
 service = FeatureService(name="s", features=[v, made])
 """
 TRANSFORM = """\
-import duckdb
 import numpy as np
 
 
@@ -148,21 +146,21 @@ def _stored(dtype: DType) -> pa.DataType:
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(tmp_path: Path) -> Iterator[Any]:
     with connect(tmp_path / "spill", threads=1) as opened:
         yield opened
 
 
-def planner_of(repo: Path, connection: Any) -> Planner:  # noqa: ANN401 - of DuckDB
-    return Planner(repo=repo, state=repo / ".skewless", connection=connection)
+def planner_of(repo: Path, database: Any) -> Planner:  # noqa: ANN401 - of DuckDB
+    return Planner(repo=repo, state=repo / ".skewless", connection=database)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_feasts_call_gives_a_transform_what_ours_does(tmp_path: Path, connection: Any, seed: int) -> None:  # noqa: ANN401
+def test_feasts_call_gives_a_transform_what_ours_does(tmp_path: Path, database: Any, seed: int) -> None:  # noqa: ANN401
     rng = random.Random(seed)
     shape = shape_of(rng)
     repo = write_repo(tmp_path / "repo", shape)
-    planner = planner_of(repo, connection)
+    planner = planner_of(repo, database)
     planner.plan()
     planner.apply(1)
     rows = [
@@ -250,28 +248,28 @@ FAILS = TRANSFORM.replace(
 )
 
 
-def test_a_function_may_call_itself(tmp_path: Path, connection: Any) -> None:  # noqa: ANN401
+def test_a_function_may_call_itself(tmp_path: Path, database: Any) -> None:  # noqa: ANN401
     again = "    if 'again' not in inputs:\n        return seen({**inputs, 'again': inputs['x'] * 2})\n"
     ends = '    return {name: column for name, column in outputs.items() if not name.startswith("again")}\n'
     text = TRANSFORM.replace("    outputs = {}\n", f"{again}    outputs = {{}}\n").replace("    return outputs\n", ends)
     repo = write_repo(tmp_path / "repo", ONE_TIME, text)
-    planner_of(repo, connection).apply(1)
+    planner_of(repo, database).apply(1)
     view = FeatureStore(repo_path=str(repo)).get_on_demand_feature_view("made")
     found = view.transform_dict({"x": [None, 5], "at": [from_us(0), from_us(7)]})
     assert (found["x_same"], found["at_value"]) == ([None, 5], [0.0, 7.0])
 
 
-def test_what_feast_refuses_plan_refuses_and_names_the_view(tmp_path: Path, connection: Any) -> None:  # noqa: ANN401
+def test_what_feast_refuses_plan_refuses_and_names_the_view(tmp_path: Path, database: Any) -> None:  # noqa: ANN401
     repo = write_repo(tmp_path / "repo", ONE_TIME, FAILS)
     before = fingerprint(repo)
     with pytest.raises(DefinitionError, match=r"on-demand feature view 'made': ArithmeticError: no such hour"):
-        planner_of(repo, connection).plan()
+        planner_of(repo, database).plan()
     assert fingerprint(repo) == before
 
 
-def test_a_function_that_is_called_row_by_row_is_refused(tmp_path: Path, connection: Any) -> None:  # noqa: ANN401
+def test_a_function_that_is_called_row_by_row_is_refused(tmp_path: Path, database: Any) -> None:  # noqa: ANN401
     repo = write_repo(tmp_path / "repo", ONE_TIME)
     text = (repo / "definitions.py").read_text()
     (repo / "definitions.py").write_text(text.replace('mode="python",', 'mode="python", singleton=True,'))
     with pytest.raises(DefinitionError, match=r"'made': would be called row by row .got 'singleton=True'"):
-        planner_of(repo, connection).plan()
+        planner_of(repo, database).plan()

@@ -21,9 +21,10 @@ import redis
 from skewless.contract.errors import PlaceError, StoreError
 from skewless.infra.online import private_address
 from skewless.infra.online.private_server import PrivateServer
+from tests.worlds.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
 GRACE_S = 0.4
@@ -83,15 +84,6 @@ def private(tmp_path: Path) -> Iterator[PrivateServer]:
 
 def state_of(private: PrivateServer) -> Path:
     return private.folder.parent
-
-
-def eventually(question: Callable[[], bool], within_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not question():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def alive(pid: int) -> bool:
@@ -165,7 +157,7 @@ def test_outlives_its_killed_starter_and_ends_after_the_last_user(private: Priva
             with client(url) as connection:
                 connection.set("kept", "yes")
             assert running_pids(private) == pids
-        assert eventually(lambda: not any(alive(pid) for pid in pids))
+        until(lambda: not any(alive(pid) for pid in pids))
     assert not private.status().running
     with client(private.ensure()) as connection:
         assert connection.get("kept") == "yes"
@@ -179,8 +171,8 @@ def test_a_released_lease_ends_the_server_and_a_new_one_keeps_it(private: Privat
     time.sleep(GRACE_S + 0.6)
     assert running_pids(private) == first
     private.release()
-    assert eventually(lambda: not private.status().running)
-    assert eventually(lambda: not any(alive(pid) for pid in first))
+    until(lambda: not private.status().running)
+    until(lambda: not any(alive(pid) for pid in first))
 
 
 def test_a_killed_server_is_started_again_with_its_data_on_the_same_address(private: PrivateServer) -> None:
@@ -189,10 +181,8 @@ def test_a_killed_server_is_started_again_with_its_data_on_the_same_address(priv
         connection.set("k", "1")
         connection.waitaof(1, 0, 5000)
     first, watcher = running_pids(private)
-    time.sleep(0.5)
     os.kill(first, signal.SIGKILL)
-    assert eventually(lambda: private.status().running)
-    assert running_pids(private)[0] != first
+    until(lambda: (now := private.status()).running and now.server_pid != first)
     assert running_pids(private)[1] == watcher
     with client(url) as connection:
         assert connection.get("k") == "1"
@@ -203,7 +193,7 @@ def test_a_killed_watcher_leaves_no_second_writer(private: PrivateServer) -> Non
         connection.set("k", "1")
     old_server, old_watcher = running_pids(private)
     os.kill(old_watcher, signal.SIGKILL)
-    assert eventually(lambda: private.status().watcher_pid is None)
+    until(lambda: private.status().watcher_pid is None)
     with client(private.ensure()) as connection:
         assert connection.get("k") == "1"
     assert not alive(old_server)
@@ -218,7 +208,7 @@ def test_everything_killed_at_once_leaves_no_orphan_and_starts_again(private: Pr
         some[0].kill()
         os.kill(pids[1], signal.SIGKILL)
     if sys.platform == "linux":
-        assert eventually(lambda: not alive(pids[0]))
+        until(lambda: not alive(pids[0]))
     with client(private.ensure()) as connection:
         assert connection.get("k") == "1"
 
@@ -228,7 +218,7 @@ def test_stop_is_clean_and_may_be_repeated(private: PrivateServer) -> None:
     pids = running_pids(private)
     private.stop()
     assert not alive(pids[0])
-    assert eventually(lambda: not alive(pids[1]), within_s=1.0)
+    until(lambda: not alive(pids[1]))
     assert "ready to exit" in (private.folder / "server.log").read_text()
     private.stop()
     assert not private.status().running
@@ -237,7 +227,7 @@ def test_stop_is_clean_and_may_be_repeated(private: PrivateServer) -> None:
 def test_a_shutdown_by_a_client_is_obeyed(private: PrivateServer) -> None:
     with client(private.ensure()) as connection:
         connection.shutdown()
-    assert eventually(lambda: private.status().watcher_pid is None)
+    until(lambda: private.status().watcher_pid is None)
     assert not private.status().running
     private.ensure()
     assert private.status().running
@@ -260,7 +250,7 @@ def test_a_removed_state_folder_gets_a_new_server_and_ends_the_old(private: Priv
     shutil.rmtree(private.folder)
     private.ensure()
     assert running_pids(private) != pids
-    assert eventually(lambda: not any(alive(pid) for pid in pids))
+    until(lambda: not any(alive(pid) for pid in pids))
     assert private.status().running
 
 

@@ -20,9 +20,10 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.rollout.vitals import read_vitals
 from skewless.operations import rollout
-from tests.servers.prediction import ROOT, PredictionServer, eventually
+from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing
 from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy
+from tests.worlds.waiting import eventually
 
 HALF = (
     "Rollout(steps=(0.5,), step=timedelta(days=1), guardrails=Guardrails(latency=2.0, score_shift=0.2,"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from tests.servers.node import Node
+from tests.worlds.waiting import until
 from tests.worlds.windowed_feast import WindowedFeastProject, open_windowed
 
 EVENT_BYTES = 2_000
@@ -81,10 +81,7 @@ def serving(windowed: WindowedFeastProject, redis_url: str) -> Iterator[EventRou
     thread = threading.Thread(target=lambda: asyncio.run(_serve(config, listener, servers)))
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not (servers and servers[0].started):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: servers and servers[0].started)
         yield EventRoutes(port=listener.getsockname()[1])
     finally:
         servers[0].should_exit = True

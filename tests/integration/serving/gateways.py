@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +21,9 @@ from skewless.serving.http.exchange import Exchange
 from skewless.serving.http.fast_lane import fast_lane
 from skewless.serving.http.hot_routes import HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
+from tests.worlds.waiting import PATIENCE_S, until
 
 HOST = "127.0.0.1"
-_PATIENCE_S = 20.0
 _NGINX = """
 {user}
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
@@ -104,13 +103,10 @@ def origin() -> Iterator[Origin]:
         ours.port = listener.getsockname()[1]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()
-        deadline = time.monotonic() + _PATIENCE_S
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: server.started)
         yield ours
         server.should_exit = True
-        thread.join(_PATIENCE_S)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -140,20 +136,16 @@ def gateway(kind: str, folder: Path, server: int) -> Iterator[int]:
     command = [program, "-db", "-f", str(file)] if name == "haproxy" else [program, "-p", str(folder), "-c", str(file)]
     with (folder / "gateway.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            _wait_for(port, process, folder)
+            until(lambda: _listens(port, process, folder))
             yield port
         finally:
             process.terminate()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-        except OSError:
-            assert process.poll() is None, (folder / "gateway.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        else:
-            return
+def _listens(port: int, process: subprocess.Popen[bytes], folder: Path) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        assert process.poll() is None, (folder / "gateway.log").read_text()
+        return False
+    return True

@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from tests.servers.prediction import PredictionServer, eventually
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, NOW, Row, Sandbox, ask, opened_copy, serving
+from tests.worlds.waiting import eventually
 
 INFER = f"/v2/models/{MODEL}/infer"
 DATATYPES = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}

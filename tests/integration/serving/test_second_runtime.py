@@ -21,8 +21,9 @@ import pytest
 
 from skewless.infra.packages.aliases import Aliases
 from tests.integration.infra.runtimes.children import ENVIRONMENT, ONLY_LINUX, children_of, is_there, wait_for
-from tests.servers.prediction import ROOT, PredictionServer, eventually
+from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask
+from tests.worlds.waiting import eventually
 
 pytestmark = ONLY_LINUX
 

@@ -10,8 +10,8 @@ from skewless.contract.traffic import place as place_of
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.rollout.vitals import read_vitals
 from skewless.training.train import train
-from tests.servers.prediction import eventually
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
+from tests.worlds.waiting import eventually
 
 ONE, TWO = "000001", "000002"
 POLICY = TrafficPolicy(number=0, phase="canary", champion=ONE, challenger=TWO, share=0.5, sticky=("card_id",), salt="s")

@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -27,6 +26,7 @@ from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
+from tests.worlds.waiting import until
 
 PREDICTIONS = ["/predict", "/v2/models/fraud/infer"]
 
@@ -77,10 +77,7 @@ def locked(tmp_path: Path) -> Iterator[GuardedServer]:
     link = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: asyncio.run(_serve(file, link, servers)))
     thread.start()
-    deadline = time.monotonic() + 20
-    while not (servers and servers[0].started):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: servers and servers[0].started)
     yield GuardedServer(link.getsockname()[1], file)
     servers[0].should_exit = True
     thread.join(20)
@@ -88,10 +85,7 @@ def locked(tmp_path: Path) -> Iterator[GuardedServer]:
 
 
 def wait_until_known(locked: GuardedServer, key: str) -> None:
-    deadline = time.monotonic() + 20
-    while locked.ask("GET", "/nowhere", key)[0] == 401:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: locked.ask("GET", "/nowhere", key)[0] != 401)
 
 
 @pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in PREDICTIONS), ("GET", "/metrics")])

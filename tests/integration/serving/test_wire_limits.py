@@ -20,6 +20,7 @@ from skewless.serving.http.exchange import Exchange
 from skewless.serving.http.fast_lane import fast_lane
 from skewless.serving.http.hot_routes import HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
+from tests.worlds.waiting import until
 
 LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
 HOT, COLD = b"/hot", b"/cold"
@@ -49,10 +50,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: _run(server, listener, request.param))
     thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: server.started)
     yield listener.getsockname()[1]
     server.should_exit = True
     thread.join(20)

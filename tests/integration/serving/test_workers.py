@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.project import Project
-from tests.servers.prediction import PredictionServer, eventually, refused_start
+from tests.servers.prediction import PredictionServer, refused_start
 from tests.worlds.trained import ask, copy_project, opened_copy
+from tests.worlds.waiting import eventually
 
 BODY = json.dumps({"rows": ask(2)}).encode()
 

@@ -9,10 +9,10 @@ import pytest
 
 from skewless.operations.checkup.store import check_url
 from tests.servers.cluster import cluster
-from tests.servers.node import until
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 from tests.worlds.trained import Sandbox, ask, copy_project, later_rows, opened
+from tests.worlds.waiting import until
 
 
 def test_a_project_on_a_cluster(place: Sandbox, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def _materialize(repo: Path, url: str, served: _Batches, runs: int) -> None:
 
 
 async def _predict_while(thread: threading.Thread, place: Sandbox, served: _Batches) -> None:
-    log, reader = place.log(), RedisReader(place.project.redis_url)
+    log, reader = place.log(0.05), RedisReader(place.project.redis_url)
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     while thread.is_alive():
         await predictor.predict(place.model, ask(50))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from structlog.testing import capture_logs
 
 from skewless.infra.storage import durable
 from skewless.infra.storage.durable import exclusive
+from tests.worlds.waiting import PATIENCE_S, until
 
 
 def test_a_long_wait_for_a_lock_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,11 +25,9 @@ def test_a_long_wait_for_a_lock_is_logged_once(tmp_path: Path, monkeypatch: pyte
     with capture_logs() as logs:
         with exclusive(lock):
             waiting.start()
-            deadline = time.monotonic() + 60
-            while not logs and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: logs)
             assert not got.is_set()
-        waiting.join(60)
+        waiting.join(PATIENCE_S)
     assert got.is_set()
     ((event, path, level),) = [(log["event"], log["path"], log["log_level"]) for log in logs]
     assert (event, path, level) == ("waiting_for_a_lock", str(lock), "warning")

@@ -9,6 +9,7 @@ import pytest
 
 from skewless.contract.errors import PackageError
 from skewless.infra.plans.wanted import FILE, Wanted, WantedFile
+from tests.worlds.waiting import PATIENCE_S
 
 WRITES = 10
 
@@ -83,7 +84,7 @@ def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
         writer.start()
     _write(tmp_path, "c")
     for writer in writers:
-        writer.join(60)
+        writer.join(PATIENCE_S)
         assert writer.exitcode == 0
     wanted = WantedFile(tmp_path).read()
     assert wanted.pinned == dict.fromkeys("abc", frozenset(map(str, range(WRITES))))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals
+from tests.worlds.waiting import PATIENCE_S
 
 
 def test_draining_takes_its_time_unless_asked_again() -> None:
@@ -23,11 +24,11 @@ def test_draining_takes_its_time_unless_asked_again() -> None:
         if again:
             asyncio.get_running_loop().call_later(0.01, shutdown.ask)
         begun = time.monotonic()
-        await shutdown.drained(5.0 if again else 0.05)
+        await shutdown.drained(PATIENCE_S if again else 0.05)
         return time.monotonic() - begun
 
     assert asyncio.run(drain(again=False)) >= 0.05
-    assert asyncio.run(drain(again=True)) < 5.0
+    assert asyncio.run(drain(again=True)) < PATIENCE_S
 
 
 def test_to_begin_twice_is_not_to_hurry() -> None:
@@ -49,7 +50,7 @@ def test_within_says_whether_the_shutdown_came() -> None:
         shutdown = Shutdown()
         before = await shutdown.within(0.01)
         asyncio.get_running_loop().call_later(0.01, shutdown.begin)
-        return before, await shutdown.within(5.0)
+        return before, await shutdown.within(PATIENCE_S)
 
     assert asyncio.run(ask()) == (False, True)
 
@@ -65,13 +66,13 @@ def test_a_signal_asks_and_tells_the_service_manager(
         shutdown = Shutdown()
         with on_signals(shutdown):
             os.kill(os.getpid(), number)
-            await asyncio.wait_for(shutdown.begun(), 5)
+            await asyncio.wait_for(shutdown.begun(), PATIENCE_S)
 
     before = signal.signal(number, signal.SIG_DFL)  # under nohup a hang-up is ignored
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind("n")
-            manager.settimeout(5)
+            manager.settimeout(PATIENCE_S)
             asyncio.run(until_asked())
             assert manager.recv(100) == b"STOPPING=1"
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,11 @@ import pytest
 
 from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.child import ChildRuntime
+from tests.worlds.waiting import until
 
 FOLDER = Path(f"{sys.prefix}-nvforest")
 ENVIRONMENT = {"PYTHONPATH": str(FOLDER)}
 ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is for Linux alone")
-_PATIENCE_S = 60.0
 
 
 def is_there() -> bool:
@@ -53,10 +52,7 @@ def is_alive(process: int) -> bool:
 
 def wait_for(process: int) -> None:
     """Return once a process is gone."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while is_alive(process):
-        assert time.monotonic() < deadline, f"process {process} is still there"
-        time.sleep(0.01)
+    until(lambda: not is_alive(process))
 
 
 def children_of(parent: int) -> set[int]:

@@ -31,6 +31,7 @@ from tests.integration.infra.runtimes.children import (
     wait_for,
 )
 from tests.integration.infra.runtimes.conftest import ModelCase
+from tests.worlds.waiting import until
 
 pytestmark = ONLY_LINUX
 
@@ -100,10 +101,8 @@ def child_of(shared_runtime: SharedRuntime) -> int:
 
 def until_back(shared_runtime: SharedRuntime, lost: Runtime) -> None:
     """Return once another runtime is there for one that was lost."""
-    deadline, second = time.monotonic() + _PATIENCE_S, shared_runtime.members[1]
-    while second.runtime is lost or not second.is_ready:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    second = shared_runtime.members[1]
+    until(lambda: second.runtime is not lost and second.is_ready)
 
 
 def test_few_rows_go_to_the_library_and_many_to_the_child(

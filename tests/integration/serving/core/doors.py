@@ -30,6 +30,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from tests.worlds.trained import Sandbox
+from tests.worlds.waiting import until
 
 SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
 ALL = "all"
@@ -188,11 +189,7 @@ def opened_doors(place: Sandbox) -> Iterator[Doors]:
         doors = Doors(place, ManualClock(place.now_us()), keys, links)
         thread = threading.Thread(target=lambda: asyncio.run(doors.serve(file)))
         thread.start()
-        deadline = time.monotonic() + 30
-        while len(doors.servers) < len(links) or not all(server.started for server in doors.servers):
-            assert time.monotonic() < deadline
-            assert thread.is_alive()
-            time.sleep(0.005)
+        until(lambda: len(doors.servers) == len(links) and all(server.started for server in doors.servers))
         yield doors
         for server in doors.servers:
             server.should_exit = True

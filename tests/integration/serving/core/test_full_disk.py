@@ -8,8 +8,9 @@ import shutil
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations.freshness import look
 from tests.integration.serving.core.conftest import SECOND
-from tests.servers.prediction import PredictionServer, eventually
+from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
+from tests.worlds.waiting import eventually
 
 READY = ("/health/ready", "/v2/health/ready")
 

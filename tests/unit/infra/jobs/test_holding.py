@@ -7,6 +7,7 @@ import threading
 from skewless.contract.errors import StoreError
 from skewless.infra.jobs.holding import Holding
 from tests.worlds.clock import SecondsClock
+from tests.worlds.waiting import PATIENCE_S
 
 
 class FakeLease:
@@ -66,5 +67,5 @@ def test_a_lease_of_somebody_else_ends_it_at_once() -> None:
 def test_a_thread_renews_it_inside_the_block_and_not_after() -> None:
     beaten = threading.Event()
     with Holding(FakeLease(SecondsClock(), 0.03), on_renewed=beaten.set, taken_at=0.0, monotonic=lambda: 0.0):
-        assert beaten.wait(10)
+        assert beaten.wait(PATIENCE_S)
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]

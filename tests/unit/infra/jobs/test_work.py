@@ -8,14 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.work import Ended, ProcessWork, answered
+from tests.worlds.waiting import eventually, until
 
-T = TypeVar("T")
 SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
 
@@ -26,28 +24,26 @@ def work(*command: str, silence_s: float = 60.0) -> ProcessWork:
     )
 
 
-def until(found: Callable[[], T | None]) -> T:
-    deadline = time.monotonic() + 30
-    while (value := found()) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return value
+def ended_of(item: ProcessWork) -> Ended:
+    ended = eventually(item.poll)
+    assert ended is not None
+    return ended
 
 
 def pid_in(path: Path) -> int:
-    return until(lambda: int(path.read_text()) if path.exists() and path.read_text() else None)
+    return int(eventually(lambda: path.exists() and path.read_text()))
 
 
-def is_gone(pid: int) -> bool | None:
+def is_gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return True if state == "Z" else None
+    return state == "Z"
 
 
 def test_the_answer_and_the_code_come_back() -> None:
-    ended = until(work("print('{\"rows\": 3}'); raise SystemExit(5)").poll)
+    ended = ended_of(work("print('{\"rows\": 3}'); raise SystemExit(5)"))
     assert ended == Ended(code=5, outputs={"rows": 3})
     assert (ended.state, ended.error) == ("refused", "ended with exit code 5")
 
@@ -70,8 +66,8 @@ def test_work_is_asked_to_end(tmp_path: Path) -> None:
     item = work(SLEEPER, str(tmp_path / "pid"))
     pid = pid_in(tmp_path / "pid")
     item.terminate()
-    assert until(item.poll).code not in {0, lifeline.CUT}
-    assert until(lambda: is_gone(pid))
+    assert ended_of(item).code not in {0, lifeline.CUT}
+    until(lambda: is_gone(pid))
 
 
 def test_work_that_does_not_listen_is_killed(tmp_path: Path) -> None:
@@ -80,15 +76,18 @@ def test_work_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     item.terminate()
     assert item.poll() is None
     item.kill()
-    assert until(item.poll).state == "lost"
-    assert until(lambda: is_gone(pid))
+    assert ended_of(item).state == "lost"
+    until(lambda: is_gone(pid))
 
 
 def test_work_ends_when_nobody_beats(tmp_path: Path) -> None:
-    item = work(STUBBORN, str(tmp_path / "pid"), silence_s=1.0)
-    pid = pid_in(tmp_path / "pid")
-    assert until(item.poll).state == "lost"
-    assert until(lambda: is_gone(pid))
+    item, begun = work(STUBBORN, str(tmp_path / "pid"), silence_s=1.0), tmp_path / "pid"
+    while not (begun.exists() and begun.read_text()):
+        item.beat()
+        time.sleep(0.05)
+    pid = pid_in(begun)
+    assert ended_of(item).state == "lost"
+    until(lambda: is_gone(pid))
 
 
 def test_work_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
@@ -100,11 +99,11 @@ def test_work_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
     with subprocess.Popen(command) as process:
         pid = pid_in(tmp_path / "pid")
         process.send_signal(signal.SIGKILL)
-    assert until(lambda: is_gone(pid))
+    until(lambda: is_gone(pid))
 
 
 def test_beating_work_that_has_ended_does_nothing() -> None:
     item = work("pass")
-    assert until(item.poll).code == 0
+    assert ended_of(item).code == 0
     item.beat()
     item.kill()

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from skewless.infra.online.bare_socket import BareSocket
+from tests.worlds.waiting import PATIENCE_S
 
 
 @asynccontextmanager
 async def pair() -> AsyncIterator[tuple[BareSocket, socket.socket, asyncio.WriteTransport]]:
     """A transport with its bare socket, and the other end, which blocks."""
     near, far = socket.socketpair()
-    far.settimeout(5)
+    far.settimeout(PATIENCE_S)
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
     bare = BareSocket.under(transport)
     assert bare is not None
@@ -89,7 +90,7 @@ def test_a_broken_connection_is_left_to_the_loop(end: str) -> None:
         far.close()
         found = bare.read_soon()
         bare.write(b"nobody reads this")
-        await asyncio.wait_for(lost.wait(), 5)
+        await asyncio.wait_for(lost.wait(), PATIENCE_S)
         return found
 
     assert asyncio.run(scene()) == b""

@@ -21,8 +21,8 @@ from skewless.infra.predictions import writer as module
 from skewless.infra.predictions.record import Record
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.predictions.writer import PredictionWriter
-from tests.servers.prediction import eventually
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
+from tests.worlds.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[4]
 
@@ -114,7 +114,7 @@ def test_a_full_ring_drops_whole_records_and_counts_them(tmp_path: Path) -> None
 def test_what_is_required_is_durable_when_its_future_is_done(tmp_path: Path) -> None:
     log = PredictionWriter(tmp_path, capacity=100, flush_seconds=60, on_drop=no_drop)
     log.offer(record(origin(), 1, 1))
-    log.require(record(origin(), 2, 2)).result(timeout=30)
+    log.require(record(origin(), 2, 2)).result(PATIENCE_S)
     (path,) = tmp_path.glob("*.parquet")
     assert pq.read_table(path)["id"].to_pylist() == ["1-0", "2-0", "2-1"]
     log.close()
@@ -125,8 +125,8 @@ def test_a_record_that_cannot_be_written_is_told_and_the_next_one_is_written(tmp
     log = PredictionWriter(tmp_path, capacity=100, flush_seconds=60, on_drop=lambda n, why: drops.append((n, why)))
     broken = record(origin(), 2, 1)._replace(inputs=[b"one row too few"])
     with pytest.raises(StoreError, match="cannot hold these predictions"):
-        log.require(broken).result(5)
-    log.require(record(origin(), 1, 2)).result(5)
+        log.require(broken).result(PATIENCE_S)
+    log.require(record(origin(), 1, 2)).result(PATIENCE_S)
     log.close()
     assert drops == [(2, "defect")]
     assert [pq.read_metadata(path).num_rows for path in tmp_path.glob("*.parquet")] == [1]
@@ -139,7 +139,7 @@ def test_a_disk_that_refuses_is_told_and_counted(tmp_path: Path) -> None:
         tmp_path / "file", capacity=9, flush_seconds=60, on_drop=lambda n, why: drops.append((n, why))
     )
     with pytest.raises(StoreError):
-        log.require(record(origin(), 2, 1)).result(timeout=30)
+        log.require(record(origin(), 2, 1)).result(PATIENCE_S)
     log.close()
     assert drops == [(2, "disk")]
 
@@ -151,7 +151,7 @@ def test_trouble_is_logged_once_names_no_folder_and_ends_without_a_prediction(tm
         log = PredictionWriter(folder, capacity=9, flush_seconds=0.01, on_drop=lambda *_: None)
         for n in range(3):
             with pytest.raises(StoreError, match="prediction log: cannot be written") as caught:
-                log.require(record(origin(), 1, n)).result(timeout=30)
+                log.require(record(origin(), 1, n)).result(PATIENCE_S)
             assert str(tmp_path) not in caught.value.sentence()
             assert log.trouble is not None
             assert log.trouble in caught.value.sentence()

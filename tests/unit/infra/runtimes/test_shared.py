@@ -17,9 +17,9 @@ from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.runtimes.shared import Member, SharedRuntime
 from tests.unit.infra.runtimes.standing_in import StandIn
 from tests.worlds.clock import SecondsClock
+from tests.worlds.waiting import PATIENCE_S, until
 
 FROM = 64
-_PATIENCE_S = 30.0
 
 
 class RuntimePair:
@@ -41,13 +41,6 @@ class RuntimePair:
 
     def counts(self) -> tuple[int, int, int]:
         return self.member.batches, self.member.rows, self.member.failures
-
-
-def until(good: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not good():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -159,14 +152,14 @@ def test_calls_that_fail_together_count_as_one_in_a_row(gate: threading.Event, m
 
     def score(_: Matrix) -> Scores:
         inside.release()
-        assert gate.wait(_PATIENCE_S)
+        assert gate.wait(PATIENCE_S)
         raise MemoryError
 
     monkeypatch.setattr(pair.second, "score", score)
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(pair.ask) for _ in range(4)]
         for _ in calls:
-            assert inside.acquire(timeout=_PATIENCE_S)
+            assert inside.acquire(timeout=PATIENCE_S)
         gate.set()
         for call in calls:
             call.result()
@@ -207,14 +200,14 @@ def test_calls_that_fail_together_open_one_new_runtime(gate: threading.Event, mo
     def score(matrix: Matrix) -> Scores:
         inside.release()
         # One call fails only once the new runtime is there: what it says is no news of that one.
-        assert (late if len(matrix) > FROM else gate).wait(_PATIENCE_S)
+        assert (late if len(matrix) > FROM else gate).wait(PATIENCE_S)
         raise MemoryError
 
     monkeypatch.setattr(pair.second, "score", score)
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(pair.ask, n) for n in (FROM, FROM, FROM, FROM + 1)]
         for _ in calls:
-            assert inside.acquire(timeout=_PATIENCE_S)
+            assert inside.acquire(timeout=PATIENCE_S)
         gate.set()
         until(lambda: pair.member.failures == 3 and pair.member.is_ready)
         late.set()
@@ -292,13 +285,13 @@ def test_closing_while_it_is_opened_closes_the_new_one(gate: threading.Event) ->
 
     def reopen() -> StandIn:
         opening.set()
-        assert gate.wait(_PATIENCE_S)
+        assert gate.wait(PATIENCE_S)
         return fresh
 
     pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
     pair.ask()
-    assert opening.wait(_PATIENCE_S)
+    assert opening.wait(PATIENCE_S)
     pair.shared.close()
     gate.set()
     until(lambda: fresh.closed == 1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -41,9 +39,20 @@ def room(admission: Admission) -> int:
     return taken
 
 
-async def hold_up(turns: int) -> None:
-    for _ in range(turns):
-        time.sleep(HELD_UP_S)  # noqa: ASYNC251 - the loop is to be held up
+def hold_up(monkeypatch: pytest.MonkeyPatch, seconds: float = HELD_UP_S) -> list[float]:
+    """Let each beat come as late as that, whatever else this machine does; return when it was looked at the time."""
+    looks, step = [0.0], seconds
+
+    def now() -> float:
+        looks.append(looks[-1] + step)
+        return looks[-1]
+
+    monkeypatch.setattr("skewless.serving.prediction.admission.time", SimpleNamespace(perf_counter=now))
+    return looks
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.001)
 
 
@@ -84,8 +93,7 @@ def test_rows_count_too_but_for_a_request_by_itself() -> None:
 
 
 def test_a_loop_that_does_not_keep_up_gets_less_and_less_but_never_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    beats = count(step=HELD_UP_S)  # each beat comes as late as that, whatever else this machine does
-    monkeypatch.setattr("skewless.serving.prediction.admission.time", SimpleNamespace(perf_counter=lambda: next(beats)))
+    hold_up(monkeypatch)
 
     async def steps(admission: Admission) -> None:
         admission.enter(1)
@@ -100,22 +108,28 @@ def test_a_loop_that_does_not_keep_up_gets_less_and_less_but_never_too_little(mo
     run(steps)
 
 
-def test_little_room_stays_as_it_is() -> None:
+def test_little_room_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = hold_up(monkeypatch)
+
     async def steps(admission: Admission) -> None:
         admission.enter(1)
-        await hold_up(5)
+        await until(lambda: len(looks) > 10)
         assert room(admission) == 9
 
     run(steps, requests=10)
 
 
-def test_a_loop_that_keeps_up_again_gets_all_the_room_back_even_with_nothing_under_way() -> None:
+def test_a_loop_that_keeps_up_again_gets_all_the_room_back_even_with_nothing_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hold_up(monkeypatch)
+
     async def steps(admission: Admission) -> None:
         admission.enter(1)
-        await hold_up(8)
+        await until(lambda: admission.late)
         admission.leave(1)
         assert room(admission) < 512
-        while room(admission) < 512:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+        hold_up(monkeypatch, 0.0)
+        await until(lambda: room(admission) == 512)
 
     run(steps)
