@@ -2,25 +2,25 @@
 
 ::
 
-    calls ──> attempts ──> pool, connection        (Client: sockets that block)
-    replies <── attempts <── pool, async_connection (AsyncClient: the event loop)
+    calls ──> attempts ──> urllib3 (Client: sockets that block)
+    replies <── attempts <── aiohttp (AsyncClient: the event loop)
 
-What is sent, how replies and errors are read, and when a call is repeated is written once, without I/O. ``AsyncClient``
-is loaded on first use, so that a program of threads does not load asyncio.
+What is sent, how replies and errors are read, and when a call is repeated is written once, without I/O. A client is
+loaded with its library when it is first asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from skewless.client.calls import PredictOptions
-from skewless.client.limits import Limits
+from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply, ReplyView
-from skewless.client.retries import Retries
-from skewless.client.sync_client import Client
 
 if TYPE_CHECKING:
     from skewless.client.async_client import AsyncClient
+    from skewless.client.sync_client import Client
 
 __all__ = [
     "AsyncClient",
@@ -36,12 +36,12 @@ __all__ = [
     "Retries",
 ]
 
+_HOMES = {"AsyncClient": "async_client", "Client": "sync_client"}
+
 
 def __getattr__(name: str) -> object:
-    """Load ``AsyncClient`` when it is first asked for (PEP 562)."""
-    if name == "AsyncClient":
-        from skewless.client.async_client import AsyncClient  # noqa: PLC0415 - it loads asyncio
-
-        return AsyncClient
+    """Load a client when it is first asked for (PEP 562)."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from skewless.client.async_connection import AsyncConnection
+import aiohttp
+from yarl import URL
+
+from skewless.client import calls
 from skewless.client.attempts import Attempt, Core
-from skewless.client.calls import (
-    Call,
-    PredictOptions,
-    Row,
-    events_call,
-    feedback_call,
-    live_call,
-    model_call,
-    models_call,
-    predict_call,
-    ready_call,
-)
-from skewless.client.failures import Failure, Stage
-from skewless.client.limits import Limits
-from skewless.client.pool import Pool
+from skewless.client.calls import Call, PredictOptions, Row
+from skewless.client.failures import Failure, Response, Stage, closed_error
+from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
-from skewless.client.retries import Retries
-from skewless.client.wire import Response, WireError
 
 if TYPE_CHECKING:
     import ssl
 
 T = TypeVar("T")
+
+_LARGE = 1 << 20  # aiohttp warns of more bytes than that, if they are not iterated over
 
 
 class AsyncClient:
@@ -42,15 +34,8 @@ class AsyncClient:
     A task that is cancelled takes its connection with it, and nothing else.
 
     Args:
-        url: as in ``Client``.
-        others: as in ``Client``.
-        key: as in ``Client``.
         limits: as in ``Client``; beyond ``connections`` calls at a time, the next ones wait their turn.
-        retries: as in ``Client``.
-        tls: as in ``Client``.
-        clock: seconds, monotonic.
         sleep: waits for some seconds.
-        chance: even in ``[0, 1)``.
 
     Raises:
         RequestError: a URL or the key cannot be right.
@@ -68,14 +53,16 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._core = Core((url, *others), key, limits or Limits(), retries or Retries(), tls, clock, chance)
-        self._pool: Pool[AsyncConnection] = Pool(self._core.limits.idle_s, clock)
+        self._core = Core((url, *others), key, limits, retries, tls, clock, chance)
+        self._session: aiohttp.ClientSession | None = None
+        self._active = 0
+        self._closed = False
         self._slots = asyncio.Semaphore(self._core.limits.connections)
         self._sleep = sleep
 
     async def predict(self, rows: Sequence[Row], **options: Unpack[PredictOptions]) -> Reply:
         """Return the predictions of one or many rows; see ``Client.predict``."""
-        return await self._run(predict_call(rows, **options))
+        return await self._run(calls.predict_call(rows, **options))
 
     async def predict_one(self, row: Row, **options: Unpack[PredictOptions]) -> Prediction:
         """Return the prediction of one row; see ``Client.predict``."""
@@ -84,87 +71,97 @@ class AsyncClient:
 
     async def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
         """Put events into the stream of an event source; return how many; see ``Client.send_events``."""
-        return await self._run(events_call(source, events, event_id))
+        return await self._run(calls.events_call(source, events, event_id))
 
     async def feedback(self, rows: Sequence[Row]) -> int:
         """Say what came of predictions; return how many rows are kept; see ``Client.feedback``."""
-        return await self._run(feedback_call(rows))
+        return await self._run(calls.feedback_call(rows))
 
     async def models(self) -> Models:
         """Return the models that are served, and why newer versions are not."""
-        return await self._run(models_call())
+        return await self._run(calls.models_call())
 
     async def model(self, name: str) -> Model:
         """Return one model that is served: its inputs, features and quality."""
-        return await self._run(model_call(name))
+        return await self._run(calls.model_call(name))
 
     async def ready(self) -> Readiness:
         """Return whether predictions are answered, or why not; a server that is not there is not ready."""
-        return await self._run(ready_call())
+        return await self._run(calls.ready_call())
 
     async def live(self) -> bool:
         """Return whether a server answers."""
-        return await self._run(live_call())
+        return await self._run(calls.live_call())
 
     async def close(self) -> None:
         """Close the connections; calls under way end first, each by itself."""
-        for connection in self._pool.close():
-            await connection.wait_closed()
+        self._closed = True
+        if not self._active and self._session is not None:
+            await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _run(self, call: Call[T]) -> T:
-        self._pool.check_open()
+        if self._closed:
+            raise closed_error()
         attempts = self._core.attempts(call)
-        while True:
-            outcome = await self._attempt(attempts.next())
-            pause = attempts.pause(outcome)
-            if pause is None:
-                return attempts.result(outcome)
-            await self._sleep(pause)
+        self._active += 1
+        try:
+            while True:
+                outcome = await self._attempt(attempts.next())
+                pause = attempts.pause(outcome)
+                if pause is None:
+                    return attempts.result(outcome)
+                await self._sleep(pause)
+        finally:
+            self._active -= 1
+            if self._closed:
+                await self.close()
 
     async def _attempt(self, attempt: Attempt) -> Response | Failure:
-        until = asyncio.get_running_loop().time() + attempt.seconds
+        stage = Stage.QUEUE
         try:
-            await self._slot(until)
-        except TimeoutError as error:
-            return Failure.of(Stage.QUEUE, error)
-        try:
-            return await self._exchange(attempt, until)
-        finally:
-            self._slots.release()
-
-    async def _slot(self, until: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()  # at once: a timer would cost more than the rest
-            return
-        async with asyncio.timeout_at(until):
-            await self._slots.acquire()
-
-    async def _exchange(self, attempt: Attempt, until: float) -> Response | Failure:
-        try:
-            connection = await self._connection(attempt)
-        except (OSError, UnicodeError) as error:
+            async with asyncio.timeout(attempt.seconds), self._slots:
+                stage = Stage.TIME
+                return await self._exchange(attempt)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UnicodeError) as error:
             return Failure.of(Stage.CONNECT, error)
-        response = None
-        try:
-            async with asyncio.timeout_at(until):
-                response = await connection.ask(attempt.data)
-        except (OSError, WireError) as error:
+        except TimeoutError as error:
+            return Failure.of(stage, error)
+        except (aiohttp.ClientError, OSError) as error:
             return Failure.of(Stage.REPLY, error)
-        finally:
-            self._pool.give_back(attempt.address, connection, keep=response is not None and response.keep)
-        return response
 
-    async def _connection(self, attempt: Attempt) -> AsyncConnection:
-        kept = None if attempt.fresh else self._pool.take(attempt.address)
-        if kept is not None:
-            return kept
-        async with asyncio.timeout(attempt.connect_s):
-            return await AsyncConnection.open(attempt.address, self._core.tls)
+    async def _exchange(self, attempt: Attempt) -> Response:
+        body: bytes | AsyncIterator[bytes] | None = attempt.body
+        headers = attempt.headers
+        if attempt.body is not None and len(attempt.body) > _LARGE:
+            body, headers = _whole(attempt.body), {**headers, "Content-Length": str(len(attempt.body))}
+        async with self._opened_session().request(
+            attempt.method,
+            URL(attempt.server + attempt.path, encoded=True),
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+        ) as reply:
+            return Response(reply.status, await reply.read(), reply.headers.get("Retry-After", ""))
+
+    def _opened_session(self) -> aiohttp.ClientSession:
+        """Return the session; it needs the event loop, so it is opened with the first call."""
+        if self._session is None:
+            limits = self._core.limits
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=limits.idle_s, ssl=self._core.tls or True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_s, ceil_threshold=math.inf),
+            )
+            # A session that is forgotten warns even without connections; its connector warns where there are some.
+            weakref.finalize(self, self._session.detach)
+        return self._session
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import orjson
 
 from skewless import __version__
-from skewless.client.addresses import Address, Addresses
+from skewless.client.addresses import Addresses
 from skewless.client.calls import Call
-from skewless.client.failures import Failure, Stage, error_of, failure_error, response_error, strange_reply
-from skewless.client.limits import Limits
-from skewless.client.retries import Budget, Retries
-from skewless.client.wire import Response, request_bytes
+from skewless.client.failures import Failure, Response, Stage, error_of, failure_error, response_error, strange_reply
+from skewless.client.limits import Budget, Limits, Retries
 from skewless.contract.errors import BusyError, RequestError
-
-if TYPE_CHECKING:
-    import ssl
 
 T = TypeVar("T")
 
@@ -31,16 +27,7 @@ _SERVICE_UNAVAILABLE = 503
 
 
 class Core:
-    """What all calls of a client share. For several threads.
-
-    Args:
-        urls: base URLs of servers that answer alike; the next one is taken when one cannot be reached.
-        key: API key; None: that of the environment, if any; empty: none is sent.
-        limits: how long to wait.
-        retries: when to repeat.
-        tls: how ``https`` is spoken; None: as Python does by itself.
-        clock: seconds, monotonic.
-        chance: even in ``[0, 1)``.
+    """What all calls of a client share; the arguments are those of ``Client``. For several threads.
 
     Raises:
         RequestError: a URL or the key cannot be right.
@@ -50,64 +37,56 @@ class Core:
         self,
         urls: Sequence[str],
         key: str | None,
-        limits: Limits,
-        retries: Retries,
+        limits: Limits | None,
+        retries: Retries | None,
         tls: ssl.SSLContext | None,
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
         self.addresses = Addresses(urls)
-        self.limits = limits
-        self.retries = retries
-        self.budget = Budget(retries)
-        self.tls = tls or (_default_tls() if self.addresses.secure else None)
+        self.limits = limits or Limits()
+        self.retries = retries or Retries()
+        self.budget = Budget(self.retries)
+        secure = any(url.startswith("https:") for url in self.addresses.urls)
+        self.tls = tls or (ssl.create_default_context() if secure else None)
         self.clock = clock
         self.chance = chance
-        self._headers = [f"user-agent: skewless/{__version__}", "accept: application/json", *_authorization(key)]
+        self.headers = _headers(os.environ.get(KEY_VARIABLE) if key is None else key)
 
     def attempts(self, call: Call[T]) -> Attempts[T]:
         """Begin a call."""
         self.budget.deposit()
         return Attempts(self, call)
 
-    def request(self, call: Call[T], address: Address, left_s: float) -> bytes:
-        """Return the bytes of a call to an address."""
-        headers = [f"host: {address.authority}", *self._headers]
-        return request_bytes(call.method, address.prefix + call.path, headers, call.body(left_s))
 
-
-def _default_tls() -> ssl.SSLContext:
-    import ssl  # noqa: PLC0415 - most clients speak no TLS, and it is half of what importing this would cost
-
-    return ssl.create_default_context()
-
-
-def _authorization(given: str | None) -> list[str]:
-    key = os.environ.get(KEY_VARIABLE) if given is None else given
+def _headers(key: str | None) -> dict[str, str]:
+    headers = {"User-Agent": f"skewless/{__version__}", "Accept": "application/json", "Accept-Encoding": "identity"}
     if not key:
-        return []
+        return headers
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise RequestError("API key", "has a character that no key has", fix="give the key as it was issued")
-    return [f"authorization: Bearer {key}"]
+    return {**headers, "Authorization": f"Bearer {key}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt, for a connection to carry out.
+    """One attempt, for an HTTP library to carry out.
 
     Args:
-        address: where to.
-        data: the bytes to send.
-        connect_s: how long connecting may take, seconds.
+        server: base URL of the server.
+        method: HTTP method.
+        path: what follows the base URL, quoted.
+        headers: by name.
+        body: JSON; None: no body.
         seconds: how long all of it may take.
-        fresh: whether a connection of before is not to be trusted.
     """
 
-    address: Address
-    data: bytes = field(repr=False)  # it holds the key
-    connect_s: float
+    server: str
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)  # they hold the key
+    body: bytes | None
     seconds: float
-    fresh: bool
 
 
 class Attempts(Generic[T]):
@@ -117,9 +96,8 @@ class Attempts(Generic[T]):
         self._core = core
         self._call = call
         self._until = core.clock() + min(core.limits.total_s, call.limit_s or math.inf)
-        self._address = core.addresses.current
+        self._server = core.addresses.current
         self._made = self._unreached = 0
-        self._fresh = False
 
     def next(self) -> Attempt:
         """Return the next attempt.
@@ -127,21 +105,20 @@ class Attempts(Generic[T]):
         Raises:
             RequestError: a value of the call has no JSON.
         """
-        core, left = self._core, max(self._until - self._core.clock(), 1e-3)
-        self._address = core.addresses.current
-        return Attempt(
-            self._address,
-            core.request(self._call, self._address, left),
-            min(core.limits.connect_s, left),
-            min(core.limits.attempt_s, left),
-            self._fresh,
-        )
+        core, call = self._core, self._call
+        left = max(self._until - core.clock(), 1e-3)
+        self._server = core.addresses.current
+        body = call.body(left)
+        headers = core.headers if body is None else {**core.headers, "Content-Type": "application/json"}
+        return Attempt(self._server, call.method, call.path, headers, body, min(core.limits.attempt_s, left))
 
     def pause(self, outcome: Response | Failure) -> float | None:
         """Return how long to wait before the next attempt, in seconds; None: the outcome stands."""
         self._made += 1
         if isinstance(outcome, Failure):
-            self._note(outcome)
+            self._unreached += outcome.stage is Stage.CONNECT
+            if outcome.stage in {Stage.CONNECT, Stage.TIME}:
+                self._core.addresses.leave(self._server)
         if not self._may_repeat(outcome):
             return None
         if self._made >= self._core.retries.attempts and not self._elsewhere(outcome):
@@ -161,22 +138,16 @@ class Attempts(Generic[T]):
             StoreError: there is no server, or it cannot answer now.
         """
         if isinstance(outcome, Failure):
-            error = failure_error(self._address, outcome)
+            error = failure_error(self._server, outcome)
             if self._call.silence is None:
                 raise error
             return self._call.silence(error)
         if outcome.status >= _MULTIPLE_CHOICES and outcome.status not in self._call.answers:
-            raise response_error(self._address, outcome)
+            raise response_error(self._server, outcome)
         try:
             return self._call.read(orjson.loads(outcome.body))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise strange_reply(self._address, outcome) from error
-
-    def _note(self, failure: Failure) -> None:
-        self._fresh = True
-        self._unreached += failure.stage is Stage.CONNECT
-        if failure.stage in {Stage.CONNECT, Stage.TIME}:
-            self._core.addresses.leave(self._address)
+            raise strange_reply(self._server, outcome) from error
 
     def _may_repeat(self, outcome: Response | Failure) -> bool:
         safe = self._call.safe
@@ -191,15 +162,12 @@ class Attempts(Generic[T]):
     def _elsewhere(self, outcome: Response | Failure) -> bool:
         """Say whether nobody was there, and an address is left that this call has not tried."""
         unreached = isinstance(outcome, Failure) and outcome.stage is Stage.CONNECT
-        return unreached and self._unreached < len(self._core.addresses)
+        return unreached and self._unreached < len(self._core.addresses.urls)
 
     def _wait(self, outcome: Response | Failure) -> float:
         if self._elsewhere(outcome):
             return 0.0
-        asked = "" if isinstance(outcome, Failure) else outcome.headers.get("retry-after", "")
-        return self._core.retries.pause(self._made - 1, self._core.chance(), _seconds(asked))
-
-
-def _seconds(text: str) -> float:
-    """Return a ``Retry-After`` in seconds; one that is a date, as ours never is, counts as none."""
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+        asked = "" if isinstance(outcome, Failure) else outcome.retry_after
+        # A date, as ours never is, counts as none.
+        seconds = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+        return self._core.retries.pause(self._made - 1, self._core.chance(), seconds)

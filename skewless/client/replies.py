@@ -95,14 +95,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """A model that is served.
-
-    Args:
-        name: its name.
-        version: the version that answers.
-        features: what it sees, in order.
-        raw: the JSON, with inputs, metrics, runtime and all else.
-    """
+    """A model that is served: its features in order; ``raw`` has inputs, metrics, runtime and all else."""
 
     name: str
     version: str
@@ -112,13 +105,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Models:
-    """The models that are served.
-
-    Args:
-        models: one for each name, or name and version.
-        refused: by model, why a newer version is not served.
-        raw: the JSON.
-    """
+    """The models that are served, and by model, why a newer version is not."""
 
     models: tuple[Model, ...]
     refused: Mapping[str, Any]
@@ -133,12 +120,7 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readiness:
-    """Whether predictions are answered; true as a truth value if so.
-
-    Args:
-        ready: whether they are.
-        reasons: why not, by part of the server; under ``server`` why nobody answers at all.
-    """
+    """Whether predictions are answered, and why not, by part of the server; ``server``: why nobody answers at all."""
 
     ready: bool
     reasons: Mapping[str, str]

@@ -5,29 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from urllib.parse import urlsplit
 
+from urllib3 import Timeout
+from urllib3.exceptions import ClosedPoolError, HTTPError
+
+from skewless.client import calls
 from skewless.client.attempts import Attempt, Core
-from skewless.client.calls import (
-    Call,
-    PredictOptions,
-    Row,
-    events_call,
-    feedback_call,
-    live_call,
-    model_call,
-    models_call,
-    predict_call,
-    ready_call,
-)
-from skewless.client.connection import Connection
-from skewless.client.failures import Failure, Stage
-from skewless.client.limits import Limits
-from skewless.client.pool import Pool
+from skewless.client.calls import Call, PredictOptions, Row
+from skewless.client.deadline_connection import UnreachedError, connection_pool
+from skewless.client.failures import Failure, Response, Stage, closed_error
+from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
-from skewless.client.retries import Retries
-from skewless.client.wire import Response, WireError
 
 if TYPE_CHECKING:
     import ssl
@@ -72,8 +62,10 @@ class Client:
         sleep: Callable[[float], object] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._core = Core((url, *others), key, limits or Limits(), retries or Retries(), tls, clock, chance)
-        self._pool: Pool[Connection] = Pool(self._core.limits.idle_s, clock)
+        self._core = Core((url, *others), key, limits, retries, tls, clock, chance)
+        servers = self._core.addresses.urls
+        self._pools = {server: connection_pool(server, self._core.limits, self._core.tls) for server in servers}
+        self._closed = False
         self._sleep = sleep
 
     def predict(self, rows: Sequence[Row], **options: Unpack[PredictOptions]) -> Reply:
@@ -83,7 +75,7 @@ class Client:
             rows: objects with every entity key and request field of the model. NaN is sent as null.
             **options: those of ``PredictOptions``.
         """
-        return self._run(predict_call(rows, **options))
+        return self._run(calls.predict_call(rows, **options))
 
     def predict_one(self, row: Row, **options: Unpack[PredictOptions]) -> Prediction:
         """Return the prediction of one row; the options are those of ``predict``."""
@@ -102,7 +94,7 @@ class Client:
             event_id: the column by which the source knows an event again. Where every event has a value in it, the call
                 is repeated as a prediction is; otherwise only when nothing can have been taken.
         """
-        return self._run(events_call(source, events, event_id))
+        return self._run(calls.events_call(source, events, event_id))
 
     def feedback(self, rows: Sequence[Row]) -> int:
         """Say what came of predictions; return how many rows are kept, once the server's disk has them.
@@ -114,38 +106,39 @@ class Client:
             rows: each ``{"prediction_id": ..., "label": ...}``, or ``model``, ``keys`` and ``event_time`` in the place
                 of the id; besides ``value`` and ``known_at``. A later row about the same thing takes its place.
         """
-        return self._run(feedback_call(rows))
+        return self._run(calls.feedback_call(rows))
 
     def models(self) -> Models:
         """Return the models that are served, and why newer versions are not."""
-        return self._run(models_call())
+        return self._run(calls.models_call())
 
     def model(self, name: str) -> Model:
         """Return one model that is served: its inputs, features and quality."""
-        return self._run(model_call(name))
+        return self._run(calls.model_call(name))
 
     def ready(self) -> Readiness:
         """Return whether predictions are answered, or why not; a server that is not there is not ready."""
-        return self._run(ready_call())
+        return self._run(calls.ready_call())
 
     def live(self) -> bool:
         """Return whether a server answers."""
-        return self._run(live_call())
+        return self._run(calls.live_call())
 
     def close(self) -> None:
         """Close the connections; calls under way end first, each by itself."""
-        self._pool.close()
+        self._closed = True
+        for pool in self._pools.values():
+            pool.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, call: Call[T]) -> T:
-        self._pool.check_open()
+        if self._closed:
+            raise closed_error()
         attempts = self._core.attempts(call)
         while True:
             outcome = self._attempt(attempts.next())
@@ -155,21 +148,19 @@ class Client:
             self._sleep(pause)
 
     def _attempt(self, attempt: Attempt) -> Response | Failure:
-        clock = self._core.clock
-        until = clock() + attempt.seconds
+        until = time.monotonic() + attempt.seconds
         try:
-            connection = self._connection(attempt)
-        except (OSError, UnicodeError) as error:
-            return Failure.of(Stage.CONNECT, error)
-        response = None
-        try:
-            response = connection.ask(attempt.data, lambda: until - clock())
-        except (OSError, WireError) as error:
-            return Failure.of(Stage.REPLY, error)
-        finally:
-            self._pool.give_back(attempt.address, connection, keep=response is not None and response.keep)
-        return response
-
-    def _connection(self, attempt: Attempt) -> Connection:
-        kept = None if attempt.fresh else self._pool.take(attempt.address)
-        return kept or Connection(attempt.address, self._core.tls, attempt.connect_s)
+            reply = self._pools[attempt.server].urlopen(
+                attempt.method,
+                urlsplit(attempt.server).path + attempt.path,
+                attempt.body,
+                attempt.headers,
+                retries=False,  # nor redirects
+                timeout=Timeout(attempt.seconds),
+            )
+        except ClosedPoolError as error:
+            raise closed_error() from error
+        except (UnreachedError, HTTPError) as error:
+            stage = Stage.CONNECT if isinstance(error, UnreachedError) else Stage.REPLY
+            return Failure.of(Stage.TIME if time.monotonic() >= until else stage, error.args[-1])
+        return Response(reply.status, reply.data, reply.headers.get("Retry-After", ""))

@@ -47,9 +47,17 @@ def test_the_command_line_loads_no_data_library() -> None:
     assert packages(loaded_by("skewless.cli")) & heavy == set()
 
 
-def test_the_client_of_threads_loads_little() -> None:
-    heavy = OFFLINE | {"asyncio", "fastapi", "numpy", "pyarrow", "pydantic", "ssl", "uvicorn"}
-    assert packages(loaded_by("skewless.client")) & heavy == set()
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        ("skewless.client", {"aiohttp", "asyncio", "ssl", "urllib3"}),
+        ("skewless.client.sync_client", {"aiohttp", "asyncio"}),
+        ("skewless.client.async_client", {"urllib3"}),
+    ],
+)
+def test_a_client_loads_its_own_library_alone(module: str, others: set[str]) -> None:
+    heavy = OFFLINE | {"fastapi", "numpy", "pyarrow", "pydantic", "uvicorn"}
+    assert packages(loaded_by(module)) & (heavy | others) == set()
 
 
 @pytest.mark.parametrize("module", ["errors", "dtypes", "spec", "plan"])

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ BROKEN = b""
 """The connection is closed instead of a reply."""
 SILENT = b"..."
 """Nothing comes until the server stops, or the client leaves."""
+HELD = b"(held)"
+"""The good reply comes once ``release`` is set."""
+SLOW = b"(slow)" + GOOD
+"""The good reply comes a byte at a time, over some seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +59,17 @@ class Asked:
 
 @dataclass(kw_only=True)
 class Scripted:
-    """Answers each request with the next step, and with the last one ever after."""
+    """Answers each request with the next step, and with the last one ever after.
+
+    Args:
+        reads: whether it reads the body before it answers.
+    """
 
     listener: socket.socket
     steps: list[bytes]
     tls: ssl.SSLContext | None = None
+    reads: bool = True
+    release: threading.Event = field(default_factory=threading.Event)
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -99,7 +110,7 @@ class Scripted:
                 peer = self.tls.wrap_socket(peer, server_side=True)
                 self.open.append(peer)
             with peer, peer.makefile("rb") as stream:
-                while (asked := _read(stream, number)) is not None and self._reply(peer, asked):
+                while (asked := _read(stream, number, reads=self.reads)) is not None and self._reply(peer, asked):
                     pass
         except OSError:
             peer.close()
@@ -111,11 +122,24 @@ class Scripted:
         if step == SILENT:
             peer.recv(1)
             return False
-        peer.sendall(step)
+        if step == HELD:
+            self.release.wait(20)
+            step = GOOD
+        for part in _pieces(step):
+            peer.sendall(part)
         return step != BROKEN and b"onnection: close" not in step
 
 
-def _read(stream: Any, number: int) -> Asked | None:  # noqa: ANN401 - a buffered socket
+def _pieces(step: bytes) -> Iterator[bytes]:
+    if not step.startswith(b"(slow)"):
+        yield step
+        return
+    for at in range(len(GOOD)):
+        yield GOOD[at : at + 1]
+        time.sleep(0.02)
+
+
+def _read(stream: Any, number: int, *, reads: bool) -> Asked | None:  # noqa: ANN401 - a buffered socket
     line = stream.readline().decode().strip()
     if not line:
         return None
@@ -123,15 +147,15 @@ def _read(stream: Any, number: int) -> Asked | None:  # noqa: ANN401 - a buffere
     while text := stream.readline().decode().strip():
         name, _, value = text.partition(": ")
         headers[name.lower()] = value
-    body = stream.read(int(headers.get("content-length", 0)))
+    body = stream.read(int(headers.get("content-length", 0))) if reads else b""
     return Asked(connection=number, line=line, headers=headers, body=json.loads(body) if body else None)
 
 
 @contextmanager
-def scripted(*steps: bytes, tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+def scripted(*steps: bytes, tls: ssl.SSLContext | None = None, reads: bool = True) -> Iterator[Scripted]:
     """Run such a server for a while."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Scripted(listener=listener, steps=list(steps), tls=tls)
+    server = Scripted(listener=listener, steps=list(steps), tls=tls, reads=reads)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:

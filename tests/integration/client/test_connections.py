@@ -7,14 +7,15 @@ import shutil
 import ssl
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from skewless.client import Limits
+from skewless.client import Client, Limits
 from skewless.contract.errors import RequestError, StoreError
 from tests.integration.client.conftest import Connect
-from tests.integration.client.scripted import GOOD, PREDICTED, answer, lines, scripted
+from tests.integration.client.scripted import BROKEN, GOOD, HELD, PREDICTED, answer, lines, nobody, refusal, scripted
 
 ROW = {"card_id": 7}
 BODY = json.dumps(PREDICTED).encode()
@@ -49,11 +50,25 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used(connect: Conn
 
 def test_a_connection_that_lay_too_long_is_not_used(connect: Connect) -> None:
     with scripted(GOOD) as server:
-        face = connect(server.url, limits=Limits(idle_s=3.0))
-        for idle in (0.0, 2.0, 4.0):
-            face.time.sleep(idle)
+        face = connect(server.url, limits=Limits(idle_s=0.05))
+        for _ in range(2):
             face.ask("predict", [ROW])
+            time.sleep(0.2)
+        assert [one.connection for one in server.asked] == [1, 2]
+
+
+def test_a_connection_that_ends_as_it_is_used_again_costs_an_attempt(connect: Connect) -> None:
+    with scripted(GOOD, BROKEN, GOOD) as server:
+        face = connect(server.url)
+        assert [face.ask("predict", [ROW]).scores for _ in range(2)] == [[0.25]] * 2
         assert [one.connection for one in server.asked] == [1, 1, 2]
+
+
+def test_a_second_reply_to_one_request_answers_no_other(connect: Connect) -> None:
+    other = answer(200, {**PREDICTED, "predictions": [{"id": "a-2", "score": 0.75}]})
+    with scripted(GOOD + other, GOOD) as server:
+        face = connect(server.url)
+        assert [face.ask("predict", [ROW]).scores for _ in range(2)] == [[0.25]] * 2
 
 
 def test_calls_side_by_side_have_connections_of_their_own(connect: Connect) -> None:
@@ -91,18 +106,46 @@ def test_what_is_not_the_api_is_said(connect: Connect, body: object) -> None:
 
 @pytest.mark.parametrize(("status", "error"), [(301, StoreError), (404, RequestError), (502, StoreError)])
 def test_a_refusal_of_somebody_between_is_said(connect: Connect, status: int, error: type[Exception]) -> None:
-    page = b"HTTP/1.1 %d X\r\nContent-Length: 6\r\n\r\n<html>" % status
-    with scripted(page) as server, pytest.raises(error, match=f"refused without a reason of its own .got {status}"):
-        connect(server.url).ask("models")
+    page = b"HTTP/1.1 %d X\r\nLocation: /models\r\nContent-Length: 6\r\n\r\n<html>" % status
+    with scripted(page) as server:
+        with pytest.raises(error, match=f"refused without a reason of its own .got {status}"):
+            connect(server.url).ask("models")
+        assert len(server.asked) == 1
 
 
-def test_the_key_goes_to_the_server_and_nowhere_else(connect: Connect) -> None:
+def test_a_refusal_that_comes_before_the_body_is_sent_is_read(connect: Connect) -> None:
+    refused = refusal(413, "request", "Connection: close")
+    with scripted(refused, reads=False) as server, pytest.raises(RequestError, match="the thing: is wrong"):
+        connect(server.url).ask("predict", [{"text": "x" * 8_000_000}])
+
+
+def test_a_large_body_is_sent_whole(connect: Connect) -> None:
+    with scripted(GOOD) as server:
+        row = {"text": "x" * 2_000_000}
+        assert connect(server.url).ask("predict", [row]).scores == [0.25]
+        assert server.asked[0].body == {"rows": [row]}
+
+
+def test_proxies_and_passwords_of_the_environment_are_not_used(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, nobody())
+    with scripted(GOOD) as server:
+        assert connect(server.url).ask("predict", [ROW]).scores == [0.25]
+        assert "authorization" not in server.asked[0].headers
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     with scripted(answer(404, {})) as server:
         face = connect(server.url, key=KEY)
         with pytest.raises(RequestError) as caught:
             face.ask("model", "m")
         assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-        assert KEY not in f"{caught.value!r} {caught.value} {face.shown()}"
+        assert KEY not in f"{caught.value!r} {caught.value} {face.shown()} {caplog.text}"
 
 
 def test_the_key_may_come_from_the_environment(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +177,23 @@ def test_a_closed_client_says_so(connect: Connect) -> None:
             face.ask("predict", [ROW])
 
 
+def test_a_call_under_way_ends_when_its_client_is_closed() -> None:
+    with scripted(HELD) as server, ThreadPoolExecutor(1) as thread:
+        client = Client(server.url)
+        call = thread.submit(client.predict, [ROW])
+        while not server.asked:
+            time.sleep(0.001)
+        client.close()
+        server.release.set()
+        assert call.result(20).scores == [0.25]
+
+
 def test_tls_is_spoken_and_checked(connect: Connect, tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl on this machine to make a certificate with")
     name, key = tmp_path / "server.crt", tmp_path / "server.key"
-    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=scores"]
     extra = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(name)]
     subprocess.run([openssl, *request, *extra], check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -150,3 +204,9 @@ def test_tls_is_spoken_and_checked(connect: Connect, tmp_path: Path) -> None:
         assert server.connections <= 2
         with pytest.raises(StoreError, match="certificate verify failed"):
             connect(server.url).ask("predict", [ROW])
+        other_name = server.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            connect(other_name, tls=ssl.create_default_context(cafile=str(name))).ask("predict", [ROW])
+        any_name = ssl.create_default_context(cafile=str(name))
+        any_name.check_hostname = False
+        assert connect(other_name, tls=any_name).ask("predict", [ROW]).scores == [0.25]

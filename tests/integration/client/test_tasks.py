@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from skewless.client import AsyncClient, Limits
 from skewless.contract.errors import BusyError
-from tests.integration.client.scripted import GOOD, SILENT, Scripted, scripted
+from tests.integration.client.scripted import GOOD, HELD, SILENT, Scripted, nobody, scripted
 
 ROW = {"card_id": 7}
 
@@ -20,12 +21,13 @@ async def until_asked(server: Scripted, n: int) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_a_cancelled_call_leaves_the_client_usable() -> None:
+@pytest.mark.parametrize("step", [SILENT, GOOD[:-20]])
+def test_a_cancelled_call_leaves_the_client_usable(step: bytes) -> None:
     async def work(server: Scripted) -> list[float]:
         async with AsyncClient(server.url, limits=Limits(connections=1)) as client:
             await client.predict([ROW])
             for n in (2, 3, 4):
-                server.steps.insert(0, SILENT)
+                server.steps.insert(0, step)
                 call = asyncio.create_task(client.predict([ROW]))
                 await until_asked(server, n)
                 call.cancel()
@@ -79,3 +81,25 @@ def test_a_turn_that_does_not_come_in_time_is_said() -> None:
     with scripted(SILENT) as server:
         asyncio.run(work(server))
         assert len(server.asked) == 1
+
+
+def test_a_call_under_way_ends_when_its_client_is_closed() -> None:
+    async def work(server: Scripted) -> list[float]:
+        client = AsyncClient(server.url)
+        call = asyncio.create_task(client.predict([ROW]))
+        await until_asked(server, 1)
+        await client.close()
+        server.release.set()
+        return (await call).scores
+
+    with scripted(HELD) as server:
+        assert asyncio.run(work(server)) == [0.25]
+
+
+def test_a_client_without_connections_need_not_be_closed(recwarn: pytest.WarningsRecorder) -> None:
+    async def work(url: str) -> bool:
+        return await AsyncClient(url).live()
+
+    assert not asyncio.run(work(nobody()))
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from skewless.client import Limits, Retries
-from skewless.client.retries import Budget
+from skewless.client.limits import Budget
 from skewless.contract.errors import DefinitionError
 
 
