@@ -25,8 +25,8 @@ from skewless.serving.http.feedback_routes import add_feedback
 from skewless.serving.http.hot_routes import HotRoutes, answer
 from skewless.serving.http.middleware import AccessMiddleware, DefectMiddleware, HeadMiddleware
 from skewless.serving.http.model_routes import add_models
-from skewless.serving.http.openapi import ERRORS, body_of, describe_api, describe_example, operation_id
-from skewless.serving.http.predict_route import PredictReply, PredictRequest, PredictRoute
+from skewless.serving.http.openapi import ERRORS, describe_api, describe_example, operation_id
+from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
 from skewless.serving.http.reply import error_json, http_status, retry_after
 from skewless.serving.metrics.exposition import whole_server
 from skewless.serving.metrics.metrics import Metrics
@@ -165,7 +165,7 @@ async def _watch(serving: Serving) -> None:
 def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
     replies: dict[int | str, dict[str, Any]] = {200: {"model": PredictReply}}
 
-    @app.post("/predict", summary="Predict from entity ids", openapi_extra=body_of(PredictRequest), responses=replies)
+    @app.post("/predict", summary="Predict from entity ids", openapi_extra=PREDICT_BODY.described, responses=replies)
     async def predict(request: Request) -> Response:
         return await answer(routes, routes.at("/predict"), request)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from skewless.contract.errors import RequestError
 from skewless.serving.events import SOURCE, Events
-from skewless.serving.http.openapi import body_of
+from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.wire_limits import TooLongError
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
@@ -31,8 +31,7 @@ _EVENTS = {
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _ONE = 'send one JSON object, {"events": [{...}]}, or lines of objects as application/x-ndjson'
 _PUSH = 'send {"push_source_name": "...", "df": {"column": [...]}, "to": "online"}'
-_MODES = ("online", "offline", "online_and_offline")
-_FIELDS = frozenset({"push_source_name", "df", "to", "allow_registry_cache", "transform_on_write"})
+_Mode = Literal["online", "offline", "online_and_offline"]
 _T = TypeVar("_T")
 
 
@@ -43,9 +42,12 @@ class PushRequest(BaseModel):
 
     push_source_name: str
     df: dict[str, list[object]] = Field(min_length=1, description="columns of equal lengths, of one value or more")
-    to: Literal["online", "offline", "online_and_offline"] = Field("online", description="all go to the stream")
+    to: _Mode = Field("online", description="all go to the stream")
     allow_registry_cache: Any = Field(None, description="Feast's; of no effect")
     transform_on_write: Any = Field(None, description="Feast's; of no effect")
+
+
+_BODY = RequestBody(PushRequest)
 
 
 class EventsTaken(BaseModel):
@@ -81,7 +83,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
     @app.post(
         "/push",
         summary="Put events into a source's stream, in the shape of Feast's feature server",
-        openapi_extra=body_of(PushRequest),
+        openapi_extra=_BODY.described,
         status_code=202,
         response_model=EventsTaken,
     )
@@ -149,18 +151,18 @@ def parse_push(body: bytes) -> tuple[str, list[bytes]]:
         RequestError: it is not of that shape.
     """
     found = _object(body, "request body", _PUSH)
-    unknown = found.keys() - _FIELDS
+    unknown = found.keys() - set(_BODY.names)
     if unknown:
         raise RequestError("request body", "has an unknown field", value=min(unknown), fix=_PUSH)
     name, columns = found.get("push_source_name"), found.get("df")
     if not isinstance(name, str):
         raise RequestError("request field 'push_source_name'", "is not a text", value=name, fix=_PUSH)
-    if found.get("to", "online") not in _MODES:
+    if found.get("to", "online") not in get_args(_Mode):
         raise RequestError(
             "request field 'to'",
             "is unknown",
             value=found["to"],
-            fix=f"use one of {', '.join(_MODES)}: all mean the same",
+            fix=f"use one of {', '.join(get_args(_Mode))}: all mean the same",
         )
     return name, _some(_messages(_rows(columns)))
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome
 from skewless.serving.feedback import Feedback
-from skewless.serving.http.openapi import body_of
+from skewless.serving.http.openapi import RequestBody
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
 _SHAPE = 'send {"feedback": [{"prediction_id": "...", "label": 1}]}'
@@ -58,7 +58,7 @@ def add_feedback(app: FastAPI, feedback: Feedback | None) -> None:
     @app.post(
         "/feedback",
         summary="Say what came of predictions",
-        openapi_extra=body_of(FeedbackRequest),
+        openapi_extra=RequestBody(FeedbackRequest).described,
         status_code=202,
         response_model=FeedbackReply,
     )
@@ -85,7 +85,7 @@ def read_rows(body: bytes) -> list[Any]:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError("request body", f"is not JSON: {error}", fix=_SHAPE) from error
-    if not isinstance(found, dict) or found.keys() != {"feedback"}:
+    if not isinstance(found, dict) or found.keys() != FeedbackRequest.model_fields.keys():
         raise RequestError("request body", "is not an object with the one field 'feedback'", fix=_SHAPE)
     if not isinstance(found["feedback"], list):
         raise RequestError("field 'feedback'", "is not a list", value=found["feedback"], fix=_SHAPE)

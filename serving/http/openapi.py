@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.access.rules import scope_of
 
@@ -53,12 +55,67 @@ class ErrorReply(BaseModel):
 ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "why not"}}
 
 
-def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """Return what a route adds to the document for a body that our own code parses; `describe_api` takes it up."""
-    schema = model.model_json_schema(ref_template=f"{_PLACE}{{model}}")
-    parts = {**schema.pop("$defs", {}), model.__name__: schema}
-    content = {"application/json": {"schema": {"$ref": f"{_PLACE}{model.__name__}"}}}
-    return {"requestBody": {"required": required, "content": content}, _PARTS: parts}
+class ExpectedValue(NamedTuple):
+    """Annotates a field of a request: what to send, as errors say it."""
+
+    text: str
+
+
+class RequestBody:
+    """A body that our own code parses, since that is quicker: one model is the document's schema and the check's rules.
+
+    Args:
+        model: each field of a body that is checked is annotated with its ``ExpectedValue``.
+        required: whether a request may come without it.
+
+    Attributes:
+        names: of its fields, in order.
+        described: what a route adds to the document as ``openapi_extra``; ``describe_api`` takes it up.
+    """
+
+    def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:
+        self.names = tuple(model.model_fields)
+        self._kinds = {name: json_types(field.annotation) for name, field in model.model_fields.items()}
+        self._expected = {
+            name: item.text
+            for name, field in model.model_fields.items()
+            for item in field.metadata
+            if isinstance(item, ExpectedValue)
+        }
+        schema = model.model_json_schema(ref_template=f"{_PLACE}{{model}}")
+        parts = {**schema.pop("$defs", {}), model.__name__: schema}
+        content = {"application/json": {"schema": {"$ref": f"{_PLACE}{model.__name__}"}}}
+        self.described = {"requestBody": {"required": required, "content": content}, _PARTS: parts}
+
+    def check(self, body: Mapping[str, object]) -> None:
+        """Refuse what the model does not have; null is as good as nothing.
+
+        Raises:
+            RequestError: a field is unknown or of the wrong type.
+        """
+        unknown = body.keys() - self._kinds.keys()
+        if unknown:
+            fix = f"send {', '.join(self.names)}"
+            raise RequestError("request body", "has an unknown field", value=min(unknown), fix=fix)
+        for name, kinds in self._kinds.items():
+            value = body.get(name)
+            if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+                fix = f"send {self._expected[name]}"
+                raise RequestError(f"request field {name!r}", "has the wrong type", value=value, fix=fix)
+
+
+def json_types(annotation: object) -> tuple[type, ...]:
+    """Return the types of the JSON values that an annotation allows, but for null.
+
+    >>> json_types(list[str] | None), json_types(float), json_types(int | str)
+    ((<class 'list'>,), (<class 'float'>, <class 'int'>), (<class 'int'>, <class 'str'>))
+    """
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return tuple(kind for part in get_args(annotation) for kind in json_types(part))
+    kind = get_origin(annotation) or annotation
+    if kind is float:
+        return (float, int)
+    return (kind,) if isinstance(kind, type) and kind is not NoneType else ()
 
 
 def operation_id(route: APIRoute) -> str:
@@ -72,7 +129,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def describe_api(app: FastAPI) -> None:
-    """Have an application's document hold the schemas of `body_of`, and say which routes take keys."""
+    """Have an application's document hold the schemas of `RequestBody`, and say which routes take keys."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,8 +17,9 @@ from skewless.contract.request import check_count
 from skewless.serving.access.gate import Access
 from skewless.serving.http.exchange import JSON, Exchange
 from skewless.serving.http.hot_routes import failed
+from skewless.serving.http.openapi import ExpectedValue, RequestBody
 from skewless.serving.http.reply import mixed_json, plain_reply, predictions_json
-from skewless.serving.http.request_options import read_options
+from skewless.serving.http.request_options import LIMIT, read_options
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.answer import Answer
@@ -34,18 +35,33 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; may be left out where one is served")
-    version: str | None = Field(None, description="a version that is loaded; by default the champion")
-    rows: list[dict[str, Any]] = Field(
+    model: Annotated[str | None, ExpectedValue("the name of a model")] = Field(
+        None, description="name of the model; may be left out where one is served"
+    )
+    version: Annotated[str | None, ExpectedValue("a version as text")] = Field(
+        None, description="a version that is loaded; by default the champion"
+    )
+    rows: Annotated[list[dict[str, Any]], ExpectedValue("a list of objects")] = Field(
         min_length=1, description="one or many objects of entity keys and request fields"
     )
-    features: bool | None = Field(default=None, description="also return feature values, their status and age")
-    contributions: bool | None = Field(default=None, description="also return what each feature added to the margin")
-    as_of: int | str | None = Field(None, description="evaluate at this time: microseconds, or ISO 8601 with a zone")
-    max_feature_age_s: float | None = Field(
-        None, gt=0, lt=2**53, description="older rows are stale, whatever their view says"
+    features: Annotated[bool | None, ExpectedValue("true or false")] = Field(
+        default=None, description="also return feature values, their status and age"
     )
-    timeout_us: int | None = Field(None, gt=0, lt=2**53, description="microseconds after which the answer is of no use")
+    contributions: Annotated[bool | None, ExpectedValue("true or false")] = Field(
+        default=None, description="also return what each feature added to the margin"
+    )
+    as_of: Annotated[int | str | None, ExpectedValue("microseconds, or an ISO 8601 time")] = Field(
+        None, description="evaluate at this time: microseconds, or ISO 8601 with a zone"
+    )
+    max_feature_age_s: Annotated[float | None, ExpectedValue("a number of seconds")] = Field(
+        None, gt=0, lt=LIMIT, description="older rows are stale, whatever their view says"
+    )
+    timeout_us: Annotated[int | None, ExpectedValue("a whole number of microseconds")] = Field(
+        None, gt=0, lt=LIMIT, description="microseconds after which the answer is of no use"
+    )
+
+
+PREDICT_BODY = RequestBody(PredictRequest)
 
 
 class PredictedRow(BaseModel):
@@ -75,16 +91,6 @@ class PredictReply(BaseModel):
     predictions: list[PredictedRow]
 
 
-_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "model": ((str,), "the name of a model"),
-    "version": ((str,), "a version as text"),
-    "rows": ((list,), "a list of objects"),
-    "features": ((bool,), "true or false"),
-    "contributions": ((bool,), "true or false"),
-    "as_of": ((int, str), "microseconds, or an ISO 8601 time"),
-    "max_feature_age_s": ((int, float), "a number of seconds"),
-    "timeout_us": ((int,), "a whole number of microseconds"),
-}
 _PLAIN = frozenset({"model", "rows"})
 
 
@@ -203,15 +209,5 @@ def parse_body(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise RequestError("request body", "has no list 'rows'", fix='send {"rows": [{...}]}')
     if len(data) > 1 and (data.keys() - _PLAIN or not isinstance(data.get("model", ""), str)):
-        _check_fields(data)
+        PREDICT_BODY.check(data)
     return data
-
-
-def _check_fields(data: Mapping[str, object]) -> None:
-    unknown = data.keys() - _FIELDS.keys()
-    if unknown:
-        raise RequestError("request body", "has an unknown field", value=min(unknown), fix=f"send {', '.join(_FIELDS)}")
-    for name, (kinds, wanted) in _FIELDS.items():
-        value = data.get(name)
-        if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            raise RequestError(f"request field {name!r}", "has the wrong type", value=value, fix=f"send {wanted}")

@@ -8,6 +8,7 @@ from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
 from skewless.serving.prediction.question import NO_OPTIONS, Options
 
+LIMIT = 2**53  # of ages and time limits, exclusive
 _MILLISECOND = 1_000
 _SECOND = 1_000_000
 _FIRST = -62_135_596_800_000_000  # of year 1: replies name the moment in ISO 8601
@@ -57,7 +58,7 @@ def _moment(value: object, now_us: int) -> int:
 
 
 def _positive(name: str, value: object, unit: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2.0**53:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LIMIT:
         raise _wrong(name, value, f"send a number of {unit} above 0")
     return float(value)
 

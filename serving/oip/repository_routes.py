@@ -9,13 +9,21 @@ from fastapi import APIRouter, Request, Response
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.model_routes import tell_siblings
-from skewless.serving.http.openapi import body_of
+from skewless.serving.http.openapi import RequestBody
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.metadata import index_of
 from skewless.serving.oip.request import flag, parse_json
 from skewless.serving.oip.routes import PREFIX, reply
-from skewless.serving.oip.schemas import ERRORS, IndexEntry, IndexRequest, LoadReply, LoadRequest, ModelReady
+from skewless.serving.oip.schemas import (
+    ERRORS,
+    IndexEntry,
+    IndexRequest,
+    LoadParameters,
+    LoadReply,
+    LoadRequest,
+    ModelReady,
+)
 from skewless.serving.siblings import Siblings
 
 _MODEL = "/models/{name}"
@@ -33,7 +41,7 @@ def repository_router(*, models: ModelTable, metrics: Metrics, siblings: Sibling
         "/index",
         summary="List all versions",
         response_model=list[IndexEntry],
-        openapi_extra=body_of(IndexRequest, required=False),
+        openapi_extra=RequestBody(IndexRequest, required=False).described,
     )
     async def index(request: Request) -> Response:
         only_ready = flag("request", _object(await request.body()), "ready", default=False)
@@ -43,7 +51,7 @@ def repository_router(*, models: ModelTable, metrics: Metrics, siblings: Sibling
         f"{_MODEL}/load",
         summary="Serve a model, or one more version of it",
         response_model=LoadReply,
-        openapi_extra=body_of(LoadRequest, required=False),
+        openapi_extra=RequestBody(LoadRequest, required=False).described,
     )
     async def load(name: str, request: Request) -> Response:
         model = await models.want(name, _version(_object(await request.body())))
@@ -69,7 +77,7 @@ def _object(body: bytes) -> Mapping[str, Any]:
 
 def _version(body: Mapping[str, Any]) -> str | None:
     parameters = {} if body.get("parameters") is None else body["parameters"]
-    unknown = parameters.keys() - {"version"} if isinstance(parameters, dict) else {"parameters"}
+    unknown = parameters.keys() - LoadParameters.model_fields.keys() if isinstance(parameters, dict) else {"parameters"}
     if unknown:
         raise RequestError(
             f"parameter {min(unknown)!r}", "is not supported: packages are made by training", fix="send a version"

@@ -17,7 +17,7 @@ from skewless.serving.oip.json_tensor import JsonTensor
 Tensor = JsonTensor | BinaryTensor
 _BODY = "request body"
 _SHAPE = 'send "inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}]'
-_MOST_DIMENSIONS = 8
+MOST_DIMENSIONS = 8
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -174,7 +174,7 @@ def _tensor(item: Any, rest: memoryview) -> tuple[Tensor, memoryview]:  # noqa: 
 
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - of a request
-    if type(shape) is list and len(shape) <= _MOST_DIMENSIONS:
+    if type(shape) is list and len(shape) <= MOST_DIMENSIONS:
         for length in shape:
             if type(length) is not int or length < 1:
                 break

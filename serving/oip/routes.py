@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.hot_routes import HotRoutes, answer
-from skewless.serving.http.openapi import body_of
+from skewless.serving.http.openapi import RequestBody
 from skewless.serving.models.table import MODEL_FIELD, ModelTable
 from skewless.serving.oip.metadata import config_of, metadata_of
 from skewless.serving.oip.models import OipModels
@@ -36,7 +36,7 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "
 _JSON = "application/json"
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{version}"
-_BODY = body_of(InferenceRequest, required=True)
+_BODY = RequestBody(InferenceRequest).described
 
 
 def oip_router(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from skewless.serving.oip.datatypes import DATATYPES
+from skewless.serving.oip.request import MOST_DIMENSIONS
 
 Parameters = dict[str, Any]
 Scalar = bool | int | float | str
@@ -85,22 +88,8 @@ class InferenceInput(BaseModel):
     """A tensor of a request."""
 
     name: str
-    shape: list[Annotated[int, Field(ge=1)]] = Field(max_length=8)
-    datatype: Literal[
-        "BOOL",
-        "UINT8",
-        "UINT16",
-        "UINT32",
-        "UINT64",
-        "INT8",
-        "INT16",
-        "INT32",
-        "INT64",
-        "FP16",
-        "FP32",
-        "FP64",
-        "BYTES",
-    ]
+    shape: list[Annotated[int, Field(ge=1)]] = Field(max_length=MOST_DIMENSIONS)
+    datatype: str = Field(json_schema_extra={"enum": [*DATATYPES]})
     parameters: Parameters | None = None
     data: list[Any] | None = Field(None, description="flat or nested; none where binary data follows the JSON")
 

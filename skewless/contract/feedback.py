@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from skewless.contract.clock import parse_time
@@ -17,8 +17,6 @@ from skewless.contract.request import parse_field
 PlanOf = Callable[[str], FeaturePlan]
 """Returns the part of the plan that a model needs; raises RequestError for a model that is unknown."""
 
-_BY_ID = frozenset({"prediction_id", "label", "value", "known_at"})
-_BY_ENTITY = frozenset({"model", "keys", "event_time", "label", "value", "known_at"})
 _SHAPES = (
     'send {"prediction_id": ..., "label": ...} or {"model": ..., "keys": {...}, "event_time": ..., "label": ...}, '
     "with value and known_at where they are known"
@@ -60,6 +58,11 @@ class Outcome:
         if self.label is not None:
             return "label"
         return "retraction" if self.value is None else "value"
+
+
+_NAMES = frozenset(field.name for field in fields(Outcome))
+_BY_ID = _NAMES - {"model", "keys", "event_time"}
+_BY_ENTITY = _NAMES - {"prediction_id"}
 
 
 def parse_feedback(rows: Sequence[object], plan_of: PlanOf, now_us: int, most: int) -> list[Outcome]:

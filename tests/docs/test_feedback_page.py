@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from skewless.commands.quality import COLUMNS
 from skewless.contract.dtypes import DType
-from skewless.contract.feedback import parse_feedback
+from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.lifecycle import Triggers
 from skewless.infra.outcomes.log import OutcomeCounts
 from skewless.infra.outcomes.writer import SCHEMA
@@ -28,7 +28,8 @@ def test_the_request_of_the_page_is_taken() -> None:
 
 def test_every_field_is_documented() -> None:
     rows = table(section(PAGE, "Saying what came of a prediction"), "field", "meaning")
-    assert [name for row in rows for name in names(row["field"])] == list(FeedbackRow.model_fields)
+    documented = [name for row in rows for name in names(row["field"])]
+    assert documented == list(FeedbackRow.model_fields) == list(Outcome.__dataclass_fields__)
 
 
 def test_every_column_of_quality_and_of_the_log_is_documented() -> None:
