@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.reads import window_read
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.window_read import window_read
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.rolling import Roller

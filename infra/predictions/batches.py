@@ -8,10 +8,9 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.arrays import end_to_end
 from skewless.contract.status import Int64Array
 from skewless.contract.vector import Matrix
-from skewless.infra.predictions.arrow import equal_lists, numbers, texts, utf8
+from skewless.infra.predictions.arrow import end_to_end, equal_lists, numbers, texts, utf8
 from skewless.infra.predictions.checksums import checksums
 from skewless.infra.predictions.constants import Constants
 from skewless.infra.predictions.reads import reads_of

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.arrays import end_to_end
-from skewless.contract.packed_reads import joined
+from skewless.contract.reads import joined
 from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.infra.online.window_states import StateProgress
 from skewless.infra.predictions.applied import window_columns
-from skewless.infra.predictions.arrow import equal_lists, numbers
+from skewless.infra.predictions.arrow import end_to_end, equal_lists, numbers
 from skewless.infra.predictions.constants import Constants
 from skewless.infra.predictions.schema import READ
 

@@ -18,9 +18,10 @@ import pytest
 import uvicorn
 
 from skewless.contract.clock import OffsetClock
+from skewless.contract.settings import Settings
 from skewless.project import Project
 from skewless.serving.app import Serving, create_app
-from skewless.serving.events import Events, EventsConfig
+from skewless.serving.events import Events
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -84,18 +85,11 @@ def front(world: World) -> Iterator[Front]:
 @contextmanager
 def serving(world: World, redis_url: str) -> Iterator[Front]:
     """Serve the routes for a while."""
-    config = EventsConfig(
-        state=world.project.state,
-        redis_url=redis_url,
-        stream_partitions=1,
-        event_bytes=EVENT_BYTES,
-        keep_versions=2,
-        store=world.project.store,
-        kafka="{}",
-    )
+    settings = Settings(event_bytes=EVENT_BYTES)
+    events = Events(world.project.state, redis_url, world.project.store, settings)
     listener = socket.create_server(("127.0.0.1", 0))
     servers: list[uvicorn.Server] = []
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(config, listener, servers)))
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(events, listener, servers)))
     thread.start()
     try:
         deadline = time.monotonic() + 20
@@ -110,8 +104,7 @@ def serving(world: World, redis_url: str) -> Iterator[Front]:
     assert not thread.is_alive()
 
 
-async def _serve(config: EventsConfig, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
-    events = Events(config)
+async def _serve(events: Events, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
     parts = Serving(
         models=cast("ModelTable", None),
         predictor=cast("Predictor", None),

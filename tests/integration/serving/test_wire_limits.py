@@ -16,9 +16,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from skewless.serving.http.exchange import Exchange
 from skewless.serving.http.fast_lane import fast_lane
-from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 
 LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
