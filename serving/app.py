@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
@@ -19,21 +18,19 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import Events
-from skewless.serving.feedback import Feedback
 from skewless.serving.http.event_routes import add_events
-from skewless.serving.http.feedback_routes import add_feedback
+from skewless.serving.http.feedback_routes import Feedback, add_feedback
 from skewless.serving.http.hot_routes import HotRoutes, answer
 from skewless.serving.http.middleware import AccessMiddleware, DefectMiddleware, HeadMiddleware
 from skewless.serving.http.model_routes import add_models
 from skewless.serving.http.openapi import ERRORS, describe_api, describe_example, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, http_status, retry_after
+from skewless.serving.http.reply import error_json, http_status, json_response, retry_after
 from skewless.serving.metrics.exposition import whole_server
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.models import OipModels
-from skewless.serving.oip.repository_routes import repository_router
 from skewless.serving.oip.routes import oip_router
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.siblings import Siblings
@@ -138,8 +135,15 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
         metrics=serving.metrics,
         clock=serving.clock,
     )
-    app.include_router(oip_router(routes=routes, models=serving.models, shown=serving.shown, ready=serving.ready))
-    app.include_router(repository_router(models=serving.models, metrics=serving.metrics, siblings=serving.siblings))
+    protocol = oip_router(
+        routes=routes,
+        models=serving.models,
+        shown=serving.shown,
+        metrics=serving.metrics,
+        ready=serving.ready,
+        siblings=serving.siblings,
+    )
+    app.include_router(protocol)
     add_events(app, serving.events)
     add_feedback(app, serving.feedback)
     app.add_exception_handler(SkewlessError, _on_error)
@@ -173,12 +177,12 @@ def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
 def _add_health(app: FastAPI, serving: Serving) -> None:
     @app.get("/health/live", summary="Say whether the process answers")
     async def live() -> Response:
-        return _json({"live": True})
+        return json_response({"live": True})
 
     @app.get("/health/ready", summary="Say whether predictions are answered, or why not")
     async def ready() -> Response:
         reasons = serving.ready()
-        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -186,19 +190,15 @@ def _add_health(app: FastAPI, serving: Serving) -> None:
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status, headers, "application/json")
-
-
 async def _on_refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     route = f"{request.method} {request.url.path}"
     refusal = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
-    return _json(error_json(refusal, request.url.path), error.status_code, dict(error.headers or {}))
+    return json_response(error_json(refusal, request.url.path), error.status_code, dict(error.headers or {}))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, SkewlessError):
         raise error
-    return _json(error_json(error, request.url.path), http_status(error), retry_after(error))
+    return json_response(error_json(error, request.url.path), http_status(error), retry_after(error))

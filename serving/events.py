@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied import PlanInForce
@@ -22,35 +22,27 @@ SOURCE = "event source"
 _BODY_EVENTS = 32  # a body may be as long as so many of the longest events
 
 
-@dataclass(frozen=True, kw_only=True)
-class EventsConfig:
-    """What is needed to send events; see the settings of the same names."""
-
-    state: Path
-    redis_url: str
-    stream_partitions: int
-    event_bytes: int
-    keep_versions: int
-    store: PackageStore
-    kafka: str
-
-
 class Events:
     """Sends to the event sources of the plan in force, and to those that only models need.
 
     There is one connection for each, opened when it is first used.
+
+    Args:
+        state: the project's state folder.
+        store: its packages.
     """
 
-    def __init__(self, config: EventsConfig) -> None:
-        self._config = config
-        self._plan = PlanInForce(config.state)
-        self._needed = NeededWatch(config.state, config.store, config.keep_versions)
+    def __init__(self, state: Path, redis_url: str, store: PackageStore, settings: Settings) -> None:
+        self._redis_url = redis_url
+        self._settings = settings
+        self._plan = PlanInForce(state)
+        self._needed = NeededWatch(state, store, settings.keep_versions)
         self._lanes: dict[str, _Lane] = {}
 
     @property
     def most_bytes(self) -> int:
         """The longest body of a request."""
-        return self._config.event_bytes * _BODY_EVENTS
+        return self._settings.event_bytes * _BODY_EVENTS
 
     def source(self, name: str) -> EventSource:
         """Return an event source by its name.
@@ -98,10 +90,10 @@ class Events:
 
         return open_sender(
             source,
-            redis_url=self._config.redis_url,
+            redis_url=self._redis_url,
             project=self._plan.read().project,
-            n_partitions=self._config.stream_partitions,
-            kafka=self._config.kafka,
+            n_partitions=self._settings.stream_partitions,
+            kafka=self._settings.kafka,
         )
 
 

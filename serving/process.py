@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import uvicorn
+import uvloop
 
 from skewless.contract.settings import Settings
 from skewless.infra.access.key_file import KeyFile
@@ -27,21 +28,22 @@ from skewless.infra.runtimes.candidates import Place
 from skewless.infra.verdicts.last_verdicts import last_freshness, last_parity
 from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
+from skewless.serving.announcement import announcing
 from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.events import Events, EventsConfig
-from skewless.serving.feedback import Feedback
+from skewless.serving.events import Events
 from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.http_server import Entrance, run_http
-from skewless.serving.http.listening import listen_privately
+from skewless.serving.http.listening import bind, listen_privately
 from skewless.serving.http.tls import TlsOptions, tls_options
 from skewless.serving.http.turns import Turns
 from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.routes import VitalsFile
 from skewless.serving.models.table import ModelTable
-from skewless.serving.models.vitals_file import VitalsFile
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
-from skewless.serving.shutdown import Shutdown
+from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 from skewless.serving.siblings import Siblings, socket_of
 
 _KEEP_ALIVE_SECONDS = 75
@@ -87,7 +89,7 @@ async def serve(
         vitals = VitalsFile(config.state, models.routes, config.clock)
         vitals.start()
         stack.push_async_callback(vitals.close)
-        events = Events(_events(config))
+        events = Events(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
         serving = Serving(
             models=models,
@@ -168,18 +170,6 @@ def _counting_drops(metrics: Metrics) -> Callable[[int, str], None]:
         loop.call_soon_threadsafe(lambda: metrics.dropped(reason).inc(n))
 
     return count
-
-
-def _events(config: ServerConfig) -> EventsConfig:
-    return EventsConfig(
-        state=config.state,
-        redis_url=config.settings.stream_url or config.redis_url,
-        stream_partitions=config.settings.stream_partitions,
-        event_bytes=config.settings.event_bytes,
-        keep_versions=config.settings.keep_versions,
-        store=config.store,
-        kafka=config.settings.kafka,
-    )
 
 
 def _wire_limits(settings: Settings, events: Events) -> WireLimits:
@@ -263,3 +253,28 @@ def _reasons(
             f"the store and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
         )
     return reasons
+
+
+def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered and the log is written.
+
+    A second signal ends what is left at once.
+
+    Args:
+        on_ready: told the server's URL once predictions are answered.
+
+    Raises:
+        PlaceError: the port is in use.
+        PackageError, StalePlanError, StoreError: no champion can be served.
+    """
+    report_crashes()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, on_ready))
+
+
+async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
+    shutdown = Shutdown()
+    with bind(config.host, config.port) as link, on_signals(shutdown):
+        config = replace(config, port=link.getsockname()[1])
+        with announcing(config, on_ready) as ready:
+            await serve(config, link, shutdown, ready, metrics=metrics_of(config))

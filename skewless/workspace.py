@@ -226,7 +226,7 @@ class Workspace:
     def server_config(
         self, *, host: str | None = None, port: int | None = None, workers: int | None = None
     ) -> ServerConfig:
-        """Return what ``skewless.serving.server.run_server`` needs."""
+        """Return what ``skewless.serving.process.run_server`` needs."""
         from skewless.serving.server_config import ServerConfig
 
         given = {"host": host, "port": port, "workers": workers}

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.reads import window_read
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
-from skewless.contract.window_read import window_read
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout

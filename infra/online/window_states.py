@@ -10,9 +10,9 @@ import numpy as np
 
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.reads import window_read
 from skewless.contract.rows import ViewRead, missing
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.window_read import window_read
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.tiles import Slots, Tiles

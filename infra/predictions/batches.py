@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrays import end_to_end
-from skewless.contract.packed_reads import joined
+from skewless.contract.reads import joined
 from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
@@ -23,6 +22,7 @@ from skewless.infra.predictions.checksums import checksums
 from skewless.infra.predictions.record import LoadColumns, Record, Source, best_output
 from skewless.infra.predictions.schema import APPLIED, FORMAT, READ, SCHEMA
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 _NUMBERS = ("t", "asked_at", "read_start", "read_end", "skew_us")
 _ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
 _WORDS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
@@ -167,6 +167,17 @@ def _outputs(matrices: Sequence[Matrix], outputs: Sequence[Matrix]) -> dict[str,
 
 def _lists(rows: Matrix) -> pa.ListArray:
     return equal_lists(len(rows), rows.shape[1], numbers(rows))
+
+
+def end_to_end(arrays: Sequence[npt.NDArray[Scalar]]) -> npt.NDArray[Scalar]:
+    """Return C-contiguous arrays of one type one after the other, flat and read-only.
+
+    Of small arrays it takes a quarter of the time of ``numpy.concatenate``.
+
+    >>> end_to_end([np.array([[1, 2]]), np.array([[3, 4], [5, 6]])]).tolist()
+    [1, 2, 3, 4, 5, 6]
+    """
+    return np.frombuffer(b"".join(cast("Sequence[bytes]", arrays)), dtype=arrays[0].dtype)
 
 
 def numbers(values: npt.NDArray[Any], valid: BoolArray | None = None) -> pa.Array:

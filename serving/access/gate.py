@@ -14,13 +14,11 @@ from skewless.contract.errors import AccessError, DefinitionError, PlaceError, R
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, digest_of, prefix_of
 from skewless.infra.access.key_file import KeyFile, Stamp
-from skewless.serving.access.rate_limit import TokenBucket
 from skewless.serving.access.rules import is_loopback
 
 _LOOK_SECONDS = 1.0
 _NOBODY = bytes(32)  # the SHA-256 of nothing that anybody knows
 _log = structlog.get_logger()
-
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -207,3 +205,40 @@ def _sent(headers: Headers) -> bytes:
 def _refused(problem: str) -> AccessError:
     fix = "send a valid one in the header `Authorization: Bearer` or `X-API-Key`; `skewless keys add` makes one"
     return AccessError("API key", problem, fix=fix)
+
+
+class TokenBucket:
+    """Lets ``rate`` requests a second pass on average, and ``max(rate, 1)`` at once after a rest.
+
+    Kept as the moment at which the bucket is full again (the generic cell rate algorithm), so that nothing has to be
+    filled up: one comparison decides for whoever asks seldom.
+
+    Args:
+        rate: tokens a second, above 0.
+
+    >>> bucket = TokenBucket(2.0)
+    >>> [bucket.take(10.0), bucket.take(10.0), bucket.take(10.0), bucket.take(10.5)]
+    [0.0, 0.0, 0.5, 0.0]
+    """
+
+    __slots__ = ("_full_at", "_period", "_tolerance")
+
+    def __init__(self, rate: float) -> None:
+        self._period = 1.0 / rate
+        self._tolerance = self._period * (max(rate, 1.0) - 1.0)
+        self._full_at = float("-inf")
+
+    def take(self, now: float) -> float:
+        """Take a token and return 0, or take none and return the seconds until there is one.
+
+        Args:
+            now: seconds on a clock that never goes back.
+        """
+        if now >= self._full_at:
+            self._full_at = now + self._period
+            return 0.0
+        wait = self._full_at - self._tolerance - now
+        if wait > 0.0:
+            return wait
+        self._full_at += self._period
+        return 0.0

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.errors import RequestError
 from skewless.serving.events import SOURCE, Events
 from skewless.serving.http.openapi import RequestBody
+from skewless.serving.http.reply import json_response
 from skewless.serving.http.wire_limits import TooLongError
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
@@ -76,7 +77,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
         found = taking.source(source)
         body = await _body(request, taking.most_bytes)
         kind = request.headers.get("content-type", "")
-        payloads = await _parsed(body, lambda: parse_events(body, kind))
+        payloads = await parse_beside(body, lambda: parse_events(body, kind))
         await taking.send(found, payloads)
         return _taken(source, len(payloads))
 
@@ -90,7 +91,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
     async def push(request: Request) -> Response:
         taking = _taking(events, None)
         body = await _body(request, taking.most_bytes)
-        source, payloads = await _parsed(body, lambda: parse_push(body))
+        source, payloads = await parse_beside(body, lambda: parse_push(body))
         await taking.send(taking.source(source), payloads)
         return _taken(source, len(payloads))
 
@@ -111,12 +112,13 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def _parsed(body: bytes, parse: Callable[[], _T]) -> _T:
+async def parse_beside(body: bytes, parse: Callable[[], _T]) -> _T:
+    """Return what a body says; a large one is parsed beside the event loop."""
     return parse() if len(body) < _LARGE else await asyncio.to_thread(parse)
 
 
 def _taken(source: str, n: int) -> Response:
-    return Response(orjson.dumps({"accepted_for": n, "source": source}), 202, media_type="application/json")
+    return json_response({"accepted_for": n, "source": source}, 202)
 
 
 def parse_events(body: bytes, content_type: str) -> list[bytes]:

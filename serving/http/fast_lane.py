@@ -11,15 +11,14 @@ import http
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from skewless.contract.errors import RequestError, SkewlessError
-from skewless.serving.http.exchange import JSON, Exchange, Handler, Header
-from skewless.serving.http.hot_cycle import HotCycle
-from skewless.serving.http.hot_routes import HotRoutes, handled
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, HotRoutes, handled
 from skewless.serving.http.request_reader import RequestReader
 from skewless.serving.http.turns import Turns
 from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
@@ -28,6 +27,31 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LENGTH = b"content-length: "
 _KNOWN, _KNOWN_BYTES = 1_000, 256  # hot paths remembered as they came, and the longest of them
 _CLOSE = b"connection: close\r\n"
+
+
+class HotCycle:
+    """A hot request, or a refusal, on its way through, with what uvicorn looks at in a request's cycle.
+
+    A refused one is handled as soon as it is its turn, and its body is not kept.
+    """
+
+    message_event = SimpleNamespace(set=lambda: None)  # uvicorn wakes who waits for more of a request: here nobody
+    begun = False
+    complete = False
+    disconnected = False
+    expects = False
+    handled = False
+    refused = False
+    response_complete = False
+    rested_since = 0.0
+
+    def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
+        self.handler = handler
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
 
 
 class _UsualHead:

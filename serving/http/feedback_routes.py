@@ -3,19 +3,72 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError
-from skewless.contract.feedback import Outcome
-from skewless.serving.feedback import Feedback
+from skewless.contract.feedback import Outcome, parse_feedback
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.serving.group_commit import GroupCommit
+from skewless.serving.http.event_routes import parse_beside
 from skewless.serving.http.openapi import RequestBody
+from skewless.serving.http.reply import json_response
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
 
-_LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
 _SHAPE = 'send {"feedback": [{"prediction_id": "...", "label": 1}]}'
+_SOURCE = "http"
+
+
+class Feedback:
+    """Checks outcomes and makes them durable.
+
+    Args:
+        writer: where they go.
+        models: whose keys and fields are known.
+        metrics: counts what was taken.
+        clock: tells when.
+        most: rows of one request.
+    """
+
+    def __init__(self, writer: OutcomeWriter, models: ModelTable, metrics: Metrics, clock: Clock, *, most: int) -> None:
+        self._writer = writer
+        self._models = models
+        self._metrics = metrics
+        self._clock = clock
+        self._most = most
+        self._commit = GroupCommit(self._write)
+
+    def parse(self, rows: Sequence[object]) -> list[Outcome]:
+        """Return the outcomes of a request.
+
+        Raises:
+            RequestError: a row is wrong; it is named by its place.
+        """
+        return parse_feedback(rows, self._plan_of, self._clock.now_us(), self._most)
+
+    async def take(self, outcomes: Sequence[Outcome]) -> None:
+        """Return when the disk has them.
+
+        Raises:
+            StoreError: the disk refused; none of them was kept.
+        """
+        await self._commit.add(outcomes)
+        for outcome in outcomes:
+            self._metrics.feedback(outcome.by, outcome.kind).inc()
+
+    def _plan_of(self, model: str) -> FeaturePlan:
+        return self._models.get(model).plan
+
+    async def _write(self, outcomes: Sequence[Outcome]) -> None:
+        now = self._clock.now_us()
+        await asyncio.to_thread(self._writer.append, outcomes, received_at=now, source=_SOURCE)
 
 
 class FeedbackRow(BaseModel):
@@ -66,10 +119,9 @@ def add_feedback(app: FastAPI, feedback: Feedback | None) -> None:
         if feedback is None:
             raise RequestError("feedback", "is not taken by this server", fix="use `skewless serve`")
         body = await request.body()
-        large = len(body) >= _LARGE
-        outcomes = await asyncio.to_thread(_parse, feedback, body) if large else _parse(feedback, body)
+        outcomes = await parse_beside(body, lambda: feedback.parse(read_rows(body)))
         await feedback.take(outcomes)
-        return Response(orjson.dumps({"accepted": len(outcomes)}), 202, media_type="application/json")
+        return json_response({"accepted": len(outcomes)}, 202)
 
 
 def read_rows(body: bytes) -> list[Any]:
@@ -91,7 +143,3 @@ def read_rows(body: bytes) -> list[Any]:
         raise RequestError("field 'feedback'", "is not a list", value=found["feedback"], fix=_SHAPE)
     rows: list[Any] = found["feedback"]
     return rows
-
-
-def _parse(feedback: Feedback, body: bytes) -> list[Outcome]:
-    return feedback.parse(read_rows(body))

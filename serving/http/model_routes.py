@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Response
 
 from skewless.contract.clock import Clock
 from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.siblings import Siblings
@@ -25,11 +25,13 @@ def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, m
 
     @app.get("/models", summary="List the models that are served")
     async def listed() -> Response:
-        return _json({"models": [describe(model, models) for model in models.all()], "refused": models.problems})
+        return json_response(
+            {"models": [describe(model, models) for model in models.all()], "refused": models.problems}
+        )
 
     @app.get("/models/{name}", summary="Describe a model: version, plan, inputs, quality")
     async def described(name: str) -> Response:
-        return _json(describe(models.get(name), models))
+        return json_response(describe(models.get(name), models))
 
     @app.post("/models/refresh", summary="Look now for aliases that moved; say which models were swapped")
     async def refresh() -> Response:
@@ -37,7 +39,7 @@ def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, m
         for name in swapped:
             metrics.reloads(name).inc()
         await tell_siblings(siblings)
-        return _json({"swapped": swapped})
+        return json_response({"swapped": swapped})
 
     @app.post(
         "/models/{name}/rollback",
@@ -47,7 +49,7 @@ def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, m
         model = await models.roll_back(name, reason="rolled back over HTTP", now_us=clock.now_us())
         metrics.reloads(name).inc()
         await tell_siblings(siblings)
-        return _json(describe(model, models))
+        return json_response(describe(model, models))
 
 
 async def tell_siblings(siblings: Siblings | None) -> None:
@@ -80,7 +82,3 @@ def describe(model: ServedModel, models: ModelTable) -> dict[str, Any]:
         "metrics": package.metrics,
         "log": package.spec.log,
     }
-
-
-def _json(body: object) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")

@@ -75,13 +75,10 @@ class RequestBody:
 
     def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:
         self.names = tuple(model.model_fields)
-        self._kinds = {name: json_types(field.annotation) for name, field in model.model_fields.items()}
-        self._expected = {
-            name: item.text
-            for name, field in model.model_fields.items()
-            for item in field.metadata
-            if isinstance(item, ExpectedValue)
-        }
+        self._fields: dict[str, tuple[tuple[type, ...], list[str]]] = {}
+        for name, field in model.model_fields.items():
+            expected = [item.text for item in field.metadata if isinstance(item, ExpectedValue)]
+            self._fields[name] = json_types(field.annotation), expected
         schema = model.model_json_schema(ref_template=f"{_PLACE}{{model}}")
         parts = {**schema.pop("$defs", {}), model.__name__: schema}
         content = {"application/json": {"schema": {"$ref": f"{_PLACE}{model.__name__}"}}}
@@ -93,14 +90,14 @@ class RequestBody:
         Raises:
             RequestError: a field is unknown or of the wrong type.
         """
-        unknown = body.keys() - self._kinds.keys()
+        unknown = body.keys() - self._fields.keys()
         if unknown:
             fix = f"send {', '.join(self.names)}"
             raise RequestError("request body", "has an unknown field", value=min(unknown), fix=fix)
-        for name, kinds in self._kinds.items():
+        for name, (kinds, expected) in self._fields.items():
             value = body.get(name)
             if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-                fix = f"send {self._expected[name]}"
+                fix = f"send {expected[0]}"
                 raise RequestError(f"request field {name!r}", "has the wrong type", value=value, fix=fix)
 
 

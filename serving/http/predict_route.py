@@ -15,8 +15,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
 from skewless.serving.access.gate import Access
-from skewless.serving.http.exchange import JSON, Exchange
-from skewless.serving.http.hot_routes import failed
+from skewless.serving.http.hot_routes import JSON, Exchange, failed
 from skewless.serving.http.openapi import ExpectedValue, RequestBody
 from skewless.serving.http.reply import mixed_json, plain_reply, predictions_json
 from skewless.serving.http.request_options import LIMIT, read_options
@@ -117,7 +116,6 @@ class PredictRoute:
         self._metrics = metrics
         self._clock = clock
         self._deadline_s = deadline_s
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
 
     def handle(self, exchange: Exchange) -> None:
@@ -167,7 +165,12 @@ class PredictRoute:
     def _options(self, body: Mapping[str, object], waited: float) -> Options:
         if not self._deadline_s and (len(body) == 1 or body.keys() <= _PLAIN):
             return NO_OPTIONS
-        return read_options(body, now_us=self._clock.now_us(), loop_s=self._now() - waited, deadline_s=self._deadline_s)
+        return read_options(
+            body,
+            now_us=self._clock.now_us(),
+            loop_s=asyncio.get_running_loop().time() - waited,
+            deadline_s=self._deadline_s,
+        )
 
     def _reply(self, exchange: Exchange, answer: Answer | MixedAnswer, began: float, *, features: bool) -> None:
         start = time.perf_counter()
@@ -184,11 +187,6 @@ class PredictRoute:
     def _refuse(self, exchange: Exchange, error: SkewlessError, model: tuple[str, str]) -> None:
         self._metrics.requests(*model, error.kind).inc()
         exchange.refuse(error)
-
-    def _now(self) -> float:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop.time()
 
 
 def parse_body(body: bytes) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
-from skewless.contract.json_number import json_number
-from skewless.contract.render import hide_paths
+from skewless.contract.render import hide_paths, json_number
 from skewless.contract.status import Status
 from skewless.infra.host.redaction import redact
 from skewless.serving.events import SOURCE
@@ -163,6 +163,11 @@ def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
     if hidden:
         parts = {name: hide_paths(part) if isinstance(part, str) else part for name, part in parts.items()}
     return {"error": {"message": redact(sentence), **parts}}
+
+
+def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a reply of the application."""
+    return Response(orjson.dumps(body), status, headers, "application/json")
 
 
 @lru_cache(maxsize=2)

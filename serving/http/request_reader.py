@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
-from skewless.serving.http.exchange import Header
+from skewless.serving.http.hot_routes import Header
 from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 
 _PIECE = 16_384  # bytes for the parser at once; requests in it are all there before the first is answered

@@ -11,8 +11,7 @@ import heapq
 from collections import deque
 from typing import Protocol
 
-from skewless.serving.http.exchange import JSON, Exchange, Handler
-from skewless.serving.http.hot_routes import handled
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, handled
 from skewless.serving.http.reply import busy_body
 from skewless.serving.http.wire_limits import UnfinishedBodies
 from skewless.serving.metrics.metrics import Metrics

@@ -14,8 +14,7 @@ from skewless.infra.runtimes.choice import Tried
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
-from skewless.serving.metrics.family import Family, Series
-from skewless.serving.metrics.series import Buckets, Count, Gauge
+from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series
 
 _STAGE_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -11,16 +11,14 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.access.gate import Access
-from skewless.serving.http.exchange import JSON, Exchange, Handler, Header
-from skewless.serving.http.hot_routes import handled
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, handled
 from skewless.serving.http.request_options import read_options
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.compression import deflated, inflated
 from skewless.serving.oip.inputs import question_of
 from skewless.serving.oip.models import OipModel, OipModels
-from skewless.serving.oip.outputs import asked_outputs, is_wide, outputs_of
-from skewless.serving.oip.reply import encode_reply
+from skewless.serving.oip.outputs import asked_outputs, encode_reply, is_wide, outputs_of
 from skewless.serving.oip.request import InferRequest, parse_request
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.joint import MixedAnswer
@@ -80,7 +78,6 @@ class InferRoute:
         self._clock = clock
         self._body_bytes = body_bytes
         self._deadline_s = deadline_s
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
 
     def find(self, path: str) -> Handler | None:
@@ -140,7 +137,7 @@ class InferRoute:
         return read_options(
             values,
             now_us=self._clock.now_us(),
-            loop_s=self._now() - waited,
+            loop_s=asyncio.get_running_loop().time() - waited,
             deadline_s=self._deadline_s,
             timeout="timeout",
         )
@@ -184,11 +181,6 @@ class InferRoute:
         if model is not None:
             self._shown.of(model).tally.refuse(time.perf_counter() - began)
         exchange.refuse(error)
-
-    def _now(self) -> float:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop.time()
 
 
 def _named(path: str) -> tuple[str, str | None]:

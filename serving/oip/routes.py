@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.hot_routes import HotRoutes, answer
+from skewless.serving.http.model_routes import tell_siblings
 from skewless.serving.http.openapi import RequestBody
+from skewless.serving.http.reply import json_response
+from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import MODEL_FIELD, ModelTable
-from skewless.serving.oip.metadata import config_of, metadata_of
+from skewless.serving.oip.metadata import config_of, index_of, metadata_of
 from skewless.serving.oip.models import OipModels
+from skewless.serving.oip.request import flag, parse_json
 from skewless.serving.oip.schemas import (
     ERRORS,
+    IndexEntry,
+    IndexRequest,
     InferenceReply,
     InferenceRequest,
+    LoadParameters,
+    LoadReply,
+    LoadRequest,
     ModelConfig,
     ModelMetadata,
     ModelReady,
@@ -28,25 +37,32 @@ from skewless.serving.oip.schemas import (
     ServerReady,
     Statistics,
 )
+from skewless.serving.siblings import Siblings
 from skewless.version import __version__
 
 PREFIX = "/v2"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"]
-
-_JSON = "application/json"
 _MODEL = "/models/{name}"
+_REPOSITORY = "/repository"
 _VERSION = "/models/{name}/versions/{version}"
 _BODY = RequestBody(InferenceRequest).described
 
 
 def oip_router(
-    *, routes: HotRoutes, models: ModelTable, shown: OipModels, ready: Callable[[], dict[str, str]]
+    *,
+    routes: HotRoutes,
+    models: ModelTable,
+    shown: OipModels,
+    metrics: Metrics,
+    ready: Callable[[], dict[str, str]],
+    siblings: Siblings | None,
 ) -> APIRouter:
-    """Return the routes that change nothing.
+    """Return the routes.
 
     Args:
         routes: holds ``infer``, which is documented here.
         ready: returns the reasons for not being ready; none: ready.
+        siblings: other workers, which are told when something was loaded; None: there are none.
     """
     router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=dict(ERRORS))
     _add_server(router, ready)
@@ -55,13 +71,14 @@ def oip_router(
     _add_config(router, models, shown)
     _add_ready(router, models)
     _add_infer(router, routes)
+    _add_repository(router, models, metrics, siblings)
     return router
 
 
 def reply(body: BaseModel | Sequence[BaseModel], status: int = 200) -> Response:
     """Return a reply of JSON."""
     plain = body.model_dump() if isinstance(body, BaseModel) else [item.model_dump() for item in body]
-    return Response(orjson.dumps(plain), status, media_type=_JSON)
+    return json_response(plain, status)
 
 
 def _add_server(router: APIRouter, ready: Callable[[], dict[str, str]]) -> None:
@@ -163,3 +180,53 @@ def _add_infer(router: APIRouter, routes: HotRoutes) -> None:
     )
     async def of_version(name: str, version: str, request: Request) -> Response:  # noqa: ARG001 - as above
         return await infer(request)
+
+
+def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, siblings: Siblings | None) -> None:
+    @router.post(
+        f"{_REPOSITORY}/index",
+        summary="List all versions",
+        response_model=list[IndexEntry],
+        openapi_extra=RequestBody(IndexRequest, required=False).described,
+    )
+    async def index(request: Request) -> Response:
+        only_ready = flag("request", _object(await request.body()), "ready", default=False)
+        return reply([entry for entry in index_of(models) if entry.state == "READY" or not only_ready])
+
+    @router.post(
+        f"{_REPOSITORY}{_MODEL}/load",
+        summary="Serve a model, or one more version of it",
+        response_model=LoadReply,
+        openapi_extra=RequestBody(LoadRequest, required=False).described,
+    )
+    async def load(name: str, request: Request) -> Response:
+        model = await models.want(name, _version(_object(await request.body())))
+        metrics.reloads(name).inc()
+        await tell_siblings(siblings)
+        return reply(LoadReply(name=model.name, version=model.version))
+
+    @router.post(f"{_REPOSITORY}{_MODEL}/unload", summary="Stop serving a model", response_model=ModelReady)
+    async def unload(name: str) -> Response:
+        await models.unwant(name)
+        await tell_siblings(siblings)
+        return reply(ModelReady(name=name, ready=False))
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    found = parse_json(body) if body else {}
+    if not isinstance(found, dict):
+        raise RequestError("request body", "is not a JSON object", fix="send an object, or nothing")
+    return found
+
+
+def _version(body: Mapping[str, Any]) -> str | None:
+    parameters = {} if body.get("parameters") is None else body["parameters"]
+    unknown = parameters.keys() - LoadParameters.model_fields.keys() if isinstance(parameters, dict) else {"parameters"}
+    if unknown:
+        raise RequestError(
+            f"parameter {min(unknown)!r}", "is not supported: packages are made by training", fix="send a version"
+        )
+    version = parameters.get("version")
+    if version is not None and not (isinstance(version, str) and version.isascii() and version.isdecimal()):
+        raise RequestError("parameter 'version'", "is no version", value=version, fix='send "1" or "000001"')
+    return version

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -19,19 +20,51 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.afterwards import Afterwards
 from skewless.serving.prediction.answer import Answer, ScoredBatch
-from skewless.serving.prediction.bounds import outside_bounds, refused_value
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.model_counts import ModelCounts
 from skewless.serving.prediction.record import Times, record_of
-from skewless.serving.prediction.refusals import fail, incomplete, refuse, refuse_damaged, too_old
+from skewless.serving.prediction.refusals import (
+    fail,
+    incomplete,
+    outside_bounds,
+    refuse,
+    refuse_damaged,
+    refused_value,
+    too_old,
+)
 from skewless.serving.prediction.scoring import Scoring, Values
 from skewless.serving.prediction.shadows import Shadows
 from skewless.serving.prediction.ticket import Group, Ticket, grouped
 
 _MILLISECOND = 1_000
 _log = structlog.get_logger()
+
+
+class Afterwards:
+    """Does things two turns of the event loop later, in order.
+
+    In the turn after a reply the next batch gathers and is read; in the one after that the loop has nothing to do but
+    wait for the store.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Take something to do; call it from the event loop."""
+        if not self._waiting:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self.run)
+        self._waiting.append(work)
+
+    def run(self) -> None:
+        """Do all that waits, now."""
+        while self._waiting:
+            try:
+                self._waiting.popleft()()
+            except Exception as error:  # noqa: BLE001 - a defect, after the reply: nobody else would hear of it
+                _log.error("after_reply_failed", exc_info=error)
 
 
 class Evaluator:

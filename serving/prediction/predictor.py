@@ -19,7 +19,6 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
 from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.batch_queue import BatchQueue
-from skewless.serving.prediction.bounds import refuse_outside
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_cache import FeatureCache
@@ -27,6 +26,7 @@ from skewless.serving.prediction.feature_reads import FeatureReads
 from skewless.serving.prediction.joint import Joint, MixedAnswer, Told, answered_by, parted
 from skewless.serving.prediction.prediction_cache import PredictionCache
 from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.refusals import refuse_outside
 from skewless.serving.prediction.scoring import Scoring
 from skewless.serving.prediction.shadows import Shadows
 from skewless.serving.prediction.ticket import Done, Ticket

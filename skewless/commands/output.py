@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
-from skewless.contract.json_number import json_number
+from skewless.contract.render import json_number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

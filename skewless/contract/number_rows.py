@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.checksum import is_whole
-from skewless.contract.packed_reads import PackedReads
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.reads import PackedReads
 from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.status import Int64Array, Status, StatusArray, row_status
 from skewless.contract.vector import Matrix

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.setting_paths import clock_path, kafka_paths, redis_paths
 
 SETTINGS_FILE = "skewless.yaml"
 _SECRET = {"redis_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}  # they may hold a password
+_FILE_CLOCK = "file:"
+_TLS_FILE = re.compile(r"(?<=[?&])(ssl_(?:ca_certs|ca_path|certfile|keyfile)=)([^&#]+)")
 
 
 class Settings(BaseSettings):
@@ -176,3 +180,50 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"file {path}", "is not a table of settings", value=data, fix="write lines of NAME: VALUE"
         )
     return {str(name): value for name, value in data.items()}
+
+
+def clock_path(setting: str, repo: Path) -> str:
+    """Return the setting ``clock`` with the full path of its file; any other setting as it is.
+
+    >>> clock_path("file:clock.bin", Path("/srv/shop"))
+    'file:/srv/shop/clock.bin'
+    >>> clock_path("system", Path("/srv/shop"))
+    'system'
+    """
+    if not setting.startswith(_FILE_CLOCK):
+        return setting
+    return _FILE_CLOCK + str(repo / Path(setting.removeprefix(_FILE_CLOCK)).expanduser())
+
+
+def redis_paths(url: str, repo: Path) -> str:
+    """Return a Redis URL with the full paths of its certificate files.
+
+    >>> redis_paths("rediss://h:6379/0?ssl_ca_certs=ca.pem&db=1", Path("/srv/shop"))
+    'rediss://h:6379/0?ssl_ca_certs=/srv/shop/ca.pem&db=1'
+    """
+    return _TLS_FILE.sub(lambda found: found[1] + quote(str(repo / unquote(found[2]))), url)
+
+
+def kafka_paths(text: str, repo: Path) -> str:
+    """Return the setting ``kafka`` with the full paths of its certificate and keytab files.
+
+    A text that is not a JSON object is returned as it is: who reads it refuses it.
+
+    >>> kafka_paths('{"ssl.ca.location": "ca.pem", "ssl.key.location": "/k.pem"}', Path("/srv/shop"))
+    '{"ssl.ca.location": "/srv/shop/ca.pem", "ssl.key.location": "/k.pem"}'
+    """
+    try:
+        options = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(options, dict) or not any(map(_is_file, options.items())):
+        return text
+    return json.dumps(
+        {name: str(repo / value) if _is_file((name, value)) else value for name, value in options.items()}
+    )
+
+
+def _is_file(option: tuple[str, object]) -> bool:
+    name, value = option
+    # librdkafka's word for the machine's own authorities is no file.
+    return isinstance(value, str) and value != "probe" and name.endswith((".location", ".keytab"))

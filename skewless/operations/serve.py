@@ -27,7 +27,7 @@ def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
             os.environ.pop(name, None)
     if config.workers == 1:
-        from skewless.serving.server import run_server
+        from skewless.serving.process import run_server
 
         run_server(config, on_ready)
     else:  # the process that looks after the workers does without what they need

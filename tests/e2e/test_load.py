@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SERVE = """
 import sys
 from skewless import Project
-from skewless.serving.server import run_server
+from skewless.serving.process import run_server
 run_server(Project(sys.argv[1], port=0).server_config(), lambda url: print(url, flush=True))
 """
 CONNECTIONS, SECONDS = 4, 30.0

@@ -15,8 +15,9 @@ from typing import cast
 import pytest
 import uvicorn
 
+from skewless.contract.settings import Settings
 from skewless.serving.app import Serving, create_app
-from skewless.serving.events import Events, EventsConfig
+from skewless.serving.events import Events
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -67,18 +68,11 @@ def event_routes(windowed: WindowedFeastProject) -> Iterator[EventRoutes]:
 @contextmanager
 def serving(windowed: WindowedFeastProject, redis_url: str) -> Iterator[EventRoutes]:
     """Serve the routes for a while."""
-    config = EventsConfig(
-        state=windowed.project.state,
-        redis_url=redis_url,
-        stream_partitions=1,
-        event_bytes=EVENT_BYTES,
-        keep_versions=2,
-        store=windowed.project.store,
-        kafka="{}",
-    )
+    settings = Settings(event_bytes=EVENT_BYTES)
+    events = Events(windowed.project.state, redis_url, windowed.project.store, settings)
     listener = socket.create_server(("127.0.0.1", 0))
     servers: list[uvicorn.Server] = []
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(config, listener, servers)))
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(events, listener, servers)))
     thread.start()
     try:
         until(lambda: servers and servers[0].started)
@@ -90,8 +84,7 @@ def serving(windowed: WindowedFeastProject, redis_url: str) -> Iterator[EventRou
     assert not thread.is_alive()
 
 
-async def _serve(config: EventsConfig, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
-    events = Events(config)
+async def _serve(events: Events, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
     parts = Serving(
         models=cast("ModelTable", None),
         predictor=cast("Predictor", None),

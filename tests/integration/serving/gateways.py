@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from skewless.serving.http.exchange import Exchange
 from skewless.serving.http.fast_lane import fast_lane
-from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.worlds.waiting import PATIENCE_S, until
 

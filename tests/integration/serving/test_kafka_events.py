@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.serving.events import Events, EventsConfig
+from skewless.contract.settings import Settings
+from skewless.serving.events import Events
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.packages import store_at
@@ -72,18 +72,7 @@ def test_without_the_client_the_reason_is_said(windowed: WindowedFeastProject, m
 
 @pytest.mark.usefixtures("topic")
 def test_settings_of_the_client_that_cannot_be_read_are_said(windowed: WindowedFeastProject) -> None:
-    events = Events(_config(windowed.project.state))
+    state = windowed.project.state
+    events = Events(state, "redis://x", store_at(state / "packages"), Settings(kafka="[]"))
     with pytest.raises(DefinitionError, match="setting 'kafka': is not a JSON object"):
         events._open(events.source("landings"))
-
-
-def _config(state: Path) -> EventsConfig:
-    return EventsConfig(
-        state=state,
-        redis_url="redis://x",
-        stream_partitions=1,
-        event_bytes=1,
-        keep_versions=2,
-        store=store_at(state / "packages"),
-        kafka="[]",
-    )

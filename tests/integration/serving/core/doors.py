@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from skewless.contract.clock import ManualClock
+from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.access.api_keys import ApiKey, Scope, digest_of, new_secret
 from skewless.infra.access.key_file import KeyFile
@@ -22,9 +23,9 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.events import Events, EventsConfig
-from skewless.serving.feedback import Feedback
+from skewless.serving.events import Events
 from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -105,18 +106,6 @@ class _Events(Events):
         """Drop them."""
 
 
-def _events(place: Sandbox) -> EventsConfig:
-    return EventsConfig(
-        state=place.state,
-        store=place.project.store,
-        redis_url=place.project.redis_url,
-        stream_partitions=1,
-        event_bytes=10_000,
-        keep_versions=1,
-        kafka="{}",
-    )
-
-
 @dataclass
 class Doors:
     """Both ways in; the clock stands still."""
@@ -151,7 +140,7 @@ class Doors:
             reload_seconds=3_600,
             access=KeyAccess(file, self.clock.now_us),
             body_bytes=100_000,
-            events=_Events(_events(place)),
+            events=_Events(place.state, place.project.redis_url, place.project.store, Settings(event_bytes=10_000)),
             feedback=Feedback(OutcomeWriter(place.state), models, metrics, self.clock, most=10_000),
         )
         routes = hot_routes(serving)

@@ -16,8 +16,8 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.rollout.vitals import read_vitals, vitals_folder
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.routes import VitalsFile
 from skewless.serving.models.table import CHAMPION, ModelTable
-from skewless.serving.models.vitals_file import VitalsFile
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.worlds.trained import MODEL, Sandbox
 

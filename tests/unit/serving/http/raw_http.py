@@ -21,9 +21,8 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from skewless.serving.http.exchange import Exchange
 from skewless.serving.http.fast_lane import FastLane, fast_lane
-from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.unit.serving.http.wire import WireTransport, parsed
 

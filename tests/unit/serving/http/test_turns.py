@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.serving.http.exchange import Exchange
+from skewless.serving.http.hot_routes import Exchange
 from skewless.serving.http.turns import Turns
 from skewless.serving.http.wire_limits import UnfinishedBodies
 from skewless.serving.metrics.metrics import Metrics

@@ -12,9 +12,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from skewless.contract.errors import AccessError, BusyError, SkewlessError
-from skewless.serving.http.exchange import Exchange, Handler, Header
 from skewless.serving.http.fast_lane import FastLane, fast_lane
-from skewless.serving.http.hot_routes import HotRoutes
+from skewless.serving.http.hot_routes import Exchange, Handler, Header, HotRoutes
 from skewless.serving.http.turns import Turns
 from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from skewless.serving.metrics.family import Family
-from skewless.serving.metrics.series import Buckets, Count
+from skewless.serving.metrics.series import Buckets, Count, Family
 
 BOUNDS = (0.5, 1.0, 2.5)
 VALUES = st.lists(st.one_of(st.sampled_from(BOUNDS), st.floats(-1, 4)), max_size=40)

@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.clock import SystemClock
 from skewless.contract.errors import AccessError, DeadlineError, RequestError, ScopeError, SkewlessError, StoreError
 from skewless.serving.access.gate import Access, Headers
-from skewless.serving.http.exchange import Exchange, Header
+from skewless.serving.http.hot_routes import Exchange, Header
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute

@@ -9,8 +9,7 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Status
 from skewless.serving.oip.models import OipModels
-from skewless.serving.oip.outputs import asked_outputs, outputs_of
-from skewless.serving.oip.reply import encode_reply
+from skewless.serving.oip.outputs import asked_outputs, encode_reply, outputs_of
 from skewless.serving.oip.request import InferRequest
 from skewless.serving.oip.signature import Signature
 from tests.unit.serving.oip.standing_in import answer, model

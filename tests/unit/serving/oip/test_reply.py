@@ -7,7 +7,7 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.serving.oip.datatypes import BYTES, FP32, FP64
-from skewless.serving.oip.reply import ReplyTensor, encode_reply
+from skewless.serving.oip.outputs import ReplyTensor, encode_reply
 
 HEAD = b'{"model_name":"m",'
 

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from skewless.serving.prediction.afterwards import Afterwards
+from skewless.serving.prediction.evaluator import Afterwards
 
 
 def test_work_is_done_in_order_two_turns_later() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.packed_reads import PackedReads, joined
+from skewless.contract.reads import PackedReads, joined
 from skewless.contract.row_layout import RowLayout
 from skewless.contract.rows import PackedVersions, Versions
 
