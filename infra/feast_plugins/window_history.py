@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,6 @@ from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.feast_plugins.asked_features import AskedView
-from skewless.infra.feast_plugins.entity_rows import EntityRows
 from skewless.infra.feast_plugins.key_types import as_type, common_type
 from skewless.infra.feast_plugins.windowed import WindowPlans
 from skewless.infra.log.accepted import EVENT, REJECT
@@ -25,6 +26,9 @@ from skewless.infra.offline.sql import quote
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.offline.winners import Rows
 from skewless.infra.sources.place import state_of
+
+if TYPE_CHECKING:
+    from skewless.infra.feast_plugins.entity_rows import EntityRows
 
 
 def window_rows(
