@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +42,15 @@ MODULES = sorted(name_of(path) for path in files() if path.suffix == ".py")
 LIBRARY = [name for name in MODULES if name.partition("/")[0] in PACKAGES]
 
 
-def parse(name: str) -> ast.Module:
-    """Return the syntax tree of a file."""
-    return ast.parse((ROOT / name).read_text(encoding="utf-8"), filename=name)
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of each file."""
+    gc.disable()  # it would look through all of them again and again
+    try:
+        return {name: ast.parse((ROOT / name).read_text(encoding="utf-8"), filename=name) for name in MODULES}
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def test_every_module_lies_in_a_known_folder() -> None:
@@ -62,7 +70,7 @@ def test_a_name_means_one_class() -> None:
     homes: dict[str, list[str]] = {}
     for name in MODULES:
         if name in LIBRARY or name.startswith("feature_repo/"):
-            for node in ast.walk(parse(name)):
+            for node in ast.walk(trees()[name]):
                 if isinstance(node, ast.ClassDef):
                     homes.setdefault(node.name, []).append(name)
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
@@ -72,14 +80,14 @@ def test_functions_are_short() -> None:
     spans = {
         f"{name}:{node.lineno} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
         for name in MODULES
-        for node in ast.walk(parse(name))
+        for node in ast.walk(trees()[name])
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {function: span for function, span in spans.items() if span > MOST_LINES_OF_A_FUNCTION} == {}
 
 
 def test_modules_say_what_they_are() -> None:
-    assert [name for name in LIBRARY if not ast.get_docstring(parse(name))] == []
+    assert [name for name in LIBRARY if not ast.get_docstring(trees()[name])] == []
 
 
 def test_modules_print_nothing() -> None:
@@ -87,7 +95,7 @@ def test_modules_print_nothing() -> None:
         f"{name}:{node.lineno}"
         for name in MODULES
         if name not in MAY_PRINT and name.partition("/")[0] not in {"tests", "benchmarks", "tools"}
-        for node in ast.walk(parse(name))
+        for node in ast.walk(trees()[name])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert prints == set()
@@ -101,3 +109,19 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
         if host.encode() in path.read_bytes().lower()
     }
     assert found == set()
+
+
+def test_a_name_means_one_thing_in_the_tests() -> None:
+    """A class has one home, and a fixture holds one type wherever it is defined."""
+    classes: dict[str, list[str]] = {}
+    fixtures: dict[str, set[str]] = {}
+    for name in MODULES:
+        for node in ast.walk(trees()[name]) if name.startswith("tests/") else ():
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(name)
+            elif isinstance(node, ast.FunctionDef) and any("fixture" in ast.unparse(it) for it in node.decorator_list):
+                held = ast.unparse(node.returns) if node.returns else ""
+                fixtures.setdefault(node.name, set()).add(held[9:-1] if held.startswith("Iterator[") else held)
+    assert {name: found for name, found in classes.items() if len(found) > 1} == {}
+    # Rows and tiles have a store each in the contract tests.
+    assert {name: held for name, held in fixtures.items() if len(held) > 1 and name != "store"} == {}

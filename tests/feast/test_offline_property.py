@@ -30,7 +30,7 @@ from feast.types import (
     Struct,
     UnixTimestamp,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
@@ -225,9 +225,10 @@ def same_columns(found: pa.ChunkedArray, expected: pa.ChunkedArray) -> bool:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[OfflineWorld, FeatureStore]:
+def offline_world(tmp_path_factory: pytest.TempPathFactory) -> OfflineWorld:
     world = OfflineWorld(tmp_path_factory.mktemp("offline"))
-    return world, world.open("skewless")
+    world.stores["skewless"] = world.open("skewless")
+    return world
 
 
 def feature_view(world: OfflineWorld, example: Example, path: str) -> FeatureView:
@@ -250,12 +251,9 @@ def ours(store: FeatureStore, view: FeatureView, asked: pa.Table) -> pa.Table:
     ).to_arrow()
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(example=examples())
-def test_2_1_the_join_finds_what_a_search_by_hand_finds(
-    store: tuple[OfflineWorld, FeatureStore], example: Example
-) -> None:
-    world, feast = store
+def test_2_1_the_join_finds_what_a_search_by_hand_finds(offline_world: OfflineWorld, example: Example) -> None:
+    world, feast = offline_world, offline_world.stores["skewless"]
     rows = sources(example)
     path = world.write(f"{uuid4().hex}.parquet", rows)
     found = ours(feast, feature_view(world, example, path.name), entities(example))
@@ -267,12 +265,10 @@ def test_2_1_the_join_finds_what_a_search_by_hand_finds(
         assert same_columns(found[name], rows[name].take(at)), name
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 @given(example=examples(keys=("int64", "text"), features=("float64", "int64", "text", "bool", "floats")))
-def test_feasts_duckdb_store_finds_the_same_where_it_is_right(
-    store: tuple[OfflineWorld, FeatureStore], example: Example
-) -> None:
-    world, feast = store
+def test_feasts_duckdb_store_finds_the_same_where_it_is_right(offline_world: OfflineWorld, example: Example) -> None:
+    world, feast = offline_world, offline_world.stores["skewless"]
     # Without two rows of one rank, names that Feast uses itself, and times it cannot ask by.
     kept = list({(row[0], row[1], example.created and row[2]): row for row in example.rows if row[1]}.values())
     plain_names = {f"f{i}": kind for i, kind in enumerate(example.features.values())}

@@ -93,7 +93,6 @@ def standing(log: OutcomeLog, known_by: int) -> list[tuple[Any, ...]]:
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(BATCHES, st.integers(-1, 5))
 def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batches: Batches, known_by: int) -> None:
     rows = [row for row in said(batches) if row[3].known_at <= known_by]
@@ -107,7 +106,7 @@ def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batche
         assert log.counts(known_by) == expected_counts(rows)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=(settings().max_examples + 1) // 2)
 @given(BATCHES, st.integers(0, 5))
 def test_a_merger_that_was_killed_changes_nothing(
     connection: duckdb.DuckDBPyConnection, batches: Batches, killed: int

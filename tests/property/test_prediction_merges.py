@@ -19,7 +19,7 @@ MERGE = st.tuples(st.just("merge"), st.integers(0, 3), st.sampled_from((0.0, GRA
 STEPS = st.lists(st.one_of(WRITE, WRITE, MERGE, st.just(("prove",))), max_size=14)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=(settings().max_examples + 1) // 2)
 @given(STEPS)
 def test_each_prediction_stands_once_and_is_proven_iff_it_was(steps: list[tuple[object, ...]]) -> None:
     expected: Rows = {}

@@ -148,6 +148,7 @@ def test_2_1_ties_of_a_database_keep_its_order(
             assert everywhere(world, view) == [[newest(log, key) for key in KEYS]] * 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_2_1_many_ties_of_large_files_keep_file_order(kind: str, tmp_path: Path) -> None:
     """Several threads read: 400,000 rows of 5,000 keys that all tie, in two files."""

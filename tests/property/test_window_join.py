@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,7 @@ def test_online_state_in_any_order(case: WindowCase, order: random.Random, steps
     online(case, dict(zip(keys, codec.pack(tiles).to_pylist(), strict=True)), t)
 
 
+@pytest.mark.long
 def test_hot_keys_in_small_chunks(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     """SEMANTICS 3.6: windows of thousands of events, over many chunks, are those of the online state."""
     case = hot_case(random.Random(11))

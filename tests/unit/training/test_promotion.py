@@ -139,6 +139,7 @@ def test_a_win_overall_does_not_hide_a_loss_in_a_slice(packages: Path, monkeypat
     assert promotion.judge(dataset, spec, scores, store_at(packages), against="000001").promote
 
 
+@pytest.mark.long
 def test_many_slices_are_not_lost_by_chance(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equally good models: at 95 % an interval, of 40 slices each, most comparisons would find a loss."""
     run(packages, make_spec(Gate()), RIGHT)

@@ -70,6 +70,7 @@ def test_a_plot_takes_the_colour_of_its_surroundings_and_needs_nothing_from_else
         assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
+@pytest.mark.long
 def test_the_same_values_give_the_same_text() -> None:
     first, again = (evaluation_plots(some_curves("binary")) for _ in range(2))
     assert first == again

@@ -79,6 +79,7 @@ def test_a_challenger_that_holds_up_the_champion_is_found_by_its_median() -> Non
     assert breached(quick + waited, arm(1_000, seconds=0.06, seed=3)) == {"latency_median"}
 
 
+@pytest.mark.long
 def test_failures_that_chance_explains_do_not_break_it_at_any_of_many_looks() -> None:
     chance, back = np.random.default_rng(2), 0
     champion, errors = Vitals(requests=20_000, failed=400), Guardrails(latency=None, score_shift=None, missing=None)

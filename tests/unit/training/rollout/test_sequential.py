@@ -31,6 +31,7 @@ def peeked(champion: Floats, challenger: Floats) -> tuple[Winner | None, int]:
     return None, champion.size
 
 
+@pytest.mark.long
 def test_looking_again_and_again_names_a_false_winner_in_at_most_alpha_of_the_tests() -> None:
     chance = np.random.default_rng(11)
     runs = 400
@@ -41,6 +42,7 @@ def test_looking_again_and_again_names_a_false_winner_in_at_most_alpha_of_the_te
     assert false <= ALPHA * runs
 
 
+@pytest.mark.long
 def test_the_same_looks_with_a_test_of_fixed_size_would_name_far_more() -> None:
     """The simulation can fail: what is not built for peeking does."""
     chance = np.random.default_rng(11)

@@ -47,6 +47,7 @@ def test_the_means_without_drift_are_those_of_the_papers(shape: str, n: int) -> 
         assert psi(before, now).mean() == pytest.approx(expected_psi(before, now).mean(), rel=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [50, 200, 2_000])
 @pytest.mark.parametrize(
     "watch", [Watch(least_rows=1), Watch(least_rows=1, psi=0.01, ks=0.01, js=0.01)], ids=["", "low"]
