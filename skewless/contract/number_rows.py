@@ -23,7 +23,7 @@ from skewless.contract.vector import Matrix
 
 _PRESENT = np.uint8(Status.PRESENT)
 _SIGN = np.int64(-(2**63))
-_FEW = 4
+_FEW = 4  # rows, up to which one struct is quicker than numpy
 _NO_LIMIT = 2**63 - 1
 _NO = b"\0"
 
@@ -71,11 +71,15 @@ class NumberRows:
 
     @staticmethod
     def fits(plan: FeaturePlan) -> bool:
-        """Say whether a plan's service has nothing but numbers of views, and its views no text."""
+        """Say whether a plan's service has nothing but numbers of views, and its views are without text.
+
+        Of a view that changed, a plan may hold two versions under one name: these are not for here.
+        """
         views = {view.name for view in plan.views}
         refs = plan.services[0].features
         return (
             bool(refs)
+            and len(views) == len(plan.views)
             and not plan.windows
             and all(ref.group in views for ref in refs)
             and not any(column.dtype.is_text for view in plan.views for column in view.features)

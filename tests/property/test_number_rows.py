@@ -102,9 +102,10 @@ def test_a_row_that_is_none_of_its_view_is_not_read(bad: str) -> None:
     assert NumberRows(plan).vectors(wrong, NOW) is None
 
 
-def test_text_and_request_fields_and_services_of_nothing_are_for_the_long_way() -> None:
+def test_text_and_request_fields_and_services_of_nothing_and_two_versions_of_a_view_are_for_the_long_way() -> None:
     text = make_view(features={"x": DType.FLOAT64, "s": DType.STRING})
     assert not NumberRows.fits(make_plan(["v.x"], views=[text]))
     assert not NumberRows.fits(make_plan(["v.x", "request.r"], views=[make_view()], request={"r": DType.FLOAT64}))
     assert not NumberRows.fits(make_plan([], views=[make_view()]))
+    assert not NumberRows.fits(make_plan(["v.x"], views=[make_view(), make_view(features={"x": DType.INT64})]))
     assert NumberRows.fits(make_plan(["v.x"], views=[make_view()]))
