@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
     steps.wrap(Path, "replace", lambda *_: "replace-progress")
     steps.wrap(Inventory, "add", lambda *_: "note-file")
     steps.wrap(Draft, "write", lambda *_: "write-draft")
-    for name in ("put", "set_marker"):
+    for name in ("put", "set_markers"):
         steps.wrap(RedisWriter, name, lambda *_, name=name: name)
     LatestRedisWorld(root=Path(root), url=url, clock=ManualClock(int(now_us))).run(VIEW)
     if not point:

@@ -70,13 +70,13 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
         "note-file",
         "replace-progress",
         "put",
-        "set_marker",
+        "set_markers",
         "link-.end.json",
     }
     cases: list[tuple[str, Side]] = [
         ("link-.parquet#1", "before"),
         ("put#2", "before"),
-        ("set_marker#1", "after"),
+        ("set_markers#1", "after"),
     ]
     assert sum(kill_at(latest, cases).values()) == len(cases)
 

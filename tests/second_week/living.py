@@ -50,6 +50,7 @@ class LivingProject:
         self._asking = random.Random(seed + 3)
         self._clock = OffsetClock.create(repo / "clock")
         self._clock.set(files.NOW)
+        repo.joinpath("feature_store.yaml").write_text(files.CONFIG)
         self._project = Project(repo)
         self.server = LivingServer(repo, self._project.state, "--workers", str(workers))
         self.worker = Program(repo, "stream", "--json")
@@ -73,7 +74,6 @@ class LivingProject:
             self._project.private.stop()
 
     def _begin(self) -> None:
-        self.repo.joinpath("feature_store.yaml").write_text(files.CONFIG)
         self.repo.joinpath("skewless.yaml").write_text(files.settings())
         files.write(self.repo, self.declared)
         write_labels(self.repo / "data/labels.parquet", self.chance, files.NOW)

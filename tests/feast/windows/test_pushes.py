@@ -101,7 +101,8 @@ last_landing = FeatureView(
     store: Any = windowed.store
     frame = pd.DataFrame(some(6, windowed.now_us()))
     stamped = frame.assign(landed_at=pd.to_datetime(frame["landed_at"], unit="us", utc=True))
-    stamped.assign(written=stamped["landed_at"]).to_parquet(windowed.repo / "data/landings.parquet", index=False)
+    stamped = stamped.assign(written=stamped["landed_at"])
+    stamped.to_parquet(windowed.repo / "data/landings.parquet", index=False)
     windowed.project.apply()
     store.refresh_registry()
     store.push("landings", stamped)
@@ -111,7 +112,8 @@ last_landing = FeatureView(
 
 
 def test_features_are_not_written(windowed: WindowedFeastProject) -> None:
-    frame = pd.DataFrame({"carrier": ["AA"], "landed_at": [from_us(windowed.now_us())], **{n: [1.0] for n in NUMBERS}})
+    times = {name: [from_us(windowed.now_us())] for name in ("landed_at", "written")}
+    frame = pd.DataFrame({"carrier": ["AA"], **times, **{name: [1.0] for name in NUMBERS}})
     store = windowed.store
     with pytest.raises(RequestError, match=r"windowed view 'carrier_now': has no rows .*push events to its source"):
         store.write_to_online_store("carrier_now", frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -332,7 +333,7 @@ def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
         ("add", "service", "fraud_features"),
         ("add", "model", "fraud"),
     ]
-    assert planner.apply(NOW) == dry
+    assert planner.apply(NOW) == replace(dry, applied=True)
     assert planner.plan().changes == []
     edit(planner.repo, DELAY, 'tags={"skewless.delay": "2h"},')
     (change,) = planner.plan().changes
