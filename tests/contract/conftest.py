@@ -68,7 +68,7 @@ def _registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest) -> StorePlace:
+def online_place(request: pytest.FixtureRequest) -> StorePlace:
     """Each online store in turn, empty."""
     return place_of(request.param, request)
 

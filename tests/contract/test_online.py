@@ -67,11 +67,11 @@ def test_2_3_an_equal_rank_is_not_written_again(store: RowStore) -> None:
 def test_2_3_each_word_counts_as_unsigned_and_before_those_behind_it(store: RowStore) -> None:
     writer = store.writer()
     bounds = [(0, 1), (2**31 - 1, 2**31), (2**32 - 2, 2**32 - 1), (0, 2**32 - 1)]
-    for number, (place, (low, high)) in enumerate(product(range(8), bounds)):
+    for number, (online_place, (low, high)) in enumerate(product(range(8), bounds)):
         key = b"k%d" % number
-        less = ranked(*[7] * place, low, *[2**32 - 1] * (7 - place))
-        more = ranked(*[7] * place, high, *[0] * (7 - place))
-        assert [writer.put([key], [row]) for row in (less, more, less)] == [1, 1, 0], (place, low, high)
+        less = ranked(*[7] * online_place, low, *[2**32 - 1] * (7 - online_place))
+        more = ranked(*[7] * online_place, high, *[0] * (7 - online_place))
+        assert [writer.put([key], [row]) for row in (less, more, less)] == [1, 1, 0], (online_place, low, high)
         assert store.get(key) == [more]
     writer.close()
 
@@ -235,8 +235,8 @@ def test_a_row_of_megabytes(store: RowStore) -> None:
     assert store.get(b"c", b"b", b"a") == [large, ranked(1), large]
 
 
-def test_2_3_four_writing_processes_leave_the_highest_rank(place: StorePlace) -> None:
-    store, command = place.rows, [sys.executable, "-c", WRITER, place.url]
+def test_2_3_four_writing_processes_leave_the_highest_rank(online_place: StorePlace) -> None:
+    store, command = online_place.rows, [sys.executable, "-c", WRITER, online_place.url]
     writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for seed in range(4)]
     for process in writers:
         assert process.stdin is not None

@@ -29,12 +29,12 @@ Conversation: TypeAlias = Callable[[OnlineReader], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
-def filled(place: StorePlace) -> StorePlace:
+def filled_store(online_place: StorePlace) -> StorePlace:
     """A store with rows and markers."""
-    with place.store() as store:
+    with online_place.store() as store:
         store.put(list(ROWS), list(ROWS.values()))
         store.set_markers(MARKS)
-    return place
+    return online_place
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -43,8 +43,8 @@ def loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLo
 
 
 @pytest.fixture
-def blocking(filled: StorePlace) -> Iterator[BlockingOnlineReader]:
-    with closing(open_blocking_reader(filled.url)) as reader:
+def blocking(filled_store: StorePlace) -> Iterator[BlockingOnlineReader]:
+    with closing(open_blocking_reader(filled_store.url)) as reader:
         yield reader
 
 
@@ -78,16 +78,16 @@ async def right(reader: OnlineReader, seed: int) -> bool:
 
 
 def test_a_thousand_who_ask_at_once_get_their_own(
-    filled: StorePlace, loop: Callable[[], asyncio.AbstractEventLoop]
+    filled_store: StorePlace, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def conversation(reader: OnlineReader) -> None:
         assert await asyncio.gather(*(right(reader, seed) for seed in range(1_000))) == [True] * 1_000
 
-    converse(filled.url, conversation, loop)
+    converse(filled_store.url, conversation, loop)
 
 
 def test_callers_who_are_cancelled_leave_the_others_alone(
-    filled: StorePlace, loop: Callable[[], asyncio.AbstractEventLoop]
+    filled_store: StorePlace, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def conversation(reader: OnlineReader) -> None:
         for seed in range(50):
@@ -100,10 +100,10 @@ def test_callers_who_are_cancelled_leave_the_others_alone(
             found = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(each is True or task in victims for each, task in zip(found, tasks, strict=True))
 
-    converse(filled.url, conversation, loop)
+    converse(filled_store.url, conversation, loop)
 
 
-def test_a_callback_is_told_once(filled: StorePlace) -> None:
+def test_a_callback_is_told_once(filled_store: StorePlace) -> None:
     told: list[Marked | StoreError] = []
 
     async def conversation(reader: OnlineReader) -> None:
@@ -113,11 +113,11 @@ def test_a_callback_is_told_once(filled: StorePlace) -> None:
             reader.linger()
         await asyncio.to_thread(until, lambda: len(told) >= 21)
 
-    converse(filled.url, conversation)
+    converse(filled_store.url, conversation)
     assert told == [([], []), *(([ROWS[key]], [MARKS["m"]]) for key in KEYS[:20])]
 
 
-def test_a_store_that_is_away_is_said_by_every_side(place: StorePlace) -> None:
+def test_a_store_that_is_away_is_said_by_every_side(online_place: StorePlace) -> None:
     told: list[Marked | StoreError] = []
 
     async def conversation(reader: OnlineReader) -> None:
@@ -127,29 +127,29 @@ def test_a_store_that_is_away_is_said_by_every_side(place: StorePlace) -> None:
         with pytest.raises(StoreError, match="did not answer"):
             await reader.hold([b"k"], 1)
 
-    converse(place.away, conversation)
+    converse(online_place.away, conversation)
     assert [type(answer) for answer in told] == [StoreError]
     with pytest.raises(StoreError, match="did not answer"):
-        open_online_store(place.away)
+        open_online_store(online_place.away)
     # That of a cluster asks for its nodes at once.
-    with pytest.raises(StoreError, match="did not answer"), closing(open_blocking_reader(place.away)) as reader:
+    with pytest.raises(StoreError, match="did not answer"), closing(open_blocking_reader(online_place.away)) as reader:
         reader.get_marked([b"k"], ["m"])
 
 
-def test_a_sign_is_read_until_its_time_is_over(place: StorePlace) -> None:
+def test_a_sign_is_read_until_its_time_is_over(online_place: StorePlace) -> None:
     async def conversation(reader: OnlineReader) -> None:
         await reader.hold([], 1)
         await reader.hold([b"{s}long", b"{s}short"], 100)
         assert None not in await reader.get([b"{s}long", b"{s}short"])
         await reader.hold([b"{s}short"], 1)
 
-    converse(place.url, conversation)
-    with place.store() as store:
+    converse(online_place.url, conversation)
+    with online_place.store() as store:
         until(lambda: store.get([b"{s}short"]) == [None])
         assert store.get([b"{s}long"]) != [None]
 
 
-class Work:
+class Reading:
     """What is to be done for each connection, which the disk refuses at first."""
 
     def __init__(self) -> None:
@@ -166,8 +166,8 @@ class Work:
         self.do()
 
 
-def test_4_5_work_is_awaited_for_a_connection_before_anything_is_read_over_it(filled: StorePlace) -> None:
-    work = Work()
+def test_4_5_work_is_awaited_for_a_connection_before_anything_is_read_over_it(filled_store: StorePlace) -> None:
+    work = Reading()
 
     async def conversation(reader: OnlineReader) -> None:
         for _ in range(2):
@@ -176,13 +176,13 @@ def test_4_5_work_is_awaited_for_a_connection_before_anything_is_read_over_it(fi
         work.refused = False
         assert await reader.get(KEYS) == list(ROWS.values())
 
-    converse(filled.url, conversation, on_connect=work.do_later)
+    converse(filled_store.url, conversation, on_connect=work.do_later)
     assert work.done
 
 
-def test_4_5_work_is_done_for_a_blocking_connection_before_anything_is_read_over_it(filled: StorePlace) -> None:
-    work = Work()
-    with closing(open_blocking_reader(filled.url)) as reader:
+def test_4_5_work_is_done_for_a_blocking_connection_before_anything_is_read_over_it(filled_store: StorePlace) -> None:
+    work = Reading()
+    with closing(open_blocking_reader(filled_store.url)) as reader:
         reader.on_connect(work.do)
         with pytest.raises(StoreError, match="the disk: refuses"):
             reader.get(KEYS)
@@ -191,9 +191,9 @@ def test_4_5_work_is_done_for_a_blocking_connection_before_anything_is_read_over
     assert work.done
 
 
-def test_keys_may_be_any_sequence(blocking: BlockingOnlineReader, filled: StorePlace) -> None:
+def test_keys_may_be_any_sequence(blocking: BlockingOnlineReader, filled_store: StorePlace) -> None:
     keys = IntegerKeys([Heads(b"a{"), Heads(b"b{")], [7, 10])
-    with filled.store() as store:
+    with filled_store.store() as store:
         store.put([b"a{7}", b"b{10}"], [ranked(1), ranked(2)])
     assert blocking.get_marked(keys, ["m"]) == ([ranked(1), None, None, ranked(2)], [MARKS["m"]])
 
@@ -218,12 +218,12 @@ def test_a_forked_process_reads_for_itself(blocking: BlockingOnlineReader) -> No
     assert found == [[ROWS[key], None] for key in KEYS[:200]]
 
 
-def test_4_5_a_marker_vouches_for_rows_that_come_with_it(place: StorePlace) -> None:
+def test_4_5_a_marker_vouches_for_rows_that_come_with_it(online_place: StorePlace) -> None:
     """However late the reader comes: what a marker says was applied stands in the same answer."""
     stop = threading.Event()
 
     def write() -> None:
-        with place.store() as store:
+        with online_place.store() as store:
             n = 0
             while not stop.is_set():
                 n += 1
@@ -241,7 +241,7 @@ def test_4_5_a_marker_vouches_for_rows_that_come_with_it(place: StorePlace) -> N
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write)
         try:
-            converse(place.url, conversation)
+            converse(online_place.url, conversation)
         finally:
             stop.set()
         writing.result()

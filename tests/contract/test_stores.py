@@ -16,9 +16,9 @@ from tests.worlds.waiting import until
 OTHERS = [b"k%d" % i for i in range(200)]
 
 
-def test_7_1_a_repair_replaces_what_is_as_it_was_read_whatever_its_rank(place: StorePlace) -> None:
+def test_7_1_a_repair_replaces_what_is_as_it_was_read_whatever_its_rank(online_place: StorePlace) -> None:
     keys = [b"a", b"b", b"c", b"none"]
-    with place.store() as store:
+    with online_place.store() as store:
         store.put(keys[:3], [ranked(5), ranked(6), ranked(7)])
         read = store.get(keys)
         store.put([b"b"], [ranked(8)])
@@ -29,8 +29,8 @@ def test_7_1_a_repair_replaces_what_is_as_it_was_read_whatever_its_rank(place: S
         assert store.replace([], [], []).tolist() == []
 
 
-def test_7_1_a_repair_may_know_a_value_by_its_size_and_beginning(place: StorePlace) -> None:
-    with place.store() as store:
+def test_7_1_a_repair_may_know_a_value_by_its_size_and_beginning(online_place: StorePlace) -> None:
+    with online_place.store() as store:
         for key, value in ((b"a", b"head-1"), (b"b", b"head-22"), (b"c", b"tail-1")):
             store.publish(key, value)
         old = [b"head-0", b"head-0", b"head-0"]
@@ -39,9 +39,9 @@ def test_7_1_a_repair_may_know_a_value_by_its_size_and_beginning(place: StorePla
         assert store.get([b"a", b"b", b"c"]) == [b"new", b"head-22", b"tail-1"]
 
 
-def test_8_2_what_is_deleted_by_its_prefix_is_gone_with_its_markers(place: StorePlace) -> None:
+def test_8_2_what_is_deleted_by_its_prefix_is_gone_with_its_markers(online_place: StorePlace) -> None:
     others = [b"sk:p?:" + key for key in OTHERS]
-    with place.store() as store:
+    with online_place.store() as store:
         for names in (OTHERS, others, [b"sk:p*:k"], [b"sk:p[a-z]:k"]):
             store.put(names, [ranked(1)] * len(names))
         store.set_markers({"sk:p?:applied": Mark(3), "sk:p:applied": Mark(4)})
@@ -49,15 +49,15 @@ def test_8_2_what_is_deleted_by_its_prefix_is_gone_with_its_markers(place: Store
         assert store.delete("sk:p?:") > len(others) + 1
         assert store.delete("sk:p[a-z]:") == 1
         assert store.delete("sk:p?:") == 0
-        found, marks = place.rows.marked([b"sk:p*:k", *OTHERS, *others], ["sk:p?:applied", "sk:p:applied"])
+        found, marks = online_place.rows.marked([b"sk:p*:k", *OTHERS, *others], ["sk:p?:applied", "sk:p:applied"])
         assert found == [ranked(1)] * (1 + len(OTHERS)) + [None] * len(others)
         assert marks == [None, Mark(4)]
         assert store.get([b"sk:p?:generation"]) == [None]
 
 
-def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(place: StorePlace) -> None:
-    store = place.rows
-    with place.store() as writer:
+def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(online_place: StorePlace) -> None:
+    store = online_place.rows
+    with online_place.store() as writer:
         for _ in range(2):
             writer.set_markers({"m": Mark(LOST)})
             assert (writer.marker("m"), store.marked([], ["m"])[1], writer.peek_marks(["m"])) == (None, [None], [None])
@@ -68,8 +68,8 @@ def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(place: StoreP
         assert store.marked([], ["m"])[1] == writer.peek_marks(["m"]) == [Mark(7, 70)]
 
 
-def test_8_4_a_watermark_is_refreshed_only_where_its_marker_stands(place: StorePlace) -> None:
-    with place.store() as store:
+def test_8_4_a_watermark_is_refreshed_only_where_its_marker_stands(online_place: StorePlace) -> None:
+    with online_place.store() as store:
         store.set_markers({"m": Mark(7, 50), "n": Mark(3)})
         store.refresh_markers({"m": Mark(7, 60), "n": Mark(3, 40)})
         store.refresh_markers({"m": Mark(5, 80)})
@@ -83,19 +83,19 @@ def test_8_4_a_watermark_is_refreshed_only_where_its_marker_stands(place: StoreP
         assert store.peek_marks([]) == []
 
 
-def test_what_one_process_published_another_reads_until_it_is_published_again(place: StorePlace) -> None:
-    with place.store() as store:
+def test_what_one_process_published_another_reads_until_it_is_published_again(online_place: StorePlace) -> None:
+    with online_place.store() as store:
         for text in (b"one", b"another", b""):
             store.publish(b"note", text)
-            assert place.rows.get(b"note") == [text]
+            assert online_place.rows.get(b"note") == [text]
 
 
-def lease(place: StorePlace, holder: str, ttl_s: float = 60.0, project: str = "p") -> closing[Lease]:
-    return closing(open_lease(place.url, project, holder, ttl_s))
+def lease(online_place: StorePlace, holder: str, ttl_s: float = 60.0, project: str = "p") -> closing[Lease]:
+    return closing(open_lease(online_place.url, project, holder, ttl_s))
 
 
-def test_one_holds_the_lease_until_it_is_released_and_tokens_rise(place: StorePlace) -> None:
-    with lease(place, "a") as a, lease(place, "b") as b:
+def test_one_holds_the_lease_until_it_is_released_and_tokens_rise(online_place: StorePlace) -> None:
+    with lease(online_place, "a") as a, lease(online_place, "b") as b:
         assert (a.take(0), b.take(0)) == (1, None)
         assert (a.held_by(), a.take(0)) == ("a", 1)
         assert (a.renew(), b.renew()) == (True, False)
@@ -105,13 +105,13 @@ def test_one_holds_the_lease_until_it_is_released_and_tokens_rise(place: StorePl
         assert (b.held_by(), b.take(0), a.renew()) == (None, 2, False)
 
 
-def test_projects_have_leases_of_their_own(place: StorePlace) -> None:
-    with lease(place, "a") as a, lease(place, "b", project="q") as b:
+def test_projects_have_leases_of_their_own(online_place: StorePlace) -> None:
+    with lease(online_place, "a") as a, lease(online_place, "b", project="q") as b:
         assert (a.take(0), b.take(0)) == (1, 1)
 
 
-def test_a_silent_holder_is_replaced_and_finds_out(place: StorePlace) -> None:
-    with lease(place, "a", ttl_s=0.5) as a, lease(place, "b", ttl_s=0.5) as b:
+def test_a_silent_holder_is_replaced_and_finds_out(online_place: StorePlace) -> None:
+    with lease(online_place, "a", ttl_s=0.5) as a, lease(online_place, "b", ttl_s=0.5) as b:
         assert a.take(0) == 1
         deadline = time.monotonic() + 30
         while (token := b.take(0)) is None:
@@ -119,19 +119,19 @@ def test_a_silent_holder_is_replaced_and_finds_out(place: StorePlace) -> None:
             time.sleep(0.01)
         assert (token, a.renew()) == (2, False)
         a.release()
-    with lease(place, "c") as c:
+    with lease(online_place, "c") as c:
         until(lambda: c.take(2) == 3)
 
 
-def test_a_store_that_lost_its_data_gives_no_token_twice(place: StorePlace) -> None:
-    with lease(place, "a") as a, lease(place, "b") as b:
+def test_a_store_that_lost_its_data_gives_no_token_twice(online_place: StorePlace) -> None:
+    with lease(online_place, "a") as a, lease(online_place, "b") as b:
         assert a.take(6) == 7
-        place.lose()
+        online_place.lose()
         assert (a.renew(), a.held_by(), b.take(7)) == (False, None, 8)
 
 
-def test_a_lease_in_a_store_that_is_away_is_not_asked(place: StorePlace) -> None:
-    with closing(open_lease(place.away, "p", "a", 60.0)) as away:
+def test_a_lease_in_a_store_that_is_away_is_not_asked(online_place: StorePlace) -> None:
+    with closing(open_lease(online_place.away, "p", "a", 60.0)) as away:
         for ask in (away.renew, away.release, away.held_by, lambda: away.take(0)):
             with pytest.raises(StoreError, match="did not answer"):
                 ask()

@@ -35,8 +35,8 @@ Rows = list[tuple[int, Event]]
 
 
 @pytest.fixture
-def store(place: StorePlace) -> Iterator[OnlineStore]:
-    with place.store() as one:
+def store(online_place: StorePlace) -> Iterator[OnlineStore]:
+    with online_place.store() as one:
         yield one
 
 
@@ -144,12 +144,12 @@ def test_a_state_of_another_plan_is_refused(store: OnlineStore) -> None:
         states.view.codec.unpack(store.get([name]))
 
 
-def test_3_7_rolling_up_under_two_writers_loses_nothing(store: OnlineStore, place: StorePlace) -> None:
+def test_3_7_rolling_up_under_two_writers_loses_nothing(store: OnlineStore, online_place: StorePlace) -> None:
     states = States(store)
     parts = {name: made(name, 0, 600, ids=4) for name in "ab"}
 
     def write(name: str) -> None:
-        with place.store() as writer:
+        with online_place.store() as writer:
             own = States(writer)
             for first in range(0, 600, 15):
                 own.append(name, parts[name][first : first + 15])
@@ -162,7 +162,7 @@ def test_3_7_rolling_up_under_two_writers_loses_nothing(store: OnlineStore, plac
 
 
 def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
-    store: OnlineStore, place: StorePlace
+    store: OnlineStore, online_place: StorePlace
 ) -> None:
     states = States(store)
     marker, rows = states.marker("a"), made("a", 0, 200)
@@ -172,7 +172,7 @@ def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
     store.set_markers({marker: Mark(99)}, {marker: -1})
     assert store.marker(marker) == 99
     assert store.peek_marks([marker, "none"]) == [Mark(99), None]
-    place.lose()
+    online_place.lose()
     with pytest.raises(StoreError, match="may have lost some"):
         states.append("a", rows[100:], 99)
     with pytest.raises(StoreError, match="may have lost some"):
@@ -197,8 +197,10 @@ def test_markers_never_go_back(store: OnlineStore) -> None:
     assert store.marker("m") == 7
 
 
-def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(store: OnlineStore, place: StorePlace) -> None:
-    reader = open_blocking_reader(place.url)
+def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(
+    store: OnlineStore, online_place: StorePlace
+) -> None:
+    reader = open_blocking_reader(online_place.url)
     store.marker("m")
     store.set_markers({"m": Mark(7, 50), "n": Mark(3)}, {"m": None, "n": None})
     assert reader.get_marked([], ["m", "n"])[1] == [Mark(7, 50), Mark(3)]

@@ -58,7 +58,7 @@ print([name for name in sys.modules if name in {"redis", "hiredis", "skewless.in
 """
 
 
-class Shop:
+class TemplateShop:
     """The project, and the processes that work on it."""
 
     def __init__(self, repo: Path, file: Path) -> None:
@@ -123,16 +123,16 @@ def write_file(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def template_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TemplateShop]:
     (tmp_path / "metadata").mkdir()
     monkeypatch.setenv("SKEWLESS_REDIS_URL", f"sqlite:///{tmp_path}/online.db")
     monkeypatch.setenv("SKEWLESS_THREADS", "1")
     with registered(tmp_path / "metadata"):
-        yield Shop(tmp_path / "shop", tmp_path / "online.db")
+        yield TemplateShop(tmp_path / "shop", tmp_path / "online.db")
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[str]:
+def broker_url(tmp_path: Path) -> Iterator[str]:
     """The Redis where events wait that were pushed."""
     server = PrivateServer(tmp_path / "broker", grace_s=0.5)
     yield server.ensure()
@@ -141,52 +141,55 @@ def broker(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.timeout(300)
 def test_the_template_runs_on_the_store_of_another_package(
-    shop: Shop, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template_shop: TemplateShop, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done("init", shop.repo)
-    definitions, config = shop.repo / "definitions.py", shop.repo / "feature_store.yaml"
+    done("init", template_shop.repo)
+    definitions, config = template_shop.repo / "definitions.py", template_shop.repo / "feature_store.yaml"
     definitions.write_text(definitions.read_text() + WINDOWS)
     config.write_text(config.read_text().replace("online_store: null", ONLINE))
     for verb in ("apply", "import", "materialize", "bootstrap", "train"):
-        done(verb, "--repo", shop.repo)
-    checks = {check["name"]: check["verdict"] for check in run("doctor", "--repo", shop.repo, "--json").body["checks"]}
+        done(verb, "--repo", template_shop.repo)
+    checks = {
+        check["name"]: check["verdict"]
+        for check in run("doctor", "--repo", template_shop.repo, "--json").body["checks"]
+    }
     assert (checks["online store"], checks["clock"], checks["window card_hour"]) == ("ok", "ok", "ok")
 
-    with shop.serving() as url:
+    with template_shop.serving() as url:
         before = predicted(url, CARD)["features"]
         assert (before["card_days__payments_7d"] > 0, before["card_hour__payments_1h"]) == (True, 0.0)
         live = write_file(tmp_path / "live", paid(CARD, 5))
-        (tally,) = shop.run("stream", "--replay", live, "--until-idle")["sources"]
+        (tally,) = template_shop.run("stream", "--replay", live, "--until-idle")["sources"]
         assert (tally["accepted"], tally["trouble"]) == (5, None)
         after = predicted(url, CARD)["features"]
         assert after == before | {"card_hour__payments_1h": 5.0, "card_hour__amount_1h": 21.25}
 
-    plan = load_current(shop.repo, shop.repo / ".skewless").plan
-    shop.damage(KeyCodec("shop", plan.view("card_days")).encode([CARD]))
-    shop.damage(KeyCodec("shop", plan.window("card_hour"), 1).encode([CARD]))
-    found = shop.run("parity", "--sample", "100000", code=5)
+    plan = load_current(template_shop.repo, template_shop.repo / ".skewless").plan
+    template_shop.damage(KeyCodec("shop", plan.view("card_days")).encode([CARD]))
+    template_shop.damage(KeyCodec("shop", plan.window("card_hour"), 1).encode([CARD]))
+    found = template_shop.run("parity", "--sample", "100000", code=5)
     causes = {name: view["by_cause"] for name, view in found["views"].items()}
     assert causes == {"card_days": {"damaged": 1}, "card_hour": {"damaged": 1}, "shop_risk": {}}
-    repaired = shop.run("parity", "--sample", "100000", "--repair")
+    repaired = template_shop.run("parity", "--sample", "100000", "--repair")
     assert (repaired["repaired"], repaired["left"]) == (2, 0)
 
-    monkeypatch.setenv("SKEWLESS_STREAM_URL", broker)
-    with shop.serving() as url:
+    monkeypatch.setenv("SKEWLESS_STREAM_URL", broker_url)
+    with template_shop.serving() as url:
         assert predicted(url, CARD)["features"] == after
         assert post(f"{url}/events/payments", {"events": paid(OTHER, 3)})["accepted_for"]
-        shop.run("stream", "--until-idle")
+        template_shop.run("stream", "--until-idle")
         assert predicted(url, OTHER)["features"]["card_hour__payments_1h"] == 3.0
 
-    jobs = shop.run("scheduler", "--once", "--only", "materialize", "--only", "replay")["jobs"]
+    jobs = template_shop.run("scheduler", "--once", "--only", "materialize", "--only", "replay")["jobs"]
     assert [job["state"] for job in jobs] == ["done", "done"]
-    proof = shop.run("replay")
+    proof = template_shop.run("replay")
     assert (proof["ok"], proof["compared"], proof["different"]) == (True, 4, 0)
-    feast = FeatureStore(repo_path=str(shop.repo))
+    feast = FeatureStore(repo_path=str(template_shop.repo))
     seen = feast.get_online_features(["card_days:payments_7d", "card_hour:payments_1h"], [{"card_id": CARD}])
     assert seen.to_dict() == {"card_id": [CARD], "payments_7d": [after["card_days__payments_7d"]], "payments_1h": [5.0]}
-    assert not (shop.repo / ".skewless/redis").exists()
+    assert not (template_shop.repo / ".skewless/redis").exists()
 
 
-def test_a_server_on_it_loads_no_client_of_redis(shop: Shop) -> None:
-    command = [sys.executable, "-c", SERVER, f"sqlite:///{shop.file}"]
+def test_a_server_on_it_loads_no_client_of_redis(template_shop: TemplateShop) -> None:
+    command = [sys.executable, "-c", SERVER, f"sqlite:///{template_shop.file}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -85,7 +85,7 @@ def test_a_method_takes_what_its_command_takes(verb: Verb) -> None:
 
 
 @dataclass(frozen=True)
-class Case:
+class VerbCase:
     """One call, said twice.
 
     Args:
@@ -135,59 +135,59 @@ def scores(answer: Any) -> Any:  # noqa: ANN401 - JSON
 ROW = json.dumps(ROWS[0])
 CARD = {"card_id": "5"}
 CASES = [
-    Case("plan", lambda p: p.plan()),
-    Case("apply --dry-run", lambda p: p.apply(dry_run=True)),
-    Case("validate", lambda p: p.validate(), timeless),
-    Case("validate fraud --all", lambda p: p.validate(["fraud"], everything=True), timeless),
-    Case("validate --suggest", lambda p: p.suggest()),
-    Case("materialize --dry-run", lambda p: p.pending()),
-    Case("materialize", lambda p: p.materialize()),
-    Case("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
-    Case("get card_days --key card_id=5 --as-of 1", lambda p: p.get("card_days", CARD, as_of_us=1)),
-    Case("dataset --entities asked.parquet --service fraud --out rows --time paid_at --dry-run",
+    VerbCase("plan", lambda p: p.plan()),
+    VerbCase("apply --dry-run", lambda p: p.apply(dry_run=True)),
+    VerbCase("validate", lambda p: p.validate(), timeless),
+    VerbCase("validate fraud --all", lambda p: p.validate(["fraud"], everything=True), timeless),
+    VerbCase("validate --suggest", lambda p: p.suggest()),
+    VerbCase("materialize --dry-run", lambda p: p.pending()),
+    VerbCase("materialize", lambda p: p.materialize()),
+    VerbCase("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
+    VerbCase("get card_days --key card_id=5 --as-of 1", lambda p: p.get("card_days", CARD, as_of_us=1)),
+    VerbCase("dataset --entities asked.parquet --service fraud --out rows --time paid_at --dry-run",
          lambda p: p.dataset(Path("asked.parquet"), "fraud", Path("rows"), time="paid_at", dry_run=True)),
-    Case("train fraud", lambda p: p.train("fraud"), lambda a: a["models"][0] if "models" in a else a),
-    Case("sign --dry-run", lambda p: p.sign(dry_run=True)),
-    Case("track", lambda p: p.track()),
-    Case("versions fraud", lambda p: p.versions("fraud")),
-    Case("promote fraud --dry-run", lambda p: p.promote("fraud", dry_run=True)),
-    Case("rollout", lambda p: p.rollout()),
-    Case("rollout fraud --step", lambda p: p.rollout("fraud", step=True)),
-    Case("rollout fraud --begin 000001 --dry-run", lambda p: p.rollout("fraud", begin="000001", dry_run=True)),
-    Case("rollback fraud", lambda p: p.rollback("fraud")),
-    Case(f"predict --row {ROW}", lambda p: p.predict(None, ROWS[:1]), scores),
-    Case("predict --in asked.parquet --out out.csv",
+    VerbCase("train fraud", lambda p: p.train("fraud"), lambda a: a["models"][0] if "models" in a else a),
+    VerbCase("sign --dry-run", lambda p: p.sign(dry_run=True)),
+    VerbCase("track", lambda p: p.track()),
+    VerbCase("versions fraud", lambda p: p.versions("fraud")),
+    VerbCase("promote fraud --dry-run", lambda p: p.promote("fraud", dry_run=True)),
+    VerbCase("rollout", lambda p: p.rollout()),
+    VerbCase("rollout fraud --step", lambda p: p.rollout("fraud", step=True)),
+    VerbCase("rollout fraud --begin 000001 --dry-run", lambda p: p.rollout("fraud", begin="000001", dry_run=True)),
+    VerbCase("rollback fraud", lambda p: p.rollback("fraud")),
+    VerbCase(f"predict --row {ROW}", lambda p: p.predict(None, ROWS[:1]), scores),
+    VerbCase("predict --in asked.parquet --out out.csv",
          lambda p: {"rows": p.predict_file(None, Path("asked.parquet"), Path("out.csv"))}),
-    Case("feedback outcomes.csv", lambda p: p.feedback(Path("outcomes.csv")), nameless),
-    Case("quality", lambda p: p.quality()),
-    Case("quality fraud --window 6h --since 1d",
+    VerbCase("feedback outcomes.csv", lambda p: p.feedback(Path("outcomes.csv")), nameless),
+    VerbCase("quality", lambda p: p.quality()),
+    VerbCase("quality fraud --window 6h --since 1d",
          lambda p: p.quality("fraud", window_us=6 * 3_600_000_000, since_us=p.clock.now_us() - 86_400_000_000)),
-    Case("drift --dry-run", lambda p: p.drift(dry_run=True)),
-    Case("importance --windows 2", lambda p: p.importance(windows=2)),
-    Case("why nosuch", lambda p: p.why("nosuch")),
-    Case("replay", lambda p: p.replay()),
-    Case("replay fraud --new", lambda p: p.replay("fraud", new=True)),
-    Case("parity --sample 50", lambda p: p.parity(sample=50)),
-    Case("freshness", lambda p: p.freshness()),
-    Case("alerts --all", lambda p: p.alerts(show_all=True)),
-    Case("report", lambda p: p.report()),
-    Case("import", lambda p: p.import_events()),
-    Case("bootstrap --dry-run", lambda p: p.bootstrap(dry_run=True)),
-    Case("stream --until-idle", lambda p: p.stream(until_idle=True)),
-    Case("triggers fraud", lambda p: p.triggers("fraud")),
-    Case("housekeeping", lambda p: p.housekeeping()),
-    Case("status", lambda p: p.status()),
-    Case("doctor", lambda p: p.doctor(p.repo), verdicts),
-    Case("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),
-    Case("scheduler --once --only validate", lambda p: p.scheduler(only=["validate"]), states),
-    Case("keys list", lambda p: p.keys.list(), keys),
-    Case("keys add web --dry-run", lambda p: p.keys.add("web", dry_run=True).key),
-    Case("keys revoke web", lambda p: p.keys.revoke("web")),
-    Case("runs list", lambda p: p.runs.list()),
-    Case("runs show validate@20260115T060000Z", lambda p: p.runs.show("validate@20260115T060000Z")),
-    Case("runs start validate --dry-run", lambda p: {"run": str(p.runs.start("validate", dry_run=True))}),
-    Case("runs retry validate@20260115T060000Z", lambda p: p.runs.retry("validate@20260115T060000Z")),
-    Case("runs cancel validate@20260115T060000Z", lambda p: p.runs.cancel("validate@20260115T060000Z")),
+    VerbCase("drift --dry-run", lambda p: p.drift(dry_run=True)),
+    VerbCase("importance --windows 2", lambda p: p.importance(windows=2)),
+    VerbCase("why nosuch", lambda p: p.why("nosuch")),
+    VerbCase("replay", lambda p: p.replay()),
+    VerbCase("replay fraud --new", lambda p: p.replay("fraud", new=True)),
+    VerbCase("parity --sample 50", lambda p: p.parity(sample=50)),
+    VerbCase("freshness", lambda p: p.freshness()),
+    VerbCase("alerts --all", lambda p: p.alerts(show_all=True)),
+    VerbCase("report", lambda p: p.report()),
+    VerbCase("import", lambda p: p.import_events()),
+    VerbCase("bootstrap --dry-run", lambda p: p.bootstrap(dry_run=True)),
+    VerbCase("stream --until-idle", lambda p: p.stream(until_idle=True)),
+    VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
+    VerbCase("housekeeping", lambda p: p.housekeeping()),
+    VerbCase("status", lambda p: p.status()),
+    VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),
+    VerbCase("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),
+    VerbCase("scheduler --once --only validate", lambda p: p.scheduler(only=["validate"]), states),
+    VerbCase("keys list", lambda p: p.keys.list(), keys),
+    VerbCase("keys add web --dry-run", lambda p: p.keys.add("web", dry_run=True).key),
+    VerbCase("keys revoke web", lambda p: p.keys.revoke("web")),
+    VerbCase("runs list", lambda p: p.runs.list()),
+    VerbCase("runs show validate@20260115T060000Z", lambda p: p.runs.show("validate@20260115T060000Z")),
+    VerbCase("runs start validate --dry-run", lambda p: {"run": str(p.runs.start("validate", dry_run=True))}),
+    VerbCase("runs retry validate@20260115T060000Z", lambda p: p.runs.retry("validate@20260115T060000Z")),
+    VerbCase("runs cancel validate@20260115T060000Z", lambda p: p.runs.cancel("validate@20260115T060000Z")),
 ]  # fmt: skip
 # Verb -> the call about something of a name.
 ABOUT: dict[str, Callable[[Project, str], Any]] = {
@@ -289,7 +289,7 @@ def same_place(answer: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.words.partition("{")[0])
-def test_a_method_answers_as_its_command(asked: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_answers_as_its_command(asked: Path, case: VerbCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(asked / "said")
     words = [*case.words.partition("{")[0].split(), *([ROW] if "{" in case.words else [])]
     said = run(*words, "--repo", asked / "said/project", "--json")
