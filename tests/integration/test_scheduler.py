@@ -113,6 +113,11 @@ def test_only_what_was_named_is_run(place: Sandbox) -> None:
         round_of(place, "nothing")
 
 
+def test_from_python_a_round_runs_in_processes_of_its_own(place: Sandbox) -> None:
+    (run,) = place.project.scheduler(only=["validate"])
+    assert (run.id.job, run.state, run.outputs["success"]) == ("validate", "done", True)
+
+
 def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Sandbox) -> None:
     with closing(open_lease(place.project.redis_url, place.model.plan.project, "other", 60)) as lease:
         token = lease.take(0)
