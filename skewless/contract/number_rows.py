@@ -6,6 +6,7 @@ for each: of a small request, the steps are the time.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, cycle
@@ -22,8 +23,10 @@ from skewless.contract.status import Int64Array, Status, StatusArray, row_status
 from skewless.contract.vector import Matrix
 
 _PRESENT = np.uint8(Status.PRESENT)
+_NOT_FOUND, _EXPIRED, _FUTURE = map(int, (Status.NOT_FOUND, Status.EXPIRED, Status.FUTURE))
 _SIGN = np.int64(-(2**63))
-_FEW = 4  # rows, up to which one struct is quicker than numpy
+_PAST = 1 << 63  # what is added to a time in a row
+_FEW = 4  # rows, up to which numpy takes longer for its steps than for the rows; most of all where they are seldom warm
 _NO_LIMIT = 2**63 - 1
 _NO = b"\0"
 
@@ -67,6 +70,11 @@ class NumberRows:
         self._event = self._bytes("event", step=-1)
         self._nulls = self._bytes("nulls")
         self._unpacked = struct.Struct("<" + "".join(layout.number_code for layout in self._layouts)).iter_unpack
+        heads = [
+            next(struct.iter_unpack("<" + each.number_code, blank))
+            for each, blank in zip(self._layouts, self._blanks, strict=True)
+        ]
+        self._views = [(head[1:3], len(head), view.ttl_us) for head, view in zip(heads, plan.views, strict=True)]
         self._place(plan)
 
     @staticmethod
@@ -96,6 +104,8 @@ class NumberRows:
         packed = b"".join([blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))])
         if len(packed) != n * self._size or not (is_whole(packed) or self._are_sound(rows)):
             return None
+        if 0 < n <= _FEW:
+            return self._few(packed, t)
         raw = np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size)
         event_ts = raw.take(self._event, axis=1).view(np.int64) ^ _SIGN
         ages = (t - event_ts).view(np.uint64)  # of a row of the future it is beyond any ttl
@@ -120,15 +130,47 @@ class NumberRows:
 
     def _numbers(self, packed: bytes, n: int) -> Matrix:
         """Return the values, whatever is null."""
-        if 0 < n <= _FEW:
-            block = np.array(list(self._unpacked(packed)), dtype=np.float64)
-        else:
-            block = np.empty((n, self._width), dtype=np.float64)
-            records, first = np.frombuffer(packed, self._record), 0
-            for view, layout in zip(self._record.names or (), self._layouts, strict=True):
-                layout.fill(block[:, first : first + layout.width], records[view])
-                first += layout.width
+        block = np.empty((n, self._width), dtype=np.float64)
+        records, first = np.frombuffer(packed, self._record), 0
+        for view, layout in zip(self._record.names or (), self._layouts, strict=True):
+            layout.fill(block[:, first : first + layout.width], records[view])
+            first += layout.width
         return block if self._order is None else block.take(self._order, axis=1)
+
+    def _few(self, packed: bytes, t: int) -> NumberVectors | None:
+        """Do what ``vectors`` does, value by value."""
+        matrix: list[list[float]] = []
+        status: list[list[int]] = []
+        event_ts: list[list[int]] = []
+        for row in self._unpacked(packed):
+            values: list[float] = []
+            codes: list[int] = []
+            times: list[int] = []
+            start = 0
+            for owner, length, ttl_us in self._views:
+                event, mark, form, flags, nulls = row[start : start + 5]
+                if (mark, form) != owner:
+                    return None
+                moment = int.from_bytes(event, "big") - _PAST
+                late, bits = t - moment, int.from_bytes(nulls, "little")
+                code = _NOT_FOUND if flags else _FUTURE if late < 0 else _EXPIRED if 0 < ttl_us < late else 0
+                found = row[start + 5 : start + length]
+                if code or bits:
+                    values += [math.nan if code or bits >> i & 1 else value for i, value in enumerate(found)]
+                else:
+                    values += found
+                codes.append(code)
+                times.append(moment)
+                start += length
+            matrix.append(values if self._order is None else [values[place] for place in self._places])
+            status.append(codes)
+            event_ts.append(times)
+        return NumberVectors(
+            np.array(matrix, dtype=np.float64),
+            np.array(status, dtype=np.uint8),
+            np.array(event_ts, dtype=np.int64),
+            PackedReads(self._record, packed),
+        )
 
     def _are_sound(self, rows: Sequence[bytes | None]) -> bool:
         """Say whether all rows are what was written: those of a release before have no checksum."""
@@ -157,4 +199,5 @@ class NumberRows:
         found = [at[ref.group, ref.name] for ref in plan.services[0].features]
         self._width = len(at)
         self._view, self._bit, order = (np.array(each, dtype=np.intp) for each in zip(*found, strict=True))
-        self._order = None if order.tolist() == list(range(len(at))) else order
+        self._places = order.tolist()
+        self._order = None if self._places == list(range(len(at))) else order

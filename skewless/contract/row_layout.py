@@ -74,7 +74,8 @@ class RowLayout:
         self._narrow = any(column.dtype is DType.FLOAT32 for column in features)
         self._stretches = self._stretched()
         self.record = self._record()
-        self._cells = struct.Struct("<" + self._code(_CELLS)).unpack_from
+        cells = "<" + "".join(_CELLS[column.dtype] for column in features)
+        self._cells = struct.Struct(f"<{self.size - struct.calcsize(cells)}x{cells[1:]}").unpack_from
 
     @property
     def width(self) -> int:
@@ -83,8 +84,9 @@ class RowLayout:
 
     @property
     def number_code(self) -> str:
-        """Return the code by which ``struct`` reads the features of a row that has no text."""
-        return self._code(_NUMBERS)
+        """Return how ``struct`` reads a row without text: event, view's hash, format, flags, null bits, features."""
+        columns = "".join(_NUMBERS[column.dtype] for column in self._features)
+        return f"8s24x8s8xBB{len(self.bytes_of('nulls'))}s{columns}"
 
     def bytes_of(self, name: str) -> range:
         """Return where the bytes of a field lie in a row; there is no null bitmap without features."""
@@ -163,10 +165,6 @@ class RowLayout:
     def _quiet(self) -> AbstractContextManager[object]:
         """Numpy warns of a signalling NaN that is widened to a quiet one."""
         return np.errstate(invalid="ignore") if self._narrow else nullcontext()
-
-    def _code(self, codes: Mapping[DType, str]) -> str:
-        columns = "".join(codes[column.dtype] for column in self._features)
-        return f"{self.size - struct.calcsize('<' + columns)}x{columns}"
 
     def _stretched(self) -> list[_Stretch]:
         dtypes = ["" if i in self.text else self.dtype[f"f{i}"].str for i in range(self.width)]

@@ -38,9 +38,9 @@ def row_status(found: BoolArray, event_ts: Int64Array, t: Int64Array | int, ttl_
     """
     status = np.zeros(found.shape, dtype=np.uint8)  # PRESENT
     if not isinstance(ttl_us, int):
-        status[(t - event_ts > ttl_us) & (ttl_us > 0)] = _EXPIRED
+        status[(event_ts < t - ttl_us) & (ttl_us > 0)] = _EXPIRED
     elif ttl_us > 0:
-        status[t - event_ts > ttl_us] = _EXPIRED
+        status[event_ts < t - ttl_us] = _EXPIRED  # an age of more than 2^63 us would wrap
     status[event_ts > t] = _FUTURE
     status[~found] = _NOT_FOUND
     return status
