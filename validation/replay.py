@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-import duckdb
 import numpy as np
 
 from skewless.contract.rows import ViewRead
@@ -25,28 +23,15 @@ from skewless.validation.replay_report import Reason, ReplayReport, TrainingGap
 _MILLISECOND = 1_000
 
 
-def replay(
-    *,
-    state: Path,
-    connection: duckdb.DuckDBPyConnection,
-    views: OfflineViews,
-    store: PackageStore,
-    model: str | None = None,
+def replay_log(
+    log: PredictionLog, *, views: OfflineViews, store: PackageStore, model: str | None = None
 ) -> ReplayReport:
-    """Recompute all logged predictions, or those of one model; reads log, ledger and packages only.
+    """Recompute the predictions of a log, or those of one model; reads log, ledger and packages only.
 
     Raises:
         PackageError: a package that answered was altered or is gone.
         StoreError: a log file is damaged.
     """
-    log = PredictionLog(state / "predictions", connection)
-    return replay_log(log, views=views, store=store, model=model)
-
-
-def replay_log(
-    log: PredictionLog, *, views: OfflineViews, store: PackageStore, model: str | None = None
-) -> ReplayReport:
-    """Recompute the predictions of a log; see ``replay``."""
     report = ReplayReport()
     runs = views.ledger.runs()
     for version in log.versions():

@@ -46,7 +46,7 @@ class _Connection(HTTPConnection):
     urllib3 sets ``timeout`` to what is left of the attempt when it begins, and before it waits for the reply.
     """
 
-    def __init__(self, *args: Any, connect_s: float, idle_s: float, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, connect_s: float, idle_s: float, **settings: Any) -> None:  # noqa: ANN401 - urllib3's
         self._connect_s, self._idle_s = connect_s, idle_s
         self._until = self._used = 0.0
         super().__init__(*args, **settings)
@@ -82,7 +82,7 @@ class _Connection(HTTPConnection):
         self._used = time.monotonic()
         return response
 
-    def response_class(self, sock: socket.socket, *args: Any, **settings: Any) -> HTTPResponse:  # type: ignore[override] # noqa: ANN401
+    def response_class(self, sock: socket.socket, *args: Any, **settings: Any) -> HTTPResponse:  # type: ignore[override]  # noqa: ANN401 - http.client's
         response = HTTPResponse(sock, *args, **settings)
         response.fp = io.BufferedReader(_Reader(self, sock, response.fp.detach()))
         return response

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from skewless import Project
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split, Task
@@ -36,6 +39,8 @@ from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.replay_report import GLOSS
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import names, page, section, table
+
+ROOT = Path(__file__).parents[2]
 
 
 def only(cells: list[str]) -> list[str]:
@@ -201,3 +206,10 @@ def test_every_metric_of_the_scheduler_is_documented() -> None:
 def test_every_state_of_a_run_is_documented() -> None:
     rows = table(page("scheduler.md"), "state", "meaning")
     assert sorted(only([row["state"] for row in rows])) == sorted(get_args(State))
+
+
+def test_what_the_pages_name_of_a_project_exists() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    named = {name for path in pages for name in re.findall(r"`Project\.(\w+)", path.read_text())}
+    assert named >= {"dataset", "training_set"}
+    assert [name for name in sorted(named) if not hasattr(Project, name)] == []
