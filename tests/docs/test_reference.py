@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -38,9 +37,7 @@ from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.replay_report import GLOSS
 from tests.docs.error_kinds import tree_of
-from tests.docs.pages import names, page, section, table
-
-ROOT = Path(__file__).parents[2]
+from tests.docs.pages import PAGES, names, page, section, table
 
 
 def only(cells: list[str]) -> list[str]:
@@ -209,7 +206,6 @@ def test_every_state_of_a_run_is_documented() -> None:
 
 
 def test_what_the_pages_name_of_a_project_exists() -> None:
-    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
-    named = {name for path in pages for name in re.findall(r"`Project\.(\w+)", path.read_text())}
+    named = {name for path in PAGES for name in re.findall(r"`Project\.(\w+)", path.read_text())}
     assert named >= {"dataset", "training_set"}
     assert [name for name in sorted(named) if not hasattr(Project, name)] == []
