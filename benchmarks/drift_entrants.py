@@ -18,7 +18,7 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     import pyarrow.parquet as pq
 
     from skewless.contract.lifecycle import Watch
-    from skewless.infra.predictions.live import Live
+    from skewless.infra.predictions.live_predictions import LivePredictions
     from skewless.training.profile import profile
     from skewless.validation.drift.verdicts import compare_window
 
@@ -27,7 +27,7 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     made = profile(np.column_stack([before[name].to_numpy() for name in names]), names)
     vectors = np.column_stack([now[name].to_numpy() for name in names])
     with meter.lap():
-        piece = Live(vectors=vectors, scores=np.zeros(len(vectors)))
+        piece = LivePredictions(vectors=vectors, scores=np.zeros(len(vectors)))
         _, found = compare_window(made, names, [piece], np.empty(0), Watch(psi=_PSI), {})
     return _digest((name for name, column in found.items() if column.drifted), wanted)
 

@@ -178,7 +178,7 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
     """Compare what some entities have online with the windows computed from the log."""
     import pyarrow as pa
 
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
     from skewless.infra.offline.as_of import TIME
     from skewless.infra.offline.views import OfflineViews
     from skewless.infra.online.features import FeatureReader
@@ -187,7 +187,7 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
     keys: dict[str, Any] = {name: list(range(_CHECKED)) for name in KEYS}
     t = time.time_ns() // 1_000_000 * 1_000
     reader = BlockingReader(streams.redis_url)
-    online = FeatureReader(streams.plan, reader).read(Ask(keys=keys, fields={}), t)
+    online = FeatureReader(streams.plan, reader).read(ParsedRows(keys=keys, fields={}), t)
     reader.close()
     entities = pa.table({**keys, TIME: np.full(_CHECKED, t)})
     offline = OfflineViews(streams.state, streams.connection).read(streams.plan, entities, "event_time")

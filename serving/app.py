@@ -21,7 +21,7 @@ from skewless.serving.events import Events
 from skewless.serving.http.event_routes import add_events
 from skewless.serving.http.feedback_routes import Feedback, add_feedback
 from skewless.serving.http.hot_routes import HotRoutes, answer
-from skewless.serving.http.middleware import AccessMiddleware, DefectMiddleware, HeadMiddleware
+from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, HeadMiddleware
 from skewless.serving.http.model_routes import add_models
 from skewless.serving.http.openapi import ERRORS, describe_api, describe_example, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
@@ -32,8 +32,8 @@ from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.models import OipModels
 from skewless.serving.oip.routes import oip_router
+from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.siblings import Siblings
 
 _BEAT_SECONDS = 1.0
 
@@ -49,7 +49,7 @@ class Serving:
         beat: says that the process runs, about once a second; it may wait for the disk.
         events: takes events; None: they are refused.
         feedback: takes outcomes of predictions; None: they are refused.
-        siblings: the other workers; None: there are none, or this is the way in that they use.
+        peers: the other workers; None: there are none, or this is the way in that they use.
         access: who may ask.
         local: whether only this machine can reach the server.
         body_bytes: longest body, also after it is unpacked.
@@ -66,7 +66,7 @@ class Serving:
     beat: Callable[[], None] | None = None
     events: Events | None = None
     feedback: Feedback | None = None
-    siblings: Siblings | None = None
+    peers: PeerWorkers | None = None
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
     body_bytes: int = 8_388_608
@@ -131,7 +131,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     add_models(
         app,
         models=serving.models,
-        siblings=serving.siblings,
+        peers=serving.peers,
         metrics=serving.metrics,
         clock=serving.clock,
     )
@@ -141,7 +141,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
         shown=serving.shown,
         metrics=serving.metrics,
         ready=serving.ready,
-        siblings=serving.siblings,
+        peers=serving.peers,
     )
     app.include_router(protocol)
     add_events(app, serving.events)
@@ -150,7 +150,7 @@ def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_refused)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
-    app.add_middleware(DefectMiddleware)
+    app.add_middleware(ErrorMiddleware)
     describe_api(app)
     return app
 
@@ -186,7 +186,7 @@ def _add_health(app: FastAPI, serving: Serving) -> None:
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        text = await whole_server(serving.metrics, serving.siblings)
+        text = await whole_server(serving.metrics, serving.peers)
         return Response(text, media_type="text/plain; version=0.0.4")
 
 

@@ -19,14 +19,14 @@ from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _CHUNK_ROWS = 4_096  # enough for a GPU to be worth it
@@ -100,7 +100,7 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    guard = Guard.of_runs(config.state, [])
+    guard = MarkerHistory.of_runs(config.state, [])
     online = open_online_reader(config.redis_url, on_connect=guard.renewed)
     log = PredictionWriter(
         config.state / "predictions",
@@ -108,7 +108,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
         flush_seconds=config.settings.log_flush_seconds,
         on_drop=lambda _n, _reason: None,
     )
-    place = Place(second=config.settings.second_runtime, alone=True)
+    place = ScoringTarget(second=config.settings.second_runtime, alone=True)
     try:
         models = ModelTable(
             repo=config.repo, state=config.state, store=config.store, online=online, guard=guard, place=place
@@ -187,7 +187,7 @@ def _chunks(source: Path, rows: int) -> Iterator[pa.Table]:
         raise SourceError(f"file {source}", f"cannot be read: {error}", fix="give a Parquet or CSV file") from error
 
 
-def _result(answer: Answer) -> dict[str, Any]:
+def _result(answer: ScoredSlice) -> dict[str, Any]:
     n = len(answer.ids)
     return {
         "id": list(answer.ids),

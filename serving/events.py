@@ -11,8 +11,8 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied import PlanInForce
-from skewless.infra.plans.needed_views import NeededWatch
+from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.plans.needed_views import NeededViewsMonitor
 from skewless.serving.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Events:
     def __init__(self, state: Path, redis_url: str, store: PackageStore, settings: Settings) -> None:
         self._redis_url = redis_url
         self._settings = settings
-        self._plan = PlanInForce(state)
-        self._needed = NeededWatch(state, store, settings.keep_versions)
-        self._lanes: dict[str, _Lane] = {}
+        self._plan = AppliedPlanReader(state)
+        self._needed = NeededViewsMonitor(state, store, settings.keep_versions)
+        self._lanes: dict[str, _SenderThread] = {}
 
     @property
     def most_bytes(self) -> int:
@@ -73,7 +73,7 @@ class Events:
         """
         lane = self._lanes.get(source.name)
         if lane is None or not lane.source.same_stream(source):
-            replaced, lane = lane, _Lane(source, self._open(source))
+            replaced, lane = lane, _SenderThread(source, self._open(source))
             self._lanes[source.name] = lane
             if replaced is not None:
                 await replaced.close()
@@ -97,7 +97,7 @@ class Events:
         )
 
 
-class _Lane:
+class _SenderThread:
     """One sender, which works in a thread; what comes meanwhile is sent together afterwards."""
 
     def __init__(self, source: EventSource, sender: EventSender) -> None:

@@ -17,34 +17,34 @@ import uvloop
 from skewless.contract.settings import Settings
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.host.processes import Presence
-from skewless.infra.online.guard import Guard
+from skewless.infra.host.processes import ProcessRecord
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.plans.applied import PlanInForce
+from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import last_freshness, last_parity
 from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
 from skewless.serving.announcement import announcing
 from skewless.serving.app import Serving, create_app, hot_routes
 from skewless.serving.events import Events
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
-from skewless.serving.http.http_server import Entrance, run_http
+from skewless.serving.http.hot_protocol import fast_lane
+from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.listening import bind, listen_privately
 from skewless.serving.http.tls import TlsOptions, tls_options
-from skewless.serving.http.turns import Turns
-from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.routes import VitalsFile
+from skewless.serving.models.routes import RolloutCountsFile
 from skewless.serving.models.table import ModelTable
+from skewless.serving.peer_workers import PeerWorkers, socket_of
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.siblings import Siblings, socket_of
 
 _KEEP_ALIVE_SECONDS = 75
 _YOUNG_OBJECTS = 20_000  # a batch makes thousands, which go by themselves
@@ -59,20 +59,20 @@ async def serve(
     on_ready: Callable[[], None],
     *,
     metrics: Metrics,
-    siblings: Siblings | None = None,
+    peers: PeerWorkers | None = None,
 ) -> None:
     """Answer requests until the shutdown, then write the log.
 
     Args:
         link: bound; it listens once everything is ready.
-        siblings: the other workers; None: there are none.
+        peers: the other workers; None: there are none.
 
     Raises:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     async with AsyncExitStack() as stack:
         settings = config.settings
-        guard = Guard.of_runs(config.state, [])
+        guard = MarkerHistory.of_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, guard.renewed)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
@@ -86,7 +86,7 @@ async def serve(
         await models.load()
         predictor = _predictor(config, online, writer, guard, metrics)
         stack.push_async_callback(predictor.close)
-        vitals = VitalsFile(config.state, models.routes, config.clock)
+        vitals = RolloutCountsFile(config.state, models.routes, config.clock)
         vitals.start()
         stack.push_async_callback(vitals.close)
         events = Events(config.state, settings.stream_url or config.redis_url, config.store, settings)
@@ -103,7 +103,7 @@ async def serve(
             beat=_beat(config, models, writer, stack),
             events=events,
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, most=settings.max_batch),
-            siblings=siblings,
+            peers=peers,
             access=open_access(
                 settings, config.host, KeyFile(config.state), config.clock.now_us, share=1 / config.workers
             ),
@@ -114,7 +114,7 @@ async def serve(
         await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
 
 
-def _models(config: ServerConfig, online: OnlineReader, guard: Guard, metrics: Metrics) -> ModelTable:
+def _models(config: ServerConfig, online: OnlineReader, guard: MarkerHistory, metrics: Metrics) -> ModelTable:
     settings = config.settings
     return ModelTable(
         repo=config.repo,
@@ -124,7 +124,7 @@ def _models(config: ServerConfig, online: OnlineReader, guard: Guard, metrics: M
         guard=guard,
         metrics=metrics,
         keep=settings.keep_versions,
-        place=Place(second=settings.second_runtime),
+        place=ScoringTarget(second=settings.second_runtime),
     )
 
 
@@ -147,7 +147,7 @@ def metrics_of(config: ServerConfig) -> Metrics:
 
 
 def _predictor(
-    config: ServerConfig, online: OnlineReader, writer: PredictionWriter, guard: Guard, metrics: Metrics
+    config: ServerConfig, online: OnlineReader, writer: PredictionWriter, guard: MarkerHistory, metrics: Metrics
 ) -> Predictor:
     predictor = Predictor(
         online=online,
@@ -184,22 +184,22 @@ def _wire_limits(settings: Settings, events: Events) -> WireLimits:
     )
 
 
-def _entrances(serving: Serving, link: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Entrance]:
-    """Return the way in for clients and, for a worker, the one for its siblings, who get answers of it alone."""
-    bodies = UnfinishedBodies(limits.unfinished_bytes)
-    turns = Turns(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
-    public = Entrance(link=link, options=_options(serving, limits, turns, **tls))
-    if serving.siblings is None:
+def _entrances(serving: Serving, link: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Listener]:
+    """Return the way in for clients and, for a worker, the one for its peers, who get answers of it alone."""
+    bodies = BodyBudget(limits.unfinished_bytes)
+    turns = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
+    public = Listener(link=link, options=_options(serving, limits, turns, **tls))
+    if serving.peers is None:
         return [public]
-    place = socket_of(serving.siblings.folder, serving.siblings.number)
-    alone = replace(serving, siblings=None, access=OpenAccess(), local=True)
-    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, turns, lifespan="off"))]
+    place = socket_of(serving.peers.folder, serving.peers.number)
+    alone = replace(serving, peers=None, access=OpenAccess(), local=True)
+    return [public, Listener(link=listen_privately(place), options=_options(alone, limits, turns, lifespan="off"))]
 
 
 def _options(
     serving: Serving,
     limits: WireLimits,
-    turns: Turns,
+    turns: FairQueue,
     **more: Any,  # noqa: ANN401 - of uvicorn
 ) -> uvicorn.Config:
     routes = hot_routes(serving)
@@ -228,7 +228,7 @@ def _beat(
     config: ServerConfig, models: ModelTable, writer: PredictionWriter, stack: AsyncExitStack
 ) -> Callable[[], None]:
     """Return what says that this process runs, on which plan, what it serves, and whether its log takes rows."""
-    presence, plan = Presence(config.state, "server"), PlanInForce(config.state)
+    presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
     stack.callback(presence.close)
 
     def beat() -> None:

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from skewless import __version__
 from skewless.commands.alerts import alerts
-from skewless.commands.bootstrap import bootstrap
+from skewless.commands.backfill import bootstrap
 from skewless.commands.dataset import dataset
 from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo

@@ -17,7 +17,7 @@ from skewless.operations.events import OnRows as OnEvents
 from skewless.operations.events import OnTallies, bootstrap, import_events, stream
 from skewless.operations.feedback import FeedbackReport, feedback
 from skewless.operations.freshness import look
-from skewless.operations.housekeeping import Tidied, tidy
+from skewless.operations.housekeeping import HousekeepingReport, tidy
 from skewless.operations.importance import ImportanceReport, importance
 from skewless.operations.init import InitReport, init
 from skewless.operations.promotion import Promotion, promote, train
@@ -38,21 +38,21 @@ from skewless.operations.tracking import PublishReport, open_tracker, publish
 from skewless.operations.triggers import TriggersReport, triggers
 from skewless.operations.validation import ValidationReport, validate
 from skewless.operations.versions import VersionsReport, list_all
-from skewless.operations.why import Why, why
+from skewless.operations.why import WhyReport, why
 from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from skewless.contract.spec import TimeMode
-    from skewless.infra.alerts.alerts import KeptAlert
+    from skewless.infra.alerts.alerts import AlertRecord
     from skewless.infra.jobs.run import Run
     from skewless.infra.materialization.readiness import OnRows
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.plans.planning import PlanReport
-    from skewless.infra.streams.bootstrap import Built
-    from skewless.infra.streams.importing import Imported
-    from skewless.infra.streams.tally import SourceTally
+    from skewless.infra.streams.backfill import BackfillResult
+    from skewless.infra.streams.importing import ImportResult
+    from skewless.infra.streams.source_counts import SourceCounts
     from skewless.infra.verdicts.last_verdicts import Freshness
     from skewless.training.dataset_files import DatasetReport
     from skewless.training.promotion import TrainReport
@@ -129,7 +129,7 @@ class Project(Workspace):
 
     def import_events(
         self, sources: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnEvents | None = None
-    ) -> list[Imported]:
+    ) -> list[ImportResult]:
         """Append events from before the stream to the log."""
         return import_events(self, sources, dry_run=dry_run, on_rows=on_rows)
 
@@ -143,7 +143,7 @@ class Project(Workspace):
         metrics_port: int | None = None,
         stop: threading.Event | None = None,
         on_tallies: OnTallies | None = None,
-    ) -> list[SourceTally]:
+    ) -> list[SourceCounts]:
         """Take events from their streams to log and online states until ``stop`` is set, or nothing is left."""
         return stream(
             self,
@@ -158,7 +158,7 @@ class Project(Workspace):
 
     def bootstrap(
         self, views: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnEvents | None = None
-    ) -> list[Built]:
+    ) -> list[BackfillResult]:
         """Build the online states of windowed views from the log, and switch to them."""
         return bootstrap(self, views, dry_run=dry_run, on_rows=on_rows)
 
@@ -267,7 +267,7 @@ class Project(Workspace):
         name = self.applied.model_or_only(model).name
         return importance(self, name, window_us=window_us, windows=windows, sample=sample, seed=seed)
 
-    def why(self, prediction: str, *, proof: bool = True) -> Why:
+    def why(self, prediction: str, *, proof: bool = True) -> WhyReport:
         """Return what one logged prediction saw, what each value added, and where it came from."""
         return why(self, prediction, proven=proof)
 
@@ -285,7 +285,7 @@ class Project(Workspace):
         """Compare the age of each view with its limit; keep the result, and alert."""
         return look(self, views)
 
-    def alerts(self, *, show_all: bool = False, resolve: int | None = None) -> list[KeptAlert]:
+    def alerts(self, *, show_all: bool = False, resolve: int | None = None) -> list[AlertRecord]:
         """Return open alerts, with ``show_all`` resolved ones too; ``resolve`` one by its number first."""
         return alerts(self, show_all=show_all, resolve=resolve)
 
@@ -313,7 +313,7 @@ class Project(Workspace):
         """Return why a model needs retraining; ``start`` it if there is a cause."""
         return triggers(self, model, start=start)
 
-    def housekeeping(self) -> Tidied:
+    def housekeeping(self) -> HousekeepingReport:
         """Remove what is older than the ``keep_`` settings say, and merge small log files."""
         return tidy(self)
 

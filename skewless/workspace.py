@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from skewless.infra.online.features import FeatureReader, OnlineFeatures
     from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.plans.applied import Applied
-    from skewless.infra.plans.needed_views import NeededViews, NeededWatch
+    from skewless.infra.plans.applied_plan import AppliedPlan
+    from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
     from skewless.infra.plans.planning import Planner
     from skewless.infra.streams.streams import Streams
     from skewless.serving.server_config import ServerConfig
@@ -76,13 +76,13 @@ class Workspace:
         return open_clock(self.settings.clock)
 
     @cached_property
-    def applied(self) -> Applied:
+    def applied(self) -> AppliedPlan:
         """The plan in force.
 
         Raises:
             StalePlanError: nothing was applied, or the registry has moved on.
         """
-        from skewless.infra.plans.applied import load_current
+        from skewless.infra.plans.applied_plan import load_current
 
         return load_current(self.repo, self.state)
 
@@ -92,10 +92,10 @@ class Workspace:
         return self._needed.read()
 
     @cached_property
-    def _needed(self) -> NeededWatch:
-        from skewless.infra.plans.needed_views import NeededWatch
+    def _needed(self) -> NeededViewsMonitor:
+        from skewless.infra.plans.needed_views import NeededViewsMonitor
 
-        return NeededWatch(self.state, self.store, self.settings.keep_versions)
+        return NeededViewsMonitor(self.state, self.store, self.settings.keep_versions)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -206,11 +206,11 @@ class Workspace:
             RequestError: there is no such service.
         """
         from skewless.infra.online.features import FeatureReader
-        from skewless.infra.online.guard import Guard
+        from skewless.infra.online.marker_history import MarkerHistory
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.only(service), self.online_reader
-        return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
+        return FeatureReader(plan, reader, vocabularies, MarkerHistory.of_runs(self.state, [plan], reader))
 
     @cached_property
     def _feature_readers(self) -> dict[str, FeatureReader]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
-from skewless.infra.online.port import Binaries, Mark, Marked
+from skewless.infra.online.port import Binaries, Marked, Marker
 
 
 class MemoryStore:
@@ -17,7 +17,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
-        self.markers: dict[str, Mark] = {}
+        self.markers: dict[str, Marker] = {}
         self._alone = threading.Lock()
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
@@ -38,14 +38,14 @@ class MemoryStore:
 
     def set_markers(
         self,
-        marks: Mapping[str, Mark],
+        marks: Mapping[str, Marker],
         expected: Mapping[str, int | None] | None = None,  # noqa: ARG002 - nothing is ever lost here
     ) -> None:
         """Record how far partitions were applied, none going back."""
         with self._alone:
             for name, mark in marks.items():
                 old = self.markers.get(name, mark)
-                self.markers[name] = Mark(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
+                self.markers[name] = Marker(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
 
     def clock_offset_us(self) -> int:
         """Return 0: there is no other clock."""

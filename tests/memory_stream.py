@@ -9,7 +9,7 @@ from threading import Condition
 from zlib import crc32
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.streams.redis_leases import fair_share
 
 _SLICE_S = 0.02
@@ -79,7 +79,9 @@ class MemoryBroker:
 class MemoryStream:
     """One member of a group; see ``EventStream``."""
 
-    def __init__(self, broker: MemoryBroker, owner: Owner, *, group: str = "skewless", member: str = "") -> None:
+    def __init__(
+        self, broker: MemoryBroker, owner: RebalanceListener, *, group: str = "skewless", member: str = ""
+    ) -> None:
         self._broker = broker
         self._owner = owner
         self._group = broker.group(group)

@@ -21,8 +21,8 @@ from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array, StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
 from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
-from skewless.infra.offline.views import LogMark, OfflineViews
-from skewless.infra.plans.applied import Applied
+from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.plans.applied_plan import AppliedPlan
 from skewless.training.dataset_folder import DatasetFolder, merge_status
 from skewless.training.mode_gap import ModeGap, mode_gap, spread
 
@@ -154,7 +154,7 @@ class DatasetFiles:
         return mode_gap(self.plan, self.views, pa.concat_tables(some), logs)
 
     def _write_parts(self, folder: DatasetFolder, total: int, on_rows: OnRows) -> None:
-        marks = {name: LogMark(**mark) for name, mark in folder.identity["views"].items()}
+        marks = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
         size, passed = self._part_rows, 0
         on_rows(folder.rows, total)
         for some in self.entities.read(size * max(1, _rows(SEARCH_BYTES, len(self.entities.types)) // size)):
@@ -231,7 +231,7 @@ class DatasetFiles:
 def find_files(
     connection: duckdb.DuckDBPyConnection,
     views: OfflineViews,
-    applied: Applied,
+    applied: AppliedPlan,
     entities: Path,
     name: str,
     *,

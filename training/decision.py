@@ -9,7 +9,7 @@ from typing import Any
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Gate
 from skewless.training.slices import SliceGain
-from skewless.validation.evaluation.bootstrap import Gain
+from skewless.validation.evaluation.bootstrap import MetricGain
 
 _ROUNDING = 1 + 1e-9
 
@@ -32,7 +32,7 @@ class Decision:
     candidate: float | None
     champion: float | None
     baseline: float | None = None
-    gain: Gain | None = None
+    gain: MetricGain | None = None
     slices: tuple[SliceGain, ...] = ()
     by_rollout: bool = False
 
@@ -67,7 +67,7 @@ class GateEvidence:
     baseline: float | None = None
     champion: float | None = None
     obstacle: str = ""
-    gain: Gain | None = None
+    gain: MetricGain | None = None
     slices: Sequence[SliceGain] = ()
 
 
@@ -137,7 +137,7 @@ def _without_champion(gate: Gate, evidence: GateEvidence, candidate: float) -> t
     return bool(measured), text
 
 
-def _interval(gain: Gain | None) -> str:
+def _interval(gain: MetricGain | None) -> str:
     if gain is None or gain.low is None or gain.high is None:
         return "the gain without an interval"
     return f"the gain between {gain.low:+.4f} and {gain.high:+.4f} ({gain.confidence:.4g} confidence)"

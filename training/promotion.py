@@ -21,8 +21,8 @@ from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
 from skewless.training.quality import measure, version_scores
 from skewless.training.slices import DEFAULT_CONFIDENCE, slice_gains
-from skewless.training.train import Trained
-from skewless.validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
+from skewless.training.train import TrainedVersion
+from skewless.validation.evaluation.bootstrap import RESAMPLES, ScorePair, paired_gain
 from skewless.validation.evaluation.evaluation import gate_baseline, gate_metric
 
 CHAMPION = "champion"
@@ -41,7 +41,7 @@ class TrainReport:
         untracked: why it could not be published, where MLflow is set and away.
     """
 
-    trained: Trained
+    trained: TrainedVersion
     decision: Decision
     dataset: Dataset
     untracked: SkewlessError | None = None
@@ -66,7 +66,7 @@ class TrainReport:
 def promote(
     dataset: Dataset,
     spec: ModelSpec,
-    trained: Trained,
+    trained: TrainedVersion,
     store: PackageStore,
     now_us: int,
     *,
@@ -191,9 +191,9 @@ def _compared(
     )
 
 
-def _test_rows(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> Pair:
+def _test_rows(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> ScorePair:
     test = dataset.test
-    return Pair(
+    return ScorePair(
         labels=dataset.labels[test],
         candidate=candidate,
         champion=champion,

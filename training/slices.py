@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from skewless.contract.spec import Gate
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.validation.evaluation.bootstrap import Gain, Pair, normal_gain
+from skewless.validation.evaluation.bootstrap import MetricGain, ScorePair, normal_gain
 
 LEAST_ROWS = 100
 LEAST_OF_A_KIND = 10  # rows of the rarer class, or queries: below, no interval can be trusted
@@ -60,7 +60,7 @@ class SliceGain:
 
     column: str
     value: str
-    gain: Gain
+    gain: MetricGain
     lost: bool
 
     @property
@@ -77,7 +77,7 @@ class SliceGain:
         return {"column": self.column, "value": self.value, "lost": self.lost, **self.gain.as_dict()}
 
 
-def slice_gains(pair: Pair, columns: Mapping[str, SliceColumn], gate: Gate, seed: int) -> tuple[SliceGain, ...]:
+def slice_gains(pair: ScorePair, columns: Mapping[str, SliceColumn], gate: Gate, seed: int) -> tuple[SliceGain, ...]:
     """Return the gain in every slice with enough rows, the worst first.
 
     Many slices are looked at, and the worst of many is bad by chance alone: the intervals are those of
@@ -102,7 +102,7 @@ def slice_gains(pair: Pair, columns: Mapping[str, SliceColumn], gate: Gate, seed
     return tuple(sorted(found, key=lambda each: (not each.lost, each.gain.high, each.column, each.value)))
 
 
-def _slices(pair: Pair, columns: Mapping[str, SliceColumn]) -> Iterator[tuple[str, str, Pair]]:
+def _slices(pair: ScorePair, columns: Mapping[str, SliceColumn]) -> Iterator[tuple[str, str, ScorePair]]:
     for name, column in columns.items():
         counts = np.bincount(column.codes, minlength=len(column.values))
         for code in np.flatnonzero(counts >= LEAST_ROWS).tolist():
@@ -111,7 +111,7 @@ def _slices(pair: Pair, columns: Mapping[str, SliceColumn]) -> Iterator[tuple[st
                 yield name, column.values[code], part
 
 
-def _fewest(pair: Pair) -> int:
+def _fewest(pair: ScorePair) -> int:
     """Return the rows of the rarer class, or the queries, or the rows."""
     if pair.groups is not None:
         return int(np.unique(pair.groups).size)

@@ -16,8 +16,8 @@ from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
 from skewless.infra.runtimes.port import Scores
-from skewless.training.contents import Fitted, package_contents
 from skewless.training.dataset import Dataset
+from skewless.training.package_contents import FittedModel, package_contents
 from skewless.training.quality import measure
 from skewless.training.search import search
 from skewless.training.trainers.port import Trainer
@@ -26,7 +26,7 @@ from skewless.validation.evaluation.evaluation import gate_metric
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedVersion:
     """A new package with its scores of the test rows, and their quality."""
 
     package: Package
@@ -36,7 +36,7 @@ class Trained:
 
 def train(
     dataset: Dataset, spec: ModelSpec, store: PackageStore, *, threads: int, now_us: int, bounds: Bounds | None = None
-) -> Trained:
+) -> TrainedVersion:
     """Train a model, write its package, and open it again as the server would.
 
     Args:
@@ -57,10 +57,10 @@ def train(
     scores = model.score(dataset.matrix[dataset.test])
     metrics = measure(dataset, spec, scores)
     gate_metric(spec, metrics)
-    fitted = Fitted(spec=spec, model=model, scores=scores, metrics=metrics, search=found)
+    fitted = FittedModel(spec=spec, model=model, scores=scores, metrics=metrics, search=found)
     package = write_package(store, spec.name, package_contents(dataset, fitted, bounds or Bounds(), now_us))
     load_model(store, spec.name, package.version).runtime.close()
-    return Trained(package=package, metrics=metrics, scores=scores)
+    return TrainedVersion(package=package, metrics=metrics, scores=scores)
 
 
 def trainer_for(algorithm: Algorithm, threads: int = 1) -> Trainer:

@@ -16,7 +16,7 @@ from skewless.contract.errors import RequestError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.reader import Entry, LoggedRead
+from skewless.infra.predictions.reader import LoggedViewRead, PredictionEntry
 
 Bounds = Mapping[str, tuple[float | None, float | None]]
 """Feature -> lowest and highest value allowed; None: no limit on that side."""
@@ -91,7 +91,7 @@ class Explanation:
         return asdict(self)
 
 
-def explain(model: ServedModel, entry: Entry) -> Explanation:
+def explain(model: ServedModel, entry: PredictionEntry) -> Explanation:
     """Return one logged prediction taken apart, by the package that answered it."""
     logged = entry.logged
     matrix = np.ascontiguousarray(logged.vectors)
@@ -124,7 +124,7 @@ def _contributions(model: ServedModel, matrix: npt.NDArray[np.float64], output: 
 
 def _features(
     model: ServedModel,
-    entry: Entry,
+    entry: PredictionEntry,
     reads: Mapping[str, ExplainedRead],
     parts: npt.NDArray[np.float64] | None,
 ) -> list[ExplainedFeature]:
@@ -164,7 +164,7 @@ def _status(group: str, read: ExplainedRead | None, value: object, *, given: boo
     return "GIVEN" if given or group == REQUEST else "COMPUTED"
 
 
-def _read(view: str, read: LoggedRead, t: int) -> ExplainedRead:
+def _read(view: str, read: LoggedViewRead, t: int) -> ExplainedRead:
     event, created, seq, run = (
         int(getattr(read.versions, name)[0]) for name in ("event_ts", "created_ts", "seq", "run_id")
     )

@@ -14,10 +14,10 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.verdicts.last_verdicts import save_parity
-from skewless.validation.parity_checker import Checker, ParityResult
+from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_rows import RowParity
 from skewless.validation.parity_windows import WindowParity
@@ -70,9 +70,9 @@ class Parity:
             check_known("view", name, known)
         return [known[name] for name in dict.fromkeys(names or known)]
 
-    def checker(self, view: View | WindowView) -> Checker:
+    def checker(self, view: View | WindowView) -> ParityChecker:
         """Return what compares a view."""
-        guard = Guard.of_runs(self.state, [self.plan])
+        guard = MarkerHistory.of_runs(self.state, [self.plan])
         project = self.plan.project
         if isinstance(view, WindowView):
             return WindowParity(
@@ -100,7 +100,7 @@ class Parity:
         return report
 
 
-def _repaired(checker: Checker, checked: ParityResult, store: OnlineStore) -> list[Mismatch]:
+def _repaired(checker: ParityChecker, checked: ParityResult, store: OnlineStore) -> list[Mismatch]:
     """Repair what can be; return the mismatches that are left."""
     left = [fault for fault in checked.faults.values() if not fault.repairable]
     for _ in range(_ROUNDS):

@@ -45,7 +45,7 @@ class ParityResult:
         return entity_of(self.keys, row)
 
 
-class Checker(Protocol):
+class ParityChecker(Protocol):
     """Compares one view; it may do so beside writers that go on."""
 
     def sample(self, n: int, seed: int) -> pa.Table:

@@ -14,7 +14,7 @@ _MOST_EXAMPLES = 3  # of a view and cause
 _SHOWN = 10
 
 
-class Fault(StrEnum):
+class ParityFault(StrEnum):
     """Why an entity's online state is not what the log says."""
 
     VALUE = "value"
@@ -26,14 +26,14 @@ class Fault(StrEnum):
     LOST_ROW = "lost_row"
 
 
-GLOSS: Mapping[Fault, str] = {
-    Fault.VALUE: "a feature has other bits than the log gives for the very same positions",
-    Fault.LOST: "an event that was applied is not in the state",
-    Fault.ABSENT: "events were applied, and there is no state",
-    Fault.AHEAD: "it names positions that the log does not have: it was filled from another log",
-    Fault.DAMAGED: "it cannot be read",
-    Fault.STALE_ROW: "an older row stands where a newer one was applied",
-    Fault.LOST_ROW: "a row was applied, and there is none",
+GLOSS: Mapping[ParityFault, str] = {
+    ParityFault.VALUE: "a feature has other bits than the log gives for the very same positions",
+    ParityFault.LOST: "an event that was applied is not in the state",
+    ParityFault.ABSENT: "events were applied, and there is no state",
+    ParityFault.AHEAD: "it names positions that the log does not have: it was filled from another log",
+    ParityFault.DAMAGED: "it cannot be read",
+    ParityFault.STALE_ROW: "an older row stands where a newer one was applied",
+    ParityFault.LOST_ROW: "a row was applied, and there is none",
 }
 
 
@@ -50,7 +50,7 @@ class Mismatch:
     """
 
     view: str
-    cause: Fault
+    cause: ParityFault
     entity: Mapping[str, object]
     feature: str | None = None
     online: object = None
@@ -62,7 +62,7 @@ class Mismatch:
     def line(self) -> str:
         """Return it for people.
 
-        >>> Mismatch(view="v", cause=Fault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0).line()
+        >>> Mismatch(view="v", cause=ParityFault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0).line()
         'v id=7: value: n is 3.0 online, 2.0 in the log'
         """
         keys = " ".join(f"{name}={value!r}" for name, value in self.entity.items())
@@ -193,7 +193,7 @@ class ParityReport:
 
 
 def _examples(found: list[Mismatch]) -> Iterator[Mismatch]:
-    seen: Counter[Fault] = Counter()
+    seen: Counter[ParityFault] = Counter()
     for item in found:
         seen[item.cause] += 1
         if seen[item.cause] <= _MOST_EXAMPLES:

@@ -21,11 +21,11 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.key_samples import row_keys
-from skewless.infra.offline.views import LogMark, OfflineViews
-from skewless.infra.online.guard import Guard
+from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
-from skewless.validation.parity_report import Fault, Mismatch
+from skewless.validation.parity_report import Mismatch, ParityFault
 
 _ALWAYS = 2**62
 _BYTES = 64
@@ -39,15 +39,15 @@ class RowParity:
     view: View
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: Guard
+    guard: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         return row_keys(self.views.connection, self.view.keys, self.views.log(self.view).files(), n, seed)
 
     def check(self, keys: pa.Table) -> ParityResult:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
         names: list[bytes] = KeyCodec(self.project, self.view).pack(columns).to_pylist()
         stored, marker = self._read(names)
@@ -62,7 +62,7 @@ class RowParity:
         return checked if marker is None else _RowComparison(self.view, self.views, checked, marker).judged()
 
     def repair(self, checked: ParityResult, store: OnlineStore) -> None:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         rows = np.array(checked.repairable, dtype=np.int64)
         end = self.views.log(self.view).next_seq()
         winner = _winners(self.view, self.views, checked.keys.take(pa.array(rows)), end)
@@ -114,33 +114,35 @@ class _RowComparison:
     def _fault(self, row: int) -> Mismatch | None:
         if not self._sound[row]:
             held = self._checked.stored[row] or b""
-            return self._mismatch(row, Fault.DAMAGED, detail=f"{len(held):,} bytes, {held[:_BYTES].hex()}")
+            return self._mismatch(row, ParityFault.DAMAGED, detail=f"{len(held):,} bytes, {held[:_BYTES].hex()}")
         if not self._there[row]:
             if self._winner[row] < 0:
                 return None
-            return self._mismatch(row, Fault.LOST_ROW, detail=f"log position {self._winner[row]} was applied")
+            return self._mismatch(row, ParityFault.LOST_ROW, detail=f"log position {self._winner[row]} was applied")
         if self._seq[row] >= self._end:
-            return self._mismatch(row, Fault.AHEAD, detail=f"the log ends at {self._end - 1}")
+            return self._mismatch(row, ParityFault.AHEAD, detail=f"the log ends at {self._end - 1}")
         if _rank(self._online.versions, row) < _rank(self._best.versions, row):
-            return self._mismatch(row, Fault.STALE_ROW, detail=f"log position {self._winner[row]} was applied")
+            return self._mismatch(row, ParityFault.STALE_ROW, detail=f"log position {self._winner[row]} was applied")
         return self._value(row)
 
     def _value(self, row: int) -> Mismatch | None:
         entity = entity_of(self._checked.keys, row)
         if entity_of(self._keys_named, row) != entity:
-            return self._mismatch(row, Fault.VALUE, detail="the log position that it names is another entity's")
+            return self._mismatch(row, ParityFault.VALUE, detail="the log position that it names is another entity's")
         if _origin(self._online.versions, row) != _origin(self._log.versions, row):
-            return self._mismatch(row, Fault.VALUE, detail="its times are not those of the log row")
+            return self._mismatch(row, ParityFault.VALUE, detail="its times are not those of the log row")
         for column in self._view.features:
             online, log = (_cell(read, column.name, row) for read in (self._online, self._log))
             if _bits(online) != _bits(log):
-                return self._mismatch(row, Fault.VALUE, feature=column.name, online=_plain(online), log=_plain(log))
+                return self._mismatch(
+                    row, ParityFault.VALUE, feature=column.name, online=_plain(online), log=_plain(log)
+                )
         return None
 
     def _mismatch(
         self,
         row: int,
-        cause: Fault,
+        cause: ParityFault,
         *,
         feature: str | None = None,
         online: object = None,
@@ -157,14 +159,14 @@ class _RowComparison:
             positions={self._view.partition: int(self._seq[row])} if self._there[row] else {},
             detail=detail,
             # A row that is newer than the log was put by somebody with another log.
-            repairable=not self._foreign and cause is not Fault.AHEAD and bool(self._winner[row] >= 0),
+            repairable=not self._foreign and cause is not ParityFault.AHEAD and bool(self._winner[row] >= 0),
         )
 
 
 def _winners(view: View, views: OfflineViews, keys: pa.Table, end: int) -> Int64Array:
     """Return the position of the newest row of each key before a position; -1: none."""
     asked = keys.append_column(TIME, pa.array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
-    return views.find(view, asked, "event_time", LogMark(end=end, run_id=0))
+    return views.find(view, asked, "event_time", LogSnapshot(end=end, run_id=0))
 
 
 def _rank(versions: Versions, row: int) -> tuple[int, int, int]:

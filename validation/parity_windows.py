@@ -19,7 +19,7 @@ from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.reading import WindowReader
-from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import read_pointer
 from skewless.infra.offline.as_of import TIME
@@ -27,20 +27,20 @@ from skewless.infra.offline.key_samples import event_keys
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_events import LogPart
 from skewless.infra.offline.window_positions import applied_matrix, rebuilt_states, touched_between
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.online.state_view import StateView
 from skewless.infra.streams.state_writer import PENDING_US
-from skewless.validation.bits import equal_bits
+from skewless.validation.bit_comparison import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
-from skewless.validation.parity_report import Fault, Mismatch
+from skewless.validation.parity_report import Mismatch, ParityFault
 
 _TRIES = 3
 _CLOCKS_APART_US = 60_000_000  # what clocks of two machines may be apart; more is no clock
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
+class _StateBatch:
     """States that were read in one round trip; ``markers``: None where the view could not answer."""
 
     names: list[bytes]
@@ -50,7 +50,7 @@ class _Read:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Held:
+class _StateTotals:
     """What the states of all entities hold.
 
     Args:
@@ -61,7 +61,7 @@ class _Held:
 
     sound: BoolArray
     early: BoolArray
-    slots: Slots
+    slots: AppliedPositions
     features: Floats
 
 
@@ -73,15 +73,15 @@ class WindowParity:
     view: WindowView
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: Guard
+    guard: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         return event_keys(self.views.connection, self.view, self.views.log_parts(self.view), n, seed)
 
     def check(self, keys: pa.Table) -> ParityResult:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         reads = [self._read(keys.slice(first, BATCH_KEYS)) for first in range(0, keys.num_rows, BATCH_KEYS)]
         counts = [len(read.stored) for read in reads]
         checked = ParityResult(
@@ -100,7 +100,7 @@ class WindowParity:
         return comparison.judged(np.repeat(np.array(upto, dtype=np.int64).reshape(len(reads), -1), counts, axis=0))
 
     def repair(self, checked: ParityResult, store: OnlineStore) -> None:
-        """See ``Checker``; the log is read to its end, so that no event which was applied is left out."""
+        """See ``ParityChecker``; the log is read to its end, so that no event which was applied is left out."""
         rows = checked.repairable
         if not rows:
             return
@@ -113,7 +113,7 @@ class WindowParity:
             old = [checked.stored[row] for row in chosen]
             states.replace(store, names, old, states.codec.pack(tiles))
 
-    def _read(self, keys: pa.Table) -> _Read:
+    def _read(self, keys: pa.Table) -> _StateBatch:
         pointer = generation_key(self.project, self.view)
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
         for _ in range(_TRIES):
@@ -129,8 +129,8 @@ class WindowParity:
                 found = dict(zip(partitions, stood, strict=True))
                 lost = self.guard.lost(marks, stood)
                 markers = None if lost else {part: mark.position for part, mark in found.items() if mark is not None}
-                return _Read(names=names, stored=values[1:], markers=markers, t=self._now())
-        return _Read(names=[b""] * keys.num_rows, stored=[None] * keys.num_rows, markers=None, t=self._now())
+                return _StateBatch(names=names, stored=values[1:], markers=markers, t=self._now())
+        return _StateBatch(names=[b""] * keys.num_rows, stored=[None] * keys.num_rows, markers=None, t=self._now())
 
     def _now(self) -> int:
         # Behind the read: no state that was read was rolled up later than that.
@@ -141,7 +141,7 @@ class _StateComparison:
     """One comparison of states with the log."""
 
     def __init__(
-        self, view: WindowView, views: OfflineViews, checked: ParityResult, held: _Held, t: Int64Array
+        self, view: WindowView, views: OfflineViews, checked: ParityResult, held: _StateTotals, t: Int64Array
     ) -> None:
         self._view, self._views, self._checked, self._held, self._t = view, views, checked, held, t
         self.parts = views.log_parts(view)
@@ -163,9 +163,9 @@ class _StateComparison:
         there = self._checked.available & ~held.early
         foreign = bool((upto > self._ends).any())
         for row in np.flatnonzero(there & ~held.sound).tolist():
-            self._add(row, Fault.DAMAGED, detail=_damage(self._checked.stored[row]))
+            self._add(row, ParityFault.DAMAGED, detail=_damage(self._checked.stored[row]))
         for row in np.flatnonzero(there & held.sound & self._ahead).tolist():
-            self._add(row, Fault.AHEAD, detail=self._excess(row))
+            self._add(row, ParityFault.AHEAD, detail=self._excess(row))
         rows = np.flatnonzero(there & held.sound & ~self._ahead)
         self._compare_values(rows)
         for number, part in enumerate(self.parts):
@@ -187,7 +187,7 @@ class _StateComparison:
             sides = [
                 None if np.isnan(side) else float(side) for side in (online[place, feature], expected[place, feature])
             ]
-            self._add(int(rows[place]), Fault.VALUE, feature=name, online=sides[0], log=sides[1])
+            self._add(int(rows[place]), ParityFault.VALUE, feature=name, online=sides[0], log=sides[1])
 
     def _look_for_lost(self, rows: Int64Array, number: int, part: LogPart, upto: Int64Array) -> None:
         after = self._applied[:, number]
@@ -200,7 +200,7 @@ class _StateComparison:
         for row in asked[lacks].tolist():
             absent = self._checked.stored[row] is None
             detail = f"all of {part.partition} up to {upto[row]} had been applied"
-            self._add(row, Fault.ABSENT if absent else Fault.LOST, detail=detail)
+            self._add(row, ParityFault.ABSENT if absent else ParityFault.LOST, detail=detail)
 
     def _entities(self, rows: Int64Array) -> pa.Table:
         keys = self._checked.keys.take(pa.array(rows))
@@ -216,7 +216,7 @@ class _StateComparison:
     def _add(
         self,
         row: int,
-        cause: Fault,
+        cause: ParityFault,
         *,
         feature: str | None = None,
         online: object = None,
@@ -238,7 +238,7 @@ class _StateComparison:
         )
 
 
-def _held(view: WindowView, reads: Sequence[_Read]) -> _Held:
+def _held(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTotals:
     """Return what the states hold; those that cannot be read count as empty."""
     codec, reader = TileCodec(view), WindowReader(view)
     sounds, early, features, slots = [], [], [], []
@@ -254,10 +254,10 @@ def _held(view: WindowView, reads: Sequence[_Read]) -> _Held:
         slots.append((tiles.slots.entity + done, tiles.slots.partition, tiles.slots.seq))
         done += len(read.stored)
     entity, partition, seq = (np.concatenate([each[i] for each in slots]) for i in range(3))
-    return _Held(
+    return _StateTotals(
         sound=np.concatenate(sounds),
         early=np.concatenate(early),
-        slots=Slots(entity=entity, partition=partition, first=seq, seq=seq),
+        slots=AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq),
         features=np.concatenate(features),
     )
 

@@ -14,10 +14,10 @@ from skewless.infra.log.runs import MaterializationRun
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.reader import Logged, PredictionLog
-from skewless.validation.bits import compare_bits, equal_bits
-from skewless.validation.legitimacy import check_states, check_versions
-from skewless.validation.rebuilt import Rebuilt, entity_table, key_rows, rebuild, rescore
+from skewless.infra.predictions.reader import LoggedPredictions, PredictionLog
+from skewless.validation.allowed_reads import check_states, check_versions
+from skewless.validation.bit_comparison import compare_bits, equal_bits
+from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows, rebuild, rescore
 from skewless.validation.replay_report import Reason, ReplayReport, TrainingGap
 
 _MILLISECOND = 1_000
@@ -46,7 +46,11 @@ def replay_log(
 
 
 def replay_piece(
-    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[MaterializationRun]
+    report: ReplayReport,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    runs: Sequence[MaterializationRun],
 ) -> None:
     """Add to a report what comes of some predictions of one model version.
 
@@ -68,7 +72,11 @@ def replay_piece(
 
 
 def _check_views(
-    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+    report: ReplayReport,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    rebuilt: RebuiltPredictions,
 ) -> None:
     for view in model.plan.views:
         raced = check_versions(view, views, logged, rebuilt, report.findings)
@@ -79,7 +87,9 @@ def _check_views(
         check_states(window, views, logged, rebuilt.ask, report.findings)
 
 
-def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebuilt: Rebuilt) -> None:
+def _count_status(
+    report: ReplayReport, model: ServedModel, logged: LoggedPredictions, rebuilt: RebuiltPredictions
+) -> None:
     for view in model.plan.all_views:
         status = logged.reads[view.name].status
         report.status.setdefault(view.name, Counter()).update(count_statuses(status))
@@ -87,7 +97,7 @@ def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebu
         report.absent.setdefault(view.name, set()).update(keys[i] for i in absent)
 
 
-def _inside(logged: Logged, runs: Sequence[MaterializationRun]) -> BoolArray:
+def _inside(logged: LoggedPredictions, runs: Sequence[MaterializationRun]) -> BoolArray:
     inside = np.zeros(len(logged.ids), dtype=np.bool_)
     ended = np.iinfo(np.int64).max
     for run in reversed(runs):
@@ -98,7 +108,12 @@ def _inside(logged: Logged, runs: Sequence[MaterializationRun]) -> BoolArray:
 
 
 def _add_gap(
-    gap: TrainingGap, mode: TimeMode, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+    gap: TrainingGap,
+    mode: TimeMode,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    rebuilt: RebuiltPredictions,
 ) -> None:
     """Compare a piece with what training in a time mode would join (SEMANTICS 7.2): reported, never failed."""
     reads = {

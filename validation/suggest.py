@@ -63,14 +63,14 @@ class TableSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suggested:
+class SuggestedExpectation:
     """One expectation of Great Expectations: its class and arguments."""
 
     kind: str
     arguments: Mapping[str, Any]
 
 
-def suggest(table: TableSummary, trained: Mapping[str, Range] | None = None) -> list[Suggested]:
+def suggest(table: TableSummary, trained: Mapping[str, Range] | None = None) -> list[SuggestedExpectation]:
     """Return a suite that the table passes now, with room for what it may hold tomorrow.
 
     Args:
@@ -90,14 +90,14 @@ def suggest(table: TableSummary, trained: Mapping[str, Range] | None = None) -> 
     return suite
 
 
-def _uniqueness(columns: Sequence[str]) -> Iterator[Suggested]:
+def _uniqueness(columns: Sequence[str]) -> Iterator[SuggestedExpectation]:
     if len(columns) == 1:
         yield _of("ExpectColumnValuesToBeUnique", column=columns[0])
     elif columns:
         yield _of("ExpectCompoundColumnsToBeUnique", column_list=list(columns))
 
 
-def _nulls(column: ColumnSummary, rows: int) -> Iterator[Suggested]:
+def _nulls(column: ColumnSummary, rows: int) -> Iterator[SuggestedExpectation]:
     if not column.nulls:
         yield _of("ExpectColumnValuesToNotBeNull", column=column.name)
         return
@@ -106,14 +106,14 @@ def _nulls(column: ColumnSummary, rows: int) -> Iterator[Suggested]:
         yield _of("ExpectColumnValuesToNotBeNull", column=column.name, mostly=mostly)
 
 
-def _classes(column: ColumnSummary, n: int) -> Iterator[Suggested]:
+def _classes(column: ColumnSummary, n: int) -> Iterator[SuggestedExpectation]:
     yield _of("ExpectColumnValuesToBeInSet", column=column.name, value_set=list(range(n)))
     if n == 2 and column.mean is not None:  # noqa: PLR2004 - a binary label
         low, high = _rounded(column.mean / 2, math.floor), min(1.0, _rounded(column.mean * 2, math.ceil))
         yield _of("ExpectColumnMeanToBeBetween", column=column.name, min_value=low, max_value=high)
 
 
-def _values(column: ColumnSummary, rows: int, trained: Range | None) -> Iterator[Suggested]:
+def _values(column: ColumnSummary, rows: int, trained: Range | None) -> Iterator[SuggestedExpectation]:
     if column.words is not None and rows >= _ROWS_PER_WORD * len(column.words) > 0:
         yield _of("ExpectColumnValuesToBeInSet", column=column.name, value_set=sorted(column.words))
     if column.extent is None or column.dtype in {DType.BOOL, DType.TIMESTAMP}:
@@ -151,5 +151,5 @@ def _rounded(value: float, to: Any) -> float:  # noqa: ANN401 - floor or ceil
     return float(to(value / 10**-digits) * 10**-digits if digits < 0 else to(value * 10**digits) / 10**digits)
 
 
-def _of(kind: str, **arguments: Any) -> Suggested:  # noqa: ANN401 - of an expectation
-    return Suggested(kind=kind, arguments=arguments)
+def _of(kind: str, **arguments: Any) -> SuggestedExpectation:  # noqa: ANN401 - of an expectation
+    return SuggestedExpectation(kind=kind, arguments=arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import DefinitionError
-from skewless.validation.suggest import Suggested
+from skewless.validation.suggest import SuggestedExpectation
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -87,7 +87,7 @@ def _suite(path: Path, name: str, suite: object) -> list[Expectation]:
     return list(suite)
 
 
-def suite_source(suites: Mapping[str, Sequence[Suggested]]) -> str:
+def suite_source(suites: Mapping[str, Sequence[SuggestedExpectation]]) -> str:
     """Return the source text of a module with ``SUITES``, by view or ``labels:MODEL``."""
     parts = [_HEAD]
     for name, suite in suites.items():
@@ -96,7 +96,7 @@ def suite_source(suites: Mapping[str, Sequence[Suggested]]) -> str:
     return "".join([*parts, "}\n"])
 
 
-def _call(item: Suggested, indent: str) -> str:
+def _call(item: SuggestedExpectation, indent: str) -> str:
     """Return a call on one line, or its arguments on one, or each argument on its own."""
     arguments = [f"{name}={_literal(value)}" for name, value in item.arguments.items()]
     head, deeper = f"{indent}gxe.{item.kind}(", indent + " " * 4

@@ -49,7 +49,7 @@ class Alert:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptAlert:
+class AlertRecord:
     """An alert as it is kept.
 
     Args:
@@ -141,7 +141,7 @@ class Alerts:
             self._deliver()
         return closed is not None
 
-    def kept(self) -> list[KeptAlert]:
+    def kept(self) -> list[AlertRecord]:
         """Return all open alerts and the newest resolved ones, oldest first.
 
         Raises:
@@ -198,7 +198,7 @@ def _book_of(folder: Path) -> Iterator[_Book]:
 class _Book:
     """The kept alerts while they are changed, oldest first."""
 
-    def __init__(self, items: list[KeptAlert]) -> None:
+    def __init__(self, items: list[AlertRecord]) -> None:
         self.items = items
         self.changed = False
 
@@ -208,7 +208,7 @@ class _Book:
         last = self._open(alert.key)
         if last is None:
             number = max((item.number for item in self.items), default=0) + 1
-            self._put(KeptAlert(number=number, alert=alert, since_us=alert.at_us, owed=notices))
+            self._put(AlertRecord(number=number, alert=alert, since_us=alert.at_us, owed=notices))
             return True
         told = last.alert.severity != alert.severity
         self._put(replace(last, alert=alert, owed=_with(last.owed, notices) if told else last.owed))
@@ -228,10 +228,10 @@ class _Book:
             if item.number == number:
                 self._put(replace(item, owed=tuple(one for one in item.owed if one != notice)))
 
-    def _open(self, key: tuple[str, str]) -> KeptAlert | None:
+    def _open(self, key: tuple[str, str]) -> AlertRecord | None:
         return next((item for item in self.items if item.is_open and item.alert.key == key), None)
 
-    def _put(self, item: KeptAlert) -> None:
+    def _put(self, item: AlertRecord) -> None:
         others = [other for other in self.items if other.number != item.number]
         self.items = sorted([*others, item], key=lambda one: one.number)
         self.changed = True
@@ -256,7 +256,7 @@ def _tell(alert: Alert, notice: Notice) -> None:
     write(f"alert_{notice}", alert=alert.name, subject=alert.subject, severity=alert.severity, message=alert.message)
 
 
-def _body(kept: KeptAlert, notice: Notice) -> dict[str, Any]:
+def _body(kept: AlertRecord, notice: Notice) -> dict[str, Any]:
     """Return what the webhook is sent."""
     return {
         "id": f"{kept.number}-{notice}-{kept.alert.severity}",
@@ -267,14 +267,14 @@ def _body(kept: KeptAlert, notice: Notice) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, items: list[KeptAlert]) -> None:
+def _write(folder: Path, items: list[AlertRecord]) -> None:
     resolved = [item.number for item in items if not item.is_open and not item.owed]
     forgotten = set(resolved[:-_MOST_RESOLVED])
     body = [asdict(item) for item in items if item.number not in forgotten]
     replace_durable(folder / "alerts.json", json.dumps(body, indent=1).encode())
 
 
-def _read(folder: Path) -> list[KeptAlert]:
+def _read(folder: Path) -> list[AlertRecord]:
     path = folder / "alerts.json"
     try:
         return [_kept(item) for item in json.loads(path.read_bytes())]
@@ -285,5 +285,5 @@ def _read(folder: Path) -> list[KeptAlert]:
         raise StoreError(f"file {path}", "does not hold alerts", fix=fix) from error
 
 
-def _kept(item: dict[str, Any]) -> KeptAlert:
-    return KeptAlert(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})
+def _kept(item: dict[str, Any]) -> AlertRecord:
+    return AlertRecord(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})

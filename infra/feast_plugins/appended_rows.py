@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import SourceError
-from skewless.infra.feast_plugins.asked_features import Table as View
 from skewless.infra.feast_plugins.feature_history import view_table
+from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.feast_plugins.saved_rows import insert_rows, write_file
 from skewless.infra.offline.sources import PARTS, Table
 from skewless.infra.sources.place import repo_of

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skewless.infra.online.port import BlockingOnlineReader, Mark, OnlineStore
+from skewless.infra.online.port import BlockingOnlineReader, Marker, OnlineStore
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.store import open_blocking_reader, open_online_store
 
@@ -63,7 +63,7 @@ class Connections:
 
     def get_marked(
         self, keys: Sequence[bytes | None], names: Sequence[str]
-    ) -> tuple[list[bytes | None], dict[str, Mark | None]]:
+    ) -> tuple[list[bytes | None], dict[str, Marker | None]]:
         """Return the row of each key, in order, and where each marker stands, from one round trip.
 
         Raises:

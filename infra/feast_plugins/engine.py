@@ -23,14 +23,14 @@ from feast.repo_config import FeastConfigBaseModel
 
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
+from skewless.infra.feast_plugins.latest_messages import as_messages, newest_rows
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.infra.feast_plugins.pulled import as_messages, newest_rows
-from skewless.infra.feast_plugins.stored import StoredView, Table, is_plain, stored_form
-from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.feast_plugins.stored_views import StoredView, Table, is_plain, stored_form
+from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.log.runs import RunLedger
-from skewless.infra.materialization.left_out import tell_left_out
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.run_report import RunStep
+from skewless.infra.materialization.skipped_rows import tell_left_out
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.sources.place import repo_of, settings_of, state_of

@@ -11,7 +11,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec, KeyValue, parse_key
 from skewless.contract.plan import View
-from skewless.infra.feast_plugins.stored import DUMMY_KEY
+from skewless.infra.feast_plugins.stored_views import DUMMY_KEY
 from skewless.infra.feast_plugins.values import kind_of
 
 _DUMMY = (DUMMY_KEY, Value(string_val=""))

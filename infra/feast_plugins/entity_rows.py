@@ -13,12 +13,12 @@ from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIM
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import RequestError
-from skewless.infra.feast_plugins.asked_features import AskedView
 from skewless.infra.feast_plugins.feature_history import view_source, view_table
-from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.feast_plugins.requested_features import RequestedView
+from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.matched_rows import registered
 from skewless.infra.offline.sql import quote, to_microseconds
-from skewless.infra.offline.winners import registered
 
 _TABLE = "entity_df"
 
@@ -63,7 +63,7 @@ def read_entities(connection: duckdb.DuckDBPyConnection, given: pd.DataFrame | p
 
 
 def query_entities(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], query: str
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[RequestedView], query: str
 ) -> EntityRows:
     """Return the entity rows of a SQL query, which may read the sources of views.
 
@@ -82,7 +82,7 @@ def query_entities(
 
 @contextmanager
 def _source_views(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView]
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[RequestedView]
 ) -> Iterator[None]:
     """Let SQL read each view's source under the names of the view and of the source, for a while.
 
@@ -102,7 +102,7 @@ def _source_views(
                 connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
 
 
-def named_relations(config: RepoConfig, views: Sequence[AskedView]) -> dict[str, str]:
+def named_relations(config: RepoConfig, views: Sequence[RequestedView]) -> dict[str, str]:
     """Return what SQL may read, by name: the source of each view under its own name and the view's."""
     named: dict[str, str] = {}
     for asked in views:
@@ -155,7 +155,7 @@ def _time_column(types: dict[str, str]) -> str:
 
 
 def range_entities(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], start: int, end: int
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[RequestedView], start: int, end: int
 ) -> EntityRows:
     """Return one row for each key that the views' sources, or logs of events, have in a range, at its end.
 
@@ -180,7 +180,7 @@ def range_entities(
 
 
 def _keys_between(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: RequestedView, start: int, end: int
 ) -> pa.Table:
     view = asked.view
     if is_windowed(view):

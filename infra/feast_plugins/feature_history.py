@@ -17,14 +17,14 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.rows import NO_TIME
 from skewless.infra.compiler.views import primitive
-from skewless.infra.feast_plugins.asked_features import AskedView
-from skewless.infra.feast_plugins.asked_features import Table as View
 from skewless.infra.feast_plugins.key_types import as_type, common_type
+from skewless.infra.feast_plugins.requested_features import RequestedView
+from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.offline.as_of import History
+from skewless.infra.offline.matched_rows import copied
 from skewless.infra.offline.source_columns import NAIVE, is_converted
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import cast, may_misfit, quote, to_microseconds
-from skewless.infra.offline.winners import copied
 from skewless.infra.sources.source_schema import source_table
 
 EVENT = "__event"
@@ -246,7 +246,7 @@ class ViewHistory:
 
 
 def view_history(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, entity_types: Mapping[str, str]
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: RequestedView, entity_types: Mapping[str, str]
 ) -> ViewHistory:
     """Return how the rows of a view are found for entity rows of some columns.
 

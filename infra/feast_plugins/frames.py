@@ -14,7 +14,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.rows import PackedRows, push_versions
-from skewless.infra.feast_plugins.stored import OPAQUE, StoredView
+from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView
 from skewless.infra.offline.arrays import int64s, nulls, values
 
 _STAMP = pa.timestamp("us", tz="UTC")

@@ -23,13 +23,13 @@ from feast.utils import compute_non_entity_date_range
 
 from skewless.contract.clock import open_clock, to_us
 from skewless.contract.columns import digest
-from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer, engine
 from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
-from skewless.infra.feast_plugins.asked_features import RequestedFeatures, Table, asked_features
 from skewless.infra.feast_plugins.entity_rows import query_entities, range_entities, read_entities
 from skewless.infra.feast_plugins.feature_history import HistorySource, open_source
+from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, asked_features
+from skewless.infra.feast_plugins.results import Entities, PointInTimeResult, QueryResult, engine
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from skewless.infra.materialization.left_out import leave_out
+from skewless.infra.materialization.skipped_rows import leave_out
 from skewless.infra.offline.sources import is_remote, is_there
 from skewless.infra.offline.sql import names, quote
 from skewless.infra.sources.place import repo_of, settings_of, state_of
@@ -94,7 +94,7 @@ class SkewlessOfflineStore(OfflineStore):
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         count = _asked_count(feature_refs)
         asked = asked_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
-        answer = PointInTimeAnswer(
+        answer = PointInTimeResult(
             config=config,
             asked=asked,
             entities=_entities(config, asked, entity_df, (start_date, end_date)),
@@ -139,7 +139,7 @@ class SkewlessOfflineStore(OfflineStore):
             f"{_selected(source, columns)} WHERE {conditions}"
             f" QUALIFY row_number() OVER ({partition} ORDER BY {', '.join(order)}) = 1"
         )
-        return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
+        return SkewlessRetrievalJob(config, QueryResult(config=config, table=source.table, query=query))
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -158,7 +158,7 @@ class SkewlessOfflineStore(OfflineStore):
         # Feast names no feature where a transformation wants every column.
         selected = _selected(source, columns) if feature_name_columns else f"SELECT * FROM {source.table.relation}"
         query = f"{selected} WHERE {condition}"
-        return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
+        return SkewlessRetrievalJob(config, QueryResult(config=config, table=source.table, query=query))
 
     @staticmethod
     def offline_write_batch(

@@ -14,7 +14,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
 from skewless.contract.errors import RequestError
-from skewless.infra.feast_plugins.stored import Table
+from skewless.infra.feast_plugins.stored_views import Table
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Any]
 

@@ -25,23 +25,23 @@ from pydantic import StrictStr
 
 from skewless.contract.clock import open_clock
 from skewless.contract.plan import View
+from skewless.infra.feast_plugins.apply_checks import check_kept
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.entity_keys import key_columns
-from skewless.infra.feast_plugins.forms import Forms
 from skewless.infra.feast_plugins.frames import pack_frame
-from skewless.infra.feast_plugins.kept_views import check_kept
-from skewless.infra.feast_plugins.online_answers import FeastRow, ViewRequest, ask, feast_rows, respond, say_version
+from skewless.infra.feast_plugins.latest_messages import batch_source
 from skewless.infra.feast_plugins.online_request import EntityRows, OnlineRequest
-from skewless.infra.feast_plugins.pulled import batch_source
+from skewless.infra.feast_plugins.online_results import FeastRow, ViewRequest, ask, feast_rows, respond, say_version
 from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_rows
 from skewless.infra.feast_plugins.store_verbs import teach_pushes
-from skewless.infra.feast_plugins.stored import StoredView, Table, stored_form
-from skewless.infra.feast_plugins.windowed import is_windowed, refuse_windowed
-from skewless.infra.materialization.left_out import leave_out
+from skewless.infra.feast_plugins.stored_view_cache import StoredViewCache
+from skewless.infra.feast_plugins.stored_views import StoredView, Table, stored_form
+from skewless.infra.feast_plugins.windowed_views import is_windowed, refuse_windowed
+from skewless.infra.materialization.skipped_rows import leave_out
 from skewless.infra.sources.place import settings_of, state_of
 
 if TYPE_CHECKING:
-    from skewless.infra.feast_plugins.online_windows import AskedWindow, OnlineWindows
+    from skewless.infra.feast_plugins.online_windows import OnlineWindows, RequestedWindow
     from skewless.infra.feast_plugins.pushed_events import EventPusher
 
 Progress = Callable[[int], Any]
@@ -78,7 +78,7 @@ class SkewlessOnlineStore(OnlineStore):
         """Open nothing yet."""
         self._alone = threading.Lock()
         self._opened: Connections | None = None
-        self._forms = Forms()
+        self._forms = StoredViewCache()
         self._positions: Positions | None = None
         self._windows: OnlineWindows | None = None
         self._pusher: EventPusher | None = None
@@ -295,7 +295,7 @@ class SkewlessOnlineStore(OnlineStore):
 
     def _asked(
         self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]
-    ) -> ViewRequest | AskedWindow:
+    ) -> ViewRequest | RequestedWindow:
         keys = table_keys(table, request.keys, request.join_keys)
         if is_windowed(table):
             return self._ask_windows(config, table, names, keys)
@@ -303,7 +303,7 @@ class SkewlessOnlineStore(OnlineStore):
 
     def _ask_windows(
         self, config: RepoConfig, table: Table, names: Sequence[str] | None, keys: Mapping[str, Sequence[Value]]
-    ) -> AskedWindow:
+    ) -> RequestedWindow:
         from skewless.infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
 
         reader = self.connections(config)

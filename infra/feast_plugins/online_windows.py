@@ -21,13 +21,13 @@ from skewless.contract.status import row_status
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.feast_plugins.entity_keys import key_values
-from skewless.infra.feast_plugins.online_answers import FeastRow, ViewFeatures, refuse_missing_keys
-from skewless.infra.feast_plugins.stored import Table
+from skewless.infra.feast_plugins.online_results import FeastRow, ViewFeatures, refuse_missing_keys
+from skewless.infra.feast_plugins.stored_views import Table
 from skewless.infra.feast_plugins.values import unpack_values
 from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
-from skewless.infra.feast_plugins.windowed import WindowPlans
-from skewless.infra.online.guard import AgeLimit, Guard
-from skewless.infra.online.port import Mark
+from skewless.infra.feast_plugins.windowed_views import WindowPlans
+from skewless.infra.online.marker_history import AgeLimit, MarkerHistory
+from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import WindowStates
 
 _LOOK_S = 0.5
@@ -48,7 +48,7 @@ class Reader(Protocol):
 
 
 @dataclass(kw_only=True)
-class _Known:
+class _CachedView:
     """A view that was asked for before.
 
     Args:
@@ -59,13 +59,13 @@ class _Known:
     view: WindowView
     pointers: Sequence[bytes]
     states: WindowStates
-    guard: Guard
+    guard: MarkerHistory
     look_at: float = 0.0
     wanted: dict[object, ViewFeatures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedWindow:
+class RequestedWindow:
     """What a request wants of one windowed view.
 
     Args:
@@ -77,13 +77,13 @@ class AskedWindow:
     wanted: ViewFeatures
     keys: Sequence[bytes | None]
     marks: Sequence[str]
-    known: _Known
+    known: _CachedView
 
     def respond(
         self,
         response: GetOnlineFeaturesResponse,
         rows: Sequence[bytes | None],
-        stood: Mapping[str, Mark | None],
+        stood: Mapping[str, Marker | None],
         now_us: int,
         *,
         full_names: bool,
@@ -106,7 +106,9 @@ class AskedWindow:
         stamps = event_stamps(read.versions.event_ts, read.found)
         response.MergeFromString(response_bytes(entries, nulls, status, stamps))
 
-    def feast_rows(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> list[FeastRow]:
+    def feast_rows(
+        self, rows: Sequence[bytes | None], stood: Mapping[str, Marker | None], now_us: int
+    ) -> list[FeastRow]:
         """Return one pair a row, as ``OnlineStore.online_read`` does."""
         read = self._read(rows, stood, now_us)
         names = self.wanted.names
@@ -118,7 +120,7 @@ class AskedWindow:
             )
         ]
 
-    def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> ViewRead:
+    def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Marker | None], now_us: int) -> ViewRead:
         view, t = self.known.view, now_us // MILLISECOND * MILLISECOND
         limits = [AgeLimit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
         standing = self.known.guard.judge(self.marks, [stood[mark] for mark in self.marks]).within(limits, t)
@@ -135,12 +137,12 @@ class OnlineWindows:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._plans = WindowPlans(state)
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _CachedView] = {}
         self._alone = threading.Lock()
 
     def ask(
         self, reader: Reader, table: Table, names: Sequence[str] | None, columns: Mapping[str, Sequence[Value]]
-    ) -> AskedWindow:
+    ) -> RequestedWindow:
         """Return what a request wants of a view.
 
         Args:
@@ -162,9 +164,9 @@ class OnlineWindows:
                 known.states.take(reader.get(known.pointers))
                 known.look_at = time.monotonic() + _LOOK_S
             keys, marks = known.states.names(values, n), known.states.markers
-        return AskedWindow(table=table, wanted=_wanted(known, table, names), keys=keys, marks=marks, known=known)
+        return RequestedWindow(table=table, wanted=_wanted(known, table, names), keys=keys, marks=marks, known=known)
 
-    def _of(self, view: WindowView, reader: Reader) -> _Known:
+    def _of(self, view: WindowView, reader: Reader) -> _CachedView:
         if view.hash not in self._known:
             plan = FeaturePlan(
                 project=self._plans.plan.project,
@@ -174,12 +176,12 @@ class OnlineWindows:
                 services=(),
                 windows=(view,),
             )
-            guard, states = Guard.of_runs(self._state, [plan], reader), WindowStates(plan)
-            self._known[view.hash] = _Known(view=view, pointers=states.pointers, states=states, guard=guard)
+            guard, states = MarkerHistory.of_runs(self._state, [plan], reader), WindowStates(plan)
+            self._known[view.hash] = _CachedView(view=view, pointers=states.pointers, states=states, guard=guard)
         return self._known[view.hash]
 
 
-def _wanted(known: _Known, table: Table, names: Sequence[str] | None) -> ViewFeatures:
+def _wanted(known: _CachedView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
     used = table.projection.name_to_use()
     version = (used, None if names is None else tuple(names))
     if version not in known.wanted:

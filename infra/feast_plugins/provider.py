@@ -10,9 +10,9 @@ import pyarrow as pa
 from feast import FeatureView
 from feast.infra.passthrough_provider import PassthroughProvider
 
+from skewless.infra.feast_plugins.latest_messages import frame_messages
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.infra.feast_plugins.pulled import frame_messages
-from skewless.infra.feast_plugins.stored import OPAQUE, Table
+from skewless.infra.feast_plugins.stored_views import OPAQUE, Table
 
 
 class SkewlessProvider(PassthroughProvider):

@@ -15,7 +15,7 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
 from skewless.contract.clock import from_us
-from skewless.infra.feast_plugins.answers import PointInTimeAnswer, RetrievalAnswer
+from skewless.infra.feast_plugins.results import PointInTimeResult, RetrievalResult
 from skewless.infra.feast_plugins.saved_rows import save_rows
 
 _EXACT = 2**53  # beyond, float64 does not tell integers apart
@@ -28,7 +28,7 @@ class SkewlessRetrievalJob(RetrievalJob):
     def __init__(
         self,
         config: RepoConfig,
-        answer: RetrievalAnswer,
+        answer: RetrievalResult,
         *,
         full_feature_names: bool = False,
         on_demand: Sequence[OnDemandFeatureView] = (),
@@ -54,7 +54,7 @@ class SkewlessRetrievalJob(RetrievalJob):
     @property
     def metadata(self) -> RetrievalMetadata | None:
         """Return which features were asked for, by which columns, for what times; None for plain queries."""
-        if self._metadata is None and isinstance(self._answer, PointInTimeAnswer):
+        if self._metadata is None and isinstance(self._answer, PointInTimeResult):
             rows = self._answer.entity_rows()
             times = rows.table[rows.time].cast(pa.timestamp("us"), safe=False).cast(pa.int64())
             ends = pc.min_max(times).as_py()
@@ -119,16 +119,16 @@ class SkewlessRetrievalJob(RetrievalJob):
     def _with_on_demand(self, table: pa.Table) -> pa.Table:
         if not self._on_demand:
             return self._ordered(table)
-        return self._ordered(_Given(self, table).to_arrow())
+        return self._ordered(_MaterializedTable(self, table).to_arrow())
 
     def _ordered(self, table: pa.Table) -> pa.Table:
-        if not isinstance(self._answer, PointInTimeAnswer):
+        if not isinstance(self._answer, PointInTimeResult):
             return table
         order = [name for name in self._answer.asked.order if name in table.column_names]
         return table.select([name for name in table.column_names if name not in set(order)] + order)
 
 
-class _Given(RetrievalJob):
+class _MaterializedTable(RetrievalJob):
     """A table that is there already, for Feast's own computation of on-demand features."""
 
     def __init__(self, job: SkewlessRetrievalJob, table: pa.Table) -> None:

@@ -17,7 +17,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.entity_keys import key_bytes, key_columns
-from skewless.infra.feast_plugins.stored import StoredView
+from skewless.infra.feast_plugins.stored_views import StoredView
 from skewless.infra.feast_plugins.values import pack_values
 from skewless.infra.online.port import Binaries
 

@@ -14,8 +14,8 @@ from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import SourceError
+from skewless.infra.offline.database_table import DatabaseTable, find_warehouse
 from skewless.infra.offline.sql import quote
-from skewless.infra.offline.warehouse import Warehouse, find_warehouse
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import readable_path
 from skewless.infra.storage.durable import refused, sync_folder
@@ -73,7 +73,7 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def insert_rows(repo: Path, warehouse: Warehouse, rows: pa.Table) -> None:
+def insert_rows(repo: Path, warehouse: DatabaseTable, rows: pa.Table) -> None:
     """Append rows to a table of a DuckDB database, column by name.
 
     Raises:
@@ -83,7 +83,7 @@ def insert_rows(repo: Path, warehouse: Warehouse, rows: pa.Table) -> None:
     _write(repo, warehouse, rows, [f"INSERT INTO {target} BY NAME SELECT * FROM new_rows"])
 
 
-def _save_table(repo: Path, warehouse: Warehouse, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
+def _save_table(repo: Path, warehouse: DatabaseTable, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
     schema, table = warehouse.parts
     create = "CREATE OR REPLACE TABLE" if overwrite else "CREATE TABLE"
     statements = [
@@ -98,7 +98,7 @@ def _save_table(repo: Path, warehouse: Warehouse, rows: pa.RecordBatchReader, *,
         raise
 
 
-def _write(repo: Path, warehouse: Warehouse, rows: pa.Table | pa.RecordBatchReader, statements: list[str]) -> None:
+def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatchReader, statements: list[str]) -> None:
     place = repo / warehouse.path
     place.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -17,8 +17,8 @@ import pandas as pd
 from feast.data_source import PushMode
 from feast.feature_store import FeatureStore
 
-from skewless.infra.feast_plugins.fitting import fit_frame
-from skewless.infra.feast_plugins.windowed import is_windowed, refuse_windowed
+from skewless.infra.feast_plugins.exact_values import fit_frame
+from skewless.infra.feast_plugins.windowed_views import is_windowed, refuse_windowed
 
 _TAUGHT = "_skewless_pushes"
 _Verb = Callable[..., Any]

@@ -15,7 +15,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.status import BoolArray
-from skewless.infra.feast_plugins.stored import OPAQUE, StoredView
+from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView
 
 SECOND_US = 1_000_000
 

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skewless.contract.row_layout import Cell
 from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
-from skewless.infra.feast_plugins.stored import OPAQUE
+from skewless.infra.feast_plugins.stored_views import OPAQUE
 from skewless.infra.feast_plugins.values import SECOND_US
 
 FeatureVector = GetOnlineFeaturesResponse.FeatureVector

@@ -15,16 +15,16 @@ from skewless.contract.errors import RequestError
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.feast_plugins.asked_features import AskedView
 from skewless.infra.feast_plugins.key_types import as_type, common_type
-from skewless.infra.feast_plugins.windowed import WindowPlans
+from skewless.infra.feast_plugins.requested_features import RequestedView
+from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ID, TIME
 from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.matched_rows import HistoryRows
 from skewless.infra.offline.sql import quote
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.offline.winners import Rows
 from skewless.infra.sources.place import state_of
 
 if TYPE_CHECKING:
@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 
 
 def window_rows(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView, mode: TimeMode
-) -> Rows:
+    config: RepoConfig,
+    connection: duckdb.DuckDBPyConnection,
+    entities: EntityRows,
+    asked: RequestedView,
+    mode: TimeMode,
+) -> HistoryRows:
     """Return the features of a windowed view at the times of entity rows, in their order.
 
     Args:
@@ -50,11 +54,11 @@ def window_rows(
     places = pa.array(np.arange(rows.num_rows))
     columns = [pa.array(read.values[name], mask=read.nulls[name]) for name in asked.labels]
     table = pa.table([places, *columns], names=[ID, *(f"__f{i}" for i in range(len(columns)))])
-    return Rows(table=table, at=np.arange(rows.num_rows, dtype=np.int64))
+    return HistoryRows(table=table, at=np.arange(rows.num_rows, dtype=np.int64))
 
 
 def window_keys(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: RequestedView, start: int, end: int
 ) -> pa.Table:
     """Return each key that had an accepted event in a range of time, both ends of which belong to it."""
     state = state_of(config)
@@ -74,7 +78,7 @@ def window_keys(
 
 
 def _asked_rows(
-    connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView, view: WindowView
+    connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: RequestedView, view: WindowView
 ) -> pa.Table:
     """Return the keys as the view calls and types them, and ``__t``; a row without a time has no key either.
 
@@ -87,7 +91,7 @@ def _asked_rows(
     return pa.table({**keys, TIME: pa.array(arrays.int64s(rows[TIME], 0) // MILLISECOND * MILLISECOND)})
 
 
-def _called(asked: AskedView, column: Column) -> str:
+def _called(asked: RequestedView, column: Column) -> str:
     """Return what the request calls a key of the view."""
     return str(asked.view.projection.join_key_map.get(column.name, column.name))
 

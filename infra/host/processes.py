@@ -54,7 +54,7 @@ class Process:
         return self.silent_s(now_s) > SILENT_S
 
 
-class Presence:
+class ProcessRecord:
     """Says that this process runs, in a file of its own that goes with it; a killed one leaves its file behind.
 
     Args:
@@ -90,7 +90,9 @@ class Presence:
 
 
 @contextmanager
-def beating(presence: Presence, plan: Callable[[], str], detail: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+def beating(
+    presence: ProcessRecord, plan: Callable[[], str], detail: Callable[[], Mapping[str, Any]]
+) -> Iterator[None]:
     """Say about once a second that the process runs, from a thread of its own, until the block ends."""
     ended = threading.Event()
 

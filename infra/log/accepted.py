@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.inventory import Inventory, damaged, missing, noted
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.manifest import FileRange
 from skewless.infra.storage.durable import make_folder, sync_file, sync_folder
 
 SEQ = "__seq"
@@ -37,7 +37,7 @@ RAW = "__raw"
 _GROUP_ROWS = 100_000
 
 
-class Draft:
+class StagedRows:
     """Rows that are about to stand in a log: numbered and on disk, but no part of it before they are adopted.
 
     Args:
@@ -81,9 +81,9 @@ class AcceptedLog:
         self.partition = partition
         self._folder = root / partition
         self._inventory = Inventory(root, partition)
-        self._segments: list[Span] = []
+        self._segments: list[FileRange] = []
 
-    def segments(self) -> Sequence[Span]:
+    def segments(self) -> Sequence[FileRange]:
         """Return all files in order, following the chain from where it was last known.
 
         Raises:
@@ -107,13 +107,13 @@ class AcceptedLog:
         return segments[-1].last + 1 if segments else 0
 
     @contextlib.contextmanager
-    def draft(self) -> Iterator[Draft]:
+    def draft(self) -> Iterator[StagedRows]:
         """Lend a file for the rows that come next; it is removed unless it was adopted.
 
         Raises:
             StoreError: the disk refused.
         """
-        draft = Draft(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
+        draft = StagedRows(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
         with _translated(self._folder):
             make_folder(self._folder)
         try:
@@ -124,7 +124,7 @@ class AcceptedLog:
             with contextlib.suppress(OSError):
                 draft.path.unlink()
 
-    def adopt(self, draft: Draft) -> Span:
+    def adopt(self, draft: StagedRows) -> FileRange:
         """Make a draft of at least one row durable and part of the log; return its segment.
 
         Raises:
@@ -138,11 +138,11 @@ class AcceptedLog:
             self._link(draft.path, path)
             sync_folder(self._folder)
         noted(self._inventory, path, draft.rows)
-        segment = Span(path=path, first=draft.first, last=draft.first + draft.rows - 1)
+        segment = FileRange(path=path, first=draft.first, last=draft.first + draft.rows - 1)
         self._segments.append(segment)
         return segment
 
-    def append(self, rows: pa.Table) -> Span:
+    def append(self, rows: pa.Table) -> FileRange:
         """Number the rows, at least one, and write them durably; return their segment.
 
         Raises:
@@ -172,7 +172,7 @@ class AcceptedLog:
     def _path(self, first: int) -> Path:
         return self._folder / f"{first:020d}.parquet"
 
-    def _at(self, first: int) -> Span | None:
+    def _at(self, first: int) -> FileRange | None:
         path = self._path(first)
         notes = self._inventory.notes()
         note = notes.get(path.name)
@@ -184,7 +184,7 @@ class AcceptedLog:
                 raise missing(path)
         self._inventory.check(path)
         rows = _count(path) if note is None or note.rows < 0 else note.rows
-        return Span(path=path, first=first, last=first + rows - 1)
+        return FileRange(path=path, first=first, last=first + rows - 1)
 
 
 def _count(path: Path) -> int:

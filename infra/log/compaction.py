@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.log.chain import Chain
 from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, unbaked, with_known_at
 from skewless.infra.log.inventory import missing, noted
-from skewless.infra.log.manifest import Gap, Manifest, Retired, Span, compacted_path, joined
+from skewless.infra.log.log_files import LogFiles
+from skewless.infra.log.manifest import FileRange, Gap, Manifest, MergedRange, compacted_path, joined
 from skewless.infra.log.reading import GROUP_ROWS, regrouped, tables
 from skewless.infra.storage.durable import alone, refused, sync_file, sync_folder
 
@@ -53,7 +53,9 @@ class CompactReport:
 class Compactor:
     """Merges and removes the files of one log."""
 
-    def __init__(self, folder: Path, files: Chain, ends: EndsFile, clock: Callable[[], float], grace_s: float) -> None:
+    def __init__(
+        self, folder: Path, files: LogFiles, ends: EndsFile, clock: Callable[[], float], grace_s: float
+    ) -> None:
         self._folder = folder
         self._files = files
         self._ends = ends
@@ -77,7 +79,7 @@ class Compactor:
             if is_alone:
                 self._remove_due()
 
-    def _merge_all(self, keep: int, target_rows: int) -> list[Sequence[Span]]:
+    def _merge_all(self, keep: int, target_rows: int) -> list[Sequence[FileRange]]:
         manifest = self._files.follow()
         batches = self._files.batches
         groups = plan_merges(manifest.spans, batches[: max(len(batches) - keep, 0)], target_rows)
@@ -90,16 +92,16 @@ class Compactor:
             done.append(group)
         return done
 
-    def _merge(self, manifest: Manifest, group: Sequence[Span]) -> Manifest | None:
+    def _merge(self, manifest: Manifest, group: Sequence[FileRange]) -> Manifest | None:
         first, last = group[0].first, group[-1].last
-        span = Span(path=compacted_path(self._folder, first, last), first=first, last=last)
+        span = FileRange(path=compacted_path(self._folder, first, last), first=first, last=last)
         self._files.inventory.compare_all(each.path for each in group)
         gaps = self._write(group, span.path)
         noted(self._files.inventory, span.path, span.rows)
         new = _merged(manifest, span, gaps, self._now_us())
         return new if self._files.manifest.replace(manifest, new) else None
 
-    def _write(self, group: Sequence[Span], path: Path) -> list[Gap]:
+    def _write(self, group: Sequence[FileRange], path: Path) -> list[Gap]:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         try:
             gaps = self._copy(group, temporary)
@@ -114,7 +116,7 @@ class Compactor:
             temporary.unlink(missing_ok=True)
         return gaps
 
-    def _copy(self, group: Sequence[Span], path: Path) -> list[Gap]:
+    def _copy(self, group: Sequence[FileRange], path: Path) -> list[Gap]:
         ends = as_table(first_cover(self._ends.read()))
         schema = self._files.schema().append(pa.field(KNOWN_AT, pa.int64()))
         text = [field.name for field in schema if not pa.types.is_primitive(field.type)]
@@ -172,7 +174,9 @@ class Compactor:
         return int(self._clock() * 1e6)
 
 
-def plan_merges(compacted: Sequence[Span], batches: Sequence[Span], target_rows: int) -> list[Sequence[Span]]:
+def plan_merges(
+    compacted: Sequence[FileRange], batches: Sequence[FileRange], target_rows: int
+) -> list[Sequence[FileRange]]:
     """Return the runs of neighbouring files that are to become one file each, oldest first.
 
     Args:
@@ -180,9 +184,9 @@ def plan_merges(compacted: Sequence[Span], batches: Sequence[Span], target_rows:
         batches: the files behind them that are to be merged.
         target_rows: how many rows a merged file has at most, unless one batch has more.
 
-    >>> def spans(*sizes: int, at: int = 0) -> list[Span]:
+    >>> def spans(*sizes: int, at: int = 0) -> list[FileRange]:
     ...     ends = [at + sum(sizes[: i + 1]) for i in range(len(sizes))]
-    ...     return [Span(path=Path(), first=end - size, last=end - 1) for end, size in zip(ends, sizes)]
+    ...     return [FileRange(path=Path(), first=end - size, last=end - 1) for end, size in zip(ends, sizes)]
     >>> [sum(span.rows for span in run) for run in plan_merges(spans(50, 9), spans(2, 2, 2, at=59), 10)]
     [6]
     >>> [sum(span.rows for span in run) for run in plan_merges(spans(50, 4), spans(2, 2, 4, at=54), 10)]
@@ -195,7 +199,7 @@ def plan_merges(compacted: Sequence[Span], batches: Sequence[Span], target_rows:
     while start and compacted[start - 1].rows <= min(_BIGGER * rows, target_rows // 2):
         start -= 1
         rows += compacted[start].rows
-    groups: list[list[Span]] = []
+    groups: list[list[FileRange]] = []
     size = target_rows
     for span in [*compacted[start:], *batches]:
         if size + span.rows > target_rows:
@@ -207,7 +211,7 @@ def plan_merges(compacted: Sequence[Span], batches: Sequence[Span], target_rows:
     return [group for group in groups if len(group) > 1 or group[0] not in known]
 
 
-def _merged(manifest: Manifest, span: Span, gaps: Sequence[Gap], now_us: int) -> Manifest:
+def _merged(manifest: Manifest, span: FileRange, gaps: Sequence[Gap], now_us: int) -> Manifest:
     before = [old for old in manifest.spans if old.last < span.first]
     after = [old for old in manifest.spans if old.first > span.last]
     kept = [gap for gap in manifest.gaps if gap.first < span.first]
@@ -218,7 +222,7 @@ def _merged(manifest: Manifest, span: Span, gaps: Sequence[Gap], now_us: int) ->
         generation=manifest.generation + 1,
         spans=(*before, span, *after),
         gaps=joined([*left, *gaps, *right]),
-        retired=(*manifest.retired, Retired(first=span.first, last=span.last, at_us=now_us)),
+        retired=(*manifest.retired, MergedRange(first=span.first, last=span.last, at_us=now_us)),
     )
 
 

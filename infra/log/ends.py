@@ -198,8 +198,8 @@ def first_cover(records: Records) -> Records:
 def baked(manifest: Manifest) -> Records:
     """Return the positions whose end stands in compacted files, as records that ended at 0.
 
-    >>> from skewless.infra.log.manifest import Gap, Span
-    >>> span = Span(path=Path("c"), first=0, last=9)
+    >>> from skewless.infra.log.manifest import Gap, FileRange
+    >>> span = FileRange(path=Path("c"), first=0, last=9)
     >>> baked(Manifest(spans=(span,), gaps=(Gap(first=3, last=4),))).tolist()
     [(0, 2, 0), (5, 9, 0)]
     """

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.log.chain import Chain
 from skewless.infra.log.compaction import Compactor, CompactReport
 from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, baked, first_cover, with_known_at
 from skewless.infra.log.inventory import missing, noted
-from skewless.infra.log.manifest import Span, batch_path
+from skewless.infra.log.log_files import LogFiles
+from skewless.infra.log.manifest import FileRange, batch_path
 from skewless.infra.log.reading import tables
 from skewless.infra.storage.durable import make_folder, refused, sync_folder, write_durable
 
@@ -48,7 +48,7 @@ class EventLog:
     ) -> None:
         self.partition = partition
         self._folder = root / partition
-        self._chain = Chain(root, partition)
+        self._chain = LogFiles(root, partition)
         self._ends = EndsFile(root, partition)
         self._compactor = Compactor(self._folder, self._chain, self._ends, clock, grace_s)
         self._sync_ends = sync_ends
@@ -71,7 +71,7 @@ class EventLog:
         """
         return self._chain.schema()
 
-    def append(self, rows: pa.Table, *, at: int | None = None) -> Span:
+    def append(self, rows: pa.Table, *, at: int | None = None) -> FileRange:
         """Number the rows, at least one, and write them durably; return their file.
 
         A writer never goes on behind rows that it has not written: once it has lost its position, each further append
@@ -92,7 +92,7 @@ class EventLog:
         first = self._position(at)
         numbered = rows.append_column(SEQ, pa.array(np.arange(first, first + rows.num_rows, dtype=np.int64)))
         self._chain.united(numbered.schema)
-        span = Span(path=batch_path(self._folder, first), first=first, last=first + rows.num_rows - 1)
+        span = FileRange(path=batch_path(self._folder, first), first=first, last=first + rows.num_rows - 1)
         self._create(span, numbered)
         self._chain.extend(span, numbered.schema)
         self._mine = span.last + 1
@@ -108,7 +108,7 @@ class EventLog:
         if self._chain.next_seq() > at:
             raise self._lost(at)
 
-    def spans(self, first: int = 0, last: int | None = None) -> list[Span]:
+    def spans(self, first: int = 0, last: int | None = None) -> list[FileRange]:
         """Return the files that hold positions ``first`` to ``last``, both included, in order; None: to the end.
 
         Files that have been compacted since are there for the grace time.
@@ -218,7 +218,7 @@ class EventLog:
             raise ValueError(f"position {at} would leave a hole behind {self._mine}")
         raise self._lost(at)
 
-    def _create(self, span: Span, rows: pa.Table) -> None:
+    def _create(self, span: FileRange, rows: pa.Table) -> None:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         data = _encoded(rows)
         try:
@@ -237,7 +237,7 @@ class EventLog:
         if self._sync_ends:
             self._ends.sync()
 
-    def _check_fence(self, span: Span) -> None:
+    def _check_fence(self, span: FileRange) -> None:
         # The name was free only because compaction had removed the file that bore it.
         if self._chain.manifest.read().end >= span.first:
             span.path.unlink(missing_ok=True)

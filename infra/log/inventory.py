@@ -33,7 +33,7 @@ _STALE = 4
 _SMALL = 4_096
 
 
-class FileNote(NamedTuple):
+class FileEntry(NamedTuple):
     """What is known of a file.
 
     Args:
@@ -66,12 +66,12 @@ class Inventory:
         self.folder = root / partition
         self._path = noted_below(root) / f"{partition or 'all'}.list"
         self._lock = self._path.with_suffix(".lock")
-        self._notes: dict[str, FileNote] = {}
+        self._notes: dict[str, FileEntry] = {}
         self._read_to: tuple[int, int] = (0, 0)
         self._lines = 0
         self._newest = ""
 
-    def notes(self) -> Mapping[str, FileNote]:
+    def notes(self) -> Mapping[str, FileEntry]:
         """Return what must be there, by name; it costs a look at one file where nothing has changed.
 
         Raises:
@@ -108,7 +108,7 @@ class Inventory:
         if name not in self.notes():
             with contextlib.suppress(StoreError), self._writing():
                 known = [] if self._path.exists() else _found(self.folder, name)
-                self._write([*known, _plus(name, FileNote(_ANY, 0))])
+                self._write([*known, _plus(name, FileEntry(_ANY, 0))])
 
     def drop(self, names: Iterable[str]) -> None:
         """Note that files are about to be removed.
@@ -248,7 +248,7 @@ class Inventory:
         else:
             size, mtime, rows, digest = rest
             self._newest = max(self._newest, name) if name[0].isdigit() else self._newest
-            self._notes[name] = FileNote(int(size), int(mtime), int(rows), digest)
+            self._notes[name] = FileEntry(int(size), int(mtime), int(rows), digest)
 
     def _forget(self) -> None:
         self._notes, self._read_to, self._lines, self._newest = {}, (0, 0), 0, ""
@@ -294,20 +294,20 @@ def _found(folder: Path, but: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             if path.name != but:
                 stat = path.stat()
-                lines.append(_plus(path.name, FileNote(stat.st_size, stat.st_mtime_ns)))
+                lines.append(_plus(path.name, FileEntry(stat.st_size, stat.st_mtime_ns)))
     return lines
 
 
-def _described(file: BufferedIOBase, rows: int) -> FileNote:
+def _described(file: BufferedIOBase, rows: int) -> FileEntry:
     stat = os.fstat(file.fileno())
-    return FileNote(stat.st_size, stat.st_mtime_ns, rows, _digest(file))
+    return FileEntry(stat.st_size, stat.st_mtime_ns, rows, _digest(file))
 
 
 def _digest(file: BufferedIOBase) -> str:
     return file_digest(file, _DIGEST).hexdigest()[:32]
 
 
-def _plus(name: str, note: FileNote) -> str:
+def _plus(name: str, note: FileEntry) -> str:
     return f"+ {name} {note.size} {note.mtime_ns} {note.rows} {note.digest}"
 
 

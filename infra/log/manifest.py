@@ -21,7 +21,7 @@ NAME = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class FileRange:
     """One file of the log: positions ``first`` to ``last``, both included."""
 
     path: Path
@@ -43,7 +43,7 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retired:
+class MergedRange:
     """Positions ``first`` to ``last`` were merged ``at_us``; the files merged may still have readers.
 
     Args:
@@ -66,9 +66,9 @@ class Manifest:
     """
 
     generation: int = 0
-    spans: tuple[Span, ...] = ()
+    spans: tuple[FileRange, ...] = ()
     gaps: tuple[Gap, ...] = ()
-    retired: tuple[Retired, ...] = ()
+    retired: tuple[MergedRange, ...] = ()
 
     @property
     def end(self) -> int:
@@ -197,8 +197,8 @@ def _decoded(text: bytes, folder: Path) -> Manifest:
     return Manifest(
         generation=int(body["generation"]),
         spans=tuple(
-            Span(path=compacted_path(folder, first, last), first=first, last=last) for first, last in body["spans"]
+            FileRange(path=compacted_path(folder, first, last), first=first, last=last) for first, last in body["spans"]
         ),
         gaps=tuple(Gap(first=first, last=last) for first, last in body["gaps"]),
-        retired=tuple(Retired(first=first, last=last, at_us=at_us) for first, last, at_us in body["retired"]),
+        retired=tuple(MergedRange(first=first, last=last, at_us=at_us) for first, last, at_us in body["retired"]),
     )

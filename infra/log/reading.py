@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.log.inventory import damaged
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.manifest import FileRange
 
 # Row groups are what a reader skips, and what it holds at a time.
 GROUP_ROWS = 100_000
@@ -16,7 +16,7 @@ GROUP_ROWS = 100_000
 _THREADS_FROM = 10_000
 
 
-def tables(span: Span, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
+def tables(span: FileRange, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of one file that stand at positions ``first`` to ``last``, in order and in bounded batches.
 
     Args:

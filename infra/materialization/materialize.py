@@ -24,15 +24,15 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
-from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, Draft
+from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, StagedRows
 from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger, last_covered
-from skewless.infra.materialization.left_out import refuse_left_out, save_left_out
-from skewless.infra.materialization.newest import Newest
+from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
-from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, SourceShare, Waiting, Window, waiting_rows
+from skewless.infra.materialization.skipped_rows import refuse_left_out, save_left_out
+from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, waiting_rows
 from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.online.port import Mark, OnlineWriter
+from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import make_folder
 
@@ -134,19 +134,19 @@ class Materializer:
             shares = self._shares(view, table, prints, now_us)
         else:
             window = Window(after_us=None, upto_us=now_us, events=events)
-            shares = [SourceShare(table=table, window=window, log_files=self.log(view).files())]
+            shares = [SourceSlice(table=table, window=window, log_files=self.log(view).files())]
         return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), prints
 
-    def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[SourceShare]:
+    def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
         """Return every row of the files that are new or changed, and of the others what was published since."""
         progress, log = self.progress(view), self.log(view)
         everything = Window(after_us=None, upto_us=now_us)
         if progress is None:
-            return [SourceShare(table=table, window=everything, log_files=log.files())]
+            return [SourceSlice(table=table, window=everything, log_files=log.files())]
         since = Window(after_us=progress.upto_us, upto_us=now_us)
         changed, same = table.split([file for file in prints if progress.files.get(file) != prints[file]])
         shares = [(changed, everything, 0), (same, since, progress.next_seq)]
-        return [SourceShare(table=part, window=span, log_files=log.files(at)) for part, span, at in shares if part]
+        return [SourceSlice(table=part, window=span, log_files=log.files(at)) for part, span, at in shares if part]
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view's batch rows."""
@@ -279,7 +279,7 @@ class _RunJob:
         late = {reason: rows for reason, rows in waiting.items() if reason not in ORDINARY}
         return {**rejected, **late} if self._parent.strict else {}
 
-    def _write(self, draft: Draft, changes: Changes) -> dict[str, int]:
+    def _write(self, draft: StagedRows, changes: Changes) -> dict[str, int]:
         """Write what is due to a draft; return how many of its rows are rejected, by reason."""
         rejected: Counter[str] = Counter()
         for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
@@ -295,7 +295,7 @@ class _RunJob:
         ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
         return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run.run_id, dtype=np.int64)))
 
-    def _save_progress(self, view: View, files: Mapping[str, str], upto_us: int, waiting: Waiting) -> None:
+    def _save_progress(self, view: View, files: Mapping[str, str], upto_us: int, waiting: PendingRows) -> None:
         next_seq = self._parent.log(view).next_seq()
         due_us = waiting.next_us
         progress = Progress(files=files, upto_us=upto_us, next_seq=next_seq, waiting=waiting.rows, next_due_us=due_us)
@@ -326,7 +326,7 @@ class _RunJob:
         self._left |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
         # What was published by the beginning of the run is online now, where its source could be read.
-        parent.online().set_markers({name: Mark(tail, self._now_us if accepted else 0)})
+        parent.online().set_markers({name: Marker(tail, self._now_us if accepted else 0)})
         if tail > covered or not seen:
             kind: Kind = "live" if seen and self._events is None else "bootstrap"
             self._covers[view.partition] = Coverage(first=covered + 1, last=tail, kind=kind)
@@ -340,7 +340,7 @@ class _RunJob:
             done += rows
             self._tell(view, "applying", done, total)
 
-        newest = Newest(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
+        newest = LatestRows(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
         return newest.put(parent.online(), first, passed)
 
     def _tell(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:

@@ -17,7 +17,7 @@ from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
-from skewless.infra.offline.winners import Winners
+from skewless.infra.offline.matched_rows import MatchedRows
 
 _GROUP_BYTES = 64_000_000
 
@@ -54,7 +54,7 @@ def versions(table: pa.Table) -> Versions:
     )
 
 
-def view_read(view: View, winners: Winners) -> ViewRead:
+def view_read(view: View, winners: MatchedRows) -> ViewRead:
     """Return log rows in the shape of an online read; fetched some columns at a time, which bounds the memory."""
     first, *others = _groups(view.features, winners.count)
     rows = winners.rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])

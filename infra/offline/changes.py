@@ -65,7 +65,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceShare:
+class SourceSlice:
     """Some files of a source, and which of their rows are looked at.
 
     Args:
@@ -87,7 +87,7 @@ class Changes:
     """
 
     view: View
-    shares: Sequence[SourceShare]
+    shares: Sequence[SourceSlice]
     naive_is_utc: bool = False
 
     def batches(self, connection: duckdb.DuckDBPyConnection, batch_rows: int) -> Iterator[pa.Table]:
@@ -142,7 +142,7 @@ class Changes:
 
 
 def _share_sql(
-    view: View, share: SourceShare, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
+    view: View, share: SourceSlice, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
 ) -> tuple[str, list[object]]:
     """Return SQL for the rows of a share that the log lacks, with their place in file order, and its parameters."""
     condition = share.window.condition(view.delay_us)
@@ -162,7 +162,7 @@ def _share_sql(
 
 
 def _event_bounds(
-    connection: duckdb.DuckDBPyConnection, view: View, share: SourceShare, types: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection, view: View, share: SourceSlice, types: Mapping[str, str]
 ) -> tuple[int, int] | None:
     """Return the first and last event time of a share, so that the log need not be read beyond; None: unknown."""
     if share.window.after_us is not None or not share.log_files:
@@ -179,7 +179,7 @@ def _columns(view: View) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class PendingRows:
     """The rows of a source that are not due yet.
 
     Args:
@@ -193,7 +193,7 @@ class Waiting:
 
 def waiting_rows(
     connection: duckdb.DuckDBPyConnection, view: View, table: Table, after_us: int, events: EventRange | None = None
-) -> Waiting:
+) -> PendingRows:
     """Return which rows of a source are due later than a moment; ``events``: of these event times alone.
 
     Raises:
@@ -216,7 +216,7 @@ def waiting_rows(
             found = connection.execute(query, table.parameters).fetchall()
     except duckdb.Error as error:
         raise broken(table.name, error) from error
-    return Waiting(rows={row[0]: row[1] for row in found}, next_us=min((row[2] for row in found), default=None))
+    return PendingRows(rows={row[0]: row[1] for row in found}, next_us=min((row[2] for row in found), default=None))
 
 
 def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:

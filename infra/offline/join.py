@@ -17,7 +17,7 @@ from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBST
 from skewless.infra.log.runs import KnownRange, MaterializationRun
 from skewless.infra.offline.arrays import view_read
 from skewless.infra.offline.as_of import TIME, History
-from skewless.infra.offline.winners import Winners, fetch, find, registered
+from skewless.infra.offline.matched_rows import MatchedRows, fetch, find, registered
 
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
 # Ranges are found through blocks of 2^8 positions, by a hash join: as-of would sort the whole log.
@@ -78,7 +78,7 @@ class PointInTime:
         if not files or not len(seq):
             return missing(view, len(seq), available=True)
 
-        return view_read(view, Winners(self._connection, event_history(view), [files], seq))
+        return view_read(view, MatchedRows(self._connection, event_history(view), [files], seq))
 
     def keys(self, view: View, log: AcceptedLog, seq: Int64Array) -> pa.Table:
         """Return the keys of the log rows at positions, in their order; null for -1."""

@@ -15,9 +15,9 @@ from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import View
+from skewless.infra.offline.database_table import DatabaseTable, find_warehouse
 from skewless.infra.offline.source_columns import view_columns
 from skewless.infra.offline.sql import text
-from skewless.infra.offline.warehouse import Warehouse, find_warehouse
 
 _MISFIT = re.compile(
     r"CSV Error on Line: (?P<line>\d+).*?"
@@ -55,7 +55,7 @@ class Table:
     files: tuple[str, ...]
     partitions: tuple[str, ...] = ()
     declared: Mapping[str, DType] = field(default_factory=dict)
-    warehouse: Warehouse | None = None
+    warehouse: DatabaseTable | None = None
     columns_of: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
 

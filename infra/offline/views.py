@@ -24,7 +24,7 @@ from skewless.infra.offline.window_join import WindowJoin
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogMark:
+class LogSnapshot:
     """A moment in the life of a log: what came later can be left out, so that work is the same whenever it is done.
 
     Args:
@@ -59,7 +59,7 @@ class OfflineViews:
         """Return what one view held for each entity row at its time ``__t``."""
         return self._join.read(view, self.log(view), self.find(view, entities, order))
 
-    def find(self, view: View, entities: pa.Table, order: Order, mark: LogMark | None = None) -> Int64Array:
+    def find(self, view: View, entities: pa.Table, order: Order, mark: LogSnapshot | None = None) -> Int64Array:
         """Return the log position of what one view held for each entity row at its time ``__t``; -1: nothing.
 
         Args:
@@ -70,10 +70,10 @@ class OfflineViews:
         end = None if mark is None else mark.end
         return self._join.find(view, self.log(view), entities, order, ranges=ranges, runs=runs, end=end)
 
-    def mark(self, view: View) -> LogMark:
+    def mark(self, view: View) -> LogSnapshot:
         """Return how far a view's log and the ledger have come."""
         finished = [run.run_id for run in self.ledger.runs() if run.ended_us is not None]
-        return LogMark(end=self.log(view).next_seq(), run_id=max(finished, default=0))
+        return LogSnapshot(end=self.log(view).next_seq(), run_id=max(finished, default=0))
 
     def observed_delay_us(self, view: View) -> int | None:
         """Return the median time from event to publication in live runs, to hold against the declared delay.

@@ -13,22 +13,22 @@ import pyarrow.compute as pc
 
 from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventLens, ViewEvents
-from skewless.contract.windows.state_layout import NEVER, Origin, partition_number
+from skewless.contract.windows.state_layout import NEVER, EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.offline.as_of import ROW, TIME
+from skewless.infra.offline.matched_rows import copied, registered
 from skewless.infra.offline.window_sql import (
     KEY,
     PART,
-    PartScan,
+    PartitionScan,
     asked_keys_sql,
     events_sql,
     large_sql,
     places_sql,
     timeline_sql,
 )
-from skewless.infra.offline.winners import copied, registered
 
 _BATCH_ROWS = 250_000
 _ENTITIES = "window_entities"
@@ -100,7 +100,7 @@ class WindowEvents:
         self._parts = [parts[place] for place in self.place]
         self.files = [list(part.files) for part in self._parts]
         scans = [
-            PartScan(number=number, columns=columns_of(connection, files), last=upto.get(part.partition))
+            PartitionScan(number=number, columns=columns_of(connection, files), last=upto.get(part.partition))
             for number, (part, files) in enumerate(zip(self._parts, self.files, strict=True))
         ]
         self.sql = events_sql(view.keys, view.logged_inputs, scans, known=known)
@@ -136,7 +136,7 @@ class WindowEvents:
 
     def _chunk(self, table: pa.Table) -> EventChunk:
         key, part, seq = _int64s(table[KEY]), _int64s(table[PART]), _int64s(table[SEQ])
-        origin = Origin(ts=_int64s(table[EVENT]), partition=self._hashes[part], seq=seq)
+        origin = EventOrigins(ts=_int64s(table[EVENT]), partition=self._hashes[part], seq=seq)
         events = self._lens.look(table.select(self._lens.columns), origin)
         known = self._known_at(table[KNOWN_AT], part, seq)[events.rows] if self._known else np.empty(0, np.int64)
         first = int(key[0])

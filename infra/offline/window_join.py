@@ -26,9 +26,9 @@ from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.arrays import nulls
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.matched_rows import copied
 from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents, events_of_rows
 from skewless.infra.offline.window_sql import all_keys_sql
-from skewless.infra.offline.winners import copied
 
 _KEYS = "all_window_keys"
 _CHUNK_WORDS = 1 << 23  # of the states of a chunk's events

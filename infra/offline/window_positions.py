@@ -13,8 +13,8 @@ import pyarrow as pa
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.segments import first_at_least
-from skewless.contract.windows.state_layout import Origin, StateLayout, partition_number
-from skewless.contract.windows.tiles import Slots, Tiles
+from skewless.contract.windows.state_layout import EventOrigins, StateLayout, partition_number
+from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents, events_of_rows
@@ -23,7 +23,7 @@ _TOUCHED_ROWS = 1_000_000
 _REBUILT_ROWS = 250_000
 
 
-def applied_matrix(slots: Slots, parts: list[LogPart], n: int) -> tuple[Int64Array, BoolArray]:
+def applied_matrix(slots: AppliedPositions, parts: list[LogPart], n: int) -> tuple[Int64Array, BoolArray]:
     """Return the last applied position per row and part, shape ``(n, n_parts)``, and which slots name a part."""
     hashes = np.array([partition_number(part.partition) for part in parts], dtype=np.int64)
     order = np.argsort(hashes)
@@ -67,12 +67,12 @@ def _touched(chunk: EventChunk, entity: Int64Array, after: Int64Array, upto: Int
     return np.asarray((found < end) & (np.append(seq, 0)[found] <= upto), dtype=np.bool_)
 
 
-Rebuilt = tuple[npt.NDArray[np.intp], Tiles]
+RebuiltPredictions = tuple[npt.NDArray[np.intp], Tiles]
 
 
 def rebuilt_states(
     connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart], keys: pa.Table, m: int
-) -> Iterator[Rebuilt]:
+) -> Iterator[RebuiltPredictions]:
     """Yield the states of entities from all events of the log, some at a time: which rows, and their states.
 
     An entity without events has a state that holds nothing. The connection must not be used meanwhile.
@@ -107,5 +107,5 @@ class _Maker:
         none = np.empty(0, dtype=np.int64)
         words = np.empty((self._layout.width, 0), dtype=np.int64)
         hashes = np.empty((len(self._layout.hashed), 0), dtype=np.uint64)
-        origin = Origin(ts=none, partition=none, seq=none)
+        origin = EventOrigins(ts=none, partition=none, seq=none)
         return Tiles.of_events(self._layout, n, none, origin, words, hashes)

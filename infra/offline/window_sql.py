@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skewless.contract.columns import Column
-from skewless.contract.windows.measured import limits
+from skewless.contract.windows.aggregate_inputs import limits
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
@@ -21,7 +21,7 @@ _ALWAYS = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartScan:
+class PartitionScan:
     """What is read of one partition.
 
     Args:
@@ -35,14 +35,14 @@ class PartScan:
     last: int | None = None
 
 
-def events_sql(keys: Sequence[Column], inputs: Sequence[Column], scans: Sequence[PartScan], *, known: bool) -> str:
+def events_sql(keys: Sequence[Column], inputs: Sequence[Column], scans: Sequence[PartitionScan], *, known: bool) -> str:
     """Return SQL for the accepted events with whole keys: keys, inputs, origin; bind each partition's files.
 
     Args:
         known: read too when each was known, as far as its row says.
 
     >>> from skewless.contract.dtypes import DType
-    >>> scan = PartScan(number=3, columns=frozenset({"id"}), last=9)
+    >>> scan = PartitionScan(number=3, columns=frozenset({"id"}), last=9)
     >>> events_sql([Column(name="id", dtype=DType.INT64)], [Column(name="x", dtype=DType.FLOAT64)], [scan], known=False)
     'SELECT CAST("id" AS BIGINT) AS "id", CAST(NULL AS DOUBLE) AS "x", __event_ts, __seq, 3 AS __part \
 FROM read_parquet(?, union_by_name=true) WHERE __reject IS NULL AND "id" IS NOT NULL AND __seq <= 9'
@@ -106,7 +106,7 @@ def large_sql(view: WindowView) -> str:
     return " OR ".join(conditions) or "false"
 
 
-def _scan_sql(keys: Sequence[Column], inputs: Sequence[Column], scan: PartScan, *, known: bool) -> str:
+def _scan_sql(keys: Sequence[Column], inputs: Sequence[Column], scan: PartitionScan, *, known: bool) -> str:
     listed = [_typed(column, scan.columns) for column in (*keys, *inputs)]
     listed += [EVENT, SEQ, f"{scan.number} AS {PART}"]
     if known:

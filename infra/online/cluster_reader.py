@@ -102,7 +102,7 @@ class ClusterReader:
         by_node: defaultdict[Node, list[list[int]]] = defaultdict(list)
         for slot, places in by_slot.items():
             by_node[self._slots.owner(slot)].append(places)
-        gathering = Gathering(len(keys), len(by_slot), finished)
+        gathering = ReplyAssembler(len(keys), len(by_slot), finished)
         for node, parts in by_node.items():
             calls = [mget([keys[i] for i in places]) for places in parts]
             self._live(node).ask_all(b"".join(calls), [partial(gathering.take, places) for places in parts])
@@ -225,7 +225,7 @@ def _tell(replies: asyncio.Queue[tuple[Node, Any]], node: Node, reply: Any) -> N
     replies.put_nowait((node, reply))
 
 
-class Gathering:
+class ReplyAssembler:
     """Puts each node's reply where the request wants it.
 
     Args:

@@ -18,7 +18,7 @@ from redis.exceptions import AskError, NoScriptError, RedisClusterException, Red
 
 from skewless.infra.online.clients import lent
 from skewless.infra.online.port import Binaries
-from skewless.infra.online.resp import Bulks, command, exchange, script_calls
+from skewless.infra.online.resp import BulkStrings, command, exchange, script_calls
 from skewless.infra.online.servers import Last, Script, ScriptReply, slices
 
 _SLOTS = 16_384
@@ -44,7 +44,7 @@ class ClusterServers:
         slots = np.fromiter(map(key_slot, keys.to_pylist()), dtype=np.int64, count=len(keys))
         order = np.argsort(slots, kind="stable")
         keys, rows, slots = keys.take(order), rows.take(order), slots[order]
-        names, values = Bulks(keys), Bulks(rows)
+        names, values = BulkStrings(keys), BulkStrings(rows)
         answers: list[ScriptReply] = []
         with self._renewed():
             for node, parts in self._by_node(slots):
@@ -151,8 +151,8 @@ class ClusterServers:
 def _called(
     node: Any,  # noqa: ANN401 - redis-py's clients are untyped
     script: Script,
-    keys: Bulks,
-    rows: Bulks,
+    keys: BulkStrings,
+    rows: BulkStrings,
     parts: Sequence[tuple[int, int]],
     last: Sequence[bytes],
 ) -> tuple[list[ScriptReply], list[tuple[int, int]]]:

@@ -12,13 +12,13 @@ import numpy as np
 
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.contract.windows.hops import MILLISECOND
-from skewless.infra.online.guard import Guard, Standing
-from skewless.infra.online.integer_keys import Heads, IntegerKeys
+from skewless.infra.online.integer_keys import IntegerKeys, KeySeparators
+from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import BlockingOnlineReader
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import ViewReads, WindowStates
@@ -74,24 +74,24 @@ class FeatureReader:
         plan: FeaturePlan,
         reader: BlockingOnlineReader,
         vocabularies: Vocabularies | None = None,
-        guard: Guard | None = None,
+        guard: MarkerHistory | None = None,
     ) -> None:
         self.plan = plan
         self.vocabularies = vocabularies or {}
         self._reader = reader
-        self._guard = guard or Guard()
+        self._guard = guard or MarkerHistory()
         self._windows = WindowStates(plan)
         self._assembler = Assembler(plan, self.vocabularies)
         self._vectors = VectorReader(self._assembler, self._windows)
         keys = [KeyCodec(plan.project, view) for view in plan.views]
-        self._heads = [Heads(each.prefix + b"|") for each in keys]
+        self._heads = [KeySeparators(each.prefix + b"|") for each in keys]
         columns = {each.names for each in keys}
         # The one key column of all views, if it has integers.
         self._integers = min(columns)[0] if not plan.windows and len(columns) == 1 and len(min(columns)) == 1 else ""
         self._names = [view.name for view in plan.all_views]
         self._look_at = 0.0
 
-    def views(self, ask: Ask, t: int) -> tuple[Mapping[str, ViewRead], dict[str, int]]:
+    def views(self, ask: ParsedRows, t: int) -> tuple[Mapping[str, ViewRead], dict[str, int]]:
         """Return what each view holds for the rows of a request at time ``t``, from one round trip, and watermarks.
 
         Raises:
@@ -102,7 +102,7 @@ class FeatureReader:
         marks = {view.name: self._vectors.markers_of(view) for view in self.plan.all_views}
         return reads, {view: standing.watermark(each) for view, each in marks.items()}
 
-    def read(self, ask: Ask, t: int) -> OnlineFeatures:
+    def read(self, ask: ParsedRows, t: int) -> OnlineFeatures:
         """Return the service's features for the rows of a request at time ``t``, microseconds.
 
         Raises:
@@ -125,7 +125,7 @@ class FeatureReader:
             look=lambda: found or self._vectors.reads(names, stored, standing, t, ask.n),
         )
 
-    def _fetch(self, ask: Ask, t: int) -> tuple[Sequence[bytes | None], Sequence[bytes | None], Standing]:
+    def _fetch(self, ask: ParsedRows, t: int) -> tuple[Sequence[bytes | None], Sequence[bytes | None], MarkerStatus]:
         """Return the keys as ``VectorReader.names`` has them, what stands under each, and what the markers say."""
         if self.plan.windows and time.monotonic() > self._look_at:
             # Which states are read is looked up once a moment.

@@ -9,7 +9,7 @@ from typing import overload
 _END = "}\r\n"
 
 
-class Heads(dict[int, str]):
+class KeySeparators(dict[int, str]):
     """What stands between the integers of two keys, by the length of the second."""
 
     def __init__(self, prefix: bytes) -> None:
@@ -25,7 +25,7 @@ class Heads(dict[int, str]):
 class IntegerKeys(Sequence[bytes]):
     r"""Names the first entity's rows in each view, then the second's, and so on.
 
-    >>> keys = IntegerKeys([Heads(b"a{id|"), Heads(b"b{id|")], [7, 10])
+    >>> keys = IntegerKeys([KeySeparators(b"a{id|"), KeySeparators(b"b{id|")], [7, 10])
     >>> list(keys)
     [b'a{id|7}', b'b{id|7}', b'a{id|10}', b'b{id|10}']
     >>> keys.bulks() == b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
@@ -36,7 +36,7 @@ class IntegerKeys(Sequence[bytes]):
         values: the entities.
     """
 
-    def __init__(self, heads: Sequence[Heads], values: Sequence[int]) -> None:
+    def __init__(self, heads: Sequence[KeySeparators], values: Sequence[int]) -> None:
         self._heads = heads
         self._values = values
 

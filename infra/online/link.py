@@ -15,8 +15,8 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.online.bare_socket import BareSocket
 from skewless.infra.online.port import settle
+from skewless.infra.online.raw_socket import RawSocket
 
 # Takes a reply, or the error that came in its place, and does not raise on that.
 Done: TypeAlias = Callable[[Any], None]
@@ -53,7 +53,7 @@ class StoreLink(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._send: Callable[[bytes], None] = self._unsent.append
         self._writer: asyncio.StreamWriter | None = None
-        self._socket: BareSocket | None = None
+        self._socket: RawSocket | None = None
         self._beat_s = timeout_s / _BEATS
         self._beats = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -142,7 +142,7 @@ class StoreLink(asyncio.Protocol):
         except (RedisError, OSError, SkewlessError) as error:
             self.break_off(error)
             return
-        self._socket = BareSocket.under(self._writer.transport)
+        self._socket = RawSocket.under(self._writer.transport)
         self._send = self._writer.transport.write if self._socket is None else self._socket.write
         self._flush()
 

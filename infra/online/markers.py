@@ -22,7 +22,7 @@ from typing import Any
 
 from skewless.contract.errors import StoreError
 from skewless.infra.online.cluster_servers import key_slot
-from skewless.infra.online.port import LOST, Mark, Marked
+from skewless.infra.online.port import LOST, Marked, Marker
 from skewless.infra.online.servers import Servers
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
@@ -57,14 +57,14 @@ class Markers:
         self._began[name] = layout, [identity.decode() for identity, _ in answers]
         return _position(least([value for _, value in answers], layout))
 
-    def peek(self, names: Sequence[str]) -> list[Mark | None]:
+    def peek(self, names: Sequence[str]) -> list[Marker | None]:
         """Return the markers by their names, from one round trip; it is no beginning of work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]
         values = iter(self._servers.read([], list(chain.from_iterable(marks))))
         return [least(list(islice(values, len(each))), layout) for each in marks]
 
-    def refresh(self, marks: Mapping[str, Mark]) -> None:
+    def refresh(self, marks: Mapping[str, Marker]) -> None:
         """Record watermarks; positions, and the layouts that they were set under, stay.
 
         Raises:
@@ -80,7 +80,7 @@ class Markers:
         if self._servers.write(self._advance, keys, values) < len(keys):
             raise self.lost()
 
-    def set(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record how far partitions were applied, by the names of their markers, never going back.
 
         Args:
@@ -147,45 +147,45 @@ def marker_key_of(name: str, part: int) -> bytes:
     return f"{name}:{{{_TAGS[part]}}}".encode()
 
 
-def least(values: Sequence[bytes | None], layout: str | None = None) -> Mark | None:
+def least(values: Sequence[bytes | None], layout: str | None = None) -> Marker | None:
     """Return the least of some stored markers; None if one is missing, or says ``LOST``, or has another layout.
 
     >>> least([b"7 30", b"5 40"]), least([b"7 30", None]), least([b"7 30", b"-2 0"]), least([b"7 3 a", b"7 3 b"], "a")
-    (Mark(position=5, watermark_us=30), None, None, None)
+    (Marker(position=5, watermark_us=30), None, None, None)
     """
     if layout is not None and any(_layout(value) != layout for value in values):
         return None
     found = [mark for value in values if (mark := mark_of(value)) is not None]
     if not found or len(found) < len(values):
         return None
-    return Mark(min(mark.position for mark in found), min(mark.watermark_us for mark in found))
+    return Marker(min(mark.position for mark in found), min(mark.watermark_us for mark in found))
 
 
-def mark_of(value: bytes | None) -> Mark | None:
+def mark_of(value: bytes | None) -> Marker | None:
     r"""Return a stored marker; None if there is none, or it says ``LOST``, or is damaged.
 
     >>> mark_of(b"7 30"), mark_of(b"7 30 layout"), mark_of(b"-2 0"), mark_of(None)
-    (Mark(position=7, watermark_us=30), Mark(position=7, watermark_us=30), None, None)
+    (Marker(position=7, watermark_us=30), Marker(position=7, watermark_us=30), None, None)
     >>> [mark_of(text) for text in (b"", b"x 1", b"7 x", b"7 30 ", b"1_0 3", b"9" * 17 + b" 1", b"\xff")]
     [None, None, None, None, None, None, None]
     """
     found = None if value is None else _MARK.fullmatch(value)
     if found is None or (number := int(found[1])) <= LOST:
         return None
-    return Mark(number, int(found[2] or 0))
+    return Marker(number, int(found[2] or 0))
 
 
 def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:
     """Return the n rows that come first, and the least of the stored values of each marker.
 
     >>> split([b"row", b"7 2", b"5 3"], 1, [[b"m:{1}", b"m:{2}"]])
-    ([b'row'], [Mark(position=5, watermark_us=2)])
+    ([b'row'], [Marker(position=5, watermark_us=2)])
     """
     found = iter(values[n:])
     return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
 
 
-def _position(mark: Mark | None) -> int | None:
+def _position(mark: Marker | None) -> int | None:
     return None if mark is None else mark.position
 
 

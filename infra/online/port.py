@@ -28,7 +28,7 @@ APPENDED, LONG, STOOD, PART, FOREIGN = b"ARSPF"
 LOST = -2
 
 
-class Mark(NamedTuple):
+class Marker(NamedTuple):
     """How far a log partition has been applied (SEMANTICS 4.5, 8.4).
 
     Args:
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
     watermark_us: int = 0
 
 
-Marked: TypeAlias = tuple[list[bytes | None], list[Mark | None]]  # rows, and markers
+Marked: TypeAlias = tuple[list[bytes | None], list[Marker | None]]  # rows, and markers
 
 
 class OnlineWriter(Protocol):
@@ -65,7 +65,7 @@ class OnlineWriter(Protocol):
         """
         ...
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record how far partitions were applied, none going back; call it after the rows up to there were put.
 
         Args:
@@ -125,11 +125,11 @@ class OnlineStore(OnlineWriter, Protocol):
         """
         ...
 
-    def peek_marks(self, names: Sequence[str]) -> list[Mark | None]:
+    def peek_marks(self, names: Sequence[str]) -> list[Marker | None]:
         """Return how far partitions were surely applied; whoever sets one asks ``marker`` before."""
         ...
 
-    def refresh_markers(self, marks: Mapping[str, Mark]) -> None:
+    def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
         """Record new watermarks of markers that stand where they should.
 
         Raises:

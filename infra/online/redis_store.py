@@ -21,11 +21,11 @@ from skewless.infra.online.cluster_reader import ClusterReader
 from skewless.infra.online.cluster_servers import ClusterServers
 from skewless.infra.online.failures import translated
 from skewless.infra.online.markers import Markers, marker_keys, split
-from skewless.infra.online.port import Binaries, Letters, Mark, Marked, OnConnect, OnlineAdapter, settle
+from skewless.infra.online.port import Binaries, Letters, Marked, Marker, OnConnect, OnlineAdapter, settle
 from skewless.infra.online.redis_lease import RedisLease
 from skewless.infra.online.scan import delete_keys
 from skewless.infra.online.server_reader import ServerReader
-from skewless.infra.online.servers import Last, OneServer, Script, Servers
+from skewless.infra.online.servers import Last, Script, Servers, SingleServer
 
 _NEWER_WINS = Path(__file__).with_name("newer_wins.lua").read_text()
 _APPEND = Path(__file__).with_name("tile_append.lua").read_text()
@@ -83,18 +83,18 @@ class RedisWriter:
         with translated(self._url):
             return self._markers.get(name)
 
-    def peek_marks(self, names: Sequence[str]) -> list[Mark | None]:
+    def peek_marks(self, names: Sequence[str]) -> list[Marker | None]:
         """Return how far partitions were surely applied, from one round trip."""
         with translated(self._url):
             return self._markers.peek(names)
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record how far partitions were applied; refused by another server than ``marker`` asked."""
         if marks:
             with translated(self._url):
                 self._markers.set(marks, expected)
 
-    def refresh_markers(self, marks: Mapping[str, Mark]) -> None:
+    def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
         """Record new watermarks of markers that stand where they should."""
         if marks:
             with translated(self._url):
@@ -224,7 +224,7 @@ def _open(url: str, on_connect: Callable[[], None] | None = None) -> Servers:
     address = RedisAddress.parse(url)
     with translated(url):
         client = open_client(address, _WRITE_S, on_connect)
-    return ClusterServers(client) if address.kind == "cluster" else OneServer(client)
+    return ClusterServers(client) if address.kind == "cluster" else SingleServer(client)
 
 
 def _offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped

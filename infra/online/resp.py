@@ -31,7 +31,7 @@ class RespConnection(Protocol):
         ...
 
 
-class Bulks:
+class BulkStrings:
     """Binary values as bulk strings, ready to be sent in slices.
 
     Args:
@@ -72,7 +72,7 @@ def mget(keys: Binaries, more: Sequence[bytes] = ()) -> bytes:
     """Return the command that reads many keys, and some more."""
     head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(more))
     if isinstance(keys, pa.Array):
-        return b"".join((head, Bulks(keys).cut(0, len(keys)), _bulks(more)))
+        return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _bulks(more)))
     if isinstance(keys, IntegerKeys):
         return b"".join((head, keys.bulks(), _bulks(more)))
     return head + _bulks([*keys, *more] if more else keys)
@@ -87,7 +87,7 @@ def _bulks(values: Sequence[bytes]) -> bytes:
     return b"\r\n".join(lines)
 
 
-class _Heads(dict[int, bytes]):
+class _LengthLines(dict[int, bytes]):
     """The line that stands before a value of some length."""
 
     def __missing__(self, length: int) -> bytes:
@@ -95,11 +95,11 @@ class _Heads(dict[int, bytes]):
         return head
 
 
-_HEADS = _Heads()
+_HEADS = _LengthLines()
 
 
 def script_calls(
-    sha: bytes, keys: Bulks, rows: Bulks, parts: Sequence[tuple[int, int]], last: Sequence[bytes] = ()
+    sha: bytes, keys: BulkStrings, rows: BulkStrings, parts: Sequence[tuple[int, int]], last: Sequence[bytes] = ()
 ) -> list[Message]:
     """Return calls of a script that takes keys and as many arguments, one call for each slice of them.
 

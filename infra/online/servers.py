@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from skewless.infra.online.clients import close_client, lent
-from skewless.infra.online.lanes import Lanes
+from skewless.infra.online.pooled_reader import PooledReader
 from skewless.infra.online.port import Binaries
-from skewless.infra.online.resp import Bulks, exchange, mget, script_calls
+from skewless.infra.online.resp import BulkStrings, exchange, mget, script_calls
 
 KEYS_PER_CALL = 100  # what other clients wait for at most
 WINDOW = 16  # calls under way, so that server and client work at the same time
@@ -76,12 +76,12 @@ class Servers(Protocol):
         ...
 
 
-class OneServer:
+class SingleServer:
     """One server, known by its address or as the master that sentinels name."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         self.client = client
-        self._lanes = Lanes(client)
+        self._lanes = PooledReader(client)
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
         """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
@@ -91,7 +91,7 @@ class OneServer:
         """Call a script of keys and as many arguments on all of them, in parts; return each part's reply."""
         parts = list(slices(len(keys)))
         more = [last(None)] * len(parts) if last else ()
-        calls = script_calls(script.sha.encode(), Bulks(keys), Bulks(rows), parts, more)
+        calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, more)
         answers: list[ScriptReply] = []
         with lent(self.client) as connection:
             while calls:

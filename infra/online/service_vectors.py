@@ -11,12 +11,12 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import View
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.rows import RowCodec, Versions, missing
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.guard import AgeLimit, Standing
+from skewless.infra.online.marker_history import AgeLimit, MarkerStatus
 from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
@@ -75,12 +75,12 @@ class VectorReader:
         """Return the markers that vouch for a view of the plan."""
         return self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._mark_of[view.name]]
 
-    def standing(self, standing: Standing, t: int) -> Standing:
+    def standing(self, standing: MarkerStatus, t: int) -> MarkerStatus:
         """Return what the markers of the service say at a time.
 
         Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
         """
-        own = Standing(standing.lost & set(self.markers), standing.watermarks) if standing.lost else standing
+        own = MarkerStatus(standing.lost & set(self.markers), standing.watermarks) if standing.lost else standing
         if not self._limited:
             return own
         return own.within([AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
@@ -99,9 +99,9 @@ class VectorReader:
         self,
         names: Sequence[bytes | None],
         stored: Sequence[bytes | None],
-        standing: Standing,
+        standing: MarkerStatus,
         t: int,
-        ask: Ask,
+        ask: ParsedRows,
     ) -> ServiceVectors:
         """Return the vectors of the n rows of ``ask`` at time ``t``, a whole millisecond.
 
@@ -113,7 +113,7 @@ class VectorReader:
         found = self.numbers(stored, standing, t)
         return found or self.assemble(self.reads(names, stored, standing, t, ask.n), standing, t, ask)
 
-    def numbers(self, stored: Sequence[bytes | None], standing: Standing, t: int) -> ServiceVectors | None:
+    def numbers(self, stored: Sequence[bytes | None], standing: MarkerStatus, t: int) -> ServiceVectors | None:
         """Return what ``vectors`` returns, sooner; None if it cannot be told without the reads of each view."""
         found = None if self._numbers is None or standing.lost else self._numbers.vectors(stored, t)
         if found is None:
@@ -128,7 +128,7 @@ class VectorReader:
         )
 
     def reads(
-        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], standing: Standing, t: int, n: int
+        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], standing: MarkerStatus, t: int, n: int
     ) -> ViewReads:
         """Return what each view answered for n rows; arguments as of ``vectors``."""
         step = len(self._views)
@@ -142,13 +142,13 @@ class VectorReader:
         states = self._windows.read(names[step * n :], stored[step * n :], standing, t)
         return ViewReads(reads={**rows, **states.reads}, applied=states.applied, damaged=damaged + states.damaged)
 
-    def unavailable(self, t: int, ask: Ask) -> ServiceVectors:
+    def unavailable(self, t: int, ask: ParsedRows) -> ServiceVectors:
         """Return the vectors where the store did not answer."""
         rows = {view.name: missing(view, ask.n, available=False) for view in self._views}
         states = self._windows.unavailable(ask.n)
-        return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), Standing(), t, ask)
+        return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, ask)
 
-    def assemble(self, found: ViewReads, standing: Standing, t: int, ask: Ask) -> ServiceVectors:
+    def assemble(self, found: ViewReads, standing: MarkerStatus, t: int, ask: ParsedRows) -> ServiceVectors:
         """Return the vectors from what each view answered."""
         vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), found.reads, ask.fields)
         views = [view.name for view in self._assembler.plan.all_views]
@@ -167,6 +167,6 @@ class VectorReader:
             damaged=found.damaged,
         )
 
-    def _watermark(self, standing: Standing) -> Int64Array:
+    def _watermark(self, standing: MarkerStatus) -> Int64Array:
         marks = [*self._rows_marks, *self._windows.marker_lists]
         return np.array([standing.watermark(each) for each in marks], dtype=np.int64)

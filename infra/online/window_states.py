@@ -15,10 +15,10 @@ from skewless.contract.rows import ViewRead, missing
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.reading import WindowReader
-from skewless.contract.windows.tiles import Slots, Tiles
+from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import ViewVersion, read_pointer
-from skewless.infra.online.guard import Standing
+from skewless.infra.online.marker_history import MarkerStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class StateProgress:
     """
 
     generation: int
-    slots: Slots
+    slots: AppliedPositions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class WindowStates:
 
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
-        self._means = {view.name: _Means(plan.project, view) for view in plan.windows}
+        self._means = {view.name: _StateReader(plan.project, view) for view in plan.windows}
 
     @property
     def pointers(self) -> list[bytes]:
@@ -99,7 +99,7 @@ class WindowStates:
         self,
         names: Sequence[bytes | None],
         states: Sequence[bytes | None],
-        standing: Standing,
+        standing: MarkerStatus,
         t: int,
     ) -> ViewReads:
         """Return the features at time ``t``, a whole millisecond, from the states under ``names``.
@@ -115,7 +115,7 @@ class WindowStates:
             lost = bool(standing.lost) and not standing.lost.isdisjoint((means.view.hash, *means.markers))
             if means.keys is None or lost:
                 reads[name] = missing(means.view, n, available=False)
-                applied[name] = StateProgress(generation=0, slots=Slots.none())
+                applied[name] = StateProgress(generation=0, slots=AppliedPositions.none())
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = standing.watermark(means.markers)
@@ -126,14 +126,14 @@ class WindowStates:
 
     def unavailable(self, n: int) -> ViewReads:
         """Return reads for a store that did not answer."""
-        nothing = StateProgress(generation=0, slots=Slots.none())
+        nothing = StateProgress(generation=0, slots=AppliedPositions.none())
         return ViewReads(
             reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
             applied=dict.fromkeys(self._means, nothing),
         )
 
 
-class _Means:
+class _StateReader:
     """What one view is read with."""
 
     def __init__(self, project: str, view: WindowView) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.storage.names import alias_folder, model_folder, version_folder
-from skewless.infra.storage.numbered import Numbered
+from skewless.infra.storage.numbered_files import NumberedFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class AliasMove:
     """One move of an alias.
 
     Args:
@@ -53,11 +53,11 @@ class Aliases:
         numbers = self._files(model, alias).numbers()
         return numbers[-1] if numbers else None
 
-    def history(self, model: str, alias: str) -> list[Move]:
+    def history(self, model: str, alias: str) -> list[AliasMove]:
         """Return every move, oldest first."""
         return list(self.backwards(model, alias))[::-1]
 
-    def backwards(self, model: str, alias: str) -> Iterator[Move]:
+    def backwards(self, model: str, alias: str) -> Iterator[AliasMove]:
         """Yield every move, newest first; what is not asked for is not read."""
         files = self._files(model, alias)
         return (_move(files, number, data) for number, data in files.backwards())
@@ -80,7 +80,7 @@ class Aliases:
         names = (path.name for path in folder.iterdir() if path.is_dir())
         return sorted(name for name in names if self._files(model, name).numbers())
 
-    def move(self, model: str, alias: str, *, expect: str | None, to: str, reason: str, now_us: int) -> Move:
+    def move(self, model: str, alias: str, *, expect: str | None, to: str, reason: str, now_us: int) -> AliasMove:
         """Move the alias from the version that is expected to hold it.
 
         Args:
@@ -100,18 +100,18 @@ class Aliases:
         last = self._last(model, alias)
         if (last.to if last else None) != expect:
             raise self._conflict(model, alias, expect)
-        move = Move(number=last.number + 1 if last else 1, expect=expect, to=to, reason=reason, at_us=now_us)
+        move = AliasMove(number=last.number + 1 if last else 1, expect=expect, to=to, reason=reason, at_us=now_us)
         try:
             self._files(model, alias).append(move.number, asdict(move))
         except FileExistsError as error:
             raise self._conflict(model, alias, expect) from error
         return move
 
-    def _files(self, model: str, alias: str) -> Numbered:
+    def _files(self, model: str, alias: str) -> NumberedFiles:
         lock = model_folder(self._root, model) / ".aliases.lock"
-        return Numbered(alias_folder(self._root, model, alias), lock, "alias entry")
+        return NumberedFiles(alias_folder(self._root, model, alias), lock, "alias entry")
 
-    def _last(self, model: str, alias: str) -> Move | None:
+    def _last(self, model: str, alias: str) -> AliasMove | None:
         return next(self.backwards(model, alias), None)
 
     def _conflict(self, model: str, alias: str, expect: str | None) -> ConflictError:
@@ -123,8 +123,8 @@ class Aliases:
         )
 
 
-def _move(files: Numbered, number: int, data: Any) -> Move:  # noqa: ANN401 - any JSON value
+def _move(files: NumberedFiles, number: int, data: Any) -> AliasMove:  # noqa: ANN401 - any JSON value
     try:
-        return Move(**data)
+        return AliasMove(**data)
     except TypeError as error:
         raise files.damaged(number) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.infra.storage.names import model_folder
-from skewless.infra.storage.numbered import Numbered
+from skewless.infra.storage.numbered_files import NumberedFiles
 
 
 class Decisions:
@@ -46,6 +46,6 @@ class Decisions:
         """Return the last decision about a version."""
         return next((each for each in self.backwards(model) if each["version"] == version), None)
 
-    def _files(self, model: str) -> Numbered:
+    def _files(self, model: str) -> NumberedFiles:
         folder = model_folder(self._root, model)
-        return Numbered(folder / "decisions", folder / ".decisions.lock", "decision")
+        return NumberedFiles(folder / "decisions", folder / ".decisions.lock", "decision")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.contract.errors import PackageError
-from skewless.infra.packages.signing import SIGNATURE, Trust
+from skewless.infra.packages.signing import SIGNATURE, TrustPolicy
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -17,7 +17,7 @@ _MOST_SIGNATURE_BYTES = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
+class VerifiedPackage:
     """What a package holds, read once, each byte as it was signed.
 
     Args:
@@ -47,7 +47,7 @@ def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
-def verify_folder(folder: Path, name: str, version: str, trust: Trust) -> Verified:
+def verify_folder(folder: Path, name: str, version: str, trust: TrustPolicy) -> VerifiedPackage:
     """Read every file of a package once and return all verified bytes.
 
     Raises:
@@ -66,10 +66,10 @@ def verify_folder(folder: Path, name: str, version: str, trust: Trust) -> Verifi
             raise _altered(thing, path)
     if model_file not in files or encode_manifest(name, version, model_file, files) != manifest:
         raise _altered(thing, MANIFEST)
-    return Verified(manifest=manifest, model_file=model_file, files=files)
+    return VerifiedPackage(manifest=manifest, model_file=model_file, files=files)
 
 
-def verified_file(folder: Path, name: str, version: str, path: str, trust: Trust) -> bytes:
+def verified_file(folder: Path, name: str, version: str, path: str, trust: TrustPolicy) -> bytes:
     """Return one file of a package, whatever became of its other files.
 
     Raises:
@@ -98,7 +98,7 @@ def _thing(name: str, version: str) -> str:
     return f"package {name!r} version {version!r}"
 
 
-def _read_manifest(folder: Path, thing: str, trust: Trust) -> tuple[bytes, dict[str, str], str]:
+def _read_manifest(folder: Path, thing: str, trust: TrustPolicy) -> tuple[bytes, dict[str, str], str]:
     """Return the manifest's bytes, once its signature holds, its hash per file, and the name of the model file."""
     data = _read(folder / MANIFEST, thing, MANIFEST)
     trust.check(thing, data, _read_signature(folder / SIGNATURE))

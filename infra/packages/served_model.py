@@ -20,9 +20,9 @@ from skewless.infra.online.window_states import WindowStates
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns
-from skewless.infra.runtimes.candidates import Place, candidates, open_runtime
+from skewless.infra.runtimes.candidates import ScoringTarget, candidates, open_runtime
 from skewless.infra.runtimes.certification import Certificate, certify
-from skewless.infra.runtimes.choice import Choice, Tried, choose
+from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
 
 
@@ -47,7 +47,7 @@ class ServedModel:
     windows: WindowStates
     reader: VectorReader
     parser: RowParser
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[RuntimeTrial, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ class ServedModel:
         )
 
 
-def load_model(store: PackageStore, name: str, version: str, place: Place | None = None) -> ServedModel:
+def load_model(store: PackageStore, name: str, version: str, place: ScoringTarget | None = None) -> ServedModel:
     """Return a package opened, verified, its transforms checked and its runtime certified.
 
     Args:
@@ -120,7 +120,7 @@ def load_model(store: PackageStore, name: str, version: str, place: Place | None
     return model
 
 
-def _scored_by(package: Package, place: Place | None) -> Choice:
+def _scored_by(package: Package, place: ScoringTarget | None) -> RuntimeChoice:
     spec, reference = package.spec, package.reference
     own = open_runtime(spec.algorithm, package.model_file)
     try:

@@ -26,7 +26,7 @@ _DOMAIN = b"skewless package manifest\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trust:
+class TrustPolicy:
     """Whose packages are loaded.
 
     Args:

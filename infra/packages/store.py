@@ -8,7 +8,7 @@ from typing import Self
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, Trust
+from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, TrustPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class PackageStore:
     """
 
     root: Path
-    trust: Trust
+    trust: TrustPolicy
     signer: Signer
 
     @classmethod
@@ -35,7 +35,7 @@ class PackageStore:
         trusted = state / TRUSTED_FILE
         return cls(
             root=state / "packages",
-            trust=Trust(
+            trust=TrustPolicy(
                 file=trusted,
                 given=frozenset(settings.trusted_keys),
                 unsigned=settings.unsigned_packages == "load",

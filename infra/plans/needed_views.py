@@ -15,8 +15,8 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied import read_applied
-from skewless.infra.plans.wanted import FILE, WantedFile
+from skewless.infra.plans.applied_plan import read_applied
+from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.names import list_models
 
@@ -53,7 +53,7 @@ class NeededViews:
         return f"{view.name}@{view.hash[:8]}" if self.only_pinned(view) else view.name
 
 
-class NeededWatch:
+class NeededViewsMonitor:
     """Reads what is needed, again when the plan, an alias, a traffic policy or a wish has changed.
 
     Args:
@@ -96,7 +96,7 @@ class NeededWatch:
             PackageError: an alias, a policy or the wishes are damaged.
         """
         retained, unreadable = [], []
-        pinned = WantedFile(self._state).read().pinned
+        pinned = TargetVersionsFile(self._state).read().pinned
         for model in list_models(self._packages):
             for version in retained_versions(self._packages, model, self._keep, pinned.get(model, ())):
                 try:

@@ -27,18 +27,26 @@ from skewless.infra.online.build_rate import build_seconds
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied import (
+from skewless.infra.plans.applied_plan import (
     EXPECTATIONS,
-    Applied,
+    AppliedPlan,
     definition_files,
     edited_files,
     file_sha256,
     read_applied,
     save_applied,
 )
-from skewless.infra.plans.effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
-from skewless.infra.plans.held_events import check_held_types, check_sums
-from skewless.infra.plans.needed_views import CHAMPION, NeededWatch
+from skewless.infra.plans.event_sums import check_held_types, check_sums
+from skewless.infra.plans.needed_views import CHAMPION, NeededViewsMonitor
+from skewless.infra.plans.plan_effects import (
+    BrokenVersion,
+    Build,
+    Champion,
+    PlanEffects,
+    RetiringView,
+    ServedVersion,
+    Training,
+)
 from skewless.infra.plans.registry import check_registration, registered, registry_path
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
@@ -66,10 +74,10 @@ class PlanReport:
     hash: str
     changes: list[Change]
     builds: list[Build]
-    retires: list[Retiring]
+    retires: list[RetiringView]
     trains: list[Training]
-    serves: list[Served]
-    breakages: list[Breakage]
+    serves: list[ServedVersion]
+    breakages: list[BrokenVersion]
     notes: list[str]
     applied: bool = False
 
@@ -117,7 +125,7 @@ class Planner:
         make_folder(self.state)
         place = registry_path(self.repo)
         with registered(self.repo, compiled.feast_objects):
-            applied = Applied(
+            applied = AppliedPlan(
                 plan=compiled.plan,
                 models=compiled.models,
                 applied_us=now_us,
@@ -159,8 +167,8 @@ class Planner:
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededWatch(self.state, self._store, self.settings.keep_versions).retained()
-        effects = Effects(
+        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
+        effects = PlanEffects(
             old=applied.plan if applied else None,
             new=compiled.plan,
             retained=retained,
@@ -189,7 +197,7 @@ class Planner:
     def _store(self) -> PackageStore:
         return PackageStore.of(self.state, self.settings)
 
-    def _registry_change(self, applied: Applied | None) -> list[Change]:
+    def _registry_change(self, applied: AppliedPlan | None) -> list[Change]:
         """Return that somebody else has written Feast's registry, which then no verb accepts before an ``apply``."""
         if applied is None or file_sha256(self.repo / applied.registry) == applied.registry_sha256:
             return []
@@ -203,7 +211,7 @@ class Planner:
             if not is_there(self.repo, path):
                 yield f"{thing} has no file yet: put it at {path!r}, or correct the path in the definition"
 
-    def _edits(self, applied: Applied | None, changes: list[Change]) -> Iterator[str]:
+    def _edits(self, applied: AppliedPlan | None, changes: list[Change]) -> Iterator[str]:
         """Yield what files were edited to no effect: all that verbs warn of is shown."""
         if applied is None:
             return

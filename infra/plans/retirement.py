@@ -29,7 +29,7 @@ _FILE = "views.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewLife:
+class ViewLifecycle:
     """Where a version of a view stands.
 
     Args:
@@ -45,10 +45,10 @@ class ViewLife:
     since_us: int
 
 
-def read_lives(state: Path) -> list[ViewLife]:
+def read_lives(state: Path) -> list[ViewLifecycle]:
     """Return the versions of views that were ever needed, as they were when somebody last looked."""
     try:
-        return [ViewLife(**item) for item in json.loads((state / _FILE).read_text())["views"]]
+        return [ViewLifecycle(**item) for item in json.loads((state / _FILE).read_text())["views"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -68,7 +68,7 @@ class Retirement:
     clock: Clock
     grace_us: int
 
-    def run(self) -> list[ViewLife]:
+    def run(self) -> list[ViewLifecycle]:
         """Note what is needed now and retire what is due; return what was retired.
 
         Raises:
@@ -83,16 +83,16 @@ class Retirement:
         old = {life.hash: life.stage for life in before}
         return [life for life in lives if life.stage == "retired" and old.get(life.hash) != "retired"]
 
-    def _known(self, before: list[ViewLife]) -> Iterator[ViewLife]:
+    def _known(self, before: list[ViewLifecycle]) -> Iterator[ViewLifecycle]:
         now_us = self.clock.now_us()
         yield from before
         old = {life.hash for life in before}
         for view in self.needed.plan.all_views:
             if view.hash not in old:
                 source = view.source if isinstance(view, WindowView) else None
-                yield ViewLife(name=view.name, hash=view.hash, source=source, stage="needed", since_us=now_us)
+                yield ViewLifecycle(name=view.name, hash=view.hash, source=source, stage="needed", since_us=now_us)
 
-    def _moved(self, life: ViewLife) -> ViewLife:
+    def _moved(self, life: ViewLifecycle) -> ViewLifecycle:
         now_us, needed = self.clock.now_us(), life.hash in self.needed.readers
         if needed:
             return life if life.stage == "needed" else replace(life, stage="needed", since_us=now_us)
@@ -104,7 +104,7 @@ class Retirement:
             return replace(life, stage="retired", since_us=now_us)
         return life
 
-    def _retire(self, life: ViewLife) -> bool:
+    def _retire(self, life: ViewLifecycle) -> bool:
         """Remove a view's rows or states; return False where a server still reads them."""
         project = self.needed.plan.project
         if life.source is None:

@@ -19,7 +19,7 @@ from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.window_states import StateProgress
 from skewless.infra.predictions.checksums import checksums
-from skewless.infra.predictions.record import LoadColumns, Record, Source, best_output
+from skewless.infra.predictions.record import LoadColumns, PredictionBatch, Source, best_output
 from skewless.infra.predictions.schema import APPLIED, FORMAT, READ, SCHEMA
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -28,7 +28,7 @@ _ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
 _WORDS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
 
 
-class Constants:
+class ConstantColumns:
     """Columns made once and cut to the length that is asked for.
 
     Args:
@@ -75,10 +75,10 @@ def _policies(policy: int | None, n: int) -> pa.Array:
     return pa.nulls(n, pa.int64()) if policy is None else numbers(np.full(n, policy, dtype=np.int64))
 
 
-def to_batch(records: Sequence[Record], constants: Constants) -> pa.RecordBatch:
+def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> pa.RecordBatch:
     """Return records of one origin and source as rows of the log."""
     # One pass over the records: a field of all of them is a tuple from here on.
-    held = dict(zip(Record._fields, zip(*records, strict=True), strict=True))
+    held = dict(zip(PredictionBatch._fields, zip(*records, strict=True), strict=True))
     lengths = np.fromiter(map(len, held["ids"]), dtype=np.int64, count=len(records))
     columns = constants.columns(int(lengths.sum())) | _outputs(held["matrix"], held["scores"])
     for name in _NUMBERS:
@@ -96,7 +96,7 @@ def _reads(
     status: Sequence[StatusArray],
     applied: Sequence[Mapping[str, StateProgress]],
     lengths: Int64Array,
-    constants: Constants,
+    constants: ConstantColumns,
 ) -> pa.ListArray:
     """Return what the views answered: for each row a list of one struct per view, in the order of the plan."""
     n, names = int(lengths.sum()), [name for name, _ in constants.views]

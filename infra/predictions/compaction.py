@@ -22,7 +22,7 @@ from skewless.infra.predictions.files import (
     DAY_US,
     FOLDER,
     PIECE_ROWS,
-    Listing,
+    FileListing,
     add_proven,
     merged_from,
     merged_name,
@@ -68,7 +68,7 @@ def compact(state: Path, *, now_us: int, grace_s: float, clock: Callable[[], flo
         if not is_alone:
             return 0
         Inventory(folder).files()
-        found = Listing.of(folder)
+        found = FileListing.of(folder)
         replaced = {name: merged_from(folder / name) for name in found.merged_beside_written()}
         _carry_over(state, replaced)
         _remove_due(folder, found, replaced, clock() - grace_s)
@@ -87,7 +87,7 @@ def _carry_over(state: Path, replaced: Mapping[str, Collection[str]]) -> None:
         add_proven(state, [name for name, sources in replaced.items() if proven.issuperset(sources)])
 
 
-def _remove_due(folder: Path, found: Listing, replaced: Mapping[str, Collection[str]], before_s: float) -> None:
+def _remove_due(folder: Path, found: FileListing, replaced: Mapping[str, Collection[str]], before_s: float) -> None:
     standing = set(found.names)
     try:
         # A file may only go when the name of what replaces it is durable.
@@ -112,7 +112,7 @@ def _is_old(path: Path, before_s: float) -> bool:
     return False
 
 
-def _merges(state: Path, found: Listing, replaced: Collection[str], before_us: int) -> Iterator[_MergeGroup]:
+def _merges(state: Path, found: FileListing, replaced: Collection[str], before_us: int) -> Iterator[_MergeGroup]:
     """Merge group after group, and yield each."""
     folder, proven = state / FOLDER, proven_files(state)
     for day in sorted(day for day in found.written if day < before_us):

@@ -42,7 +42,7 @@ _PROVEN = "proven.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class FileListing:
     """The Parquet files of a folder.
 
     Args:
@@ -56,7 +56,7 @@ class Listing:
     merged: Mapping[int, Mapping[int, str]]
 
     @classmethod
-    def of(cls, folder: Path) -> Listing:
+    def of(cls, folder: Path) -> FileListing:
         """Return what stands in a folder; nothing if there is none."""
         names = sorted(path.name for path in folder.glob("*.parquet"))
         written: dict[int, list[str]] = defaultdict(list)
@@ -80,7 +80,7 @@ def log_files(folder: Path) -> list[Path]:
         StoreError: a file is missing, cut short or altered.
     """
     Inventory(folder).files()
-    found = Listing.of(folder)
+    found = FileListing.of(folder)
     replaced = {source for name in found.merged_beside_written() for source in merged_from(folder / name)}
     return [folder / name for name in found.names if name not in replaced]
 

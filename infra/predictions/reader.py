@@ -18,7 +18,7 @@ from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
-from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.predictions.files import PIECE_ROWS, log_files
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import READ
@@ -59,7 +59,7 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoggedRead:
+class LoggedViewRead:
     """What the log says one view answered for n predictions.
 
     Args:
@@ -69,11 +69,11 @@ class LoggedRead:
     hashes: Sequence[str]
     status: StatusArray
     versions: Versions
-    applied: Slots | None = None
+    applied: AppliedPositions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logged:
+class LoggedPredictions:
     """Predictions of one model version as arrays of n entries, in the order of their times.
 
     Args:
@@ -102,11 +102,11 @@ class Logged:
     formats: npt.NDArray[np.uint8]
     roles: Sequence[Role]
     checksums: Int64Array
-    reads: dict[str, LoggedRead]
+    reads: dict[str, LoggedViewRead]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PredictionEntry:
     """One prediction of the log.
 
     Args:
@@ -115,7 +115,7 @@ class Entry:
     """
 
     of: ModelVersion
-    logged: Logged
+    logged: LoggedPredictions
     facts: Mapping[str, Any]
 
 
@@ -159,7 +159,7 @@ class PredictionLog:
         """Return which model versions answered, in order."""
         return sorted({share.of for share in self._shares}, key=lambda of: (of.model, of.version))
 
-    def pieces(self, of: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[Logged]:
+    def pieces(self, of: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[LoggedPredictions]:
         """Yield the predictions of one model version in pieces of bounded size, each from one source.
 
         A piece is in the order of times; so are the pieces where files do not overlap.
@@ -190,7 +190,7 @@ class PredictionLog:
             for file, model, version, source, role, rows in self._rows(query, [])
         ]
 
-    def find(self, prediction: str) -> Entry | None:
+    def find(self, prediction: str) -> PredictionEntry | None:
         """Return one prediction by its id, as it was answered; None if the log does not hold it.
 
         Of all files the ids are read, and everything of those that have it: a shadow's may be another.
@@ -208,7 +208,7 @@ class PredictionLog:
             name: table[name][0].as_py() for name in table.column_names if not pa.types.is_nested(table[name].type)
         }
         of = ModelVersion(model=facts["model"], version=facts["version"])
-        return Entry(of=of, logged=_logged(facts["source"], table), facts=facts)
+        return PredictionEntry(of=of, logged=_logged(facts["source"], table), facts=facts)
 
     def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
         return self._relation(query, parameters).fetchall()
@@ -243,10 +243,10 @@ def _by_file(shares: Sequence[_Share]) -> dict[str, int]:
     return rows
 
 
-def _logged(source: Source, table: pa.Table) -> Logged:
+def _logged(source: Source, table: pa.Table) -> LoggedPredictions:
     n = table.num_rows
     score = table["score"].to_numpy()
-    return Logged(
+    return LoggedPredictions(
         source=source,
         ids=table["id"].to_pylist(),
         t=table["t"].to_numpy(),
@@ -280,14 +280,14 @@ def _flat(lists: pa.ChunkedArray) -> Any:  # noqa: ANN401 - Arrow's array types
     return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array).flatten()
 
 
-def _reads(flat: pa.StructArray, n: int) -> dict[str, LoggedRead]:
+def _reads(flat: pa.StructArray, n: int) -> dict[str, LoggedViewRead]:
     columns = {field.name: flat.field(field.name) for field in READ if field.name in flat.type.names}
     names = columns["view"].to_pylist()
     width = len(names) // n
     return {names[i]: _read(columns, i, width) for i in range(width)}
 
 
-def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
+def _read(columns: dict[str, Any], i: int, width: int) -> LoggedViewRead:
     def ints(name: str) -> Int64Array:
         return np.ascontiguousarray(columns[name].to_numpy(zero_copy_only=False)[i::width].astype(np.int64))
 
@@ -298,7 +298,7 @@ def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
         run_id=ints("run_id"),
         tombstone=np.zeros(len(ints("seq")), dtype=np.bool_),
     )
-    return LoggedRead(
+    return LoggedViewRead(
         hashes=columns["hash"].to_pylist()[i::width],
         status=ints("status").astype(np.uint8),
         versions=versions,
@@ -306,7 +306,7 @@ def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
     )
 
 
-def _applied(column: pa.ListArray | None, i: int, width: int) -> Slots | None:
+def _applied(column: pa.ListArray | None, i: int, width: int) -> AppliedPositions | None:
     """Return the slots of one view; None where it has none in any prediction, as views without windows."""
     if column is None:
         return None
@@ -318,4 +318,4 @@ def _applied(column: pa.ListArray | None, i: int, width: int) -> Slots | None:
         slots.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("partition", "seq")
     )
     entity = own.value_parent_indices().to_numpy().astype(np.int64)
-    return Slots(entity=entity, partition=partition, first=seq, seq=seq)
+    return AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq)

@@ -44,7 +44,7 @@ class LoadColumns:
     policy: int | None = None
 
 
-class Record(NamedTuple):
+class PredictionBatch(NamedTuple):
     """The predictions of one model version that were made at once, as arrays of ``n`` entries.
 
     Args:

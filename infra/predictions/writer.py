@@ -16,9 +16,9 @@ import structlog
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import give_way
 from skewless.infra.log.inventory import Inventory, noted
-from skewless.infra.predictions.batches import Constants, to_batch
+from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.files import write_rows
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.storage.durable import cause, make_folder, sync_file, sync_folder, write_durable
 
@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 _PIECE_ROWS, _PIECE_RECORDS = 1_024, 512
 _PAUSE_SECONDS = 0.0005
 _PROBE_BYTES = 65_536
-_Ring = defaultdict[tuple[int, str], deque[Record]]
+_Ring = defaultdict[tuple[int, str], deque[PredictionBatch]]
 
 
 class PredictionWriter:
@@ -63,11 +63,11 @@ class PredictionWriter:
         self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def offer(self, record: Record) -> bool:
+    def offer(self, record: PredictionBatch) -> bool:
         """Take a record, best effort; return whether there was room."""
         return self._take(record, None)
 
-    def require(self, record: Record) -> Future[None]:
+    def require(self, record: PredictionBatch) -> Future[None]:
         """Take a record that must be durable before its reply; the future is done when it is.
 
         Raises:
@@ -85,7 +85,7 @@ class PredictionWriter:
             self._wake.notify()
         self._thread.join()
 
-    def _take(self, record: Record, done: Future[None] | None) -> bool:
+    def _take(self, record: PredictionBatch, done: Future[None] | None) -> bool:
         n = len(record.ids)
         with self._wake:
             room = not self._closed and self._held + n <= self._capacity
@@ -173,7 +173,7 @@ def _batches(ring: _Ring) -> Iterator[pa.RecordBatch]:
     """Empty the ring, piece by piece: to free all records at once would hold the interpreter as well."""
     begun = False
     for records in ring.values():
-        constants = Constants(records[0].origin, records[0].source)
+        constants = ConstantColumns(records[0].origin, records[0].source)
         while records:
             if begun:
                 time.sleep(_PAUSE_SECONDS)
@@ -181,8 +181,8 @@ def _batches(ring: _Ring) -> Iterator[pa.RecordBatch]:
             yield to_batch(_piece(records), constants)
 
 
-def _piece(records: deque[Record]) -> list[Record]:
-    piece: list[Record] = []
+def _piece(records: deque[PredictionBatch]) -> list[PredictionBatch]:
+    piece: list[PredictionBatch] = []
     rows = 0
     while records and rows < _PIECE_ROWS and len(piece) < _PIECE_RECORDS:
         piece.append(records.popleft())

@@ -9,7 +9,7 @@ from typing import Any
 from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.storage.names import model_folder, version_folder
-from skewless.infra.storage.numbered import Numbered
+from skewless.infra.storage.numbered_files import NumberedFiles
 
 
 class Traffic:
@@ -65,9 +65,9 @@ class Traffic:
             raise self._conflict(model, expect) from error
         return placed
 
-    def _files(self, model: str) -> Numbered:
+    def _files(self, model: str) -> NumberedFiles:
         folder = model_folder(self._packages, model)
-        return Numbered(folder / "traffic", folder / ".traffic.lock", "traffic policy")
+        return NumberedFiles(folder / "traffic", folder / ".traffic.lock", "traffic policy")
 
     def _conflict(self, model: str, expect: int | None) -> ConflictError:
         found = self.number(model)
@@ -88,7 +88,7 @@ def versions_of(policy: TrafficPolicy) -> list[str]:
     return list(dict.fromkeys(version for version in named if version is not None))
 
 
-def _policy(files: Numbered, sequence: int, data: Any) -> TrafficPolicy:  # noqa: ANN401 - any JSON value
+def _policy(files: NumberedFiles, sequence: int, data: Any) -> TrafficPolicy:  # noqa: ANN401 - any JSON value
     try:
         return TrafficPolicy.from_dict(data)
     except (TypeError, KeyError, ValueError) as error:

@@ -23,7 +23,7 @@ _KNOWN = ("lightgbm", "xgboost")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ScoringTarget:
     """Where and for what models are scored.
 
     Args:
@@ -89,7 +89,7 @@ class RuntimeCandidate:
     reopens: bool = False
 
 
-def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list[RuntimeCandidate]:
+def candidates(algorithm: str, device: Device, path: Path, place: ScoringTarget) -> list[RuntimeCandidate]:
     """Return what may be tried, and where a GPU is asked for what cannot be.
 
     Args:
@@ -109,14 +109,14 @@ def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list
     return found
 
 
-def _on_gpu(algorithm: str, path: Path, place: Place) -> Iterator[RuntimeCandidate]:
+def _on_gpu(algorithm: str, path: Path, place: ScoringTarget) -> Iterator[RuntimeCandidate]:
     if algorithm in _KNOWN and nvforest.is_installed():
         yield _nvforest(algorithm, path, "gpu", place)
     if algorithm == "xgboost" and xgboost_cuda.is_built_in():
         yield _xgboost_cuda(path, place)
 
 
-def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> RuntimeCandidate:
+def _nvforest(algorithm: str, path: Path, at: nvforest.ScoringTarget, place: ScoringTarget) -> RuntimeCandidate:
     def opened() -> Runtime:
         if place.alone:
             return nvforest.NvForestRuntime(algorithm, path, at)
@@ -125,7 +125,7 @@ def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> R
     return RuntimeCandidate(name=f"nvforest-{at}", open=opened, reopens=not place.alone)
 
 
-def _xgboost_cuda(path: Path, place: Place) -> RuntimeCandidate:
+def _xgboost_cuda(path: Path, place: ScoringTarget) -> RuntimeCandidate:
     # It would let go of the GIL; but a device that hangs would hold up all that waits for this process.
     def opened() -> Runtime:
         if place.alone:

@@ -19,15 +19,15 @@ from skewless.infra.runtimes.child_port import (
     ASK,
     READY,
     REPLY,
+    ChildLostError,
     Kind,
-    LostError,
     ResultKind,
     answer,
     needed_bytes,
     question,
     receive,
 )
-from skewless.infra.runtimes.nvforest import Place
+from skewless.infra.runtimes.nvforest import ScoringTarget
 from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
 
 _START_SECONDS = 120.0  # to import it all and to wake a GPU up
@@ -57,7 +57,7 @@ class ChildRuntime:
         self,
         algorithm: str,
         path: Path,
-        place: Place,
+        place: ScoringTarget,
         *,
         kind: Kind = "nvforest",
         answer_s: float = 30.0,
@@ -77,7 +77,7 @@ class ChildRuntime:
                 self._process = _start((theirs.fileno(), self._memory), arguments, environment or {})
             self._connection.settimeout(_START_SECONDS)
             ready = self._reply()
-        except (LostError, OSError) as error:
+        except (ChildLostError, OSError) as error:
             self.close()
             raise PackageError(
                 self._name,
@@ -97,7 +97,7 @@ class ChildRuntime:
         """Return the child's margins.
 
         Raises:
-            LostError: the child failed, is gone, or took too long; it is gone then.
+            ChildLostError: the child failed, is gone, or took too long; it is gone then.
         """
         return self._ask(matrix, ResultKind.MARGIN)
 
@@ -132,10 +132,10 @@ class ChildRuntime:
             return by_output(np.empty(0), 0, self.n_outputs)
         with self._turn:
             if self._process is None:
-                raise LostError("closed")
+                raise ChildLostError("closed")
             try:
                 return self._answer(matrix, rows, wanted)
-            except LostError:
+            except ChildLostError:
                 self._end()
                 raise
 
@@ -148,7 +148,7 @@ class ChildRuntime:
         try:
             self._connection.sendall(ASK.pack(wanted, rows, len(self._seen)))
         except OSError as error:
-            raise LostError(str(error)) from error
+            raise ChildLostError(str(error)) from error
         self._reply()
         found = answer(self._seen, rows, self.n_features, self.n_outputs).copy()
         return by_output(found, rows, self.n_outputs)
@@ -161,7 +161,7 @@ class ChildRuntime:
         failed, length = REPLY.unpack(receive(self._connection, REPLY.size))
         said = receive(self._connection, length)
         if failed:
-            raise LostError(said.decode(errors="replace"))
+            raise ChildLostError(said.decode(errors="replace"))
         return said
 
 

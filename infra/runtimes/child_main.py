@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.runtimes.child_port import ASK, READY, REPLY, LostError, ResultKind, answer, question, receive
+from skewless.infra.runtimes.child_port import ASK, READY, REPLY, ChildLostError, ResultKind, answer, question, receive
 from skewless.infra.runtimes.nvforest import NvForestRuntime
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
@@ -51,7 +51,7 @@ def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
     while True:
         try:
             wanted, rows, size = ASK.unpack(receive(connection, ASK.size))
-        except LostError:
+        except ChildLostError:
             return
         if len(seen) != size:
             seen = mmap.mmap(memory, size)

@@ -30,7 +30,7 @@ class ResultKind(IntEnum):
     SCORE = 1
 
 
-class LostError(Exception):
+class ChildLostError(Exception):
     """The other side is gone, or too late."""
 
 
@@ -54,15 +54,15 @@ def receive(connection: socket.socket, size: int) -> bytes:
     """Return exactly so many bytes.
 
     Raises:
-        LostError: the other side closed, or the time is over.
+        ChildLostError: the other side closed, or the time is over.
     """
     parts = b""
     while len(parts) < size:
         try:
             part = connection.recv(size - len(parts))
         except OSError as error:  # a timeout is one too
-            raise LostError(str(error)) from error
+            raise ChildLostError(str(error)) from error
         if not part:
-            raise LostError("the other side is gone")
+            raise ChildLostError("the other side is gone")
         parts += part
     return parts

@@ -16,7 +16,7 @@ from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.reference import Reference
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 
 Role = Literal["own", "shared", "chosen", "slower", "refused"]
 _SLACK = 20.0  # times the expected seconds that a child may take
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class RuntimeTrial:
     """A runtime that was tried when the model was loaded.
 
     Args:
@@ -58,7 +58,7 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
+class RuntimeChoice:
     """What scores a model.
 
     Args:
@@ -68,12 +68,12 @@ class Choice:
 
     runtime: Runtime
     certificate: Certificate
-    tried: tuple[Tried, ...]
+    tried: tuple[RuntimeTrial, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Certified:
-    member: Member
+    member: RuntimeMember
     certificate: Certificate
 
 
@@ -85,7 +85,7 @@ def choose(
     *,
     tolerance: float = 0.0,
     large: bool = False,
-) -> Choice:
+) -> RuntimeChoice:
     """Certify and measure the candidates, and return what scores the model.
 
     Bit-equal runtimes share the batches. One that differs within the tolerance gets all batches or none: all where it
@@ -97,22 +97,22 @@ def choose(
         tolerance: largest margin difference that the spec accepts.
         large: batches are large, as in batch prediction.
     """
-    refused: list[Tried] = []
+    refused: list[RuntimeTrial] = []
     others: list[_Certified] = []
     for candidate in candidates:
         try:
             others.append(_certified(candidate, reference, tolerance))
         except PackageError as error:
-            refused.append(Tried(runtime=candidate.name, role="refused", reason=error.sentence()))
+            refused.append(RuntimeTrial(runtime=candidate.name, role="refused", reason=error.sentence()))
             _log.warning("runtime_refused", runtime=candidate.name, reason=error.sentence())
     if not others:
-        first = Tried(runtime=own.runtime_id, role="own", certificate=certificate, from_rows=1)
-        return Choice(runtime=own, certificate=certificate, tried=(first, *refused) if refused else ())
-    mine = _Certified(member=Member(own, calibrate(own, reference.rows)), certificate=certificate)
+        first = RuntimeTrial(runtime=own.runtime_id, role="own", certificate=certificate, from_rows=1)
+        return RuntimeChoice(runtime=own, certificate=certificate, tried=(first, *refused) if refused else ())
+    mine = _Certified(member=RuntimeMember(own, calibrate(own, reference.rows)), certificate=certificate)
     return _chosen([mine, *others], refused, large=large)
 
 
-def _chosen(everyone: Sequence[_Certified], refused: Sequence[Tried], *, large: bool) -> Choice:
+def _chosen(everyone: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, large: bool) -> RuntimeChoice:
     plan = _plan(everyone[0], everyone[1:], large=large)
     own = everyone[0]
     tried = [*(_tried(each, at, plan, exact=_is_exact(each, own)) for at, each in enumerate(everyone)), *refused]
@@ -124,12 +124,12 @@ def _chosen(everyone: Sequence[_Certified], refused: Sequence[Tried], *, large: 
     members = {at: everyone[at].member for at in sorted(used - {0})}
     places = {at: place for place, at in enumerate([0, *members])}
     if not members:
-        return Choice(runtime=own.member.runtime, certificate=own.certificate, tried=tuple(tried))
+        return RuntimeChoice(runtime=own.member.runtime, certificate=own.certificate, tried=tuple(tried))
     moved = [Step(rows=step.rows, at=places[step.at]) for step in plan]
     runtime = SharedRuntime(own.member, list(members.values()), moved)
     certificates = [*(everyone[at].certificate for at in members), own.certificate]
     weakest = next((found for found in certificates if not found.bit_equal), own.certificate)
-    return Choice(runtime=runtime, certificate=weakest, tried=tuple(tried))
+    return RuntimeChoice(runtime=runtime, certificate=weakest, tried=tuple(tried))
 
 
 def _certified(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _Certified:
@@ -151,7 +151,7 @@ def _certified(candidate: RuntimeCandidate, reference: Reference, tolerance: flo
     if isinstance(runtime, ChildRuntime):
         runtime.answer_s = max(_LEAST_ANSWER_S, _SLACK * calibration.seconds[-1])
     again = partial(_opened_again, candidate, reference, tolerance, certificate) if candidate.reopens else None
-    return _Certified(member=Member(runtime, calibration, again), certificate=certificate)
+    return _Certified(member=RuntimeMember(runtime, calibration, again), certificate=certificate)
 
 
 def _opened_again(candidate: RuntimeCandidate, reference: Reference, tolerance: float, before: Certificate) -> Runtime:
@@ -192,10 +192,10 @@ def _at(plan: Sequence[Step], rows: int) -> int:
     return [step.at for step in plan if step.rows <= rows][-1]
 
 
-def _tried(each: _Certified, at: int, plan: Sequence[Step], *, exact: bool) -> Tried:
+def _tried(each: _Certified, at: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
     rows = [step.rows for step in plan if step.at == at]
     used: Role = "shared" if exact else "chosen"
-    return Tried(
+    return RuntimeTrial(
         runtime=each.member.runtime_id,
         role="own" if at == 0 else used if rows else "slower",
         certificate=each.certificate,

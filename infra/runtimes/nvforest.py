@@ -21,7 +21,7 @@ from skewless.infra.runtimes.link import Link, XGBoostLink, open_link
 from skewless.infra.runtimes.ordered_sum import Floats, OrderedSum
 from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
 
-Place = Literal["cpu", "gpu"]
+ScoringTarget = Literal["cpu", "gpu"]
 # Leaves of all trees and of the rows of one step: on the CPU what its caches hold.
 _LEAVES_BYTES = 1 << 21
 _DEVICE_LEAVES_BYTES = 1 << 28
@@ -52,9 +52,9 @@ class NvForestRuntime:
         PackageError: nvForest or the library is missing, or the model is of a kind that it does not take.
     """
 
-    def __init__(self, algorithm: str, path: Path, place: Place) -> None:
+    def __init__(self, algorithm: str, path: Path, place: ScoringTarget) -> None:
         self._name = f"model file {path.name!r}"
-        self._place: Place = place
+        self._place: ScoringTarget = place
         self._forest: Any = None
         model = path.read_bytes()
         trees = _trees(algorithm, model, self._name)
@@ -164,7 +164,7 @@ def _of_xgboost(model: bytes) -> _Trees:
     )
 
 
-def _open(algorithm: str, path: Path, place: Place, name: str) -> tuple[Any, str]:
+def _open(algorithm: str, path: Path, place: ScoringTarget, name: str) -> tuple[Any, str]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a runtime uses one core; nvForest asks only when it is imported
     try:
         import nvforest  # noqa: PLC0415 - 0.5 s and 220 MB: only where it is used

@@ -18,7 +18,7 @@ _MOST_FAILURES = 3  # in a row, after which a runtime is not tried again until t
 _log = structlog.get_logger()
 
 
-class Member:
+class RuntimeMember:
     """A certified runtime of a model. May be used from several threads at once.
 
     Args:
@@ -146,7 +146,7 @@ class SharedRuntime:
         steps: which of ``(own, *others)`` a batch goes to, by its rows.
     """
 
-    def __init__(self, own: Member, others: Sequence[Member], steps: Sequence[Step]) -> None:
+    def __init__(self, own: RuntimeMember, others: Sequence[RuntimeMember], steps: Sequence[Step]) -> None:
         self.members = (own, *others)
         self.steps = tuple(steps)
         self._own = own
@@ -184,6 +184,6 @@ class SharedRuntime:
         for member in self.members:
             member.close()
 
-    def _member(self, rows: int) -> Member:
+    def _member(self, rows: int) -> RuntimeMember:
         member = self._of[max(bisect_right(self._from, rows) - 1, 0)]
         return member if member is self._own or member.is_ready else self._own

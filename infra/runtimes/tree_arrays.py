@@ -22,7 +22,7 @@ Numbers = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trees:
+class TreeArrays:
     """Nodes of all trees in one numbering; a leaf is its own child.
 
     A number goes left if it is at most the threshold. A category goes left if it is among those of its
@@ -100,7 +100,7 @@ class Trees:
 
 
 class TreeArraysRuntime:
-    """A boosted model of one output as ``Trees``; see Runtime for the contract.
+    """A boosted model of one output as ``TreeArrays``; see Runtime for the contract.
 
     All trees go down one level at a time; their leaves are added from the first to the last, as
     scikit-learn adds them. numpy holds the GIL for most of it.
@@ -113,8 +113,8 @@ class TreeArraysRuntime:
     runtime_id = f"tree-arrays-{np.__version__}"
     n_outputs = 1
 
-    def __init__(self, trees: Trees, name: str) -> None:
-        self._trees: Trees | None = trees
+    def __init__(self, trees: TreeArrays, name: str) -> None:
+        self._trees: TreeArrays | None = trees
         self._name = name
         self.n_features = len(trees.known)
 
@@ -128,7 +128,7 @@ class TreeArraysRuntime:
         name = f"model file {path.name!r}"
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(Trees(**{item.name: arrays[item.name] for item in fields(Trees)}), name)
+                return cls(TreeArrays(**{item.name: arrays[item.name] for item in fields(TreeArrays)}), name)
         except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
             raise PackageError(
                 name, f"is not a model of tree arrays: {error}", fix="train and package the model again"
@@ -160,7 +160,7 @@ class TreeArraysRuntime:
         """Free the model."""
         self._trees = None
 
-    def _open_trees(self) -> Trees:
+    def _open_trees(self) -> TreeArrays:
         if self._trees is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._trees

@@ -32,7 +32,7 @@ def load_library() -> NativeLibrary:
     return open_library("xgboost", "libxgboost", "VERSION", "XGBGetLastError")
 
 
-class Cells:
+class CallArguments:
     """Arguments of one call at a time, made once: XGBoost parses texts and looks at the machine otherwise.
 
     Without a proxy matrix of ours it makes one per call, and reads the limits of the cgroup from files: 25 us.
@@ -114,7 +114,7 @@ class XGBoostRuntime:
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()
-        self._idle: list[Cells] = []
+        self._idle: list[CallArguments] = []
         if not model:  # XGBoost 3.2 aborts the process on an empty buffer
             raise PackageError(name, "is empty", fix="train and package the model again")
         self._call("XGBoosterCreate", None, 0, ctypes.byref(self._booster))
@@ -150,7 +150,7 @@ class XGBoostRuntime:
         rows = check_matrix(matrix, self.n_features)
         self._require_open()
         given = np.ascontiguousarray(margins, dtype=np.float32)
-        cells = Cells(self._library, self._name, self.n_features)
+        cells = CallArguments(self._library, self._name, self.n_features)
         try:
             cells.begin_with(given)
             self._ask(matrix, rows, _CONFIG[_VALUE], cells)
@@ -197,7 +197,7 @@ class XGBoostRuntime:
             self._ask(matrix, rows, config, cells)
             return by_output(cells.take(rows * self.n_outputs), rows, self.n_outputs)
 
-    def _ask(self, matrix: Matrix, rows: int, config: bytes, cells: Cells) -> None:
+    def _ask(self, matrix: Matrix, rows: int, config: bytes, cells: CallArguments) -> None:
         given = cells.give(matrix, rows)
         self._call("XGBoosterPredictFromDense", self._booster, given, config, cells.proxy, *cells.answer)
 
@@ -213,12 +213,12 @@ class XGBoostRuntime:
             self._call("XGDMatrixFree", made)
 
     @contextmanager
-    def _cells(self) -> Iterator[Cells]:
+    def _cells(self) -> Iterator[CallArguments]:
         """Lend cells that no other thread uses; there are as many as calls were ever in flight."""
         try:
             cells = self._idle.pop()
         except IndexError:
-            cells = Cells(self._library, self._name, self.n_features)
+            cells = CallArguments(self._library, self._name, self.n_features)
         try:
             yield cells
         finally:

@@ -13,8 +13,8 @@ from feast.saved_dataset import SavedDatasetStorage
 from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 
+from skewless.infra.offline.database_table import DatabaseTable
 from skewless.infra.offline.sources import find_table
-from skewless.infra.offline.warehouse import Warehouse
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import check_source, column_types
 
@@ -44,7 +44,7 @@ class DuckDBSource(DataSource):
         tags: Mapping[str, str] | None = None,
         owner: str = "",
     ) -> None:
-        self.warehouse = Warehouse(path=path, table=table)
+        self.warehouse = DatabaseTable(path=path, table=table)
         super().__init__(
             name=name or self.warehouse.address,
             timestamp_field=timestamp_field,
@@ -138,7 +138,7 @@ class SavedDatasetDuckDBStorage(SavedDatasetStorage):
     _proto_attr_name = "custom_storage"
 
     def __init__(self, path: str, table: str) -> None:
-        self.warehouse = Warehouse(path=path, table=table)
+        self.warehouse = DatabaseTable(path=path, table=table)
 
     @staticmethod
     def from_proto(storage_proto: SavedDatasetStorageProto) -> SavedDatasetStorage:
@@ -155,11 +155,11 @@ class SavedDatasetDuckDBStorage(SavedDatasetStorage):
         return DuckDBSource(path=self.warehouse.path, table=self.warehouse.table)
 
 
-def _options(warehouse: Warehouse) -> DataSourceProto.CustomSourceOptions:
+def _options(warehouse: DatabaseTable) -> DataSourceProto.CustomSourceOptions:
     text = json.dumps({"path": warehouse.path, "table": warehouse.table})
     return DataSourceProto.CustomSourceOptions(configuration=text.encode())
 
 
-def _configured(options: DataSourceProto.CustomSourceOptions) -> Warehouse:
+def _configured(options: DataSourceProto.CustomSourceOptions) -> DatabaseTable:
     data = json.loads(options.configuration)
-    return Warehouse(path=data["path"], table=data["table"])
+    return DatabaseTable(path=data["path"], table=data["table"])

@@ -13,8 +13,8 @@ from feast.repo_config import RepoConfig
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
+from skewless.infra.offline.database_table import find_warehouse
 from skewless.infra.offline.sources import Table, broken, find_table
-from skewless.infra.offline.warehouse import find_warehouse
 from skewless.infra.sources.place import repo_of
 
 NO_LAKES = "has a source that is a Delta table, which cannot be read"

@@ -10,7 +10,7 @@ from typing import Any
 
 from skewless.infra.storage.durable import exclusive, refused, sync_folder
 
-Record = dict[str, Any]
+PredictionBatch = dict[str, Any]
 
 
 class RecordSeries:
@@ -42,7 +42,7 @@ class RecordSeries:
         except OSError as error:
             raise refused(self._path, error) from error
 
-    def read(self) -> list[Record]:
+    def read(self) -> list[PredictionBatch]:
         """Return all records, oldest first; lines that are none are left out."""
         try:
             lines = self._path.read_bytes().splitlines()
@@ -57,7 +57,7 @@ class RecordSeries:
             return file.read() in {b"", b"\n"}
 
 
-def _record(line: bytes) -> Record | None:
+def _record(line: bytes) -> PredictionBatch | None:
     try:
         record = json.loads(line)
     except ValueError:

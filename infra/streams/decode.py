@@ -37,7 +37,7 @@ _PLAIN: dict[DType, frozenset[type]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecodedBatch:
     """The log rows that some messages make.
 
     Args:
@@ -49,7 +49,7 @@ class Decoded:
     rejected: int
 
 
-class Judge:
+class EventValidator:
     """Says which events cannot be accepted, whatever way they came.
 
     Args:
@@ -97,12 +97,12 @@ class Decoder:
 
     def __init__(self, source: EventSource, views: Sequence[WindowView], max_bytes: int) -> None:
         self._source = source
-        self._judge = Judge(source, views)
+        self._judge = EventValidator(source, views)
         self._max_bytes = max_bytes
         self._schema = event_schema(source)
         self._moment = Column(name=source.event_column, dtype=DType.TIMESTAMP)
 
-    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> Decoded:
+    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> DecodedBatch:
         """Return the log rows of messages, one for each.
 
         Args:
@@ -130,7 +130,7 @@ class Decoder:
             ),
         }
         rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
-        return Decoded(rows=rows, rejected=len(reasons))
+        return DecodedBatch(rows=rows, rejected=len(reasons))
 
     def _raw(self, payload: bytes | None) -> bytes | None:
         """Return what came; of a message that is too long, the beginning: its reason says how long it was."""

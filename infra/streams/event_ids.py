@@ -22,7 +22,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.log.accepted import INGEST, REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.manifest import FileRange
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.storage.durable import make_folder, refused
 from skewless.infra.streams.id_index import Digests, IdIndex, digests_of, first_places
@@ -40,7 +40,7 @@ class Acceptance:
     """
 
     rows: pa.Table
-    span: Span | None
+    span: FileRange | None
 
 
 class EventIds:
@@ -186,9 +186,9 @@ def _named(rows: pa.Table) -> pa.ChunkedArray:
     return pc.and_(rows[REJECT].is_null(), rows[EVENT_ID].is_valid())
 
 
-def _recent(log: EventLog, first: int, end: int, since_us: int) -> list[Span]:
+def _recent(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
     """Return the files from a position on that hold rows taken since a moment, oldest first."""
-    recent: list[Span] = []
+    recent: list[FileRange] = []
     for span in reversed(log.spans(first, end - 1)):
         newest = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
         if newest < since_us:

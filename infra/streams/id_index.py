@@ -22,7 +22,7 @@ _BIGGER = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class _SortedRun:
     """Digests, each once and sorted by their first halves, and when their ids were accepted, microseconds."""
 
     digests: Digests
@@ -32,14 +32,14 @@ class _Run:
         return len(self.accepted)
 
     @classmethod
-    def of(cls, digests: Digests, accepted: Int64Array) -> _Run:
+    def of(cls, digests: Digests, accepted: Int64Array) -> _SortedRun:
         order = np.lexsort((accepted, digests[1], digests[0]))
         digests, accepted = digests[:, order], accepted[order]
         last = np.append((digests[:, 1:] != digests[:, :-1]).any(axis=0), [True] * bool(len(accepted)))
         return cls(digests=digests[:, last], accepted=accepted[last])
 
-    def chosen(self, rows: BoolArray) -> _Run:
-        return self if rows.all() else _Run(digests=self.digests[:, rows], accepted=self.accepted[rows])
+    def chosen(self, rows: BoolArray) -> _SortedRun:
+        return self if rows.all() else _SortedRun(digests=self.digests[:, rows], accepted=self.accepted[rows])
 
     def places(self, digests: Digests) -> Int64Array:
         """Return where digests, sorted by their first halves, stand; -1: nowhere."""
@@ -67,7 +67,7 @@ class IdIndex:
 
     def __init__(self, horizon_us: int | None) -> None:
         self._horizon_us = horizon_us
-        self._runs: list[_Run] = []
+        self._runs: list[_SortedRun] = []
 
     def __len__(self) -> int:
         """Return how many ids are held, some of which may be past the horizon."""
@@ -87,7 +87,7 @@ class IdIndex:
         if not digests.shape[1]:
             return
         moments = np.broadcast_to(np.asarray(accepted_us, dtype=np.int64), digests.shape[1:])
-        self._runs.append(_Run.of(digests, moments))
+        self._runs.append(_SortedRun.of(digests, moments))
         since_us = self._since(int(moments.max()))
         while len(self._runs) > 1 and len(self._runs[-2]) <= _BIGGER * len(self._runs[-1]):
             newer, older = self._runs.pop(), self._runs.pop()
@@ -126,7 +126,7 @@ def first_places(digests: Digests) -> BoolArray:
     return first
 
 
-def _merged(older: _Run, newer: _Run) -> _Run:
+def _merged(older: _SortedRun, newer: _SortedRun) -> _SortedRun:
     """Return one run of two; of an id that both know the newer acceptance counts."""
     again = older.places(newer.digests)
     kept = np.ones(len(older), dtype=np.bool_)
@@ -135,7 +135,7 @@ def _merged(older: _Run, newer: _Run) -> _Run:
     place = np.searchsorted(older.digests[0], newer.digests[0]) + np.arange(len(newer))
     is_older = np.ones(len(older) + len(newer), dtype=np.bool_)
     is_older[place] = False
-    result = _Run(digests=np.empty((2, len(is_older)), np.uint64), accepted=np.empty(len(is_older), np.int64))
+    result = _SortedRun(digests=np.empty((2, len(is_older)), np.uint64), accepted=np.empty(len(is_older), np.int64))
     result.digests[:, is_older], result.digests[:, place] = older.digests, newer.digests
     result.accepted[is_older], result.accepted[place] = older.accepted, newer.accepted
     return result

@@ -21,7 +21,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.partitions import log_ends, source_folder
-from skewless.infra.streams.decode import Judge
+from skewless.infra.streams.decode import EventValidator
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
 from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, Match, Matcher
@@ -84,7 +84,7 @@ class ImportRun:
         self._records = ImportRecords(self._folder, dry_run=dry_run)
         self._pending: dict[str, HistoryFile] = {}
         self._matcher = Matcher(log_root, import_prefix(source), self._pending)
-        self._judge = Judge(source, views)
+        self._judge = EventValidator(source, views)
 
     @cached_property
     def _ids(self) -> EventIds:

@@ -21,16 +21,16 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.storage.durable import alone
 from skewless.infra.streams.history_file import history_files
+from skewless.infra.streams.idle_partitions import IdlePartitions
 from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
-from skewless.infra.streams.resting import Resting
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import SourceTally
 
 States = Literal["none", "applied", "behind"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
+class ImportResult:
     """What became of the history of a source.
 
     Args:
@@ -76,7 +76,7 @@ class Importer:
     clock: Clock
     dry_run: bool = False
 
-    def run(self, on_rows: OnRows = lambda _file, _done: None) -> Imported:
+    def run(self, on_rows: OnRows = lambda _file, _done: None) -> ImportResult:
         """Append what is not there yet, and bring states up to it.
 
         Raises:
@@ -101,7 +101,7 @@ class Importer:
                 on_rows=on_rows,
             )
             files = tuple(run.take(file) for file in history_files(self.source, self.repo, self.connection))
-        return Imported(
+        return ImportResult(
             source=self.source.name,
             files=sum(file.is_new for file in files),
             accepted=sum(file.accepted for file in files),
@@ -123,8 +123,8 @@ class Importer:
         ]
         try:
             with self.open_writer() as writer:
-                resting = Resting(writer, self.log_root, self.source.name)
-                resting.catch_up(names, SourceTally(source=self.source.name))
+                resting = IdlePartitions(writer, self.log_root, self.source.name)
+                resting.catch_up(names, SourceCounts(source=self.source.name))
         except StoreError:
             return "behind"
         return "applied"

@@ -21,8 +21,8 @@ from skewless.infra.streams.kafka_client import (
     made_with,
     refused,
 )
-from skewless.infra.streams.kafka_topic import EndsWatch, TopicWatch
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.kafka_topic import TopicEnds, TopicMonitor
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 
 _SLICE_S = 0.1
 _WATERMARKS_S = 2.0
@@ -71,7 +71,7 @@ class KafkaStream:
         bootstrap: str,
         topic: str,
         *,
-        owner: Owner,
+        owner: RebalanceListener,
         group: str = "skewless",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class KafkaStream:
         with made_with(topic):
             self._consumer = kafka.Consumer({**consumer_settings(bootstrap, group, settings or {}), **callbacks})
             admin = AdminClient(admin_settings(bootstrap, settings or {}))
-            self._watch, self._ends = TopicWatch(topic, admin), EndsWatch(topic, admin)
+            self._watch, self._ends = TopicMonitor(topic, admin), TopicEnds(topic, admin)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     @property

@@ -22,7 +22,7 @@ _NO_ID = str(kafka.Uuid(0, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokerAnswer:
+class BrokerReply:
     """What the broker said, one of both.
 
     Args:
@@ -36,7 +36,7 @@ class BrokerAnswer:
     error: kafka.KafkaError | None = None
 
 
-class TopicWatch:
+class TopicMonitor:
     """Looks at one topic every few seconds, and when asked to."""
 
     def __init__(self, topic: str, admin: AdminClient) -> None:
@@ -55,7 +55,7 @@ class TopicWatch:
         """Look again soon: something is wrong."""
         self._next = min(self._next, time.monotonic() + _RETRY_S)
 
-    def answer(self) -> BrokerAnswer | None:
+    def answer(self) -> BrokerReply | None:
         """Return an answer that has come, once; ask again when it is time.
 
         Raises:
@@ -71,7 +71,7 @@ class TopicWatch:
         return None
 
 
-class EndsWatch:
+class TopicEnds:
     """Asks twice a second, without waiting, where the partitions of a topic end."""
 
     def __init__(self, topic: str, admin: AdminClient) -> None:
@@ -103,13 +103,13 @@ class EndsWatch:
         return age if age < _ENDS_OLD_S and end <= position else None
 
 
-def _answer(asked: Future[Any]) -> BrokerAnswer:
+def _answer(asked: Future[Any]) -> BrokerReply:
     try:
         topic = asked.result()
     except kafka.KafkaException as error:
-        return BrokerAnswer(error=error.args[0])
+        return BrokerReply(error=error.args[0])
     epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _safe(str(topic.topic_id))
-    return BrokerAnswer(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
+    return BrokerReply(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
 
 
 def _safe(topic_id: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from skewless.infra.streams.tally import SourceTally
+from skewless.infra.streams.source_counts import SourceCounts
 
 _COUNTED = {
     "read": "Messages taken from the stream",
@@ -21,12 +21,12 @@ _COUNTED = {
 }
 
 
-class TallyCollector(Collector):
+class SourceMetrics(Collector):
     """Shows what workers count."""
 
-    def __init__(self, tallies: Callable[[], Sequence[SourceTally]]) -> None:
+    def __init__(self, tallies: Callable[[], Sequence[SourceCounts]]) -> None:
         self._read = tallies
-        self._tallies: Sequence[SourceTally] = ()
+        self._tallies: Sequence[SourceCounts] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with a sample for every source."""

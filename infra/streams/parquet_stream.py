@@ -22,7 +22,7 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.sql import quote
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 
 _PARTITION = "0"
 _PAUSE_S = 0.01
@@ -159,7 +159,7 @@ class ParquetStream:
     def __init__(
         self,
         place: Path | str | Sequence[Path],
-        owner: Owner,
+        owner: RebalanceListener,
         *,
         time_column: str | None = None,
         speed: float | None = None,
@@ -173,7 +173,7 @@ class ParquetStream:
         self._n = len(self._rows)
         self._owner = owner
         self._partition = Partition(name=_PARTITION, epoch=self._rows.digest)
-        self._pace = None if speed is None else _Pace(speed, clock or SystemClock())
+        self._pace = None if speed is None else _Throttle(speed, clock or SystemClock())
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._owns = False
         self._batch: pa.RecordBatch | None = None
@@ -252,7 +252,7 @@ class ParquetStream:
         return self._batch
 
 
-class _Pace:
+class _Throttle:
     """Says which of the next rows are due; the first row that has a time is due at once."""
 
     def __init__(self, speed: float, clock: Clock) -> None:

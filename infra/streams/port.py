@@ -35,7 +35,7 @@ class Messages:
     payloads: Sequence[bytes | None]
 
 
-class Owner(Protocol):
+class RebalanceListener(Protocol):
     """Told of partitions as they come and go; called only from within ``poll`` and ``close`` of the stream."""
 
     def assigned(self, partition: Partition) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
 from skewless.infra.streams.redis_leases import Leases
 from skewless.infra.streams.redis_link import RedisLink
@@ -80,7 +80,7 @@ class RedisStream:
         project: str,
         source: str,
         n_partitions: int,
-        owner: Owner,
+        owner: RebalanceListener,
         group: str = "skewless",
         lease_s: float = 10.0,
         keep: int | None = None,

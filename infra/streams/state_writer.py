@@ -12,12 +12,12 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.window_events import EventLens
-from skewless.contract.windows.state_layout import Origin, partition_number
+from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations, applying
-from skewless.infra.online.port import LOST, Mark, OnlineStore
+from skewless.infra.online.port import LOST, Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 
 PENDING_US = 2_000_000
@@ -147,7 +147,7 @@ class StateWriter:
             found[part] = None if position is None or before is None else min(before, position)
         return found
 
-    def advance(self, watermarks: Mapping[str, Mark]) -> None:
+    def advance(self, watermarks: Mapping[str, Marker]) -> None:
         """Note that nothing more had arrived in partitions by some time than what has been applied (SEMANTICS 8.4).
 
         Args:
@@ -223,7 +223,7 @@ class StateWriter:
         accepted = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         if not accepted.num_rows:
             return 0
-        origin = Origin(
+        origin = EventOrigins(
             ts=accepted[EVENT].to_numpy(),
             partition=np.full(accepted.num_rows, partition_number(partition)),
             seq=accepted[SEQ].to_numpy(),
@@ -241,7 +241,7 @@ class StateWriter:
 
     def _note(self, log: EventLog, written: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
         names = [self._marker(states, log) for states in written]
-        mark = Mark(last, watermark_us)
+        mark = Marker(last, watermark_us)
         self._store.set_markers(dict.fromkeys(names, mark), {name: self._applied[name] for name in names})
         self._applied.update(dict.fromkeys(names, last))
 

@@ -23,7 +23,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
-from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.parquet_stream import ParquetStream
@@ -170,9 +170,9 @@ class Streams:
             kafka=self.settings.kafka,
         )
 
-    def bootstrapper(self, store: OnlineStore) -> Bootstrapper:
+    def bootstrapper(self, store: OnlineStore) -> Backfiller:
         """Return what builds states in a store."""
-        return Bootstrapper(
+        return Backfiller(
             plan=self.plan,
             log_root=self.log_root,
             generations=self.generations,

@@ -18,14 +18,14 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.lane import Lane
-from skewless.infra.streams.port import EventStream, Owner, Partition
-from skewless.infra.streams.resting import Resting
+from skewless.infra.streams.idle_partitions import IdlePartitions
+from skewless.infra.streams.partition_worker import PartitionWorker
+from skewless.infra.streams.port import EventStream, Partition, RebalanceListener
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import SourceTally
 
 _LINGER_S = 0.1
 _RETRY_S = 1.0
@@ -33,7 +33,7 @@ _LOOK_S = 1.0
 _BEAT_S = 0.5
 _log = structlog.get_logger()
 
-OpenStream = Callable[[Owner], EventStream]
+OpenStream = Callable[[RebalanceListener], EventStream]
 
 
 class Assignment(NamedTuple):
@@ -76,7 +76,7 @@ class Worker:
         max_rows: int = 20_000,
         max_bytes: int = 1_048_576,
     ) -> None:
-        self.tally = SourceTally(source=source.name)
+        self.tally = SourceCounts(source=source.name)
         self.stepped_at = time.monotonic()
         self._source = source
         self._views = views
@@ -90,13 +90,13 @@ class Worker:
         self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
         self._ids = EventIds(source, log_root, source.dedupe_us)
-        self._lanes: dict[Partition, Lane] = {}
+        self._lanes: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
         self._look_at = 0.0
         self._beat_at = 0.0
         self._refused: str | None = None
-        self._resting = Resting(writer, log_root, source.name)
+        self._resting = IdlePartitions(writer, log_root, source.name)
 
     @property
     def assignment(self) -> Assignment:
@@ -158,7 +158,7 @@ class Worker:
     def assigned(self, partition: Partition) -> int | None:
         """Take a partition over: where to read on is what the log says."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
-        lane = Lane(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
+        lane = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._lanes[partition] = lane
         self._retry_at = 0.0
         return lane.next_position
@@ -231,7 +231,7 @@ class Worker:
             self._trouble(refused)
             time.sleep(_RETRY_S)
 
-    def _apply(self, lane: Lane, rows: pa.Table) -> None:
+    def _apply(self, lane: PartitionWorker, rows: pa.Table) -> None:
         if lane.behind:
             return  # what is before these rows comes first
         try:
@@ -270,7 +270,7 @@ class Worker:
         if time.monotonic() < max(self._beat_at, self._retry_at):
             return
         marks = {
-            lane.log.partition: Mark(lane.applied, lane.watermark_us)
+            lane.log.partition: Marker(lane.applied, lane.watermark_us)
             for lane in self._lanes.values()
             if lane.watermark_us
         }

@@ -14,7 +14,7 @@ from skewless.contract.errors import RequestError
 from skewless.serving.events import SOURCE, Events
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
-from skewless.serving.http.wire_limits import TooLongError
+from skewless.serving.http.wire_limits import BodyTooLongError
 
 _LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
 _EVENTS = {
@@ -51,7 +51,7 @@ class PushRequest(BaseModel):
 _BODY = RequestBody(PushRequest)
 
 
-class EventsTaken(BaseModel):
+class EventsReply(BaseModel):
     """What the routes of events answer."""
 
     accepted_for: int = Field(description="how many events the stream has now; the worker judges them")
@@ -70,7 +70,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
         summary="Put events into a source's stream",
         openapi_extra=_EVENTS,
         status_code=202,
-        response_model=EventsTaken,
+        response_model=EventsReply,
     )
     async def take(source: str, request: Request) -> Response:
         taking = _taking(events, source)
@@ -86,7 +86,7 @@ def add_events(app: FastAPI, events: Events | None) -> None:
         summary="Put events into a source's stream, in the shape of Feast's feature server",
         openapi_extra=_BODY.described,
         status_code=202,
-        response_model=EventsTaken,
+        response_model=EventsReply,
     )
     async def push(request: Request) -> Response:
         taking = _taking(events, None)
@@ -107,7 +107,7 @@ async def _body(request: Request, most: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > most:
-            raise TooLongError("request body", f"has more than {most} bytes", fix="send fewer events at once")
+            raise BodyTooLongError("request body", f"has more than {most} bytes", fix="send fewer events at once")
         parts.append(part)
     return b"".join(parts)
 

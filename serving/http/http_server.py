@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from skewless.serving.http.fast_lane import reap
+from skewless.serving.http.hot_protocol import reap
 from skewless.serving.http.listening import refuse_new
 from skewless.serving.http.tls import CertificateRenewal
 from skewless.serving.shutdown import Shutdown
@@ -24,7 +24,7 @@ _HANDSHAKE_SECONDS = 0.002  # a connection that has just begun gets into the que
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entrance:
+class Listener:
     """A bound socket and how requests that come through it are answered."""
 
     link: socket.socket
@@ -32,7 +32,7 @@ class Entrance:
 
 
 async def run_http(
-    entrances: Sequence[Entrance], shutdown: Shutdown, drain_seconds: float, on_ready: Callable[[], None]
+    entrances: Sequence[Listener], shutdown: Shutdown, drain_seconds: float, on_ready: Callable[[], None]
 ) -> None:
     """Answer requests until the shutdown; those under way are answered, unless it is to be at once.
 

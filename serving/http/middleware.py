@@ -70,7 +70,7 @@ class AccessMiddleware:
         scope.setdefault("state", {})["caller"] = self._access.allow(scope["headers"], needed)
 
 
-class DefectMiddleware:
+class ErrorMiddleware:
     """Answers what the application failed on; uvicorn would answer in plain text.
 
     Args:

@@ -11,16 +11,16 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.siblings import Siblings
+from skewless.serving.peer_workers import PeerWorkers
 
 _LOAD_SECONDS = 60.0  # a sibling opens a model meanwhile
 
 
-def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, metrics: Metrics, clock: Clock) -> None:
+def add_models(app: FastAPI, *, models: ModelTable, peers: PeerWorkers | None, metrics: Metrics, clock: Clock) -> None:
     """Add the routes.
 
     Args:
-        siblings: other workers, which are told when something was moved; None: there are none.
+        peers: other workers, which are told when something was moved; None: there are none.
     """
 
     @app.get("/models", summary="List the models that are served")
@@ -38,7 +38,7 @@ def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, m
         swapped = await models.refresh()
         for name in swapped:
             metrics.reloads(name).inc()
-        await tell_siblings(siblings)
+        await tell_peers(peers)
         return json_response({"swapped": swapped})
 
     @app.post(
@@ -48,14 +48,14 @@ def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, m
     async def roll_back(name: str) -> Response:
         model = await models.roll_back(name, reason="rolled back over HTTP", now_us=clock.now_us())
         metrics.reloads(name).inc()
-        await tell_siblings(siblings)
+        await tell_peers(peers)
         return json_response(describe(model, models))
 
 
-async def tell_siblings(siblings: Siblings | None) -> None:
+async def tell_peers(peers: PeerWorkers | None) -> None:
     """Let the other workers look at once for what was moved; one that does not answer looks by itself soon."""
-    if siblings is not None:
-        await siblings.ask("POST", "/models/refresh", timeout_s=_LOAD_SECONDS)
+    if peers is not None:
+        await peers.ask("POST", "/models/refresh", timeout_s=_LOAD_SECONDS)
 
 
 def describe(model: ServedModel, models: ModelTable) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from skewless.serving.http.reply import mixed_json, plain_reply, predictions_jso
 from skewless.serving.http.request_options import LIMIT, read_options
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import NO_OPTIONS, Options, Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import NO_OPTIONS, Options, ScoringRequest
+from skewless.serving.prediction.split_request import MergedSlices
 
 Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
 
@@ -129,7 +129,7 @@ class PredictRoute:
             name, version = model.name, model.version
             rows = body["rows"]
             check_count(len(rows), self._predictor.limits.max_batch)
-            question = Question(
+            question = ScoringRequest(
                 model=model,
                 n=len(rows),
                 rows=rows,
@@ -152,7 +152,7 @@ class PredictRoute:
         began: float,
         features: bool,  # noqa: FBT001 - given by partial
         model: tuple[str, str],
-        answer: Answer | MixedAnswer | SkewlessError,
+        answer: ScoredSlice | MergedSlices | SkewlessError,
     ) -> None:
         if isinstance(answer, SkewlessError):
             self._refuse(exchange, answer, model)
@@ -172,9 +172,9 @@ class PredictRoute:
             deadline_s=self._deadline_s,
         )
 
-    def _reply(self, exchange: Exchange, answer: Answer | MixedAnswer, began: float, *, features: bool) -> None:
+    def _reply(self, exchange: Exchange, answer: ScoredSlice | MergedSlices, began: float, *, features: bool) -> None:
         start = time.perf_counter()
-        if isinstance(answer, MixedAnswer):
+        if isinstance(answer, MergedSlices):
             body = orjson.dumps(mixed_json(answer, features=features))
         else:
             plain = None if features else plain_reply(answer)

@@ -16,10 +16,10 @@ from skewless.contract.render import hide_paths, json_number
 from skewless.contract.status import Status
 from skewless.infra.host.redaction import redact
 from skewless.serving.events import SOURCE
-from skewless.serving.http.wire_limits import TooLongError
+from skewless.serving.http.wire_limits import BodyTooLongError
 from skewless.serving.prediction.admission import busy
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.split_request import MergedSlices
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
 _HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}
@@ -28,7 +28,7 @@ _ONE_SENTENCE = "/v2/"  # the Open Inference Protocol
 _ABSENT = frozenset({"field 'model'", SOURCE})
 
 
-def predictions_json(answer: Answer, *, features: bool) -> dict[str, Any]:
+def predictions_json(answer: ScoredSlice, *, features: bool) -> dict[str, Any]:
     """Return the reply to a prediction request; features and their reasons where asked for."""
     items = _outcomes(answer)
     decisions = answer.decisions
@@ -57,7 +57,7 @@ def predictions_json(answer: Answer, *, features: bool) -> dict[str, Any]:
     }
 
 
-def mixed_json(mixed: MixedAnswer, *, features: bool) -> dict[str, Any]:
+def mixed_json(mixed: MergedSlices, *, features: bool) -> dict[str, Any]:
     """Return the reply where several versions answered: each row names its own, and its time where they differ."""
     items: list[dict[str, Any]] = [{}] * mixed.n
     for answer, rows in zip(mixed.parts, mixed.rows, strict=True):
@@ -76,7 +76,7 @@ def mixed_json(mixed: MixedAnswer, *, features: bool) -> dict[str, Any]:
     }
 
 
-def plain_reply(answer: Answer) -> bytes | None:
+def plain_reply(answer: ScoredSlice) -> bytes | None:
     """Return the JSON of the reply where nothing but scores was asked for; None: use ``predictions_json``.
 
     A float is written as the shortest text that reads back as the same bits.
@@ -105,7 +105,7 @@ def _iso(t: int) -> str:
     return from_us(t).isoformat()
 
 
-def _outcomes(answer: Answer) -> list[dict[str, Any]]:
+def _outcomes(answer: ScoredSlice) -> list[dict[str, Any]]:
     """Return id and score of each row: of several outputs all are given, and the greatest is the score."""
     scores = answer.scores
     if scores.ndim == 1:
@@ -118,7 +118,7 @@ def _outcomes(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _explained(answer: Answer) -> Iterator[dict[str, Any]]:
+def _explained(answer: ScoredSlice) -> Iterator[dict[str, Any]]:
     labels = answer.model.assembler.labels
     views = [view.name for view in answer.model.plan.all_views] if answer.status.shape[1] else []
     rows = zip(
@@ -136,7 +136,7 @@ def _explained(answer: Answer) -> Iterator[dict[str, Any]]:
         }
 
 
-def _named(answer: Answer, row: list[Any]) -> dict[str, Any]:
+def _named(answer: ScoredSlice, row: list[Any]) -> dict[str, Any]:
     """Return contributions by feature; of several outputs a list for each."""
     columns = zip(*row, strict=True) if isinstance(row[0], list) else row
     return dict(zip((*answer.model.assembler.labels, "bias"), columns, strict=True))
@@ -184,7 +184,7 @@ def http_status(error: SkewlessError) -> int:
     """Return the HTTP status of an error: the caller's fault is 4xx, ours 5xx."""
     if isinstance(error, RequestError) and error.thing in _ABSENT:
         return 404
-    if isinstance(error, TooLongError):
+    if isinstance(error, BodyTooLongError):
         return 413
     return _HTTP_STATUS.get(error.kind, 500)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
-from skewless.serving.prediction.question import NO_OPTIONS, Options
+from skewless.serving.prediction.scoring_request import NO_OPTIONS, Options
 
 LIMIT = 2**53  # of ages and time limits, exclusive
 _MILLISECOND = 1_000

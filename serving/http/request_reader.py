@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
 from skewless.serving.http.hot_routes import Header
-from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
 _PIECE = 16_384  # bytes for the parser at once; requests in it are all there before the first is answered
 _FRAME = 16  # bytes around a chunk that are nobody's fault
@@ -30,7 +30,7 @@ class RequestReader(HttpToolsProtocol):
     """
 
     limits: WireLimits
-    bodies: UnfinishedBodies
+    bodies: BodyBudget
 
     cycle: Any
     url = b""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from skewless.contract.errors import RequestError
 
 
-class TooLongError(RequestError):
+class BodyTooLongError(RequestError):
     """A body is longer than is read."""
 
 
@@ -41,13 +41,13 @@ class WireLimits:
         return next((size for start, size in self.longer if path.startswith(start)), self.body_bytes)
 
 
-class UnfinishedBodies:
+class BodyBudget:
     """Counts what is held of bodies that are not worked on yet, over all connections of a process.
 
     Args:
         most: bytes.
 
-    >>> bodies = UnfinishedBodies(10)
+    >>> bodies = BodyBudget(10)
     >>> bodies.take(8), bodies.take(3), bodies.size
     (True, False, 8)
     """

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.siblings import Siblings
+from skewless.serving.peer_workers import PeerWorkers
 
 _OK = 200
 
 
-async def whole_server(metrics: Metrics, siblings: Siblings | None) -> bytes:
+async def whole_server(metrics: Metrics, peers: PeerWorkers | None) -> bytes:
     """Return the metrics of all workers in Prometheus' text format; one that does not answer is left out."""
-    if siblings is None:
+    if peers is None:
         return metrics.render()
-    replies = await siblings.ask("GET", "/metrics")
-    texts = {siblings.number: metrics.render()} | {r.worker: r.body for r in replies if r.status == _OK}
+    replies = await peers.ask("GET", "/metrics")
+    texts = {peers.number: metrics.render()} | {r.worker: r.body for r in replies if r.status == _OK}
     return merge({worker: texts[worker].decode() for worker in sorted(texts)}).encode()
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from skewless.infra.alerts.alerts import Alert
 from skewless.infra.runtimes.calibration import SIZES
 from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import Tried
+from skewless.infra.runtimes.choice import RuntimeTrial
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
@@ -58,7 +58,7 @@ class Metrics:
         return tuple(self._families)
 
     def loaded(
-        self, model: str, version: str, certificate: Certificate, tried: Sequence[Tried], runtime: Runtime
+        self, model: str, version: str, certificate: Certificate, tried: Sequence[RuntimeTrial], runtime: Runtime
     ) -> None:
         """Show what scores a model: certificates, what each runtime takes, and from now on what each does."""
         for item in tried:

@@ -12,12 +12,12 @@ import structlog
 
 from skewless.contract.errors import StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededWatch
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.plans.needed_views import NeededViewsMonitor
+from skewless.infra.runtimes.candidates import ScoringTarget
 
 _HOLD_SECONDS = 30
 _log = structlog.get_logger()
@@ -36,9 +36,9 @@ class ModelLoader:
         *,
         store: PackageStore,
         online: OnlineReader,
-        guard: Guard,
-        needed: NeededWatch,
-        place: Place | None = None,
+        guard: MarkerHistory,
+        needed: NeededViewsMonitor,
+        place: ScoringTarget | None = None,
     ) -> None:
         self._store = store
         self._online = online

@@ -15,8 +15,8 @@ import structlog
 from skewless.contract.clock import Clock
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.rollout.counts import PolicyCounts, sweep_vitals, vitals_folder, write_vitals
 from skewless.infra.rollout.traffic import Traffic, versions_of
-from skewless.infra.rollout.vitals import PolicyVitals, sweep_vitals, vitals_folder, write_vitals
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
 
@@ -54,7 +54,7 @@ class Routes:
         """Return the number of the policy in force, by model."""
         return {name: routing.policy.number for name, routing in self._routings.items()}
 
-    def vitals(self, at_us: int) -> dict[str, PolicyVitals]:
+    def vitals(self, at_us: int) -> dict[str, PolicyCounts]:
         """Return what was counted under the policies in force, by model."""
         return {name: routing.vitals(at_us) for name, routing in self._routings.items()}
 
@@ -143,7 +143,7 @@ class Routes:
         return policy.champion == holder
 
 
-class VitalsFile:
+class RolloutCountsFile:
     """Writes one file of this process every 2 seconds, and at its end: its counts are true as long as the policy lasts.
 
     Files of policies that are over are swept at the start, one's own as soon as no policy is in force.

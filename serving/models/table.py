@@ -17,19 +17,19 @@ from skewless.contract.errors import (
     StalePlanError,
     StoreError,
 )
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededWatch, retained_champions
-from skewless.infra.plans.wanted import FILE, Wanted, WantedFile
+from skewless.infra.plans.needed_views import NeededViewsMonitor, retained_champions
+from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
 from skewless.infra.rollout.traffic import versions_of
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loader import ModelLoader
-from skewless.serving.models.refusals import Refusals
+from skewless.serving.models.rejected_models import RejectedModels
 from skewless.serving.models.routes import Routes
 from skewless.serving.prediction.routing import Routing
 
@@ -57,25 +57,26 @@ class ModelTable:
         state: Path,
         store: PackageStore,
         online: OnlineReader,
-        guard: Guard | None = None,
+        guard: MarkerHistory | None = None,
         metrics: Metrics | None = None,
         keep: int = 2,
-        place: Place | None = None,
+        place: ScoringTarget | None = None,
     ) -> None:
         self._repo = repo
         self._packages = store.root
         self._aliases = Aliases(self._packages)
+        needed = NeededViewsMonitor(state, store, keep)
         self._loader = ModelLoader(
-            store=store, online=online, guard=guard or Guard(), needed=NeededWatch(state, store, keep), place=place
+            store=store, online=online, guard=guard or MarkerHistory(), needed=needed, place=place
         )
-        self._wanted = WantedFile(state)
-        self._wishes = Wanted()
+        self._wanted = TargetVersionsFile(state)
+        self._wishes = TargetVersions()
         self._metrics = metrics or Metrics()
         self._keep = keep
         self.routes = Routes(self._packages, self._metrics)
         self._champions: dict[str, str] = {}
         self._open: dict[str, dict[str, ServedModel]] = {}
-        self._refusals = Refusals(self._metrics)
+        self._refusals = RejectedModels(self._metrics)
         self._changing = asyncio.Lock()
 
     @property
@@ -232,7 +233,7 @@ class ModelTable:
             self._aliases.move(name, CHAMPION, expect=holder, to=before, reason=reason, now_us=now_us)
             return await self._crown(name, before)
 
-    async def _refreshed(self, name: str, wanted: Wanted) -> bool:
+    async def _refreshed(self, name: str, wanted: TargetVersions) -> bool:
         """Swap one model if its alias moved; return whether it did."""
         try:
             version = None if name in wanted.unloaded else self._aliases.get(name, CHAMPION)
@@ -252,7 +253,7 @@ class ModelTable:
         _log.info("model_loaded", model=name, version=version)
         return True
 
-    def _wishes_now(self) -> Wanted:
+    def _wishes_now(self) -> TargetVersions:
         """Return what is wanted; while the file is damaged, what was wanted before."""
         try:
             self._wishes = self._wanted.read()
@@ -262,7 +263,7 @@ class ModelTable:
             self._refusals.end(FILE)
         return self._wishes
 
-    async def _open_pinned(self, wanted: Wanted) -> None:
+    async def _open_pinned(self, wanted: TargetVersions) -> None:
         for name in self._champions:
             for version in wanted.versions(name) - self._open[name].keys():
                 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from skewless.contract.errors import RequestError
-from skewless.serving.http.wire_limits import TooLongError
+from skewless.serving.http.wire_limits import BodyTooLongError
 
 # Window bits that make zlib read and write each encoding.
 _WINDOW = {b"gzip": 31, b"deflate": 15}
@@ -25,7 +25,7 @@ def inflated(body: bytes, encoding: bytes, most: int) -> bytes:
 
     Raises:
         RequestError: the encoding is unknown, or the body is broken, cut short or followed by something.
-        TooLongError: the result is longer than ``most``.
+        BodyTooLongError: the result is longer than ``most``.
     """
     encoding = encoding.strip().lower()
     if encoding in {b"", b"identity"}:
@@ -39,7 +39,7 @@ def inflated(body: bytes, encoding: bytes, most: int) -> bytes:
     except zlib.error as error:
         raise RequestError("request body", f"is not {encoding.decode()}: {error}", fix="compress it again") from None
     if len(result) > most:
-        raise TooLongError("request body", f"has more than {most} bytes, inflated", fix="send fewer rows at once")
+        raise BodyTooLongError("request body", f"has more than {most} bytes, inflated", fix="send fewer rows at once")
     if not stream.eof or stream.unused_data:
         problem = "goes on behind" if stream.eof else "is cut short before"
         raise RequestError("request body", f"{problem} the end of the {encoding.decode()} data", fix="send it whole")

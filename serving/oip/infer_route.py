@@ -20,10 +20,10 @@ from skewless.serving.oip.inputs import question_of
 from skewless.serving.oip.models import OipModel, OipModels
 from skewless.serving.oip.outputs import asked_outputs, encode_reply, is_wide, outputs_of
 from skewless.serving.oip.request import InferRequest, parse_request
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
+from skewless.serving.prediction.split_request import MergedSlices
 
 _START, _END = "/v2/models/", "/infer"
 _DEPTHS = (4, 6)  # slashes of a path without and with a version
@@ -40,7 +40,7 @@ class _Headers(NamedTuple):
     json_length: int | None
 
 
-class _Asked(NamedTuple):
+class _PendingReply(NamedTuple):
     """What is known of a request when its answer comes."""
 
     began: float
@@ -109,11 +109,11 @@ class InferRoute:
         question = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
         if routed:
             question = self._routed(question, outputs)
-        asked = _Asked(start - exchange.waited, headers.accepted, request.id, shown, outputs)
+        asked = _PendingReply(start - exchange.waited, headers.accepted, request.id, shown, outputs)
         self._parse.observe(time.perf_counter() - start)
         self._predictor.ask(question, lambda answer: self._answered(exchange, asked, model, answer))
 
-    def _routed(self, question: Question, outputs: Mapping[str, bool]) -> Question:
+    def _routed(self, question: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
         """Return a question as the model's traffic policy has it answered.
 
         The champion alone answers whole vectors, and those who want features while the versions' features differ.
@@ -143,14 +143,18 @@ class InferRoute:
         )
 
     def _answered(
-        self, exchange: Exchange, asked: _Asked, model: ServedModel, answer: Answer | MixedAnswer | SkewlessError
+        self,
+        exchange: Exchange,
+        asked: _PendingReply,
+        model: ServedModel,
+        answer: ScoredSlice | MergedSlices | SkewlessError,
     ) -> None:
         if isinstance(answer, SkewlessError):
             self._refuse(exchange, answer, model, asked.began)
             return
         handled(lambda way: self._reply(way, asked, answer), exchange)
 
-    def _reply(self, exchange: Exchange, asked: _Asked, answer: Answer | MixedAnswer) -> None:
+    def _reply(self, exchange: Exchange, asked: _PendingReply, answer: ScoredSlice | MergedSlices) -> None:
         start = time.perf_counter()
         head = self._head(asked, answer)
         body, json_length = encode_reply(head, outputs_of(asked.shown.signature, answer, asked.outputs))
@@ -162,11 +166,11 @@ class InferRoute:
         now = time.perf_counter()
         self._encode.observe(now - start)
         self._metrics.seconds.observe(now - asked.began)
-        for part in answer.parts if isinstance(answer, MixedAnswer) else (answer,):
+        for part in answer.parts if isinstance(answer, MergedSlices) else (answer,):
             self._shown.of(part.model).tally.answer(part, now - asked.began)
 
-    def _head(self, asked: _Asked, answer: Answer | MixedAnswer) -> bytes:
-        if isinstance(answer, MixedAnswer):
+    def _head(self, asked: _PendingReply, answer: ScoredSlice | MergedSlices) -> bytes:
+        if isinstance(answer, MergedSlices):
             versions = [part.model.version for part in answer.parts]
             return asked.shown.signature.mixed_head(
                 asked.request_id, answer.t, versions, degraded=answer.degraded, narrow=answer.narrow

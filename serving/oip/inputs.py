@@ -17,14 +17,14 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.datatypes import FP64, Datatype
 from skewless.serving.oip.request import Tensor
 from skewless.serving.oip.signature import FEATURES, Signature
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 
 _EXACT = 2**53  # integers up to here are float64 too
 
 
 def question_of(
     model: ServedModel, signature: Signature, inputs: Mapping[str, Tensor], options: Options, most: int
-) -> Question:
+) -> ScoringRequest:
     """Return the question that tensors ask.
 
     Args:
@@ -47,19 +47,19 @@ def question_of(
 
 def _entities(
     model: ServedModel, columns: Mapping[str, Column], inputs: Mapping[str, Tensor], options: Options, most: int
-) -> Question:
+) -> ScoringRequest:
     n = _rows(inputs)
     check_count(n, most)
     accepted = model.package.spec.accept_float32
     values = {name: _field(column, inputs[name], accepted=accepted) for name, column in columns.items()}
     narrow = any(_narrows(column, inputs[name]) for name, column in columns.items())
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    return Question(model=model, n=n, rows=rows, columns=model.parser.rows(rows), options=options, narrow=narrow)
+    return ScoringRequest(model=model, n=n, rows=rows, columns=model.parser.rows(rows), options=options, narrow=narrow)
 
 
-def _vectors(model: ServedModel, matrix: Matrix, options: Options, *, narrow: bool) -> Question:
+def _vectors(model: ServedModel, matrix: Matrix, options: Options, *, narrow: bool) -> ScoringRequest:
     rows = matrix.tolist()
-    return Question(model=model, n=len(matrix), rows=rows, vectors=matrix, options=options, narrow=narrow)
+    return ScoringRequest(model=model, n=len(matrix), rows=rows, vectors=matrix, options=options, narrow=narrow)
 
 
 def _field(column: Column, tensor: Tensor, *, accepted: bool) -> list[Any]:

@@ -9,14 +9,14 @@ from weakref import WeakKeyDictionary
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.scored_batch import ScoredSlice
 
 _NS = 1_000_000_000
 _MILLISECOND_US = 1_000
 
 
 @dataclass(slots=True)
-class VersionTally:
+class RequestCounts:
     """Counts the requests of one version; all calls come from one event loop.
 
     Args:
@@ -31,7 +31,7 @@ class VersionTally:
     refused_s: float = 0.0
     last_us: int = 0
 
-    def answer(self, answer: Answer, seconds: float) -> None:
+    def answer(self, answer: ScoredSlice, seconds: float) -> None:
         """Count an answer that took so long; rows scored together count as one execution."""
         self.rows += answer.n
         self.executions += not answer.start
@@ -70,7 +70,7 @@ class OipModel(NamedTuple):
     """One version: the tensors that it takes and gives, and what it has answered."""
 
     signature: Signature
-    tally: VersionTally
+    tally: RequestCounts
 
 
 class OipModels:
@@ -83,5 +83,5 @@ class OipModels:
         """Return what the protocol shows of a version."""
         found = self._models.get(model)
         if found is None:
-            found = self._models[model] = OipModel(Signature(model), VersionTally())
+            found = self._models[model] = OipModel(Signature(model), RequestCounts())
         return found

@@ -15,8 +15,8 @@ from skewless.serving.oip.datatypes import Datatype
 from skewless.serving.oip.json_tensor import json_data
 from skewless.serving.oip.request import InferRequest
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.split_request import MergedSlices
 
 _STATUS = np.array([status.name.encode() for status in Status], dtype=object)
 
@@ -35,7 +35,9 @@ def asked_outputs(signature: Signature, request: InferRequest) -> Mapping[str, b
     return request.outputs
 
 
-def outputs_of(signature: Signature, answer: Answer | MixedAnswer, asked: Mapping[str, bool]) -> list[ReplyTensor]:
+def outputs_of(
+    signature: Signature, answer: ScoredSlice | MergedSlices, asked: Mapping[str, bool]
+) -> list[ReplyTensor]:
     """Return the tensors of a reply, in the order in which they were asked for."""
     return [
         ReplyTensor(name, signature.outputs[name].datatype, _array(name, answer), binary)
@@ -48,9 +50,9 @@ def is_wide(name: str) -> bool:
     return name.startswith("feature_") or name == "contributions"
 
 
-def _array(name: str, answer: Answer | MixedAnswer) -> npt.NDArray[Any]:
+def _array(name: str, answer: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
     """Return an output; of several parts all rows in the order of the request."""
-    if not isinstance(answer, MixedAnswer):
+    if not isinstance(answer, MergedSlices):
         return _ARRAYS[name](answer)
     parts = [_ARRAYS[name](part) for part in answer.parts]
     whole = np.empty((answer.n, *parts[0].shape[1:]), dtype=parts[0].dtype)
@@ -59,18 +61,18 @@ def _array(name: str, answer: Answer | MixedAnswer) -> npt.NDArray[Any]:
     return whole
 
 
-def _decisions(answer: Answer) -> npt.NDArray[Any]:
+def _decisions(answer: ScoredSlice) -> npt.NDArray[Any]:
     found = answer.decisions
     if found is None:
         raise TypeError(answer)  # the signature of such a model has no such output
     return _bytes(found)
 
 
-def _out_of_bounds(answer: Answer) -> npt.NDArray[Any]:
+def _out_of_bounds(answer: ScoredSlice) -> npt.NDArray[Any]:
     return _bytes([",".join(names) for names in answer.out_of_bounds or [[]] * answer.n])
 
 
-def _contributions(answer: Answer) -> npt.NDArray[np.float64]:
+def _contributions(answer: ScoredSlice) -> npt.NDArray[np.float64]:
     found = answer.contributions
     if found is None:
         raise TypeError(answer)  # they are asked for with the question
@@ -83,7 +85,7 @@ def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
     return array
 
 
-_ARRAYS: Mapping[str, Callable[[Answer], npt.NDArray[Any]]] = {
+_ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
     "score": lambda answer: answer.scores,
     "decision": _decisions,
     "version": lambda answer: _bytes([answer.model.version] * answer.n),

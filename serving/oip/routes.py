@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.hot_routes import HotRoutes, answer
-from skewless.serving.http.model_routes import tell_siblings
+from skewless.serving.http.model_routes import tell_peers
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
@@ -37,7 +37,7 @@ from skewless.serving.oip.schemas import (
     ServerReady,
     Statistics,
 )
-from skewless.serving.siblings import Siblings
+from skewless.serving.peer_workers import PeerWorkers
 from skewless.version import __version__
 
 PREFIX = "/v2"
@@ -55,14 +55,14 @@ def oip_router(
     shown: OipModels,
     metrics: Metrics,
     ready: Callable[[], dict[str, str]],
-    siblings: Siblings | None,
+    peers: PeerWorkers | None,
 ) -> APIRouter:
     """Return the routes.
 
     Args:
         routes: holds ``infer``, which is documented here.
         ready: returns the reasons for not being ready; none: ready.
-        siblings: other workers, which are told when something was loaded; None: there are none.
+        peers: other workers, which are told when something was loaded; None: there are none.
     """
     router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=dict(ERRORS))
     _add_server(router, ready)
@@ -71,7 +71,7 @@ def oip_router(
     _add_config(router, models, shown)
     _add_ready(router, models)
     _add_infer(router, routes)
-    _add_repository(router, models, metrics, siblings)
+    _add_repository(router, models, metrics, peers)
     return router
 
 
@@ -182,7 +182,7 @@ def _add_infer(router: APIRouter, routes: HotRoutes) -> None:
         return await infer(request)
 
 
-def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, siblings: Siblings | None) -> None:
+def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, peers: PeerWorkers | None) -> None:
     @router.post(
         f"{_REPOSITORY}/index",
         summary="List all versions",
@@ -202,13 +202,13 @@ def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, sib
     async def load(name: str, request: Request) -> Response:
         model = await models.want(name, _version(_object(await request.body())))
         metrics.reloads(name).inc()
-        await tell_siblings(siblings)
+        await tell_peers(peers)
         return reply(LoadReply(name=model.name, version=model.version))
 
     @router.post(f"{_REPOSITORY}{_MODEL}/unload", summary="Stop serving a model", response_model=ModelReady)
     async def unload(name: str) -> Response:
         await models.unwant(name)
-        await tell_siblings(siblings)
+        await tell_peers(peers)
         return reply(ModelReady(name=name, ready=False))
 
 

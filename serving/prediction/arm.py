@@ -14,10 +14,10 @@ from skewless.contract.status import Status
 from skewless.contract.traffic import Role
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import best_output
-from skewless.infra.rollout.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
+from skewless.infra.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.series import Buckets
-from skewless.serving.prediction.answer import ScoredBatch
+from skewless.serving.prediction.scored_batch import ScoredBatch
 
 _MOST_ROWS = 4_096
 _PAIRS = 500
@@ -105,11 +105,11 @@ class ArmCounts:
         if self._differences is not None:
             self._differences.observe_many(np.abs(differences))
 
-    def vitals(self, at_us: int) -> Vitals:
+    def vitals(self, at_us: int) -> RolloutCounts:
         """Return what was counted until now."""
         self._fold()
         by_status = self._status.reshape(len(self._views), len(Status)).tolist()
-        return Vitals(
+        return RolloutCounts(
             requests=self._n_requests,
             failed=self._failed,
             rows=self._rows,

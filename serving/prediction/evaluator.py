@@ -20,10 +20,9 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.model_counts import ModelCounts
-from skewless.serving.prediction.record import Times, record_of
+from skewless.serving.prediction.record import ReadTimes, record_of
 from skewless.serving.prediction.refusals import (
     fail,
     incomplete,
@@ -33,6 +32,7 @@ from skewless.serving.prediction.refusals import (
     refused_value,
     too_old,
 )
+from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring import Scoring, Values
 from skewless.serving.prediction.shadows import Shadows
 from skewless.serving.prediction.ticket import Group, Ticket, grouped
@@ -41,7 +41,7 @@ _MILLISECOND = 1_000
 _log = structlog.get_logger()
 
 
-class Afterwards:
+class DeferredWork:
     """Does things two turns of the event loop later, in order.
 
     In the turn after a reply the next batch gathers and is read; in the one after that the loop has nothing to do but
@@ -94,7 +94,7 @@ class Evaluator:
         self._metrics = metrics
         self._counts: WeakKeyDictionary[ServedModel, ModelCounts] = WeakKeyDictionary()
         self._beside: set[asyncio.Task[None]] = set()
-        self._afterwards = Afterwards()
+        self._afterwards = DeferredWork()
         self._prefix = os.urandom(6).hex()
         self._counter = itertools.count()
         self._queue, self._redis, self._assemble, self._predict = (
@@ -123,7 +123,7 @@ class Evaluator:
     async def take_vectors(self, tickets: Sequence[Ticket]) -> None:
         """Answer questions that came with their vectors."""
         now_us = self._begin(tickets)
-        times = Times(asked_at=now_us, read_start=now_us, read_end=now_us)
+        times = ReadTimes(asked_at=now_us, read_start=now_us, read_end=now_us)
         for group in grouped(tickets, _floor(now_us)):
             self._guarded(group, lambda g: self._score(g, None, g.vectors, times))
 
@@ -180,7 +180,7 @@ class Evaluator:
             rows = [None if name is None else values[name] for name in group.names]
             return reader.vectors(group.names, rows, standing, group.t, group.ask)
 
-        times = Times(asked_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
+        times = ReadTimes(asked_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
         self._evaluate(group, vectors_of, times, degraded=bool(standing.lost))
 
     def _without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
@@ -188,11 +188,11 @@ class Evaluator:
         if group.model.package.spec.missing == "refuse":
             raise error
         if group.tickets:
-            times = Times(asked_at=now_us, read_start=now_us, read_end=self._clock.now_us())
+            times = ReadTimes(asked_at=now_us, read_start=now_us, read_end=self._clock.now_us())
             self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.ask), times, degraded=True)
 
     def _evaluate(
-        self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: Times, *, degraded: bool
+        self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: ReadTimes, *, degraded: bool
     ) -> None:
         """Assemble and score; where that fails, for each caller alone: what is wrong with one must not fail others."""
         began = time.perf_counter()
@@ -209,7 +209,7 @@ class Evaluator:
         self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.damaged > 0)
 
     def _score(
-        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool = False
+        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool = False
     ) -> None:
         if group.contributions or not self._scoring.is_quick(group.model, group.n):
             group.take()
@@ -221,7 +221,7 @@ class Evaluator:
         self._finish(group, self._scored(group, vectors, matrix, scores, degraded=degraded), times)
 
     async def _score_beside(
-        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool
+        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool
     ) -> None:
         began = time.perf_counter()
         try:
@@ -258,7 +258,7 @@ class Evaluator:
             narrow=group.narrow,
         )
 
-    def _finish(self, group: Group, scored: ScoredBatch, times: Times) -> None:
+    def _finish(self, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
         """Reply, then log; or where the log is required, the other way round."""
         if self._log is None:
             self._reply(group, scored, times)
@@ -272,10 +272,12 @@ class Evaluator:
         self._reply(group, scored, times)
         self._later(group, partial(self._offer, self._log, group, scored, times))
 
-    def _offer(self, log: PredictionWriter, group: Group, scored: ScoredBatch, times: Times) -> None:
+    def _offer(self, log: PredictionWriter, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
         log.offer(record_of(scored, group.origin, group.rows, times, self.skew_us))
 
-    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: ScoredBatch, times: Times) -> None:
+    async def _reply_when(
+        self, written: asyncio.Future[None], group: Group, scored: ScoredBatch, times: ReadTimes
+    ) -> None:
         try:
             await written
         except StoreError as error:
@@ -283,11 +285,11 @@ class Evaluator:
             return
         self._guarded(group, lambda g: self._reply(g, scored, times))
 
-    def _reply(self, group: Group, scored: ScoredBatch, times: Times) -> None:
+    def _reply(self, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
         start, answered = 0, []
         for ticket in group.tickets:
             stop = start + ticket.n
-            answer = Answer(scored, start, stop, ticket.question.options.max_age_us)
+            answer = ScoredSlice(scored, start, stop, ticket.question.options.max_age_us)
             old = None if answer.max_age_us is None else too_old(answer)
             refusal = None if scored.outside is None else refused_value(answer)
             if refusal is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from skewless.serving.metrics.metrics import Metrics
 
 
-class Held(NamedTuple):
+class CachedValues(NamedTuple):
     """Values that are fresh enough.
 
     Args:
@@ -33,9 +33,9 @@ class FeatureCache:
     >>> cache = FeatureCache(max_age_us=10, entries=2, metrics=Metrics())
     >>> cache.put({b"a": b"1", b"b": None}, {"m": 99}, read_us=100)
     >>> cache.get([b"a", b"b", b"c"], now_us=110)
-    Held(values={b'a': b'1', b'b': None}, oldest_us=100, watermarks={'m': 99})
+    CachedValues(values={b'a': b'1', b'b': None}, oldest_us=100, watermarks={'m': 99})
     >>> cache.get([b"a"], now_us=111)
-    Held(values={}, oldest_us=111, watermarks={})
+    CachedValues(values={}, oldest_us=111, watermarks={})
     """
 
     def __init__(self, *, max_age_us: int, entries: int, metrics: Metrics) -> None:
@@ -44,7 +44,7 @@ class FeatureCache:
         self._most = entries
         self._held: dict[bytes, tuple[bytes | None, int, Mapping[str, int]]] = {}
 
-    def get(self, keys: Collection[bytes], now_us: int) -> Held:
+    def get(self, keys: Collection[bytes], now_us: int) -> CachedValues:
         """Return the values that are fresh enough."""
         oldest, found, since = now_us, {}, now_us - self._max_age_us
         read_with: dict[int, Mapping[str, int]] = {}
@@ -56,7 +56,7 @@ class FeatureCache:
                 read_with[id(held[2])] = held[2]
         self._hits.inc(len(found))
         self._misses.inc(len(keys) - len(found))
-        return Held(found, oldest, least(read_with.values()))
+        return CachedValues(found, oldest, least(read_with.values()))
 
     def put(self, values: Mapping[bytes, bytes | None], watermarks: Mapping[str, int], read_us: int) -> None:
         """Keep values that stood in the store at ``read_us`` or later, with the watermarks that were read with them."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
-from skewless.infra.online.guard import Guard, Standing
+from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import Marked, OnlineReader, settle
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.feature_cache import FeatureCache, least
@@ -28,7 +28,7 @@ class StoredRows(NamedTuple):
     """
 
     values: Mapping[bytes, bytes | None]
-    standing: Standing
+    standing: MarkerStatus
     read_start: int
     read_end: int
 
@@ -42,7 +42,13 @@ class FeatureReads:
     """
 
     def __init__(
-        self, *, online: OnlineReader, clock: Clock, guard: Guard, breaker: Breaker, cache: FeatureCache | None = None
+        self,
+        *,
+        online: OnlineReader,
+        clock: Clock,
+        guard: MarkerHistory,
+        breaker: Breaker,
+        cache: FeatureCache | None = None,
     ) -> None:
         self._online = online
         self._clock = clock
@@ -61,14 +67,14 @@ class FeatureReads:
         held, oldest, watermarks = self._cache.get(keys, now_us)
         if len(held) == len(keys) and watermarks.keys() >= set(markers):
             return StoredRows(
-                values=held, standing=Standing(frozenset(), watermarks), read_start=oldest, read_end=now_us
+                values=held, standing=MarkerStatus(frozenset(), watermarks), read_start=oldest, read_end=now_us
             )
         fetched = await self._fetch([key for key in keys if key not in held], markers, now_us)
         standing = fetched.standing
         if not standing.lost:
             self._cache.put(fetched.values, standing.watermarks, now_us)
         if held:
-            standing = Standing(standing.lost, least([watermarks, standing.watermarks]))
+            standing = MarkerStatus(standing.lost, least([watermarks, standing.watermarks]))
         return StoredRows(
             values={**held, **fetched.values}, standing=standing, read_start=oldest, read_end=fetched.read_end
         )

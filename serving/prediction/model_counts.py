@@ -9,7 +9,7 @@ from skewless.contract.status import Status, StatusArray
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import ScoredBatch
+from skewless.serving.prediction.scored_batch import ScoredBatch
 
 _SECONDS = 1e-6
 _ABSENT = (int(Status.NOT_FOUND), int(Status.UNAVAILABLE))

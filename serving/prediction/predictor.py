@@ -11,24 +11,24 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.batch_queue import BatchQueue
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_cache import FeatureCache
 from skewless.serving.prediction.feature_reads import FeatureReads
-from skewless.serving.prediction.joint import Joint, MixedAnswer, Told, answered_by, parted
 from skewless.serving.prediction.prediction_cache import PredictionCache
-from skewless.serving.prediction.question import Options, Question
 from skewless.serving.prediction.refusals import refuse_outside
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring import Scoring
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from skewless.serving.prediction.shadows import Shadows
+from skewless.serving.prediction.split_request import MergedSlices, SplitRequest, Told, answered_by, parted
 from skewless.serving.prediction.ticket import Done, Ticket
 
 _CACHED_VALUES = 1_000_000
@@ -67,14 +67,14 @@ class Predictor:
         clock: Clock,
         log: PredictionWriter | None,
         limits: PredictorLimits | None = None,
-        guard: Guard | None = None,
+        guard: MarkerHistory | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.limits = limits or PredictorLimits()
         self._metrics = metrics or Metrics()
         breaker = self._breaker()
         reads = FeatureReads(
-            online=online, clock=clock, guard=guard or Guard(), breaker=breaker, cache=self._feature_cache()
+            online=online, clock=clock, guard=guard or MarkerHistory(), breaker=breaker, cache=self._feature_cache()
         )
         self._scoring = Scoring(self._prediction_cache())
         self._evaluator = Evaluator(
@@ -102,7 +102,7 @@ class Predictor:
     def skew_us(self, skew_us: int) -> None:
         self._evaluator.skew_us = skew_us
 
-    def ask(self, question: Question, done: Told) -> None:
+    def ask(self, question: ScoringRequest, done: Told) -> None:
         """Take a question; ``done`` is told its answer, or why there is none, from the event loop.
 
         Where its routing has several versions answer, it is told the answer of each, together.
@@ -124,18 +124,18 @@ class Predictor:
         for part, _ in parts:
             self._check(part)
         self.admission.enter(question.n)
-        takers = Joint([rows for _, rows in parts], partial(self._told, question.n, done)).takers()
+        takers = SplitRequest([rows for _, rows in parts], partial(self._told, question.n, done)).takers()
         self._entities.put(*(self._ticket(part, take) for (part, _), take in zip(parts, takers, strict=True)))
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: ScoringRequest) -> ScoredSlice:
         """Return the answer to a question of the model that it names, whatever its routing.
 
         Raises:
             SkewlessError: there is none; it says why.
         """
-        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[ScoredSlice] = asyncio.get_running_loop().create_future()
 
-        def done(answer: Answer | SkewlessError) -> None:
+        def done(answer: ScoredSlice | SkewlessError) -> None:
             if waiting.done():
                 return  # nobody waits any more
             if isinstance(answer, SkewlessError):
@@ -146,7 +146,7 @@ class Predictor:
         self._ask(question, done)
         return await waiting
 
-    async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> Answer:
+    async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> ScoredSlice:
         """Return predictions for JSON rows of entity keys and request fields.
 
         Raises:
@@ -156,7 +156,7 @@ class Predictor:
         check_count(len(rows), self.limits.max_batch)
         columns = model.parser.rows(rows)
         return await self.answer(
-            Question(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
+            ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )
 
     async def close(self) -> None:
@@ -166,29 +166,29 @@ class Predictor:
         await self._evaluator.close()
         self._scoring.close()
 
-    def _ask(self, question: Question, done: Done) -> None:
+    def _ask(self, question: ScoringRequest, done: Done) -> None:
         self._check(question)
         n = question.n
         self.admission.enter(n)
         ticket = self._ticket(question, partial(self._settled, n, done))
         (self._entities if question.vectors is None else self._vectors).put(ticket)
 
-    def _check(self, question: Question) -> None:
+    def _check(self, question: ScoringRequest) -> None:
         if question.model.bounds is not None:
             refuse_outside(question, self._metrics)
 
-    def _ticket(self, question: Question, done: Done) -> Ticket:
+    def _ticket(self, question: ScoringRequest, done: Done) -> Ticket:
         ticket = Ticket(question, done)
         deadline = question.options.deadline
         if deadline is not None:
             ticket.alarm(asyncio.get_running_loop().call_at(deadline, self._evaluator.late, ticket))
         return ticket
 
-    def _settled(self, n: int, done: Done, answer: Answer | SkewlessError) -> None:
+    def _settled(self, n: int, done: Done, answer: ScoredSlice | SkewlessError) -> None:
         self.admission.leave(n)
         done(answer)
 
-    def _told(self, n: int, done: Told, answer: Answer | MixedAnswer | SkewlessError) -> None:
+    def _told(self, n: int, done: Told, answer: ScoredSlice | MergedSlices | SkewlessError) -> None:
         self.admission.leave(n)
         done(answer)
 

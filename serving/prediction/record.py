@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from skewless.infra.predictions.record import LoadColumns, Record
-from skewless.serving.prediction.answer import ScoredBatch
+from skewless.infra.predictions.record import LoadColumns, PredictionBatch
+from skewless.serving.prediction.scored_batch import ScoredBatch
 
 _NONE = np.empty(0, dtype=np.int64)
 
 
-class Times(NamedTuple):
+class ReadTimes(NamedTuple):
     """When rows were asked for and read, microseconds.
 
     Args:
@@ -29,7 +29,9 @@ class Times(NamedTuple):
     read_end: int
 
 
-def record_of(scored: ScoredBatch, origin: LoadColumns, rows: Iterable[object], times: Times, skew_us: int) -> Record:
+def record_of(
+    scored: ScoredBatch, origin: LoadColumns, rows: Iterable[object], times: ReadTimes, skew_us: int
+) -> PredictionBatch:
     """Return the log's record.
 
     Args:
@@ -38,7 +40,7 @@ def record_of(scored: ScoredBatch, origin: LoadColumns, rows: Iterable[object], 
         skew_us: measured distance between the clocks of store and server.
     """
     vectors = scored.looked_up
-    return Record(
+    return PredictionBatch(
         origin=origin,
         ids=scored.ids,
         t=scored.t,

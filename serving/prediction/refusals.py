@@ -13,11 +13,11 @@ from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.guard import Standing
+from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Group, Ticket
 
 _log = structlog.get_logger()
@@ -39,7 +39,7 @@ def refuse(ticket: Ticket, error: SkewlessError) -> None:
         arm.counts.fail()
 
 
-def too_old(answer: Answer) -> SkewlessError | None:
+def too_old(answer: ScoredSlice) -> SkewlessError | None:
     """Return why rows are too old for a caller who set a limit, if the model refuses to score what is missing."""
     if answer.max_age_us is None or answer.model.package.spec.missing != "refuse":
         return None
@@ -73,7 +73,7 @@ def refuse_damaged(group: Group, rows: int) -> None:
         )
 
 
-def incomplete(model: ServedModel, standing: Standing, t: int) -> StoreError:
+def incomplete(model: ServedModel, standing: MarkerStatus, t: int) -> StoreError:
     """Return why a model that refuses to score what is missing cannot read its first view that is not to be used.
 
     Args:
@@ -105,7 +105,7 @@ def outside_bounds(group: Group, matrix: Matrix) -> BoolArray | None:
     return bounds.outside(matrix, None if group.tickets[0].question.columns is None else group.ask)
 
 
-def refuse_outside(question: Question, metrics: Metrics) -> None:
+def refuse_outside(question: ScoringRequest, metrics: Metrics) -> None:
     """Refuse what a caller sent outside the bounds of a model that refuses it.
 
     Raises:
@@ -128,7 +128,7 @@ def refuse_outside(question: Question, metrics: Metrics) -> None:
         )
 
 
-def refused_value(answer: Answer) -> StoreError | None:
+def refused_value(answer: ScoredSlice) -> StoreError | None:
     """Return why a request gets no answer: a looked-up value is outside, and its model takes none that is missing."""
     spec, bounds, outside = answer.model.package.spec, answer.model.bounds, answer.scored.outside
     if bounds is None or outside is None or spec.bounds != "refuse" or spec.missing != "refuse":

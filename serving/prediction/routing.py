@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from skewless.contract.errors import PackageError
 from skewless.contract.traffic import TrafficPolicy, place
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.rollout.vitals import PolicyVitals, Vitals
+from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 
 
-class Share(NamedTuple):
+class ArmRows(NamedTuple):
     """Rows of a request that one arm answers.
 
     Args:
@@ -63,17 +63,17 @@ class Routing:
         challenger = self._challenger
         return challenger is None or _shape(challenger.model) == _shape(self._champion.model)
 
-    def shares(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[Share]:
+    def shares(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[ArmRows]:
         """Return which arm answers which of n rows, by the values of the sticky names."""
         if self._challenger is None:
-            return [Share(self._champion)]
+            return [ArmRows(self._champion)]
         if n == 1:
-            return [Share(self.arm_of_one(columns))]
+            return [ArmRows(self.arm_of_one(columns))]
         sticky = [columns[name] for name in self._sticky]
         rows: dict[Arm, list[int]] = {}
         for i, values in enumerate(zip(*sticky, strict=True)):
             rows.setdefault(self._arm(values), []).append(i)
-        return [Share(arm, None if len(rows) == 1 else places) for arm, places in rows.items()]
+        return [ArmRows(arm, None if len(rows) == 1 else places) for arm, places in rows.items()]
 
     def arm_of_one(self, columns: Mapping[str, Sequence[Any]]) -> Arm:
         """Return which arm answers the only row of a request."""
@@ -81,14 +81,14 @@ class Routing:
             return self._champion
         return self._arm([columns[name][0] for name in self._sticky])
 
-    def vitals(self, at_us: int) -> PolicyVitals:
+    def vitals(self, at_us: int) -> PolicyCounts:
         """Return what its versions did until now."""
-        versions: dict[str, Vitals] = {}
+        versions: dict[str, RolloutCounts] = {}
         for arm in (self._champion, self._challenger, *self._shadows):
             if arm is not None:
                 version = arm.model.version
-                versions[version] = versions.get(version, Vitals()) + arm.counts.vitals(at_us)
-        return PolicyVitals(self.policy.number, versions)
+                versions[version] = versions.get(version, RolloutCounts()) + arm.counts.vitals(at_us)
+        return PolicyCounts(self.policy.number, versions)
 
     def _arm(self, values: Sequence[object]) -> Arm:
         if self._challenger is not None and place(self.policy.salt, values) < self.policy.share:

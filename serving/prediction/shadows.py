@@ -13,9 +13,9 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import ScoredBatch
 from skewless.serving.prediction.arm import Arm
-from skewless.serving.prediction.record import Times, record_of
+from skewless.serving.prediction.record import ReadTimes, record_of
+from skewless.serving.prediction.scored_batch import ScoredBatch
 from skewless.serving.prediction.scoring import Scoring
 from skewless.serving.prediction.ticket import Group
 
@@ -28,7 +28,7 @@ class _ShadowJob(NamedTuple):
     arm: Arm
     group: Group
     scored: ScoredBatch
-    times: Times
+    times: ReadTimes
     skew_us: int
 
 
@@ -53,7 +53,7 @@ class Shadows:
         """Say whether so many rows more would be taken."""
         return self._rows + n <= _MOST_ROWS
 
-    def put(self, group: Group, scored: ScoredBatch, times: Times, skew_us: int) -> None:
+    def put(self, group: Group, scored: ScoredBatch, times: ReadTimes, skew_us: int) -> None:
         """Take rows that were answered, for each shadow of their arm."""
         for arm in group.arm.shadows if group.arm is not None else ():
             if scored.degraded:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from skewless.contract.errors import SkewlessError
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import LoadColumns
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 
-Done = Callable[[Answer | SkewlessError], None]
+Done = Callable[[ScoredSlice | SkewlessError], None]
 
 
 class Ticket:
@@ -36,7 +36,7 @@ class Ticket:
 
     __slots__ = ("_done", "_timer", "began", "open", "question", "waits")
 
-    def __init__(self, question: Question, done: Done) -> None:
+    def __init__(self, question: ScoringRequest, done: Done) -> None:
         self.question = question
         self.began = time.perf_counter()
         self.open = self.waits = True
@@ -52,7 +52,7 @@ class Ticket:
         """Take the timer of its deadline, which is cancelled when the ticket is settled."""
         self._timer = timer
 
-    def settle(self, answer: Answer | SkewlessError) -> bool:
+    def settle(self, answer: ScoredSlice | SkewlessError) -> bool:
         """Give the answer; return whether it was the first: what comes later is dropped."""
         if not self.open:
             return False
@@ -95,7 +95,7 @@ class Group:
         self.stored = stored
         self.narrow = bool(tickets) and tickets[0].question.narrow  # none is left where all were dealt with
         self.n = sum([ticket.question.n for ticket in tickets])
-        self._ask: Ask | None = None
+        self._ask: ParsedRows | None = None
         self._names: list[bytes | None] | None = None
 
     @property
@@ -128,7 +128,7 @@ class Group:
             ticket.waits = False
 
     @property
-    def ask(self) -> Ask:
+    def ask(self) -> ParsedRows:
         """The rows, as a reader and a transform take them; made once."""
         if self._ask is None:
             self._ask = self.model.parser.ask(_end_to_end([ticket.question.columns or {} for ticket in self.tickets]))

@@ -29,7 +29,7 @@ from skewless.serving.announcement import announcing
 from skewless.serving.http.listening import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
-from skewless.serving.workers.worker_process import NOW, STOP, Orders, WorkerProcess
+from skewless.serving.workers.worker_process import NOW, STOP, WorkerConfig, WorkerProcess
 
 _KILL_SECONDS = 5.0
 _log = structlog.get_logger()
@@ -56,7 +56,7 @@ async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> N
         config = replace(config, port=link.getsockname()[1])
         allow_sharing(link)
         with announcing(config, on_ready) as ready:
-            await Workers(Orders(config=config, folder=folder), shutdown).run(ready)
+            await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)
 
 
 @dataclass(kw_only=True)
@@ -87,7 +87,7 @@ class Workers:
         shutdown: when they are to end.
     """
 
-    def __init__(self, orders: Orders, shutdown: Shutdown) -> None:
+    def __init__(self, orders: WorkerConfig, shutdown: Shutdown) -> None:
         self._orders = orders
         self._shutdown = shutdown
         self._processes: dict[int, WorkerProcess] = {}

@@ -13,10 +13,10 @@ import uvloop
 from skewless.contract.errors import SkewlessError
 from skewless.infra.host.telemetry import configure_logging
 from skewless.serving.http.listening import bind_shared
+from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import metrics_of, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.siblings import Siblings
-from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, Orders
+from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, WorkerConfig
 
 
 def main() -> int:
@@ -36,14 +36,14 @@ def main() -> int:
 async def _work(said: int) -> None:
     words = await _stdin()
     (length,) = LENGTH.unpack(await words.readexactly(LENGTH.size))
-    orders: Orders = pickle.loads(await words.readexactly(length))  # noqa: S301 - who started us wrote it
+    orders: WorkerConfig = pickle.loads(await words.readexactly(length))  # noqa: S301 - who started us wrote it
     shutdown = Shutdown()
     obeying = asyncio.create_task(_obey(words, shutdown))
     config = orders.config
     link = bind_shared(config.host, config.port)
     metrics = metrics_of(config)
     metrics.restarts.inc(orders.restarts)
-    siblings = Siblings(
+    peers = PeerWorkers(
         folder=orders.folder, number=orders.number, count=config.workers, on_silent=metrics.unanswered.inc
     )
 
@@ -51,7 +51,7 @@ async def _work(said: int) -> None:
         _say(said, {"ready": True})
 
     with on_signals(shutdown):
-        await serve(config, link, shutdown, ready, metrics=metrics, siblings=siblings)
+        await serve(config, link, shutdown, ready, metrics=metrics, peers=peers)
     obeying.cancel()
 
 

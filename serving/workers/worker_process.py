@@ -24,7 +24,7 @@ _COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orders:
+class WorkerConfig:
     """What a worker is told when it begins.
 
     Args:
@@ -43,12 +43,12 @@ class Orders:
 class WorkerProcess:
     """A worker that was started; it ends when it is told to, and when its supervisor is gone."""
 
-    def __init__(self, orders: Orders, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, orders: WorkerConfig, process: asyncio.subprocess.Process) -> None:
         self._orders = orders
         self._process = process
 
     @classmethod
-    async def start(cls, orders: Orders) -> WorkerProcess:
+    async def start(cls, orders: WorkerConfig) -> WorkerProcess:
         """Start the process; it is not ready yet."""
         process = await asyncio.create_subprocess_exec(
             *_COMMAND,

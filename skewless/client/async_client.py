@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from skewless.client import calls
-from skewless.client.attempts import Attempt, Core
-from skewless.client.calls import Call, PredictOptions, Row
-from skewless.client.failures import Failure, Response, Stage, closed_error
+from skewless.client.attempts import Attempt, ClientCore
+from skewless.client.calls import ApiCall, PredictOptions, Row
+from skewless.client.failures import AttemptFailure, Response, Stage, closed_error
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 
@@ -53,7 +53,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._core = Core((url, *others), key, limits, retries, tls, clock, chance)
+        self._core = ClientCore((url, *others), key, limits, retries, tls, clock, chance)
         self._session: aiohttp.ClientSession | None = None
         self._active = 0
         self._closed = False
@@ -105,7 +105,7 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _run(self, call: Call[T]) -> T:
+    async def _run(self, call: ApiCall[T]) -> T:
         if self._closed:
             raise closed_error()
         attempts = self._core.attempts(call)
@@ -122,18 +122,18 @@ class AsyncClient:
             if self._closed:
                 await self.close()
 
-    async def _attempt(self, attempt: Attempt) -> Response | Failure:
+    async def _attempt(self, attempt: Attempt) -> Response | AttemptFailure:
         stage = Stage.QUEUE
         try:
             async with asyncio.timeout(attempt.seconds), self._slots:
                 stage = Stage.TIME
                 return await self._exchange(attempt)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UnicodeError) as error:
-            return Failure.of(Stage.CONNECT, error)
+            return AttemptFailure.of(Stage.CONNECT, error)
         except TimeoutError as error:
-            return Failure.of(stage, error)
+            return AttemptFailure.of(stage, error)
         except (aiohttp.ClientError, OSError) as error:
-            return Failure.of(Stage.REPLY, error)
+            return AttemptFailure.of(Stage.REPLY, error)
 
     async def _exchange(self, attempt: Attempt) -> Response:
         body: bytes | AsyncIterator[bytes] | None = attempt.body

@@ -13,8 +13,16 @@ import orjson
 
 from skewless import __version__
 from skewless.client.addresses import Addresses
-from skewless.client.calls import Call
-from skewless.client.failures import Failure, Response, Stage, error_of, failure_error, response_error, strange_reply
+from skewless.client.calls import ApiCall
+from skewless.client.failures import (
+    AttemptFailure,
+    Response,
+    Stage,
+    error_of,
+    failure_error,
+    response_error,
+    strange_reply,
+)
 from skewless.client.limits import Budget, Limits, Retries
 from skewless.contract.errors import BusyError, RequestError
 
@@ -26,7 +34,7 @@ _TOO_MANY_REQUESTS = 429
 _SERVICE_UNAVAILABLE = 503
 
 
-class Core:
+class ClientCore:
     """What all calls of a client share; the arguments are those of ``Client``. For several threads.
 
     Raises:
@@ -53,7 +61,7 @@ class Core:
         self.chance = chance
         self.headers = _headers(os.environ.get(KEY_VARIABLE) if key is None else key)
 
-    def attempts(self, call: Call[T]) -> Attempts[T]:
+    def attempts(self, call: ApiCall[T]) -> Attempts[T]:
         """Begin a call."""
         self.budget.deposit()
         return Attempts(self, call)
@@ -92,7 +100,7 @@ class Attempt:
 class Attempts(Generic[T]):
     """The attempts of one call: carry ``next`` out, then ask for a ``pause``; if there is none, for the ``result``."""
 
-    def __init__(self, core: Core, call: Call[T]) -> None:
+    def __init__(self, core: ClientCore, call: ApiCall[T]) -> None:
         self._core = core
         self._call = call
         self._until = core.clock() + min(core.limits.total_s, call.limit_s or math.inf)
@@ -112,10 +120,10 @@ class Attempts(Generic[T]):
         headers = core.headers if body is None else {**core.headers, "Content-Type": "application/json"}
         return Attempt(self._server, call.method, call.path, headers, body, min(core.limits.attempt_s, left))
 
-    def pause(self, outcome: Response | Failure) -> float | None:
+    def pause(self, outcome: Response | AttemptFailure) -> float | None:
         """Return how long to wait before the next attempt, in seconds; None: the outcome stands."""
         self._made += 1
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, AttemptFailure):
             self._unreached += outcome.stage is Stage.CONNECT
             if outcome.stage in {Stage.CONNECT, Stage.TIME}:
                 self._core.addresses.leave(self._server)
@@ -128,7 +136,7 @@ class Attempts(Generic[T]):
             return None
         return wait
 
-    def result(self, outcome: Response | Failure) -> T:
+    def result(self, outcome: Response | AttemptFailure) -> T:
         """Return what an outcome that stands means.
 
         Raises:
@@ -137,7 +145,7 @@ class Attempts(Generic[T]):
             DeadlineError: there was no reply in time.
             StoreError: there is no server, or it cannot answer now.
         """
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, AttemptFailure):
             error = failure_error(self._server, outcome)
             if self._call.silence is None:
                 raise error
@@ -149,9 +157,9 @@ class Attempts(Generic[T]):
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise strange_reply(self._server, outcome) from error
 
-    def _may_repeat(self, outcome: Response | Failure) -> bool:
+    def _may_repeat(self, outcome: Response | AttemptFailure) -> bool:
         safe = self._call.safe
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, AttemptFailure):
             return outcome.stage is Stage.CONNECT or (safe and outcome.stage is not Stage.QUEUE)
         if outcome.status in self._call.answers:
             return False
@@ -159,15 +167,15 @@ class Attempts(Generic[T]):
             return safe or error_of(outcome).get("kind") == BusyError.kind
         return outcome.status == _TOO_MANY_REQUESTS
 
-    def _elsewhere(self, outcome: Response | Failure) -> bool:
+    def _elsewhere(self, outcome: Response | AttemptFailure) -> bool:
         """Say whether nobody was there, and an address is left that this call has not tried."""
-        unreached = isinstance(outcome, Failure) and outcome.stage is Stage.CONNECT
+        unreached = isinstance(outcome, AttemptFailure) and outcome.stage is Stage.CONNECT
         return unreached and self._unreached < len(self._core.addresses.urls)
 
-    def _wait(self, outcome: Response | Failure) -> float:
+    def _wait(self, outcome: Response | AttemptFailure) -> float:
         if self._elsewhere(outcome):
             return 0.0
-        asked = "" if isinstance(outcome, Failure) else outcome.retry_after
+        asked = "" if isinstance(outcome, AttemptFailure) else outcome.retry_after
         # A date, as ours never is, counts as none.
         seconds = float(asked) if asked.isascii() and asked.isdigit() else 0.0
         return self._core.retries.pause(self._made - 1, self._core.chance(), seconds)

@@ -57,7 +57,7 @@ class PredictOptions(_SentOptions, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call(Generic[T]):
+class ApiCall(Generic[T]):
     """One call of the API.
 
     Args:
@@ -106,7 +106,7 @@ class Call(Generic[T]):
 
 def predict_call(
     rows: Sequence[Row], *, timeout_s: float | None = None, **options: Unpack[_SentOptions]
-) -> Call[Reply]:
+) -> ApiCall[Reply]:
     """Return the call that predicts rows; an option that was not asked for is not sent.
 
     Raises:
@@ -119,7 +119,9 @@ def predict_call(
         raise RequestError("option 'timeout_s'", "is not above zero", value=timeout_s, fix="give seconds, or None")
     asked = {name: value for name, value in options.items() if value is not None and value is not False}
     payload = {"rows": [*rows], **asked}
-    return Call(method="POST", path="/predict", read=partial(_read_each, len(rows)), payload=payload, limit_s=timeout_s)
+    return ApiCall(
+        method="POST", path="/predict", read=partial(_read_each, len(rows)), payload=payload, limit_s=timeout_s
+    )
 
 
 def _read_each(n: int, data: Any) -> Reply:  # noqa: ANN401 - JSON
@@ -129,9 +131,9 @@ def _read_each(n: int, data: Any) -> Reply:  # noqa: ANN401 - JSON
     return reply
 
 
-def events_call(source: str, events: Sequence[Row], event_id: str | None) -> Call[int]:
+def events_call(source: str, events: Sequence[Row], event_id: str | None) -> ApiCall[int]:
     """Return the call that sends events; it is safe only where the source can tell a repeated event by its id."""
-    return Call(
+    return ApiCall(
         method="POST",
         path=f"/events/{quote(source, safe='')}",
         read=lambda data: int(data["accepted_for"]),
@@ -140,9 +142,9 @@ def events_call(source: str, events: Sequence[Row], event_id: str | None) -> Cal
     )
 
 
-def feedback_call(rows: Sequence[Row]) -> Call[int]:
+def feedback_call(rows: Sequence[Row]) -> ApiCall[int]:
     """Return the call that says what came of predictions; a row that comes twice counts once, so it may be repeated."""
-    return Call(
+    return ApiCall(
         method="POST",
         path="/feedback",
         read=lambda data: int(data["accepted"]),
@@ -150,19 +152,19 @@ def feedback_call(rows: Sequence[Row]) -> Call[int]:
     )
 
 
-def models_call() -> Call[Models]:
+def models_call() -> ApiCall[Models]:
     """Return the call that lists the models."""
-    return Call(method="GET", path="/models", read=read_models)
+    return ApiCall(method="GET", path="/models", read=read_models)
 
 
-def model_call(name: str) -> Call[Model]:
+def model_call(name: str) -> ApiCall[Model]:
     """Return the call that describes one model."""
-    return Call(method="GET", path=f"/models/{quote(name, safe='')}", read=read_model)
+    return ApiCall(method="GET", path=f"/models/{quote(name, safe='')}", read=read_model)
 
 
-def ready_call() -> Call[Readiness]:
+def ready_call() -> ApiCall[Readiness]:
     """Return the call that asks whether predictions are answered."""
-    return Call(
+    return ApiCall(
         method="GET",
         path="/health/ready",
         read=read_readiness,
@@ -171,6 +173,6 @@ def ready_call() -> Call[Readiness]:
     )
 
 
-def live_call() -> Call[bool]:
+def live_call() -> ApiCall[bool]:
     """Return the call that asks whether a server answers."""
-    return Call(method="GET", path="/health/live", read=lambda data: bool(data["live"]), silence=lambda _: False)
+    return ApiCall(method="GET", path="/health/live", read=lambda data: bool(data["live"]), silence=lambda _: False)

@@ -18,12 +18,12 @@ from skewless.client.limits import Limits
 _SHORTEST_S = 1e-6
 
 
-class UnreachedError(Exception):
+class NotConnectedError(Exception):
     """There is no connection; nothing was sent."""
 
 
 def connection_pool(url: str, limits: Limits, tls: ssl.SSLContext | None) -> HTTPConnectionPool:
-    """Return the pool of the connections to a server; a call raises ``UnreachedError`` or an ``HTTPError``."""
+    """Return the pool of the connections to a server; a call raises ``NotConnectedError`` or an ``HTTPError``."""
     secure: dict[str, Any] = {}
     if tls is not None and url.startswith("https:"):
         # urllib3 checks the host's name by itself where the context does not, unless it is told.
@@ -69,7 +69,7 @@ class _Connection(HTTPConnection):
         try:
             super().connect()
         except (OSError, HTTPError) as error:
-            raise UnreachedError(str(error.__cause__ or error)) from error
+            raise NotConnectedError(str(error.__cause__ or error)) from error
         self._until = until
 
     def send(self, data: Any) -> None:  # noqa: ANN401 - as http.client has it

@@ -45,19 +45,19 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True)
-class Failure:
+class AttemptFailure:
     """An attempt that brought no reply: how far it came, and what is said about it, on one line."""
 
     stage: Stage
     detail: str
 
     @classmethod
-    def of(cls, stage: Stage, error: object) -> Failure:
+    def of(cls, stage: Stage, error: object) -> AttemptFailure:
         """Return the failure that an exception means; it may repeat a line that the server sent, so it is cut."""
         return cls(stage, " ".join(str(error).split())[:_LONGEST_DETAIL])
 
 
-def failure_error(server: str, failure: Failure) -> SkewlessError:
+def failure_error(server: str, failure: AttemptFailure) -> SkewlessError:
     """Return what is raised when no attempt brought a reply."""
     thing = f"server at {server}"
     if failure.stage is Stage.TIME:

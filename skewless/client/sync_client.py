@@ -12,10 +12,10 @@ from urllib3 import Timeout
 from urllib3.exceptions import ClosedPoolError, HTTPError
 
 from skewless.client import calls
-from skewless.client.attempts import Attempt, Core
-from skewless.client.calls import Call, PredictOptions, Row
-from skewless.client.deadline_connection import UnreachedError, connection_pool
-from skewless.client.failures import Failure, Response, Stage, closed_error
+from skewless.client.attempts import Attempt, ClientCore
+from skewless.client.calls import ApiCall, PredictOptions, Row
+from skewless.client.deadline_connection import NotConnectedError, connection_pool
+from skewless.client.failures import AttemptFailure, Response, Stage, closed_error
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 
@@ -62,7 +62,7 @@ class Client:
         sleep: Callable[[float], object] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._core = Core((url, *others), key, limits, retries, tls, clock, chance)
+        self._core = ClientCore((url, *others), key, limits, retries, tls, clock, chance)
         servers = self._core.addresses.urls
         self._pools = {server: connection_pool(server, self._core.limits, self._core.tls) for server in servers}
         self._closed = False
@@ -136,7 +136,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, call: Call[T]) -> T:
+    def _run(self, call: ApiCall[T]) -> T:
         if self._closed:
             raise closed_error()
         attempts = self._core.attempts(call)
@@ -147,7 +147,7 @@ class Client:
                 return attempts.result(outcome)
             self._sleep(pause)
 
-    def _attempt(self, attempt: Attempt) -> Response | Failure:
+    def _attempt(self, attempt: Attempt) -> Response | AttemptFailure:
         until = time.monotonic() + attempt.seconds
         try:
             reply = self._pools[attempt.server].urlopen(
@@ -160,7 +160,7 @@ class Client:
             )
         except ClosedPoolError as error:
             raise closed_error() from error
-        except (UnreachedError, HTTPError) as error:
-            stage = Stage.CONNECT if isinstance(error, UnreachedError) else Stage.REPLY
-            return Failure.of(Stage.TIME if time.monotonic() >= until else stage, error.args[-1])
+        except (NotConnectedError, HTTPError) as error:
+            stage = Stage.CONNECT if isinstance(error, NotConnectedError) else Stage.REPLY
+            return AttemptFailure.of(Stage.TIME if time.monotonic() >= until else stage, error.args[-1])
         return Response(reply.status, reply.data, reply.headers.get("Retry-After", ""))

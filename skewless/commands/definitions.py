@@ -16,7 +16,7 @@ from skewless.contract.errors import GateError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from skewless.infra.plans.effects import Build
+    from skewless.infra.plans.plan_effects import Build
     from skewless.infra.plans.planning import PlanReport
 
 Check = Annotated[bool, typer.Option("--check", help="Exit 5 if `apply` would change anything.")]

@@ -13,7 +13,7 @@ from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, answering, table
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.importing import Imported
+    from skewless.infra.streams.importing import ImportResult
 
 _HINTS = {
     "applied": "they count as known from now on: training in knowledge time does not see them before",
@@ -39,7 +39,7 @@ def import_events(
             _show_sources(output, reports)
 
 
-def _show_sources(output: Output, reports: Sequence[Imported]) -> None:
+def _show_sources(output: Output, reports: Sequence[ImportResult]) -> None:
     done = [report.as_dict() for report in reports]
     columns = ("source", "files", "accepted", "rejected", "duplicates", "present", "states")
     shown = table("events", columns, [tuple(item.values()) for item in done])
@@ -51,7 +51,7 @@ def _show_sources(output: Output, reports: Sequence[Imported]) -> None:
     output.answer({"dry_run": False, "sources": done}, shown, *hints)
 
 
-def _show_files(output: Output, reports: Sequence[Imported]) -> None:
+def _show_files(output: Output, reports: Sequence[ImportResult]) -> None:
     files = [{"source": report.source, **asdict(file)} for report in reports for file in report.by_file]
     columns = ("source", "file", "accepted", "rejected", "duplicates", "present")
     shown = table("would be imported", columns, [tuple(item.values()) for item in files])

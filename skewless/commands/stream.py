@@ -15,7 +15,7 @@ from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import answering, table
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.tally import SourceTally
+    from skewless.infra.streams.source_counts import SourceCounts
 
 Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
 Replay = Annotated[
@@ -49,7 +49,7 @@ def stream(
         project = open_project(output, repo)
         begun = threading.Event()
 
-        def on_tallies(tallies: Sequence[SourceTally]) -> None:
+        def on_tallies(tallies: Sequence[SourceCounts]) -> None:
             if not (as_json or begun.is_set()):
                 names = ", ".join(tally.source for tally in tallies)
                 typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
@@ -71,7 +71,7 @@ def stream(
         output.answer({"sources": bodies}, table("events", tuple(bodies[0]), rows))
 
 
-def _line(tally: SourceTally) -> str:
+def _line(tally: SourceCounts) -> str:
     """Return one source's live line."""
     lag = "?" if tally.lag is None else f"{tally.lag:,}"
     seen = "-" if tally.watermark_us is None else _moment(tally.watermark_us)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; none: all.")]
 Everything = Annotated[bool, typer.Option("--all", help="Judge labels that passed before again.")]
 Docs = Annotated[Path | None, typer.Option("--docs", metavar="DIR", help="Write the results as Data Docs here.")]
-Record = Annotated[
+PredictionBatch = Annotated[
     bool, typer.Option("--record", help="Remember which labels passed, and keep the Data Docs in the state folder.")
 ]
 Suggest = Annotated[bool, typer.Option("--suggest", help="Check nothing: show suites that the data of now pass.")]
@@ -32,7 +32,7 @@ def validate(
     *,
     everything: Everything = False,
     docs: Docs = None,
-    record: Record = False,
+    record: PredictionBatch = False,
     suggest: Suggest = False,
     write: Write = False,
     repo: Repo = Path(),

@@ -13,7 +13,7 @@ from skewless.commands.output import answering, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from skewless.operations.why import Why
+    from skewless.operations.why import WhyReport
     from skewless.validation.explanation import ExplainedFeature
 
 Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="The id of a prediction, as in its reply.")]
@@ -29,7 +29,7 @@ def why(prediction: Prediction, *, proof: Proof = True, repo: Repo = Path(), as_
         output.answer(found.as_dict(), *_shown(found))
 
 
-def _shown(found: Why) -> list[RenderableType]:
+def _shown(found: WhyReport) -> list[RenderableType]:
     body, explanation = found.as_dict(), found.explanation
     role = f" as {body['role']} under policy {body['policy']}" if body["role"] else ""
     title = f"{found.prediction}: {found.package.name} {found.package.version}{role} at {body['time']}"
@@ -61,7 +61,7 @@ def _shown(found: Why) -> list[RenderableType]:
     ]
 
 
-def _outcome(found: Why) -> str:
+def _outcome(found: WhyReport) -> str:
     from skewless.contract.clock import from_us
 
     if found.outcome is None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.columns import REQUEST
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix, Vocabularies
 
@@ -73,7 +73,7 @@ class BoundsCheck:
             for name, shown in fields.items()
         ]
 
-    def outside(self, matrix: Matrix, ask: Ask | None) -> BoolArray | None:
+    def outside(self, matrix: Matrix, ask: ParsedRows | None) -> BoolArray | None:
         """Return where values lie outside, shape ``(n, len(names))``; None: nowhere.
 
         Args:
@@ -116,7 +116,7 @@ class BoundsCheck:
         label = self._sent.labels[place]
         return Breach(row, label, label, float(matrix[row, self._sent.columns[place]]), self._bounds.features[label])
 
-    def _broken_fields(self, ask: Ask) -> Iterator[tuple[int, BoolArray]]:
+    def _broken_fields(self, ask: ParsedRows) -> Iterator[tuple[int, BoolArray]]:
         for item in self._fields:
             broken = item.broken(ask.keys[item.name] if item.name in self._keys else ask.fields[item.name])
             if broken is not None:

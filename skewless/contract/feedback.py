@@ -101,7 +101,7 @@ def _outcome(row: object, plan_of: PlanOf, now_us: int) -> Outcome:
         raise RequestError(
             "field 'known_at'", "is in the future", value=row["known_at"], fix="send the time it was known"
         )
-    said = _Said(_number("label", row["label"]), _number("value", row.get("value")), known)
+    said = _FeedbackLine(_number("label", row["label"]), _number("value", row.get("value")), known)
     if named:
         return Outcome(
             prediction_id=_text("prediction_id", row["prediction_id"]),
@@ -121,7 +121,7 @@ def _outcome(row: object, plan_of: PlanOf, now_us: int) -> Outcome:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _FeedbackLine:
     label: float | None
     value: float | None
     known_at: int

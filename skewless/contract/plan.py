@@ -206,12 +206,12 @@ class FeaturePlan:
         )
 
 
-class _Named(Protocol):
+class _HasName(Protocol):
     @property
     def name(self) -> str: ...
 
 
-_NamedT = TypeVar("_NamedT", bound=_Named)
+_NamedT = TypeVar("_NamedT", bound=_HasName)
 
 
 def _named(items: tuple[_NamedT, ...], what: str, name: str) -> _NamedT:

@@ -24,7 +24,7 @@ _FLOAT32_LIMIT = 2.0**128 - 2.0**103
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ParsedRows:
     """The parsed rows of a request.
 
     Args:
@@ -90,9 +90,9 @@ class RowParser:
             raise RequestError("the columns", "have not one length", value=lengths, fix="send one value for each row")
         return {column.name: _column(column, checked[column.name], parse) for column, parse in self._parsers}
 
-    def ask(self, columns: Mapping[str, Sequence[Any]]) -> Ask:
+    def ask(self, columns: Mapping[str, Sequence[Any]]) -> ParsedRows:
         """Return parsed columns as what a reader and a transform take."""
-        return Ask(
+        return ParsedRows(
             keys={column.name: columns[column.name] for column in self._keys},
             fields={column.name: _field_array(column, columns[column.name]) for column in self._request},
         )
@@ -110,14 +110,14 @@ def check_count(n: int, most: int) -> None:
         raise RequestError("field 'rows'", f"has more than {most} rows", value=n, fix="send several requests")
 
 
-def parse_rows(plan: FeaturePlan, rows: Sequence[object], most: int) -> Ask:
+def parse_rows(plan: FeaturePlan, rows: Sequence[object], most: int) -> ParsedRows:
     """Return the rows of one request in the plan's types; see ``check_count`` and ``RowParser.rows``."""
     check_count(len(rows), most)
     parser = RowParser(plan)
     return parser.ask(parser.rows(rows))
 
 
-def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> Ask:
+def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> ParsedRows:
     """Return rows that come as parallel columns in the plan's types; see ``RowParser.columns``."""
     parser = RowParser(plan)
     return parser.ask(parser.columns(columns))

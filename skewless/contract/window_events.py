@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.transforms import TransformRunner
-from skewless.contract.windows.measured import Measured, beyond, measure, unsummable
+from skewless.contract.windows.aggregate_inputs import AggregateInputs, beyond, measure, unsummable
 from skewless.contract.windows.sketch import NO_HASH, Hashes
-from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.view import WindowView
 
 _Columns = dict[str, pa.Array | npt.NDArray[Any]]
@@ -34,7 +34,7 @@ class ViewEvents:
 
     rows: npt.NDArray[np.intp]
     keys: pa.Table
-    origin: Origin
+    origin: EventOrigins
     words: Int64Array
     hashes: Hashes
 
@@ -44,7 +44,7 @@ class ViewEvents:
         return ViewEvents(
             rows=self.rows[places],
             keys=self.keys.take(pa.array(places)),
-            origin=Origin(ts=origin.ts[places], partition=origin.partition[places], seq=origin.seq[places]),
+            origin=EventOrigins(ts=origin.ts[places], partition=origin.partition[places], seq=origin.seq[places]),
             words=self.words[:, places],
             hashes=self.hashes[:, places],
         )
@@ -59,7 +59,7 @@ class EventLens:
         self._runner = None if view.transform is None else TransformRunner.of_events(view, view.transform)
         self.columns = tuple(column.name for column in (*view.keys, *view.logged_inputs))
 
-    def look(self, rows: pa.Table, origin: Origin) -> ViewEvents:
+    def look(self, rows: pa.Table, origin: EventOrigins) -> ViewEvents:
         """Return the events of some log rows that count: their keys are whole, the filter holds, and all can be summed.
 
         Args:
@@ -70,7 +70,7 @@ class EventLens:
         kept, measured = self._measured(columns, np.flatnonzero(self._counts(rows, columns)))
         whole = len(kept) == rows.num_rows
         if not whole:
-            origin = Origin(ts=origin.ts[kept], partition=origin.partition[kept], seq=origin.seq[kept])
+            origin = EventOrigins(ts=origin.ts[kept], partition=origin.partition[kept], seq=origin.seq[kept])
         hashes = np.empty((len(self._layout.hashed), len(kept)), dtype=np.uint64)
         for i, name in enumerate(self._layout.hashed):
             hashes[i] = np.where(measured[name].null, NO_HASH, measured[name].hashes)
@@ -93,7 +93,7 @@ class EventLens:
         counts = self._counts(rows, columns)
         return {name: out & counts for name, out in beyond(self._view, columns).items()}
 
-    def _measured(self, columns: _Columns, kept: _Rows) -> tuple[_Rows, dict[str, Measured]]:
+    def _measured(self, columns: _Columns, kept: _Rows) -> tuple[_Rows, dict[str, AggregateInputs]]:
         """Return which of some rows can be summed, and what they hold."""
         measured = measure(self._view, _taken(columns, kept))
         out = unsummable(measured, len(kept))

@@ -37,7 +37,7 @@ _LIVE = "live"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class SendResult:
     """What became of the events of one source that were sent.
 
     Args:
@@ -130,7 +130,7 @@ class Feed:
                 raise PlaceError("stream worker", "does not come after the events", fix="see stream.log in the state")
             time.sleep(_PAUSE_S)
 
-    def taken(self) -> list[Taken]:
+    def taken(self) -> list[SendResult]:
         """Return what became of all that was sent, by the log."""
         return [self._taken(feed) for feed in self.feeds]
 
@@ -172,7 +172,7 @@ class Feed:
         name = log_partition(source.name, Partition(name=str(index), epoch=epoch.decode()))
         return self._logs.setdefault(name, EventLog(self.streams.log_root, name))
 
-    def _taken(self, feed: SourceFeed) -> Taken:
+    def _taken(self, feed: SourceFeed) -> SendResult:
         accepted = late = rows = 0
         reasons: Counter[str] = Counter()
         for log in filter(None, (self._log(feed.source, index) for index in self._indices)):
@@ -183,7 +183,7 @@ class Feed:
             late += int((ts < np.maximum.accumulate(ts) - PENDING_US).sum())
             reasons.update(table[REJECT].drop_null().to_pylist())
         lost = feed.sent - rows
-        return Taken(
+        return SendResult(
             source=feed.source.name, sent=feed.sent, accepted=accepted, late=late, duplicates=lost, reasons=reasons
         )
 

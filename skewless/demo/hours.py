@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
+from skewless.demo.feature_gain import LabelledScores, gains
 from skewless.demo.feed import Feed
-from skewless.demo.gains import LabelledScores, gains
 from skewless.demo.processes import StreamWorker
-from skewless.demo.walk import HOUR_US, Row, Say, Walk, json_rows, progress_bar
+from skewless.demo.tour_state import HOUR_US, Row, Say, TourState, json_rows, progress_bar
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
 from skewless.training.quality import quality_lines
@@ -53,7 +53,7 @@ class Hours:
         pool: two threads: one publishes, one sends events.
     """
 
-    walk: Walk
+    walk: TourState
     client: Client
     feed: Feed
     worker: StreamWorker
@@ -181,7 +181,7 @@ def hours_of(times: Mapping[str, npt.NDArray[np.int64]]) -> Iterator[Hour]:
         yield Hour(moment=number * HOUR_US, rows=rows)
 
 
-def _live_quality(walk: Walk, say: Say) -> None:
+def _live_quality(walk: TourState, say: Say) -> None:
     live = {spec.name: _labelled(walk, spec) for spec in walk.served}
     scored = {name: found for name, found in live.items() if found.labels.size}
     for spec in walk.served:
@@ -205,7 +205,7 @@ def _live_quality(walk: Walk, say: Say) -> None:
     walk.facts |= {name: first[name] for name in ("auc", "log_loss", "base_rate") if name in first}
 
 
-def _labelled(walk: Walk, spec: ModelSpec) -> LabelledScores:
+def _labelled(walk: TourState, spec: ModelSpec) -> LabelledScores:
     """Return what a model answered beside the labels of its own table, where they are known."""
     rows = walk.rows[spec.name]
     labels = rows[LABEL].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -214,7 +214,7 @@ def _labelled(walk: Walk, spec: ModelSpec) -> LabelledScores:
     return LabelledScores(labels=labels[known], scores=np.array(walk.scores.get(spec.name, []))[known], groups=groups)
 
 
-def _sample(walk: Walk, client: Client, due: _Due) -> None:
+def _sample(walk: TourState, client: Client, due: _Due) -> None:
     name, rows = next(iter(due.items()))
     spec = walk.project.applied.model(name)
     reply = client.predict(rows[:_SHOWN], model=name, features=True)

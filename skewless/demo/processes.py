@@ -14,13 +14,13 @@ from typing import Any
 
 from skewless.client import Client
 from skewless.contract.errors import PlaceError
-from skewless.demo.walk import START_SECONDS, Walk
+from skewless.demo.tour_state import START_SECONDS, TourState
 
 _STOP_SECONDS = 30
 
 
 @contextmanager
-def serving(walk: Walk) -> Iterator[Client]:
+def serving(walk: TourState) -> Iterator[Client]:
     """Start the server and lend a client of it; stop it in the end."""
     with walk.stage("Server") as say:
         begin = time.perf_counter()
@@ -42,7 +42,7 @@ def serving(walk: Walk) -> Iterator[Client]:
 class StreamWorker:
     """``skewless stream`` as a process that can be killed and started again."""
 
-    def __init__(self, walk: Walk) -> None:
+    def __init__(self, walk: TourState) -> None:
         self._walk = walk
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -76,7 +76,7 @@ class StreamWorker:
             self._process = None
 
 
-def run_once(walk: Walk, *words: str, wanted: str, **variables: str) -> Any:  # noqa: ANN401 - JSON
+def run_once(walk: TourState, *words: str, wanted: str, **variables: str) -> Any:  # noqa: ANN401 - JSON
     """Run a verb of the command line in a process of its own; return its JSON.
 
     Args:
@@ -99,7 +99,7 @@ def run_once(walk: Walk, *words: str, wanted: str, **variables: str) -> Any:  # 
     return body
 
 
-def _start(walk: Walk, log: str, *words: str) -> subprocess.Popen[bytes]:
+def _start(walk: TourState, log: str, *words: str) -> subprocess.Popen[bytes]:
     with (walk.project.state / log).open("ab") as output:
         return subprocess.Popen(_command(walk, *words), env=_environment(walk), stdout=output, stderr=output)
 
@@ -118,11 +118,11 @@ def _wait_for(process: subprocess.Popen[bytes], place: Path) -> str:
     raise PlaceError("server", "did not start", value=process.poll(), fix=f"see {place.with_name('server.log')}")
 
 
-def _command(walk: Walk, *words: str) -> list[str]:
+def _command(walk: TourState, *words: str) -> list[str]:
     return [sys.executable, "-m", "skewless.cli", words[0], "--repo", str(walk.project.repo), *words[1:]]
 
 
-def _environment(walk: Walk) -> dict[str, str]:
+def _environment(walk: TourState) -> dict[str, str]:
     # `import feast` sets these for itself; a child that inherits them would write its metrics there.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     settings = walk.project.settings

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
-    from skewless.infra.alerts.alerts import KeptAlert
+    from skewless.infra.alerts.alerts import AlertRecord
     from skewless.workspace import Workspace
 
 
-def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = None) -> list[KeptAlert]:
+def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = None) -> list[AlertRecord]:
     """Return open alerts, oldest first.
 
     Args:
@@ -31,7 +31,7 @@ def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = 
         return [item for item in kept.kept() if show_all or item.is_open]
 
 
-def _open_alert(kept: list[KeptAlert], number: int) -> KeptAlert:
+def _open_alert(kept: list[AlertRecord], number: int) -> AlertRecord:
     alerts_by_number = {item.number: item for item in kept if item.is_open}
     if number not in alerts_by_number:
         fix = f"use one of: {', '.join(map(str, alerts_by_number)) or 'none is open'}"

@@ -93,14 +93,14 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], as_of_us
         RequestError: there is no such view or service, or the keys are not those of its entities.
         StoreError: the store is away.
     """
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
     from skewless.infra.online.features import FeatureReader
-    from skewless.infra.online.guard import Guard
+    from skewless.infra.online.marker_history import MarkerHistory
 
     plan = _plan(project.needed, name)
     entity = _keys(plan, keys)
-    ask = Ask(keys={key: [value] for key, value in entity.items()}, fields={})
-    reader = FeatureReader(plan, project.online_reader, guard=Guard.of_runs(project.state, [plan]))
+    ask = ParsedRows(keys={key: [value] for key, value in entity.items()}, fields={})
+    reader = FeatureReader(plan, project.online_reader, guard=MarkerHistory.of_runs(project.state, [plan]))
     now = project.clock.now_us()
     online, watermarks = reader.views(ask, now // 1_000 * 1_000)
     views = []

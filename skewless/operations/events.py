@@ -12,20 +12,20 @@ from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
-    from skewless.infra.streams.bootstrap import Built
-    from skewless.infra.streams.importing import Imported
-    from skewless.infra.streams.tally import SourceTally
+    from skewless.infra.streams.backfill import BackfillResult
+    from skewless.infra.streams.importing import ImportResult
+    from skewless.infra.streams.source_counts import SourceCounts
     from skewless.workspace import Workspace
 
 # Told what is worked on, and how many rows of it are done.
 OnRows = Callable[[str, int], None]
-OnTallies = Callable[[Sequence["SourceTally"]], None]
+OnTallies = Callable[[Sequence["SourceCounts"]], None]
 _CHECKED_EVERY_S, _IDLE_CHECKED_EVERY_S = 0.5, 0.05
 
 
 def bootstrap(
     project: Workspace, names: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
-) -> list[Built]:
+) -> list[BackfillResult]:
     """Build the online states of windowed views from the log, beside those that are read, and switch to them.
 
     Args:
@@ -38,7 +38,7 @@ def bootstrap(
     """
     from skewless.infra.log.partitions import log_ends
     from skewless.infra.online.store import open_online_store
-    from skewless.infra.streams.bootstrap import Built
+    from skewless.infra.streams.backfill import BackfillResult
 
     views = _windowed(project, names)
     if not dry_run:
@@ -50,7 +50,9 @@ def bootstrap(
         live = project.streams.generations.live(view)
         events = sum(end + 1 for end in log_ends(project.state / "log", view.source).values())
         generation = None if live is None else live.number
-        planned.append(Built(view=project.needed.label(view), generation=generation, states=None, events=events))
+        planned.append(
+            BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)
+        )
     return planned
 
 
@@ -66,7 +68,7 @@ def _windowed(project: Workspace, names: Sequence[str]) -> list[WindowView]:
 
 def import_events(
     project: Workspace, names: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
-) -> list[Imported]:
+) -> list[ImportResult]:
     """Append events from before the stream, from the files of each source's batch source, to the log.
 
     Args:
@@ -94,7 +96,7 @@ def stream(
     metrics_port: int | None = None,
     stop: threading.Event | None = None,
     on_tallies: OnTallies | None = None,
-) -> list[SourceTally]:
+) -> list[SourceCounts]:
     """Take events from their streams to log and online states; it may be killed at any time.
 
     Args:
@@ -111,15 +113,15 @@ def stream(
         StoreError: the store is away.
     """
     from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import Presence
-    from skewless.infra.streams.crew import Crew
-    from skewless.infra.streams.metrics import TallyCollector
+    from skewless.infra.host.processes import ProcessRecord
+    from skewless.infra.streams.metrics import SourceMetrics
+    from skewless.infra.streams.worker_group import WorkerGroup
 
-    presence, stop = Presence(project.state, "stream"), stop or threading.Event()
-    crew = Crew(project.streams, names=names, replay=replay, speed=speed, presence=presence)
+    presence, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
+    crew = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, presence=presence)
     with closing(crew):
         if metrics_port is not None:
-            serve_metrics(TallyCollector(lambda: crew.tallies), metrics_port, "--metrics-port")
+            serve_metrics(SourceMetrics(lambda: crew.tallies), metrics_port, "--metrics-port")
         crew.start()
         while not stop.wait(_IDLE_CHECKED_EVERY_S if until_idle else _CHECKED_EVERY_S):
             crew.check()

@@ -14,7 +14,7 @@ _GRACE_S = 20 * 3_600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tidied:
+class HousekeepingReport:
     """What was done, or with a dry run would be.
 
     Args:
@@ -38,7 +38,7 @@ class Tidied:
         return asdict(self)
 
 
-def tidy(project: Workspace) -> Tidied:
+def tidy(project: Workspace) -> HousekeepingReport:
     """Remove what is older than the ``keep_`` settings say, and merge small files.
 
     The prediction log goes by whole UTC days, which is how it is merged.
@@ -57,7 +57,7 @@ def tidy(project: Workspace) -> Tidied:
         now_us - days * _DAY_US if days else 0
         for days in (settings.keep_runs_days, settings.keep_predictions_days, settings.keep_quarantine_days)
     )
-    return Tidied(
+    return HousekeepingReport(
         runs=Ledger(state).prune(runs),
         predictions=remove_named_before(state / FOLDER, predictions // _DAY_US * _DAY_US),
         quarantine=remove_written_before(state / "quarantine", quarantine),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skewless.training.dataset import Dataset
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
-    from skewless.training.train import Trained
+    from skewless.training.train import TrainedVersion
     from skewless.workspace import Workspace
 
 CHAMPION = "champion"
@@ -160,7 +160,7 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
     return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
 
 
-def _fitted(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, Trained]:
+def _fitted(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, TrainedVersion]:
     from skewless.training.train import train as fit
 
     project.store.check_signer()

@@ -12,7 +12,7 @@ from skewless.contract.clock import from_us
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from skewless.infra.outcomes.labelled import LabelledLog
+    from skewless.infra.outcomes.labelled_log import LabelledLog
     from skewless.infra.outcomes.log import OutcomeCounts
     from skewless.validation.live_quality import Quality
     from skewless.workspace import Workspace
@@ -113,7 +113,7 @@ def quality(
 
 def labelled_log(project: Workspace, model: str) -> LabelledLog:
     """Return what reads a model's predictions with their outcomes."""
-    from skewless.infra.outcomes.labelled import LabelledLog
+    from skewless.infra.outcomes.labelled_log import LabelledLog
 
     spec = project.applied.model(model)
     return LabelledLog(

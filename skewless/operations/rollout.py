@@ -19,7 +19,7 @@ from skewless.contract.names import check_known
 from skewless.contract.traffic import TrafficPolicy
 
 if TYPE_CHECKING:
-    from skewless.infra.packages.aliases import Aliases, Move
+    from skewless.infra.packages.aliases import Aliases, AliasMove
     from skewless.infra.rollout.traffic import Traffic
     from skewless.training.rollout.guardrails import Verdict
     from skewless.training.rollout.plan import TrafficChange
@@ -278,7 +278,7 @@ def _place(project: Workspace, model: str, change: TrafficChange) -> TrafficPoli
     return placed
 
 
-def _follow_policy(project: Workspace, model: str, policy: TrafficPolicy, last: Move | None) -> None:
+def _follow_policy(project: Workspace, model: str, policy: TrafficPolicy, last: AliasMove | None) -> None:
     _books(project)[1].move(
         model,
         CHAMPION,

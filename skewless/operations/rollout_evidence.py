@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
-    from skewless.infra.rollout.vitals import Vitals, read_vitals
+    from skewless.infra.rollout.counts import RolloutCounts, read_vitals
     from skewless.training.rollout.evidence import Evidence, since
 
-    def arms(state: Path) -> tuple[Vitals, Vitals]:
+    def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
         found = read_vitals(state, model, policy.number)
-        return found.get(policy.champion, Vitals()), found.get(policy.challenger or policy.champion, Vitals())
+        return found.get(policy.champion, RolloutCounts()), found.get(
+            policy.challenger or policy.champion, RolloutCounts()
+        )
 
     (champion, challenger), before = arms(project.state), arms(_looks(project) / "older")
     evidence = Evidence(
@@ -43,16 +45,16 @@ def remember(project: Workspace, model: str, policy: TrafficPolicy, evidence: Ev
 
     It is not waited for the disk: without it, everything counts as recent.
     """
-    from skewless.infra.rollout.vitals import PolicyVitals, Vitals, read_vitals, vitals_folder, write_vitals
+    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, read_vitals, vitals_folder, write_vitals
 
     challenger = policy.challenger or policy.champion
     newer = read_vitals(_looks(project) / "newer", model, policy.number)
-    if evidence.challenger.requests - newer.get(challenger, Vitals()).requests < least:
+    if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
         return
     now = {policy.champion: evidence.champion, challenger: evidence.challenger}
     for name, versions in (("older", newer), ("newer", now)):
         path = vitals_folder(_looks(project) / name) / f"{model}.json"
-        write_vitals(path, {model: PolicyVitals(policy.number, versions)})
+        write_vitals(path, {model: PolicyCounts(policy.number, versions)})
 
 
 def _looks(project: Workspace) -> Path:
@@ -63,7 +65,7 @@ def with_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence:
     """Return evidence with what labels say: on all that was predicted since the rollout began, as they come late."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
-    from skewless.training.rollout.labelled import labelled
+    from skewless.training.rollout.labelled_evidence import labelled
 
     now_us = project.clock.now_us()
     own = [one for one in Traffic(project.packages).history(model) if one.salt == policy.salt]

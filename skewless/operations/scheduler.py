@@ -20,12 +20,12 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
 
 if TYPE_CHECKING:
+    from skewless.infra.jobs.execution import Execution, Launch
     from skewless.infra.jobs.run import Run
-    from skewless.infra.jobs.work import Launch, Work
-    from skewless.training.scheduling.bell import Bell
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.job import Job
-    from skewless.training.scheduling.shift import Shift
+    from skewless.training.scheduling.leader_term import LeaderTerm
+    from skewless.training.scheduling.stop_signal import StopSignal
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
@@ -89,10 +89,10 @@ def serve(project: Workspace) -> None:
         StoreError: the disk refused.
     """
     from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import Presence, beating
+    from skewless.infra.host.processes import ProcessRecord, beating
     from skewless.infra.jobs.metrics import RunTally
-    from skewless.infra.plans.applied import PlanInForce
-    from skewless.training.scheduling.bell import Bell
+    from skewless.infra.plans.applied_plan import AppliedPlanReader
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
     tally = RunTally()
@@ -100,8 +100,8 @@ def serve(project: Workspace) -> None:
     if port:
         serve_metrics(tally, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
-    bell = Bell()
-    presence, plan = Presence(project.state, "scheduler"), PlanInForce(project.state)
+    bell = StopSignal()
+    presence, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
     with bell.rung_by_signals(), _candidate(project, jobs, _processes(project), bell, tally.count) as candidate:
         tally.is_holder = lambda: candidate.is_holder
         with beating(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
@@ -120,12 +120,12 @@ def once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = N
         RequestError: a name is none of a job.
         StoreError: the store or the disk refused.
     """
-    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     ended: list[Run] = []
     jobs = PlannedJobs(project=project)
     chosen = _chosen(jobs(), only)
-    bell = Bell()
+    bell = StopSignal()
     with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
         for job in chosen:
             if not bell.rung:
@@ -146,7 +146,7 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         DefinitionError: the project's clock is the machine's.
         StoreError: the store or the disk refused.
     """
-    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     clock = project.clock
     if not isinstance(clock, OffsetClock):
@@ -154,14 +154,14 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
     ended: list[Run] = []
     jobs = PlannedJobs(project=project)
-    bell = Bell()
+    bell = StopSignal()
     with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
         _walk(shift, clock, until_us, bell)
     return ended
 
 
 @contextmanager
-def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[Shift]:
+def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[LeaderTerm]:
     """Hold the lease for somebody who moves the clock and asks for each step; jobs run in this process.
 
     Args:
@@ -171,14 +171,14 @@ def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]
         ConflictError: another scheduler is the holder.
         StoreError: the store or the disk refused.
     """
-    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    with _alone(project, jobs, _here(project, invoke), Bell(), on_end) as shift:
+    with _alone(project, jobs, _here(project, invoke), StopSignal(), on_end) as shift:
         yield shift
 
 
-def _walk(shift: Shift, clock: OffsetClock, until_us: int, bell: Bell) -> None:
+def _walk(shift: LeaderTerm, clock: OffsetClock, until_us: int, bell: StopSignal) -> None:
     while not bell.rung:
         while shift.step() and not bell.rung:
             pass
@@ -203,8 +203,8 @@ def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 @contextmanager
 def _alone(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
-) -> Iterator[Shift]:
+    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: StopSignal, on_end: Callable[[Run], None]
+) -> Iterator[LeaderTerm]:
     with (
         bell.rung_by_signals(),
         _candidate(project, jobs, launch, bell, on_end) as candidate,
@@ -215,18 +215,18 @@ def _alone(
 
 @contextmanager
 def _candidate(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
     from skewless.infra.online.store import open_lease
     from skewless.training.scheduling.candidate import Candidate
-    from skewless.training.scheduling.shift import Shift
+    from skewless.training.scheduling.leader_term import LeaderTerm
 
     ledger = Ledger(project.state)
 
-    def shift(token: int) -> Shift:
-        return Shift(
+    def shift(token: int) -> LeaderTerm:
+        return LeaderTerm(
             ledger=ledger,
             requests=Requests(project.state),
             launch=launch,
@@ -245,12 +245,12 @@ def _candidate(
 
 def _processes(project: Workspace) -> Launch:
     """Return what runs a verb in processes of its own."""
-    from skewless.infra.jobs.work import ProcessWork
+    from skewless.infra.jobs.execution import ProcessExecution
 
     environment = _environment(project)
 
-    def launch(run: Run, words: Sequence[str]) -> Work:
-        return ProcessWork(
+    def launch(run: Run, words: Sequence[str]) -> Execution:
+        return ProcessExecution(
             [*_PROGRAM, *_said(project, words)],
             environment=environment | {_RUN: str(run.id), _TOKEN: str(run.token)},
             silence_s=project.settings.scheduler_lease_seconds * _SILENT_SHARE,
@@ -272,11 +272,11 @@ def _environment(project: Workspace) -> dict[str, str]:
 
 def _here(project: Workspace, invoke: Invoke | None) -> Launch:
     """Return what runs a verb at once: by ``invoke``, or in a process that it waits for."""
-    from skewless.infra.jobs.work import DoneWork, Ended, answered
+    from skewless.infra.jobs.execution import CompletedExecution, Completion, answered
 
-    def launch(_run: Run, words: Sequence[str]) -> Work:
+    def launch(_run: Run, words: Sequence[str]) -> Execution:
         code, text = (invoke or partial(_wait_for, _environment(project)))(_said(project, words))
-        return DoneWork(ended=Ended(code=code, outputs=answered(text.encode())))
+        return CompletedExecution(ended=Completion(code=code, outputs=answered(text.encode())))
 
     return launch
 

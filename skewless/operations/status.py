@@ -16,9 +16,9 @@ from skewless.operations.window_status import SourceStatus, WindowStatus, event_
 if TYPE_CHECKING:
     from skewless.contract.plan import View
     from skewless.infra.log.runs import MaterializationRun
-    from skewless.infra.materialization.left_out import LeftOut
+    from skewless.infra.materialization.skipped_rows import SkippedRows
     from skewless.infra.online.port import OnlineWriter
-    from skewless.infra.plans.applied import Applied
+    from skewless.infra.plans.applied_plan import AppliedPlan
     from skewless.infra.plans.needed_views import NeededViews
     from skewless.workspace import Workspace
 
@@ -142,8 +142,8 @@ class ProjectStatus:
 def read_status(project: Workspace) -> ProjectStatus:
     """Return where a project stands; starts nothing, changes nothing."""
     from skewless.infra.log.runs import RunLedger
-    from skewless.infra.materialization.left_out import read_left_out
-    from skewless.infra.plans.applied import read_applied
+    from skewless.infra.materialization.skipped_rows import read_left_out
+    from skewless.infra.plans.applied_plan import read_applied
     from skewless.infra.plans.retirement import read_lives
 
     applied = read_applied(project.state)
@@ -209,7 +209,7 @@ def running_processes(state: Path) -> list[ProcessStatus]:
     ]
 
 
-def _left_out(item: LeftOut) -> dict[str, Any]:
+def _left_out(item: SkippedRows) -> dict[str, Any]:
     seen = None if item.at_us is None else _iso(item.at_us)
     return {"view": item.view, "verb": item.verb, "reason": item.reason, "rows": item.rows, "seen": seen}
 
@@ -230,9 +230,9 @@ def running_server(state: Path) -> dict[str, Any] | None:
     return {"url": str(server["url"]), "pid": int(server["pid"])}
 
 
-def plan_state(repo: Path, applied: Applied) -> str:
+def plan_state(repo: Path, applied: AppliedPlan) -> str:
     """Say whether the definitions and Feast's registry are still those of the applied plan."""
-    from skewless.infra.plans.applied import edited_files, file_sha256
+    from skewless.infra.plans.applied_plan import edited_files, file_sha256
 
     if file_sha256(repo / applied.registry) != applied.registry_sha256:
         return "registry changed since apply"
@@ -241,9 +241,9 @@ def plan_state(repo: Path, applied: Applied) -> str:
     return "unchanged since apply"
 
 
-def _plan(project: Workspace, applied: Applied) -> PlanStatus:
+def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
     from skewless.contract.clock import from_us
-    from skewless.infra.plans.applied import plan_numbers
+    from skewless.infra.plans.applied_plan import plan_numbers
 
     state = plan_state(project.repo, applied)
     return PlanStatus(
@@ -284,13 +284,13 @@ def _view(
     )
 
 
-def _model_names(project: Workspace, applied: Applied | None) -> list[str]:
+def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
     from skewless.infra.storage.names import list_models
 
     return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
 
 
-def _model(project: Workspace, applied: Applied | None, name: str) -> ModelStatus:
+def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions

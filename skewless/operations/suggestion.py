@@ -14,7 +14,7 @@ from skewless.contract.dtypes import DType
 if TYPE_CHECKING:
     from skewless.contract.plan import View
     from skewless.contract.spec import ModelSpec
-    from skewless.validation.suggest import Range, Suggested, TableSummary
+    from skewless.validation.suggest import Range, SuggestedExpectation, TableSummary
     from skewless.workspace import Workspace
 
 # How Great Expectations calls DuckDB's types.
@@ -35,7 +35,7 @@ class Suggestion:
 
     path: Path
     source: str
-    suites: Mapping[str, Sequence[Suggested]]
+    suites: Mapping[str, Sequence[SuggestedExpectation]]
     now: str | None
     written: bool = False
 

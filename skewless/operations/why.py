@@ -11,14 +11,14 @@ from skewless.contract.errors import RequestError
 if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.served_model import ServedModel
-    from skewless.infra.predictions.reader import Entry
+    from skewless.infra.predictions.reader import PredictionEntry
     from skewless.validation.explanation import Bounds, Explanation, NearestBound
     from skewless.validation.replay_report import ReplayReport
     from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Why:
+class WhyReport:
     """Everything that is known of one prediction.
 
     Args:
@@ -76,7 +76,7 @@ class Why:
         }
 
 
-def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
+def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyReport:
     """Return everything that is known of one prediction.
 
     Args:
@@ -99,7 +99,7 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
     try:
         bound, declared = _nearest(model, entry)
         explanation = explain(model, entry)
-        return Why(
+        return WhyReport(
             prediction=prediction,
             facts=dict(entry.facts),
             explanation=explanation,
@@ -115,12 +115,12 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
         model.runtime.close()
 
 
-def _transforms(model: ServedModel, entry: Entry) -> dict[str, str]:
+def _transforms(model: ServedModel, entry: PredictionEntry) -> dict[str, str]:
     names = [item.name for item in model.plan.transforms]
     return dict(zip(names, entry.logged.transform_hashes[0], strict=False))
 
 
-def _nearest(model: ServedModel, entry: Entry) -> tuple[NearestBound | None, bool]:
+def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:
     from skewless.contract.bounds import Bounds
     from skewless.validation.explanation import nearest_bound
 
@@ -144,7 +144,7 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
     ]
 
 
-def _outcome(project: Workspace, entry: Entry) -> dict[str, Any] | None:
+def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | None:
     """Return what is known by now of what came of a prediction."""
     import pyarrow.compute as pc
 
@@ -169,7 +169,7 @@ def _ranges(model: ServedModel) -> Bounds:
     return {label: (features[label]["min"], features[label]["max"]) for label in labels if label in features}
 
 
-def _proof(project: Workspace, model: ServedModel, entry: Entry) -> ReplayReport:
+def _proof(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:
     from skewless.validation.replay import replay_piece
     from skewless.validation.replay_report import ReplayReport
 

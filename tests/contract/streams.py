@@ -17,7 +17,7 @@ from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import EventSender, EventStream, Owner, Partition
+from skewless.infra.streams.port import EventSender, EventStream, Partition, RebalanceListener
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
@@ -31,12 +31,12 @@ LEASE_S = 1.0
 QUICK = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 200}
 
 
-class Place(Protocol):
+class ScoringTarget(Protocol):
     """One stream of ``N`` partitions, empty at first; ``late_s``: for how long it may not know what has arrived."""
 
     late_s: float
 
-    def stream(self, owner: Owner, group: str) -> EventStream: ...
+    def stream(self, owner: RebalanceListener, group: str) -> EventStream: ...
     def sender(self) -> EventSender: ...
     def send_nothing(self) -> None:
         """Send one message without a body."""
@@ -58,7 +58,7 @@ class MemoryPlace:
     def __init__(self) -> None:
         self._broker = MemoryBroker(N)
 
-    def stream(self, owner: Owner, group: str) -> EventStream:
+    def stream(self, owner: RebalanceListener, group: str) -> EventStream:
         return MemoryStream(self._broker, owner, group=group)
 
     def sender(self) -> EventSender:
@@ -88,7 +88,7 @@ class RedisPlace:
         self.url = server.url
         self._source = uuid.uuid4().hex
 
-    def stream(self, owner: Owner, group: str, keep: int | None = None) -> RedisStream:
+    def stream(self, owner: RebalanceListener, group: str, keep: int | None = None) -> RedisStream:
         return RedisStream(
             self.url,
             project="p",
@@ -144,7 +144,7 @@ class KafkaPlace:
         self.topic = f"t{uuid.uuid4().hex}"
         broker.make(self.topic, N)
 
-    def stream(self, owner: Owner, group: str) -> KafkaStream:
+    def stream(self, owner: RebalanceListener, group: str) -> KafkaStream:
         return KafkaStream(self.broker.bootstrap, self.topic, owner=owner, group=group + self.topic, settings=QUICK)
 
     def sender(self) -> EventSender:
@@ -200,7 +200,7 @@ class Log:
 class Worker:
     """A member of a group, which goes on where the log ends."""
 
-    def __init__(self, place: Place, log: Log, group: str = "g") -> None:
+    def __init__(self, place: ScoringTarget, log: Log, group: str = "g") -> None:
         self.log = log
         self.revocations: list[Partition] = []
         self.stream = place.stream(self, group)
@@ -250,7 +250,7 @@ def poll_until(workers: Sequence[Worker], condition: Callable[[], object]) -> No
 PLACES = ["memory", "valkey", "redis", "cluster", "kafka"]
 
 
-def place_of(request: pytest.FixtureRequest) -> Place:
+def place_of(request: pytest.FixtureRequest) -> ScoringTarget:
     """Return the place that a fixture's parameter names."""
     if request.param == "memory":
         return MemoryPlace()
@@ -262,7 +262,7 @@ def place_of(request: pytest.FixtureRequest) -> Place:
     return made
 
 
-def send(place: Place, payloads: list[bytes], keys: list[str] | None = None) -> None:
+def send(place: ScoringTarget, payloads: list[bytes], keys: list[str] | None = None) -> None:
     sender = place.sender()
     sender.send(payloads, keys)
     sender.close()

@@ -15,15 +15,15 @@ import pytest
 import uvloop
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.integer_keys import Heads, IntegerKeys
-from skewless.infra.online.port import BlockingOnlineReader, Mark, Marked, OnConnect, OnlineReader
+from skewless.infra.online.integer_keys import IntegerKeys, KeySeparators
+from skewless.infra.online.port import BlockingOnlineReader, Marked, Marker, OnConnect, OnlineReader
 from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.contract.store import StorePlace, ranked
 from tests.worlds.waiting import until
 
 KEYS = [b"k%d" % i for i in range(300)]
 ROWS = {key: ranked(i, body=b"v%d;" % i * (i % 40)) for i, key in enumerate(KEYS)}
-MARKS = {"m": Mark(7, 70), "n": Mark(9, 90)}
+MARKS = {"m": Marker(7, 70), "n": Marker(9, 90)}
 
 Conversation: TypeAlias = Callable[[OnlineReader], Coroutine[Any, Any, None]]
 
@@ -192,7 +192,7 @@ def test_4_5_work_is_done_for_a_blocking_connection_before_anything_is_read_over
 
 
 def test_keys_may_be_any_sequence(blocking: BlockingOnlineReader, filled_store: StorePlace) -> None:
-    keys = IntegerKeys([Heads(b"a{"), Heads(b"b{")], [7, 10])
+    keys = IntegerKeys([KeySeparators(b"a{"), KeySeparators(b"b{")], [7, 10])
     with filled_store.store() as store:
         store.put([b"a{7}", b"b{10}"], [ranked(1), ranked(2)])
     assert blocking.get_marked(keys, ["m"]) == ([ranked(1), None, None, ranked(2)], [MARKS["m"]])
@@ -228,7 +228,7 @@ def test_4_5_a_marker_vouches_for_rows_that_come_with_it(online_place: StorePlac
             while not stop.is_set():
                 n += 1
                 store.put([b"a", b"b"], [ranked(n), ranked(n)])
-                store.set_markers({"m": Mark(n)})
+                store.set_markers({"m": Marker(n)})
 
     async def conversation(reader: OnlineReader) -> None:
         last = 0

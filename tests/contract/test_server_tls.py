@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.serving.http.http_server import Entrance, run_http
+from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.tls import CertificateRenewal, tls_options
 from skewless.serving.shutdown import Shutdown
 from tests.worlds.waiting import until
@@ -60,7 +60,7 @@ def serving(settings: Settings, repo: Path) -> Iterator[int]:
     async def serve() -> None:
         shutdown, loop = Shutdown(), asyncio.get_running_loop()
         ends.append(lambda: loop.call_soon_threadsafe(shutdown.end))
-        await run_http([Entrance(link=listener, options=options)], shutdown, 0, ready.set)
+        await run_http([Listener(link=listener, options=options)], shutdown, 0, ready.set)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

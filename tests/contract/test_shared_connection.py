@@ -13,7 +13,7 @@ import redis
 import uvloop
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.port import Marked, Marker
 from skewless.infra.online.redis_store import RedisReader
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, running
@@ -23,7 +23,7 @@ from tests.worlds.waiting import PATIENCE_S, until
 N = 500
 KEYS = [b"k%d" % i for i in range(N)]
 VALUES = [b"v%d;" % i * (i % 40) for i in range(N)]
-MARKS = {"m": Mark(7, 70), "n": Mark(9, 90)}
+MARKS = {"m": Marker(7, 70), "n": Marker(9, 90)}
 STORED = dict(zip(KEYS, VALUES, strict=True))
 BRIEF_S = 0.4
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Lease, Mark
+from skewless.infra.online.port import LOST, Lease, Marker
 from skewless.infra.online.store import open_lease
 from tests.contract.store import StorePlace, ranked
 from tests.worlds.waiting import until
@@ -44,14 +44,14 @@ def test_8_2_what_is_deleted_by_its_prefix_is_gone_with_its_markers(online_place
     with online_place.store() as store:
         for names in (OTHERS, others, [b"sk:p*:k"], [b"sk:p[a-z]:k"]):
             store.put(names, [ranked(1)] * len(names))
-        store.set_markers({"sk:p?:applied": Mark(3), "sk:p:applied": Mark(4)})
+        store.set_markers({"sk:p?:applied": Marker(3), "sk:p:applied": Marker(4)})
         store.publish(b"sk:p?:generation", b"1")
         assert store.delete("sk:p?:") > len(others) + 1
         assert store.delete("sk:p[a-z]:") == 1
         assert store.delete("sk:p?:") == 0
         found, marks = online_place.rows.marked([b"sk:p*:k", *OTHERS, *others], ["sk:p?:applied", "sk:p:applied"])
         assert found == [ranked(1)] * (1 + len(OTHERS)) + [None] * len(others)
-        assert marks == [None, Mark(4)]
+        assert marks == [None, Marker(4)]
         assert store.get([b"sk:p?:generation"]) == [None]
 
 
@@ -59,25 +59,25 @@ def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(online_place:
     store = online_place.rows
     with online_place.store() as writer:
         for _ in range(2):
-            writer.set_markers({"m": Mark(LOST)})
+            writer.set_markers({"m": Marker(LOST)})
             assert (writer.marker("m"), store.marked([], ["m"])[1], writer.peek_marks(["m"])) == (None, [None], [None])
-        writer.set_markers({"m": Mark(7)})
-        assert store.marked([], ["m"])[1] == [Mark(7, 0)]
-        writer.set_markers({"m": Mark(7, 70)})
-        writer.set_markers({"m": Mark(LOST)})  # a marker never goes back
-        assert store.marked([], ["m"])[1] == writer.peek_marks(["m"]) == [Mark(7, 70)]
+        writer.set_markers({"m": Marker(7)})
+        assert store.marked([], ["m"])[1] == [Marker(7, 0)]
+        writer.set_markers({"m": Marker(7, 70)})
+        writer.set_markers({"m": Marker(LOST)})  # a marker never goes back
+        assert store.marked([], ["m"])[1] == writer.peek_marks(["m"]) == [Marker(7, 70)]
 
 
 def test_8_4_a_watermark_is_refreshed_only_where_its_marker_stands(online_place: StorePlace) -> None:
     with online_place.store() as store:
-        store.set_markers({"m": Mark(7, 50), "n": Mark(3)})
-        store.refresh_markers({"m": Mark(7, 60), "n": Mark(3, 40)})
-        store.refresh_markers({"m": Mark(5, 80)})
-        assert store.peek_marks(["m", "n", "o"]) == [Mark(7, 80), Mark(3, 40), None]
-        for lost in ({"m": Mark(8, 90)}, {"o": Mark(0, 90)}):
+        store.set_markers({"m": Marker(7, 50), "n": Marker(3)})
+        store.refresh_markers({"m": Marker(7, 60), "n": Marker(3, 40)})
+        store.refresh_markers({"m": Marker(5, 80)})
+        assert store.peek_marks(["m", "n", "o"]) == [Marker(7, 80), Marker(3, 40), None]
+        for lost in ({"m": Marker(8, 90)}, {"o": Marker(0, 90)}):
             with pytest.raises(StoreError, match="may have lost some"):
                 store.refresh_markers(lost)
-        assert store.peek_marks(["m", "n", "o"]) == [Mark(7, 80), Mark(3, 40), None]
+        assert store.peek_marks(["m", "n", "o"]) == [Marker(7, 80), Marker(3, 40), None]
         store.refresh_markers({})
         store.set_markers({})
         assert store.peek_marks([]) == []

@@ -26,8 +26,8 @@ from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.runtimes.reference import Reference
-from skewless.infra.streams.metrics import TallyCollector
-from skewless.infra.streams.tally import SourceTally
+from skewless.infra.streams.metrics import SourceMetrics
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.serving.app import Serving, create_app
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
@@ -67,7 +67,7 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
 def test_every_metric_of_the_stream_is_documented() -> None:
     rows = table(page("streams.md"), "stream metric", "type", "meaning")
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
-    families = TallyCollector(lambda: [SourceTally(source="s", watermark_us=1, lag=1)]).collect()
+    families = SourceMetrics(lambda: [SourceCounts(source="s", watermark_us=1, lag=1)]).collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

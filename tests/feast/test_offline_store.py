@@ -20,8 +20,8 @@ from feast.value_type import ValueType
 
 from skewless.contract.errors import DefinitionError, RequestError, SourceError
 from skewless.infra.compiler.views import compile_view
-from skewless.infra.feast_plugins.asked_features import asked_features
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
+from skewless.infra.feast_plugins.requested_features import asked_features
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from tests.worlds.feast_offline import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
 

@@ -21,7 +21,7 @@ from feast import FeatureStore
 
 from skewless.contract.keys import KeyCodec
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.plans.applied import load_current
+from skewless.infra.plans.applied_plan import load_current
 from tests.sqlite_store.registration import registered
 from tests.worlds.command_line import done, run
 

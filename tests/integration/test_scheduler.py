@@ -30,12 +30,12 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.store import open_lease
 from skewless.infra.packages.aliases import Aliases
-from skewless.operations.housekeeping import Tidied, tidy
+from skewless.operations.housekeeping import HousekeepingReport, tidy
 from skewless.operations.scheduler import Invoke, PlannedJobs, once, simulate
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +193,7 @@ def test_housekeeping_removes_what_is_too_old(place: Sandbox) -> None:
     assert (tidied.runs, tidied.predictions) == (1, 1)
     assert len(project.runs.list()) == 1
     assert len(place.log_files()) == 1
-    clean = Tidied(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
+    clean = HousekeepingReport(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
     assert replace(tidy(project), merged=0) == clean
     project.close()
 
@@ -287,13 +287,13 @@ def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: S
     assert (report.ok, report.compared) == (True, sum(len(answer.ids) for answer in answers))
 
 
-async def _serve_across_a_promotion(place: Sandbox) -> list[Answer]:
+async def _serve_across_a_promotion(place: Sandbox) -> list[ScoredSlice]:
     """Predict without a pause while another thread trains and promotes; stop some time after the swap."""
     reader, log = RedisReader(place.project.redis_url), place.log()
     models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
-    answers: list[Answer] = []
+    answers: list[ScoredSlice] = []
 
     async def client(first: int) -> None:
         while sum(answer.model.version == "000002" for answer in answers) < 30:

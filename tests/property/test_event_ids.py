@@ -25,10 +25,10 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.id_index import Digests, IdIndex
-from skewless.infra.streams.importing import Imported
-from skewless.infra.streams.lane import Lane
+from skewless.infra.streams.importing import ImportResult
+from skewless.infra.streams.partition_worker import PartitionWorker
 from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.tally import SourceTally
+from skewless.infra.streams.source_counts import SourceCounts
 from tests.unit.infra.streams.test_importing import importer
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
@@ -67,7 +67,7 @@ class Process:
         ids, decoder = EventIds(BRIEF, self.root, HORIZON), Decoder(BRIEF, [VIEW], 1_000)
         names = [f"{self.number}-{i}" for i in range(LANES)]
         self.lanes = [
-            Lane(
+            PartitionWorker(
                 partition=Partition(name=name, epoch="e"),
                 log=EventLog(self.root, f"events/s/e/{name}"),
                 decoder=decoder,
@@ -76,7 +76,7 @@ class Process:
             for name in names
         ]
 
-    def take(self, lane: int, events: Events, now: int, tally: SourceTally) -> None:
+    def take(self, lane: int, events: Events, now: int, tally: SourceCounts) -> None:
         one, first = self.lanes[lane], self.positions[lane]
         made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
         self.positions[lane] += len(made)
@@ -84,7 +84,7 @@ class Process:
         one.accept(now, tally)
 
 
-def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> Imported:
+def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> ImportResult:
     """Import events as the next file; the others are there still."""
     made = [
         {"event": name, "id": 1 if good else None, "x": float(number), "y": None, "n": i, "s": None, "ts": BASE}
@@ -103,7 +103,7 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
     steps: list[tuple[int, int, int, Events, str]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "spill", threads=1) as connection:
-        root, now, tally = Path(folder), BASE, SourceTally(source="s")
+        root, now, tally = Path(folder), BASE, SourceCounts(source="s")
         processes = [Process(root, number) for number in range(PROCESSES)]
         accepted: dict[str, int] = {}
         expected: list[tuple[str | None, int]] = []

@@ -22,12 +22,12 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.accepted import AcceptedLog, Draft
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.accepted import AcceptedLog, StagedRows
+from skewless.infra.log.manifest import FileRange
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.read_progress import Progress
-from skewless.infra.online.port import Binaries, Mark
+from skewless.infra.online.port import Binaries, Marker
 from tests.memory_store import MemoryStore
 from tests.worlds.latest import LatestWorld
 from tests.worlds.plans import make_view
@@ -78,7 +78,7 @@ class FusedStore(MemoryStore):
     def marker(self, name: str) -> int | None:
         return self.memory.marker(name)
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         self.fuse.around(lambda: self.memory.set_markers(marks, expected))
 
 
@@ -103,7 +103,7 @@ class FusedLog(AcceptedLog):
 
     fuse: Fuse
 
-    def adopt(self, draft: Draft) -> Span:
+    def adopt(self, draft: StagedRows) -> FileRange:
         adopt = super().adopt
         return self.fuse.around(lambda: adopt(draft))
 

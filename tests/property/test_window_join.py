@@ -20,7 +20,7 @@ from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.rolling import Roller
-from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.infra.offline.window_events import LogPart
 from skewless.infra.offline.window_join import WindowJoin
@@ -82,7 +82,7 @@ def test_online_state_in_any_order(case: WindowCase, order: random.Random, steps
     t = max(t for _, t in case.asks) // 1_000 * 1_000
     keys = list(dict.fromkeys(event.key for event in events))
     layout, roller, codec = StateLayout(case.view), Roller(case.view), TileCodec(case.view)
-    origin = Origin(
+    origin = EventOrigins(
         ts=np.array([event.ts for event in events], dtype=np.int64),
         partition=np.array([event.partition for event in events], dtype=np.int64),
         seq=np.array([event.seq for event in events], dtype=np.int64),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skewless.contract.clock import ManualClock
-from skewless.infra.streams.port import EventStream, Messages, Owner, Partition
+from skewless.infra.streams.port import EventStream, Messages, Partition, RebalanceListener
 from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Side, Steps
 from tests.worlds.streams import StreamWorld, drain
@@ -28,7 +28,7 @@ _SCRIPTS = {"tile_append": "append", "tile_swap": "swap", "advance": "marker"}
 class FileStream:
     """See ``EventStream``: the lines of a file for each partition, all of one worker."""
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
+    def __init__(self, folder: Path, owner: RebalanceListener) -> None:
         self._folder = folder
         self._owner = owner
         self._next: dict[Partition, int] = {}
@@ -89,7 +89,7 @@ def send(root: Path, messages: Sequence[tuple[int, bytes]]) -> None:
             file.write(message.hex() + "\n")
 
 
-def open_stream(root: Path) -> Callable[[Owner], EventStream]:
+def open_stream(root: Path) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: FileStream(root / "stream", owner)
 
 
@@ -125,7 +125,7 @@ def _build(world: StreamWorld, worker: Worker) -> None:
 
 def _watched(point: str, side: Side) -> Steps:
     from skewless.infra.log.generations import Generations  # noqa: PLC0415
-    from skewless.infra.online.servers import OneServer  # noqa: PLC0415
+    from skewless.infra.online.servers import SingleServer  # noqa: PLC0415
 
     steps = Steps(point, side)
     steps.wrap(os, "fsync", _synced)
@@ -135,8 +135,8 @@ def _watched(point: str, side: Side) -> Steps:
     steps.wrap(Path, "unlink", lambda path, **_: f"unlink-{_kind(path)}")
     steps.wrap(Generations, "retire", lambda *_: "retire")
     steps.wrap(FileStream, "commit", lambda *_: "commit")
-    _halve(OneServer)
-    steps.wrap(OneServer, "_half", lambda _, script, *__: _script(script))
+    _halve(SingleServer)
+    steps.wrap(SingleServer, "_half", lambda _, script, *__: _script(script))
     return steps
 
 

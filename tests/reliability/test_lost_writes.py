@@ -13,9 +13,9 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.markers import marker_keys
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.online.redis_store import RedisWriter
 from tests.contract.store import RowStore
 from tests.reliability.losses import (
@@ -116,13 +116,13 @@ def test_4_5_what_is_left_of_a_view_is_unavailable_until_it_is_whole_again(
     before = journal(lossy).stat().st_size
     materialize(world, 2, KEYS)
     plan = make_plan(["counted.x"], views=[VIEW])
-    guard = Guard()
+    guard = MarkerHistory()
     assert guard.lost([name], store.marked([], [name])[1]) == set()
     lose(lossy, before)
     until(lambda: isinstance(servers, Node) or servers.whole())
     (standing,) = store.marked([], [name])[1]
-    assert standing == Mark(KEYS - 1, FIRST + 1)
-    for each in (guard, Guard.of_runs(world.state, [replace(plan, project=world.project)])):
+    assert standing == Marker(KEYS - 1, FIRST + 1)
+    for each in (guard, MarkerHistory.of_runs(world.state, [replace(plan, project=world.project)])):
         assert each.lost([name], [standing]) == {name}
     world.clock.set(FIRST + 100)
     world.run(VIEW)
@@ -137,7 +137,7 @@ class Interrupted(RedisWriter):
         self._node = node
         self._keep = keep
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         lose(self._node, self._keep)
         super().set_markers(marks, expected)
 

@@ -17,8 +17,8 @@ from skewless.contract.clock import ManualClock, OffsetClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.guard import Guard
 from skewless.infra.online.log_positions import LogPositions
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import Marked
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
@@ -31,7 +31,7 @@ from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 from tests.worlds.latest import HOUR, LatestRedisWorld
 from tests.worlds.plans import make_plan
-from tests.worlds.served import STRICT, Served, make_served, served
+from tests.worlds.served import STRICT, ServedVersion, make_served, served
 from tests.worlds.served import opened as world_of
 from tests.worlds.streams import read_online
 from tests.worlds.trained import NOW
@@ -46,7 +46,7 @@ class Blocking:
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
         self.reader = BlockingReader(url)
-        self.guard = Guard.of_runs(state, [plan], self.reader)
+        self.guard = MarkerHistory.of_runs(state, [plan], self.reader)
 
     def read(self, names: list[str]) -> Marked:
         return answered(lambda: self.reader.get_marked([b"any"], names))
@@ -59,7 +59,7 @@ class Asynchronous:
     """As the server reads."""
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
-        self.guard = Guard.of_runs(state, [plan])
+        self.guard = MarkerHistory.of_runs(state, [plan])
         self._runner = asyncio.Runner()
         self._reader = self._runner.run(self._open(url))
 
@@ -192,7 +192,7 @@ def is_answered(one: Line, states: WindowStates) -> bool:
     reader = BlockingReader(one.world.url)
     try:
         t = one.world.clock.now_us()
-        return read_online(one.world, reader, t, Guard(), one.world.views[0], states).answered
+        return read_online(one.world, reader, t, MarkerHistory(), one.world.views[0], states).answered
     finally:
         reader.close()
 
@@ -264,6 +264,6 @@ def test_4_5_a_server_that_nobody_asked_refuses_what_the_store_lost(tmp_path: Pa
         assert until_answered(server)[0] == 200
 
 
-def until_answered(server: Served) -> tuple[int, dict[str, str], str]:
+def until_answered(server: ServedVersion) -> tuple[int, dict[str, str], str]:
     """Return the reply of the model that refuses missing features, once the store is reached."""
     return eventually(lambda: server.ask(STRICT), lambda reply: "did not answer" not in reply[2])

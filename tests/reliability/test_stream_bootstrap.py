@@ -21,7 +21,7 @@ from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, applying
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.log.partitions import source_folder
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
@@ -71,7 +71,7 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
     built: list[int] = []
 
     def read() -> None:
-        reader, guard = BlockingReader(world.url), Guard()
+        reader, guard = BlockingReader(world.url), MarkerHistory()
         while not stop.wait(0.01):
             # As much later as events are older, so that states rolled up meanwhile can answer.
             t = world.clock.now_us() + 2 * SECOND

@@ -15,8 +15,8 @@ from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import REJECT, SEQ
 from skewless.infra.log.inventory import noted_below
-from skewless.infra.online.guard import Guard
-from skewless.infra.online.servers import OneServer
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.servers import SingleServer
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
@@ -44,7 +44,7 @@ class Line:
     def __init__(self, world: StreamWorld, worker: Worker, broker: MemoryBroker) -> None:
         self.world, self.worker, self.broker = world, worker, broker
         self.traffic = Traffic(0)
-        self.guard = Guard()
+        self.guard = MarkerHistory()
 
     def feed(self, n: int = 40) -> None:
         self.world.clock.set(self.world.clock.now_us() + 7 * SECOND)
@@ -60,7 +60,7 @@ class Line:
     def is_lost(self) -> bool:
         """Say whether every reader, old and new, is told that the view is away."""
         t = self.world.clock.now_us()
-        anew = Guard.of_runs(self.world.root, [self.world.plan])
+        anew = MarkerHistory.of_runs(self.world.root, [self.world.plan])
         answers = {self.world.online(t, guard).answered for guard in (self.guard, anew)}
         assert len(answers) == 1
         return answers == {False}
@@ -68,7 +68,7 @@ class Line:
     def recover(self) -> None:
         look(self.worker)
         self.world.check(guard=self.guard)
-        self.world.check(guard=Guard.of_runs(self.world.root, [self.world.plan]))
+        self.world.check(guard=MarkerHistory.of_runs(self.world.root, [self.world.plan]))
         self.traffic.check(self.world)
 
 
@@ -144,15 +144,15 @@ def test_a_store_that_is_emptied_in_the_middle_of_a_batch(
     with line(tmp_path, node.url) as one:
         one.run()
         left = [at]
-        real = OneServer.call
+        real = SingleServer.call
 
-        def call(self: OneServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
+        def call(self: SingleServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
             left[0] -= 1
             if left[0] == -1:
                 node.ask("FLUSHALL")
             return real(self, *arguments)
 
-        monkeypatch.setattr(OneServer, "call", call)
+        monkeypatch.setattr(SingleServer, "call", call)
         one.feed(60)
         drain(one.worker)
         if left[0] < 0:
@@ -208,21 +208,21 @@ def test_states_that_are_put_again_are_read_when_all_are_back(
             one.feed()
             drain(one.worker)
         node.ask("FLUSHALL")
-        real, t = OneServer.call, one.world.clock.now_us()
+        real, t = SingleServer.call, one.world.clock.now_us()
         whole = brute(one.world.views[0], one.world.events(), t)
         lost: list[bool] = []
         states = WindowStates(one.world.plan)
         states.take([live.pointer if (live := one.world.generations.live(one.world.views[0])) else None])
 
-        def call(self: OneServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
-            for guard in (Guard(), one.guard):
+        def call(self: SingleServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
+            for guard in (MarkerHistory(), one.guard):
                 online = one.world.online(t, guard, states=states)
                 assert not online.answered or online.bits == whole
                 lost.append(not online.answered)
             return real(self, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(OneServer, "call", call)
+            patch.setattr(SingleServer, "call", call)
             look(one.worker)
         assert sum(lost) > 20
         one.recover()
@@ -275,7 +275,7 @@ def _wait(reads: list[tuple[int, Any]]) -> None:
 
 
 def _read(world: StreamWorld, stop: threading.Event, reads: list[tuple[int, Any]]) -> None:
-    guard = Guard()
+    guard = MarkerHistory()
     while not stop.is_set():
         t = world.clock.now_us()
         try:

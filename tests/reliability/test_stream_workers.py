@@ -18,7 +18,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import EventStream, Owner
+from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from skewless.infra.streams.worker import Worker
@@ -47,7 +47,7 @@ def world(world: StreamWorld) -> StreamWorld:
     return world
 
 
-def opening(broker: MemoryBroker) -> Callable[[Owner], EventStream]:
+def opening(broker: MemoryBroker) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: MemoryStream(broker, owner)
 
 
@@ -128,7 +128,7 @@ def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
     traffic.check(world)
 
 
-def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[Owner], EventStream]:
+def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: RedisStream(
         url, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
     )

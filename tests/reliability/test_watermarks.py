@@ -13,8 +13,8 @@ import pytest
 
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.online.guard import Guard
-from skewless.infra.online.port import Mark, OnlineStore
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import BlockingReader
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
@@ -55,7 +55,7 @@ class WatermarkRig:
         self.worker = self.world.worker(self.store, lambda owner: MemoryStream(self.broker, owner), max_rows=max_rows)
         return self.worker
 
-    def marks(self) -> dict[str, Mark]:
+    def marks(self) -> dict[str, Marker]:
         """Return by marker what a server that has just started sees; nothing where the view is UNAVAILABLE."""
         reader, states = BlockingReader(self.world.url), WindowStates(self.world.plan)
         try:
@@ -64,7 +64,7 @@ class WatermarkRig:
             rows, marks = reader.get_marked([name or b"" for name in names], states.markers)
         finally:
             reader.close()
-        read = states.read(names, rows, Guard().judge(states.markers, marks), self.now()).reads["v"]
+        read = states.read(names, rows, MarkerHistory().judge(states.markers, marks), self.now()).reads["v"]
         found = {name: mark for name, mark in zip(states.markers, marks, strict=True) if mark is not None}
         return found if read.available else {}
 

@@ -24,7 +24,7 @@ Versions = dict[tuple[str, str], Declared]
 
 
 @dataclass
-class Judge:
+class EventValidator:
     """Judges replies.
 
     Args:
@@ -55,7 +55,7 @@ class Judge:
 class _Prediction:
     """One prediction of a reply, and what it should be."""
 
-    judge: Judge
+    judge: EventValidator
     read: Read
     row: Row
     said: dict[str, Any]

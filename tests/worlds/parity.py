@@ -25,7 +25,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
-from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
@@ -162,7 +162,7 @@ class ParityWorld:
 
     def bootstrap(self) -> None:
         """Build the first generation, or the next."""
-        Bootstrapper(
+        Backfiller(
             plan=self.plan,
             log_root=self.log_root,
             generations=self.generations,

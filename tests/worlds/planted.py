@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.log.inventory import Inventory, noted_below
-from skewless.infra.online.port import Binaries, Mark, OnlineWriter
+from skewless.infra.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.validation.replay_report import Cause, ReplayReport
 from tests.worlds.trained import Sandbox
@@ -105,7 +105,7 @@ class HalfWriter:
     def marker(self, name: str) -> int | None:
         return self._inner.marker(name)
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         self._inner.set_markers(marks, expected)
 
     def clock_offset_us(self) -> int:

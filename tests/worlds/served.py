@@ -56,7 +56,7 @@ def opened(repo: Path, redis_url: str) -> Iterator[Project]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedVersion:
     """A server under test, with its log in a file."""
 
     server: PredictionServer
@@ -122,7 +122,7 @@ class Served:
 
 
 @contextmanager
-def served(repo: Path, redis_url: str, **settings: str) -> Iterator[Served]:
+def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedVersion]:
     """Run a server for the length of a block."""
     environment = {
         **os.environ,
@@ -137,7 +137,7 @@ def served(repo: Path, redis_url: str, **settings: str) -> Iterator[Served]:
     with process:
         try:
             assert process.stdout is not None
-            yield Served(
+            yield ServedVersion(
                 server=PredictionServer(process=process, url=orjson.loads(process.stdout.readline())["url"]),
                 repo=repo,
                 redis_url=redis_url,

@@ -31,11 +31,11 @@ from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import OpenStream, Worker
@@ -142,9 +142,9 @@ class StreamWorld:
         )
 
     @contextmanager
-    def bootstrapper(self, store: OnlineStore) -> Iterator[Bootstrapper]:
+    def bootstrapper(self, store: OnlineStore) -> Iterator[Backfiller]:
         with connect(self.root / "spill", threads=1) as connection:
-            yield Bootstrapper(
+            yield Backfiller(
                 plan=self.plan,
                 log_root=self.log_root,
                 generations=self.generations,
@@ -186,14 +186,14 @@ class StreamWorld:
     def online(
         self,
         t: int,
-        guard: Guard | None = None,
+        guard: MarkerHistory | None = None,
         view: WindowView | None = None,
         states: WindowStates | None = None,
     ) -> Online:
         """Read the states as a server that has just started does, or with what one that goes on remembers."""
         reader = BlockingReader(self.url)
         try:
-            return read_online(self, reader, t, guard or Guard(), view or self.views[0], states)
+            return read_online(self, reader, t, guard or MarkerHistory(), view or self.views[0], states)
         finally:
             reader.close()
 
@@ -213,7 +213,7 @@ class StreamWorld:
         counted = [e for e in self.events() if e.seq <= online.applied[int(str(e.key[0])), place[e.partition]]]
         return brute(view or self.views[0], counted, t)
 
-    def check(self, t: int | None = None, guard: Guard | None = None) -> None:
+    def check(self, t: int | None = None, guard: MarkerHistory | None = None) -> None:
         """Assert that online, log and brute force agree to the bit, and that nothing is missing online."""
         for view in self.views:
             at = (self.clock.now_us() if t is None else t) // MILLISECOND * MILLISECOND
@@ -228,7 +228,7 @@ def read_online(
     world: StreamWorld,
     reader: BlockingReader,
     t: int,
-    guard: Guard,
+    guard: MarkerHistory,
     view: WindowView,
     states: WindowStates | None = None,
 ) -> Online:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import hypot
 from typing import Self
 
-from skewless.infra.rollout.vitals import Histogram, Vitals
+from skewless.infra.rollout.counts import Histogram, RolloutCounts
 from skewless.training.rollout.sequential import Losses
 
 
@@ -29,7 +29,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class MeanComparison:
     """A mean of both arms and how much worse the challenger's is, with a confidence interval of that.
 
     Args:
@@ -47,7 +47,7 @@ class Compared:
         """Put the intervals of two independent arms together (Zou and Donner, 2008).
 
         >>> two = Estimate(value=0.8, low=0.77, high=0.83), Estimate(value=0.7, low=0.66, high=0.74)
-        >>> round(Compared.of(*two, lower_is_better=False).low, 3)
+        >>> round(MeanComparison.of(*two, lower_is_better=False).low, 3)
         0.05
         """
         greater, less = (challenger, champion) if lower_is_better else (champion, challenger)
@@ -72,12 +72,12 @@ class Evidence:
         problem: why the challenger cannot answer at all; empty: nothing is known against it.
     """
 
-    champion: Vitals = field(default_factory=Vitals)
-    challenger: Vitals = field(default_factory=Vitals)
-    recent_champion: Vitals | None = None
-    recent_challenger: Vitals | None = None
-    quality: Compared | None = None
-    business: Compared | None = None
+    champion: RolloutCounts = field(default_factory=RolloutCounts)
+    challenger: RolloutCounts = field(default_factory=RolloutCounts)
+    recent_champion: RolloutCounts | None = None
+    recent_challenger: RolloutCounts | None = None
+    quality: MeanComparison | None = None
+    business: MeanComparison | None = None
     losses: Losses | None = None
     problem: str = ""
 
@@ -94,10 +94,10 @@ class Evidence:
         return Evidence(champion=self.recent_champion, challenger=self.recent_challenger)
 
 
-def since(now: Vitals, before: Vitals) -> Vitals | None:
+def since(now: RolloutCounts, before: RolloutCounts) -> RolloutCounts | None:
     """Return what was counted between two looks; None: the counts began anew meanwhile.
 
-    >>> since(Vitals(requests=9, failed=4), Vitals(requests=5, failed=4)).requests
+    >>> since(RolloutCounts(requests=9, failed=4), RolloutCounts(requests=5, failed=4)).requests
     4
     """
     names = ("requests", "failed", "rows", "missing", "values")
@@ -105,7 +105,7 @@ def since(now: Vitals, before: Vitals) -> Vitals | None:
     latency, scores = _less(now.latency, before.latency), _less(now.scores, before.scores)
     if min(*found.values(), *latency.counts, *scores.counts, 0) < 0:
         return None
-    return Vitals(**found, latency=latency, scores=scores, at_us=now.at_us)
+    return RolloutCounts(**found, latency=latency, scores=scores, at_us=now.at_us)
 
 
 def _less(now: Histogram, before: Histogram) -> Histogram:

@@ -12,8 +12,8 @@ from scipy.stats import beta
 
 from skewless.contract.lifecycle import Guardrails
 from skewless.contract.status import Int64Array
-from skewless.infra.rollout.vitals import Histogram, Vitals
-from skewless.training.rollout.evidence import Compared, Evidence
+from skewless.infra.rollout.counts import Histogram, RolloutCounts
+from skewless.training.rollout.evidence import Evidence, MeanComparison
 from skewless.validation.drift.measures import psi
 
 # Verdicts are asked for every few seconds: chance alone must not break one in thousands of looks.
@@ -91,14 +91,16 @@ def _counted(limits: Guardrails, evidence: Evidence) -> list[Verdict | None]:
     ]
 
 
-def _errors(limit: float | None, champion: Vitals, challenger: Vitals) -> Verdict | None:
+def _errors(limit: float | None, champion: RolloutCounts, challenger: RolloutCounts) -> Verdict | None:
     if limit is None:
         return None
     counts = (challenger.failed, challenger.requests, champion.failed, champion.requests)
     return _shares("errors", limit, *counts, judged=challenger.requests > 0)
 
 
-def _missing(limit: float | None, champion: Vitals, challenger: Vitals, *, enough: bool) -> Verdict | None:
+def _missing(
+    limit: float | None, champion: RolloutCounts, challenger: RolloutCounts, *, enough: bool
+) -> Verdict | None:
     if limit is None:
         return None
     # The values of a row go missing together: a row counts once.
@@ -130,7 +132,9 @@ def _latency(name: str, at: float, limit: float | None, evidence: Evidence, *, e
     return Verdict(guardrail=name, champion=usual, challenger=slow, worse=ratio, least=least, limit=limit)
 
 
-def _score_shift(limit: float | None, champion: Vitals, challenger: Vitals, *, enough: bool) -> Verdict | None:
+def _score_shift(
+    limit: float | None, champion: RolloutCounts, challenger: RolloutCounts, *, enough: bool
+) -> Verdict | None:
     """Judge the population stability index beyond what two samples of one population show."""
     if limit is None:
         return None
@@ -156,7 +160,7 @@ def _rebinned(champion: Histogram, challenger: Histogram) -> tuple[Int64Array, I
     return np.add.reduceat(expected, first), np.add.reduceat(found, first)
 
 
-def _compared(name: str, limit: float | None, found: Compared | None) -> Verdict | None:
+def _compared(name: str, limit: float | None, found: MeanComparison | None) -> Verdict | None:
     if limit is None:
         return None
     if found is None:

@@ -22,7 +22,7 @@ from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.traffic import TrafficPolicy
 from skewless.training.rollout.evidence import Evidence
 from skewless.training.rollout.guardrails import Verdict, judge
-from skewless.training.rollout.sequential import Look, look
+from skewless.training.rollout.sequential import InterimAnalysis, look
 
 Kind = Literal["begin", "forward", "won", "back", "again", "follow"]
 _QUANTILES = (0.01, 0.5, 0.99)
@@ -212,7 +212,7 @@ def _tested(
     return None
 
 
-def _told(seen: Look) -> str:
+def _told(seen: InterimAnalysis) -> str:
     return f"difference {seen.difference:.4g}, between {seen.low:.4g} and {seen.high:.4g} at any look"
 
 

@@ -71,7 +71,7 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class InterimAnalysis:
     """One look at the test.
 
     Args:
@@ -92,7 +92,7 @@ class Look:
         return {"difference": self.difference, "low": low, "high": high, "winner": self.winner}
 
 
-def look(losses: Losses, alpha: float) -> Look:
+def look(losses: Losses, alpha: float) -> InterimAnalysis:
     """Return what the test says now; chance of a false winner at any look ever: at most ``alpha``.
 
     >>> better, worse = Moments(n=900, mean=0.3, squares=90.0), Moments(n=900, mean=0.5, squares=90.0)
@@ -103,7 +103,7 @@ def look(losses: Losses, alpha: float) -> Look:
     radius = _radius(losses, alpha)
     low, high = difference - radius, difference + radius
     winner: Winner | None = "challenger" if high < 0 else "champion" if low > 0 else None
-    return Look(difference=difference, low=low, high=high, winner=winner)
+    return InterimAnalysis(difference=difference, low=low, high=high, winner=winner)
 
 
 def _radius(losses: Losses, alpha: float) -> float:

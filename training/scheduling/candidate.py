@@ -11,11 +11,11 @@ import structlog
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.holding import Holding
+from skewless.infra.jobs.lease_renewal import LeaseRenewal
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.online.port import Lease
-from skewless.training.scheduling.bell import Bell
-from skewless.training.scheduling.shift import Shift
+from skewless.training.scheduling.leader_term import LeaderTerm
+from skewless.training.scheduling.stop_signal import StopSignal
 
 _log = structlog.get_logger()
 _LOOK_S = 0.1
@@ -35,8 +35,8 @@ class Candidate:
     lease: Lease
     ledger: Ledger
     clock: Clock
-    shift: Callable[[int], Shift]
-    bell: Bell
+    shift: Callable[[int], LeaderTerm]
+    bell: StopSignal
     is_holder: bool = False
     _asked_at: float = 0.0
 
@@ -57,7 +57,7 @@ class Candidate:
             self.bell.wait(self.lease.ttl_s / _TRIES_PER_TERM)
 
     @contextmanager
-    def alone(self) -> Iterator[Shift]:
+    def alone(self) -> Iterator[LeaderTerm]:
         """Hold the lease for a piece of work that is done at once.
 
         Raises:
@@ -69,7 +69,7 @@ class Candidate:
             holder, fix = self.lease.held_by(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
-            with Holding(self.lease, on_renewed=lambda: None, taken_at=self._asked_at):
+            with LeaseRenewal(self.lease, on_renewed=lambda: None, taken_at=self._asked_at):
                 shift = self._begin(token)
                 shift.take_over()
                 yield shift
@@ -80,7 +80,7 @@ class Candidate:
         self._asked_at = time.monotonic()
         return self.lease.take(self.ledger.newest_token())
 
-    def _begin(self, token: int) -> Shift:
+    def _begin(self, token: int) -> LeaderTerm:
         self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
         _log.info("lease_taken", token=token, holder=self.lease.holder)
         return self.shift(token)
@@ -92,7 +92,7 @@ class Candidate:
         except ConflictError as error:
             _log.warning("lease_lost", token=token, problem=error.problem)
             return
-        with Holding(self.lease, on_renewed=shift.beat, taken_at=self._asked_at) as holding:
+        with LeaseRenewal(self.lease, on_renewed=shift.beat, taken_at=self._asked_at) as holding:
             self.is_holder = True
             try:
                 self._work(shift, holding)
@@ -105,13 +105,13 @@ class Candidate:
         if self.bell.rung:
             self._release()
 
-    def _work(self, shift: Shift, holding: Holding) -> None:
+    def _work(self, shift: LeaderTerm, holding: LeaseRenewal) -> None:
         shift.take_over()
         while holding.is_held and not self.bell.rung:
             if not shift.step():
                 self.bell.wait(_LOOK_S)
 
-    def _leave(self, shift: Shift, holding: Holding) -> None:
+    def _leave(self, shift: LeaderTerm, holding: LeaseRenewal) -> None:
         """Wait for what is under way, as long as the lease is held and nobody is in a hurry."""
         while shift.running and holding.is_held and not self.bell.rung_again:
             shift.finish()

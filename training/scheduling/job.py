@@ -22,7 +22,7 @@ _OFF = "off"
 _FIRST_LOOK_US = 60_000_000
 _WIDER = 4
 
-Lane = Literal["data", "models", "traffic"]
+PartitionWorker = Literal["data", "models", "traffic"]
 # What was proven is not proven every night, and what passed is not judged every hour.
 _OPTIONS = {"replay": ("--new",), "validate": ("--record",)}
 
@@ -40,10 +40,10 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class Every:
+class FixedInterval:
     """Moments at a fixed distance, counted from the epoch.
 
-    >>> Every(10).next(25), Every(10).newest(25, 59), Every(10).newest(50, 59)
+    >>> FixedInterval(10).next(25), FixedInterval(10).newest(25, 59), FixedInterval(10).newest(50, 59)
     (30, 50, None)
     """
 
@@ -91,7 +91,7 @@ def schedule_of(job: str, line: str) -> Schedule | None:
     """Return when a job runs: five cron fields, ``@every`` with a length of time, or ``off``.
 
     >>> schedule_of("drift fraud", "@every 2s")
-    Every(distance_us=2000000)
+    FixedInterval(distance_us=2000000)
 
     Raises:
         DefinitionError: the line cannot be read.
@@ -104,7 +104,7 @@ def schedule_of(job: str, line: str) -> Schedule | None:
     distance_us = round(float(found["number"]) * _UNITS_S[found["unit"]] * 1e6)
     if distance_us < 1:
         raise DefinitionError(f"cron of job {job!r}", "is no length of time", value=line, fix="write '@every 30s'")
-    return Every(distance_us)
+    return FixedInterval(distance_us)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +123,14 @@ class Job:
     name: str
     words: tuple[str, ...]
     schedule: Schedule | None
-    lane: Lane
+    lane: PartitionWorker
     limit_s: float
     is_wanted: Callable[[], bool] = lambda: True
     again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
+class DueTick:
     """A tick that is due: the newest one; those between it and the last that was taken are one with it."""
 
     job: Job
@@ -142,7 +142,7 @@ class Due:
         return RunId(job=self.job.name, tick_us=self.tick_us)
 
 
-def due(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) -> list[Due]:
+def due(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) -> list[DueTick]:
     """Return what is due, at most one tick a job, the one that waits longest first.
 
     Args:
@@ -150,7 +150,7 @@ def due(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) -> list[Due]:
             there is not known yet, and not due.
     """
     found = [
-        Due(job=job, tick_us=tick_us)
+        DueTick(job=job, tick_us=tick_us)
         for job in jobs
         if job.schedule is not None and job.name in last
         for tick_us in [newest(job.schedule, last[job.name], now_us)]
@@ -224,7 +224,7 @@ def _of_model(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str], b
     yield Job(
         name=f"rollout {spec.name}",
         words=("rollout", spec.name, "--step"),
-        schedule=Every(round(settings.rollout_seconds * 1e6)),
+        schedule=FixedInterval(round(settings.rollout_seconds * 1e6)),
         lane="traffic",
         limit_s=limit_s,
         is_wanted=lambda: in_rollout(spec.name),

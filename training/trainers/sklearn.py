@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Vector
-from skewless.infra.runtimes.tree_arrays import Bools, Trees
+from skewless.infra.runtimes.tree_arrays import Bools, TreeArrays
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
 
@@ -121,7 +121,7 @@ def _trained(model: Model, rows: TrainingSet) -> TrainedModel:
     )
 
 
-def _askable(matrix: Matrix, trees: Trees) -> Matrix:
+def _askable(matrix: Matrix, trees: TreeArrays) -> Matrix:
     """Return rows without infinite category codes, which scikit-learn refuses; they are missing."""
     return np.where(np.isinf(matrix) & trees.categorical, np.nan, matrix)
 
@@ -138,20 +138,20 @@ def _score(model: Model, matrix: Matrix) -> Vector:
     return np.ascontiguousarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
 
 
-def _splits(trees: Trees, n_features: int) -> list[int]:
+def _splits(trees: TreeArrays, n_features: int) -> list[int]:
     inner = trees.left != np.arange(len(trees.left))
     counts: list[int] = np.bincount(trees.feature[inner], minlength=n_features).tolist()
     return counts
 
 
-def _thresholds(trees: Trees) -> Iterator[tuple[int, float]]:
+def _thresholds(trees: TreeArrays) -> Iterator[tuple[int, float]]:
     """Yield (feature, threshold) of every split of numbers, and every category that was trained."""
     splits = (trees.left != np.arange(len(trees.left))) & (trees.category_row < 0)
     yield from zip(trees.feature[splits].tolist(), trees.threshold[splits].tolist(), strict=True)
     yield from ((feature, float(code)) for feature, code in np.argwhere(trees.known).tolist())
 
 
-def exported(model: Model, n_features: int) -> tuple[Trees, Vector]:
+def exported(model: Model, n_features: int) -> tuple[TreeArrays, Vector]:
     """Return a model's trees and each feature's total gain.
 
     scikit-learn puts categorical features first and numbers their categories anew; both are undone here.
@@ -166,7 +166,7 @@ def exported(model: Model, n_features: int) -> tuple[Trees, Vector]:
     known = _known(categories, n_features)
     rows, table = _left_categories(grown, offsets, feature, known)
     own = np.arange(len(nodes))
-    trees = Trees(
+    trees = TreeArrays(
         roots=offsets[:-1].astype(np.int32),
         feature=feature.astype(np.int32),
         threshold=nodes["num_threshold"].astype(np.float64),

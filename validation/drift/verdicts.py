@@ -11,7 +11,7 @@ import numpy as np
 
 from skewless.contract.lifecycle import Watch
 from skewless.contract.status import BoolArray
-from skewless.infra.predictions.live import Live
+from skewless.infra.predictions.live_predictions import LivePredictions
 from skewless.validation.drift.histograms import Bins, Floats, Histograms
 from skewless.validation.drift.measures import (
     Counts,
@@ -102,7 +102,7 @@ SCORE, LABEL = "score", "label"
 def compare_window(
     profile: Mapping[str, Any],
     names: Sequence[str],
-    pieces: Iterable[Live],
+    pieces: Iterable[LivePredictions],
     labels: Floats,
     watch: Watch,
     repeats: Mapping[str, float],

@@ -30,7 +30,7 @@ Weighted = Callable[[Matrix], Vector]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gain:
+class MetricGain:
     """What the candidate wins over the champion on the same rows: above 0 is better, whatever the metric.
 
     Args:
@@ -56,7 +56,7 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
+class ScorePair:
     """Two score vectors of the same rows.
 
     Args:
@@ -74,9 +74,9 @@ class Pair:
     task: Task = "binary"
     groups: Groups | None = None
 
-    def only(self, chosen: np.typing.NDArray[np.bool_]) -> Pair:
+    def only(self, chosen: np.typing.NDArray[np.bool_]) -> ScorePair:
         """Return some of the rows."""
-        return Pair(
+        return ScorePair(
             labels=self.labels[chosen],
             candidate=self.candidate[chosen],
             champion=self.champion[chosen],
@@ -87,15 +87,15 @@ class Pair:
 
 
 def paired_gain(
-    pair: Pair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Gain:
+    pair: ScorePair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> MetricGain:
     """Return the gain with its percentile interval (Efron and Tibshirani, 1993, chapter 13).
 
     A resample draws as many rows as there are, with replacement, the same ones for both: so what moves both
     scores alike does not widen the interval. It is a weighting of the rows by how often each was drawn.
 
     >>> labels = np.array([0.0, 1.0] * 50)
-    >>> found = paired_gain(Pair(labels=labels, candidate=labels, champion=1 - labels), "auc")
+    >>> found = paired_gain(ScorePair(labels=labels, candidate=labels, champion=1 - labels), "auc")
     >>> found.gain, found.low, found.high
     (1.0, 1.0, 1.0)
     """
@@ -105,8 +105,8 @@ def paired_gain(
 
 
 def normal_gain(
-    pair: Pair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Gain:
+    pair: ScorePair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> MetricGain:
     """Return the gain with the interval of its bootstrap standard error.
 
     For a confidence so high, of one slice among many, that percentiles of the resamples end before it.
@@ -118,7 +118,7 @@ def normal_gain(
     return _gain(pair, metric, point, ends, confidence)
 
 
-def _gains(pair: Pair, metric: str, resamples: int, seed: int) -> tuple[Vector, Vector]:
+def _gains(pair: ScorePair, metric: str, resamples: int, seed: int) -> tuple[Vector, Vector]:
     """Return the signed metrics of candidate and champion, and the gain of each resample that has both."""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     sides = [_side(pair, scores, metric) for scores in (pair.candidate, pair.champion)]
@@ -130,11 +130,11 @@ def _gains(pair: Pair, metric: str, resamples: int, seed: int) -> tuple[Vector, 
     return point, drawn if drawn.size >= resamples * _FEWEST else drawn[:0]
 
 
-def _side(pair: Pair, scores: Scores, metric: str) -> Weighted:
-    return weighted_metric(metric, Scored(labels=pair.labels, scores=scores, task=pair.task, groups=pair.groups))
+def _side(pair: ScorePair, scores: Scores, metric: str) -> Weighted:
+    return weighted_metric(metric, ScoredRows(labels=pair.labels, scores=scores, task=pair.task, groups=pair.groups))
 
 
-def _draws(pair: Pair, resamples: int, seed: int) -> Iterator[Matrix]:
+def _draws(pair: ScorePair, resamples: int, seed: int) -> Iterator[Matrix]:
     """Yield how often each row was drawn, ``(some, n)``, until there are enough resamples."""
     rows = pair.labels.size
     unit = np.arange(rows) if pair.groups is None else np.unique(pair.groups, return_inverse=True)[1]
@@ -148,11 +148,11 @@ def _draws(pair: Pair, resamples: int, seed: int) -> Iterator[Matrix]:
         yield counts[:, unit].astype(np.float64)
 
 
-def _gain(pair: Pair, metric: str, point: Vector, ends: list[float] | None, confidence: float) -> Gain:
+def _gain(pair: ScorePair, metric: str, point: Vector, ends: list[float] | None, confidence: float) -> MetricGain:
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     candidate, champion = (None if np.isnan(value) else sign * float(value) for value in point)
     low, high = ends or (None, None)
-    return Gain(
+    return MetricGain(
         metric=metric,
         rows=int(pair.labels.size),
         candidate=candidate,
@@ -165,7 +165,7 @@ def _gain(pair: Pair, metric: str, point: Vector, ends: list[float] | None, conf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scored:
+class ScoredRows:
     """Scores of rows whose labels are known.
 
     Args:
@@ -181,10 +181,10 @@ class Scored:
     groups: Groups | None = None
 
 
-def weighted_metric(metric: str, rows: Scored) -> Weighted:
+def weighted_metric(metric: str, rows: ScoredRows) -> Weighted:
     """Return the function from weights to a metric: what ``evaluate`` gives for each row of weights, in one go.
 
-    >>> auc = weighted_metric("auc", Scored(labels=np.array([0.0, 1.0, 1.0]), scores=np.array([0.5, 0.5, 0.7])))
+    >>> auc = weighted_metric("auc", ScoredRows(labels=np.array([0.0, 1.0, 1.0]), scores=np.array([0.5, 0.5, 0.7])))
     >>> auc(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])).tolist()
     [0.75, 0.5]
     """
@@ -223,7 +223,7 @@ def _auc(weights: Matrix, order: _Order, positive: NDArray[np.bool_]) -> Vector:
     return _divided(won, above.sum(axis=1) * below.sum(axis=1))
 
 
-def _auc_macro(weights: Matrix, rows: Scored) -> Vector:
+def _auc_macro(weights: Matrix, rows: ScoredRows) -> Vector:
     single = np.array(
         [
             _auc(weights, _Order.of(rows.scores[:, column]), rows.labels == column)
@@ -234,21 +234,21 @@ def _auc_macro(weights: Matrix, rows: Scored) -> Vector:
     return _divided(np.where(exist, single, 0.0).sum(axis=0), exist.sum(axis=0).astype(np.float64))
 
 
-def _calibration_error(weights: Matrix, rows: Scored) -> Vector:
+def _calibration_error(weights: Matrix, rows: ScoredRows) -> Vector:
     bins = calibration_bins(rows.scores)
     inside = (bins[:, None] == np.unique(bins)).astype(np.float64)
     gaps = np.abs((weights * (rows.scores - rows.labels)) @ inside)
     return _divided(gaps.sum(axis=1), weights.sum(axis=1))
 
 
-def _ndcg(rows: Scored, at: int | None) -> Weighted:
+def _ndcg(rows: ScoredRows, at: int | None) -> Weighted:
     query = np.zeros(rows.labels.size, dtype=np.int64) if rows.groups is None else rows.groups
     share, counts, group = ndcg_shares(rows.labels, rows.scores, query, at)
     per_row = (counts / np.bincount(group))[group]
     return partial(_ratio, above=share[group] * per_row, below=per_row)
 
 
-def _share(rows: Scored, metric: str) -> Weighted:
+def _share(rows: ScoredRows, metric: str) -> Weighted:
     called, positive = (rows.scores >= _HALF).astype(np.float64), (rows.labels == 1.0).astype(np.float64)
     return partial(_ratio, above=called * positive, below=called if metric == "precision" else positive)
 
@@ -258,7 +258,7 @@ def _ratio(weights: Matrix, above: Vector, below: Vector, *, root: bool = False)
     return np.sqrt(found) if root else found
 
 
-def _one_by_one(weights: Matrix, metric: str, rows: Scored) -> Vector:
+def _one_by_one(weights: Matrix, metric: str, rows: ScoredRows) -> Vector:
     def one(each: Vector) -> float:
         if not each.sum() > 0:
             return np.nan

@@ -23,7 +23,7 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.state_layout import EVER, StateLayout
-from skewless.contract.windows.tiles import CODE, KIND_BITS, LEVEL, Slots, Tiles
+from skewless.contract.windows.tiles import CODE, KIND_BITS, LEVEL, AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 
 _HEAD = struct.Struct("<qIIq")
@@ -104,7 +104,7 @@ class TileCodec:
         return Tiles(
             n=n,
             m=heads[:, 2],
-            slots=Slots(
+            slots=AppliedPositions(
                 entity=np.repeat(np.arange(n), slots),
                 partition=slot_words[:, 0],
                 first=slot_words[:, 1],

@@ -29,7 +29,7 @@ from skewless.contract.windows.range_pieces import LimitFilter, Ranges, pieces
 from skewless.contract.windows.segments import first_at_least
 from skewless.contract.windows.sketch import Hashes, distinct, smallest
 from skewless.contract.windows.sketch_ranges import RangeSketches
-from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import starts_of
 from skewless.contract.windows.view import Function, WindowView
 
@@ -57,7 +57,7 @@ class Timeline:
     hashes: Hashes
 
     @classmethod
-    def of_events(cls, n: int, entity: Int64Array, origin: Origin, words: Int64Array, hashes: Hashes) -> Timeline:
+    def of_events(cls, n: int, entity: Int64Array, origin: EventOrigins, words: Int64Array, hashes: Hashes) -> Timeline:
         """Return the events of n entities in order; fast where they are in order already.
 
         Args:

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from skewless.contract.names import partition_hash
 from skewless.contract.status import Int64Array
+from skewless.contract.windows.aggregate_inputs import AggregateInputs
 from skewless.contract.windows.fixed_point import carry, square_words, sum_words
-from skewless.contract.windows.measured import Measured
 from skewless.contract.windows.view import SQUARED, SUMMED, Function, WindowView
 
 NEVER = np.int64(2**63 - 1)
@@ -32,7 +32,7 @@ _COUNTED = frozenset({Function.COUNT, *SUMMED})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class EventOrigins:
     """Where events come from, each an int64 array of shape ``(n,)``.
 
     Args:
@@ -97,7 +97,7 @@ class StateLayout:
             words[place + 3] = NOTHING
         return words
 
-    def of_events(self, measured: Mapping[str, Measured], origin: Origin) -> Int64Array:
+    def of_events(self, measured: Mapping[str, AggregateInputs], origin: EventOrigins) -> Int64Array:
         """Return the state that each event makes by itself, shape ``(width, n)``.
 
         Args:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.sketch import Hashes
-from skewless.contract.windows.state_layout import EVER, Origin, StateLayout
+from skewless.contract.windows.state_layout import EVER, EventOrigins, StateLayout
 
 CODE_BITS = 8
 KIND_BITS = 4
@@ -34,7 +34,7 @@ CODE = (1 << CODE_BITS) - 1  # kind and level
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slots:
+class AppliedPositions:
     """The last applied position of each partition that ever touched an entity, by entity.
 
     Args:
@@ -49,13 +49,13 @@ class Slots:
     seq: Int64Array
 
     @classmethod
-    def none(cls) -> Slots:
+    def none(cls) -> AppliedPositions:
         """Return no slots."""
         nothing = np.empty(0, dtype=np.int64)
         return cls(entity=nothing, partition=nothing, first=nothing, seq=nothing)
 
     @classmethod
-    def of_events(cls, entity: Int64Array, origin: Origin) -> Slots:
+    def of_events(cls, entity: Int64Array, origin: EventOrigins) -> AppliedPositions:
         """Return the positions that some events have, in any order."""
         order = np.lexsort((origin.seq, origin.partition, entity))
         entity, partition, seq = entity[order], origin.partition[order], origin.seq[order]
@@ -78,14 +78,14 @@ class Tiles:
 
     n: int
     m: Int64Array
-    slots: Slots
+    slots: AppliedPositions
     entity: Int64Array
     tag: Int64Array
     words: Int64Array
 
     @classmethod
     def of_events(
-        cls, layout: StateLayout, n: int, entity: Int64Array, origin: Origin, words: Int64Array, hashes: Hashes
+        cls, layout: StateLayout, n: int, entity: Int64Array, origin: EventOrigins, words: Int64Array, hashes: Hashes
     ) -> Tiles:
         """Return events of n entities as records of milliseconds; those of one millisecond are one, unless hashed.
 
@@ -96,7 +96,7 @@ class Tiles:
         """
         tag = (origin.ts // MILLISECOND) << CODE_BITS
         order = np.lexsort((tag, entity))
-        slots = Slots.of_events(entity, origin)
+        slots = AppliedPositions.of_events(entity, origin)
         entity, tag, words = entity[order], tag[order], words[:, order]
         if len(hashes):
             rows = np.concatenate([words, hashes[:, order].view(np.int64)]).T

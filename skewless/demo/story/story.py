@@ -15,11 +15,11 @@ from rich.console import Console
 
 from skewless.contract.clock import from_us
 from skewless.demo.processes import run_once, serving
-from skewless.demo.story.chronicle import Chronicle
-from skewless.demo.story.ground import Ground
+from skewless.demo.story.run_timeline import RunTimeline
+from skewless.demo.story.story_project import StoryProject
 from skewless.demo.story.weekly import DAY_US, WEEK_US, lines, weekly
 from skewless.demo.story.weeks import Weeks
-from skewless.demo.walk import HOUR_US, Walk
+from skewless.demo.tour_state import HOUR_US, TourState
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import askable, read_labels
 from skewless.infra.packages.aliases import Aliases
@@ -54,8 +54,8 @@ def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str,
         SkewlessError: a chapter failed; its message says what to fix.
     """
     start = time.perf_counter()
-    ground = Ground.lay(repo)
-    walk = Walk(project=Project(ground.repo), console=Console())
+    ground = StoryProject.lay(repo)
+    walk = TourState(project=Project(ground.repo), console=Console())
     try:
         _play(walk, ground, StorySpan(days=days, after=after), invoke)
     finally:
@@ -64,7 +64,7 @@ def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str,
     return walk.facts
 
 
-def _play(walk: Walk, ground: Ground, span: StorySpan, invoke: Invoke) -> None:
+def _play(walk: TourState, ground: StoryProject, span: StorySpan, invoke: Invoke) -> None:
     project = walk.project
     project.apply()
     spec, beside = project.models
@@ -75,7 +75,7 @@ def _play(walk: Walk, ground: Ground, span: StorySpan, invoke: Invoke) -> None:
     _prepare(walk)
     with walk.stage(f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour") as say:
         traffic, aliases = Traffic(project.packages), Aliases(project.packages)
-        chronicle = Chronicle(model=spec.name, traffic=traffic, aliases=aliases, tell=say)
+        chronicle = RunTimeline(model=spec.name, traffic=traffic, aliases=aliases, tell=say)
         with serving(walk) as client, shift_here(project, invoke, chronicle.hear) as shift:
             life = Weeks(
                 walk=walk,
@@ -129,7 +129,7 @@ def _rows(project: Project) -> pa.Table:
     return rows.filter(pa.array(askable(plan.request, rows))).sort_by(TIME)
 
 
-def _prepare(walk: Walk) -> None:
+def _prepare(walk: TourState) -> None:
     with walk.stage("Published rows -> log -> Redis; the first version") as say:
         for item in walk.project.materialize():
             say(f"{item.view}: {item.accepted:,} rows accepted, {item.written:,} keys")
@@ -138,7 +138,7 @@ def _prepare(walk: Walk) -> None:
             say(f"{spec.name} {report.trained.package.version}: {report.decision.reason}")
 
 
-def _close(walk: Walk, life: Weeks, begin: int, end: int) -> None:
+def _close(walk: TourState, life: Weeks, begin: int, end: int) -> None:
     chronicle = life.chronicle
     walk.facts |= {
         "predictions": life.asked,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
-from skewless.demo.walk import HOUR_US
+from skewless.demo.tour_state import HOUR_US
 from skewless.operations.quality import labelled_log
 from skewless.project import Project
 from skewless.validation.evaluation.evaluation import evaluate

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from skewless.client import Client
 from skewless.contract.errors import PlaceError
-from skewless.demo.story.chronicle import Chronicle
-from skewless.demo.walk import HOUR_US, START_SECONDS, Row, Walk, json_rows, progress_bar
+from skewless.demo.story.run_timeline import RunTimeline
+from skewless.demo.tour_state import HOUR_US, START_SECONDS, Row, TourState, json_rows, progress_bar
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
-from skewless.infra.rollout.vitals import read_vitals
-from skewless.training.scheduling.shift import Shift
+from skewless.infra.rollout.counts import read_vitals
+from skewless.training.scheduling.leader_term import LeaderTerm
 
 _LOOK_HOURS = 6  # a rollout is looked at so often
 _TOLD_PART = 10  # of the flights, one in so many is told by POST /feedback besides
@@ -34,10 +34,10 @@ class Weeks:
         seen: what the model saw of it, one row an hour; None was missing.
     """
 
-    walk: Walk
+    walk: TourState
     client: Client
-    shift: Shift
-    chronicle: Chronicle
+    shift: LeaderTerm
+    chronicle: RunTimeline
     model: str
     beside: str
     rows: pa.Table

@@ -19,7 +19,7 @@ _TIME_TO_TAKE_UP_S = 30.0
 def check_processes(state: Path) -> list[CheckupFinding]:
     """Say of each process whether it is heard of, works on the plan in force, and can go on."""
     from skewless.infra.host.processes import read_processes
-    from skewless.infra.plans.applied import read_applied
+    from skewless.infra.plans.applied_plan import read_applied
 
     try:
         applied = read_applied(state)

@@ -12,7 +12,7 @@ from skewless.workspace import CONFIG_FILE
 
 def check_plan(repo: Path, state: Path) -> CheckupFinding:
     """Say whether a plan is in force and the definitions are still those it was compiled from."""
-    from skewless.infra.plans.applied import read_applied
+    from skewless.infra.plans.applied_plan import read_applied
 
     name = "plan"
     if not (repo / CONFIG_FILE).is_file():

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.store import PackageStore
     from skewless.infra.runtimes.calibration import Calibration
-    from skewless.infra.runtimes.candidates import Place, Second
-    from skewless.infra.runtimes.choice import Tried
+    from skewless.infra.runtimes.candidates import ScoringTarget, Second
+    from skewless.infra.runtimes.choice import RuntimeTrial
 
 _CHAMPION = "champion"
 
 
-def check_scoring(store: PackageStore, second: Second, place: Place | None = None) -> list[CheckupFinding]:
+def check_scoring(store: PackageStore, second: Second, place: ScoringTarget | None = None) -> list[CheckupFinding]:
     """Say what would score each champion; a model is opened only where there is more than its own library.
 
     Args:
@@ -26,17 +26,17 @@ def check_scoring(store: PackageStore, second: Second, place: Place | None = Non
         place: where models may be scored; None: as in a server with this setting.
     """
     from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.runtimes.candidates import Place
+    from skewless.infra.runtimes.candidates import ScoringTarget
     from skewless.infra.storage.names import list_models
 
-    where = place or Place(second=second)
+    where = place or ScoringTarget(second=second)
     return list(
         _findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in list_models(store.root)], where)
     )
 
 
 def _findings(
-    store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place
+    store: PackageStore, champions: Sequence[tuple[str, str | None]], place: ScoringTarget
 ) -> Iterator[CheckupFinding]:
     from skewless.infra.packages.package import open_package
     from skewless.infra.runtimes.candidates import candidates
@@ -66,13 +66,13 @@ def missed(package: Package, problem: str) -> CheckupFinding:
     return doubt(f"scoring {package.name}", detail, "see the line `gpu`, or set ModelSpec.device='auto'")
 
 
-def _tried(store: PackageStore, package: Package, place: Place) -> CheckupFinding:
+def _tried(store: PackageStore, package: Package, place: ScoringTarget) -> CheckupFinding:
     from skewless.infra.packages.served_model import load_model
 
     return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
 
 
-def judge_tried(name: str, version: str, tried: Sequence[Tried]) -> CheckupFinding:
+def judge_tried(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckupFinding:
     """Return what is to be said of the runtimes that were tried for a model."""
     facts = [item.as_dict() for item in tried]
     detail = f"version {version}: {'; '.join(map(_told, tried))}"
@@ -82,7 +82,7 @@ def judge_tried(name: str, version: str, tried: Sequence[Tried]) -> CheckupFindi
     return good(f"scoring {name}", detail, facts)
 
 
-def _told(item: Tried) -> str:
+def _told(item: RuntimeTrial) -> str:
     if item.role == "refused":
         return f"{item.runtime} is refused: {item.reason}"
     times = "" if item.calibration is None else f" ({_milliseconds(item.calibration)})"

@@ -25,10 +25,10 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_blocking_reader
     from skewless.infra.packages.store import PackageStore
-    from skewless.infra.plans.needed_views import NeededWatch
+    from skewless.infra.plans.needed_views import NeededViewsMonitor
 
     try:
-        needed = NeededWatch(state, PackageStore.of(state, settings), settings.keep_versions).read()
+        needed = NeededViewsMonitor(state, PackageStore.of(state, settings), settings.keep_versions).read()
     except SkewlessError:
         return []  # the plan's own check says so
     if not needed.plan.windows:

@@ -11,7 +11,7 @@ Tone = Literal["good", "bad", "plain", "missing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folded:
+class FoldedCell:
     """A cell of more than a line: a table under its summary, shut unless a row of it is marked."""
 
     summary: str
@@ -30,7 +30,7 @@ class TableBlock:
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str | Folded]]
+    rows: Sequence[Sequence[str | FoldedCell]]
     marked: frozenset[int] = frozenset()
     terms: str | None = None
     kind: Literal["table"] = "table"
@@ -53,7 +53,7 @@ class PlotBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
+class Paragraph:
     """A sentence; what is not there is said by one.
 
     Args:
@@ -72,7 +72,7 @@ class Section:
     """Blocks under one heading."""
 
     title: str
-    blocks: Sequence[TableBlock | PlotBlock | Note] = ()
+    blocks: Sequence[TableBlock | PlotBlock | Paragraph] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +114,14 @@ def _terms(table: TableBlock) -> set[str]:
     found = set(table.columns)
     for row in table.rows:
         for column, cell in zip(table.columns, row, strict=True):
-            if isinstance(cell, Folded):
+            if isinstance(cell, FoldedCell):
                 found |= _terms(cell.table)
             elif column == table.terms:
                 found.add(cell)
     return found
 
 
-def _plain(block: TableBlock | PlotBlock | Note) -> dict[str, Any]:
+def _plain(block: TableBlock | PlotBlock | Paragraph) -> dict[str, Any]:
     if isinstance(block, TableBlock):
         return {"kind": block.kind, "title": block.title, "rows": _rows(block)}
     if isinstance(block, PlotBlock):
@@ -133,5 +133,5 @@ def _rows(table: TableBlock) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, map(_cell, row), strict=True)) for row in table.rows]
 
 
-def _cell(cell: str | Folded) -> str | dict[str, Any]:
+def _cell(cell: str | FoldedCell) -> str | dict[str, Any]:
     return cell if isinstance(cell, str) else {"summary": cell.summary, "rows": _rows(cell.table)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from skewless.operations.report.blocks import Note, Section, TableBlock
+from skewless.operations.report.blocks import Paragraph, Section, TableBlock
 from skewless.operations.report.cells import figures, moment
 from skewless.operations.report.evidence import evidence_cell
 
@@ -30,7 +30,7 @@ def decisions_section(project: Workspace, model: str) -> Section:
     events.sort(key=lambda event: -event[0])
     shown = [(moment(at), *cells) for at, *cells in events[:_MOST]]
     if not shown:
-        return Section(title="Decisions", blocks=[Note(text="Nothing was decided yet.", tone="missing")])
+        return Section(title="Decisions", blocks=[Paragraph(text="Nothing was decided yet.", tone="missing")])
     columns = ("time", "change", "to", "cause", "evidence")
     marked = frozenset(i for i, row in enumerate(shown) if row[1] in {"refused", "rolled back"})
     table = TableBlock(title="", columns=columns, rows=shown, marked=marked, terms="change")

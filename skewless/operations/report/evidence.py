@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skewless.operations.report.blocks import Folded, TableBlock
+from skewless.operations.report.blocks import FoldedCell, TableBlock
 from skewless.operations.report.cells import figures, milliseconds, number, share
 
 _Show = Callable[[float | None], str]
@@ -13,7 +13,7 @@ _COLUMNS = ("guardrail", "champion", "challenger", "worse by at least", "limit",
 _BREACHED, _HELD, _OPEN = "BREACHED", "held", "not judged yet"
 
 
-def evidence_cell(evidence: Mapping[str, Any]) -> str | Folded:
+def evidence_cell(evidence: Mapping[str, Any]) -> str | FoldedCell:
     """Return the evidence of a traffic policy: a row per guardrail, all else in a line."""
     verdicts = evidence.get("guardrails") or ()
     rest = figures({name: value for name, value in evidence.items() if name != "guardrails"})
@@ -22,7 +22,7 @@ def evidence_cell(evidence: Mapping[str, Any]) -> str | Folded:
     rows = [_row(verdict) for verdict in verdicts]
     marked = frozenset(i for i, row in enumerate(rows) if row[-1] == _BREACHED)
     table = TableBlock(title=rest, columns=_COLUMNS, rows=rows, marked=marked, terms="guardrail")
-    return Folded(summary=_counted([row[-1] for row in rows]), table=table)
+    return FoldedCell(summary=_counted([row[-1] for row in rows]), table=table)
 
 
 def _row(verdict: Mapping[str, Any]) -> tuple[str, ...]:

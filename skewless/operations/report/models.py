@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from skewless.operations.report.blocks import Note, PlotBlock, Section, TableBlock, Tone
+from skewless.operations.report.blocks import Paragraph, PlotBlock, Section, TableBlock, Tone
 from skewless.operations.report.cells import interval, moment, number, share
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def drift_section(project: Workspace, model: str) -> Section:
     kept = series(project, model).read()
     if not kept:
         text = f"Drift was never looked at: run `skewless drift {model}`."
-        return Section(title="Drift", blocks=[Note(text=text, tone="missing")])
+        return Section(title="Drift", blocks=[Paragraph(text=text, tone="missing")])
     last = kept[-1]
     columns = ("feature", "PSI", "JS", "KS", "p", "missing in training", "missing now", "drifted")
     farthest = sorted(last["features"], key=lambda item: -(item["distances"]["psi"] or 0.0))[:_MOST_FEATURES]
@@ -102,7 +102,7 @@ def drift_section(project: Workspace, model: str) -> Section:
     marked = frozenset(i for i, item in enumerate(found) if item["drifted"])
     said, tone = _VERDICTS[last["verdict"]]
     verdict = f"{moment(last['since'])} to {moment(last['until'])}, {last['rows']:,} predictions of {last['version']}"
-    blocks: list[Note | TableBlock | PlotBlock] = [Note(text=f"{verdict}: {said}", tone=tone)]
+    blocks: list[Paragraph | TableBlock | PlotBlock] = [Paragraph(text=f"{verdict}: {said}", tone=tone)]
     if last["verdict"] != "too_few_rows":
         blocks.append(TableBlock(title="Live values against training", columns=columns, rows=rows, marked=marked))
     if len(kept) > 1:
@@ -134,7 +134,7 @@ def importance_section(project: Workspace, model: str, window_us: int, windows: 
     report = importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:
         text = "No prediction of these windows can be taken apart."
-        return Section(title="What moved the answers", blocks=[Note(text=text, tone="missing")])
+        return Section(title="What moved the answers", blocks=[Paragraph(text=text, tone="missing")])
     version = report.windows[-1].version
     own = [window for window in report.windows if window.version == version]
     lines = {
@@ -154,10 +154,10 @@ def evaluation_section(package: Package) -> Section:
     from skewless.training.plots.evaluation import evaluation_plots
 
     title = f"Evaluation of {package.version} on its test period"
-    blocks: list[TableBlock | PlotBlock | Note] = [_metrics(package)]
+    blocks: list[TableBlock | PlotBlock | Paragraph] = [_metrics(package)]
     blocks += [plot_block(plot) for plot in evaluation_plots(package.curves)]
     if not package.curves:
-        blocks.append(Note(text="The package holds no curves: it is of an older skewless.", tone="missing"))
+        blocks.append(Paragraph(text="The package holds no curves: it is of an older skewless.", tone="missing"))
     return Section(title=title, blocks=blocks)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.plan import View
-from skewless.operations.report.blocks import Note, Section, TableBlock
+from skewless.operations.report.blocks import Paragraph, Section, TableBlock
 from skewless.operations.report.cells import NONE, figures, length, moment
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def freshness_section(project: Workspace) -> Section:
         ends = [run.ended_us for run in runs if run.ended_us is not None and partition in run.covers]
         rows.append((view.name, moment(newest), length(age), length(limit), moment(max(ends, default=None))))
     if not rows:
-        return Section(title="Freshness", blocks=[Note(text="No view is materialised.", tone="missing")])
+        return Section(title="Freshness", blocks=[Paragraph(text="No view is materialised.", tone="missing")])
     columns = ("view", "newest row", "age", "freshness limit", "last run")
     return Section(
         title="Freshness", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=frozenset(marked))]
@@ -52,31 +52,33 @@ def proof_section(project: Workspace) -> Section:
     from skewless.infra.verdicts.last_verdicts import last_parity
 
     verdicts = last_parity(project.state)
-    blocks: list[Note | TableBlock] = [_replay_note(project)]
+    blocks: list[Paragraph | TableBlock] = [_replay_note(project)]
     if not verdicts:
-        blocks.append(Note(text="Parity was never run: run `skewless parity`.", tone="missing"))
+        blocks.append(Paragraph(text="Parity was never run: run `skewless parity`.", tone="missing"))
         return Section(title="Proof: parity and replay", blocks=blocks)
     found = list(verdicts.values())
     rows = [(item.view, moment(item.at_us), f"{item.compared:,}", f"{item.mismatches:,}") for item in found]
     marked = frozenset(i for i, item in enumerate(found) if item.mismatches)
     good = "Parity: online values are what the log says, bit for bit."
-    blocks.append(Note(text="Parity found mismatches.", tone="bad") if marked else Note(text=good, tone="good"))
+    blocks.append(
+        Paragraph(text="Parity found mismatches.", tone="bad") if marked else Paragraph(text=good, tone="good")
+    )
     columns = ("view", "time", "compared", "mismatches")
     blocks.append(TableBlock(title="Parity", columns=columns, rows=rows, marked=marked))
     return Section(title="Proof: parity and replay", blocks=blocks)
 
 
-def _replay_note(project: Workspace) -> Note:
+def _replay_note(project: Workspace) -> Paragraph:
     from skewless.operations.runs import Runs
 
     runs = [run for run in Runs(project).list("replay", limit=5) if run.ended_us is not None]
     if not runs:
-        return Note(text="Replay was never run by the scheduler: run `skewless replay`.", tone="missing")
+        return Paragraph(text="Replay was never run by the scheduler: run `skewless replay`.", tone="missing")
     last = runs[-1]
     lines = last.outputs.get("lines")
     text = lines[0] if isinstance(lines, list) and lines else last.error or _result(last.outputs)
     is_good = last.state == "done" and last.outputs.get("ok", True)
-    return Note(text=f"Replay of {moment(last.ended_us)}: {text}", tone="good" if is_good else "bad")
+    return Paragraph(text=f"Replay of {moment(last.ended_us)}: {text}", tone="good" if is_good else "bad")
 
 
 def checks_section(project: Workspace) -> Section:
@@ -86,9 +88,9 @@ def checks_section(project: Workspace) -> Section:
     index = data_docs_folder(project.state) / INDEX
     if not index.exists():
         nothing = "No Data Docs yet: the scheduler's validation writes them, and `skewless validate --record`."
-        return Section(title="Data checks", blocks=[Note(text=nothing, tone="missing")])
+        return Section(title="Data checks", blocks=[Paragraph(text=nothing, tone="missing")])
     return Section(
-        title="Data checks", blocks=[Note(text="Data Docs of the last validation", link=index.resolve().as_uri())]
+        title="Data checks", blocks=[Paragraph(text="Data Docs of the last validation", link=index.resolve().as_uri())]
     )
 
 
@@ -99,7 +101,7 @@ def alerts_section(project: Workspace) -> Section:
     with Alerts(project.state) as alerts:
         kept = alerts.kept()
     if not kept:
-        return Section(title="Alerts", blocks=[Note(text="There was none.", tone="good")])
+        return Section(title="Alerts", blocks=[Paragraph(text="There was none.", tone="good")])
     shown = sorted(kept, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
     rows = [
         (item.alert.name, item.alert.subject, moment(item.since_us), _over(item.resolved_at_us), item.alert.message)
@@ -120,7 +122,7 @@ def runs_section(project: Workspace) -> Section:
 
     runs = Runs(project).list(limit=_MOST_RUNS)[::-1]
     if not runs:
-        return Section(title="Runs", blocks=[Note(text="The scheduler has run nothing yet.", tone="missing")])
+        return Section(title="Runs", blocks=[Paragraph(text="The scheduler has run nothing yet.", tone="missing")])
     rows = [_run_row(run) for run in runs]
     marked = frozenset(i for i, run in enumerate(runs) if run.error)
     columns = ("time", "job", "cause", "state", "took", "result")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import PackageError, SkewlessError
-from skewless.operations.report.blocks import Note, Report, Section
+from skewless.operations.report.blocks import Paragraph, Report, Section
 from skewless.operations.report.glossary import TERMS
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _or_why(title: str, make: Callable[[], Section]) -> Section:
     try:
         return make()
     except SkewlessError as error:
-        return Section(title=title, blocks=[Note(text=error.sentence(), tone="missing")])
+        return Section(title=title, blocks=[Paragraph(text=error.sentence(), tone="missing")])
 
 
 def _champion(project: Workspace, name: str) -> Package:

@@ -14,7 +14,7 @@ from feast import Entity, FeatureService
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
-from skewless.infra.materialization.left_out import read_left_out
+from skewless.infra.materialization.skipped_rows import read_left_out
 from tests.servers.node import Node
 from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
 from tests.worlds.feast_repo import USER, users_of

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.errors import RequestError, SkewlessError, SourceError
 from skewless.contract.status import Status
-from skewless.infra.feast_plugins.online_answers import ask
+from skewless.infra.feast_plugins.online_results import ask
 from skewless.infra.feast_plugins.rows import Positions, Row, pack_rows
-from skewless.infra.feast_plugins.stored import OPAQUE, StoredView, stored_form
+from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView, stored_form
 from skewless.infra.feast_plugins.vectors import (
     FeatureVector,
     cell_entries,

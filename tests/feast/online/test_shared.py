@@ -14,7 +14,7 @@ from feast import FeatureStore
 
 import skewless
 from skewless.contract.clock import SystemClock, from_us
-from skewless.infra.feast_plugins.stored import stored_form
+from skewless.infra.feast_plugins.stored_views import stored_form
 from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section

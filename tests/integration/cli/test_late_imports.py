@@ -81,7 +81,7 @@ def test_what_nobody_has_applied_is_not_known_and_a_worker_applies_it_by_itself(
     then = get(repo, "--as-of", tomorrow)
     assert then["knowledge"]["features"]["landings_1h"] < then["event_time"]["features"]["landings_1h"]
     OffsetClock(repo / "clock").set(NOW)
-    monkeypatch.setattr("skewless.infra.streams.crew._IDLE_S", 4.0)
+    monkeypatch.setattr("skewless.infra.streams.worker_group._IDLE_S", 4.0)
     done("stream", "--until-idle", "--repo", repo)
     assert get(repo)["online"]["features"]["landings_1h"] == before + 20
 

@@ -17,8 +17,8 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import import_run
-from skewless.infra.streams.metrics import TallyCollector
-from skewless.infra.streams.tally import SourceTally
+from skewless.infra.streams.metrics import SourceMetrics
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
@@ -196,7 +196,7 @@ def test_unknown_sources_are_refused(repo: Path) -> None:
 
 
 def test_metrics_are_served_on_loopback() -> None:
-    tallies = TallyCollector(lambda: [SourceTally(source="s", read=3, accepted=2, trouble="disk")])
+    tallies = SourceMetrics(lambda: [SourceCounts(source="s", read=3, accepted=2, trouble="disk")])
     port = serve_metrics(tallies, 0, "--metrics-port")
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'skewless_stream_read_total{source="s"} 3.0' in text

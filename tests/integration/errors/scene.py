@@ -27,7 +27,7 @@ REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
 TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
 STATE = ".skewless"
-Rows = dict[bytes, bytes]
+HistoryRows = dict[bytes, bytes]
 
 _REQUEST = 'Field(name="amount", dtype=Float64), '
 _MORE = (
@@ -91,14 +91,14 @@ class SharedRedis:
         self.url = url
         self._client = redis.Redis.from_url(url)
 
-    def rows(self) -> Rows:
+    def rows(self) -> HistoryRows:
         """Return every key with its value, but for the scheduler's, which counts its holders."""
         found = cast("Iterator[bytes]", self._client.scan_iter(count=1_000))
         keys = sorted(key for key in found if b"{scheduler}" not in key)
         values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
         return dict(zip(keys, values, strict=True))
 
-    def fill(self, rows: Rows) -> None:
+    def fill(self, rows: HistoryRows) -> None:
         """Hold these rows and no others."""
         self._client.flushall()
         if rows:
@@ -121,7 +121,7 @@ class Stage:
     kept: Path
     repo: Path
     store: SharedRedis
-    rows: Rows
+    rows: HistoryRows
     stack: ExitStack
     _served: Scene | None = None
 

@@ -13,7 +13,7 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.infra.log.accepted import REJECT
-from skewless.infra.materialization import materialize, newest
+from skewless.infra.materialization import latest_rows, materialize
 from skewless.infra.materialization.run_report import Pending, RunStep
 from skewless.infra.offline.changes import EventRange
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
@@ -105,8 +105,8 @@ def test_batches_ranges_and_row_groups_are_seams_that_do_not_show(
     n, steps = 1_000, list[RunStep]()
     table = wide(latest, n)
     monkeypatch.setattr(materialize, "_BATCH_ROWS", 110)
-    monkeypatch.setattr(newest, "_BATCH_ROWS", 60)
-    monkeypatch.setattr(newest, "_RANGE_ROWS", 170)
+    monkeypatch.setattr(latest_rows, "_BATCH_ROWS", 60)
+    monkeypatch.setattr(latest_rows, "_RANGE_ROWS", 170)
     (report,) = latest.run(WIDE, on_step=steps.append)
     rejected = table["a"].null_count
     assert (report.accepted, report.rejected) == (n - rejected, rejected)

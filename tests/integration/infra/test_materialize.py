@@ -19,7 +19,7 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
 from skewless.infra.log.inventory import noted_below
-from skewless.infra.materialization.left_out import read_left_out
+from skewless.infra.materialization.skipped_rows import read_left_out
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times

@@ -18,7 +18,7 @@ from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
-from skewless.operations.report.blocks import Note, Report, Section, TableBlock
+from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
 from skewless.operations.report.report import build, render
@@ -210,7 +210,10 @@ def test_an_unknown_model_is_refused(place: Sandbox) -> None:
 def test_notes_and_cells_are_text(text: str) -> None:
     table = TableBlock(title=text, columns=("version",), rows=[(text,)])
     report = Report(
-        project="p", made_at="now", parts={text: [Section(title=text, blocks=[Note(text=text), table])]}, glossary={}
+        project="p",
+        made_at="now",
+        parts={text: [Section(title=text, blocks=[Paragraph(text=text), table])]},
+        glossary={},
     )
     page = Page(render(report))
     assert "script" not in page.tags

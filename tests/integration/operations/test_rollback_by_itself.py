@@ -18,7 +18,7 @@ import pytest
 from skewless.client import Client
 from skewless.contract.errors import SkewlessError
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.rollout.vitals import read_vitals
+from skewless.infra.rollout.counts import read_vitals
 from skewless.operations import rollout
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing

@@ -12,8 +12,8 @@ from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.counts import RolloutCounts
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import Vitals
 from skewless.operations import rollout
 from skewless.project import Project
 from skewless.training.train import train
@@ -230,7 +230,7 @@ def test_the_commands_say_what_the_operations_did(spot: Sandbox) -> None:
     assert phases(spot.project) == []
     (begun,) = done("rollout", MODEL, "--begin", NEW, "--repo", repo)["models"]
     assert (begun["change"], begun["policy"]["share"]) == ("begin", 0.1)
-    count(spot.project, champion=arm(), challenger=Vitals(requests=50, failed=50))
+    count(spot.project, champion=arm(), challenger=RolloutCounts(requests=50, failed=50))
     shown = run("rollout", MODEL, "--repo", repo).stdout
     assert "breached" in shown
     assert "too little yet" in shown

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from skewless.contract.traffic import TrafficPolicy
 from skewless.contract.traffic import place as place_of
+from skewless.infra.rollout.counts import read_vitals
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import read_vitals
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
 from tests.worlds.waiting import eventually

@@ -21,7 +21,7 @@ from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.port import OnlineReader
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.hot_protocol import fast_lane
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable

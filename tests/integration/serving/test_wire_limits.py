@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 import uvloop
 
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.hot_protocol import fast_lane
 from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.worlds.waiting import until

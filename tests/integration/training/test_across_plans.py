@@ -19,7 +19,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.training.dataset import Dataset, build_dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import version_scores
-from skewless.training.train import Trained, train
+from skewless.training.train import TrainedVersion, train
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan, make_transform, make_view
 from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
@@ -55,7 +55,7 @@ def build(shop: Shop, plan: FeaturePlan, spec: ModelSpec = SPEC) -> Dataset:
     return build_dataset(connection=shop.connection, repo=shop.root, plan=plan, spec=spec, views=views, now_us=END)
 
 
-def trained_on(shop: Shop, plan: FeaturePlan, packages: Path, spec: ModelSpec = SPEC) -> tuple[Dataset, Trained]:
+def trained_on(shop: Shop, plan: FeaturePlan, packages: Path, spec: ModelSpec = SPEC) -> tuple[Dataset, TrainedVersion]:
     dataset = build(shop, plan, spec)
     return dataset, train(dataset, spec, store_at(packages), threads=1, now_us=END)
 

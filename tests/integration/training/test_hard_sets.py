@@ -20,7 +20,7 @@ from skewless.infra.storage.names import list_versions
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision
 from skewless.training.promotion import promote
-from skewless.training.train import Trained, train
+from skewless.training.train import TrainedVersion, train
 from tests.worlds.packages import store_at
 from tests.worlds.shop import END, SPEC, Shop, open_shop
 
@@ -42,7 +42,7 @@ def spec_of(algorithm: str = "lightgbm", task: str = "binary", **fields: Any) ->
     return replace(SPEC, algorithm=algorithm, rounds=5, **{**TASKS.get(task, {}), **fields})
 
 
-def trained(dataset: Dataset, spec: ModelSpec, packages: Path) -> tuple[Trained, Decision]:
+def trained(dataset: Dataset, spec: ModelSpec, packages: Path) -> tuple[TrainedVersion, Decision]:
     found = train(dataset, spec, store_at(packages), threads=1, now_us=END)
     return found, promote(dataset, spec, found, store_at(packages), END)
 

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.validation.suggest import MOST_WORDS, ColumnSummary, Suggested, TableSummary, suggest, with_slack
+from skewless.validation.suggest import (
+    MOST_WORDS,
+    ColumnSummary,
+    SuggestedExpectation,
+    TableSummary,
+    suggest,
+    with_slack,
+)
 from skewless.validation.suites import suite_source
 from skewless.validation.summaries import summarise
 
@@ -31,7 +38,7 @@ def column(name: str = "x", dtype: DType = DType.FLOAT64, *, nulls: int = 0, **m
     return ColumnSummary(name=name, dtype=dtype, nulls=nulls, **more)
 
 
-def said(suite: list[Suggested], name: str) -> dict[str, dict[str, Any]]:
+def said(suite: list[SuggestedExpectation], name: str) -> dict[str, dict[str, Any]]:
     """What a suite says of one column: by kind, its other arguments."""
     return {
         item.kind: {key: value for key, value in item.arguments.items() if key != "column"}
@@ -120,20 +127,20 @@ def test_one_query_sees_what_a_table_holds() -> None:
 
 ODD_SUITES = {
     "v": [
-        Suggested(kind="ExpectColumnValuesToNotBeNull", arguments={"column": 'it\'s "odd"', "mostly": 0.5}),
-        Suggested(
+        SuggestedExpectation(kind="ExpectColumnValuesToNotBeNull", arguments={"column": 'it\'s "odd"', "mostly": 0.5}),
+        SuggestedExpectation(
             kind="ExpectColumnValuesToBeInSet",
             arguments={"column": "w", "value_set": [f"a long word {i}" for i in range(5)]},
         ),
-        Suggested(
+        SuggestedExpectation(
             kind="ExpectColumnValuesToBeInSet",
             arguments={"column": "w", "value_set": [f"a long word {i}" for i in range(20)]},
         ),
-        Suggested(
+        SuggestedExpectation(
             kind="ExpectColumnValuesToBeInSet",
             arguments={"column": "\u00e9", "value_set": ['a "b"', "c'd", "\\", "\n"]},
         ),
-        Suggested(kind="ExpectCompoundColumnsToBeUnique", arguments={"column_list": ["a", "b"]}),
+        SuggestedExpectation(kind="ExpectCompoundColumnsToBeUnique", arguments={"column_list": ["a", "b"]}),
     ],
     "labels:m": [],
 }

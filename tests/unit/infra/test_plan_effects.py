@@ -15,8 +15,8 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.build_rate import build_seconds, note_build
-from skewless.infra.plans.effects import Breakage, Champion, Effects, Served, Training
 from skewless.infra.plans.needed_views import Retained
+from skewless.infra.plans.plan_effects import BrokenVersion, Champion, PlanEffects, ServedVersion, Training
 from tests.worlds.plans import make_plan, make_view
 
 SPEC = ModelSpec(
@@ -37,8 +37,8 @@ def plan(*views: str) -> FeaturePlan:
 
 def effects(
     old: FeaturePlan | None, new: FeaturePlan, retained: Sequence[Retained] = (), champion: Champion | None = ONE
-) -> Effects:
-    return Effects(old=old, new=new, retained=retained, champions={"m": champion} if champion else {})
+) -> PlanEffects:
+    return PlanEffects(old=old, new=new, retained=retained, champions={"m": champion} if champion else {})
 
 
 def test_a_view_that_changed_comes_and_its_old_version_goes_unless_a_model_reads_it() -> None:
@@ -50,7 +50,7 @@ def test_a_view_that_changed_comes_and_its_old_version_goes_unless_a_model_reads
     assert [view.hash for view in held.coming()] == [new.views[0].hash]
     assert held.retiring(24) == []
     assert list(held.served(lambda _: None)) == [
-        Served(model="m", version="000001", role="champion", views=(f"v@{old.views[0].hash[:8]}", "w"))
+        ServedVersion(model="m", version="000001", role="champion", views=(f"v@{old.views[0].hash[:8]}", "w"))
     ]
     assert list(held.breakages()) == []
 
@@ -117,7 +117,7 @@ def test_a_project_of_another_name_breaks_what_is_served() -> None:
     old = plan("v:1")
     found = effects(old, replace(old, project="q"), [("m", "000001", old)])
     reason = "project 'p' becomes 'q': its rows have other keys"
-    assert list(found.breakages()) == [Breakage(model="m", version="000001", reason=reason)]
+    assert list(found.breakages()) == [BrokenVersion(model="m", version="000001", reason=reason)]
     assert list(found.served(lambda _: None)) == []
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.host.processes import SILENT_S, Kind, Presence, beside_servers, is_served_here
+from skewless.infra.host.processes import SILENT_S, Kind, ProcessRecord, beside_servers, is_served_here
 
 
 def beat(state: Path, kind: Kind, **changes: Any) -> None:  # noqa: ANN401 - of any field
-    Presence(state, kind).beat("plan", {})
+    ProcessRecord(state, kind).beat("plan", {})
     (path,) = (state / "processes").glob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.contract.request import Ask, parse_rows
+from skewless.contract.request import ParsedRows, parse_rows
 from tests.worlds.plans import make_plan, make_view
 
 FIELDS = {
@@ -43,7 +43,7 @@ GOOD: Mapping[str, Any] = {
 }
 
 
-def parse_one(**changes: object) -> Ask:
+def parse_one(**changes: object) -> ParsedRows:
     return parse_rows(PLAN, [{**GOOD, **changes}], 10)
 
 

@@ -17,7 +17,7 @@ from skewless.contract.window_events import EventLens
 from skewless.contract.windows.history import Timeline, WindowHistory
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.sketch import hash_numbers, hash_texts
-from skewless.contract.windows.state_layout import Origin, partition_number
+from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from tests.worlds.plans import columns
 
@@ -44,7 +44,7 @@ def features(view: WindowView, values: pa.Array, partitions: list[str] | None = 
     """Return the features of one entity whose events all happened at once, in the order of their positions."""
     n = len(values)
     numbers = [partition_number(name) for name in partitions or ["p"] * n]
-    origin = Origin(
+    origin = EventOrigins(
         ts=np.zeros(n, dtype=np.int64), partition=np.array(numbers, dtype=np.int64), seq=np.arange(n, dtype=np.int64)
     )
     rows = pa.table({"id": pa.array([1] * n, pa.int64()), "x": values})

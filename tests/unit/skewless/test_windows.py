@@ -21,7 +21,7 @@ from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventLens
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE, SECOND, check_hops, default_hop, window_start
-from skewless.contract.windows.state_layout import NEVER, Origin
+from skewless.contract.windows.state_layout import NEVER, EventOrigins
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 WINDOW, HOP = 20 * SECOND, 5 * SECOND
@@ -65,7 +65,7 @@ def ask(
     view: WindowView, values: object, ts: Int64Array, t: Int64Array, known: Int64Array | None = None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     n = len(ts)
-    origin = Origin(ts=ts, partition=np.zeros(n, dtype=np.int64), seq=np.arange(n))
+    origin = EventOrigins(ts=ts, partition=np.zeros(n, dtype=np.int64), seq=np.arange(n))
     typed = pa.array(values, pa.string() if view.inputs[0].dtype is DType.STRING else pa.float64())
     seen = EventLens(view).look(pa.table({"id": pa.array([7] * n, pa.int64()), "x": typed}), origin)
     entity = np.zeros(len(seen.rows), dtype=np.int64)

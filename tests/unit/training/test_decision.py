@@ -15,18 +15,20 @@ from skewless.contract.spec import Gate
 from skewless.training.decision import Decision, GateEvidence
 from skewless.training.decision import decide as decide_by
 from skewless.training.slices import SliceGain
-from skewless.validation.evaluation.bootstrap import Gain
+from skewless.validation.evaluation.bootstrap import MetricGain
 
 QUALITY = st.floats(-1e6, 1e6)
 BEATEN = "beats the constant prediction's 0.5000; the champion cannot be compared: gone"
-GAIN = Gain(metric="auc", rows=200, candidate=0.7, champion=0.69, gain=0.01, low=-0.004, high=0.02, confidence=0.95)
+GAIN = MetricGain(
+    metric="auc", rows=200, candidate=0.7, champion=0.69, gain=0.01, low=-0.004, high=0.02, confidence=0.95
+)
 
 
 def decide(
     gate: Gate,
     candidate: float | None,
     champion: float | None,
-    gain: Gain | None = None,
+    gain: MetricGain | None = None,
     slices: Sequence[SliceGain] = (),
 ) -> Decision:
     """Return the decision of a gate that does not look at the baseline."""

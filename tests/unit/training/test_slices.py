@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from skewless.contract.spec import Gate
 from skewless.training.slices import SliceColumn, slice_gains
-from skewless.validation.evaluation.bootstrap import Pair, paired_gain
+from skewless.validation.evaluation.bootstrap import ScorePair, paired_gain
 from tests.unit.training.only_test_rows import LABELS, RIGHT, N, wrong_in
 
-PAIR = Pair(labels=LABELS, candidate=wrong_in(0.4), champion=wrong_in(0.3, seed=2))
+PAIR = ScorePair(labels=LABELS, candidate=wrong_in(0.4), champion=wrong_in(0.3, seed=2))
 
 
 def column(values: list[Any]) -> SliceColumn:
@@ -54,7 +54,7 @@ def test_the_gain_of_a_slice_is_that_of_its_rows() -> None:
 def test_the_worst_come_first_and_only_certain_losses_are_lost() -> None:
     quarter = np.arange(N) // (N // 4)
     candidate = np.where(quarter == 2, 1 - RIGHT, wrong_in(0.2))
-    pair = Pair(labels=LABELS, candidate=candidate, champion=wrong_in(0.2, seed=3))
+    pair = ScorePair(labels=LABELS, candidate=candidate, champion=wrong_in(0.2, seed=3))
     found = slice_gains(pair, {"quarter": column(quarter.tolist())}, Gate(slice_tolerance=0.0), 1)
     assert [each.lost for each in found] == [True, False, False, False]
     assert found[0].value == "2"
@@ -76,8 +76,8 @@ def test_more_slices_make_wider_intervals() -> None:
 
 
 def test_a_ranking_needs_queries_not_rows() -> None:
-    pair = Pair(labels=LABELS, candidate=RIGHT, champion=RIGHT, task="ranking", groups=np.arange(N) // 50)
+    pair = ScorePair(labels=LABELS, candidate=RIGHT, champion=RIGHT, task="ranking", groups=np.arange(N) // 50)
     assert slice_gains(pair, {"all": column(["x"] * N)}, Gate(metric="ndcg"), 1) == ()
-    many = Pair(labels=LABELS, candidate=RIGHT, champion=RIGHT, task="ranking", groups=np.arange(N) // 4)
+    many = ScorePair(labels=LABELS, candidate=RIGHT, champion=RIGHT, task="ranking", groups=np.arange(N) // 4)
     (found,) = slice_gains(many, {"all": column(["x"] * N)}, Gate(metric="ndcg"), 1)
     assert (found.gain.gain, found.lost) == (0.0, False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from skewless.validation.parity_report import Fault, Mismatch, ParityReport, ViewParity
+from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport, ViewParity
 
 HOPELESS = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
-ONE = Mismatch(view="v", cause=Fault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4})
-OTHER = Mismatch(view="v", cause=Fault.AHEAD, entity={"id": 8}, detail="the log ends at 3", repairable=False)
+ONE = Mismatch(
+    view="v", cause=ParityFault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4}
+)
+OTHER = Mismatch(view="v", cause=ParityFault.AHEAD, entity={"id": 8}, detail="the log ends at 3", repairable=False)
 
 
 def view(

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.infra.runtimes.candidates import Place, candidates
+from skewless.infra.runtimes.candidates import ScoringTarget, candidates
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.child import ChildRuntime
-from skewless.infra.runtimes.choice import Choice, choose
+from skewless.infra.runtimes.choice import RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from tests.integration.infra.runtimes.children import (
     ENVIRONMENT,
     ONLY_LINUX,
@@ -70,7 +70,7 @@ def reference_of(case: ModelCase) -> Reference:
     return Reference(rows, case.raw(rows), case.score(rows))
 
 
-def chosen(case: ModelCase) -> Choice:
+def chosen(case: ModelCase) -> RuntimeChoice:
     own, reference = SlowLibrary(case.runtime), reference_of(case)
     certificate = certify(own, reference)
     return choose(own, certificate, [candidate("lightgbm", case.model_file)], reference)
@@ -79,7 +79,7 @@ def chosen(case: ModelCase) -> Choice:
 @pytest.fixture
 def shared_runtime(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedRuntime]:
     """Two runtimes, of which the child gets all batches of more than a few rows; it rests for a moment only."""
-    monkeypatch.setattr(Member, "rest_s", 0.01)
+    monkeypatch.setattr(RuntimeMember, "rest_s", 0.01)
     choice = chosen(lightgbm_binary)
     assert isinstance(choice.runtime, SharedRuntime)
     assert [(item.role, item.certificate and item.certificate.bit_equal) for item in choice.tried] == [
@@ -211,7 +211,7 @@ def test_a_place_opens_the_child_with_what_it_is_given(
     lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
-    place = Place(second="cpu", child_environment=ENVIRONMENT)
+    place = ScoringTarget(second="cpu", child_environment=ENVIRONMENT)
     (only,) = candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)
     assert only.open is not None
     runtime = only.open()

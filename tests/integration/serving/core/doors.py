@@ -24,8 +24,8 @@ from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import Serving, create_app, hot_routes
 from skewless.serving.events import Events
-from skewless.serving.http.fast_lane import fast_lane
 from skewless.serving.http.feedback_routes import Feedback
+from skewless.serving.http.hot_protocol import fast_lane
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable

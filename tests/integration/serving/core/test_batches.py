@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import BusyError, RequestError, SkewlessError, StoreError
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import PredictorLimits
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.planted import RuntimeBefore
 from tests.worlds.trained import SECOND, Sandbox, ask
@@ -24,7 +24,7 @@ from tests.worlds.trained import SECOND, Sandbox, ask
 HOUR_US = 3_600 * SECOND
 
 
-def mixed(desk: Desk, second: ServedModel, n: int) -> list[Question]:
+def mixed(desk: Desk, second: ServedModel, n: int) -> list[ScoringRequest]:
     """Return questions of every kind, in no order: models, sizes, times, vectors, unknown and null keys."""
     rng = np.random.default_rng(3)
     questions = []
@@ -57,7 +57,7 @@ def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Sandbox) -> None
         alone = [await desk.answer(question) for question in questions]
         assert list(map(contents, together)) == list(map(contents, alone))
         kinds = Counter(type(answer).__name__ for answer in together)
-        assert kinds["Answer"] > 150
+        assert kinds["ScoredSlice"] > 150
         assert kinds["StoreError"] > 5  # rows too old for a caller whose model refuses
         assert rounds < 5
         assert sum(map(len, desk.store.asked[:rounds])) == len(set().union(*desk.store.asked[:rounds]))
@@ -103,8 +103,8 @@ def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: San
             assert desk.refused("overload") == 3 * (turn + 1)
             desk.store.open.set()
             answers = await asked
-            assert [type(answer) for answer in answers] == [Answer] * 8 + [BusyError] * 3
-        assert isinstance(await desk.answer(desk.question(ask(1))), Answer)
+            assert [type(answer) for answer in answers] == [ScoredSlice] * 8 + [BusyError] * 3
+        assert isinstance(await desk.answer(desk.question(ask(1))), ScoredSlice)
 
     at_a_desk(shared, steps, limits)
 
@@ -164,7 +164,7 @@ def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Sandbox
             assert [type(item["exc_info"]) for item in said] == [ZeroDivisionError] * 3
             assert [type(error) for error in failed] == [SkewlessError] * 3
             assert {error.as_dict()["thing"] for error in failed if isinstance(error, SkewlessError)} == {"the server"}
-            assert isinstance(last, Answer)
+            assert isinstance(last, ScoredSlice)
 
     at_a_desk(shared, steps)
 
@@ -177,7 +177,7 @@ def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Sandbox) -> No
         assert [type(error) for error in found] == [SkewlessError] * 2
         assert {item["event"] for item in said} == {"prediction_failed"}
         desk.store.defect = False
-        assert isinstance(await desk.answer(desk.question(ask(1))), Answer)
+        assert isinstance(await desk.answer(desk.question(ask(1))), ScoredSlice)
 
     at_a_desk(shared, steps)
 
@@ -223,7 +223,7 @@ def test_rows_older_than_a_caller_accepts_are_stale(shared: Sandbox, seconds: in
         assert expected.any() == (seconds == 1)
         np.testing.assert_array_equal(answer.scores, plain.scores)
         refusing = await desk.answer(desk.question(ask(20), strict(shared.model), max_age_us=limit))
-        assert isinstance(refusing, StoreError if seconds == 1 else Answer)
+        assert isinstance(refusing, StoreError if seconds == 1 else ScoredSlice)
         assert (Status.NOT_FOUND in answer.status) == bool(np.isnan(answer.ages_s).any())
 
     at_a_desk(shared, steps)
@@ -239,7 +239,7 @@ def test_who_was_refused_is_not_counted_as_answered(shared: Sandbox) -> None:
             desk.question(ask(2), model),
         ]
         found = await desk.answers(questions)
-        assert [type(answer) for answer in found] == [StoreError, Answer, Answer]
+        assert [type(answer) for answer in found] == [StoreError, ScoredSlice, ScoredSlice]
         assert desk.outcomes("ok", model) == 2
 
     at_a_desk(shared, steps)

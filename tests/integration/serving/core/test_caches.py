@@ -9,8 +9,8 @@ import numpy as np
 
 from skewless.contract.status import Status
 from skewless.infra.online.redis_store import RedisReader
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.trained import SECOND, Sandbox, ask, later_rows
 
@@ -102,10 +102,10 @@ def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Sandbox
             place.project.materialize(check=False)
         changed.set()
 
-    async def serve() -> list[Answer]:
+    async def serve() -> list[ScoredSlice]:
         reader, log = RedisReader(place.project.redis_url), place.log()
         predictor = Predictor(online=reader, clock=place.project.clock, log=log, limits=limits)
-        answers: list[Answer] = []
+        answers: list[ScoredSlice] = []
 
         async def client(first: int) -> None:
             while not changed.is_set() or len(answers) < 200:

@@ -13,7 +13,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec
 from skewless.contract.status import Status
 from skewless.serving.http.reply import predictions_json
-from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.worlds.trained import Sandbox, ask
 
@@ -72,7 +72,7 @@ def test_infinities_are_told_from_missing_values_in_replies(shared: Sandbox) -> 
         matrix = answer.scored.matrix.copy()
         matrix[0, :3] = odd
         scored = replace(answer.scored, matrix=matrix, scores=np.array([np.inf]))
-        body = predictions_json(Answer(scored, 0, 1, None), features=True)
+        body = predictions_json(ScoredSlice(scored, 0, 1, None), features=True)
         (item,) = orjson.loads(orjson.dumps(body))["predictions"]
         labels = shared.model.assembler.labels[:3]
         assert [item["features"][label] for label in labels] == ["Infinity", "-Infinity", None]

@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.plans.wanted import FILE
+from skewless.infra.plans.target_versions import FILE
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.prediction.predictor import Predictor

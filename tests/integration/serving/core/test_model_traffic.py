@@ -13,10 +13,10 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.counts import read_vitals, vitals_folder
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import read_vitals, vitals_folder
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.routes import VitalsFile
+from skewless.serving.models.routes import RolloutCountsFile
 from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.worlds.trained import MODEL, Sandbox
@@ -220,7 +220,7 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
 
 def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        file = VitalsFile(place.state, table.routes, ManualClock(7))
+        file = RolloutCountsFile(place.state, table.routes, ManualClock(7))
         file.start()
         await file.write()
         assert not list(vitals_folder(place.state).glob("*"))

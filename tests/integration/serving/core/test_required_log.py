@@ -11,9 +11,9 @@ import pytest
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Ticket
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.worlds.trained import Sandbox, ask
@@ -65,7 +65,7 @@ def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
         tickets: list[Ticket] = []
         make = desk.predictor._ticket
 
-        def kept(question: Question, done: Callable[[Answer | SkewlessError], None]) -> Ticket:
+        def kept(question: ScoringRequest, done: Callable[[ScoredSlice | SkewlessError], None]) -> Ticket:
             tickets.append(make(question, done))
             return tickets[-1]
 

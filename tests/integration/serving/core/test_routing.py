@@ -13,15 +13,15 @@ import pytest
 from skewless.contract.errors import DeadlineError, PackageError, SkewlessError, StoreError
 from skewless.contract.traffic import TrafficPolicy, place
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.routing import Routing
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.split_request import MergedSlices
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.trained import Row, Sandbox, ask
 from tests.worlds.waiting import PATIENCE_S
 
 ONE, TWO, THREE = "000001", "000002", "000003"
-Told = Answer | MixedAnswer | SkewlessError
+Told = ScoredSlice | MergedSlices | SkewlessError
 CANARY = TrafficPolicy(number=4, phase="canary", champion=ONE, challenger=TWO, share=0.4, sticky=("card_id",), salt="s")
 SHADOW = TrafficPolicy(number=4, phase="shadow", champion=ONE, challenger=TWO, shadows=(THREE, TWO))
 
@@ -51,7 +51,7 @@ def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, mod
     async def steps(desk: Desk) -> None:
         rows = ask(60)
         mixed = await told(desk, rows, routed(desk, CANARY, models))
-        assert isinstance(mixed, MixedAnswer)
+        assert isinstance(mixed, MergedSlices)
         versions = expected_versions(rows, CANARY)
         assert (mixed.versions, set(versions)) == (versions, {ONE, TWO})
         assert len({part.t for part in mixed.parts}) == 1
@@ -70,9 +70,9 @@ def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
         routing, rows = routed(desk, CANARY, models), ask(30)
         for row, version in zip(rows, expected_versions(rows, CANARY), strict=True):
             answer = await told(desk, [row], routing)
-            assert isinstance(answer, Answer)
+            assert isinstance(answer, ScoredSlice)
             again = await told(desk, [{**row, "amount": 1.0, "shop_id": "other"}] * 3, routing)
-            assert isinstance(again, Answer)
+            assert isinstance(again, ScoredSlice)
             assert {answer.model.version, again.model.version} == {version}
 
     at_a_desk(shared, steps)
@@ -84,7 +84,7 @@ def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
     async def steps(desk: Desk) -> None:
         desk.store.asked.clear()
         mixed = await told(desk, ask(60), routed(desk, CANARY, models))
-        assert isinstance(mixed, MixedAnswer)
+        assert isinstance(mixed, MergedSlices)
         (keys,) = desk.store.asked
         assert len(keys) == len(set(keys))
         (alone,) = [await desk.answer(desk.question(ask(60), models[ONE]))]
@@ -117,7 +117,7 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
     async def steps(desk: Desk) -> None:
         routing, rows = routed(desk, CANARY, models), ask(60)
         mixed = await told(desk, rows, routing)
-        assert isinstance(mixed, MixedAnswer)
+        assert isinstance(mixed, MergedSlices)
         await desk.answer(desk.question(rows, models[ONE]))  # not routed: does not count
         policy, found = routing.vitals(77)
         assert (policy, set(found)) == (4, {ONE, TWO})
@@ -173,7 +173,7 @@ def test_shadows_score_what_was_answered_after_the_reply(
         routing, rows = routed(desk, SHADOW, shown), ask(30)
         desk.store.asked.clear()
         answer = await told(desk, rows, routing)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ScoredSlice)
         await shadows_done(desk, 3)
         assert len(desk.store.asked) == 1
         first, *others = desk.log.offered
@@ -204,11 +204,11 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
             return [desk.metrics.shadow_skipped(models[TWO].name, version, reason).value for version in (TWO, THREE)]
 
         desk.store.away = True
-        assert isinstance(await told(desk, ask(3), routing), Answer)
+        assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         assert skipped("store") == [3, 3]
         desk.store.away = False
         monkeypatch.setattr("skewless.serving.prediction.shadows._MOST_ROWS", 5)
-        assert isinstance(await told(desk, ask(6), routing), Answer)
+        assert isinstance(await told(desk, ask(6), routing), ScoredSlice)
         assert skipped("behind") == [6, 6]
         await desk.predictor.close()
         assert [record.origin.role for record in desk.log.offered] == ["champion"] * 2
@@ -226,7 +226,7 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
     async def steps(desk: Desk) -> None:
         broken = replace(models[TWO], runtime=BrokenGroup())  # type: ignore[arg-type]
         routing = routed(desk, SHADOW, {**models, TWO: broken})
-        assert isinstance(await told(desk, ask(3), routing), Answer)
+        assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         await shadows_done(desk, 2)
         assert [record.origin.version for record in desk.log.offered] == [ONE, THREE]
         found = routing.vitals(1).versions

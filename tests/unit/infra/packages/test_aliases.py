@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, StoreError
-from skewless.infra.packages.aliases import Aliases, Move
+from skewless.infra.packages.aliases import Aliases, AliasMove
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.writer import write_package
 from tests.worlds.packages import store_at
@@ -37,9 +37,9 @@ def test_moves_are_kept_in_order(root: Path) -> None:
     aliases.move("late", "champion", expect="000002", to="000001", reason="rolled back: \u00fc", now_us=3)
     assert Aliases(root).get("late", "champion") == "000001"
     assert Aliases(root).history("late", "champion") == [
-        Move(number=1, expect=None, to="000001", reason="first", at_us=1),
-        Move(number=2, expect="000001", to="000002", reason="better", at_us=2),
-        Move(number=3, expect="000002", to="000001", reason="rolled back: \u00fc", at_us=3),
+        AliasMove(number=1, expect=None, to="000001", reason="first", at_us=1),
+        AliasMove(number=2, expect="000001", to="000002", reason="better", at_us=2),
+        AliasMove(number=3, expect="000002", to="000001", reason="rolled back: \u00fc", at_us=3),
     ]
 
 

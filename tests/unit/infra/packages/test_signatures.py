@@ -21,7 +21,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.packages.manifest import encode_manifest
 from skewless.infra.packages.package import PackageContents, open_package, read_pinned_plan, read_spec
 from skewless.infra.packages.served_model import load_model
-from skewless.infra.packages.signing import Signer, Trust
+from skewless.infra.packages.signing import Signer, TrustPolicy
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import sign_package, write_package
 from tests.worlds.packages import store_at
@@ -227,11 +227,11 @@ def test_another_file_is_no_key(tmp_path: Path, text: bytes) -> None:
 @given(st.text(max_size=60))
 def test_another_text_is_no_public_key(text: str) -> None:
     with pytest.raises(DefinitionError, match="trusted_keys"):
-        Trust(file=Path("nowhere"), given=frozenset({f"ed25519:{text}"}))
+        TrustPolicy(file=Path("nowhere"), given=frozenset({f"ed25519:{text}"}))
 
 
 def test_lines_that_are_no_keys_trust_nobody(tmp_path: Path) -> None:
     key = store_at(tmp_path).check_signer()
     (tmp_path / "trusted").write_bytes(b"# ours\n\xff\xfe\ned25519:AAAA\n " + key.encode() + b" \r\n\n")
-    assert Trust(file=tmp_path / "trusted").trusted() == {key}
-    assert Trust(file=tmp_path / "nowhere").trusted() == frozenset()
+    assert TrustPolicy(file=tmp_path / "trusted").trusted() == {key}
+    assert TrustPolicy(file=tmp_path / "nowhere").trusted() == frozenset()

@@ -17,8 +17,8 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
-from skewless.infra.predictions.reader import Logged, ModelVersion, PredictionLog
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
@@ -28,13 +28,13 @@ ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
 
-def write(folder: Path, *records: Record) -> None:
+def write(folder: Path, *records: PredictionBatch) -> None:
     log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
     assert all(log.offer(each) for each in records)
     log.close()
 
 
-def write_first_format(folder: Path, given: Record) -> None:
+def write_first_format(folder: Path, given: PredictionBatch) -> None:
     """Write a file as the version before did."""
     rows: list[dict[str, Any]] = rows_of(given)
     for i, row in enumerate(rows):
@@ -47,7 +47,7 @@ def write_first_format(folder: Path, given: Record) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0-first.parquet", compression="zstd")
 
 
-def read(folder: Path, of: ModelVersion = FIRST) -> list[Logged]:
+def read(folder: Path, of: ModelVersion = FIRST) -> list[LoggedPredictions]:
     with duckdb.connect() as connection:
         return list(PredictionLog(folder, connection).pieces(of))
 

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
 from skewless.infra.predictions import writer as module
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
@@ -31,7 +31,7 @@ def no_drop(n: int, why: str) -> None:
     raise AssertionError((n, why))
 
 
-def written(folder: Path, *records: Record) -> list[dict[str, Any]]:
+def written(folder: Path, *records: PredictionBatch) -> list[dict[str, Any]]:
     """Write records at once; return the rows of the files."""
     log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=no_drop)
     assert all(log.offer(each) for each in records)
@@ -47,7 +47,7 @@ def written(folder: Path, *records: Record) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
-def expected(*records: Record) -> list[dict[str, Any]]:
+def expected(*records: PredictionBatch) -> list[dict[str, Any]]:
     return sorted((row for each in records for row in rows_of(each)), key=lambda row: str(row["id"]))
 
 
@@ -163,14 +163,16 @@ def test_trouble_is_logged_once_names_no_folder_and_ends_without_a_prediction(tm
     assert list(folder.iterdir()) == []
 
 
-ALTERED: list[tuple[str, Callable[[Record], Record]]] = [
+ALTERED: list[tuple[str, Callable[[PredictionBatch], PredictionBatch]]] = [
     ("vector", lambda given: given._replace(matrix=np.nextafter(given.matrix, 2))),
     ("score", lambda given: given._replace(scores=np.nextafter(given.scores, 2))),
 ]
 
 
 @pytest.mark.parametrize("change", [change for _, change in ALTERED], ids=[name for name, _ in ALTERED])
-def test_checksums_follow_vector_and_scores(tmp_path: Path, change: Callable[[Record], Record]) -> None:
+def test_checksums_follow_vector_and_scores(
+    tmp_path: Path, change: Callable[[PredictionBatch], PredictionBatch]
+) -> None:
     given = record(origin(), 4, 1, outputs=2)
     sums = []
     for folder, each in (("a", given), ("b", change(given)), ("c", given)):

@@ -10,7 +10,7 @@ from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.certification import Certificate, certify
-from skewless.infra.runtimes.choice import Choice, Role, choose
+from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime
 from skewless.infra.runtimes.reference import Reference
 from skewless.infra.runtimes.shared import SharedRuntime
@@ -54,7 +54,7 @@ def slow() -> StandIn:
 
 def chosen(
     mine: StandIn, *others: StandIn, tolerance: float = 0.0, large: bool = False, reopens: bool = False
-) -> Choice:
+) -> RuntimeChoice:
     def of(runtime: StandIn) -> RuntimeCandidate:
         return RuntimeCandidate(name=runtime.runtime_id.partition("-")[0], open=lambda: runtime, reopens=reopens)
 
@@ -62,7 +62,7 @@ def chosen(
     return choose(mine, certificate, [of(each) for each in others], REFERENCE, tolerance=tolerance, large=large)
 
 
-def roles(choice: Choice) -> list[tuple[str, Role, int | None]]:
+def roles(choice: RuntimeChoice) -> list[tuple[str, Role, int | None]]:
     return [(item.runtime, item.role, item.from_rows) for item in choice.tried]
 
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.calibration import Step
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from tests.unit.infra.runtimes.standing_in import StandIn
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S, until
@@ -29,9 +29,9 @@ class RuntimePair:
         self.clock = SecondsClock(1_000.0)
         self.own = StandIn("own-1")
         self.second = StandIn("second-1", seconds=lambda _: 0.5)
-        self.member = Member(self.second, self.second.calibration, reopen, clock=self.clock)
+        self.member = RuntimeMember(self.second, self.second.calibration, reopen, clock=self.clock)
         self.shared = SharedRuntime(
-            Member(self.own, self.own.calibration), [self.member], [Step(rows=1, at=0), Step(rows=FROM, at=1)]
+            RuntimeMember(self.own, self.own.calibration), [self.member], [Step(rows=1, at=0), Step(rows=FROM, at=1)]
         )
 
     def ask(self, n: int = FROM) -> None:
@@ -46,7 +46,7 @@ class RuntimePair:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what failed come back at once."""
-    monkeypatch.setattr(Member, "rest_s", 0.001)
+    monkeypatch.setattr(RuntimeMember, "rest_s", 0.001)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_it_is_named_by_all_and_expects_what_the_one_takes_that_gets_the_batch()
     assert (pair.shared.n_features, pair.shared.n_outputs) == (2, 1)
     assert [pair.shared.expected_s(n) for n in (1, 63, 64, 8_192)] == [1.0, 1.0, 0.5, 1.0]
     assert [pair.shared.is_own(n) for n in (0, 63, 64)] == [True, True, False]
-    only_second = SharedRuntime(Member(pair.own, pair.own.calibration), [pair.member], [Step(rows=1, at=1)])
+    only_second = SharedRuntime(RuntimeMember(pair.own, pair.own.calibration), [pair.member], [Step(rows=1, at=1)])
     assert only_second.runtime_id == "second-1|own-1"
 
 

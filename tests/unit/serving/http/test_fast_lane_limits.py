@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from skewless.serving.http.fast_lane import reap
+from skewless.serving.http.hot_protocol import reap
 from tests.unit.serving.http.wire import LIMITS, Wire, on_a_wire, request
 
 CHUNKED = "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"

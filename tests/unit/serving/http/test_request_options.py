@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.request_options import read_options
-from skewless.serving.prediction.question import Options
+from skewless.serving.prediction.scoring_request import Options
 
 NOW = 1_768_478_400_123_456  # 2026-01-15 12:00:00.123456 UTC
 LOOP = 50.0

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import Tried
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.choice import RuntimeTrial
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from skewless.serving.metrics.metrics import Metrics
 from tests.unit.serving.zeros import Zeros
 
@@ -19,9 +19,9 @@ CALIBRATION = Calibration(seconds=SECONDS, measured=5)
 EXACT = Certificate(runtime_id="own-1", rows=718, bit_equal=True, largest_difference=0.0)
 SECOND = Certificate(runtime_id="second-1", rows=718, bit_equal=True, largest_difference=0.0)
 TRIED = (
-    Tried(runtime="own-1", role="own", certificate=EXACT, calibration=CALIBRATION, from_rows=1),
-    Tried(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
-    Tried(runtime="third", role="refused", reason="no device"),
+    RuntimeTrial(runtime="own-1", role="own", certificate=EXACT, calibration=CALIBRATION, from_rows=1),
+    RuntimeTrial(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
+    RuntimeTrial(runtime="third", role="refused", reason="no device"),
 )
 
 
@@ -60,7 +60,7 @@ def test_a_model_of_one_runtime_shows_its_certificate_alone() -> None:
 def test_each_runtime_s_batches_rows_and_failures_are_counted() -> None:
     own, second = Zeros("own-1"), Zeros("second-1")
     shared = SharedRuntime(
-        Member(own, CALIBRATION), [Member(second, CALIBRATION)], [Step(rows=1, at=0), Step(rows=64, at=1)]
+        RuntimeMember(own, CALIBRATION), [RuntimeMember(second, CALIBRATION)], [Step(rows=1, at=0), Step(rows=64, at=1)]
     )
     metrics = Metrics()
     metrics.loaded("m", "1", EXACT, TRIED, shared)
@@ -76,7 +76,9 @@ def test_each_runtime_s_batches_rows_and_failures_are_counted() -> None:
 
 def test_a_version_that_was_unloaded_leaves_no_series_and_is_not_kept() -> None:
     metrics = Metrics()
-    shared = {version: SharedRuntime(Member(Zeros("own-1"), CALIBRATION), [], [Step(rows=1, at=0)]) for version in "12"}
+    shared = {
+        version: SharedRuntime(RuntimeMember(Zeros("own-1"), CALIBRATION), [], [Step(rows=1, at=0)]) for version in "12"
+    }
     for version, runtime in shared.items():
         metrics.loaded("m", version, EXACT, TRIED, runtime)
         runtime.score(np.zeros((1, 2)))

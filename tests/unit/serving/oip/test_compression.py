@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.serving.http.wire_limits import TooLongError
+from skewless.serving.http.wire_limits import BodyTooLongError
 from skewless.serving.oip.compression import deflated, inflated
 
 TEXT = b"0123456789" * 1_000
@@ -41,9 +41,9 @@ def test_what_inflates_beyond_the_limit_is_refused_before_it_does(
     pack: Callable[[bytes], bytes], encoding: bytes
 ) -> None:
     bomb = pack(bytes(50_000_000))
-    with pytest.raises(TooLongError, match="has more than 10000 bytes"):
+    with pytest.raises(BodyTooLongError, match="has more than 10000 bytes"):
         inflated(bomb, encoding, 10_000)
-    with pytest.raises(TooLongError):
+    with pytest.raises(BodyTooLongError):
         inflated(pack(TEXT), encoding, len(TEXT) - 1)
 
 

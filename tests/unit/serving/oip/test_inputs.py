@@ -11,7 +11,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.inputs import question_of
 from skewless.serving.oip.request import parse_request
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()
@@ -30,7 +30,7 @@ ACCEPTING = model(spec={"accept_float32": True})
 
 def question(
     tensors: dict[str, tuple[str, list[Any]]], shape: list[int] | None = None, of: ServedModel = MODEL
-) -> Question:
+) -> ScoringRequest:
     inputs = [
         {"name": name, "shape": shape or [len(data)], "datatype": datatype, "data": data}
         for name, (datatype, data) in tensors.items()

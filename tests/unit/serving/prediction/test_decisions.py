@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.serving.prediction.answer import decide, likeliest
+from skewless.serving.prediction.scored_batch import decide, likeliest
 
 STEPS = {"approve": 0.0, "review": 0.5, "decline": 0.9}
 

@@ -14,8 +14,8 @@ from skewless.contract.status import Status
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import ScoredBatch
 from skewless.serving.prediction.model_counts import ModelCounts
+from skewless.serving.prediction.scored_batch import ScoredBatch
 from tests.unit.serving.metrics.test_metrics import at, shown
 from tests.unit.serving.oip.standing_in import ModelShape
 from tests.worlds.plans import make_plan, make_view

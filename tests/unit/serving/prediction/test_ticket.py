@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Ticket, grouped
 from tests.unit.serving.oip.standing_in import model
 
@@ -13,8 +13,8 @@ NOW = 1_000
 
 
 def ticket(*, narrow: bool = False) -> Ticket:
-    told: list[Answer | SkewlessError] = []
-    return Ticket(Question(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), told.append)
+    told: list[ScoredSlice | SkewlessError] = []
+    return Ticket(ScoringRequest(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), told.append)
 
 
 def test_a_group_whose_tickets_were_dealt_with_meanwhile_is_empty() -> None:

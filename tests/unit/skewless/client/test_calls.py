@@ -10,11 +10,11 @@ import numpy as np
 import orjson
 import pytest
 
-from skewless.client.calls import Call, events_call, model_call, predict_call
+from skewless.client.calls import ApiCall, events_call, model_call, predict_call
 from skewless.contract.errors import RequestError
 
 
-def sent(call: Call[Any], left_s: float = 9.0) -> Any:  # noqa: ANN401 - JSON
+def sent(call: ApiCall[Any], left_s: float = 9.0) -> Any:  # noqa: ANN401 - JSON
     """Return what goes to the server."""
     return orjson.loads(call.body(left_s) or b"null")
 

@@ -8,7 +8,7 @@ import pytest
 
 from skewless.infra.runtimes.calibration import Calibration
 from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import Role, Tried
+from skewless.infra.runtimes.choice import Role, RuntimeTrial
 from skewless.infra.runtimes.cuda import Device, Driver
 from skewless.operations.checkup.gpu import check_gpu_packages, judge_driver, judge_packages
 from skewless.operations.checkup.scoring import judge_tried
@@ -17,10 +17,10 @@ H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")
 ALL: Mapping[str, str] = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}
 
 
-def tried(runtime: str, role: Role, *, from_rows: int | None = None, reason: str | None = None) -> Tried:
+def tried(runtime: str, role: Role, *, from_rows: int | None = None, reason: str | None = None) -> RuntimeTrial:
     if role == "refused":
-        return Tried(runtime=runtime, role=role, reason=reason)
-    return Tried(
+        return RuntimeTrial(runtime=runtime, role=role, reason=reason)
+    return RuntimeTrial(
         runtime=runtime,
         role=role,
         certificate=Certificate(runtime_id=runtime, rows=718, bit_equal=True, largest_difference=0.0),

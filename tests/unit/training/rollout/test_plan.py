@@ -12,7 +12,7 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.lifecycle import Guardrails, Rollout
 from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.rollout.vitals import Vitals
+from skewless.infra.rollout.counts import RolloutCounts
 from skewless.training.rollout import plan
 from skewless.training.rollout.evidence import Evidence
 from skewless.training.rollout.sequential import Losses, Moments
@@ -205,4 +205,4 @@ def test_what_a_shadow_scored_differently_is_evidence() -> None:
     assert found["rank_correlation"] == pytest.approx(1.0)
     assert found["mean"] == pytest.approx(0.5 / 3)
     assert found["quantiles"]["0.5"] == pytest.approx(0.2)
-    assert plan.evidence_of(replace(GOOD, challenger=Vitals()), [])["differences"] is None
+    assert plan.evidence_of(replace(GOOD, challenger=RolloutCounts()), [])["differences"] is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import DefinitionError, RequestError
-from skewless.training.scheduling.job import Every, Job, Schedule, due, find_job, schedule_of
+from skewless.training.scheduling.job import FixedInterval, Job, Schedule, due, find_job, schedule_of
 
 MINUTE = 60_000_000
 DAY = 1_440 * MINUTE
@@ -86,7 +86,9 @@ def test_whatever_the_clock_does_no_tick_comes_twice(line: str, now_us: int, jum
 
 
 def test_a_job_that_is_not_wanted_or_not_known_is_not_due() -> None:
-    unwanted = Job(name="u", words=("x",), schedule=Every(1), lane="traffic", limit_s=1.0, is_wanted=lambda: False)
+    unwanted = Job(
+        name="u", words=("x",), schedule=FixedInterval(1), lane="traffic", limit_s=1.0, is_wanted=lambda: False
+    )
     assert due([unwanted, job("@every 1s", "new")], {"u": 0}, DAY) == []
 
 

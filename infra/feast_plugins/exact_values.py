@@ -1,0 +1,171 @@
+"""Values that Feast would change without a word when it makes its messages: refused, or made what they can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast import Field
+from feast.types import Array, Set
+
+from skewless.contract.arrow_types import arrow_type
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import SourceError
+from skewless.infra.compiler.views import primitive
+from skewless.infra.feast_plugins.stored_views import Table
+
+_LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
+_FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
+
+
+def fit_frame(view: Table, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return what was pushed to a view as Feast turns it into messages without losing a value.
+
+    Raises:
+        SourceError: a value does not fit the declared type, or a list holds a null that has no value.
+    """
+    changed, kinds = {}, dict(zip(frame.columns, frame.dtypes, strict=True))
+    for field in _fields(view):
+        if field.name not in kinds or _harmless(field, kinds[field.name]):
+            continue
+        column = frame[field.name]
+        given = pa.chunked_array([pa.array(column, from_pandas=True)])
+        fitted = fit_column(f"view {view.name!r} feature {field.name!r}", field, given)
+        if fitted is not given:
+            changed[field.name] = pd.Series(fitted.to_pylist(), index=frame.index, dtype=object)
+    return frame.assign(**changed) if changed else frame
+
+
+def fit_table(view: Table, table: pa.Table) -> pa.Table:
+    """Return rows of a view's source as Feast turns them into messages without losing a value.
+
+    Raises:
+        SourceError: as ``fit_frame``.
+    """
+    for field in _fields(view):
+        place = table.schema.get_field_index(field.name)
+        if place >= 0:
+            owner = f"source of view {view.name!r} column {field.name!r}"
+            table = table.set_column(place, field.name, fit_column(owner, field, table.column(place)))
+    return table
+
+
+def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of a declared type: a null inside a list of floats becomes NaN, one of times stays.
+
+    Raises:
+        SourceError: a number does not fit the declared type, or a list of anything else holds a null.
+    """
+    dtype = primitive(field.dtype)
+    if dtype is not None:
+        _refuse_lossy(owner, dtype, column)
+        return column
+    if not isinstance(field.dtype, Array | Set) or not _holds_null(column):
+        return column
+    leaf, whole = primitive(_leaf(field.dtype)), not any(part.null_count for part in _inner(column))
+    if leaf is DType.TIMESTAMP and whole:
+        return column
+    if leaf not in _FLOATS or not whole:
+        raise SourceError(
+            owner,
+            f"is declared as {field.dtype}, and a list in it holds a null, which Feast has no value for",
+            fix="leave such elements out, or declare a list of floats, where null is NaN",
+        )
+    filled = [_filled(item) for item in column.to_pylist()]
+    return pa.chunked_array([pa.array(filled, _with_leaf(column.type, arrow_type(leaf)))])
+
+
+def _fields(view: Table) -> Iterable[Field]:
+    fields: Iterable[Field] = view.features
+    return fields
+
+
+def _harmless(field: Field, kind: Any) -> bool:  # noqa: ANN401 - numpy's types and pandas' have no common one
+    """Say whether a column holds no value that Feast would change, by its type alone."""
+    dtype = primitive(field.dtype)
+    if dtype is None:
+        return not isinstance(field.dtype, Array | Set)
+    plain = getattr(kind, "numpy_dtype", kind)  # pandas' own types of integers stand on numpy's
+    if dtype in _LIMITS:
+        return kind.kind == "b" or (kind.kind in "iu" and np.can_cast(plain, np.dtype(dtype.numpy)))
+    return dtype is not DType.FLOAT32 or kind.kind in "biu" or plain == np.float32
+
+
+def _refuse_lossy(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+        return
+    if dtype in _LIMITS:
+        try:
+            column.cast(arrow_type(dtype))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it does not say which value; we name it
+            lost = [_misfits_integer(value, *_LIMITS[dtype]) for value in column.to_pylist()]
+            _refuse_any(owner, dtype, column, lost)
+    elif dtype is DType.FLOAT32 and kind != pa.float32():
+        with np.errstate(over="ignore"):
+            wide = np.array([math.nan if value is None else float(value) for value in column.to_pylist()])
+            lost = (np.isinf(wide.astype(np.float32)) & ~np.isinf(wide)).tolist()
+        _refuse_any(owner, dtype, column, lost)
+
+
+def _misfits_integer(value: Any, low: int, high: int) -> bool:  # noqa: ANN401 - a number of any kind
+    if value is None or value != value:  # noqa: PLR0124 - NaN, Feast's null
+        return False
+    return math.isinf(value) or value != int(value) or not low <= value <= high
+
+
+def _refuse_any(owner: str, dtype: DType, column: pa.ChunkedArray, lost: list[bool]) -> None:
+    if any(lost):
+        raise SourceError(
+            owner,
+            f"holds a value that {dtype} cannot",
+            value=column[lost.index(True)].as_py(),
+            fix="correct the value, or declare a wider type",
+        )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _holds_null(column: pa.ChunkedArray) -> bool:
+    """Say whether a list holds a null, at any depth."""
+    return any(part.null_count for part in _inner(column)) or bool(_is_list(column.type) and _leaves(column).null_count)
+
+
+def _inner(column: pa.ChunkedArray) -> list[pa.ChunkedArray]:
+    """Return the lists inside the lists of a column, level by level."""
+    parts = []
+    while _is_list(column.type) and _is_list(column.type.value_type):
+        column = pc.list_flatten(column)
+        parts.append(column)
+    return parts
+
+
+def _leaves(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    while _is_list(column.type):
+        column = pc.list_flatten(column)
+    return column
+
+
+def _leaf(dtype: Any) -> Any:  # noqa: ANN401 - Feast's types have no common one
+    while isinstance(dtype, Array | Set):
+        dtype = dtype.base_type
+    return dtype
+
+
+def _filled(value: Any) -> Any:  # noqa: ANN401 - a list of lists, or of numbers
+    return None if value is None else [_filled(item) if isinstance(item, list) else _number(item) for item in value]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _with_leaf(kind: pa.DataType, leaf: pa.DataType) -> pa.DataType:
+    return pa.list_(_with_leaf(kind.value_type, leaf)) if _is_list(kind) else leaf

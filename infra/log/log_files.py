@@ -1,0 +1,150 @@
+"""What one process knows of an event log: its manifest, and the chain of batch files behind it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skewless.contract.errors import StoreError
+from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.inventory import Inventory, damaged, missing
+from skewless.infra.log.manifest import FileRange, Manifest, ManifestFile, batch_path
+
+
+class LogFiles:
+    """The files of a log in order, followed by name from where they were last known."""
+
+    def __init__(self, root: Path, partition: str) -> None:
+        folder = root / partition
+        self.manifest = ManifestFile(folder)
+        self.inventory = Inventory(root, partition)
+        self.batches: list[FileRange] = []
+        self._partition = partition
+        self._folder = folder
+        self._schema = pa.schema([])
+        self._stored: pq.ParquetSchema | None = None
+        self._described = 0
+
+    def follow(self) -> Manifest:
+        """Bring ``batches`` up to date; return the manifest they stand behind.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
+        manifest = self.manifest.read()
+        while True:
+            self._cut(manifest.end)
+            while (batch := self._at(self._next(manifest))) is not None:
+                self.batches.append(batch)
+            # The next file may be missing because it was compacted and removed while we were on our way to it.
+            latest = self.manifest.read()
+            if latest is manifest and not self._has_hole(self._next(manifest)):
+                return manifest
+            manifest = latest
+
+    def next_seq(self) -> int:
+        """Return the position behind the last row."""
+        return self._next(self.follow())
+
+    def spans(self, first: int, last: int | None) -> list[FileRange]:
+        """Return the files that hold positions ``first`` to ``last``, both included; None: to the end.
+
+        Raises:
+            StoreError: one is missing, cut short or altered.
+        """
+        manifest = self.follow()
+        spans = [*_within(manifest.spans, first, last), *_within(self.batches, first, last)]
+        for span in spans:
+            self.inventory.check(span.path)
+        return spans
+
+    def extend(self, batch: FileRange, schema: pa.Schema) -> None:
+        """Take note of a file that this process has appended, if it is the next one."""
+        self._schema = self.united(schema)
+        if batch.first == self._next(self.manifest.read()):
+            self.batches.append(batch)
+
+    def schema(self) -> pa.Schema:
+        """Return all columns that the rows have had so far, without ``__known_at``.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
+        manifest = self.follow()
+        if manifest.generation != self._described and manifest.spans:
+            # A compacted file has the columns of all rows before it.
+            self._schema = self.united(_described(manifest.spans[-1].path))
+            self._described = manifest.generation
+        return self._schema
+
+    def united(self, schema: pa.Schema) -> pa.Schema:
+        """Return the columns so far and those of some more rows.
+
+        Raises:
+            StoreError: a column has another type there.
+        """
+        if schema.equals(self._schema):
+            return self._schema
+        try:
+            return pa.unify_schemas([self._schema, _plain(schema)])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise StoreError(
+                f"log partition {self._partition!r}",
+                f"cannot take a column of another type: {error}",
+                fix="give the column a new name",
+            ) from error
+
+    def _has_hole(self, first: int) -> bool:
+        """Say whether a batch has come at a position meanwhile; refuse a log that has later ones, but not that."""
+        path = batch_path(self._folder, first)
+        if path.name > self.inventory.newest():
+            return False
+        if path.exists():
+            return True
+        raise missing(path)
+
+    def _next(self, manifest: Manifest) -> int:
+        return (self.batches[-1].last if self.batches else manifest.end) + 1
+
+    def _cut(self, end: int) -> None:
+        del self.batches[: bisect_left(self.batches, end + 1, key=lambda span: span.first)]
+        if self.batches and self.batches[0].first != end + 1:
+            self.batches.clear()
+
+    def _at(self, first: int) -> FileRange | None:
+        path = batch_path(self._folder, first)
+        try:
+            metadata = pq.read_metadata(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowException) as error:
+            raise damaged(path, error) from error
+        if self._stored is None or not metadata.schema.equals(self._stored):
+            self._schema = self.united(metadata.schema.to_arrow_schema())
+            self._stored = metadata.schema
+        return FileRange(path=path, first=first, last=first + metadata.num_rows - 1)
+
+
+def _within(spans: Sequence[FileRange], first: int, last: int | None) -> Sequence[FileRange]:
+    start = bisect_left(spans, first, key=lambda span: span.last)
+    stop = len(spans) if last is None else bisect_left(spans, last + 1, key=lambda span: span.first)
+    return spans[start:stop]
+
+
+def _described(path: Path) -> pa.Schema:
+    try:
+        schema = pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+    return _plain(schema)
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    # Files tell field ids and the like, which no row has; and when rows were known, which is asked for by itself.
+    return pa.schema([pa.field(field.name, field.type) for field in schema if field.name != KNOWN_AT])

@@ -1,0 +1,162 @@
+"""One partition of a source as its owner works on it: what came, what the log holds, how far it was applied."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.state_writer import PENDING_US, StateWriter
+
+
+class PartitionWorker:
+    """The work on one partition, step by step (SEMANTICS 4.1).
+
+    Attributes:
+        behind: something stands in the log that the states may lack.
+        applied: the last position that was applied.
+        unended: the first position that was applied without a record of its end; None: there is none.
+        drained_us: up to when all that had arrived in the stream has been taken; 0: unknown.
+
+    Args:
+        log: of the partition; its end is read here, once.
+        ids: of the source, shared by its lanes.
+    """
+
+    def __init__(self, *, partition: Partition, log: EventLog, decoder: Decoder, ids: EventIds) -> None:
+        self.partition = partition
+        self.log = log
+        self.behind = True
+        self.applied = -1
+        self.unended: int | None = None
+        self.drained_us = 0
+        self._decoder = decoder
+        self._ids = ids
+        ids.check()
+        self._payloads: list[bytes | None] = []
+        self._positions: list[int] = []
+        self._watermark: int | None = None
+        self._end = log.next_seq()
+        self._next = self._last_position()
+
+    @property
+    def next_position(self) -> int | None:
+        """Where to read on in the stream; None: from its beginning."""
+        return self._next
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the next batch."""
+        return len(self._positions)
+
+    @property
+    def watermark_us(self) -> int:
+        """Up to when all that had arrived has been applied; 0: unknown."""
+        return 0 if self.behind or self._positions else self.drained_us
+
+    def take_up(self, decoder: Decoder) -> None:
+        """Judge by another definition of the source from now on, for views that may be new."""
+        self._decoder = decoder
+        self.behind = True
+
+    def take(self, messages: Messages) -> None:
+        """Take messages in, for the next batch."""
+        self._payloads += messages.payloads
+        self._positions += messages.positions
+
+    def accept(self, now_us: int, tally: SourceCounts) -> pa.Table | None:
+        """Judge what waits and write it to the log; return the numbered rows, None where nothing was to be written.
+
+        Raises:
+            ConflictError: another worker wrote to the partition: it is ours no more.
+            StoreError: the disk refused; nothing was taken, call it again.
+        """
+        if not self._positions:
+            return None
+        decoded = self._decoder.decode(self._payloads, self._positions, now_us)
+        # Behind what was there when the lane was opened: where to read on was taken from that.
+        accepted = self._ids.accept(self.log, decoded.rows, at=self._end, now_us=now_us)
+        rows, span = accepted.rows, accepted.span
+        if span is not None:
+            self._end = span.last + 1
+            rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
+            tally.batches += 1
+        tally.read += len(self._positions)
+        tally.duplicates += len(self._positions) - rows.num_rows
+        tally.rejected += decoded.rejected
+        tally.accepted += rows.num_rows - decoded.rejected
+        self._next = self._positions[-1] + 1
+        self._payloads, self._positions = [], []
+        self._watch(rows, tally)
+        return rows if rows.num_rows else None
+
+    def apply(self, writer: StateWriter, rows: pa.Table, tally: SourceCounts) -> None:
+        """Apply rows that were accepted just now.
+
+        Raises:
+            StoreError: the store refused or is away; the lane is behind then.
+        """
+        self.behind = True
+        tally.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
+        if self.unended is None:
+            self.unended = rows[SEQ][0].as_py()
+        self.behind, self.applied = False, rows[SEQ][-1].as_py()
+        self.note_end(writer)
+
+    def note_end(self, writer: StateWriter) -> None:
+        """Record the end of what was applied, once no view that is needed lacks it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if self.unended is not None and writer.note_end(self.log, self.unended, self.applied):
+            self.unended = None
+
+    def catch_up(self, writer: StateWriter, tally: SourceCounts) -> None:
+        """Apply all that the log holds and the states lack.
+
+        Raises:
+            StoreError: the store refused or is away; the lane is behind then.
+            ConflictError: the states hold more than the log, to which nothing may be written then.
+        """
+        self.applied = catch_up(self.log, writer, tally)
+        self.behind, self.unended = False, 0 if self.applied >= 0 else None
+        self.note_end(writer)
+
+    def _watch(self, rows: pa.Table, tally: SourceCounts) -> None:
+        ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
+        if not len(ts):
+            return
+        before = np.maximum.accumulate(ts)
+        if self._watermark is not None:
+            before = np.maximum(before, self._watermark)
+        tally.late += int((ts < before - PENDING_US).sum())
+        self._watermark = int(before[-1])
+        tally.watermark_us = max(self._watermark, tally.watermark_us or self._watermark)
+
+    def _last_position(self) -> int | None:
+        last = self._end - 1
+        if last < 0:
+            return None
+        rows = pa.concat_tables(self.log.read(last, last, [SOURCE_POS]))
+        return int(rows[SOURCE_POS][0].as_py()) + 1
+
+
+def catch_up(log: EventLog, writer: StateWriter, tally: SourceCounts) -> int:
+    """Apply all that a log holds and the states lack; return the last position.
+
+    Raises:
+        StoreError: the store refused or is away.
+        ConflictError: the states hold more than the log.
+    """
+    end = log.next_seq() - 1
+    read, changed = writer.catch_up(log)
+    tally.rereads += read
+    tally.states += changed
+    return end
