@@ -1,0 +1,113 @@
+"""Finds private language in everything that people read: ``python -m tools.words [PATH...]``; exit code 1 if it does.
+
+Read are the strings, docstrings, comments and log events of the product's modules, and the prose of the pages. The
+rules are data, with an example each: ``tools/words.toml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_PRODUCT = ("skewless", "infra", "serving", "training", "validation", "feature_repo")
+_UNREAD = {"CHANGELOG.md"}
+_CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)|`[^`\n]+`|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+_TOKENS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One pattern that no text may have.
+
+    Args:
+        pattern: a regular expression; case does not matter.
+        instead: what to write.
+        bad: a text that has the pattern.
+        good: the same text as it should be.
+    """
+
+    pattern: str
+    instead: str
+    bad: str
+    good: str
+
+    @property
+    def expression(self) -> re.Pattern[str]:
+        """Return the compiled pattern."""
+        return re.compile(self.pattern, re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Match:
+    """One place where a text has a pattern."""
+
+    path: str
+    line: int
+    text: str
+    instead: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text!r}; write {self.instead}"
+
+
+def read_rules(path: Path = ROOT / "tools" / "words.toml") -> tuple[Rule, ...]:
+    """Return the rules of a file."""
+    return tuple(Rule(**item) for item in tomllib.loads(path.read_text(encoding="utf-8"))["rule"])
+
+
+def find_matches(path: str, text: str, rules: Sequence[Rule]) -> Iterator[Match]:
+    """Yield what the rules find in one module or page."""
+    for first, piece in _python_texts(text) if path.endswith(".py") else [(1, _blank_code(text))]:
+        for rule in rules:
+            for match in rule.expression.finditer(piece):
+                line = first + piece.count("\n", 0, match.start())
+                yield Match(path, line, " ".join(match[0].split()), rule.instead)
+
+
+def _python_texts(source: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _TOKENS:
+            text = _blank_code(token.string)
+            # The name of a log event reads as words, too.
+            yield token.start[0], text if " " in text else text.replace("_", " ")
+
+
+def _blank_code(text: str) -> str:
+    """Return a text whose code is blank, with its lines where they were."""
+    return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text.replace("``", "`"))
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [name for name in listed if name.endswith((".py", ".md")) and name not in _UNREAD and (ROOT / name).is_file()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print each match, and how many there are."""
+    parser = argparse.ArgumentParser(prog="tools.words", description="Find private language in texts.")
+    parser.add_argument("paths", nargs="*", help="files or folders; none: the product and its pages")
+    rules = read_rules()
+    found = [
+        match
+        for name in _files(parser.parse_args(arguments).paths)
+        for match in find_matches(name, (ROOT / name).read_text(encoding="utf-8"), rules)
+    ]
+    for match in found:
+        print(match)
+    if found:
+        sys.exit(f"{len(found)} places. Fix: write them as docs/glossary.md and tools/words.toml say")
+
+
+if __name__ == "__main__":
+    main()
