@@ -1,4 +1,4 @@
-"""Where an online store is: the URLs of one server, of a cluster, and of what sentinels name."""
+"""Parses the URL of a Redis server, of a Redis Cluster, or of a master that Sentinel manages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _FIX = (
     "write redis://HOST:PORT/DB, unix://, redis+cluster://HOST:PORT,HOST:PORT/ or "
     "redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB, with rediss for TLS; "
     "in a password '/' is %2F, '@' is %40, ':' is %3A; "
-    "another scheme needs the package that brings it, and stream_url for push sources"
+    "another scheme needs the package of its adapter, and stream_url for push sources"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """The parts of a URL.
+    """The parsed URL of a Redis.
 
     Args:
-        kind: one server, a cluster, or a master that sentinels name.
-        url: the whole, as it was given.
-        hosts: those to ask first; one for a server on a port, none for a socket file.
-        service: the name under which sentinels know the master.
-        options: what redis-py's connections take: user, password, database, TLS.
+        kind: one server, a cluster, or a master that Sentinel manages.
+        url: the unchanged URL.
+        hosts: hosts and ports to connect to first: cluster nodes or sentinels; empty for one server.
+        service: the name of the master in Sentinel; empty otherwise.
+        options: keyword arguments for redis-py's connections: user, password, database, TLS.
     """
 
     kind: Kind
@@ -41,13 +41,13 @@ class RedisAddress:
 
     @classmethod
     def parse(cls, url: str) -> RedisAddress:
-        """Return the parts of a URL.
+        """Parse a URL.
 
         >>> RedisAddress.parse("redis+sentinel://a:1,b/features/2").hosts
         (('a', 1), ('b', 26379))
 
         Raises:
-            StoreError: it is not the URL of a Redis; what it may hold of a password is not quoted.
+            StoreError: it is not the URL of a Redis. The error does not quote the URL, which may hold a password.
         """
         try:
             return cls._parsed(url)
@@ -60,8 +60,8 @@ class RedisAddress:
         if kind == "server":
             return cls(kind=kind, url=url, options=_options(url))
         scheme, _, rest = url.partition("://")
-        place, _, path = rest.partition("/")
-        user, at, names = place.rpartition("@")
+        authority, _, path = rest.partition("/")
+        user, at, names = authority.rpartition("@")
         path, mark, query = path.partition("?")
         service, _, database = path.strip("/").partition("/") if kind == "sentinel" else ("", "", path.strip("/"))
         if (kind == "sentinel") is not bool(service) or not names:

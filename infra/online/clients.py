@@ -1,4 +1,4 @@
-"""redis-py's clients for an address: of one server, of a cluster, of a master that sentinels name."""
+"""Opens redis-py clients for an address: one server, a cluster, or a master that Sentinel manages."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from skewless.infra.online.resp import RespConnection
 
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"
-# A connection may be to the old master. With redis-py's own patience a request would wait for half a minute.
+# A connection may still go to the old master. redis-py's default retries would delay a request by half a minute.
 _ONCE_MORE = 1
 
 
 def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-    """Return a blocking client; that of a cluster connects at once, the others when they are used.
+    """Return a blocking client. The client of a cluster connects at once, the others on first use.
 
     Args:
-        on_connect: called for each connection that was made, before it is used.
+        address: of the store.
+        timeout_s: the timeout of one command, in seconds.
+        on_connect: called for each new connection, before it is used.
 
     Raises:
-        RedisError: a cluster does not answer.
+        RedisError: the cluster does not answer.
     """
     options = _timed(timeout_s)
     if on_connect is not None:
@@ -51,9 +53,9 @@ def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[]
 
 
 def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: ANN401 - as above
-    """Return an asynchronous client of one server, or of the master that sentinels name; it connects when it is used.
+    """Return an asynchronous client of one server or of a Sentinel master; it connects on first use.
 
-    It does not try again what has failed: whoever uses it knows better when.
+    It does not retry: the caller decides whether to send a command again.
     """
     options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     if address.kind == "server":
@@ -63,36 +65,38 @@ def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: 
 
 
 def open_async_node(address: RedisAddress, host: str, port: int, timeout_s: float) -> Any:  # noqa: ANN401 - as above
-    """Return an asynchronous client of one node of a cluster, which tries nothing again either."""
+    """Return an asynchronous client of one cluster node; it does not retry either."""
     options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     return redis.asyncio.Redis(host=host, port=port, **_data_options(address), **options)
 
 
 def close_client(client: Any) -> None:  # noqa: ANN401 - as above
-    """Close a blocking client, and those of the sentinels that it asks."""
+    """Close a blocking client and its clients of sentinels."""
     client.close()
     for sentinel in _sentinels(client):
         sentinel.close()
 
 
 async def close_async_client(client: Any) -> None:  # noqa: ANN401 - as above
-    """Close an asynchronous client, and those of the sentinels that it asks."""
+    """Close an asynchronous client and its clients of sentinels."""
     await client.aclose()
     for sentinel in _sentinels(client):
         await sentinel.aclose()
 
 
 async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Protocol) -> asyncio.StreamWriter:  # noqa: ANN401 - as above
-    """Open a connection of an asynchronous client, made known as its address says, and hand it to a protocol.
+    """Open a connection of an asynchronous client, authenticate it, and attach a protocol to its transport.
 
-    From then on the client knows nothing of it. That the writer lives keeps it open.
+    The client then no longer owns the connection. It stays open while the returned writer exists.
 
     Args:
-        on_connect: awaited once the connection stands; None: nothing is to be done.
+        client: an asynchronous redis-py client.
+        on_connect: awaited once the connection is open; None: nothing.
+        protocol: receives the bytes of the connection.
 
     Raises:
-        RedisError: it cannot be opened, or the server refuses user, password or database.
-        SkewlessError: what ``on_connect`` raised.
+        RedisError: the connection cannot be opened, or the server rejects user, password or database.
+        SkewlessError: raised by ``on_connect``.
     """
     connection = client.connection_pool.make_connection()
     try:
@@ -114,9 +118,9 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
 
 @contextmanager
 def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
-    """Lend one connection of a blocking client of one server.
+    """Borrow one connection from the pool of a blocking client of one server.
 
-    After an error it is closed, since a reply may be outstanding.
+    After an error the connection is closed, because a reply may still be outstanding.
     """
     pool = client.connection_pool
     connection = pool.get_connection()
@@ -130,7 +134,7 @@ def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
 
 
 def _connected(on_connect: Callable[[], None], introduce: bool, connection: Any) -> None:  # noqa: ANN401, FBT001 - as above
-    """Make a connection known, which redis-py's client of a cluster has done already, and tell of it."""
+    """Authenticate a new connection, unless redis-py's cluster client has done it, and call ``on_connect``."""
     if introduce:
         connection.on_connect()
     try:
@@ -154,7 +158,7 @@ def _data_options(address: RedisAddress) -> dict[str, Any]:
 
 
 def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
-    """Return what differs for the sentinels: their own user and password, the same TLS."""
+    """Return the options for connections to sentinels: their own user and password, and the same TLS options."""
     shared = {name: value for name, value in address.options.items() if name.startswith("ssl")}
     own = {name.removeprefix(_SENTINEL): value for name, value in address.options.items() if name.startswith(_SENTINEL)}
     return shared | own

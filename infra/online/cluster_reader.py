@@ -1,4 +1,4 @@
-"""Reading many keys of a cluster at once, over one shared connection to each node, also while slots move."""
+"""Reads many keys of a Redis Cluster at once over one shared connection to each node, also while slots move."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from skewless.infra.online.slot_map import Node, SlotMap
 
 Value: TypeAlias = bytes | Exception | None
 
-_HOPS = 5
-_MOVING = (AskError, TryAgainError)  # MOVED is an ASK too
+_HOPS = 5  # how many redirections a request follows
+_MOVING = (AskError, TryAgainError)  # MovedError is a subclass of AskError
 _ASKING = command(b"ASKING")
 _SLOTS = command(b"CLUSTER", b"SLOTS")
 
 
 class ClusterReader:
-    """Holds the map of slots, and one link to each node, made when it is needed.
+    """Keeps the slot map and one shared connection to each node, opened on first use.
 
     Args:
         address: of a cluster.
-        timeout_s: how long a node may take for a reply.
-        on_connect: awaited for each connection that was made, and when slots have got another master, before anything
-            is read there.
+        timeout_s: the timeout of a reply, in seconds.
+        on_connect: awaited for each new connection, and after slots have moved to another master, before anything is
+            read there.
     """
 
     def __init__(self, address: RedisAddress, timeout_s: float, on_connect: OnConnect | None = None) -> None:
@@ -45,15 +45,15 @@ class ClusterReader:
         self._timeout_s = timeout_s
         self._on_connect = on_connect
         self._slots = SlotMap(Node(*host) for host in address.hosts)
-        self._changed = False  # whether slots have got a master that ``on_connect`` has not heard of
+        self._changed = False  # slots have a new master and ``on_connect`` has not run for it yet
         self._links: dict[Node, StoreLink] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._following: set[asyncio.Task[None]] = set()
 
     def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Have ``done`` called with the row of each key and the marker of each name, from one round trip to each node.
+        """Read rows and markers from one round trip to each node, then call ``done`` with them.
 
-        Where slots move, the request follows them, at the price of more round trips.
+        While slots move, the request follows redirections, which takes more round trips.
         """
         if not len(keys) + len(names):
             done(([], []))
@@ -67,7 +67,7 @@ class ClusterReader:
             if failed:
                 self._follow_or_fail(values, keys, names, done)
             else:
-                done(split(values, len(keys), marks))  # type: ignore[arg-type]  # none is an error
+                done(split(values, len(keys), marks))  # type: ignore[arg-type]  # no value is an error here
 
         try:
             self._send([*keys, *chain.from_iterable(marks)], finished)
@@ -75,27 +75,27 @@ class ClusterReader:
             done(self._noted(error))
 
     def linger(self) -> None:
-        """Do nothing: one node's reply would be awaited at the cost of the others'."""
+        """Do nothing: busy-polling one node would delay the replies of the others."""
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        """Leave a sign under each key that stands for so long.
+        """Set each key, to expire after ``seconds``.
 
         Raises:
-            RedisError, RedisClusterException: a node is away.
+            RedisError, RedisClusterException: a node is unavailable.
         """
         await self._renewed()
         for key in keys:
             await self._led(command(b"SET", key, b"1", b"EX", b"%d" % seconds), key_slot(key))
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         for link in self._links.values():
             await link.close()
         tasks = {*self._following, *filter(None, [self._renewing])}
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _send(self, keys: Sequence[bytes], finished: Callable[[list[Value], bool], None]) -> None:
-        """Ask every node for its keys, those of one slot by one command."""
+        """Send each node one MGET for each slot of its keys."""
         by_slot: defaultdict[int, list[int]] = defaultdict(list)
         for i, key in enumerate(keys):
             by_slot[key_slot(key)].append(i)
@@ -135,7 +135,7 @@ class ClusterReader:
         task.add_done_callback(self._following.discard)
 
     async def _followed(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
-        """Ask for everything, with a new map as long as nodes say that slots have moved; then for what is moving."""
+        """Refresh the slot map until no node replies MOVED, then read keys of migrating slots one at a time."""
         moved: dict[int, Node] = {}
         for _ in range(_HOPS):
             await self._renewed()
@@ -166,26 +166,26 @@ class ClusterReader:
         return found
 
     async def _led(self, message: bytes, slot: int) -> Any:  # noqa: ANN401 - replies have any type
-        """Return the reply to a command of one key, sent where the map says and then wherever nodes say."""
+        """Return the reply to a command for one key; follow redirections from the owner in the slot map."""
         node, asking, refusal = self._slots.owner(slot), False, None
         for _ in range(_HOPS):
             try:
                 return await self._exchanged(node, message, asking=asking)
             except AskError as error:
                 node, asking, refusal = Node(error.host, error.port), not isinstance(error, MovedError), error
-        raise RedisClusterException(f"the nodes do not agree on slot {slot}") from refusal  # type: ignore[no-untyped-call]
+        raise RedisClusterException(f"nodes disagree about the owner of slot {slot}") from refusal  # type: ignore[no-untyped-call]
 
     async def _exchanged(self, node: Node, message: bytes, *, asking: bool) -> Any:  # noqa: ANN401 - as above
         link = self._live(node)
         if not asking:
             return await link.call(message)
-        # What ASKING allows is the next command of the same connection.
+        # ASKING applies to the next command of the same connection only, so both go out together.
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         link.ask_all(_ASKING + message, [lambda _: None, partial(settle, future)])
         return await future
 
     async def _renewed(self) -> None:
-        """Renew a map that is stale; those who want it at the same time share the work."""
+        """Refresh a stale slot map; concurrent callers share one refresh."""
         if not self._slots.stale:
             return
         if self._renewing is None or self._renewing.done():
@@ -193,7 +193,7 @@ class ClusterReader:
         await asyncio.shield(self._renewing)
 
     async def _renew(self) -> None:
-        """Take the map of the node that answers first."""
+        """Load the slot map from the first node that replies."""
         self._links = {node: link for node, link in self._links.items() if not link.broken}
         nodes = self._slots.nodes()
         replies: asyncio.Queue[tuple[Node, Any]] = asyncio.Queue()
@@ -226,13 +226,12 @@ def _tell(replies: asyncio.Queue[tuple[Node, Any]], node: Node, reply: Any) -> N
 
 
 class ReplyAssembler:
-    """Puts each node's reply where the request wants it.
+    """Collects the replies of all nodes into one list of values, in the order of the request.
 
     Args:
-        n: how many values there will be.
-        parts: how many replies bring them.
-        finished: called when all are there, with the values, an error in the place of each that did not come, and
-            whether there is any.
+        n: number of values.
+        parts: number of replies.
+        finished: called after the last reply, with the values and whether any of them is an error.
     """
 
     __slots__ = ("_failed", "_finished", "_left", "_values")
@@ -244,7 +243,7 @@ class ReplyAssembler:
         self._finished = finished
 
     def take(self, places: Sequence[int], reply: Any) -> None:  # noqa: ANN401 - replies have any type
-        """Take the reply to one part: the values for its places, or the error that came for all of them."""
+        """Add the reply to one command: the values for ``places``, or one error for all of them."""
         values = self._values
         if isinstance(reply, Exception):
             self._failed = True

@@ -1,4 +1,4 @@
-"""The nodes of a cluster: a call reaches one slot, so keys are grouped by slot and sent node by node."""
+"""Writes to and reads from a Redis Cluster: a command reaches one slot, so keys are grouped by slot and node."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from skewless.infra.online.resp import BulkStrings, command, exchange, script_ca
 from skewless.infra.online.servers import Last, Script, ScriptReply, slices
 
 _SLOTS = 16_384
-_BURST = 200  # calls of few keys each
-# A slot that moved or is moving: redis-py's own client follows it, a key at a time.
+_BURST = 200  # commands of few keys each
+# The slot moved or is migrating. redis-py's own client follows the redirection, one key at a time.
 _MOVING = (AskError, TryAgainError)
 
 
 class ClusterServers:
-    """A cluster, through redis-py's client, whose map of slots is renewed after every failure."""
+    """A Redis Cluster behind redis-py's client, whose slot map is refreshed after every failure."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         self.client = client
         self._stale = False
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
-        """Call a script of keys and as many arguments on all of them, slot by slot; return the sum of the replies."""
+        """Call a script with keys and one argument per key, slot by slot; return the sum of the replies."""
         return sum(answer.reply for answer in self.call(script, keys, rows))
 
     def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
-        """Call a script of keys and as many arguments on all of them, slot by slot; return each part's reply."""
+        """Call a script with keys and one argument per key, slot by slot; return the reply for each slice of keys."""
         keys, rows = _array(keys), _array(rows)
         slots = np.fromiter(map(key_slot, keys.to_pylist()), dtype=np.int64, count=len(keys))
         order = np.argsort(slots, kind="stable")
@@ -51,7 +51,7 @@ class ClusterServers:
                 more = [last(int(slots[start])) for start, _ in parts] if last else []
                 done, again = _called(node, script, names, values, parts, more)
                 if again:
-                    # Perhaps the node does not know the script; those of moving slots are refused again.
+                    # The node may not have the script yet. Calls for moving slots are rejected again.
                     node.script_load(script.script)
                     more = [last(int(slots[start])) for start, _ in again] if last else []
                     others, again = _called(node, script, names, values, again, more)
@@ -63,7 +63,7 @@ class ClusterServers:
         return answers
 
     def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, and of some more, in order, from one round trip to each node; None: none."""
+        """Return the value of each key, then of ``more``, from one round trip to each node; None: no value."""
         names = [*(keys.to_pylist() if isinstance(keys, pa.Array) else keys), *more]
         slots = np.fromiter(map(key_slot, names), dtype=np.int64, count=len(names))
         found: list[bytes | None] = [None] * len(names)
@@ -85,13 +85,13 @@ class ClusterServers:
         return found
 
     def masters(self) -> Sequence[Any]:
-        """Return a client of each master, in the order of their addresses."""
+        """Return a client of each master, ordered by address."""
         with self._renewed():
             nodes = sorted(self.client.get_primaries(), key=lambda node: node.name)
             return [self.client.get_redis_connection(node) for node in nodes]
 
     def layout(self) -> str | None:
-        """Return a digest of which slots lie together, whoever serves them, asked for now."""
+        """Return a digest of which slots share a master, read now; a failover does not change it."""
         with self._renewed():
             ranges = self.client.cluster_slots()
         together: defaultdict[object, list[tuple[int, int]]] = defaultdict(list)
@@ -100,11 +100,11 @@ class ClusterServers:
         return blake2b(repr(sorted(together.values())).encode(), digest_size=8).hexdigest()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self.client.close()
 
     def _by_node(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
-        """Yield each node's client with the parts that it serves; a part lies in one slot."""
+        """Yield each node's client with the slices of keys that it serves; a slice lies in one slot."""
         bounds = [0, *(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)] if len(slots) else [0]
         by_node: dict[str, list[tuple[int, int]]] = {}
         clients: dict[str, Any] = {}
@@ -115,7 +115,7 @@ class ClusterServers:
         return ((clients[name], parts) for name, parts in by_node.items())
 
     def _places(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[int]]]:
-        """Yield each node's client with the places of the keys that it serves."""
+        """Yield each node's client with the indices of the keys that it serves."""
         nodes = [self.client.nodes_manager.get_node_from_slot(int(slot)) for slot in slots]
         order = sorted(range(len(nodes)), key=lambda i: nodes[i].name)
         for _, group in groupby(order, key=lambda i: nodes[i].name):
@@ -131,7 +131,7 @@ class ClusterServers:
             try:
                 reply = self.client.evalsha(script.sha, 1, key, row, *tail)
             except NoScriptError:
-                # EVAL goes where the key is and teaches that node; SCRIPT LOAD could meet an old map of slots.
+                # EVAL reaches the key's node and loads the script there; SCRIPT LOAD may go to the wrong node.
                 reply = self.client.eval(script.script, 1, key, row, *tail)
             answers.append(ScriptReply(places=[place], reply=reply))
         return answers
@@ -156,7 +156,7 @@ def _called(
     parts: Sequence[tuple[int, int]],
     last: Sequence[bytes],
 ) -> tuple[list[ScriptReply], list[tuple[int, int]]]:
-    """Call a script once for each part; return the replies, and the parts that the node refused."""
+    """Call a script once for each slice of keys; return the replies, and the slices that the node rejected."""
     calls = script_calls(script.sha.encode(), keys, rows, parts, last)
     with lent(node) as connection:
         replies, refused = exchange(connection, calls, 2 * _BURST, (*_MOVING, NoScriptError), _BURST)
@@ -166,7 +166,7 @@ def _called(
 
 
 def key_slot(key: bytes) -> int:
-    """Return the slot of a key, by its hash tag where it has one (Redis Cluster specification, "Hash tags").
+    """Return the cluster slot of a key, from its hash tag if it has one (Redis Cluster specification, "Hash tags").
 
     >>> key_slot(b"123456789"), key_slot(b"sk:{id|7}") == key_slot(b"id|7")
     (12739, True)

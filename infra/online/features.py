@@ -1,4 +1,4 @@
-"""Online features in process: from entity keys to what a model would see now, without a server."""
+"""Reads online features in process: from entity keys to the model's input vectors, without a server."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from skewless.infra.online.port import BlockingOnlineReader
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import ViewReads, WindowStates
 
-_LOOK_S = 0.5
+_LOOK_S = 0.5  # how long a pointer to a generation is used before it is read again
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineFeatures:
-    """What a service held for n entity rows at one time.
+    """The features of one service for n entity rows at one time.
 
     Args:
-        t: when it was asked, microseconds.
+        t: time of the request, microseconds.
         labels: names of the matrix's columns.
-        matrix: float64, shape ``(n, n_features)``; NaN is missing, as a model sees it.
-        status: per view, the status of the row read, shape ``(n,)``.
-        watermarks: per view, up to when all that had arrived by then was in what was read, microseconds; 0: unknown.
-        look: decodes what was read.
+        matrix: float64, shape ``(n, n_features)``; NaN is missing, as in the model's input.
+        status: per view, the status of each row, shape ``(n,)``.
+        watermarks: per view, the watermark of its rows, microseconds; 0: unknown.
+        look: decodes the stored rows on demand.
     """
 
     t: int
@@ -48,11 +48,11 @@ class OnlineFeatures:
 
     @cached_property
     def reads(self) -> Mapping[str, ViewRead]:
-        """Return what was read, per view."""
+        """Return the decoded rows, per view."""
         return self.look().reads
 
     def age_us(self, view: str) -> Int64Array:
-        """Return the age of a view's rows, of a windowed view its watermark's, microseconds, shape ``(n,)``.
+        """Return the age of a view's rows in microseconds, shape ``(n,)``; of a windowed view, of its watermark.
 
         It is -1 where no row was found.
         """
@@ -65,8 +65,9 @@ class FeatureReader:
 
     Args:
         plan: the part of the plan that the service needs (``FeaturePlan.only``).
-        vocabularies: per text column, its categories in the order of their codes; a model package has them.
-        guard: knows how far the views were; a view that has gone back is UNAVAILABLE.
+        reader: of the online store.
+        vocabularies: per text column, its categories in the order of their codes; from the model package.
+        guard: the marker history; a view whose marker has gone back is UNAVAILABLE.
     """
 
     def __init__(
@@ -86,16 +87,16 @@ class FeatureReader:
         keys = [KeyCodec(plan.project, view) for view in plan.views]
         self._heads = [KeySeparators(each.prefix + b"|") for each in keys]
         columns = {each.names for each in keys}
-        # The one key column of all views, if it has integers.
+        # IntegerKeys needs one key column, shared by all views.
         self._integers = min(columns)[0] if not plan.windows and len(columns) == 1 and len(min(columns)) == 1 else ""
         self._names = [view.name for view in plan.all_views]
         self._look_at = 0.0
 
     def views(self, ask: ParsedRows, t: int) -> tuple[Mapping[str, ViewRead], dict[str, int]]:
-        """Return what each view holds for the rows of a request at time ``t``, from one round trip, and watermarks.
+        """Return the rows of each view for a request at time ``t``, from one round trip, and the views' watermarks.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unavailable.
         """
         names, stored, standing = self._fetch(ask, t)
         reads = self._vectors.reads(names, stored, standing, t, ask.n).reads
@@ -103,11 +104,11 @@ class FeatureReader:
         return reads, {view: standing.watermark(each) for view, each in marks.items()}
 
     def read(self, ask: ParsedRows, t: int) -> OnlineFeatures:
-        """Return the service's features for the rows of a request at time ``t``, microseconds.
+        """Return the service's features for a request at time ``t``, microseconds.
 
         Raises:
-            StoreError: the store is away.
-            DefinitionError: a feature is text and has no vocabulary.
+            StoreError: the store is unavailable.
+            DefinitionError: a text feature has no vocabulary.
         """
         if self.plan.windows:
             t = t // MILLISECOND * MILLISECOND
@@ -126,9 +127,9 @@ class FeatureReader:
         )
 
     def _fetch(self, ask: ParsedRows, t: int) -> tuple[Sequence[bytes | None], Sequence[bytes | None], MarkerStatus]:
-        """Return the keys as ``VectorReader.names`` has them, what stands under each, and what the markers say."""
+        """Return the keys in the order of ``VectorReader.names``, the value of each key, and the marker status."""
         if self.plan.windows and time.monotonic() > self._look_at:
-            # Which states are read is looked up once a moment.
+            # A new generation is noticed within _LOOK_S; reading the pointers each time would cost a round trip.
             self._windows.take(self._reader.get_marked(self._windows.pointers, [])[0])
             self._look_at = time.monotonic() + _LOOK_S
         marks = self._vectors.markers

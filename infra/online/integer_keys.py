@@ -1,4 +1,4 @@
-"""The keys of rows whose entities are integers, in the wire's form without a step for each key."""
+"""Encodes integer entity keys for the Redis protocol without a Python loop over the keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _END = "}\r\n"
 
 
 class KeySeparators(dict[int, str]):
-    """What stands between the integers of two keys, by the length of the second."""
+    """The bytes between the integers of two keys, by the number of digits of the second."""
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class KeySeparators(dict[int, str]):
 
 
 class IntegerKeys(Sequence[bytes]):
-    r"""Names the first entity's rows in each view, then the second's, and so on.
+    r"""The keys of the first entity's rows in each view, then of the second's, and so on.
 
     >>> keys = IntegerKeys([KeySeparators(b"a{id|"), KeySeparators(b"b{id|")], [7, 10])
     >>> list(keys)
@@ -32,8 +32,8 @@ class IntegerKeys(Sequence[bytes]):
     True
 
     Args:
-        heads: what stands before the integer, for each view; kept from one request to the next.
-        values: the entities.
+        heads: one per view; reused from one request to the next.
+        values: the integer keys of the entities.
     """
 
     def __init__(self, heads: Sequence[KeySeparators], values: Sequence[int]) -> None:
@@ -59,12 +59,12 @@ class IntegerKeys(Sequence[bytes]):
                 yield b"%b%d}" % (head.prefix, value)
 
     def bulks(self) -> bytes:
-        """Return the keys as bulk strings."""
+        """Return the keys as RESP bulk strings."""
         if not self:
             return b""
         texts = list(map(str, self._values))
         lengths = list(map(len, texts))
         heads = [map(head.__getitem__, lengths) for head in self._heads]
-        # The end of each key stands before the head of the next.
+        # A separator holds the end of one key and the head of the next, so the first end is cut and the last added.
         pieces = chain.from_iterable(zip(*chain.from_iterable(zip(heads, repeat(texts))), strict=True))
         return ("".join(pieces)[len(_END) :] + _END).encode("latin-1")

@@ -1,4 +1,4 @@
-"""How far the log says that views were applied: no store that lost nothing is behind that (SEMANTICS 4.5)."""
+"""Reads from the logs how far each view was applied: a store with an older marker has lost writes (SEMANTICS 4.5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from skewless.infra.log.runs import RunLedger, last_by_partition
 
 
 class LogPositions:
-    """Reads the ledger of runs and the ends of event logs; what was read once is not read again. Any thread may ask.
+    """Reads the last applied positions from the run ledger and the event logs' ends files; thread-safe.
+
+    It caches what it has read, and reads only what was added since.
 
     Args:
         state: the project's state folder.
@@ -29,12 +31,12 @@ class LogPositions:
         self._ends: dict[str, LastEnd] = {}
 
     def add(self, plan: FeaturePlan) -> None:
-        """Ask for the views of a plan too from now on."""
+        """Also read positions of the views of a plan from now on."""
         self._rows |= _rows(plan)
         self._windows |= _windows(plan)
 
     def keep(self, plans: Iterable[FeaturePlan]) -> None:
-        """Ask for the views of these plans alone from now on: what nobody reads any more need not be applied."""
+        """Read positions of the views of these plans only: views that nobody reads may fall behind."""
         rows: dict[str, str] = {}
         windows: dict[str, tuple[str, WindowView]] = {}
         for plan in plans:
@@ -43,10 +45,10 @@ class LogPositions:
         self._rows, self._windows = rows, windows
 
     def read(self) -> dict[str, int]:
-        """Return, by the names of markers, the last position that is recorded as applied; -1: none.
+        """Return the last position that is recorded as applied, by marker name; -1: none.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: a file cannot be read.
         """
         found: dict[str, int] = {}
         if self._rows:
@@ -67,7 +69,7 @@ class LogPositions:
 
 
 def _rows(plan: FeaturePlan) -> dict[str, str]:
-    """Return the log partition of each view by its marker."""
+    """Return the log partition of each view, by marker name."""
     return {marker_key(plan.project, view): view.partition for view in plan.views}
 
 

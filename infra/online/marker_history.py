@@ -1,4 +1,4 @@
-"""Notices that a store has lost rows, so that what is left of a view is not taken for its truth (SEMANTICS 4.5)."""
+"""Detects that a store has lost rows, so that stale rows are not served as current ones (SEMANTICS 4.5)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from skewless.infra.online.port import Marker, OnlineReader
 
 
 class AgeLimit(NamedTuple):
-    """How old the watermark of a view may be.
+    """The maximum age of a view's watermark.
 
     Args:
         view: hash of the view.
-        markers: that vouch for it; none: nobody has said anything of it yet.
+        markers: names of the view's markers; empty: the watermark is unknown.
         most_us: microseconds.
     """
 
@@ -28,23 +28,23 @@ class AgeLimit(NamedTuple):
 
 
 class MarkerStatus(NamedTuple):
-    """What the markers that were read with some rows say of them.
+    """The state of the markers that were read together with some rows.
 
     Args:
-        lost: markers that are gone or have gone back, and hashes of views whose watermark is too old: what these views
-            hold is not to be believed.
-        watermarks: by marker, up to when all that had arrived is in what was read, microseconds; 0: unknown.
+        lost: names of markers that are missing or have gone back, and hashes of views whose watermark is too old.
+            Rows of these views cannot be trusted.
+        watermarks: by marker, the time up to which all arrived data has been applied, microseconds; 0: unknown.
     """
 
     lost: AbstractSet[str] = frozenset()
     watermarks: Mapping[str, int] = {}
 
     def watermark(self, markers: Iterable[str]) -> int:
-        """Return the least watermark of some markers; 0: one is unknown, or there is none."""
+        """Return the lowest watermark of some markers; 0 if one is unknown or there are none."""
         return min((self.watermarks.get(name, 0) for name in markers), default=0)
 
     def within(self, limits: Iterable[AgeLimit], t: int) -> MarkerStatus:
-        """Return the same, but that views whose watermark is too old at a time count as lost (SEMANTICS 8.4).
+        """Return a copy in which views with a watermark too old at time ``t`` count as lost (SEMANTICS 8.4).
 
         >>> limits = [AgeLimit("v", ["m"], 2), AgeLimit("w", ["n"], 2)]
         >>> sorted(MarkerStatus(frozenset(), {"m": 5, "n": 7}).within(limits, 9).lost)
@@ -58,21 +58,21 @@ class MarkerStatus(NamedTuple):
 
 
 class ConnectionFactory(Protocol):
-    """Makes connections to a store, and tells of each."""
+    """Opens connections to a store and calls back for each."""
 
     def on_connect(self, work: Callable[[], None]) -> None:
-        """Have something done whenever a connection was made, before anything is read over it."""
+        """Register a callback for each new connection; it runs before anything is read over it."""
         ...
 
 
 class MarkerHistory:
-    """Remembers how far the marker of each view was, and says which has gone back.
+    """Remembers the highest position of each marker, and reports markers that have gone back.
 
-    What a reader has not seen itself it asks the log: when it connects, since the server that it finds may have lost
-    writes, and from time to time, since it may have read nothing for long.
+    A reader may not have seen the latest position itself. So it also reads positions from the log: after it connects,
+    because a server may have lost writes, and periodically, because it may not have read for a long time.
 
     Args:
-        log: how far views were applied; None: only what was read counts.
+        log: the applied positions in the logs; None: only markers that were read count.
 
     >>> guard = MarkerHistory()
     >>> [guard.lost(["m"], [None if seq is None else Marker(seq)]) for seq in (3, 5, 4, None, 5)]
@@ -87,12 +87,12 @@ class MarkerHistory:
     def of_runs(
         cls, state: Path, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
     ) -> MarkerHistory:
-        """Return a guard that expects what the finished runs of a project have applied.
+        """Return a marker history that expects the positions that the project's finished runs have applied.
 
         Args:
             state: the project's state folder.
-            plans: whose views are read.
-            reader: whose connections have the log asked again; None: the caller sees to that, or reads but once.
+            plans: plans of the views to be read.
+            reader: reads the log again after each new connection; None: the caller does it, or reads only once.
         """
         guard = cls(LogPositions(state))
         for plan in plans:
@@ -103,34 +103,34 @@ class MarkerHistory:
         return guard
 
     def watch(self, plan: FeaturePlan) -> None:
-        """Ask the log for the views of a plan too, whenever it is asked from now on."""
+        """Also read positions of a plan's views from the log, from the next refresh on."""
         if self._log is not None:
             self._log.add(plan)
 
     def keep(self, plans: Iterable[FeaturePlan]) -> None:
-        """Ask the log for the views of these plans alone from now on: others are fed no more."""
+        """Read positions of the views of these plans only: other views are no longer updated."""
         if self._log is not None:
             self._log.keep(plans)
 
     def renew(self) -> None:
-        """Expect what the log says by now; reads files. Call it when a connection was made, before it is used.
+        """Read the positions in the log. Call it for each new connection, before it is used; it reads files.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: a file cannot be read.
         """
         self._expect(self._positions())
 
     async def renewed(self) -> None:
-        """Do as ``renew`` does, beside the event loop."""
+        """Do the same as ``renew`` without blocking the event loop."""
         self._expect(await asyncio.to_thread(self._positions))
 
     async def check(self, online: OnlineReader) -> set[str]:
-        """Look whether the store has what the log says was applied since this reader last saw it; return what is lost.
+        """Check that the store has applied all that the log says was applied; return the names of lost markers.
 
-        The store is asked after the log was read, so that a marker that only now moves is no loss.
+        The store is read after the log, so that a marker that advances in between is not reported.
 
         Raises:
-            StoreError: the disk refused, or the store is away.
+            StoreError: a file cannot be read, or the store is unavailable.
         """
         positions = await asyncio.to_thread(self._positions)
         news = {name: position for name, position in positions.items() if position > self._seen.get(name, -1)}
@@ -143,16 +143,16 @@ class MarkerHistory:
         return self.lost(list(news), marks)
 
     def expect(self, name: str, position: int) -> None:
-        """Take a marker that is further back than a position for one that has gone back."""
+        """Report a marker as lost while it is behind a position."""
         self._seen[name] = max(position, self._seen.get(name, position))
 
     def judge(self, names: Sequence[str], marks: Sequence[Marker | None]) -> MarkerStatus:
-        """Return what markers say of the rows that were read with them; take note of how far they are."""
+        """Return the status of markers that were read with rows, and remember their positions."""
         watermarks = {name: mark.watermark_us for name, mark in zip(names, marks, strict=True) if mark is not None}
         return MarkerStatus(self.lost(names, marks), watermarks)
 
     def lost(self, names: Sequence[str], marks: Sequence[Marker | None]) -> set[str]:
-        """Return the names of the markers that are gone or further back than they were; take note of the others."""
+        """Return the names of markers that are missing or have gone back; remember the positions of the others."""
         gone = set()
         for name, mark in zip(names, marks, strict=True):
             seen = self._seen.get(name)

@@ -1,15 +1,15 @@
-"""How far log partitions have been applied, in a way that survives servers which lose writes (SEMANTICS 4.5).
+"""Records how far log partitions have been applied, safe against servers that lose writes (SEMANTICS 4.5).
 
-A server that loses acknowledged writes loses its newest ones: a truncated append-only file, an older snapshot
-and a replica that lags are all a beginning of what the server did. So a marker that stands proves that the rows
-put before it stand, if they were put to the same server. Two rules follow::
+A server that loses acknowledged writes loses the latest ones: a truncated append-only file, an older snapshot and a
+lagging replica all hold a prefix of the writes. So a marker proves that all rows written before it, to the same
+server, still exist. Two rules follow::
 
     one marker on every server      rows are spread over slots, so 64 markers are spread over them
-    set only where it was read      the same run id and replication id as when the work began, checked by the
-                                    server itself in the step that sets the marker
+    set only where it was read      the run id and replication id must be the same as at the start of the work;
+                                    the server checks this in the script that sets the marker
 
-After a loss the marker is an older one, and what came after it is applied again. Slots that have moved since
-a marker was set took their rows to a server whose marker says nothing of them: then all is applied again.
+After a loss the marker is an older one, and later log positions are applied again. If slots have moved since a marker
+was set, their rows are on a server whose marker does not cover them. Then everything is applied again.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _SPREAD = 64
 _SLOTS_EACH = 16_384 // _SPREAD
 _ANY = "-"
 _SAME = "="
-# Position, watermark, layout; of a release before watermarks the position alone.
+# Position, watermark, layout. Releases before watermarks wrote the position only.
 _MARK = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,19})(?: ([!-~]+))?)?")
 
 
 class Markers:
-    """The markers behind one address. Every method raises what redis-py raises.
+    """The markers in one Redis or Redis Cluster. Methods raise redis-py's exceptions.
 
     Args:
-        servers: where the rows are.
-        place: the address, for people.
+        servers: the servers that hold the rows.
+        place: the address for error messages.
     """
 
     def __init__(self, servers: Servers, place: str) -> None:
@@ -51,24 +51,24 @@ class Markers:
         self._began: dict[str, tuple[str | None, list[str]]] = {}
 
     def get(self, name: str) -> int | None:
-        """Return the position up to which every server holds what was applied; None: unknown, so nothing is sure."""
+        """Begin work that ends with ``set``: return the position that every server has applied; None if unknown."""
         layout = self._servers.layout()
         answers = [self._standing(keys=[key]) for key in marker_keys(name, spread=layout is not None)]
         self._began[name] = layout, [identity.decode() for identity, _ in answers]
         return _position(least([value for _, value in answers], layout))
 
     def peek(self, names: Sequence[str]) -> list[Marker | None]:
-        """Return the markers by their names, from one round trip; it is no beginning of work."""
+        """Return markers by their names, from one round trip; does not begin work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]
         values = iter(self._servers.read([], list(chain.from_iterable(marks))))
         return [least(list(islice(values, len(each))), layout) for each in marks]
 
     def refresh(self, marks: Mapping[str, Marker]) -> None:
-        """Record watermarks; positions, and the layouts that they were set under, stay.
+        """Record watermarks; positions and layouts stay unchanged.
 
         Raises:
-            StoreError: a marker is further back than it should be.
+            StoreError: a marker is behind its expected position.
         """
         spread = self._servers.layout() is not None
         keys: list[bytes] = []
@@ -81,14 +81,14 @@ class Markers:
             raise self.lost()
 
     def set(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
-        """Record how far partitions were applied, by the names of their markers, never going back.
+        """Record applied positions by marker name. Markers never go back.
 
         Args:
-            expected: what each marker must have reached, None: anything; by default anything.
+            marks: by name, the new markers.
+            expected: the position that each marker must have reached, None: any; by default any.
 
         Raises:
-            StoreError: a server is not the one any more that it was when ``get`` was last called, or a marker is
-                further back than it should be.
+            StoreError: a server was replaced or restarted after ``get``, or a marker is behind its expected position.
         """
         keys: list[bytes] = []
         values: list[bytes] = []
@@ -105,7 +105,7 @@ class Markers:
             raise self.lost()
 
     def guard(self, name: str, position: int | None) -> Callable[[int | None], bytes]:
-        """Return what makes, for the slot of a call, the argument that says where a marker of its server must stand."""
+        """Return a function from a slot to a script argument: a marker of its server and its minimum position."""
         stands = b"-" if position is None else b"%d" % position
 
         def argument(slot: int | None) -> bytes:
@@ -116,7 +116,7 @@ class Markers:
         return argument
 
     def _part_beside(self, slot: int) -> int | None:
-        """Return the nearest part whose marker the server of a slot has; None: it has none."""
+        """Return the nearest part of the slots whose marker is on the server of a slot; None: there is none."""
         server_of = self._servers.client.nodes_manager.get_node_from_slot
         own, server = slot // _SLOTS_EACH, server_of(slot)
         if server_of(TAG_SLOTS[own]) == server:
@@ -125,16 +125,16 @@ class Markers:
         return min(parts, key=lambda part: abs(part - own), default=None)
 
     def lost(self) -> StoreError:
-        """Return the error that says that a server is not what it was."""
+        """Return the error for a server that may have lost writes."""
         return StoreError(
             f"Redis at {self._place}",
-            "was restarted, emptied or failed over while rows were put, and may have lost some",
-            fix="run it again: what may be lost is put again",
+            "was restarted, emptied or failed over during the write and may have lost rows",
+            fix="run it again; lost rows are written again",
         )
 
 
 def marker_keys(name: str, *, spread: bool) -> list[bytes]:
-    """Return the keys of a marker: one, or one in every 64th part of the slots.
+    """Return the keys of a marker: one key, or one in each 64th of the cluster slots.
 
     >>> len({key_slot(key) // 256 for key in marker_keys("m", spread=True)})
     64
@@ -143,12 +143,12 @@ def marker_keys(name: str, *, spread: bool) -> list[bytes]:
 
 
 def marker_key_of(name: str, part: int) -> bytes:
-    """Return the key of the marker in one of the 64 parts of the slots."""
+    """Return the key of a marker in one of the 64 parts of the slots."""
     return f"{name}:{{{_TAGS[part]}}}".encode()
 
 
 def least(values: Sequence[bytes | None], layout: str | None = None) -> Marker | None:
-    """Return the least of some stored markers; None if one is missing, or says ``LOST``, or has another layout.
+    """Return the lowest of some stored markers; None if one is missing, ``LOST``, or was set under another layout.
 
     >>> least([b"7 30", b"5 40"]), least([b"7 30", None]), least([b"7 30", b"-2 0"]), least([b"7 3 a", b"7 3 b"], "a")
     (Marker(position=5, watermark_us=30), None, None, None)
@@ -162,7 +162,7 @@ def least(values: Sequence[bytes | None], layout: str | None = None) -> Marker |
 
 
 def mark_of(value: bytes | None) -> Marker | None:
-    r"""Return a stored marker; None if there is none, or it says ``LOST``, or is damaged.
+    r"""Return a stored marker; None if it is missing, ``LOST`` or corrupt.
 
     >>> mark_of(b"7 30"), mark_of(b"7 30 layout"), mark_of(b"-2 0"), mark_of(None)
     (Marker(position=7, watermark_us=30), Marker(position=7, watermark_us=30), None, None)
@@ -176,7 +176,7 @@ def mark_of(value: bytes | None) -> Marker | None:
 
 
 def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:
-    """Return the n rows that come first, and the least of the stored values of each marker.
+    """Split values into n rows and the lowest marker of each group of marker keys.
 
     >>> split([b"row", b"7 2", b"5 3"], 1, [[b"m:{1}", b"m:{2}"]])
     ([b'row'], [Marker(position=5, watermark_us=2)])
@@ -195,7 +195,7 @@ def _layout(value: bytes | None) -> str:
 
 
 def _tags() -> list[int]:
-    """Return the least number for each part of the slots that, as a hash tag, lies in it."""
+    """Return, for each part of the slots, the smallest number that is a hash tag of that part."""
     found: dict[int, int] = {}
     for number in islice(count(), 10_000):
         found.setdefault(key_slot(b"%d" % number) // _SLOTS_EACH, number)

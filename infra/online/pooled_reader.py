@@ -1,8 +1,8 @@
-"""Reads past redis-py: its connections, opened and made known by it, but only the system and hiredis in between.
+"""Reads keys over pooled redis-py connections, but sends and parses with the socket and hiredis directly.
 
-A read of one row takes the server some 10 us and redis-py 40: it looks whether a pooled connection still stands,
-polls before each call because of its timeout, and goes through layers for what only other commands need. Here the
-system itself keeps the timeout, and a broken connection is noticed by using it.
+The server needs some 10 us for a read of one row, redis-py 40 us: it checks that the pooled connection is alive,
+polls before each call because of its timeout, and passes through layers that other commands need. Here the kernel
+enforces the timeout, and a broken connection is noticed when it is used.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _CHUNK = 1 << 18
 _MORE = object()
-_AWAKE_S = 100e-6
-_ASLEEP = 50  # waits
+_AWAKE_S = 100e-6  # how long a read busy-polls
+_ASLEEP = 50  # how many reads block at once after busy-polling was in vain
 
 
 class RawConnection:
-    """A connection of redis-py, taken over.
+    """The socket of a redis-py connection, used directly.
 
     Args:
-        connection: one that is connected.
-        timeout_s: how long the server may take.
+        connection: an open redis-py connection.
+        timeout_s: the timeout of one system call, in seconds.
     """
 
     def __init__(self, connection: Any, timeout_s: float) -> None:  # noqa: ANN401 - redis-py's are untyped
@@ -45,30 +45,30 @@ class RawConnection:
         self._asleep = 0
 
     def ask(self, message: bytes) -> Any:  # noqa: ANN401 - replies have any type
-        """Send one command and return its reply; a refusal is returned too.
+        """Send one command and return its reply; an error reply is returned, not raised.
 
         Raises:
-            RedisError: the connection is broken, or the server took too long.
+            RedisError: the connection is broken, or the server did not reply in time.
         """
         try:
             self._socket.sendall(message)
             while True:
                 received = self._received()
                 if not received:
-                    raise RedisConnectionError("the server hung up")
+                    raise RedisConnectionError("the server closed the connection")
                 self._reader.feed(self._buffer, 0, received)  # type: ignore[arg-type]  # any buffer
                 reply = self._reader.gets()
                 if reply is not _MORE:
                     return reply
         except BlockingIOError as error:
-            raise RedisTimeoutError("the server took too long") from error
+            raise RedisTimeoutError("the server did not reply in time") from error
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
 
     def _received(self) -> int:
-        """Wait for bytes: awake for a moment, since to be woken takes longer than a server nearby needs to answer.
+        """Wait for bytes. Busy-poll first: a wake-up takes longer than the reply of a server nearby.
 
-        Where that was in vain, the server is far or busy, and the next waits are asleep at once.
+        If that was in vain, the server is far away or busy, and the next reads block at once.
         """
         if self._asleep:
             self._asleep -= 1
@@ -85,10 +85,10 @@ class RawConnection:
 
 
 class PooledReader:
-    """Reads many values at once over connections of a pool, which any threads may share.
+    """Reads many keys over pooled connections; threads may share it.
 
     Args:
-        client: redis-py's of one server, with a timeout.
+        client: redis-py's client of one server, with a timeout.
     """
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's are untyped
@@ -98,13 +98,13 @@ class PooledReader:
         self._pid = os.getpid()
 
     def read(self, message: bytes) -> list[bytes | None] | None:
-        """Return the values that one MGET brings; None: ask in another way, which may do, or tell what is wrong.
+        """Return the values of one MGET; None: use redis-py instead, which may succeed or report the problem.
 
         Raises:
-            RedisError: the server is away, or took too long.
+            RedisError: the server is unavailable, or did not reply in time.
         """
         if self._pid != os.getpid():
-            # The sockets belong to the process that this one was forked from.
+            # After a fork the sockets belong to the parent process.
             self._idle, self._pid = [], os.getpid()
         try:
             lane = self._idle.pop()
@@ -119,7 +119,7 @@ class PooledReader:
             self._close([lane])
             raise
         except RedisConnectionError:
-            # What a server closed that was restarted; others that lie idle are likely as dead.
+            # The server was probably restarted, so the idle connections are dead too.
             self._close([lane, *self._idle])
             return None
         except BaseException:
@@ -132,7 +132,7 @@ class PooledReader:
         return reply
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._close(self._idle)
 
     def _open(self) -> RawConnection | None:

@@ -1,4 +1,4 @@
-"""A real Redis-protocol server for one laptop, started when needed and gone when nobody uses it."""
+"""A Valkey server for one machine, started on first use and stopped after its last user."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CONFIG = (
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStatus:
-    """What is known of the server of a state folder; pids are None where nothing runs."""
+    """The state of a private server; pids are None if it does not run."""
 
     running: bool
     folder: Path
@@ -50,24 +50,23 @@ class ServerStatus:
 
 
 class PrivateServer:
-    """The server of one state folder, shared by every process that calls ``ensure``.
+    """The server of one state folder, shared by all processes that call ``ensure``.
 
-    Data: ``<state>/redis/``, an append-only file synced every second. A process counts as a user from
-    ``ensure`` until ``release`` or its end, whichever way it ends. The server goes down cleanly when the last
-    user has been gone for ``grace_s`` seconds; the next ``ensure`` finds the data again. How this is kept true
-    is drawn in ``watcher.py``.
+    Its data is in ``<state>/redis/``, an append-only file synced every second. A process is a user from ``ensure``
+    until ``release`` or until it dies. The server shuts down cleanly ``grace_s`` seconds after the last user has
+    gone; the next ``ensure`` loads the data again. ``watcher.py`` shows the processes and locks.
 
     Args:
-        state: the project's state folder; made if it is not there.
-        grace_s: how long the server waits for a next user, in seconds.
-        use_port: listen on a loopback port with a random password, not on a socket file.
-        start_timeout_s: how long ``ensure`` waits for the first answer (a large file takes time to load).
+        state: the project's state folder; created if missing.
+        grace_s: how long the server waits for another user, in seconds.
+        use_port: listen on a loopback port with a random password instead of a socket file.
+        start_timeout_s: how long ``ensure`` waits for the first reply, in seconds (a large file takes time to load).
     """
 
     def __init__(
         self, state: Path, *, grace_s: float = 3.0, use_port: bool = False, start_timeout_s: float = 60.0
     ) -> None:
-        """Name the state folder; nothing is made or started yet."""
+        """Set the paths; nothing is created or started yet."""
         self.folder = state.absolute() / "redis"
         self._grace_s = grace_s
         self._use_port = use_port
@@ -79,25 +78,25 @@ class PrivateServer:
         self._server = FileLock(self.folder / "server.lock")
 
     def ensure(self) -> str:
-        """Start the server unless it runs, become one of its users, and return its URL for redis-py.
+        """Start the server unless it runs, become a user of it, and return its URL for redis-py.
 
         Raises:
-            PlaceError: the folder, or the server's program, cannot be used.
-            StoreError: the server does not come up or does not answer.
+            PlaceError: the folder or the server's program cannot be used.
+            StoreError: the server does not start or does not reply.
         """
         self._make_folder()
         with self._alone():
-            # The lease is taken anew each time: the folder may have been removed and made again.
+            # Acquired anew each time: the folder may have been removed and created again.
             self._users.acquire(shared=True, timeout_s=self._timeout_s)
             with self._forgotten_on_error():
                 return self._running().url(self.folder)
 
     def release(self) -> None:
-        """Stop being a user; the server goes on for others, and ends without any."""
+        """Stop being a user; the server continues for other users and stops after the last."""
         self._users.release()
 
     def stop(self) -> None:
-        """Shut the server down for all its users, with its data on disk; nothing happens if none runs.
+        """Shut the server down for all users, with its data on disk; does nothing if it does not run.
 
         Raises:
             StoreError: it did not stop within 15 seconds.
@@ -113,7 +112,7 @@ class PrivateServer:
             PrivateAddress.load(self._record).forget(self.folder)
 
     def status(self) -> ServerStatus:
-        """Return whether the server runs, where, and as which processes; changes nothing."""
+        """Return whether the server runs, its URL and its process ids; changes nothing."""
         if not self.folder.is_dir():
             return ServerStatus(running=False, folder=self.folder, url=None, server_pid=None, watcher_pid=None)
         address = PrivateAddress.load(self._record)
@@ -131,14 +130,16 @@ class PrivateServer:
             make_folder(self.folder)
         except OSError as error:
             raise PlaceError(
-                f"state folder {self.folder}", f"cannot be made: {error.strerror}", fix="name a folder you may write"
+                f"state folder {self.folder}",
+                f"cannot be created: {error.strerror}",
+                fix="choose a folder that you may write to",
             ) from error
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         lock = FileLock(self._start.path)
         if not lock.acquire(timeout_s=self._timeout_s):
-            raise self._failure("is being started by another process that does not finish")
+            raise self._failure("is still being started by another process")
         try:
             yield
         finally:
@@ -153,14 +154,14 @@ class PrivateServer:
             raise
 
     def _running(self) -> PrivateAddress:
-        """Return the address of the server that runs or that could be started; a lost port is tried again."""
+        """Return the address of the running server; start it if needed. If its port was taken, try another port."""
         for _ in range(_TRIES):
             if not self._watcher.held_by_anyone():
                 self._launch()
             if self._answers():
                 return PrivateAddress.load(self._record)
             if self._watcher.held_by_anyone():
-                raise self._failure("runs, but does not answer")
+                raise self._failure("runs but does not reply")
         raise self._failure("did not start")
 
     def _launch(self) -> None:
@@ -182,7 +183,7 @@ class PrivateServer:
             )
 
     def _end_orphan(self) -> None:
-        """Wait until no server writes this data, asking one that has lost its watcher to shut down.
+        """Wait until no server writes this data; shut down a server that has lost its watcher.
 
         Two servers on one append-only file would destroy it.
         """
@@ -196,7 +197,7 @@ class PrivateServer:
             time.sleep(_STEP_S)
 
     def _answers(self) -> bool:
-        """Wait for the first answer; return False as soon as the watcher is gone."""
+        """Wait for the first reply; return False as soon as the watcher has exited."""
         deadline = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline:
             if self._ping(PrivateAddress.load(self._record)) == "+PONG":
@@ -219,7 +220,7 @@ class PrivateServer:
             f"private Redis server in {self.folder}",
             problem,
             value=value or " ".join(tail.split()) or None,
-            fix=f"read {log}, or set SKEWLESS_REDIS_URL to a Redis of your own",
+            fix=f"read {log}, or set SKEWLESS_REDIS_URL to another Redis server",
         )
 
 

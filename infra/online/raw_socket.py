@@ -1,7 +1,7 @@
-"""The socket under a transport, written and read without the event loop, which stays in charge of everything else.
+"""Reads and writes the socket under a transport directly, past the event loop.
 
-To be woken takes longer (some 40 us) than a server nearby needs to answer, and a loop writes only at the end of its
-turn. So who has nothing else to do writes at once, and stays awake for a moment.
+A wake-up takes longer (some 40 us) than the reply of a server nearby, and the event loop writes only at the end of an
+iteration. So a caller with nothing else to do writes at once and busy-polls for the reply.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 import time
 
 _CHUNK = 1 << 18
-_AWAKE_S = 100e-6
-_ASLEEP = 50  # waits
+_AWAKE_S = 100e-6  # how long a read busy-polls
+_ASLEEP = 50  # how many reads are skipped after busy-polling was in vain
 
 
 class RawSocket:
-    """Made of a transport that is open.
+    """The non-blocking socket of an open transport.
 
     Args:
         transport: of a stream, without TLS.
@@ -30,14 +30,14 @@ class RawSocket:
 
     @classmethod
     def under(cls, transport: asyncio.WriteTransport) -> RawSocket | None:
-        """Return the socket under a transport; None: there is none, or what is said over it is encrypted."""
+        """Return the socket of a transport; None if it has none or is encrypted."""
         found = transport.get_extra_info("socket")
         if found is None or transport.get_extra_info("ssl_object") is not None:
             return None
         return cls(transport, found.fileno())
 
     def write(self, message: bytes) -> None:
-        """Write now; what the system does not take goes the transport's way, which also learns of what is broken."""
+        """Write at once. The transport writes the rest, and it also reports a broken connection."""
         if self._transport.get_write_buffer_size():
             self._transport.write(message)
             return
@@ -49,9 +49,9 @@ class RawSocket:
             self._transport.write(message[taken:])
 
     def read_soon(self) -> bytes:
-        """Return what comes within a moment; nothing, if it does not, or is left to the event loop.
+        """Return the bytes that arrive within 100 us; empty if none arrive or the event loop must handle an error.
 
-        Where waiting was in vain, the server is far or busy, and the next waits are not tried.
+        If busy-polling was in vain, the server is far away or busy, and the next calls return at once.
         """
         if self._asleep:
             self._asleep -= 1

@@ -1,4 +1,4 @@
-"""The online store on Redis or Valkey."""
+"""The adapter of the online store for Redis and Valkey."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _APPEND = Path(__file__).with_name("tile_append.lua").read_text()
 _SWAP = Path(__file__).with_name("tile_swap.lua").read_text()
 _SWAPPED = ord("Y")
 _POLICY = "noeviction"
-_WRITE_S = 30.0  # a server may be busy with a large script, or loading its file
+_WRITE_S = 30.0  # a server may run a large script or load its file
 
 
 class RedisWriter:
-    """The writing side; see ``OnlineStore``."""
+    """Implements ``OnlineStore``: the writing side."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -54,7 +54,7 @@ class RedisWriter:
             return self._servers.write(self._newer_wins, keys, rows)
 
     def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the value of each key, in order; None: there is none."""
+        """Return the value of each key, in order; None: no value."""
         with translated(self._url):
             return self._servers.read(keys)
 
@@ -65,7 +65,7 @@ class RedisWriter:
         new: Binaries,
         heads: Sequence[bytes] | None = None,
     ) -> BoolArray:
-        """Put values in the place of what is still as it was read; return which."""
+        """Replace values that have not changed since they were read; return which."""
         heads = [value or b"" for value in old] if heads is None else heads
         after = new.to_pylist() if isinstance(new, pa.Array) else new
         arguments = [
@@ -75,49 +75,49 @@ class RedisWriter:
         return np.asarray(self._letters(self._swap, keys, arguments) == _SWAPPED, dtype=np.bool_)
 
     def append(self, keys: Binaries, updates: Binaries, marker: tuple[str, int | None]) -> Letters:
-        """Append records to states; return a letter for each."""
+        """Append records to states; return a result letter for each key."""
         return self._letters(self._append, keys, updates, self._markers.guard(*marker))
 
     def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition has surely been applied, or None."""
+        """Return the log position up to which a partition is certainly applied, or None."""
         with translated(self._url):
             return self._markers.get(name)
 
     def peek_marks(self, names: Sequence[str]) -> list[Marker | None]:
-        """Return how far partitions were surely applied, from one round trip."""
+        """Return markers by name, from one round trip."""
         with translated(self._url):
             return self._markers.peek(names)
 
     def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
-        """Record how far partitions were applied; refused by another server than ``marker`` asked."""
+        """Record applied positions; fails on a server that was replaced or restarted after ``marker``."""
         if marks:
             with translated(self._url):
                 self._markers.set(marks, expected)
 
     def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
-        """Record new watermarks of markers that stand where they should."""
+        """Record new watermarks; positions stay unchanged."""
         if marks:
             with translated(self._url):
                 self._markers.refresh(marks)
 
     def publish(self, key: bytes, text: bytes) -> None:
-        """Put a note where servers look."""
+        """Set a key that servers read."""
         with translated(self._url):
             self._servers.client.set(key, text)
 
     def delete(self, prefix: str) -> int:
-        """Delete every key that begins with a prefix, some at a time; return how many."""
+        """Delete every key with a prefix, in batches; return how many there were."""
         with translated(self._url):
             return sum(delete_keys(client, prefix) for client in self._servers.masters())
 
     def clock_offset_us(self) -> int:
-        """Return the store's clock minus this machine's, in microseconds: the worst server, each the best of three."""
+        """Return the clock offset in microseconds: of the server with the largest, each the best of three."""
         with translated(self._url):
             offsets = (min((_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._servers.close()
 
     def _letters(self, script: Script, keys: Binaries, arguments: Binaries, guard: Last | None = None) -> Letters:
@@ -134,14 +134,14 @@ class RedisWriter:
         if policy != _POLICY:
             raise StoreError(
                 f"Redis at {display_url(self._url)}",
-                "may evict rows, which would read as entities without features",
+                "may evict rows, so that entities would silently have no features",
                 value=f"maxmemory-policy {policy}",
                 fix=f"set maxmemory-policy {_POLICY}",
             )
 
 
 class BlockingReader:
-    """The blocking reading side: notebooks and jobs read through it; threads may share it."""
+    """The blocking reading side for notebooks and jobs; threads may share it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -150,7 +150,7 @@ class BlockingReader:
         self._spread = isinstance(self._servers, ClusterServers)
 
     def on_connect(self, work: Callable[[], None]) -> None:
-        """Have something done whenever a connection was made, before anything is read over it."""
+        """Register a callback for each new connection; it runs before anything is read over it."""
         self._on_connect.append(work)
 
     def get(self, keys: Binaries) -> list[bytes | None]:
@@ -166,7 +166,7 @@ class BlockingReader:
         return split(values, len(keys), marks)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._servers.close()
 
     def _connected(self) -> None:
@@ -175,12 +175,12 @@ class BlockingReader:
 
 
 class RedisReader:
-    """The asynchronous side: the server reads through it, over one connection to each server.
+    """The asynchronous reading side for the prediction server, over one connection to each server.
 
     Args:
         url: the store's address.
-        timeout_s: how long the store may take for a reply.
-        on_connect: awaited for each connection that was made, before anything is read over it.
+        timeout_s: the timeout of a reply, in seconds.
+        on_connect: awaited for each new connection, before anything is read over it.
     """
 
     def __init__(self, url: str, timeout_s: float = 2.0, on_connect: OnConnect | None = None) -> None:
@@ -190,11 +190,11 @@ class RedisReader:
         self._reader: ClusterReader | ServerReader = kind(address, timeout_s, on_connect)
 
     def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Have ``done`` called with what ``get_marked`` returns or raises."""
+        """Call ``done`` with the result or error of ``get_marked``."""
         self._reader.ask(keys, names, done)
 
     def linger(self) -> None:
-        """Stay awake for a moment, for a reply that comes sooner than one could be woken."""
+        """Busy-poll for up to 100 us for a reply."""
         self._reader.linger()
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -208,12 +208,12 @@ class RedisReader:
         return await future
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        """Leave a sign under each key that stands for so long."""
+        """Set each key, to expire after ``seconds``."""
         with translated(self._url):
             await self._reader.hold(keys, seconds)
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         await self._reader.close()
 
 

@@ -1,4 +1,4 @@
-"""Commands in Redis's wire format, cut from Arrow columns: no Python object per key."""
+"""Encodes commands in Redis's wire format (RESP), from Arrow columns without a Python object per key."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Message = Sequence[bytes | memoryview]
 
 
 class RespConnection(Protocol):
-    """What is used of redis-py's connections."""
+    """The used part of redis-py's connections."""
 
     def send_packed_command(self, command: Message) -> None:
-        """Send bytes as they are."""
+        """Send encoded bytes."""
         ...
 
     def read_response(self) -> Any:  # noqa: ANN401 - replies have any type
-        """Return the next reply; raises it where it is an error."""
+        """Return the next reply; raise it if it is an error."""
         ...
 
 
 class BulkStrings:
-    """Binary values as bulk strings, ready to be sent in slices.
+    """Binary values as RESP bulk strings, ready to be sent in slices.
 
     Args:
         values: shape ``(n,)``, without nulls.
@@ -69,7 +69,7 @@ def command(*parts: bytes, more: int = 0) -> bytes:
 
 
 def mget(keys: Binaries, more: Sequence[bytes] = ()) -> bytes:
-    """Return the command that reads many keys, and some more."""
+    """Return the MGET command for keys and more keys."""
     head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(more))
     if isinstance(keys, pa.Array):
         return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _bulks(more)))
@@ -88,7 +88,7 @@ def _bulks(values: Sequence[bytes]) -> bytes:
 
 
 class _LengthLines(dict[int, bytes]):
-    """The line that stands before a value of some length."""
+    """The header line of a bulk string, by the length of the value."""
 
     def __missing__(self, length: int) -> bytes:
         head = self[length] = b"$%d" % length
@@ -101,10 +101,14 @@ _HEADS = _LengthLines()
 def script_calls(
     sha: bytes, keys: BulkStrings, rows: BulkStrings, parts: Sequence[tuple[int, int]], last: Sequence[bytes] = ()
 ) -> list[Message]:
-    """Return calls of a script that takes keys and as many arguments, one call for each slice of them.
+    """Return one call of a script for each slice of keys, with the matching slice of arguments.
 
     Args:
-        last: one more argument for each call, if any.
+        sha: digest of the script.
+        keys: of all slices.
+        rows: one argument for each key.
+        parts: the bounds of the slices.
+        last: one additional argument for each call, if any.
     """
     calls: list[Message] = []
     for i, (start, stop) in enumerate(parts):
@@ -121,17 +125,18 @@ def exchange(
     again: type[Exception] | tuple[type[Exception], ...] = NoScriptError,
     burst: int = 1,
 ) -> tuple[list[Any], list[int]]:
-    """Send calls with up to ``window`` unanswered; return the replies, and the places of those to be sent again.
+    """Send calls, pipelined; return the replies, and the indices of calls that must be sent again.
 
     Args:
-        connection: where to.
+        connection: of the server.
         calls: one message per call, each answered by one reply.
-        window: how many calls may be under way, at least ``burst``.
-        again: refusals that are no failure, by default that the script is unknown.
+        window: maximum number of calls without a reply, at least ``burst``.
+        again: error replies after which a call is repeated, by default that the script is unknown.
         burst: how many calls are sent at once.
 
     Raises:
-        RedisError: a call was refused or the connection broke: it must be closed, since replies may be outstanding.
+        RedisError: the server rejected a call, or the connection broke. Close the connection: replies may be
+            outstanding.
     """
     under_way: deque[int] = deque()
     replies: list[Any] = []

@@ -1,4 +1,4 @@
-"""Reading one server, known by its address or as the master that sentinels name, over one shared connection."""
+"""Reads one server, or the master that Sentinel manages, over one shared connection."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NO_MASTER = (ReadOnlyError, MasterDownError)
 
 
 class ServerReader:
-    """Holds one link, made when it is needed; whoever asks while it opens waits for the same one.
+    """Keeps one shared connection, opened on first use; callers that arrive while it opens share it.
 
     Args:
         address: of a server, or of sentinels.
-        timeout_s: how long the server may take for a reply.
-        on_connect: awaited for each connection that was made, before anything is read over it.
+        timeout_s: the timeout of a reply, in seconds.
+        on_connect: awaited for each new connection, before anything is read over it.
     """
 
     def __init__(self, address: RedisAddress, timeout_s: float, on_connect: OnConnect | None = None) -> None:
@@ -37,7 +37,7 @@ class ServerReader:
         self._link: StoreLink | None = None
 
     def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Have ``done`` called with the row of each key and the marker of each name."""
+        """Read rows and markers from one round trip, then call ``done`` with them."""
         n = len(keys)
         marks = [name.encode() for name in names]
         if not n and not marks:
@@ -53,15 +53,15 @@ class ServerReader:
         self._live().ask(mget(keys, marks), answered)
 
     def linger(self) -> None:
-        """Stay awake for a moment, for a reply that comes sooner than one could be woken."""
+        """Busy-poll for up to 100 us for a reply."""
         if self._link is not None:
             self._link.linger()
 
     async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        """Leave a sign under each key that stands for so long.
+        """Set each key, to expire after ``seconds``.
 
         Raises:
-            RedisError: the server is away, or is no master.
+            RedisError: the server is unavailable or is not a master.
         """
         for key in keys:
             try:
@@ -70,7 +70,7 @@ class ServerReader:
                 raise self._checked(error) from None
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._link is not None:
             await self._link.close()
         await close_async_client(self._client)
@@ -81,7 +81,7 @@ class ServerReader:
         return self._link
 
     def _checked(self, error: Exception) -> Exception:
-        """Give the link up where the server is no master any more: the next one looks for the master anew."""
+        """Close the connection if the server is no longer the master: the next one asks the sentinels again."""
         if isinstance(error, _NO_MASTER) and self._link is not None:
             self._link.break_off(error)
         return error

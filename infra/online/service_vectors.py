@@ -1,4 +1,4 @@
-"""From the parsed rows of requests to the vectors of one service: which keys are read, and what their rows say."""
+"""Turns requests into the vectors of one service: names the keys to read, and decodes their rows."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ Keys = Mapping[str, Sequence[KeyValue | None]]
 
 
 class ServiceVectors(NamedTuple):
-    """What a model sees for n rows, and where it comes from.
+    """The vectors for n rows, and their origin.
 
     Args:
         matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
-        status: of what each view of the plan (``all_views``) answered, shape ``(n, n_views)``.
-        event_ts: of the same, microseconds; meaningless where nothing was found. Of a windowed view its watermark.
-        watermark: of each view, shape ``(n_views,)``: up to when all that had arrived by then was in what was read,
+        status: status of each view of the plan (``all_views``), shape ``(n, n_views)``.
+        event_ts: event time of each row in microseconds, same shape; undefined if no row was found. For a windowed
+            view, its watermark.
+        watermark: of each view, shape ``(n_views,)``: the time up to which all arrived data has been applied,
             microseconds, perhaps after ``t``; 0: unknown.
-        versions: per view, where its rows come from.
-        applied: per windowed view, up to where its states had been applied.
-        damaged: how many rows and states of entities could not be read; these are UNAVAILABLE.
+        versions: per view, the origin of its rows.
+        applied: per windowed view, the positions that its states include.
+        damaged: number of corrupt rows and states; these are UNAVAILABLE.
     """
 
     matrix: Matrix
@@ -46,11 +47,11 @@ class ServiceVectors(NamedTuple):
 
 
 class VectorReader:
-    """Names what one service needs from the online store, and turns it into vectors.
+    """Names the keys of one service in the online store, and turns their values into vectors.
 
     Args:
-        assembler: of the service's plan, with its vocabularies.
-        windows: what reads its windowed views.
+        assembler: for the service's plan, with its vocabularies.
+        windows: reads its windowed views.
     """
 
     def __init__(self, assembler: Assembler, windows: WindowStates) -> None:
@@ -68,17 +69,17 @@ class VectorReader:
 
     @property
     def markers(self) -> list[str]:
-        """Return the markers to be read with the rows: of the views, then of the windowed views."""
+        """Return the names of the markers to read with the rows: of row views, then of windowed views."""
         return [*self._marks, *self._windows.markers] if self._assembler.plan.windows else self._marks
 
     def markers_of(self, view: View | WindowView) -> list[str]:
-        """Return the markers that vouch for a view of the plan."""
+        """Return the names of a view's markers."""
         return self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._mark_of[view.name]]
 
     def standing(self, standing: MarkerStatus, t: int) -> MarkerStatus:
-        """Return what the markers of the service say at a time.
+        """Return the status of the service's markers at time ``t``.
 
-        Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
+        Views that were not updated for longer than their definition allows count as lost (SEMANTICS 8.4).
         """
         own = MarkerStatus(standing.lost & set(self.markers), standing.watermarks) if standing.lost else standing
         if not self._limited:
@@ -86,9 +87,9 @@ class VectorReader:
         return own.within([AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
-        """Return the keys of n entity rows: the first's in each view, the second's, and so on; then of the states.
+        """Return the keys of n entity rows: the first entity's in each view, the second's, and so on; then of states.
 
-        None stands where a part of a key is null, and for states that are not known yet.
+        A key is None where a part of it is null, and for states of an unknown generation.
         """
         if not self._keys:
             return self._windows.names(keys, n)
@@ -103,18 +104,20 @@ class VectorReader:
         t: int,
         ask: ParsedRows,
     ) -> ServiceVectors:
-        """Return the vectors of the n rows of ``ask`` at time ``t``, a whole millisecond.
+        """Return the vectors of the n rows of ``ask`` at time ``t``, a multiple of one millisecond.
 
         Args:
-            names: as ``names`` returned them.
-            stored: what stands under each; None: nothing.
-            standing: what the markers say that were read with them; the views of lost ones are UNAVAILABLE.
+            names: the keys from ``names``.
+            stored: the value of each key; None: no value.
+            standing: the status of the markers that were read with them; views of lost markers are UNAVAILABLE.
+            t: microseconds.
+            ask: the request.
         """
         found = self.numbers(stored, standing, t)
         return found or self.assemble(self.reads(names, stored, standing, t, ask.n), standing, t, ask)
 
     def numbers(self, stored: Sequence[bytes | None], standing: MarkerStatus, t: int) -> ServiceVectors | None:
-        """Return what ``vectors`` returns, sooner; None if it cannot be told without the reads of each view."""
+        """Return the same as ``vectors``, faster; None if the views have to be decoded separately."""
         found = None if self._numbers is None or standing.lost else self._numbers.vectors(stored, t)
         if found is None:
             return None
@@ -130,7 +133,7 @@ class VectorReader:
     def reads(
         self, names: Sequence[bytes | None], stored: Sequence[bytes | None], standing: MarkerStatus, t: int, n: int
     ) -> ViewReads:
-        """Return what each view answered for n rows; arguments as of ``vectors``."""
+        """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
         step = len(self._views)
         rows = {
             view.name: missing(view, n, available=False)
@@ -143,13 +146,13 @@ class VectorReader:
         return ViewReads(reads={**rows, **states.reads}, applied=states.applied, damaged=damaged + states.damaged)
 
     def unavailable(self, t: int, ask: ParsedRows) -> ServiceVectors:
-        """Return the vectors where the store did not answer."""
+        """Return the vectors for a store that did not reply."""
         rows = {view.name: missing(view, ask.n, available=False) for view in self._views}
         states = self._windows.unavailable(ask.n)
         return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, ask)
 
     def assemble(self, found: ViewReads, standing: MarkerStatus, t: int, ask: ParsedRows) -> ServiceVectors:
-        """Return the vectors from what each view answered."""
+        """Return the vectors from the decoded rows of each view."""
         vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), found.reads, ask.fields)
         views = [view.name for view in self._assembler.plan.all_views]
         status = np.empty((ask.n, len(views)), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The process that runs a private server for as long as somebody uses it. Started by path, stdlib only.
+"""The process that runs a private server while it has users. Started by path, stdlib only.
 
 ::
 
@@ -6,10 +6,10 @@
     watcher      ──holds─────────> watcher.lock    (one watcher per folder)
        └─ server ──holds─────────> server.lock     (inherited: true while any server writes this data)
 
-The watcher is nobody's child: it leaves the process that started it. Four times a second it tries users.lock;
-when no user has been there for the grace time it stops the server with SIGTERM, which syncs the AOF. A server that
-crashes while there are users is started again on the same address. If the watcher itself is killed, Linux
-sends the server SIGTERM; elsewhere the next ``ensure()`` finds the orphan by server.lock and replaces it.
+The watcher leaves the process group of its starter. Four times a second it tries users.lock. When there has been no
+user for the grace time, it stops the server with SIGTERM, which syncs the append-only file. If the server crashes while
+it has users, the watcher restarts it on the same address. If the watcher itself is killed, Linux sends the server
+SIGTERM; on other systems the next ``ensure()`` finds the orphan by server.lock and replaces it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Watcher:
-    """Runs the server in ``folder`` until told to stop, or until nobody has used it for ``grace_s``."""
+    """Runs the server in ``folder`` until SIGTERM, or until it has had no user for ``grace_s``."""
 
     def __init__(self, folder: Path, binary: str, grace_s: float) -> None:
-        """Watch ``folder``, which is the working directory, running ``binary`` there."""
+        """Prepare to run ``binary`` in ``folder``, which must be the working directory."""
         self._folder = folder
         self._binary = binary
         self._grace_s = grace_s
@@ -47,7 +47,7 @@ class Watcher:
         self._started = 0.0
 
     def run(self) -> int:
-        """Serve until the end; return the exit code (1: the server could not run)."""
+        """Run the server until it stops; return the exit code (1: the server could not run)."""
         bell = self._listen_to_signals()
         server = self._start()
         idle_since: float | None = None
@@ -90,7 +90,7 @@ class Watcher:
         return server
 
     def _should_restart(self, code: int) -> bool:
-        """Say whether the server crashed (not: was shut down) after a useful life, and is still wanted."""
+        """Return whether the server crashed (it was not shut down) after more than 0.5 s, and still has users."""
         return code != 0 and time.monotonic() - self._started > _CRASH_LOOP_S and not self._unused()
 
     def _unused(self) -> bool:
@@ -100,18 +100,18 @@ class Watcher:
         return free
 
     def _may_leave(self, idle_since: float) -> bool:
-        """Say whether the grace time is over and nobody is arriving; nobody can arrive from then on."""
+        """Return whether the grace time is over and no user arrives; from then on no user can arrive."""
         if time.monotonic() - idle_since < self._grace_s:
             return False
         start = os.open("start.lock", os.O_RDWR | os.O_CREAT, 0o600)
         if _try_lock(start) and self._unused():
-            # The descriptor stays open: the exit of this process lets the next starter in, on a stopped server.
+            # The descriptor stays open: the exit of this process, after the server has stopped, admits the next starter.
             return True
         os.close(start)
         return False
 
     def _gone(self) -> bool:
-        """Say whether the folder was removed under us (then no user can be told of a new server)."""
+        """Return whether the folder was removed: then no user could find a restarted server."""
         try:
             return (self._folder / "users.lock").stat().st_ino != os.fstat(self._users).st_ino
         except OSError:
@@ -158,7 +158,7 @@ def _die_with_parent() -> None:
 
 
 def main(folder: str, binary: str, grace_s: str) -> int:
-    """Take the watcher's lock, leave the caller, and run; the caller's process ends at once with 0."""
+    """Acquire the watcher's lock, daemonize and run; the caller's process exits at once with 0."""
     os.chdir(folder)
     lock = _locked("watcher.lock")
     if os.fork() != 0:

@@ -1,4 +1,4 @@
-"""Reading windowed views: which states hold them, and what these say at one time."""
+"""Reads windowed views: finds the generation of their states, and computes features from them at one time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from skewless.infra.online.marker_history import MarkerStatus
 
 @dataclass(frozen=True, kw_only=True)
 class StateProgress:
-    """Up to where the states that a read found had been applied.
+    """The log positions that a read of states includes.
 
     Args:
         generation: of the states; 0: unknown, nothing was read.
-        slots: per entity row and log partition that ever touched the entity, the last applied position.
+        slots: per entity row and log partition with events of the entity, the last applied position.
     """
 
     generation: int
@@ -36,7 +36,7 @@ class StateProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewReads:
-    """What each view answered, what each windowed view rests on, and how many rows and states were damaged."""
+    """The rows of each view, the positions that each windowed view includes, and the number of corrupt values."""
 
     reads: Mapping[str, ViewRead]
     applied: Mapping[str, StateProgress]
@@ -44,9 +44,9 @@ class ViewReads:
 
 
 class WindowStates:
-    """The states of the windowed views of a plan.
+    """Reads the states of the windowed views of a plan.
 
-    Which generation is read is told by ``take``; before that a view is UNAVAILABLE.
+    ``take`` loads the pointers to the generations; before that a view is UNAVAILABLE.
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
@@ -55,11 +55,11 @@ class WindowStates:
 
     @property
     def pointers(self) -> list[bytes]:
-        """Return the keys that say which generations are read, in the order of the plan's views."""
+        """Return the keys of the pointers to generations, in the order of the plan's views."""
         return [generation_key(self._plan.project, view) for view in self._plan.windows]
 
     def take(self, texts: Sequence[bytes | None]) -> list[str]:
-        """Take up the generations that stand under ``pointers``; return the views that have none."""
+        """Load the generations from the values of ``pointers``; return the views that have none."""
         for means, text in zip(self._means.values(), texts, strict=True):
             if text is not None:
                 means.take(text)
@@ -67,7 +67,7 @@ class WindowStates:
 
     @property
     def generations(self) -> list[bytes]:
-        """Return the names under which servers note which generations they read."""
+        """Return the keys under which servers mark the generations that they read."""
         return [
             lease_key(self._plan.project, means.view, means.generation)
             for means in self._means.values()
@@ -76,7 +76,7 @@ class WindowStates:
 
     @property
     def markers(self) -> list[str]:
-        """Return the markers to be read with the states: of each view and partition."""
+        """Return the names of the markers to read with the states, for each view and partition."""
         return list(chain.from_iterable(means.markers for means in self._means.values()))
 
     @property
@@ -85,11 +85,11 @@ class WindowStates:
         return [means.markers for means in self._means.values()]
 
     def markers_of(self, view: str) -> list[str]:
-        """Return the markers that vouch for a view; none while nobody knows which states hold it."""
+        """Return the names of a view's markers; empty while its generation is unknown."""
         return self._means[view].markers
 
     def names(self, columns: Mapping[str, Sequence[KeyValue | None]], n: int) -> list[bytes | None]:
-        """Return the keys of the states of n entity rows: those of the first view, then of the second, and so on."""
+        """Return the keys of the states of n entity rows: for the first view, then for the second, and so on."""
         found: list[bytes | None] = []
         for means in self._means.values():
             found += [None] * n if means.keys is None else means.keys.encode_columns(columns)
@@ -102,10 +102,13 @@ class WindowStates:
         standing: MarkerStatus,
         t: int,
     ) -> ViewReads:
-        """Return the features at time ``t``, a whole millisecond, from the states under ``names``.
+        """Return the features at time ``t``, a multiple of one millisecond, from states.
 
         Args:
-            standing: what the markers say that were read with the states.
+            names: the keys from ``names``.
+            states: the value of each key; None: no value.
+            standing: the status of the markers that were read with the states.
+            t: microseconds.
         """
         damaged = 0
         reads: dict[str, ViewRead] = {}
@@ -125,7 +128,7 @@ class WindowStates:
         return ViewReads(reads=reads, applied=applied, damaged=damaged)
 
     def unavailable(self, n: int) -> ViewReads:
-        """Return reads for a store that did not answer."""
+        """Return the reads for a store that did not reply."""
         nothing = StateProgress(generation=0, slots=AppliedPositions.none())
         return ViewReads(
             reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
@@ -134,7 +137,7 @@ class WindowStates:
 
 
 class _StateReader:
-    """What one view is read with."""
+    """Reads the states of one view."""
 
     def __init__(self, project: str, view: WindowView) -> None:
         self.view = view
@@ -152,7 +155,7 @@ class _StateReader:
         self._text = text
         told = read_pointer(text)
         if told is None:
-            return  # damaged: what was known is as it was
+            return  # the pointer is corrupt, so the last known generation stays
         self.generation, partitions = told
         self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
         self.keys = KeyCodec(self._project, self.view, self.generation)
@@ -169,5 +172,5 @@ class _StateReader:
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:
-    """Return the key that stands while some server reads a generation."""
+    """Return the key that exists while a server reads a generation."""
     return f"sk:{project}:{view.hash}.{generation}:read".encode()
