@@ -229,8 +229,8 @@ def _watched() -> dict[str, float]:
             spent[PARTS[2]] -= passed
 
     # In this process alone, which ends with its round: the parts have no clock of their own.
-    letters = RedisWriter._letters  # noqa: SLF001 - where the server is waited for
-    RedisWriter._letters = server  # type: ignore[method-assign]  # noqa: SLF001
+    letters = RedisWriter._call_letters  # noqa: SLF001 - where the server is waited for
+    RedisWriter._call_letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]
     EventLog.append = timed(PARTS[1], EventLog.append)  # type: ignore[method-assign]
     StateWriter._apply = timed(PARTS[2], StateWriter._apply)  # type: ignore[method-assign]  # noqa: SLF001

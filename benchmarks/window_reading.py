@@ -39,7 +39,7 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
     states = _filled(plan, views, Path(folder) / f"{time.time_ns()}", url, n)
     reader, names = FeatureReader(plan, BlockingReader(url)), WindowStates(plan)
     client: Any = redis.Redis.from_url(url)
-    names.take(client.mget(names.pointers))
+    names.load_generations(client.mget(names.pointers))
     for size in SIZES:
         asks = [ParsedRows(keys=_keys(i, size), fields={}) for i in range(max(rounds(200) // size, 2))]
         keys = [[key for key in names.names(ask.keys, size) if key is not None] for ask in asks]

@@ -100,8 +100,8 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    guard = MarkerHistory.of_runs(config.state, [])
-    online = open_online_reader(config.redis_url, on_connect=guard.renewed)
+    marker_history = MarkerHistory.from_runs(config.state, [])
+    online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
     log = PredictionWriter(
         config.state / "predictions",
         capacity=config.settings.log_capacity,
@@ -111,7 +111,12 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
     place = ScoringTarget(second=config.settings.second_runtime, alone=True)
     try:
         models = ModelTable(
-            repo=config.repo, state=config.state, store=config.store, online=online, guard=guard, place=place
+            repo=config.repo,
+            state=config.state,
+            store=config.store,
+            online=online,
+            marker_history=marker_history,
+            place=place,
         )
         await models.load()
         model = models.get(name)
@@ -120,7 +125,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             clock=config.clock,
             log=log,
             limits=PredictorLimits.of(config.settings),
-            guard=guard,
+            marker_history=marker_history,
         )
         yield predictor, model
         await predictor.close()

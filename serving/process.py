@@ -72,8 +72,8 @@ async def serve(
     """
     async with AsyncExitStack() as stack:
         settings = config.settings
-        guard = MarkerHistory.of_runs(config.state, [])
-        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, guard.renewed)
+        marker_history = MarkerHistory.from_runs(config.state, [])
+        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
@@ -82,9 +82,9 @@ async def serve(
             on_drop=_counting_drops(metrics),
         )
         stack.callback(writer.close)
-        models = _models(config, online, guard, metrics)
+        models = _models(config, online, marker_history, metrics)
         await models.load()
-        predictor = _predictor(config, online, writer, guard, metrics)
+        predictor = _predictor(config, online, writer, marker_history, metrics)
         stack.push_async_callback(predictor.close)
         vitals = RolloutCountsFile(config.state, models.routes, config.clock)
         vitals.start()
@@ -114,14 +114,14 @@ async def serve(
         await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
 
 
-def _models(config: ServerConfig, online: OnlineReader, guard: MarkerHistory, metrics: Metrics) -> ModelTable:
+def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
     settings = config.settings
     return ModelTable(
         repo=config.repo,
         state=config.state,
         store=config.store,
         online=online,
-        guard=guard,
+        marker_history=marker_history,
         metrics=metrics,
         keep=settings.keep_versions,
         place=ScoringTarget(second=settings.second_runtime),
@@ -147,14 +147,18 @@ def metrics_of(config: ServerConfig) -> Metrics:
 
 
 def _predictor(
-    config: ServerConfig, online: OnlineReader, writer: PredictionWriter, guard: MarkerHistory, metrics: Metrics
+    config: ServerConfig,
+    online: OnlineReader,
+    writer: PredictionWriter,
+    marker_history: MarkerHistory,
+    metrics: Metrics,
 ) -> Predictor:
     predictor = Predictor(
         online=online,
         clock=config.clock,
         log=writer,
         limits=PredictorLimits.of(config.settings),
-        guard=guard,
+        marker_history=marker_history,
         metrics=metrics,
     )
     predictor.skew_us = _skew_us(config.redis_url)

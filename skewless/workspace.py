@@ -210,7 +210,7 @@ class Workspace:
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.only(service), self.online_reader
-        return FeatureReader(plan, reader, vocabularies, MarkerHistory.of_runs(self.state, [plan], reader))
+        return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader))
 
     @cached_property
     def _feature_readers(self) -> dict[str, FeatureReader]:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
-from skewless.infra.online.port import Binaries, Marked, Marker
+from skewless.infra.online.port import Binaries, Marker, ReadCallback, RowsAndMarkers
 
 
 class MemoryStore:
@@ -65,19 +64,19 @@ class MemoryReader:
         """Return the row of each key, in order."""
         return [self._store.rows.get(key) for key in keys]
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         """Call ``done`` at once with the row of each key and the marker of each name."""
         rows, markers = self._store.rows, self._store.markers
         done(([rows.get(key) for key in keys], [markers.get(name) for name in names]))
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Do nothing: replies do not keep anybody waiting."""
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order."""
         return await self.get(keys), [self._store.markers.get(name) for name in names]
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
         """Do nothing: nobody removes rows here."""
 
     async def close(self) -> None:
@@ -94,7 +93,7 @@ class BlockingMemoryReader:
         """Return the row of each key, in order."""
         return [self._store.rows.get(key) for key in _each(keys)]
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order."""
         return self.get(keys), [self._store.markers.get(name) for name in names]
 

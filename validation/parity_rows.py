@@ -39,7 +39,7 @@ class RowParity:
     view: View
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: MarkerHistory
+    marker_history: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
@@ -79,8 +79,8 @@ class RowParity:
         least: int | None = None
         for first in range(0, len(names), BATCH_KEYS):
             some = names[first : first + BATCH_KEYS]
-            rows, (found,) = self.reader.get_marked(some, [mark])
-            if found is None or self.guard.lost([mark], [found]):
+            rows, (found,) = self.reader.get_with_markers(some, [mark])
+            if found is None or self.marker_history.find_lost([mark], [found]):
                 return [None] * len(names), None
             stored += rows
             least = found.position if least is None else min(least, found.position)

@@ -73,7 +73,7 @@ class WindowParity:
     view: WindowView
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: MarkerHistory
+    marker_history: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
@@ -117,17 +117,17 @@ class WindowParity:
         pointer = generation_key(self.project, self.view)
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
         for _ in range(_TRIES):
-            text = self.reader.get_marked([pointer], [])[0][0]
+            text = self.reader.get_with_markers([pointer], [])[0][0]
             told = None if text is None else read_pointer(text)
             if told is None:
                 break
             generation, partitions = told
             names = KeyCodec(self.project, self.view, generation).pack(columns).to_pylist()
             marks = [window_marker(self.project, self.view, generation, part) for part in partitions]
-            values, stood = self.reader.get_marked([pointer, *names], marks)
+            values, stood = self.reader.get_with_markers([pointer, *names], marks)
             if values[0] == text:  # else another generation has become the one that is read
                 found = dict(zip(partitions, stood, strict=True))
-                lost = self.guard.lost(marks, stood)
+                lost = self.marker_history.find_lost(marks, stood)
                 markers = None if lost else {part: mark.position for part, mark in found.items() if mark is not None}
                 return _StateBatch(names=names, stored=values[1:], markers=markers, t=self._now())
         return _StateBatch(names=[b""] * keys.num_rows, stored=[None] * keys.num_rows, markers=None, t=self._now())

@@ -61,7 +61,7 @@ class Connections:
         rows = iter(found)
         return [None if key is None else next(rows) for key in keys]
 
-    def get_marked(
+    def get_with_markers(
         self, keys: Sequence[bytes | None], names: Sequence[str]
     ) -> tuple[list[bytes | None], dict[str, Marker | None]]:
         """Return the row of each key, in order, and where each marker stands, from one round trip.
@@ -72,7 +72,7 @@ class Connections:
         if not names:
             return self.get(keys), {}
         named = list(dict.fromkeys(key for key in keys if key is not None))
-        found, stood = self.reader.get_marked(named, names)
+        found, stood = self.reader.get_with_markers(named, names)
         rows = dict(zip(named, found, strict=True))
         return [None if key is None else rows[key] for key in keys], dict(zip(names, stood, strict=True))
 

@@ -169,7 +169,7 @@ class SkewlessOnlineStore(OnlineStore):
             return []
         if is_windowed(table):
             item = self._ask_windows(config, table, requested_features, key_columns(entity_keys))
-            rows, stood = self.connections(config).get_marked(item.keys, item.marks)
+            rows, stood = self.connections(config).get_with_markers(item.keys, item.marks)
             return item.feast_rows(rows, stood, self._numbers(config).now_us())
         stored = self._forms.keyed(self.form(config, table), entity_keys[0])
         asked = ask(stored, table, requested_features, config.project, key_columns(entity_keys))
@@ -260,7 +260,7 @@ class SkewlessOnlineStore(OnlineStore):
         started = time.monotonic()
         asked = [self._asked(config, request, table, names) for table, names in request.views]
         marks = list(dict.fromkeys([mark for item in asked for mark in item.marks]))
-        rows, stood = self.connections(config).get_marked([key for item in asked for key in item.keys], marks)
+        rows, stood = self.connections(config).get_with_markers([key for item in asked for key in item.keys], marks)
         now_us = self._numbers(config).now_us()
         types: dict[str, ValueType] = {}
         start = 0

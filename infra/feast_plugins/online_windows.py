@@ -59,7 +59,7 @@ class _CachedView:
     view: WindowView
     pointers: Sequence[bytes]
     states: WindowStates
-    guard: MarkerHistory
+    marker_history: MarkerHistory
     look_at: float = 0.0
     wanted: dict[object, ViewFeatures] = field(default_factory=dict)
 
@@ -123,8 +123,10 @@ class RequestedWindow:
     def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Marker | None], now_us: int) -> ViewRead:
         view, t = self.known.view, now_us // MILLISECOND * MILLISECOND
         limits = [AgeLimit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
-        standing = self.known.guard.judge(self.marks, [stood[mark] for mark in self.marks]).within(limits, t)
-        return self.known.states.read(self.keys, rows, standing, t).reads[view.name]
+        marker_status = self.known.marker_history.check_markers(
+            self.marks, [stood[mark] for mark in self.marks]
+        ).within(limits, t)
+        return self.known.states.read(self.keys, rows, marker_status, t).reads[view.name]
 
 
 class OnlineWindows:
@@ -161,7 +163,7 @@ class OnlineWindows:
         with self._alone:
             known = self._of(view, reader)
             if time.monotonic() > known.look_at:
-                known.states.take(reader.get(known.pointers))
+                known.states.load_generations(reader.get(known.pointers))
                 known.look_at = time.monotonic() + _LOOK_S
             keys, marks = known.states.names(values, n), known.states.markers
         return RequestedWindow(table=table, wanted=_wanted(known, table, names), keys=keys, marks=marks, known=known)
@@ -176,8 +178,10 @@ class OnlineWindows:
                 services=(),
                 windows=(view,),
             )
-            guard, states = MarkerHistory.of_runs(self._state, [plan], reader), WindowStates(plan)
-            self._known[view.hash] = _CachedView(view=view, pointers=states.pointers, states=states, guard=guard)
+            marker_history, states = MarkerHistory.from_runs(self._state, [plan], reader), WindowStates(plan)
+            self._known[view.hash] = _CachedView(
+                view=view, pointers=states.pointers, states=states, marker_history=marker_history
+            )
         return self._known[view.hash]
 
 

@@ -113,7 +113,7 @@ class VersionReadiness:
             return f"windowed view {view.name!r} has no states"
         events, ends = 0, log_ends(self.streams.log_root, view.source)
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
-        for end, mark in zip(ends.values(), store.peek_marks(names), strict=True):
+        for end, mark in zip(ends.values(), store.read_markers(names), strict=True):
             if mark is None and end >= 0:
                 return f"windowed view {view.name!r} lacks states that were lost, or that are being built"
             events += max(0, end - (-1 if mark is None else mark.position))

@@ -50,15 +50,15 @@ class RedisAddress:
             StoreError: it is not the URL of a Redis. The error does not quote the URL, which may hold a password.
         """
         try:
-            return cls._parsed(url)
+            return cls._parse_parts(url)
         except ValueError:
             raise StoreError("setting 'redis_url'", "is not the URL of a Redis", fix=_FIX) from None
 
     @classmethod
-    def _parsed(cls, url: str) -> RedisAddress:
-        kind = _kind(url)
+    def _parse_parts(cls, url: str) -> RedisAddress:
+        kind = _parse_kind(url)
         if kind == "server":
-            return cls(kind=kind, url=url, options=_options(url))
+            return cls(kind=kind, url=url, options=_parse_options(url))
         scheme, _, rest = url.partition("://")
         authority, _, path = rest.partition("/")
         user, at, names = authority.rpartition("@")
@@ -67,14 +67,14 @@ class RedisAddress:
         if (kind == "sentinel") is not bool(service) or not names:
             raise ValueError(kind)
         plain = f"{scheme.partition('+')[0]}://{user}{at}host/{database}{mark}{query}"
-        options = _options(plain)
+        options = _parse_options(plain)
         if kind == "cluster" and options.get("db"):
             raise ValueError(kind)  # a cluster has one database
-        hosts = tuple(_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
+        hosts = tuple(_parse_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
         return cls(kind=kind, url=url, hosts=hosts, service=unquote(service), options=options)
 
 
-def _kind(url: str) -> Kind:
+def _parse_kind(url: str) -> Kind:
     scheme = url.partition("://")[0]
     if scheme in {"redis+cluster", "rediss+cluster"}:
         return "cluster"
@@ -83,7 +83,7 @@ def _kind(url: str) -> Kind:
     return "server"
 
 
-def _options(url: str) -> dict[str, Any]:
+def _parse_options(url: str) -> dict[str, Any]:
     options = dict(parse_url(url))  # type: ignore[no-untyped-call]
     kind = options.pop("connection_class", None)
     if kind is SSLConnection:
@@ -95,7 +95,7 @@ def _options(url: str) -> dict[str, Any]:
     return options
 
 
-def _host(name: str, default: int) -> tuple[str, int]:
+def _parse_host(name: str, default: int) -> tuple[str, int]:
     parts = urlsplit(f"//{name}")
     if not parts.hostname:
         raise ValueError(name)

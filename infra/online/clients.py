@@ -25,7 +25,7 @@ from skewless.infra.online.resp import RespConnection
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"
 # A connection may still go to the old master. redis-py's default retries would delay a request by half a minute.
-_ONCE_MORE = 1
+_RETRIES = 1
 
 
 def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
@@ -39,15 +39,15 @@ def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[]
     Raises:
         RedisError: the cluster does not answer.
     """
-    options = _timed(timeout_s)
+    options = _timeout_options(timeout_s)
     if on_connect is not None:
-        options["redis_connect_func"] = partial(_connected, on_connect, address.kind != "cluster")
+        options["redis_connect_func"] = partial(_handle_connect, on_connect, address.kind != "cluster")
     if address.kind == "server":
         return redis.Redis.from_url(address.url, **options)
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.hosts]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, **_data_options(address), **options)
-    options["retry"] = Retry(NoBackoff(), _ONCE_MORE)
+    options["retry"] = Retry(NoBackoff(), _RETRIES)
     sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
     return sentinel.master_for(address.service, **_data_options(address), **options)
 
@@ -57,7 +57,7 @@ def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: 
 
     It does not retry: the caller decides whether to send a command again.
     """
-    options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    options = _timeout_options(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     if address.kind == "server":
         return redis.asyncio.Redis.from_url(address.url, **options)
     sentinel = AsyncSentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: 
 
 def open_async_node(address: RedisAddress, host: str, port: int, timeout_s: float) -> Any:  # noqa: ANN401 - as above
     """Return an asynchronous client of one cluster node; it does not retry either."""
-    options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    options = _timeout_options(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     return redis.asyncio.Redis(host=host, port=port, **_data_options(address), **options)
 
 
@@ -117,7 +117,7 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
 
 
 @contextmanager
-def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
+def borrow_connection(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
     """Borrow one connection from the pool of a blocking client of one server.
 
     After an error the connection is closed, because a reply may still be outstanding.
@@ -133,9 +133,9 @@ def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
         pool.release(connection)
 
 
-def _connected(on_connect: Callable[[], None], introduce: bool, connection: Any) -> None:  # noqa: ANN401, FBT001 - as above
+def _handle_connect(on_connect: Callable[[], None], authenticate: bool, connection: Any) -> None:  # noqa: ANN401, FBT001 - as above
     """Authenticate a new connection, unless redis-py's cluster client has done it, and call ``on_connect``."""
-    if introduce:
+    if authenticate:
         connection.on_connect()
     try:
         on_connect()
@@ -149,7 +149,7 @@ def _sentinels(client: Any) -> list[Any]:  # noqa: ANN401 - as above
     return [] if manager is None else list(manager.sentinels)
 
 
-def _timed(timeout_s: float) -> dict[str, Any]:
+def _timeout_options(timeout_s: float) -> dict[str, Any]:
     return {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, _CONNECT_S)}
 
 

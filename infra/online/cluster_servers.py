@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from redis.exceptions import AskError, NoScriptError, RedisClusterException, RedisError, TryAgainError
 
-from skewless.infra.online.clients import lent
+from skewless.infra.online.clients import borrow_connection
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.resp import BulkStrings, command, exchange, script_calls
-from skewless.infra.online.servers import Last, Script, ScriptReply, slices
+from skewless.infra.online.servers import LastArgument, Script, ScriptReply, slices
 
 _SLOTS = 16_384
 _BURST = 200  # commands of few keys each
@@ -38,72 +38,74 @@ class ClusterServers:
         """Call a script with keys and one argument per key, slot by slot; return the sum of the replies."""
         return sum(answer.reply for answer in self.call(script, keys, rows))
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
+    def call(
+        self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
+    ) -> list[ScriptReply]:
         """Call a script with keys and one argument per key, slot by slot; return the reply for each slice of keys."""
         keys, rows = _array(keys), _array(rows)
         slots = np.fromiter(map(key_slot, keys.to_pylist()), dtype=np.int64, count=len(keys))
         order = np.argsort(slots, kind="stable")
         keys, rows, slots = keys.take(order), rows.take(order), slots[order]
         names, values = BulkStrings(keys), BulkStrings(rows)
-        answers: list[ScriptReply] = []
-        with self._renewed():
-            for node, parts in self._by_node(slots):
+        script_replies: list[ScriptReply] = []
+        with self._fresh_slot_map():
+            for node, parts in self._slice_by_node(slots):
                 more = [last(int(slots[start])) for start, _ in parts] if last else []
-                done, again = _called(node, script, names, values, parts, more)
-                if again:
+                done, rejected = _call_node(node, script, names, values, parts, more)
+                if rejected:
                     # The node may not have the script yet. Calls for moving slots are rejected again.
                     node.script_load(script.script)
-                    more = [last(int(slots[start])) for start, _ in again] if last else []
-                    others, again = _called(node, script, names, values, again, more)
-                    done += others
-                for part in again:
+                    more = [last(int(slots[start])) for start, _ in rejected] if last else []
+                    retried, rejected = _call_node(node, script, names, values, rejected, more)
+                    done += retried
+                for part in rejected:
                     tail = [last(int(slots[part[0]]))] if last else []
-                    done += self._one_by_one(script, keys, rows, part, tail)
-                answers += [replace(answer, places=order[answer.places].tolist()) for answer in done]
-        return answers
+                    done += self._call_each_key(script, keys, rows, part, tail)
+                script_replies += [replace(answer, places=order[answer.places].tolist()) for answer in done]
+        return script_replies
 
     def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
         """Return the value of each key, then of ``more``, from one round trip to each node; None: no value."""
         names = [*(keys.to_pylist() if isinstance(keys, pa.Array) else keys), *more]
         slots = np.fromiter(map(key_slot, names), dtype=np.int64, count=len(names))
-        found: list[bytes | None] = [None] * len(names)
+        values: list[bytes | None] = [None] * len(names)
         moving: list[int] = []
-        with self._renewed(), ExitStack() as stack:
-            asked = []
-            for node, places in self._places(slots):
-                connection = stack.enter_context(lent(node))
+        with self._fresh_slot_map(), ExitStack() as stack:
+            requests = []
+            for node, places in self._group_by_node(slots):
+                connection = stack.enter_context(borrow_connection(node))
                 connection.send_packed_command([b"".join(command(b"GET", names[i]) for i in places)])
-                asked.append((connection, places))
-            for connection, places in asked:
+                requests.append((connection, places))
+            for connection, places in requests:
                 for i in places:
                     try:
-                        found[i] = connection.read_response()
+                        values[i] = connection.read_response()
                     except _MOVING:
                         moving.append(i)
             for i in moving:
-                found[i] = self.client.get(names[i])
-        return found
+                values[i] = self.client.get(names[i])
+        return values
 
     def masters(self) -> Sequence[Any]:
         """Return a client of each master, ordered by address."""
-        with self._renewed():
+        with self._fresh_slot_map():
             nodes = sorted(self.client.get_primaries(), key=lambda node: node.name)
             return [self.client.get_redis_connection(node) for node in nodes]
 
     def layout(self) -> str | None:
         """Return a digest of which slots share a master, read now; a failover does not change it."""
-        with self._renewed():
+        with self._fresh_slot_map():
             ranges = self.client.cluster_slots()
-        together: defaultdict[object, list[tuple[int, int]]] = defaultdict(list)
+        slots_by_master: defaultdict[object, list[tuple[int, int]]] = defaultdict(list)
         for bounds, nodes in sorted(ranges.items()):
-            together[nodes["primary"]].append(bounds)
-        return blake2b(repr(sorted(together.values())).encode(), digest_size=8).hexdigest()
+            slots_by_master[nodes["primary"]].append(bounds)
+        return blake2b(repr(sorted(slots_by_master.values())).encode(), digest_size=8).hexdigest()
 
     def close(self) -> None:
         """Close all connections."""
         self.client.close()
 
-    def _by_node(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
+    def _slice_by_node(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
         """Yield each node's client with the slices of keys that it serves; a slice lies in one slot."""
         bounds = [0, *(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)] if len(slots) else [0]
         by_node: dict[str, list[tuple[int, int]]] = {}
@@ -114,7 +116,7 @@ class ClusterServers:
             by_node.setdefault(node.name, []).extend(slices(stop, start=start))
         return ((clients[name], parts) for name, parts in by_node.items())
 
-    def _places(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[int]]]:
+    def _group_by_node(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[int]]]:
         """Yield each node's client with the indices of the keys that it serves."""
         nodes = [self.client.nodes_manager.get_node_from_slot(int(slot)) for slot in slots]
         order = sorted(range(len(nodes)), key=lambda i: nodes[i].name)
@@ -122,10 +124,10 @@ class ClusterServers:
             places = list(group)
             yield self.client.get_redis_connection(nodes[places[0]]), places
 
-    def _one_by_one(
+    def _call_each_key(
         self, script: Script, keys: pa.Array, rows: pa.Array, part: tuple[int, int], tail: list[bytes]
     ) -> list[ScriptReply]:
-        answers = []
+        script_replies = []
         for place in range(*part):
             key, row = keys[place].as_py(), rows[place].as_py()
             try:
@@ -133,11 +135,11 @@ class ClusterServers:
             except NoScriptError:
                 # EVAL reaches the key's node and loads the script there; SCRIPT LOAD may go to the wrong node.
                 reply = self.client.eval(script.script, 1, key, row, *tail)
-            answers.append(ScriptReply(places=[place], reply=reply))
-        return answers
+            script_replies.append(ScriptReply(places=[place], reply=reply))
+        return script_replies
 
     @contextmanager
-    def _renewed(self) -> Iterator[None]:
+    def _fresh_slot_map(self) -> Iterator[None]:
         try:
             if self._stale:
                 self.client.nodes_manager.initialize()
@@ -148,7 +150,7 @@ class ClusterServers:
             raise
 
 
-def _called(
+def _call_node(
     node: Any,  # noqa: ANN401 - redis-py's clients are untyped
     script: Script,
     keys: BulkStrings,
@@ -158,11 +160,11 @@ def _called(
 ) -> tuple[list[ScriptReply], list[tuple[int, int]]]:
     """Call a script once for each slice of keys; return the replies, and the slices that the node rejected."""
     calls = script_calls(script.sha.encode(), keys, rows, parts, last)
-    with lent(node) as connection:
+    with borrow_connection(node) as connection:
         replies, refused = exchange(connection, calls, 2 * _BURST, (*_MOVING, NoScriptError), _BURST)
     done = [part for i, part in enumerate(parts) if i not in set(refused)]
-    answers = [ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
-    return answers, [parts[i] for i in refused]
+    script_replies = [ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
+    return script_replies, [parts[i] for i in refused]
 
 
 def key_slot(key: bytes) -> int:

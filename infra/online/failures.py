@@ -21,25 +21,25 @@ _AGAIN = "then run again; no data was lost"
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
+def translate_errors(url: str) -> Iterator[None]:
     """Raise StoreError for each failure of the store at ``url``."""
     try:
         yield
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise store_error(url, error) from error
+        raise to_store_error(url, error) from error
 
 
-def store_error(url: str, error: Exception) -> StoreError:
+def to_store_error(url: str, error: Exception) -> StoreError:
     """Return the StoreError for a failure of the store at ``url``."""
     if isinstance(error, StoreError):
         return error
-    problem, fix = _explained(error)
+    problem, fix = _explain(error)
     translation = StoreError(f"Redis at {display_url(url)}", problem, fix=fix)
     translation.__cause__ = error
     return translation
 
 
-def _explained(error: Exception) -> tuple[str, str]:
+def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, OutOfMemoryError):
         return f"is full: {error}", f"raise its maxmemory, {_AGAIN}"
     if isinstance(error, ReadOnlyError):

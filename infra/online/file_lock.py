@@ -34,9 +34,9 @@ class FileLock:
             PlaceError: the file cannot be opened or locked.
         """
         flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-        fd = self._open()
+        fd = self._open_file()
         deadline = time.monotonic() + timeout_s
-        while not self._try(fd, flags):
+        while not self._try_lock(fd, flags):
             if time.monotonic() >= deadline:
                 os.close(fd)
                 return False
@@ -51,7 +51,7 @@ class FileLock:
             os.close(self._fd)
             self._fd = None
 
-    def held_by_anyone(self) -> bool:
+    def is_held(self) -> bool:
         """Return whether a process holds the lock exclusively."""
         probe = FileLock(self.path)
         free = probe.acquire(shared=True)
@@ -65,24 +65,24 @@ class FileLock:
         except OSError:
             return ""
 
-    def _open(self) -> int:
+    def _open_file(self) -> int:
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise _unusable_error(self.path, error) from error
 
-    def _try(self, fd: int, flags: int) -> bool:
+    def _try_lock(self, fd: int, flags: int) -> bool:
         try:
             fcntl.flock(fd, flags)
         except BlockingIOError:
             return False
         except OSError as error:
             os.close(fd)
-            raise _unusable(self.path, error) from error
+            raise _unusable_error(self.path, error) from error
         return True
 
 
-def _unusable(path: Path, error: OSError) -> PlaceError:
+def _unusable_error(path: Path, error: OSError) -> PlaceError:
     return PlaceError(
         f"lock file {path}",
         f"cannot be used: {error.strerror}",

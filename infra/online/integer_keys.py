@@ -28,7 +28,7 @@ class IntegerKeys(Sequence[bytes]):
     >>> keys = IntegerKeys([KeySeparators(b"a{id|"), KeySeparators(b"b{id|")], [7, 10])
     >>> list(keys)
     [b'a{id|7}', b'b{id|7}', b'a{id|10}', b'b{id|10}']
-    >>> keys.bulks() == b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
+    >>> keys.encode_bulks() == b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
     True
 
     Args:
@@ -58,7 +58,7 @@ class IntegerKeys(Sequence[bytes]):
             for head in self._heads:
                 yield b"%b%d}" % (head.prefix, value)
 
-    def bulks(self) -> bytes:
+    def encode_bulks(self) -> bytes:
         """Return the keys as RESP bulk strings."""
         if not self:
             return b""
@@ -66,5 +66,5 @@ class IntegerKeys(Sequence[bytes]):
         lengths = list(map(len, texts))
         heads = [map(head.__getitem__, lengths) for head in self._heads]
         # A separator holds the end of one key and the head of the next, so the first end is cut and the last added.
-        pieces = chain.from_iterable(zip(*chain.from_iterable(zip(heads, repeat(texts))), strict=True))
-        return ("".join(pieces)[len(_END) :] + _END).encode("latin-1")
+        chunks = chain.from_iterable(zip(*chain.from_iterable(zip(heads, repeat(texts))), strict=True))
+        return ("".join(chunks)[len(_END) :] + _END).encode("latin-1")

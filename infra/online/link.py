@@ -24,7 +24,7 @@ Done: TypeAlias = Callable[[Any], None]
 Dial: TypeAlias = Callable[[asyncio.Protocol], Awaitable[asyncio.StreamWriter]]
 
 _MORE = object()  # returned by hiredis for an incomplete reply
-_BEATS = 10
+_TICKS = 10
 
 
 class StoreLink(asyncio.Protocol):
@@ -49,41 +49,41 @@ class StoreLink(asyncio.Protocol):
             protocolError=InvalidResponse,
             replyError=DefaultParser.parse_error,
         )
-        self._waiting: deque[tuple[Done, int]] = deque()
+        self._pending: deque[tuple[Done, int]] = deque()
         self._unsent: list[bytes] = []
         self._send: Callable[[bytes], None] = self._unsent.append
         self._writer: asyncio.StreamWriter | None = None
         self._socket: RawSocket | None = None
-        self._beat_s = timeout_s / _BEATS
-        self._beats = 0
+        self._tick_s = timeout_s / _TICKS
+        self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._opening = self._loop.create_task(self._open(dial))
+        self._open_task = self._loop.create_task(self._open(dial))
 
-    def ask(self, message: bytes, done: Done) -> None:
+    def send(self, message: bytes, done: Done) -> None:
         """Send one command and call ``done`` with its reply, later. The link must not be broken."""
-        if not self._waiting:
+        if not self._pending:
             self._send(message)
         else:
             # Other callers wait too: commands of the same loop iteration go out with one system call.
             if not self._unsent:
                 self._loop.call_soon(self._flush)
             self._unsent.append(message)
-        self._waiting.append((done, self._beats))
+        self._pending.append((done, self._ticks))
         if self._timer is None:
-            self._timer = self._loop.call_later(self._beat_s, self._beat)
+            self._timer = self._loop.call_later(self._tick_s, self._tick)
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Busy-poll for up to 100 us: a reply that arrives in that time reaches its caller before this returns."""
-        while self._waiting and self._socket is not None and not self.broken:
-            data = self._socket.read_soon()
+        while self._pending and self._socket is not None and not self.broken:
+            data = self._socket.poll()
             if not data:
                 return  # the event loop handles whatever is left, also a closed connection
             self.data_received(data)
 
-    def ask_all(self, message: bytes, dones: Sequence[Done]) -> None:
+    def send_all(self, message: bytes, dones: Sequence[Done]) -> None:
         """Send several commands at once; call each of ``dones`` with the reply to one, in order."""
-        self.ask(message, dones[0])
-        self._waiting.extend((done, self._beats) for done in dones[1:])
+        self.send(message, dones[0])
+        self._pending.extend((done, self._ticks) for done in dones[1:])
 
     async def call(self, message: bytes) -> Any:  # noqa: ANN401 - replies have any type
         """Send one command and return its reply.
@@ -92,57 +92,57 @@ class StoreLink(asyncio.Protocol):
             RedisError: the server rejected the command, or the connection broke.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.ask(message, partial(settle, future))
+        self.send(message, partial(settle, future))
         return await future
 
-    def break_off(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """Close the connection and give the error to all waiting callers."""
         self.broken = True
         self._socket = None
-        self._opening.cancel()
+        self._open_task.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._writer is not None:
             self._writer.transport.abort()
         self._unsent.clear()
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for done, _ in waiting:
+        pending = list(self._pending)
+        self._pending.clear()
+        for done, _ in pending:
             done(error)
 
     async def close(self) -> None:
         """Close the connection and cancel its task."""
-        self.break_off(RedisConnectionError("the connection was closed"))
-        await asyncio.wait([self._opening])
+        self.abort(RedisConnectionError("the connection was closed"))
+        await asyncio.wait([self._open_task])
 
     def data_received(self, data: bytes) -> None:
         """Give each complete reply to its caller."""
-        waiting, reader = self._waiting, self._reader
+        pending, reader = self._pending, self._reader
         reader.feed(data)
         try:
-            while waiting:
+            while pending:
                 reply = reader.gets()
                 if reply is _MORE:
                     return
-                done, _ = waiting.popleft()
-                _tell(done, reply)
+                done, _ = pending.popleft()
+                _deliver(done, reply)
         except InvalidResponse as error:
-            self.break_off(error)
+            self.abort(error)
         else:
             if reader.has_data() and not self.broken:
-                self.break_off(InvalidResponse("received a reply without a command"))
+                self.abort(InvalidResponse("received a reply without a command"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the error to all waiting callers."""
-        self.break_off(RedisConnectionError(str(exc or "the server closed the connection")))
+        self.abort(RedisConnectionError(str(exc or "the server closed the connection")))
 
     async def _open(self, dial: Dial) -> None:
         try:
             self._writer = await dial(self)
         except (RedisError, OSError, SkewlessError) as error:
-            self.break_off(error)
+            self.abort(error)
             return
-        self._socket = RawSocket.under(self._writer.transport)
+        self._socket = RawSocket.of_transport(self._writer.transport)
         self._send = self._writer.transport.write if self._socket is None else self._socket.write
         self._flush()
 
@@ -152,14 +152,14 @@ class StoreLink(asyncio.Protocol):
             self._unsent.clear()
             self._send(message)
 
-    def _beat(self) -> None:
-        self._beats += 1
-        if self._waiting and self._beats - self._waiting[0][1] >= _BEATS:
-            self.break_off(RedisTimeoutError("the server did not reply in time"))
-        self._timer = self._loop.call_later(self._beat_s, self._beat) if self._waiting else None
+    def _tick(self) -> None:
+        self._ticks += 1
+        if self._pending and self._ticks - self._pending[0][1] >= _TICKS:
+            self.abort(RedisTimeoutError("the server did not reply in time"))
+        self._timer = self._loop.call_later(self._tick_s, self._tick) if self._pending else None
 
 
-def _tell(done: Done, reply: Any) -> None:  # noqa: ANN401 - replies have any type
+def _deliver(done: Done, reply: Any) -> None:  # noqa: ANN401 - replies have any type
     """Give a reply to its caller. If the caller cannot read it, it gets that error: no caller may wait forever."""
     try:
         done(reply)

@@ -74,17 +74,17 @@ class MarkerHistory:
     Args:
         log: the applied positions in the logs; None: only markers that were read count.
 
-    >>> guard = MarkerHistory()
-    >>> [guard.lost(["m"], [None if seq is None else Marker(seq)]) for seq in (3, 5, 4, None, 5)]
+    >>> marker_history = MarkerHistory()
+    >>> [marker_history.find_lost(["m"], [None if seq is None else Marker(seq)]) for seq in (3, 5, 4, None, 5)]
     [set(), set(), {'m'}, {'m'}, set()]
     """
 
     def __init__(self, log: LogPositions | None = None) -> None:
         self._log = log
-        self._seen: dict[str, int] = {}
+        self._highest: dict[str, int] = {}
 
     @classmethod
-    def of_runs(
+    def from_runs(
         cls, state: Path, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
     ) -> MarkerHistory:
         """Return a marker history that expects the positions that the project's finished runs have applied.
@@ -94,35 +94,35 @@ class MarkerHistory:
             plans: plans of the views to be read.
             reader: reads the log again after each new connection; None: the caller does it, or reads only once.
         """
-        guard = cls(LogPositions(state))
+        marker_history = cls(LogPositions(state))
         for plan in plans:
-            guard.watch(plan)
-        guard.renew()
+            marker_history.add_plan(plan)
+        marker_history.refresh()
         if reader is not None:
-            reader.on_connect(guard.renew)
-        return guard
+            reader.on_connect(marker_history.refresh)
+        return marker_history
 
-    def watch(self, plan: FeaturePlan) -> None:
+    def add_plan(self, plan: FeaturePlan) -> None:
         """Also read positions of a plan's views from the log, from the next refresh on."""
         if self._log is not None:
-            self._log.add(plan)
+            self._log.add_plan(plan)
 
-    def keep(self, plans: Iterable[FeaturePlan]) -> None:
+    def set_plans(self, plans: Iterable[FeaturePlan]) -> None:
         """Read positions of the views of these plans only: other views are no longer updated."""
         if self._log is not None:
-            self._log.keep(plans)
+            self._log.set_plans(plans)
 
-    def renew(self) -> None:
+    def refresh(self) -> None:
         """Read the positions in the log. Call it for each new connection, before it is used; it reads files.
 
         Raises:
             StoreError: a file cannot be read.
         """
-        self._expect(self._positions())
+        self._expect_all(self._read_positions())
 
-    async def renewed(self) -> None:
-        """Do the same as ``renew`` without blocking the event loop."""
-        self._expect(await asyncio.to_thread(self._positions))
+    async def refresh_async(self) -> None:
+        """Do the same as ``refresh`` without blocking the event loop."""
+        self._expect_all(await asyncio.to_thread(self._read_positions))
 
     async def check(self, online: OnlineReader) -> set[str]:
         """Check that the store has applied all that the log says was applied; return the names of lost markers.
@@ -132,39 +132,43 @@ class MarkerHistory:
         Raises:
             StoreError: a file cannot be read, or the store is unavailable.
         """
-        positions = await asyncio.to_thread(self._positions)
-        news = {name: position for name, position in positions.items() if position > self._seen.get(name, -1)}
-        if not news:
+        positions = await asyncio.to_thread(self._read_positions)
+        new_positions = {
+            name: position for name, position in positions.items() if position > self._highest.get(name, -1)
+        }
+        if not new_positions:
             return set()
-        _, marks = await online.get_marked([], list(news))
-        for (name, position), mark in zip(news.items(), marks, strict=True):
-            if mark is None or mark.position < position:
+        _, markers = await online.get_with_markers([], list(new_positions))
+        for (name, position), marker in zip(new_positions.items(), markers, strict=True):
+            if marker is None or marker.position < position:
                 self.expect(name, position)
-        return self.lost(list(news), marks)
+        return self.find_lost(list(new_positions), markers)
 
     def expect(self, name: str, position: int) -> None:
         """Report a marker as lost while it is behind a position."""
-        self._seen[name] = max(position, self._seen.get(name, position))
+        self._highest[name] = max(position, self._highest.get(name, position))
 
-    def judge(self, names: Sequence[str], marks: Sequence[Marker | None]) -> MarkerStatus:
+    def check_markers(self, names: Sequence[str], markers: Sequence[Marker | None]) -> MarkerStatus:
         """Return the status of markers that were read with rows, and remember their positions."""
-        watermarks = {name: mark.watermark_us for name, mark in zip(names, marks, strict=True) if mark is not None}
-        return MarkerStatus(self.lost(names, marks), watermarks)
+        watermarks = {
+            name: marker.watermark_us for name, marker in zip(names, markers, strict=True) if marker is not None
+        }
+        return MarkerStatus(self.find_lost(names, markers), watermarks)
 
-    def lost(self, names: Sequence[str], marks: Sequence[Marker | None]) -> set[str]:
+    def find_lost(self, names: Sequence[str], markers: Sequence[Marker | None]) -> set[str]:
         """Return the names of markers that are missing or have gone back; remember the positions of the others."""
-        gone = set()
-        for name, mark in zip(names, marks, strict=True):
-            seen = self._seen.get(name)
-            if mark is None or (seen is not None and mark.position < seen):
-                gone.add(name)
+        lost_names = set()
+        for name, marker in zip(names, markers, strict=True):
+            highest = self._highest.get(name)
+            if marker is None or (highest is not None and marker.position < highest):
+                lost_names.add(name)
             else:
-                self._seen[name] = mark.position
-        return gone
+                self._highest[name] = marker.position
+        return lost_names
 
-    def _positions(self) -> dict[str, int]:
+    def _read_positions(self) -> dict[str, int]:
         return self._log.read() if self._log is not None else {}
 
-    def _expect(self, positions: Mapping[str, int]) -> None:
+    def _expect_all(self, positions: Mapping[str, int]) -> None:
         for name, position in positions.items():
             self.expect(name, position)

@@ -21,8 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _CHUNK = 1 << 18
 _MORE = object()
-_AWAKE_S = 100e-6  # how long a read busy-polls
-_ASLEEP = 50  # how many reads block at once after busy-polling was in vain
+_POLL_S = 100e-6  # how long a read busy-polls
+_BLOCKING_READS = 50  # how many reads block at once after busy-polling was in vain
 
 
 class RawConnection:
@@ -42,9 +42,9 @@ class RawConnection:
         self._socket.settimeout(None)
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._buffer = bytearray(_CHUNK)
-        self._asleep = 0
+        self._blocking_reads_left = 0
 
-    def ask(self, message: bytes) -> Any:  # noqa: ANN401 - replies have any type
+    def call(self, message: bytes) -> Any:  # noqa: ANN401 - replies have any type
         """Send one command and return its reply; an error reply is returned, not raised.
 
         Raises:
@@ -53,7 +53,7 @@ class RawConnection:
         try:
             self._socket.sendall(message)
             while True:
-                received = self._received()
+                received = self._receive()
                 if not received:
                     raise RedisConnectionError("the server closed the connection")
                 self._reader.feed(self._buffer, 0, received)  # type: ignore[arg-type]  # any buffer
@@ -65,22 +65,22 @@ class RawConnection:
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
 
-    def _received(self) -> int:
+    def _receive(self) -> int:
         """Wait for bytes. Busy-poll first: a wake-up takes longer than the reply of a server nearby.
 
         If that was in vain, the server is far away or busy, and the next reads block at once.
         """
-        if self._asleep:
-            self._asleep -= 1
+        if self._blocking_reads_left:
+            self._blocking_reads_left -= 1
             return self._socket.recv_into(self._buffer)
-        end = time.perf_counter() + _AWAKE_S
+        end = time.perf_counter() + _POLL_S
         while True:
             try:
                 return self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 if time.perf_counter() > end:
                     break
-        self._asleep = _ASLEEP
+        self._blocking_reads_left = _BLOCKING_READS
         return self._socket.recv_into(self._buffer)
 
 
@@ -107,28 +107,28 @@ class PooledReader:
             # After a fork the sockets belong to the parent process.
             self._idle, self._pid = [], os.getpid()
         try:
-            lane = self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            opened = self._open()
-            if opened is None:
+            new_connection = self._open()
+            if new_connection is None:
                 return None
-            lane = opened
+            connection = new_connection
         try:
-            reply = lane.ask(message)
+            reply = connection.call(message)
         except RedisTimeoutError:
-            self._close([lane])
+            self._close([connection])
             raise
         except RedisConnectionError:
             # The server was probably restarted, so the idle connections are dead too.
-            self._close([lane, *self._idle])
+            self._close([connection, *self._idle])
             return None
         except BaseException:
-            self._close([lane])
+            self._close([connection])
             raise
         if type(reply) is not list:
-            self._close([lane])
+            self._close([connection])
             return None
-        self._idle.append(lane)
+        self._idle.append(connection)
         return reply
 
     def close(self) -> None:
@@ -137,15 +137,15 @@ class PooledReader:
 
     def _open(self) -> RawConnection | None:
         connection = self._pool.get_connection()
-        own = getattr(connection, "_sock", None)
-        if isinstance(own, socket.socket) and not isinstance(own, ssl.SSLSocket):
+        sock = getattr(connection, "_sock", None)
+        if isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket):
             return RawConnection(connection, self._timeout_s)
         self._pool.release(connection)
         return None
 
-    def _close(self, lanes: Iterable[RawConnection]) -> None:
-        for lane in list(lanes):
-            if lane in self._idle:
-                self._idle.remove(lane)
-            lane.connection.disconnect()
-            self._pool.release(lane.connection)
+    def _close(self, connections: Iterable[RawConnection]) -> None:
+        for connection in list(connections):
+            if connection in self._idle:
+                self._idle.remove(connection)
+            connection.connection.disconnect()
+            self._pool.release(connection.connection)

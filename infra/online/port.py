@@ -23,7 +23,7 @@ Letters: TypeAlias = npt.NDArray[np.uint8]
 
 # The result of ``append`` for a state: appended; appended, and due to be rolled up; the complete update was already
 # applied; a part of it was already applied, so nothing was appended; the state is corrupt or another view's.
-APPENDED, LONG, STOOD, PART, FOREIGN = b"ARSPF"
+APPENDED, LONG, SEEN, PARTLY_SEEN, FOREIGN = b"ARSPF"
 # The position of a marker whose rows must be applied again. It reads as a missing marker and advances like any other.
 LOST = -2
 
@@ -41,7 +41,8 @@ class Marker(NamedTuple):
     watermark_us: int = 0
 
 
-Marked: TypeAlias = tuple[list[bytes | None], list[Marker | None]]  # rows, and markers
+RowsAndMarkers: TypeAlias = tuple[list[bytes | None], list[Marker | None]]
+ReadCallback: TypeAlias = Callable[[RowsAndMarkers | StoreError], None]
 
 
 class OnlineWriter(Protocol):
@@ -126,14 +127,14 @@ class OnlineStore(OnlineWriter, Protocol):
             marker: name of a marker and its minimum position (None: any).
 
         Returns:
-            A letter for each key: ``APPENDED``, ``LONG``, ``STOOD``, ``PART`` or ``FOREIGN``.
+            A letter for each key: ``APPENDED``, ``LONG``, ``SEEN``, ``PARTLY_SEEN`` or ``FOREIGN``.
 
         Raises:
             StoreError: the marker is behind its minimum. The store has lost writes, and appending would hide that.
         """
         ...
 
-    def peek_marks(self, names: Sequence[str]) -> list[Marker | None]:
+    def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
         """Return markers by name; a caller that sets one calls ``marker`` first."""
         ...
 
@@ -171,28 +172,28 @@ class OnlineReader(Protocol):
         """Return the row of each key, in order, from one round trip; None: no row."""
         ...
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Call ``done`` once with the result or error of ``get_marked``; needs no task and no await.
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
+        """Call ``done`` once with the result or error of ``get_with_markers``; needs no task and no await.
 
         ``done`` runs in the event loop's thread, perhaps before this returns, and must not raise.
         """
         ...
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Busy-poll for up to 100 us for a reply, which is faster than a wake-up; blocks the event loop.
 
         Only for callers that have sent a small request and have nothing else to do.
         """
         ...
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip.
 
         Markers come from the servers that returned the rows: after a loss of writes a marker is older, or None.
         """
         ...
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
         """Set each key, to expire after ``seconds``: while it exists, nothing deletes the states that it names."""
         ...
 
@@ -222,7 +223,7 @@ class BlockingOnlineReader(Protocol):
         """Return the row of each key, in order, from one round trip; None: no row."""
         ...
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
         ...
 
@@ -262,7 +263,7 @@ class Lease(Protocol):
         """Give up the lease if it is this holder's; another candidate can take it at once."""
         ...
 
-    def held_by(self) -> str | None:
+    def read_holder(self) -> str | None:
         """Return the name of the current holder, or None."""
         ...
 

@@ -16,7 +16,7 @@ from skewless.contract.errors import StoreError
 
 SOCKET_NAME = "server.sock"
 # macOS allows 103 bytes for the path of a socket, Linux 107.
-_LONGEST = 100
+_MAX_PATH_BYTES = 100
 _TIMEOUT_S = 2.0
 
 
@@ -63,10 +63,10 @@ class PrivateAddress:
     def config(self) -> list[str]:
         """Return the lines of server configuration that make it listen on this address only."""
         if self.file is not None:
-            return ["port 0", f"unixsocket {_quoted(self.file)}", "unixsocketperm 700"]
+            return ["port 0", f"unixsocket {_quote_path(self.file)}", "unixsocketperm 700"]
         return [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}"]
 
-    def ask(self, folder: Path, *words: str) -> str:
+    def send_command(self, folder: Path, *words: str) -> str:
         """Send one command and return its one-line reply.
 
         Raises:
@@ -74,13 +74,13 @@ class PrivateAddress:
         """
         with self._connect(folder) as connection:
             if self.password:
-                connection.sendall(_command("AUTH", self.password))
+                connection.sendall(_encode_command("AUTH", self.password))
                 connection.recv(256)
-            connection.sendall(_command(*words))
+            connection.sendall(_encode_command(*words))
             line = connection.recv(256)
         return line.decode(errors="replace").strip()
 
-    def forget(self, folder: Path) -> None:
+    def remove(self, folder: Path) -> None:
         """Remove the socket file and its temporary folder."""
         if self.file is None:
             return
@@ -116,12 +116,12 @@ def write_private(path: Path, text: str) -> None:
         raise StoreError(
             f"file {path}",
             f"cannot be written: {error.strerror}",
-            fix="free disk space and make the state folder writable",
+            fix="make room and make the state folder writable",
         ) from error
 
 
 def _can_listen(path: Path) -> bool:
-    if len(os.fsencode(path)) >= _LONGEST:
+    if len(os.fsencode(path)) >= _MAX_PATH_BYTES:
         return False
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
@@ -139,11 +139,11 @@ def _free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def _command(*words: str) -> bytes:
+def _encode_command(*words: str) -> bytes:
     parts = [f"*{len(words)}\r\n".encode()]
     parts += [f"${len(word.encode())}\r\n{word}\r\n".encode() for word in words]
     return b"".join(parts)
 
 
-def _quoted(path: str) -> str:
+def _quote_path(path: str) -> str:
     return '"' + "".join(chr(b) if chr(b).isalnum() or b in b"/._-" else f"\\x{b:02x}" for b in os.fsencode(path)) + '"'

@@ -70,7 +70,7 @@ class PrivateServer:
         self.folder = state.absolute() / "redis"
         self._grace_s = grace_s
         self._use_port = use_port
-        self._timeout_s = start_timeout_s
+        self._start_timeout_s = start_timeout_s
         self._record = self.folder / "server.json"
         self._start = FileLock(self.folder / "start.lock")
         self._users = FileLock(self.folder / "users.lock")
@@ -85,11 +85,11 @@ class PrivateServer:
             StoreError: the server does not start or does not reply.
         """
         self._make_folder()
-        with self._alone():
+        with self._exclusive_start():
             # Acquired anew each time: the folder may have been removed and created again.
-            self._users.acquire(shared=True, timeout_s=self._timeout_s)
-            with self._forgotten_on_error():
-                return self._running().url(self.folder)
+            self._users.acquire(shared=True, timeout_s=self._start_timeout_s)
+            with self._release_on_error():
+                return self._ensure_running().url(self.folder)
 
     def release(self) -> None:
         """Stop being a user; the server continues for other users and stops after the last."""
@@ -104,12 +104,12 @@ class PrivateServer:
         self._users.release()
         if not self.folder.is_dir():
             return
-        with self._alone():
-            if self._watcher.held_by_anyone():
+        with self._exclusive_start():
+            if self._watcher.is_held():
                 with contextlib.suppress(ValueError, ProcessLookupError):
                     os.kill(int(self._watcher.text()), signal.SIGTERM)
             self._end_orphan()
-            PrivateAddress.load(self._record).forget(self.folder)
+            PrivateAddress.load(self._record).remove(self.folder)
 
     def status(self) -> ServerStatus:
         """Return whether the server runs, its URL and its process ids; changes nothing."""
@@ -136,38 +136,38 @@ class PrivateServer:
             ) from error
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive_start(self) -> Iterator[None]:
         lock = FileLock(self._start.path)
-        if not lock.acquire(timeout_s=self._timeout_s):
-            raise self._failure("is still being started by another process")
+        if not lock.acquire(timeout_s=self._start_timeout_s):
+            raise self._error("is still being started by another process")
         try:
             yield
         finally:
             lock.release()
 
     @contextlib.contextmanager
-    def _forgotten_on_error(self) -> Iterator[None]:
+    def _release_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self._users.release()
             raise
 
-    def _running(self) -> PrivateAddress:
+    def _ensure_running(self) -> PrivateAddress:
         """Return the address of the running server; start it if needed. If its port was taken, try another port."""
         for _ in range(_TRIES):
-            if not self._watcher.held_by_anyone():
+            if not self._watcher.is_held():
                 self._launch()
-            if self._answers():
+            if self._wait_for_reply():
                 return PrivateAddress.load(self._record)
-            if self._watcher.held_by_anyone():
-                raise self._failure("runs but does not reply")
-        raise self._failure("did not start")
+            if self._watcher.is_held():
+                raise self._error("runs but does not reply")
+        raise self._error("did not start")
 
     def _launch(self) -> None:
         binary, program = find_binary(), Path(__file__).with_name("watcher.py")
         self._end_orphan()
-        PrivateAddress.load(self._record).forget(self.folder)
+        PrivateAddress.load(self._record).remove(self.folder)
         address = PrivateAddress.choose(self.folder, use_port=self._use_port)
         write_private(self.folder / "server.conf", "\n".join((*_CONFIG, *address.config(), "")))
         address.save(self._record)
@@ -188,32 +188,32 @@ class PrivateServer:
         Two servers on one append-only file would destroy it.
         """
         deadline = time.monotonic() + _STOP_S
-        while self._server.held_by_anyone() or self._watcher.held_by_anyone():
-            if not self._watcher.held_by_anyone():
+        while self._server.is_held() or self._watcher.is_held():
+            if not self._watcher.is_held():
                 with contextlib.suppress(OSError):
-                    PrivateAddress.load(self._record).ask(self.folder, "SHUTDOWN")
+                    PrivateAddress.load(self._record).send_command(self.folder, "SHUTDOWN")
             if time.monotonic() > deadline:
-                raise self._failure("does not stop", value=f"pid {self._server.text()}")
+                raise self._error("does not stop", value=f"pid {self._server.text()}")
             time.sleep(_STEP_S)
 
-    def _answers(self) -> bool:
+    def _wait_for_reply(self) -> bool:
         """Wait for the first reply; return False as soon as the watcher has exited."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline:
             if self._ping(PrivateAddress.load(self._record)) == "+PONG":
                 return True
-            if not self._watcher.held_by_anyone():
+            if not self._watcher.is_held():
                 return False
             time.sleep(_STEP_S)
         return False
 
     def _ping(self, address: PrivateAddress) -> str:
         try:
-            return address.ask(self.folder, "PING")
+            return address.send_command(self.folder, "PING")
         except OSError:
             return ""
 
-    def _failure(self, problem: str, *, value: str | None = None) -> StoreError:
+    def _error(self, problem: str, *, value: str | None = None) -> StoreError:
         log = self.folder / "server.log"
         tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace") if log.is_file() else ""
         return StoreError(
@@ -226,4 +226,4 @@ class PrivateServer:
 
 def _pid(lock: FileLock) -> int | None:
     text = lock.text()
-    return int(text) if text.isdigit() and lock.held_by_anyone() else None
+    return int(text) if text.isdigit() and lock.is_held() else None

@@ -11,8 +11,8 @@ import os
 import time
 
 _CHUNK = 1 << 18
-_AWAKE_S = 100e-6  # how long a read busy-polls
-_ASLEEP = 50  # how many reads are skipped after busy-polling was in vain
+_POLL_S = 100e-6  # how long a read busy-polls
+_SKIPS = 50  # how many reads are skipped after busy-polling was in vain
 
 
 class RawSocket:
@@ -26,15 +26,15 @@ class RawSocket:
     def __init__(self, transport: asyncio.WriteTransport, descriptor: int) -> None:
         self._transport = transport
         self._descriptor = descriptor
-        self._asleep = 0
+        self._skips_left = 0
 
     @classmethod
-    def under(cls, transport: asyncio.WriteTransport) -> RawSocket | None:
+    def of_transport(cls, transport: asyncio.WriteTransport) -> RawSocket | None:
         """Return the socket of a transport; None if it has none or is encrypted."""
-        found = transport.get_extra_info("socket")
-        if found is None or transport.get_extra_info("ssl_object") is not None:
+        sock = transport.get_extra_info("socket")
+        if sock is None or transport.get_extra_info("ssl_object") is not None:
             return None
-        return cls(transport, found.fileno())
+        return cls(transport, sock.fileno())
 
     def write(self, message: bytes) -> None:
         """Write at once. The transport writes the rest, and it also reports a broken connection."""
@@ -42,21 +42,21 @@ class RawSocket:
             self._transport.write(message)
             return
         try:
-            taken = os.write(self._descriptor, message)
+            n_written = os.write(self._descriptor, message)
         except OSError:
-            taken = 0
-        if taken < len(message):
-            self._transport.write(message[taken:])
+            n_written = 0
+        if n_written < len(message):
+            self._transport.write(message[n_written:])
 
-    def read_soon(self) -> bytes:
+    def poll(self) -> bytes:
         """Return the bytes that arrive within 100 us; empty if none arrive or the event loop must handle an error.
 
         If busy-polling was in vain, the server is far away or busy, and the next calls return at once.
         """
-        if self._asleep:
-            self._asleep -= 1
+        if self._skips_left:
+            self._skips_left -= 1
             return b""
-        end = time.perf_counter() + _AWAKE_S
+        end = time.perf_counter() + _POLL_S
         while True:
             try:
                 return os.read(self._descriptor, _CHUNK)
@@ -65,5 +65,5 @@ class RawSocket:
                     break
             except OSError:
                 return b""
-        self._asleep = _ASLEEP
+        self._skips_left = _SKIPS
         return b""

@@ -7,7 +7,7 @@ from typing import Any
 
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
-from skewless.infra.online.failures import translated
+from skewless.infra.online.failures import translate_errors
 
 # After a lost reply, a second request finds the lease in the holder's own name and gets the same token.
 _TAKE = """
@@ -47,11 +47,11 @@ class RedisLease:
         """Give up the lease if it is this holder's."""
         self._eval(_RELEASE, 1, self._keys[0], self.holder)
 
-    def held_by(self) -> str | None:
+    def read_holder(self) -> str | None:
         """Return the name of the current holder, or None."""
-        with translated(self._url):
-            found = self._client.get(self._keys[0])
-        return None if found is None else str(found.decode())
+        with translate_errors(self._url):
+            holder = self._client.get(self._keys[0])
+        return None if holder is None else str(holder.decode())
 
     def close(self) -> None:
         """Close the connection."""
@@ -64,5 +64,5 @@ class RedisLease:
         return open_client(RedisAddress.parse(self._url), self.ttl_s / _ASKS_PER_TERM)
 
     def _eval(self, script: str, n_keys: int, *words: str | int) -> int:
-        with translated(self._url):
+        with translate_errors(self._url):
             return int(self._client.eval(script, n_keys, *words))

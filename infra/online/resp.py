@@ -65,20 +65,20 @@ def command(*parts: bytes, more: int = 0) -> bytes:
     >>> command(b"GET", b"k")
     b'*2\r\n$3\r\nGET\r\n$1\r\nk\r\n'
     """
-    return b"*%d\r\n" % (len(parts) + more) + _bulks(parts)
+    return b"*%d\r\n" % (len(parts) + more) + _encode_bulks(parts)
 
 
 def mget(keys: Binaries, more: Sequence[bytes] = ()) -> bytes:
     """Return the MGET command for keys and more keys."""
     head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(more))
     if isinstance(keys, pa.Array):
-        return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _bulks(more)))
+        return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _encode_bulks(more)))
     if isinstance(keys, IntegerKeys):
-        return b"".join((head, keys.bulks(), _bulks(more)))
-    return head + _bulks([*keys, *more] if more else keys)
+        return b"".join((head, keys.encode_bulks(), _encode_bulks(more)))
+    return head + _encode_bulks([*keys, *more] if more else keys)
 
 
-def _bulks(values: Sequence[bytes]) -> bytes:
+def _encode_bulks(values: Sequence[bytes]) -> bytes:
     lines: list[bytes] = []
     for value in values:
         lines.append(_HEADS[len(value)])
@@ -112,7 +112,7 @@ def script_calls(
     """
     calls: list[Message] = []
     for i, (start, stop) in enumerate(parts):
-        tail = _bulks(last[i : i + 1])
+        tail = _encode_bulks(last[i : i + 1])
         head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start) + bool(tail))
         calls.append((head, keys.cut(start, stop), rows.cut(start, stop), tail))
     return calls
@@ -138,25 +138,25 @@ def exchange(
         RedisError: the server rejected a call, or the connection broke. Close the connection: replies may be
             outstanding.
     """
-    under_way: deque[int] = deque()
+    pending: deque[int] = deque()
     replies: list[Any] = []
     refused: list[int] = []
 
-    def answered(n: int) -> None:
-        for _ in range(min(n, len(under_way))):
+    def read_replies(n: int) -> None:
+        for _ in range(min(n, len(pending))):
             try:
                 replies.append(connection.read_response())
             except again:
-                refused.append(under_way[0])
-            under_way.popleft()
+                refused.append(pending[0])
+            pending.popleft()
 
     first = 0
-    waiting = iter(calls)
-    while bundle := list(islice(waiting, burst)):
-        if len(under_way) + len(bundle) > window:
-            answered(burst)
-        connection.send_packed_command([b"".join(chain.from_iterable(bundle))])
-        under_way.extend(range(first, first + len(bundle)))
-        first += len(bundle)
-    answered(len(under_way))
+    remaining = iter(calls)
+    while batch := list(islice(remaining, burst)):
+        if len(pending) + len(batch) > window:
+            read_replies(burst)
+        connection.send_packed_command([b"".join(chain.from_iterable(batch))])
+        pending.extend(range(first, first + len(batch)))
+        first += len(batch)
+    read_replies(len(pending))
     return replies, refused

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from skewless.infra.online.clients import close_client, lent
+from skewless.infra.online.clients import borrow_connection, close_client
 from skewless.infra.online.pooled_reader import PooledReader
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.resp import BulkStrings, exchange, mget, script_calls
@@ -16,7 +16,7 @@ WINDOW = 16  # calls without a reply, so that server and client work at the same
 
 
 # Returns the last argument of a call from its slot (None outside a cluster).
-Last = Callable[[int | None], bytes]
+LastArgument = Callable[[int | None], bytes]
 
 
 class Script(Protocol):
@@ -51,7 +51,9 @@ class Servers(Protocol):
         """Call a script with keys and one argument per key, in slices; return the sum of the replies."""
         ...
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
+    def call(
+        self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
+    ) -> list[ScriptReply]:
         """Call a script with keys and one argument per key, in slices; return the reply for each slice.
 
         Args:
@@ -84,39 +86,41 @@ class SingleServer:
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         self.client = client
-        self._lanes = PooledReader(client)
+        self._reader = PooledReader(client)
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
         """Call a script with keys and one argument per key, in slices; return the sum of the replies."""
         return sum(answer.reply for answer in self.call(script, keys, rows))
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
+    def call(
+        self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
+    ) -> list[ScriptReply]:
         """Call a script with keys and one argument per key, in slices; return the reply for each slice."""
         parts = list(slices(len(keys)))
         more = [last(None)] * len(parts) if last else ()
         calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, more)
-        answers: list[ScriptReply] = []
-        with lent(self.client) as connection:
+        script_replies: list[ScriptReply] = []
+        with borrow_connection(self.client) as connection:
             while calls:
-                replies, again = exchange(connection, calls, WINDOW)
-                done = [part for i, part in enumerate(parts) if i not in set(again)]
-                answers += [
+                replies, rejected = exchange(connection, calls, WINDOW)
+                done = [part for i, part in enumerate(parts) if i not in set(rejected)]
+                script_replies += [
                     ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)
                 ]
-                parts, calls = [parts[i] for i in again], [calls[i] for i in again]
+                parts, calls = [parts[i] for i in rejected], [calls[i] for i in rejected]
                 if calls:
                     # The server was restarted or emptied since the script was loaded.
                     self.client.script_load(script.script)
-        return answers
+        return script_replies
 
     def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
         """Return the value of each key, then of ``more``, in order, from one round trip; None: no value."""
         if not len(keys) + len(more):
             return []
         message = mget(keys, more)
-        values = self._lanes.read(message)
+        values = self._reader.read(message)
         if values is None:
-            with lent(self.client) as connection:
+            with borrow_connection(self.client) as connection:
                 connection.send_packed_command([message])
                 values = connection.read_response()
         return values
@@ -131,7 +135,7 @@ class SingleServer:
 
     def close(self) -> None:
         """Close all connections."""
-        self._lanes.close()
+        self._reader.close()
         close_client(self.client)
 
 

@@ -34,7 +34,7 @@ class ServiceVectors(NamedTuple):
             microseconds, perhaps after ``t``; 0: unknown.
         versions: per view, the origin of its rows.
         applied: per windowed view, the positions that its states include.
-        damaged: number of corrupt rows and states; these are UNAVAILABLE.
+        corrupt: number of corrupt rows and states; these are UNAVAILABLE.
     """
 
     matrix: Matrix
@@ -43,7 +43,7 @@ class ServiceVectors(NamedTuple):
     watermark: Int64Array
     versions: Mapping[str, Versions]
     applied: Mapping[str, StateProgress]
-    damaged: int = 0
+    corrupt: int = 0
 
 
 class VectorReader:
@@ -61,30 +61,38 @@ class VectorReader:
         self._views = plan.views
         self._keys = [KeyCodec(plan.project, view) for view in plan.views]
         self._rows = [RowCodec(view) for view in plan.views]
-        self._mark_of = {view.name: marker_key(plan.project, view) for view in plan.views}
-        self._marks = list(self._mark_of.values())
+        self._marker_by_view = {view.name: marker_key(plan.project, view) for view in plan.views}
+        self._markers = list(self._marker_by_view.values())
         self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
-        self._limited = [view for view in plan.all_views if view.max_age_us]
-        self._rows_marks = [[mark] for mark in self._marks]
+        self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
+        self._row_marker_lists = [[marker] for marker in self._markers]
 
     @property
     def markers(self) -> list[str]:
         """Return the names of the markers to read with the rows: of row views, then of windowed views."""
-        return [*self._marks, *self._windows.markers] if self._assembler.plan.windows else self._marks
+        return [*self._markers, *self._windows.markers] if self._assembler.plan.windows else self._markers
 
     def markers_of(self, view: View | WindowView) -> list[str]:
         """Return the names of a view's markers."""
-        return self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._mark_of[view.name]]
+        return (
+            self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._marker_by_view[view.name]]
+        )
 
-    def standing(self, standing: MarkerStatus, t: int) -> MarkerStatus:
+    def check_ages(self, marker_status: MarkerStatus, t: int) -> MarkerStatus:
         """Return the status of the service's markers at time ``t``.
 
         Views that were not updated for longer than their definition allows count as lost (SEMANTICS 8.4).
         """
-        own = MarkerStatus(standing.lost & set(self.markers), standing.watermarks) if standing.lost else standing
-        if not self._limited:
+        own = (
+            MarkerStatus(marker_status.lost & set(self.markers), marker_status.watermarks)
+            if marker_status.lost
+            else marker_status
+        )
+        if not self._views_with_max_age:
             return own
-        return own.within([AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
+        return own.within(
+            [AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._views_with_max_age], t
+        )
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
         """Return the keys of n entity rows: the first entity's in each view, the second's, and so on; then of states.
@@ -100,76 +108,80 @@ class VectorReader:
         self,
         names: Sequence[bytes | None],
         stored: Sequence[bytes | None],
-        standing: MarkerStatus,
+        marker_status: MarkerStatus,
         t: int,
-        ask: ParsedRows,
+        request: ParsedRows,
     ) -> ServiceVectors:
-        """Return the vectors of the n rows of ``ask`` at time ``t``, a multiple of one millisecond.
+        """Return the vectors of the n rows of ``start_read`` at time ``t``, a multiple of one millisecond.
 
         Args:
             names: the keys from ``names``.
             stored: the value of each key; None: no value.
-            standing: the status of the markers that were read with them; views of lost markers are UNAVAILABLE.
+            marker_status: the status of the markers that were read with them; views of lost markers are UNAVAILABLE.
             t: microseconds.
-            ask: the request.
+            request: the request.
         """
-        found = self.numbers(stored, standing, t)
-        return found or self.assemble(self.reads(names, stored, standing, t, ask.n), standing, t, ask)
+        vectors = self.numbers(stored, marker_status, t)
+        return vectors or self.assemble(
+            self.reads(names, stored, marker_status, t, request.n), marker_status, t, request
+        )
 
-    def numbers(self, stored: Sequence[bytes | None], standing: MarkerStatus, t: int) -> ServiceVectors | None:
+    def numbers(self, stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int) -> ServiceVectors | None:
         """Return the same as ``vectors``, faster; None if the views have to be decoded separately."""
-        found = None if self._numbers is None or standing.lost else self._numbers.vectors(stored, t)
-        if found is None:
+        vectors = None if self._numbers is None or marker_status.lost else self._numbers.vectors(stored, t)
+        if vectors is None:
             return None
         return ServiceVectors(
-            matrix=found.matrix,
-            status=found.status,
-            event_ts=found.event_ts,
-            watermark=self._watermark(standing),
-            versions=found.versions,
+            matrix=vectors.matrix,
+            status=vectors.status,
+            event_ts=vectors.event_ts,
+            watermark=self._watermark(marker_status),
+            versions=vectors.versions,
             applied={},
         )
 
     def reads(
-        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], standing: MarkerStatus, t: int, n: int
+        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int, n: int
     ) -> ViewReads:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
         step = len(self._views)
         rows = {
             view.name: missing(view, n, available=False)
-            if mark in standing.lost
+            if marker in marker_status.lost
             else codec.decode(stored[i : step * n : step])
-            for i, (view, codec, mark) in enumerate(zip(self._views, self._rows, self._marks, strict=True))
+            for i, (view, codec, marker) in enumerate(zip(self._views, self._rows, self._markers, strict=True))
         }
-        damaged = sum(int(read.unanswered.sum()) for read in rows.values() if read.unanswered is not None)
-        states = self._windows.read(names[step * n :], stored[step * n :], standing, t)
-        return ViewReads(reads={**rows, **states.reads}, applied=states.applied, damaged=damaged + states.damaged)
+        corrupt = sum(int(read.unanswered.sum()) for read in rows.values() if read.unanswered is not None)
+        states = self._windows.read(names[step * n :], stored[step * n :], marker_status, t)
+        return ViewReads(reads={**rows, **states.reads}, applied=states.applied, corrupt=corrupt + states.corrupt)
 
-    def unavailable(self, t: int, ask: ParsedRows) -> ServiceVectors:
+    def unavailable(self, t: int, request: ParsedRows) -> ServiceVectors:
         """Return the vectors for a store that did not reply."""
-        rows = {view.name: missing(view, ask.n, available=False) for view in self._views}
-        states = self._windows.unavailable(ask.n)
-        return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, ask)
+        rows = {view.name: missing(view, request.n, available=False) for view in self._views}
+        states = self._windows.unavailable(request.n)
+        return self.assemble(
+            ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, request
+        )
 
-    def assemble(self, found: ViewReads, standing: MarkerStatus, t: int, ask: ParsedRows) -> ServiceVectors:
+    def assemble(self, views: ViewReads, marker_status: MarkerStatus, t: int, request: ParsedRows) -> ServiceVectors:
         """Return the vectors from the decoded rows of each view."""
-        vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), found.reads, ask.fields)
-        views = [view.name for view in self._assembler.plan.all_views]
-        status = np.empty((ask.n, len(views)), dtype=np.uint8)
-        event_ts = np.empty((ask.n, len(views)), dtype=np.int64)
-        for i, name in enumerate(views):
+        vectors = self._assembler.assemble(np.full(request.n, t, dtype=np.int64), views.reads, request.fields)
+        names = [view.name for view in self._assembler.plan.all_views]
+        status = np.empty((request.n, len(names)), dtype=np.uint8)
+        event_ts = np.empty((request.n, len(names)), dtype=np.int64)
+        for i, name in enumerate(names):
             status[:, i] = vectors.status[name]
-            event_ts[:, i] = found.reads[name].versions.event_ts
+            event_ts[:, i] = views.reads[name].versions.event_ts
         return ServiceVectors(
             matrix=vectors.matrix,
             status=status,
             event_ts=event_ts,
-            watermark=self._watermark(standing),
-            versions={name: read.versions for name, read in found.reads.items()},
-            applied=found.applied,
-            damaged=found.damaged,
+            watermark=self._watermark(marker_status),
+            versions={name: read.versions for name, read in views.reads.items()},
+            applied=views.applied,
+            corrupt=views.corrupt,
         )
 
-    def _watermark(self, standing: MarkerStatus) -> Int64Array:
-        marks = [*self._rows_marks, *self._windows.marker_lists]
-        return np.array([standing.watermark(each) for each in marks], dtype=np.int64)
+    def _watermark(self, marker_status: MarkerStatus) -> Int64Array:
+        marker_lists = [*self._row_marker_lists, *self._windows.marker_lists]
+        return np.array([marker_status.watermark(each) for each in marker_lists], dtype=np.int64)

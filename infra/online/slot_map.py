@@ -30,7 +30,7 @@ class SlotMap:
         self.stale = True
         self._seeds = tuple(seeds)
         self._owners: list[Node | None] = [None] * _SLOTS
-        self._parts: tuple[int, ...] = ()
+        self._marker_parts: tuple[int, ...] = ()
 
     def owner(self, slot: int) -> Node:
         """Return the master that serves a slot.
@@ -49,27 +49,27 @@ class SlotMap:
 
     def marker_keys(self, name: str) -> list[bytes]:
         """Return the keys of a marker, one on each master: it covers all rows of its server."""
-        return [marker_key_of(name, part) for part in self._parts]
+        return [marker_key_of(name, part) for part in self._marker_parts]
 
-    def learn(self, ranges: Iterable[Sequence[Any]], asked: Node) -> bool:
+    def load(self, ranges: Iterable[Sequence[Any]], sender: Node) -> bool:
         """Load the reply of CLUSTER SLOTS; return whether a slot has a new master.
 
         Args:
             ranges: first slot, last slot, host and port of the master, then its replicas.
-            asked: the node that replied; a node that does not know its own host sends none.
+            sender: the node that replied; a node that does not know its own host sends none.
         """
-        before, self._owners = self._owners, [None] * _SLOTS
+        old_owners, self._owners = self._owners, [None] * _SLOTS
         for first, last, (host, port, *_), *_ in ranges:
-            node = Node((host or b"").decode() or asked.host, port)
+            node = Node((host or b"").decode() or sender.host, port)
             self._owners[first : last + 1] = [node] * (last + 1 - first)
-        self._renew_parts()
+        self._update_parts()
         self.stale = False
-        return self._owners != before
+        return self._owners != old_owners
 
-    def move(self, slot: int, node: Node) -> None:
+    def set_owner(self, slot: int, node: Node) -> None:
         """Record the new master of one slot, from a redirection."""
         self._owners[slot] = node
-        self._renew_parts()
+        self._update_parts()
 
-    def _renew_parts(self) -> None:
-        self._parts = tuple({self._owners[slot]: part for part, slot in enumerate(TAG_SLOTS)}.values())
+    def _update_parts(self) -> None:
+        self._marker_parts = tuple({self._owners[slot]: part for part, slot in enumerate(TAG_SLOTS)}.values())

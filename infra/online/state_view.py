@@ -17,7 +17,7 @@ from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.port import FOREIGN, LONG, PART, STOOD, OnlineStore
+from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,9 @@ class StateView:
 
     def create(self, store: OnlineStore, keys: pa.Table, tiles: Tiles) -> None:
         """Write complete states of a generation that nobody reads or appends to yet."""
-        named = self.names(keys)
+        state_keys = self.names(keys)
         # Replaces states of a killed backfill, whose generation number was never published.
-        if self.replace(store, named, store.get(named), self.codec.pack(tiles)) < len(named):
+        if self.replace(store, state_keys, store.get(state_keys), self.codec.pack(tiles)) < len(state_keys):
             raise StoreError(
                 f"view {self.view.name!r}",
                 "is being backfilled by another process",
@@ -89,11 +89,11 @@ class StateView:
         return self.keys.pack({name: keys[name].combine_chunks() for name in keys.column_names})
 
     def _append(
-        self, store: OnlineStore, named: pa.Array, events: ViewEvents, m: int, marker: tuple[str, int | None]
+        self, store: OnlineStore, state_keys: pa.Array, events: ViewEvents, m: int, marker: tuple[str, int | None]
     ) -> int:
-        words = named.dictionary_encode()
-        keys = words.dictionary
-        entity = words.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        encoded = state_keys.dictionary_encode()
+        keys = encoded.dictionary
+        entity = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         tiles = Tiles.of_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
         letters = store.append(keys, self.codec.updates(tiles), marker)
         if (letters == FOREIGN).any():
@@ -103,24 +103,24 @@ class StateView:
                 value=self.view.hash,
                 fix=f"run `skewless backfill {self.view.name}`, or correct redis_url",
             )
-        partly = np.asarray(letters == PART, dtype=np.bool_)
-        changed = int((~partly & (letters != STOOD)).sum())
+        partly_applied = np.asarray(letters == PARTLY_SEEN, dtype=np.bool_)
+        changed = int((~partly_applied & (letters != SEEN)).sum())
         long = np.flatnonzero(letters == LONG)
         if len(long):
             self.roll(store, keys.take(pa.array(long)), m)
-        if partly.any():
-            new = self._unseen(store, keys, events, entity, partly)
+        if partly_applied.any():
+            new = self._find_missing(store, keys, events, entity, partly_applied)
             rest = events.take(new)
-            changed += self._append(store, named.take(pa.array(new)), rest, m, marker) if len(new) else 0
+            changed += self._append(store, state_keys.take(pa.array(new)), rest, m, marker) if len(new) else 0
         return changed
 
-    def _unseen(
-        self, store: OnlineStore, keys: pa.Array, events: ViewEvents, entity: Int64Array, partly: BoolArray
+    def _find_missing(
+        self, store: OnlineStore, keys: pa.Array, events: ViewEvents, entity: Int64Array, partly_applied: BoolArray
     ) -> Int64Array:
         """Return the indices of events that partly updated states still lack: batch bounds may differ after a retry."""
-        places = np.flatnonzero(partly)
-        slots = self.codec.unpack(store.get(keys.take(pa.array(places)))).slots
+        indices = np.flatnonzero(partly_applied)
+        slots = self.codec.unpack(store.get(keys.take(pa.array(indices)))).slots
         applied = np.full(len(keys), -1, dtype=np.int64)
         own = slots.partition == events.origin.partition[0]
-        applied[places[slots.entity[own]]] = slots.seq[own]
-        return np.flatnonzero(partly[entity] & (events.origin.seq > applied[entity]))
+        applied[indices[slots.entity[own]]] = slots.seq[own]
+        return np.flatnonzero(partly_applied[entity] & (events.origin.seq > applied[entity]))

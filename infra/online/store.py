@@ -50,9 +50,9 @@ def _adapter(url: str) -> OnlineAdapter:
     """Return the adapter that an installed package registers for the URL's scheme; otherwise the adapter for Redis."""
     scheme = url.partition("://")[0]
     if scheme.partition("+")[0] not in _REDIS:
-        found: OnlineAdapter | None = find_plugin("skewless.online_stores", scheme)
-        if found is not None:
-            return found
+        adapter: OnlineAdapter | None = find_plugin("skewless.online_stores", scheme)
+        if adapter is not None:
+            return adapter
     from skewless.infra.online.redis_store import REDIS  # noqa: PLC0415 - a server with another store does not load it
 
     return REDIS

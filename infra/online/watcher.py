@@ -43,19 +43,23 @@ class Watcher:
         self._binary = binary
         self._grace_s = grace_s
         self._users = os.open("users.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        self._told = False
+        self._stop_requested = False
         self._started = 0.0
 
     def run(self) -> int:
         """Run the server until it stops; return the exit code (1: the server could not run)."""
-        bell = self._listen_to_signals()
+        wakeup_read = self._listen_to_signals()
         server = self._start()
         idle_since: float | None = None
         while True:
-            select.select([bell], [], [], _PROBE_S)
-            _drain(bell)
-            idle_since = (idle_since or time.monotonic()) if self._unused() else None
-            if self._told or self._gone() or (idle_since is not None and self._may_leave(idle_since)):
+            select.select([wakeup_read], [], [], _PROBE_S)
+            _drain(wakeup_read)
+            idle_since = (idle_since or time.monotonic()) if self._is_unused() else None
+            if (
+                self._stop_requested
+                or self._is_folder_removed()
+                or (idle_since is not None and self._may_stop(idle_since))
+            ):
                 return self._stop(server)
             if server.poll() is None:
                 continue
@@ -64,20 +68,20 @@ class Watcher:
             server = self._start()
 
     def _listen_to_signals(self) -> int:
-        bell, rope = os.pipe()
-        os.set_blocking(bell, False)
-        os.set_blocking(rope, False)
-        signal.set_wakeup_fd(rope, warn_on_full_buffer=False)
+        wakeup_read, wakeup_write = os.pipe()
+        os.set_blocking(wakeup_read, False)
+        os.set_blocking(wakeup_write, False)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
-        return bell
+        return wakeup_read
 
     def _on_stop(self, _signum: int, _frame: FrameType | None) -> None:
-        self._told = True
+        self._stop_requested = True
 
     def _start(self) -> subprocess.Popen[bytes]:
-        lock = _locked("server.lock")
+        lock = _open_locked("server.lock")
         self._started = time.monotonic()
         server = subprocess.Popen(  # noqa: S603 - the program and its one argument are ours
             [self._binary, "server.conf"],
@@ -85,32 +89,32 @@ class Watcher:
             pass_fds=(lock,),
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread only
         )
-        _note_pid(lock, server.pid)
+        _write_pid(lock, server.pid)
         os.close(lock)
         return server
 
     def _should_restart(self, code: int) -> bool:
         """Return whether the server crashed (it was not shut down) after more than 0.5 s, and still has users."""
-        return code != 0 and time.monotonic() - self._started > _CRASH_LOOP_S and not self._unused()
+        return code != 0 and time.monotonic() - self._started > _CRASH_LOOP_S and not self._is_unused()
 
-    def _unused(self) -> bool:
+    def _is_unused(self) -> bool:
         free = _try_lock(self._users)
         if free:
             fcntl.flock(self._users, fcntl.LOCK_UN)
         return free
 
-    def _may_leave(self, idle_since: float) -> bool:
+    def _may_stop(self, idle_since: float) -> bool:
         """Return whether the grace time is over and no user arrives; from then on no user can arrive."""
         if time.monotonic() - idle_since < self._grace_s:
             return False
         start = os.open("start.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if _try_lock(start) and self._unused():
-            # The descriptor stays open: the exit of this process, after the server has stopped, admits the next starter.
+        if _try_lock(start) and self._is_unused():
+            # The descriptor stays open: the exit of this process admits the next starter, when the server has stopped.
             return True
         os.close(start)
         return False
 
-    def _gone(self) -> bool:
+    def _is_folder_removed(self) -> bool:
         """Return whether the folder was removed: then no user could find a restarted server."""
         try:
             return (self._folder / "users.lock").stat().st_ino != os.fstat(self._users).st_ino
@@ -127,7 +131,7 @@ class Watcher:
         return 0
 
 
-def _locked(name: str) -> int:
+def _open_locked(name: str) -> int:
     fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd
@@ -141,14 +145,14 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _note_pid(fd: int, pid: int) -> None:
+def _write_pid(fd: int, pid: int) -> None:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{pid}\n".encode(), 0)
 
 
-def _drain(bell: int) -> None:
+def _drain(wakeup_read: int) -> None:
     try:
-        os.read(bell, 512)
+        os.read(wakeup_read, 512)
     except BlockingIOError:
         return
 
@@ -160,11 +164,11 @@ def _die_with_parent() -> None:
 def main(folder: str, binary: str, grace_s: str) -> int:
     """Acquire the watcher's lock, daemonize and run; the caller's process exits at once with 0."""
     os.chdir(folder)
-    lock = _locked("watcher.lock")
+    lock = _open_locked("watcher.lock")
     if os.fork() != 0:
         os._exit(0)
     os.setsid()
-    _note_pid(lock, os.getpid())
+    _write_pid(lock, os.getpid())
     return Watcher(Path(folder), binary, float(grace_s)).run()
 
 

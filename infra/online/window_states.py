@@ -40,66 +40,66 @@ class ViewReads:
 
     reads: Mapping[str, ViewRead]
     applied: Mapping[str, StateProgress]
-    damaged: int = 0
+    corrupt: int = 0
 
 
 class WindowStates:
     """Reads the states of the windowed views of a plan.
 
-    ``take`` loads the pointers to the generations; before that a view is UNAVAILABLE.
+    ``load_generations`` loads the pointers to the generations; before that a view is UNAVAILABLE.
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
-        self._means = {view.name: _StateReader(plan.project, view) for view in plan.windows}
+        self._readers = {view.name: _StateReader(plan.project, view) for view in plan.windows}
 
     @property
     def pointers(self) -> list[bytes]:
         """Return the keys of the pointers to generations, in the order of the plan's views."""
         return [generation_key(self._plan.project, view) for view in self._plan.windows]
 
-    def take(self, texts: Sequence[bytes | None]) -> list[str]:
+    def load_generations(self, texts: Sequence[bytes | None]) -> list[str]:
         """Load the generations from the values of ``pointers``; return the views that have none."""
-        for means, text in zip(self._means.values(), texts, strict=True):
+        for reader, text in zip(self._readers.values(), texts, strict=True):
             if text is not None:
-                means.take(text)
-        return [name for name, means in self._means.items() if means.keys is None]
+                reader.load_pointer(text)
+        return [name for name, reader in self._readers.items() if reader.keys is None]
 
     @property
     def generations(self) -> list[bytes]:
         """Return the keys under which servers mark the generations that they read."""
         return [
-            lease_key(self._plan.project, means.view, means.generation)
-            for means in self._means.values()
-            if means.keys is not None
+            lease_key(self._plan.project, reader.view, reader.generation)
+            for reader in self._readers.values()
+            if reader.keys is not None
         ]
 
     @property
     def markers(self) -> list[str]:
         """Return the names of the markers to read with the states, for each view and partition."""
-        return list(chain.from_iterable(means.markers for means in self._means.values()))
+        return list(chain.from_iterable(reader.markers for reader in self._readers.values()))
 
     @property
     def marker_lists(self) -> list[list[str]]:
         """Return the markers of each view, in the order of the plan."""
-        return [means.markers for means in self._means.values()]
+        return [reader.markers for reader in self._readers.values()]
 
     def markers_of(self, view: str) -> list[str]:
         """Return the names of a view's markers; empty while its generation is unknown."""
-        return self._means[view].markers
+        return self._readers[view].markers
 
     def names(self, columns: Mapping[str, Sequence[KeyValue | None]], n: int) -> list[bytes | None]:
         """Return the keys of the states of n entity rows: for the first view, then for the second, and so on."""
-        found: list[bytes | None] = []
-        for means in self._means.values():
-            found += [None] * n if means.keys is None else means.keys.encode_columns(columns)
-        return found
+        keys: list[bytes | None] = []
+        for reader in self._readers.values():
+            keys += [None] * n if reader.keys is None else reader.keys.encode_columns(columns)
+        return keys
 
     def read(
         self,
         names: Sequence[bytes | None],
         states: Sequence[bytes | None],
-        standing: MarkerStatus,
+        marker_status: MarkerStatus,
         t: int,
     ) -> ViewReads:
         """Return the features at time ``t``, a multiple of one millisecond, from states.
@@ -107,32 +107,32 @@ class WindowStates:
         Args:
             names: the keys from ``names``.
             states: the value of each key; None: no value.
-            standing: the status of the markers that were read with the states.
+            marker_status: the status of the markers that were read with the states.
             t: microseconds.
         """
-        damaged = 0
+        corrupt = 0
         reads: dict[str, ViewRead] = {}
         applied: dict[str, StateProgress] = {}
-        n = len(names) // max(len(self._means), 1)
-        for i, (name, means) in enumerate(self._means.items()):
-            lost = bool(standing.lost) and not standing.lost.isdisjoint((means.view.hash, *means.markers))
-            if means.keys is None or lost:
-                reads[name] = missing(means.view, n, available=False)
+        n = len(names) // max(len(self._readers), 1)
+        for i, (name, reader) in enumerate(self._readers.items()):
+            lost = bool(marker_status.lost) and not marker_status.lost.isdisjoint((reader.view.hash, *reader.markers))
+            if reader.keys is None or lost:
+                reads[name] = missing(reader.view, n, available=False)
                 applied[name] = StateProgress(generation=0, slots=AppliedPositions.none())
             else:
                 part = slice(i * n, (i + 1) * n)
-                watermark = standing.watermark(means.markers)
-                tiles, sound = means.codec.unpack_sound(states[part])
-                damaged += n - int(sound.sum())
-                reads[name], applied[name] = means.read(names[part], tiles, sound, t, min(t, watermark))
-        return ViewReads(reads=reads, applied=applied, damaged=damaged)
+                watermark = marker_status.watermark(reader.markers)
+                tiles, sound = reader.codec.unpack_sound(states[part])
+                corrupt += n - int(sound.sum())
+                reads[name], applied[name] = reader.read(names[part], tiles, sound, t, min(t, watermark))
+        return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
 
     def unavailable(self, n: int) -> ViewReads:
         """Return the reads for a store that did not reply."""
-        nothing = StateProgress(generation=0, slots=AppliedPositions.none())
+        no_progress = StateProgress(generation=0, slots=AppliedPositions.none())
         return ViewReads(
-            reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
-            applied=dict.fromkeys(self._means, nothing),
+            reads={name: missing(reader.view, n, available=False) for name, reader in self._readers.items()},
+            applied=dict.fromkeys(self._readers, no_progress),
         )
 
 
@@ -149,14 +149,14 @@ class _StateReader:
         self._reader = WindowReader(view)
         self._text = b""
 
-    def take(self, text: bytes) -> None:
+    def load_pointer(self, text: bytes) -> None:
         if text == self._text:
             return
         self._text = text
-        told = read_pointer(text)
-        if told is None:
+        pointer = read_pointer(text)
+        if pointer is None:
             return  # the pointer is corrupt, so the last known generation stays
-        self.generation, partitions = told
+        self.generation, partitions = pointer
         self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
         self.keys = KeyCodec(self._project, self.view, self.generation)
 

@@ -102,7 +102,7 @@ class Backfiller:
         names = [
             window_marker(self.plan.project, view, 0 if live is None else live.number, each) for each in partitions
         ]
-        marks = self.store.peek_marks(names)
+        marks = self.store.read_markers(names)
         return {
             each: now_us if IMPORTED in each else 0 if mark is None else mark.watermark_us
             for each, mark in zip(partitions, marks, strict=True)

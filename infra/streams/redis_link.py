@@ -25,7 +25,7 @@ from redis.retry import Retry
 from skewless.infra.host.redaction import display_url
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
-from skewless.infra.online.failures import translated
+from skewless.infra.online.failures import translate_errors
 
 _FINAL = (AuthenticationError, AuthorizationError)  # redis-py counts them among the connection's errors
 _PASSING = (
@@ -83,11 +83,11 @@ class RedisLink:
             self.trouble = None
         except _PASSING as error:
             if isinstance(error, _FINAL):
-                with translated(self._address.url):
+                with translate_errors(self._address.url):
                     raise
             self._note(error)
         except RedisError:
-            with translated(self._address.url):
+            with translate_errors(self._address.url):
                 raise
 
     def close(self) -> None:

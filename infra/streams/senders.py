@@ -8,7 +8,7 @@ from zlib import crc32
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import EventSource
-from skewless.infra.online.failures import translated
+from skewless.infra.online.failures import translate_errors
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.redis_keys import FIELD, EventKeys
 from skewless.infra.streams.redis_link import RedisLink
@@ -73,7 +73,7 @@ class RedisSender:
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
         """See ``EventSender``."""
-        with translated(self._url):
+        with translate_errors(self._url):
             client = self._link.client()
             for start in range(0, len(payloads), _CHUNK):
                 pipe = client.pipeline(transaction=False)

@@ -141,7 +141,7 @@ class StateWriter:
             for states in self._all()
         ]
         found: dict[str, int | None] = {}
-        for (part, _), mark in zip(every, self._store.peek_marks([name for _, name in every]), strict=True):
+        for (part, _), mark in zip(every, self._store.read_markers([name for _, name in every]), strict=True):
             position = None if mark is None else mark.position
             before = found.get(part, position)
             found[part] = None if position is None or before is None else min(before, position)
@@ -202,7 +202,7 @@ class StateWriter:
             if live is None:
                 continue
             names = [window_marker(self._project, view, live.number, part) for part in live.partitions]
-            if None not in self._store.peek_marks(names):
+            if None not in self._store.read_markers(names):
                 self._store.publish(generation_key(self._project, view), live.pointer)
 
     def _reached(self, states: StateView, log: EventLog, end: int) -> int:

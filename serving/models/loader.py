@@ -27,7 +27,7 @@ class ModelLoader:
     """Opens versions beside those that answer; nothing is swapped here.
 
     Args:
-        guard: is told which views are read.
+        marker_history: is told which views are read.
         needed: says which views are fed.
     """
 
@@ -36,13 +36,13 @@ class ModelLoader:
         *,
         store: PackageStore,
         online: OnlineReader,
-        guard: MarkerHistory,
+        marker_history: MarkerHistory,
         needed: NeededViewsMonitor,
         place: ScoringTarget | None = None,
     ) -> None:
         self._store = store
         self._online = online
-        self._guard = guard
+        self._marker_history = marker_history
         self._needed = needed
         self._place = place
 
@@ -73,10 +73,10 @@ class ModelLoader:
             StoreError: the online store is away.
         """
         model = await asyncio.to_thread(self._load, name, version)
-        self._guard.watch(model.plan)
-        await self._guard.renewed()
+        self._marker_history.add_plan(model.plan)
+        await self._marker_history.refresh_async()
         views = model.plan.views
-        _, marks = await self._online.get_marked([], [marker_key(model.plan.project, view) for view in views])
+        _, marks = await self._online.get_with_markers([], [marker_key(model.plan.project, view) for view in views])
         for view, mark in zip(views, marks, strict=True):
             if mark is None:
                 raise StalePlanError(
@@ -100,17 +100,17 @@ class ModelLoader:
         Args:
             models: all that are open; what others read is not watched any more.
         """
-        self._guard.keep([model.plan for model in models])
+        self._marker_history.set_plans([model.plan for model in models])
         with contextlib.suppress(StoreError):  # requests say so themselves
-            if lost := await self._guard.check(self._online):
+            if lost := await self._marker_history.check(self._online):
                 _log.error("store_lost_rows", markers=sorted(lost))
 
     async def look(self, model: ServedModel) -> list[str]:
         """Take up which states windowed views are read from, and say that they are; return the views without."""
         if not model.plan.windows:
             return []
-        lacking = model.windows.take(await self._online.get(model.windows.pointers))
-        await self._online.hold(model.windows.generations, _HOLD_SECONDS)
+        lacking = model.windows.load_generations(await self._online.get(model.windows.pointers))
+        await self._online.mark_in_use(model.windows.generations, _HOLD_SECONDS)
         return lacking
 
     def _load(self, name: str, version: str) -> ServedModel:

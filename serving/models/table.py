@@ -44,7 +44,7 @@ class ModelTable:
     A version stays open until it is dropped and the last request let go of it.
 
     Args:
-        guard: is told which views are read; None: nobody watches for losses of the store.
+        marker_history: is told which views are read; None: nobody watches for losses of the store.
         store: the packages, and whose are loaded.
         keep: champions of each model that stay open, the present one among them.
         place: where models may be scored besides; None: by their own library alone.
@@ -57,7 +57,7 @@ class ModelTable:
         state: Path,
         store: PackageStore,
         online: OnlineReader,
-        guard: MarkerHistory | None = None,
+        marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
         keep: int = 2,
         place: ScoringTarget | None = None,
@@ -67,7 +67,7 @@ class ModelTable:
         self._aliases = Aliases(self._packages)
         needed = NeededViewsMonitor(state, store, keep)
         self._loader = ModelLoader(
-            store=store, online=online, guard=guard or MarkerHistory(), needed=needed, place=place
+            store=store, online=online, marker_history=marker_history or MarkerHistory(), needed=needed, place=place
         )
         self._wanted = TargetVersionsFile(state)
         self._wishes = TargetVersions()

@@ -171,17 +171,17 @@ class Evaluator:
         if not group.tickets:
             return
         group.stored = stored
-        standing = reader.standing(stored.standing, group.t)
-        if standing.lost and group.model.package.spec.missing == "refuse":
-            raise incomplete(group.model, stored.standing, group.t)
+        marker_status = reader.check_ages(stored.marker_status, group.t)
+        if marker_status.lost and group.model.package.spec.missing == "refuse":
+            raise incomplete(group.model, stored.marker_status, group.t)
         values = stored.values
 
         def vectors_of(group: Group) -> ServiceVectors:
             rows = [None if name is None else values[name] for name in group.names]
-            return reader.vectors(group.names, rows, standing, group.t, group.ask)
+            return reader.vectors(group.names, rows, marker_status, group.t, group.ask)
 
         times = ReadTimes(asked_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
-        self._evaluate(group, vectors_of, times, degraded=bool(standing.lost))
+        self._evaluate(group, vectors_of, times, degraded=bool(marker_status.lost))
 
     def _without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
         group = group.waiting
@@ -198,7 +198,7 @@ class Evaluator:
         began = time.perf_counter()
         try:
             vectors = vectors_of(group)
-            refuse_damaged(group, vectors.damaged)
+            refuse_damaged(group, vectors.corrupt)
         except Exception:
             if len(group.tickets) == 1:
                 raise
@@ -206,7 +206,7 @@ class Evaluator:
                 self._guarded(alone, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
             return
         self._assemble.observe(time.perf_counter() - began)
-        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.damaged > 0)
+        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.corrupt > 0)
 
     def _score(
         self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool = False

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
-from skewless.infra.online.port import Marked, OnlineReader, settle
+from skewless.infra.online.port import OnlineReader, RowsAndMarkers, settle
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.feature_cache import FeatureCache, least
 
@@ -22,13 +22,13 @@ class StoredRows(NamedTuple):
 
     Args:
         values: by key; None: nothing.
-        standing: what the markers say of them.
+        marker_status: what the markers say of them.
         read_start: the clock when the oldest value was read, microseconds.
         read_end: the clock when all were there.
     """
 
     values: Mapping[bytes, bytes | None]
-    standing: MarkerStatus
+    marker_status: MarkerStatus
     read_start: int
     read_end: int
 
@@ -37,7 +37,7 @@ class FeatureReads:
     """Reads values and the markers that vouch for them, in one round trip.
 
     Args:
-        guard: knows how far the markers were.
+        marker_history: knows how far the markers were.
         cache: None: every value is read when it is asked for.
     """
 
@@ -46,13 +46,13 @@ class FeatureReads:
         *,
         online: OnlineReader,
         clock: Clock,
-        guard: MarkerHistory,
+        marker_history: MarkerHistory,
         breaker: Breaker,
         cache: FeatureCache | None = None,
     ) -> None:
         self._online = online
         self._clock = clock
-        self._guard = guard
+        self._marker_history = marker_history
         self._breaker = breaker
         self._cache = cache
 
@@ -67,25 +67,25 @@ class FeatureReads:
         held, oldest, watermarks = self._cache.get(keys, now_us)
         if len(held) == len(keys) and watermarks.keys() >= set(markers):
             return StoredRows(
-                values=held, standing=MarkerStatus(frozenset(), watermarks), read_start=oldest, read_end=now_us
+                values=held, marker_status=MarkerStatus(frozenset(), watermarks), read_start=oldest, read_end=now_us
             )
         fetched = await self._fetch([key for key in keys if key not in held], markers, now_us)
-        standing = fetched.standing
-        if not standing.lost:
-            self._cache.put(fetched.values, standing.watermarks, now_us)
+        marker_status = fetched.marker_status
+        if not marker_status.lost:
+            self._cache.put(fetched.values, marker_status.watermarks, now_us)
         if held:
-            standing = MarkerStatus(standing.lost, least([watermarks, standing.watermarks]))
+            marker_status = MarkerStatus(marker_status.lost, least([watermarks, marker_status.watermarks]))
         return StoredRows(
-            values={**held, **fetched.values}, standing=standing, read_start=oldest, read_end=fetched.read_end
+            values={**held, **fetched.values}, marker_status=marker_status, read_start=oldest, read_end=fetched.read_end
         )
 
     async def _fetch(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> StoredRows:
         if not self._breaker.allows():
             raise StoreError("the online store", "did not answer lately and is left alone for a moment", fix="wait")
-        reply: asyncio.Future[Marked] = asyncio.get_running_loop().create_future()
-        self._online.ask(keys, markers, partial(settle, reply))
+        reply: asyncio.Future[RowsAndMarkers] = asyncio.get_running_loop().create_future()
+        self._online.start_read(keys, markers, partial(settle, reply))
         if len(keys) <= _FEW:
-            self._online.linger()
+            self._online.busy_poll()
         try:
             rows, found = await reply
         except StoreError:
@@ -94,7 +94,7 @@ class FeatureReads:
         self._breaker.succeeded()
         return StoredRows(
             values=dict(zip(keys, rows, strict=True)),
-            standing=self._guard.judge(markers, found),
+            marker_status=self._marker_history.check_markers(markers, found),
             read_start=now_us,
             read_end=self._clock.now_us(),
         )

@@ -73,20 +73,20 @@ def refuse_damaged(group: Group, rows: int) -> None:
         )
 
 
-def incomplete(model: ServedModel, standing: MarkerStatus, t: int) -> StoreError:
+def incomplete(model: ServedModel, marker_status: MarkerStatus, t: int) -> StoreError:
     """Return why a model that refuses to score what is missing cannot read its first view that is not to be used.
 
     Args:
-        standing: what the markers said that were read.
+        marker_status: what the markers said that were read.
         t: when it was asked, microseconds.
     """
-    reader, used = model.reader, model.reader.standing(standing, t)
+    reader, used = model.reader, model.reader.check_ages(marker_status, t)
     view = next(
         view for view in model.plan.all_views if not used.lost.isdisjoint((view.hash, *reader.markers_of(view)))
     )
     verb = "`skewless stream`" if isinstance(view, WindowView) else "`skewless materialize`"
-    if standing.lost.isdisjoint(reader.markers_of(view)):
-        age = (t - standing.watermark(reader.markers_of(view))) // 1_000_000
+    if marker_status.lost.isdisjoint(reader.markers_of(view)):
+        age = (t - marker_status.watermark(reader.markers_of(view))) // 1_000_000
         return StoreError(
             f"view {view.name!r}",
             f"has not been updated for {age:,} s, longer than its skewless.max_age allows",

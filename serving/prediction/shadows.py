@@ -142,4 +142,4 @@ def _vectors(job: _ShadowJob) -> ServiceVectors | None:
         return None
     rows = [None if name is None else stored.values[name] for name in own.names]
     reader = arm.model.reader
-    return reader.vectors(own.names, rows, reader.standing(stored.standing, own.t), own.t, own.ask)
+    return reader.vectors(own.names, rows, reader.check_ages(stored.marker_status, own.t), own.t, own.ask)

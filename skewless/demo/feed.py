@@ -162,7 +162,7 @@ class Feed:
         lives = [(view, self.streams.generations.live(view)) for view in self.streams.views(source.name)]
         project, end = self.streams.plan.project, log.next_seq() - 1
         names = [window_marker(project, view, live.number, log.partition) for view, live in lives if live is not None]
-        return all(end < 0 if at is None else at.position >= end for at in self.store.peek_marks(names))
+        return all(end < 0 if at is None else at.position >= end for at in self.store.read_markers(names))
 
     def _log(self, source: EventSource, index: int) -> EventLog | None:
         client: Any = self.link.client()

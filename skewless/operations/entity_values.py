@@ -100,7 +100,7 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], as_of_us
     plan = _plan(project.needed, name)
     entity = _keys(plan, keys)
     ask = ParsedRows(keys={key: [value] for key, value in entity.items()}, fields={})
-    reader = FeatureReader(plan, project.online_reader, guard=MarkerHistory.of_runs(project.state, [plan]))
+    reader = FeatureReader(plan, project.online_reader, marker_history=MarkerHistory.from_runs(project.state, [plan]))
     now = project.clock.now_us()
     online, watermarks = reader.views(ask, now // 1_000 * 1_000)
     views = []

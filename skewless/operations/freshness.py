@@ -91,9 +91,9 @@ def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
             names = [marker_key(plan.project, view)]
         else:
             states = WindowStates(replace(plan, windows=(view,)))
-            states.take(reader.get_marked(states.pointers, [])[0])
+            states.load_generations(reader.get_with_markers(states.pointers, [])[0])
             names = states.markers
-        marks = reader.get_marked([], names)[1] if names else []
+        marks = reader.get_with_markers([], names)[1] if names else []
     except StoreError as error:
         _log.warning("online_store_not_sampled", view=view.name, problem=error.problem)
         return None
@@ -109,7 +109,7 @@ def _online(project: Workspace, view: View) -> tuple[int | None, int | None]:
     keys = row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
     columns = {name: keys[name].combine_chunks() for name in keys.column_names}
     try:
-        rows, _ = project.online_reader.get_marked(
+        rows, _ = project.online_reader.get_with_markers(
             KeyCodec(project.applied.plan.project, view).pack(columns).to_pylist(), []
         )
     except StoreError as error:

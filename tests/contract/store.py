@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import BlockingOnlineReader, Marked, OnlineReader, OnlineStore, OnlineWriter
+from skewless.infra.online.port import BlockingOnlineReader, OnlineReader, OnlineStore, OnlineWriter, RowsAndMarkers
 from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.memory_store import BlockingMemoryReader, MemoryReader, MemoryStore
 from tests.worlds.waiting import until
@@ -59,11 +59,11 @@ class RowStore:
             mark = self.marked([], [name])[1][0]
             return writer.marker(name), None if mark is None else mark.position
 
-    def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return rows and markers as the server of predictions reads them; a callback must be told the same."""
         found = asyncio.run(self._marked(keys, names))
         with closing(self.blocking_reader()) as reader:
-            assert reader.get_marked(keys, names) == found
+            assert reader.get_with_markers(keys, names) == found
         return found
 
     async def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -73,12 +73,12 @@ class RowStore:
         finally:
             await reader.close()
 
-    async def _marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def _marked(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         reader = self.reader()
-        told: list[Marked | StoreError] = []
+        told: list[RowsAndMarkers | StoreError] = []
         try:
-            reader.ask(keys, names, told.append)
-            found = await reader.get_marked(keys, names)
+            reader.start_read(keys, names, told.append)
+            found = await reader.get_with_markers(keys, names)
             # A cluster's answer may take another way than the one asked for later.
             await asyncio.to_thread(until, lambda: told)
             assert told == [found]

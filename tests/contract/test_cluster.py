@@ -111,9 +111,9 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
             await asyncio.sleep(0)
             step()
             assert await asyncio.gather(*reads) == [expected] * 20
-            assert await reader.get_marked(KEYS[:2], ["m"]) == (expected[:2], [Marker(5, 60)])
+            assert await reader.get_with_markers(KEYS[:2], ["m"]) == (expected[:2], [Marker(5, 60)])
             assert await asyncio.gather(*(reader.get([key]) for key in KEYS)) == [[row] for row in expected[:40]]
-            await reader.hold([b"{tag}sign"], 100)
+            await reader.mark_in_use([b"{tag}sign"], 100)
             assert await reader.get([b"{tag}sign"]) == [b"1"]
         await reader.close()
 
@@ -129,19 +129,19 @@ def test_8_4_of_the_64_markers_the_least_position_and_the_least_watermark_count(
     standing = {key: Marker(chance.randrange(20), chance.randrange(1, 20)) for key in marker_keys("m", spread=True)}
     put_marks(url, standing)
     positions, watermarks = zip(*standing.values(), strict=True)
-    assert reader.get_marked([], ["m"])[1] == [Marker(min(positions), min(watermarks))]
+    assert reader.get_with_markers([], ["m"])[1] == [Marker(min(positions), min(watermarks))]
     assert writer.marker("m") == min(positions)
     writer.set_markers({"m": Marker(10)})  # each keeps its own time
-    assert reader.get_marked([], ["m"])[1] == [Marker(10, min(watermarks))]
+    assert reader.get_with_markers([], ["m"])[1] == [Marker(10, min(watermarks))]
     writer.set_markers({"m": Marker(30, 5)})
     assert read_marks(url, "m") == [Marker(30, 5)]
     for worthless in (None, Marker(LOST, 40)):
         put_marks(url, {chance.choice(list(standing)): worthless})
-        assert reader.get_marked([], ["m", "other"])[1] == [None, None]
+        assert reader.get_with_markers([], ["m", "other"])[1] == [None, None]
         assert writer.marker("m") is None
         writer.set_markers({"m": Marker(LOST)})  # as one who applies all again begins
         writer.set_markers({"m": Marker(40)})
-        assert reader.get_marked([], ["m"])[1] == [Marker(40, 0)], "one is unknown, so nothing is known of all"
+        assert reader.get_with_markers([], ["m"])[1] == [Marker(40, 0)], "one is unknown, so nothing is known of all"
         writer.set_markers({"m": Marker(40, 30)})
         assert read_marks(url, "m") == [Marker(40, 30)]
     reader.close()

@@ -47,7 +47,7 @@ async def read(url: str, *keys: bytes) -> list[bytes | None]:
 async def marks(url: str, *names: str) -> list[Marker | None]:
     reader = RedisReader(url)
     try:
-        return (await reader.get_marked([], names))[1]
+        return (await reader.get_with_markers([], names))[1]
     finally:
         await reader.close()
 

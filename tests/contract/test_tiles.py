@@ -171,19 +171,19 @@ def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
     states.append("a", rows[:100], -1)
     store.set_markers({marker: Marker(99)}, {marker: -1})
     assert store.marker(marker) == 99
-    assert store.peek_marks([marker, "none"]) == [Marker(99), None]
+    assert store.read_markers([marker, "none"]) == [Marker(99), None]
     online_place.lose()
-    with pytest.raises(StoreError, match="may have lost some"):
+    with pytest.raises(StoreError, match="may have lost rows"):
         states.append("a", rows[100:], 99)
-    with pytest.raises(StoreError, match="may have lost some"):
+    with pytest.raises(StoreError, match="may have lost rows"):
         store.set_markers({marker: Marker(199)}, {marker: 99})
     assert store.get(states.names()) == [None] * IDS
-    assert store.peek_marks([marker]) == [None]
+    assert store.read_markers([marker]) == [None]
     assert store.marker(marker) is None
     store.set_markers({marker: Marker(-1)}, {marker: None})
     states.append("a", rows, -1)
     store.set_markers({marker: Marker(199)}, {marker: -1})
-    assert store.peek_marks([marker]) == [Marker(199)]
+    assert store.read_markers([marker]) == [Marker(199)]
     states.check()
 
 
@@ -191,8 +191,8 @@ def test_markers_never_go_back(store: OnlineStore) -> None:
     store.marker("m")
     store.set_markers({"m": Marker(7)}, {"m": None})
     store.set_markers({"m": Marker(5)}, {"m": 6})
-    assert store.peek_marks(["m"]) == [Marker(7)]
-    with pytest.raises(StoreError, match="may have lost some"):
+    assert store.read_markers(["m"]) == [Marker(7)]
+    with pytest.raises(StoreError, match="may have lost rows"):
         store.set_markers({"m": Marker(9)}, {"m": 8})
     assert store.marker("m") == 7
 
@@ -203,14 +203,14 @@ def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(
     reader = open_blocking_reader(online_place.url)
     store.marker("m")
     store.set_markers({"m": Marker(7, 50), "n": Marker(3)}, {"m": None, "n": None})
-    assert reader.get_marked([], ["m", "n"])[1] == [Marker(7, 50), Marker(3)]
+    assert reader.get_with_markers([], ["m", "n"])[1] == [Marker(7, 50), Marker(3)]
     for watermark in (60, 80, 0, 70):
         store.set_markers({"m": Marker(7, watermark)}, {"m": 7})
-        assert reader.get_marked([], ["m"])[1] == [Marker(7, watermark or 80)]
-    with pytest.raises(StoreError, match="may have lost some"):
+        assert reader.get_with_markers([], ["m"])[1] == [Marker(7, watermark or 80)]
+    with pytest.raises(StoreError, match="may have lost rows"):
         store.set_markers({"m": Marker(8, 90)}, {"m": 8})
-    assert reader.get_marked([], ["m"])[1] == [Marker(7, 70)], "what is refused says nothing of its time either"
-    assert store.peek_marks(["m", "n"]) == [Marker(7, 70), Marker(3)]
+    assert reader.get_with_markers([], ["m"])[1] == [Marker(7, 70)], "what is refused says nothing of its time either"
+    assert store.read_markers(["m", "n"]) == [Marker(7, 70), Marker(3)]
     reader.close()
 
 
@@ -262,8 +262,8 @@ def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, clus
     assert all(node.ask("DBSIZE") > 5 for node in three_nodes.nodes)
     assert len({key_slot(name) for name in states.names().to_pylist()}) > IDS // 2
     three_nodes.nodes[1].ask("FLUSHALL")
-    assert states.store.peek_marks([marker]) == [None]
-    with pytest.raises(StoreError, match="may have lost some"):
+    assert states.store.read_markers([marker]) == [None]
+    with pytest.raises(StoreError, match="may have lost rows"):
         states.append("a", rows[300:], 299)
     assert states.store.marker(marker) is None
     states.append("a", rows)
@@ -286,7 +286,7 @@ def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, clus
         edge = [key for key in edge if first <= key_slot(names[key]) <= last]
         assert len(edge) > 20
         for key in edge:
-            with pytest.raises(StoreError, match="may have lost some"):
+            with pytest.raises(StoreError, match="may have lost rows"):
                 states.append("a", [replace(made("a", 6, 1)[0], key=(key,))], 5)
         states.store.set_markers({marker: Marker(5)}, {marker: None})
     writer.close()

@@ -71,6 +71,6 @@ async def reader_mark(world: LatestRedisWorld, view: View = VIEW) -> Marker | No
     """Return the position and watermark that a server of predictions sees."""
     reader = RedisReader(world.url)
     try:
-        return (await reader.get_marked([], [marker_key(world.project, view)]))[1][0]
+        return (await reader.get_with_markers([], [marker_key(world.project, view)]))[1][0]
     finally:
         await reader.close()

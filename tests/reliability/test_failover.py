@@ -77,15 +77,15 @@ def test_writes_that_no_replica_had_are_put_again(latest: LatestRedisWorld, watc
         node.freeze()
     # More than the buffers of the kernel between master and replica hold.
     materialize(latest, 2, KEYS, note="x" * 500_000)
-    name, guard = marker_key(latest.project, VIEW), MarkerHistory()
-    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == set()
+    name, marker_history = marker_key(latest.project, VIEW), MarkerHistory()
+    assert marker_history.find_lost([name], [asyncio.run(reader_mark(latest))]) == set()
     master.kill()
     for node in replicas:
         node.thaw()
     watched.successor(master)
-    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == {name}
+    assert marker_history.find_lost([name], [asyncio.run(reader_mark(latest))]) == {name}
     assert not agrees(latest, KEYS)
     latest.clock.set(FIRST + 100)
     latest.run(VIEW)
     assert agrees(latest, KEYS)
-    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == set()
+    assert marker_history.find_lost([name], [asyncio.run(reader_mark(latest))]) == set()

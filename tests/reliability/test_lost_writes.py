@@ -116,17 +116,17 @@ def test_4_5_what_is_left_of_a_view_is_unavailable_until_it_is_whole_again(
     before = journal(lossy).stat().st_size
     materialize(world, 2, KEYS)
     plan = make_plan(["counted.x"], views=[VIEW])
-    guard = MarkerHistory()
-    assert guard.lost([name], store.marked([], [name])[1]) == set()
+    marker_history = MarkerHistory()
+    assert marker_history.find_lost([name], store.marked([], [name])[1]) == set()
     lose(lossy, before)
     until(lambda: isinstance(servers, Node) or servers.whole())
     (standing,) = store.marked([], [name])[1]
     assert standing == Marker(KEYS - 1, FIRST + 1)
-    for each in (guard, MarkerHistory.of_runs(world.state, [replace(plan, project=world.project)])):
-        assert each.lost([name], [standing]) == {name}
+    for each in (marker_history, MarkerHistory.from_runs(world.state, [replace(plan, project=world.project)])):
+        assert each.find_lost([name], [standing]) == {name}
     world.clock.set(FIRST + 100)
     world.run(VIEW)
-    assert guard.lost([name], store.marked([], [name])[1]) == set()
+    assert marker_history.find_lost([name], store.marked([], [name])[1]) == set()
 
 
 class Interrupted(RedisWriter):
@@ -149,7 +149,7 @@ def test_4_5_a_run_does_not_vouch_for_a_server_that_was_restarted_meanwhile(tmp_
     write_rounds(world, 2, KEYS)
     world.clock.set(FIRST + 2)
     writer = Interrupted(world.url, node, keep)
-    with world.connect() as connection, pytest.raises(StoreError, match="was restarted, emptied or failed over while"):
+    with world.connect() as connection, pytest.raises(StoreError, match="was restarted, emptied or failed over during"):
         world.job(connection, writer).run([VIEW])
     writer.close()
     assert asyncio.run(reader_marker(world)) == KEYS - 1

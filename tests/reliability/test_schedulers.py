@@ -48,7 +48,7 @@ class SchedulerPair:
         """Return the process that holds the lease, once there is one."""
         lease = open_lease(self.node.url, "p", "a test", TTL_S)
         try:
-            return int(eventually(lease.held_by) or 0)
+            return int(eventually(lease.read_holder) or 0)
         finally:
             lease.close()
 

@@ -69,7 +69,7 @@ def test_a_replica_is_refused_and_nothing_is_lost(tmp_path: Path, node: Node) ->
     world = make_world(tmp_path, node)
     materialize(world, 1, 10)
     node.ask("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(StoreError, match="is a replica, which takes no writes"):
+    with pytest.raises(StoreError, match="is a read-only replica"):
         materialize(world, 2, 10)
     node.ask("REPLICAOF", "NO", "ONE")
     world.clock.set(FIRST + 100)

@@ -71,11 +71,11 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
     built: list[int] = []
 
     def read() -> None:
-        reader, guard = BlockingReader(world.url), MarkerHistory()
+        reader, marker_history = BlockingReader(world.url), MarkerHistory()
         while not stop.wait(0.01):
             # As much later as events are older, so that states rolled up meanwhile can answer.
             t = world.clock.now_us() + 2 * SECOND
-            reads.append((t, read_online(world, reader, t, guard, VIEW)))
+            reads.append((t, read_online(world, reader, t, marker_history, VIEW)))
         reader.close()
 
     def rebuild() -> None:
@@ -203,7 +203,7 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     feed(world, traffic, broker)
     drain(worker)
     live = world.generations.live(VIEW)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
+    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost rows"):
         bootstrapper.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
     assert world.generations.live(VIEW) == live
     assert not world.online(world.clock.now_us()).answered
@@ -296,7 +296,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
         listed = json.loads(pointer)["partitions"]
         marks = [window_marker("p", VIEW, json.loads(pointer)["generation"], part) for part in listed]
-        assert None not in self.peek_marks(marks)
+        assert None not in self.read_markers(marks)
         told.append(listed)
         real(self, key, pointer)
 

@@ -44,7 +44,7 @@ class Line:
     def __init__(self, world: StreamWorld, worker: Worker, broker: MemoryBroker) -> None:
         self.world, self.worker, self.broker = world, worker, broker
         self.traffic = Traffic(0)
-        self.guard = MarkerHistory()
+        self.marker_history = MarkerHistory()
 
     def feed(self, n: int = 40) -> None:
         self.world.clock.set(self.world.clock.now_us() + 7 * SECOND)
@@ -55,20 +55,20 @@ class Line:
         """Let some events come, be applied, and be seen by a reader that goes on."""
         self.feed(n)
         drain(self.worker)
-        self.world.check(guard=self.guard)
+        self.world.check(marker_history=self.marker_history)
 
     def is_lost(self) -> bool:
         """Say whether every reader, old and new, is told that the view is away."""
         t = self.world.clock.now_us()
-        anew = MarkerHistory.of_runs(self.world.root, [self.world.plan])
-        answers = {self.world.online(t, guard).answered for guard in (self.guard, anew)}
+        anew = MarkerHistory.from_runs(self.world.root, [self.world.plan])
+        answers = {self.world.online(t, marker_history).answered for marker_history in (self.marker_history, anew)}
         assert len(answers) == 1
         return answers == {False}
 
     def recover(self) -> None:
         look(self.worker)
-        self.world.check(guard=self.guard)
-        self.world.check(guard=MarkerHistory.of_runs(self.world.root, [self.world.plan]))
+        self.world.check(marker_history=self.marker_history)
+        self.world.check(marker_history=MarkerHistory.from_runs(self.world.root, [self.world.plan]))
         self.traffic.check(self.world)
 
 
@@ -212,11 +212,11 @@ def test_states_that_are_put_again_are_read_when_all_are_back(
         whole = brute(one.world.views[0], one.world.events(), t)
         lost: list[bool] = []
         states = WindowStates(one.world.plan)
-        states.take([live.pointer if (live := one.world.generations.live(one.world.views[0])) else None])
+        states.load_generations([live.pointer if (live := one.world.generations.live(one.world.views[0])) else None])
 
         def call(self: SingleServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
-            for guard in (MarkerHistory(), one.guard):
-                online = one.world.online(t, guard, states=states)
+            for marker_history in (MarkerHistory(), one.marker_history):
+                online = one.world.online(t, marker_history, states=states)
                 assert not online.answered or online.bits == whole
                 lost.append(not online.answered)
             return real(self, *arguments)
@@ -275,11 +275,11 @@ def _wait(reads: list[tuple[int, Any]]) -> None:
 
 
 def _read(world: StreamWorld, stop: threading.Event, reads: list[tuple[int, Any]]) -> None:
-    guard = MarkerHistory()
+    marker_history = MarkerHistory()
     while not stop.is_set():
         t = world.clock.now_us()
         try:
-            online = world.online(t, guard)
+            online = world.online(t, marker_history)
         except StoreError:
             continue
         whole = online.read.unanswered is None or not np.any(online.read.unanswered)

@@ -59,12 +59,12 @@ class WatermarkRig:
         """Return by marker what a server that has just started sees; nothing where the view is UNAVAILABLE."""
         reader, states = BlockingReader(self.world.url), WindowStates(self.world.plan)
         try:
-            states.take(reader.get_marked(states.pointers, [])[0])
+            states.load_generations(reader.get_with_markers(states.pointers, [])[0])
             names = states.names({"id": list(range(IDS))}, IDS)
-            rows, marks = reader.get_marked([name or b"" for name in names], states.markers)
+            rows, marks = reader.get_with_markers([name or b"" for name in names], states.markers)
         finally:
             reader.close()
-        read = states.read(names, rows, MarkerHistory().judge(states.markers, marks), self.now()).reads["v"]
+        read = states.read(names, rows, MarkerHistory().check_markers(states.markers, marks), self.now()).reads["v"]
         found = {name: mark for name, mark in zip(states.markers, marks, strict=True) if mark is not None}
         return found if read.available else {}
 

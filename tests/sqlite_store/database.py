@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Marked, Marker
+from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, until_us INTEGER);
@@ -75,7 +75,7 @@ class Database:
                 self.close()
                 raise self.failure(f"did not answer: {error}", "see to the file, then run again") from error
 
-    def read(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def read(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the value of each key and the marker of each name as they are at one moment."""
         if not keys and not names:
             return [], []

@@ -14,7 +14,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.state_layout import EVER
-from skewless.infra.online.port import APPENDED, FOREIGN, LONG, LOST, PART, STOOD, Binaries, Letters, Marker
+from skewless.infra.online.port import APPENDED, FOREIGN, LONG, LOST, PARTLY_SEEN, SEEN, Binaries, Letters, Marker
 from tests.sqlite_store.database import Database, read_marks, read_values
 
 _WRITE_S = 30.0
@@ -85,7 +85,7 @@ class SqliteStore:
             (mark,) = read_marks(connection, [name])
         return None if mark is None or mark.position <= LOST else mark.position
 
-    def peek_marks(self, names: Sequence[str]) -> list[Marker | None]:
+    def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
         """Return how far partitions were surely applied, as of one moment."""
         return self._database.read([], names)[1]
 
@@ -146,7 +146,7 @@ class SqliteStore:
 
     def _lost(self) -> StoreError:
         return self._database.failure(
-            "was emptied or replaced while rows were put, and may have lost some",
+            "was emptied or replaced while rows were written and may have lost rows",
             "run it again: what may be lost is put again",
         )
 
@@ -170,7 +170,7 @@ def appended(state: bytes | None, update: bytes) -> tuple[int, bytes | None]:
     else:
         _, applied = _SLOT.unpack_from(state, at)
         if applied >= first:
-            return STOOD if applied >= last else PART, None
+            return SEEN if applied >= last else PARTLY_SEEN, None
         new = state[:at] + slot + state[at + _SLOT.size :] + records
     return LONG if len(new) > 2 * base + limit else APPENDED, new
 

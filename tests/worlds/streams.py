@@ -186,14 +186,14 @@ class StreamWorld:
     def online(
         self,
         t: int,
-        guard: MarkerHistory | None = None,
+        marker_history: MarkerHistory | None = None,
         view: WindowView | None = None,
         states: WindowStates | None = None,
     ) -> Online:
         """Read the states as a server that has just started does, or with what one that goes on remembers."""
         reader = BlockingReader(self.url)
         try:
-            return read_online(self, reader, t, guard or MarkerHistory(), view or self.views[0], states)
+            return read_online(self, reader, t, marker_history or MarkerHistory(), view or self.views[0], states)
         finally:
             reader.close()
 
@@ -213,11 +213,11 @@ class StreamWorld:
         counted = [e for e in self.events() if e.seq <= online.applied[int(str(e.key[0])), place[e.partition]]]
         return brute(view or self.views[0], counted, t)
 
-    def check(self, t: int | None = None, guard: MarkerHistory | None = None) -> None:
+    def check(self, t: int | None = None, marker_history: MarkerHistory | None = None) -> None:
         """Assert that online, log and brute force agree to the bit, and that nothing is missing online."""
         for view in self.views:
             at = (self.clock.now_us() if t is None else t) // MILLISECOND * MILLISECOND
-            online = self.online(at, guard, view)
+            online = self.online(at, marker_history, view)
             assert online.answered
             assert online.bits == self.offline(online, at, view)
             assert online.bits == self.brute(online, at, view)
@@ -228,15 +228,15 @@ def read_online(
     world: StreamWorld,
     reader: BlockingReader,
     t: int,
-    guard: MarkerHistory,
+    marker_history: MarkerHistory,
     view: WindowView,
     states: WindowStates | None = None,
 ) -> Online:
     states = states or WindowStates(world.plan)
-    states.take(reader.get_marked(states.pointers, [])[0])
+    states.load_generations(reader.get_with_markers(states.pointers, [])[0])
     names = states.names({"id": list(range(IDS))}, IDS)
-    rows, marks = reader.get_marked([name or b"" for name in names], states.markers)
-    got = states.read(names, rows, guard.judge(states.markers, marks), t)
+    rows, marks = reader.get_with_markers([name or b"" for name in names], states.markers)
+    got = states.read(names, rows, marker_history.check_markers(states.markers, marks), t)
     slots = got.applied[view.name].slots
     partitions = log_partitions(world.log_root, world.source.name)
     applied = np.full((IDS, len(partitions)), -1, dtype=np.int64)

@@ -66,7 +66,7 @@ class Candidate:
         """
         token = self._take()
         if token is None:
-            holder, fix = self.lease.held_by(), "stop it first"
+            holder, fix = self.lease.read_holder(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
             with LeaseRenewal(self.lease, on_renewed=lambda: None, taken_at=self._asked_at):

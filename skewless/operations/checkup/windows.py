@@ -89,7 +89,7 @@ def _behind(
     for partition in log_partitions(state / "log", view.source):
         log = EventLog(state / "log", partition)
         end = log.next_seq() - 1
-        mark = reader.get_marked([], [window_marker(project, view, live.number, partition)])[1][0]
+        mark = reader.get_with_markers([], [window_marker(project, view, live.number, partition)])[1][0]
         if end < 0 or (mark is not None and mark.position >= end):
             continue
         if mark is None:

@@ -180,7 +180,7 @@ def test_any_flipped_byte_is_found_or_changes_nothing(parity_world: ParityWorld)
 def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(parity_world: ParityWorld) -> None:
     """As a server reads: no damage is an exception, and each other entity gets what it got."""
     windows = WindowStates(parity_world.plan)
-    windows.take(parity_world.reader.get_marked(windows.pointers, [])[0])
+    windows.load_generations(parity_world.reader.get_with_markers(windows.pointers, [])[0])
     names = windows.names({"carrier": ["AA", "UA"]}, 2)
     stored = parity_world.reader.get([name or b"" for name in names])
     whole = windows.read(names, stored, MarkerStatus(), NOW).reads[VIEW.name]
@@ -193,13 +193,13 @@ def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(parity
         with np.errstate(all="ignore"):  # damaged words make any number
             got = windows.read(names, [bytes(damaged), stored[1]], MarkerStatus(), NOW)
         read = got.reads[VIEW.name]
-        unread += got.damaged
+        unread += got.corrupt
         assert read.unanswered is not None
         assert not read.unanswered[1]
         for column in VIEW.features:
             assert repr(read.values[column.name][1]) == repr(whole.values[column.name][1]), place
     assert unread
-    assert windows.read(names, [state[:-3], stored[1]], MarkerStatus(), NOW).damaged == 1
+    assert windows.read(names, [state[:-3], stored[1]], MarkerStatus(), NOW).corrupt == 1
 
 
 def test_without_a_marker_nothing_is_compared_and_nothing_is_a_mismatch(parity_world: ParityWorld) -> None:

@@ -85,7 +85,7 @@ async def _load(place: Sandbox) -> dict[str, str]:
 def _watermark(place: Sandbox, view: View) -> int:
     reader = BlockingReader(place.project.redis_url)
     try:
-        (mark,) = reader.get_marked([], [marker_key(place.project.applied.plan.project, view)])[1]
+        (mark,) = reader.get_with_markers([], [marker_key(place.project.applied.plan.project, view)])[1]
     finally:
         reader.close()
     assert mark is not None

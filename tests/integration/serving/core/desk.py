@@ -15,7 +15,7 @@ import numpy.typing as npt
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.vector import Matrix
-from skewless.infra.online.port import Marked, OnlineReader
+from skewless.infra.online.port import OnlineReader, ReadCallback, RowsAndMarkers
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
@@ -41,38 +41,36 @@ class ScriptedStore:
     def __post_init__(self) -> None:
         self.open.set()
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         if self.defect:
             raise ZeroDivisionError
         task = asyncio.get_running_loop().create_task(self._answer(keys, names, done))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Wait for nobody."""
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         self.asked.append(list(keys))
         await self.open.wait()
         if self.away:
             raise StoreError("the store", "is away", fix="wait")
-        rows, markers = await self.inner.get_marked(keys, names)
+        rows, markers = await self.inner.get_with_markers(keys, names)
         return [self.rows.get(key, row) for key, row in zip(keys, rows, strict=True)], markers
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return (await self.get_marked(keys, []))[0]
+        return (await self.get_with_markers(keys, []))[0]
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        await self.inner.hold(keys, seconds)
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
+        await self.inner.mark_in_use(keys, seconds)
 
     async def close(self) -> None:
         await self.inner.close()
 
-    async def _answer(
-        self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]
-    ) -> None:
+    async def _answer(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         try:
-            found: Marked | StoreError = await self.get_marked(keys, names)
+            found: RowsAndMarkers | StoreError = await self.get_with_markers(keys, names)
         except StoreError as error:
             found = error
         done(found)

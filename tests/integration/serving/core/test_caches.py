@@ -141,8 +141,8 @@ def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: 
             def __getattr__(self, name: str) -> object:
                 return getattr(inner, name)
 
-            async def get_marked(self, keys: list[bytes], names: list[str]) -> object:
-                rows, markers = await inner.get_marked(keys, names)
+            async def get_with_markers(self, keys: list[bytes], names: list[str]) -> object:
+                rows, markers = await inner.get_with_markers(keys, names)
                 return rows, [None for _ in markers]
 
         desk.store.inner = Lost()  # type: ignore[assignment]

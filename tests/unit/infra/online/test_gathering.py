@@ -19,7 +19,7 @@ def test_values_stand_in_their_places(seed: int) -> None:
     gathering = ReplyAssembler(20, len(parts), lambda *end: ended.append(end))
     for part in chance.sample(parts, 3):
         assert ended == []
-        gathering.take(part, [b"%d" % place for place in part])
+        gathering.add_reply(part, [b"%d" % place for place in part])
     assert ended == [([b"%d" % i for i in range(20)], False)]
 
 
@@ -27,6 +27,6 @@ def test_an_error_stands_for_each_value_that_did_not_come() -> None:
     error = OSError("away")
     ended: list[tuple[list[Value], bool]] = []
     gathering = ReplyAssembler(3, 2, lambda *end: ended.append(end))
-    gathering.take([2, 0], error)
-    gathering.take([1], [None])
+    gathering.add_reply([2, 0], error)
+    gathering.add_reply([1], [None])
     assert ended == [([error, None, error], True)]

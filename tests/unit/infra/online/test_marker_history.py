@@ -18,46 +18,46 @@ READS = st.lists(st.tuples(st.lists(st.sampled_from(NAMES), unique=True), st.lis
 def test_4_5_a_marker_is_lost_where_it_is_gone_or_further_back_than_it_ever_was(
     reads: list[tuple[list[str], list[Marker | None]]],
 ) -> None:
-    guard, furthest = MarkerHistory(), dict[str, int]()
+    marker_history, furthest = MarkerHistory(), dict[str, int]()
     for names, marks in reads:
         found = dict(zip(names, marks, strict=False))
-        standing = guard.judge(names, list(found.values()))
+        marker_status = marker_history.check_markers(names, list(found.values()))
         lost = {name for name, mark in found.items() if mark is None or mark.position < furthest.get(name, -9)}
-        assert standing.lost == lost
-        assert standing.watermarks == {name: mark.watermark_us for name, mark in found.items() if mark is not None}
+        assert marker_status.lost == lost
+        assert marker_status.watermarks == {name: mark.watermark_us for name, mark in found.items() if mark is not None}
         furthest |= {name: mark.position for name, mark in found.items() if mark is not None and name not in lost}
 
 
 def test_8_4_a_watermark_that_goes_back_is_no_loss() -> None:
-    guard = MarkerHistory()
-    assert [guard.judge(["m"], [Marker(3, at)]).lost for at in (50, 40, 0)] == [set()] * 3
+    marker_history = MarkerHistory()
+    assert [marker_history.check_markers(["m"], [Marker(3, at)]).lost for at in (50, 40, 0)] == [set()] * 3
 
 
 @pytest.mark.parametrize("order", [(5, 3), (3, 5)])
 def test_4_5_of_what_is_expected_the_furthest_counts(order: tuple[int, int]) -> None:
-    guard = MarkerHistory()
+    marker_history = MarkerHistory()
     for position in order:
-        guard.expect("m", position)
-    assert guard.lost(["m"], [Marker(4, 99)]) == {"m"}
-    assert guard.lost(["m"], [Marker(5)]) == set()
+        marker_history.expect("m", position)
+    assert marker_history.find_lost(["m"], [Marker(4, 99)]) == {"m"}
+    assert marker_history.find_lost(["m"], [Marker(5)]) == set()
 
 
 def test_4_5_what_is_expected_does_not_take_back_what_was_seen() -> None:
-    guard = MarkerHistory()
-    assert guard.lost(["m"], [Marker(7)]) == set()
-    guard.expect("m", 5)
-    assert guard.lost(["m"], [Marker(6)]) == {"m"}
+    marker_history = MarkerHistory()
+    assert marker_history.find_lost(["m"], [Marker(7)]) == set()
+    marker_history.expect("m", 5)
+    assert marker_history.find_lost(["m"], [Marker(6)]) == {"m"}
 
 
 def test_names_and_markers_that_do_not_belong_together_are_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        MarkerHistory().judge(["m", "n"], [Marker(1)])
+        MarkerHistory().check_markers(["m", "n"], [Marker(1)])
 
 
 def test_8_4_the_watermark_of_several_markers_is_the_least_and_unknown_where_one_is() -> None:
-    standing = MarkerStatus(frozenset(), {"m": 9, "n": 4, "o": 0})
+    marker_status = MarkerStatus(frozenset(), {"m": 9, "n": 4, "o": 0})
     names: list[list[str]] = [["m"], ["m", "n"], ["m", "o"], ["m", "gone"], []]
-    assert [standing.watermark(each) for each in names] == [9, 4, 0, 0, 0]
+    assert [marker_status.watermark(each) for each in names] == [9, 4, 0, 0, 0]
 
 
 @given(

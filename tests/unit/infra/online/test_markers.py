@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.infra.online.markers import least, mark_of
+from skewless.infra.online.markers import lowest_marker, parse_marker
 from skewless.infra.online.port import Marker
 
 LAYOUT = b"1a2b3c4d5e6f7788"
@@ -26,12 +26,12 @@ LAYOUT = b"1a2b3c4d5e6f7788"
     ],
 )
 def test_4_5_a_marker_is_a_position_and_a_time(stored: bytes | None, mark: Marker | None) -> None:
-    assert mark_of(stored) == mark
+    assert parse_marker(stored) == mark
 
 
 def test_4_5_markers_of_another_layout_vouch_for_nothing() -> None:
     ours, other = b"7 30 " + LAYOUT, b"7 30 " + LAYOUT[::-1]
-    assert least([ours, ours], LAYOUT.decode()) == Marker(7, 30)
-    assert least([ours, other], LAYOUT.decode()) is None
-    assert least([ours, b"7 30"], LAYOUT.decode()) is None
-    assert least([], None) is None
+    assert lowest_marker([ours, ours], LAYOUT.decode()) == Marker(7, 30)
+    assert lowest_marker([ours, other], LAYOUT.decode()) is None
+    assert lowest_marker([ours, b"7 30"], LAYOUT.decode()) is None
+    assert lowest_marker([], None) is None

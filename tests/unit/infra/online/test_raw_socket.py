@@ -19,7 +19,7 @@ async def pair() -> AsyncIterator[tuple[RawSocket, socket.socket, asyncio.WriteT
     near, far = socket.socketpair()
     far.settimeout(PATIENCE_S)
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
-    bare = RawSocket.under(transport)
+    bare = RawSocket.of_transport(transport)
     assert bare is not None
     try:
         yield bare, far, transport
@@ -57,7 +57,7 @@ def test_what_lies_there_is_read_at_once() -> None:
     async def scene() -> bytes:
         async with pair() as (bare, far, _):
             far.send(b"reply")
-            return bare.read_soon()
+            return bare.poll()
 
     assert asyncio.run(scene()) == b"reply"
 
@@ -65,9 +65,9 @@ def test_what_lies_there_is_read_at_once() -> None:
 def test_waiting_in_vain_is_not_tried_again_soon() -> None:
     async def scene() -> list[bytes]:
         async with pair() as (bare, far, _):
-            vain = bare.read_soon()
+            vain = bare.poll()
             far.send(b"late")
-            return [vain, *(bare.read_soon() for _ in range(51))]
+            return [vain, *(bare.poll() for _ in range(51))]
 
     assert asyncio.run(scene()) == [b""] * 51 + [b"late"]
 
@@ -83,12 +83,12 @@ def test_a_broken_connection_is_left_to_the_loop(end: str) -> None:
                 lost.set()
 
         transport, _ = await asyncio.get_running_loop().create_connection(Watching, sock=near)
-        bare = RawSocket.under(transport)
+        bare = RawSocket.of_transport(transport)
         assert bare is not None
         if end == "reset":
             bare.write(b"unread")
         far.close()
-        found = bare.read_soon()
+        found = bare.poll()
         bare.write(b"nobody reads this")
         await asyncio.wait_for(lost.wait(), PATIENCE_S)
         return found

@@ -74,22 +74,22 @@ def marks_of(plan: FeaturePlan, table_us: int, *partitions_us: int) -> dict[str,
 def served(plan: FeaturePlan, store: MemoryStore, t: int = T) -> ServiceVectors:
     """Return what a server would see."""
     windows = WindowStates(plan)
-    windows.take([store.rows.get(pointer) for pointer in windows.pointers])
+    windows.load_generations([store.rows.get(pointer) for pointer in windows.pointers])
     reader = VectorReader(Assembler(plan, {}), windows)
     names = reader.names(ASK.keys, ASK.n)
     rows = [None if name is None else store.rows.get(name) for name in names]
-    standing = MarkerHistory().judge(reader.markers, [store.markers.get(name) for name in reader.markers])
-    return reader.vectors(names, rows, reader.standing(standing, t), t, ASK)
+    marker_status = MarkerHistory().check_markers(reader.markers, [store.markers.get(name) for name in reader.markers])
+    return reader.vectors(names, rows, reader.check_ages(marker_status, t), t, ASK)
 
 
 @pytest.mark.parametrize(("first", "second"), [*product([T - 9, T - 1, T, T + 5, 0], [T - 4, T + 1])])
 def test_8_4_the_event_time_of_a_windowed_view_is_its_least_watermark_but_not_after_t(first: int, second: int) -> None:
     plan = planned(WINDOW)
     states = WindowStates(plan)
-    states.take([filled(plan, {}).rows[pointer] for pointer in states.pointers])
+    states.load_generations([filled(plan, {}).rows[pointer] for pointer in states.pointers])
     names = states.names(ASK.keys, ASK.n)
-    standing = MarkerStatus(frozenset(), dict(zip(states.markers, (first, second), strict=True)))
-    read = states.read(names, [None] * ASK.n, standing, T).reads["w"]
+    marker_status = MarkerStatus(frozenset(), dict(zip(states.markers, (first, second), strict=True)))
+    read = states.read(names, [None] * ASK.n, marker_status, T).reads["w"]
     assert read.versions.event_ts.tolist() == [min(T, first, second)] * ASK.n
     assert (read.available, read.found.tolist()) == (True, [True, True, False])
     vectors = served(plan, filled(plan, marks_of(plan, 0, first, second)))

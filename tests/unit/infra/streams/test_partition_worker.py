@@ -23,7 +23,7 @@ from skewless.infra.streams.source_counts import SourceCounts
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
 HORIZON = 10
-PART = Partition(name="0", epoch="e")
+PARTLY_SEEN = Partition(name="0", epoch="e")
 BRIEF = replace(SOURCE, dedupe_us=HORIZON)
 BATCHES = st.lists(
     st.tuples(
@@ -38,7 +38,7 @@ BATCHES = st.lists(
 
 def opened(root: Path, ids: EventIds | None = None, partition: str = "0") -> PartitionWorker:
     return PartitionWorker(
-        partition=PART,
+        partition=PARTLY_SEEN,
         log=EventLog(root, f"events/s/e/{partition}"),
         decoder=Decoder(BRIEF, [VIEW], 1_000),
         ids=ids or EventIds(BRIEF, root, HORIZON),
@@ -51,7 +51,7 @@ def message(name: str | None, *, good: bool = True, ts: int = BASE) -> bytes:
 
 def took(lane: PartitionWorker, payloads: list[bytes | None], first: int, now_us: int, tally: SourceCounts) -> None:
     positions = range(first, first + len(payloads))
-    lane.take(Messages(partition=PART, positions=positions, payloads=payloads))
+    lane.take(Messages(partition=PARTLY_SEEN, positions=positions, payloads=payloads))
     lane.accept(now_us, tally)
 
 
@@ -120,7 +120,7 @@ def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
 def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
     ids, tally = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
     lane = PartitionWorker(
-        partition=PART,
+        partition=PARTLY_SEEN,
         log=EventLog(tmp_path, "events/s/e/0"),
         decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
         ids=ids,

@@ -1,4 +1,4 @@
--- Answers who this server is, and a marker of it: in one step, so that the two belong together.
+-- Returns the identity of this server and a marker, atomically: the marker was read from exactly this server.
 return {
   (string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '?')
     .. ':' .. (string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '?'),
