@@ -1,8 +1,8 @@
 """The accepted log: Parquet files in a chain, each named by its first position (SEMANTICS 1.4, 4.2).
 
-A file is written beside its place, made durable, then linked to its name: it stands whole or not
-at all, and of two writers one loses. The next file starts at last + 1, so the chain can be followed
-without listing the folder; the notes about the files save opening each, and tell the end from a file that is missing.
+A file is written under a temporary name, made durable, then linked to its final name. So a file under a final name is
+complete, and if two writers race, one fails. The next file starts at last + 1, so readers follow the chain without
+listing the folder. The inventory saves opening each file, and distinguishes the end of the chain from a missing file.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 
-# Row groups are what a reader skips, and what it holds at a time.
+# Readers skip row groups by their statistics, and hold one row group in memory at a time.
 _GROUP_ROWS = 100_000
 
 
 class StagedRows:
-    """Rows that are about to stand in a log: numbered and on disk, but no part of it before they are adopted.
+    """Numbered rows in a temporary file that are not part of the log before ``adopt``.
 
     Args:
-        path: where to write; in the folder of the log, so that a link can give it its name.
+        path: a temporary path in the folder of the log, so that the final name can be a hard link.
         first: position of its first row.
     """
 
@@ -52,10 +52,10 @@ class StagedRows:
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, rows: pa.Table) -> None:
-        """Number some rows and write them; all batches have one schema, without ``__seq``.
+        """Number rows and write them; all batches must have one schema, without ``__seq``.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         start = self.first + self.rows
         numbers = np.arange(start, start + rows.num_rows, dtype=np.int64)
@@ -67,7 +67,7 @@ class StagedRows:
         self.rows += rows.num_rows
 
     def close(self) -> None:
-        """End the file; what was written is readable then, but not yet durable."""
+        """Close the file; its rows are readable then, but not yet durable."""
         if self._writer is not None:
             with _translated(self.path.parent):
                 self._writer.close()
@@ -75,7 +75,7 @@ class StagedRows:
 
 
 class AcceptedLog:
-    """The log of one partition; ``seq`` is dense and starts at 0."""
+    """The log of one partition; ``seq`` starts at 0 and has no gaps."""
 
     def __init__(self, root: Path, partition: str) -> None:
         self.partition = partition
@@ -84,34 +84,34 @@ class AcceptedLog:
         self._segments: list[FileRange] = []
 
     def segments(self) -> Sequence[FileRange]:
-        """Return all files in order, following the chain from where it was last known.
+        """Return all files in order; only files after the last known one are looked up.
 
         Raises:
-            StoreError: a file is missing, cut short or altered.
+            StoreError: a file is missing, truncated or altered.
         """
         while (segment := self._at(self.next_seq(follow=False))) is not None:
             self._segments.append(segment)
         return tuple(self._segments)
 
     def files(self, first: int = 0) -> list[str]:
-        """Return the paths of the files that hold positions from ``first`` on.
+        """Return the paths of the files with positions from ``first`` on.
 
         Raises:
-            StoreError: a file is missing, cut short or altered.
+            StoreError: a file is missing, truncated or altered.
         """
         return [str(segment.path) for segment in self.segments() if segment.last >= first]
 
     def next_seq(self, *, follow: bool = True) -> int:
-        """Return the position that the next row will get."""
+        """Return the position of the next row; with ``follow`` false, as far as known without reading the disk."""
         segments = self.segments() if follow else self._segments
         return segments[-1].last + 1 if segments else 0
 
     @contextlib.contextmanager
     def draft(self) -> Iterator[StagedRows]:
-        """Lend a file for the rows that come next; it is removed unless it was adopted.
+        """Create a temporary file for the next rows; it is removed at the end unless ``adopt`` has linked it.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         draft = StagedRows(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
         with _translated(self._folder):
@@ -125,11 +125,11 @@ class AcceptedLog:
                 draft.path.unlink()
 
     def adopt(self, draft: StagedRows) -> FileRange:
-        """Make a draft of at least one row durable and part of the log; return its segment.
+        """Make staged rows, at least one, durable and part of the log; return their file.
 
         Raises:
-            ConflictError: another writer took the position.
-            StoreError: the disk refused.
+            ConflictError: another writer has appended at this position.
+            StoreError: the file cannot be written.
         """
         path = self._path(draft.first)
         draft.close()
@@ -143,18 +143,18 @@ class AcceptedLog:
         return segment
 
     def append(self, rows: pa.Table) -> FileRange:
-        """Number the rows, at least one, and write them durably; return their segment.
+        """Number rows, at least one, and append them durably; return their file.
 
         Raises:
-            ConflictError: another writer took the position.
-            StoreError: the disk refused.
+            ConflictError: another writer has appended at this position.
+            StoreError: the file cannot be written.
         """
         with self.draft() as draft:
             draft.write(rows)
             return self.adopt(draft)
 
     def sweep(self) -> None:
-        """Remove what killed writers left; call only while nobody else writes this partition."""
+        """Remove temporary files of killed writers; call it only while no other process writes this partition."""
         for path in self._folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
@@ -177,7 +177,7 @@ class AcceptedLog:
         notes = self._inventory.notes()
         note = notes.get(path.name)
         if note is None and not path.exists():
-            # A file stands before it is noted, so one behind a hole was written after what was there.
+            # Files are written in order and noted after they exist. So a later note proves that this file is missing.
             if path.name > self._inventory.newest():
                 return None
             if not path.exists():
@@ -205,21 +205,21 @@ def _translated(folder: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"log folder {folder}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+            f"log folder {folder}", f"cannot be written: {error}", fix="make room, or give write access, then run again"
         ) from error
 
 
 def due_sql(delay_us: int) -> str:
-    """Return SQL for when a log row is due, int64 microseconds; null for a row without a time.
+    """Return a SQL expression for the time at which a log row is due, int64 microseconds; null for a row without a time.
 
-    That is when it was written, and not before it happens: a forecast waits for its event time. Without a created
-    time it is the event time plus the declared delay.
+    A row is due when it was created, but not before its event time: a forecast waits until then. Without a created
+    time, the event time plus the declared delay is used.
     """
     return f"greatest({EVENT}, coalesce({CREATED}, {EVENT} + {delay_us}))"
 
 
 def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
-    """Return how many rows of some log files are in quarantine, by reason; groups without any are not read."""
+    """Return the number of quarantined rows in log files, by reason; skips row groups without any."""
     counts: Counter[str] = Counter()
     for path in files:
         with pq.ParquetFile(path) as file:
@@ -231,7 +231,7 @@ def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
 
 
 def count_rejected(files: Sequence[str]) -> int:
-    """Return how many rows of some log files are in quarantine."""
+    """Return the number of quarantined rows in log files."""
     return sum(rejected_reasons(files).values())
 
 

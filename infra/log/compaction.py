@@ -1,7 +1,7 @@
-"""Housekeeping of an event log: many small files become few big ones, and what they replace is removed later.
+"""Compaction of an event log: merges small files into large ones, and removes the merged files later.
 
-The order of the durable steps is what keeps the log whole: the merged file, then the manifest that lists it, then the
-shorter list of ends, and after the grace time the files that were merged.
+Durable steps in this order keep the log complete at every point: the merged file, the manifest that lists it, the
+shorter ends file, and after the grace time the removal of the merged files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from skewless.infra.log.manifest import FileRange, Gap, Manifest, MergedRange, c
 from skewless.infra.log.reading import GROUP_ROWS, regrouped, tables
 from skewless.infra.storage.durable import alone, refused, sync_file, sync_folder
 
-# An older file is merged again with newer rows only if it is not many times bigger than they are, so that each row
-# is written a number of times that grows with the logarithm of the file size.
+# An older file is merged again with newer rows only if it is not much larger than they are. So the number of times that
+# a row is written grows with the logarithm of the file size.
 _BIGGER = 3
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _FILE = re.compile(r"c?(?P<first>\d{20})(-(?P<last>\d{20}))?\.parquet")
@@ -35,13 +35,13 @@ _FILE = re.compile(r"c?(?P<first>\d{20})(-(?P<last>\d{20}))?\.parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class CompactReport:
-    """What a compaction has done.
+    """The result of a compaction.
 
     Args:
-        merged: how many files it replaced.
-        written: how many files stand in their place.
-        rows: how many rows those have.
-        is_busy: whether another process was compacting, so that nothing was done.
+        merged: number of replaced files.
+        written: number of new files.
+        rows: number of rows in the new files.
+        is_busy: another process was compacting, so nothing was done.
     """
 
     merged: int = 0
@@ -51,7 +51,7 @@ class CompactReport:
 
 
 class Compactor:
-    """Merges and removes the files of one log."""
+    """Merges the files of one log and removes merged ones."""
 
     def __init__(
         self, folder: Path, files: LogFiles, ends: EndsFile, clock: Callable[[], float], grace_s: float
@@ -63,7 +63,7 @@ class Compactor:
         self._grace_us = int(grace_s * 1e6)
 
     def compact(self, *, keep: int, target_rows: int) -> CompactReport:
-        """Merge what is due; see ``EventLog.compact``."""
+        """Merge the files that are due; see ``EventLog.compact``."""
         with alone(self._folder) as is_alone:
             if not is_alone:
                 return CompactReport(is_busy=True)
@@ -74,7 +74,7 @@ class Compactor:
         )
 
     def sweep(self) -> None:
-        """Remove what is due; see ``EventLog.sweep``."""
+        """Remove the files that are due; see ``EventLog.sweep``."""
         with alone(self._folder) as is_alone:
             if is_alone:
                 self._remove_due()
@@ -137,7 +137,7 @@ class Compactor:
     def _remove_due(self) -> None:
         manifest = self._files.manifest.read()
         try:
-            # A file may only go when the manifest that replaced it is durable.
+            # A file may be removed only after the manifest that replaced it is durable.
             sync_folder(self._folder)
             listed = {span.path for span in manifest.spans}
             due = [path for path in sorted(set(self._folder.iterdir()) - listed) if self._is_due(path, manifest)]
@@ -159,7 +159,7 @@ class Compactor:
             return False
         first = int(name["first"])
         if first > manifest.end:
-            # A batch is there to stay; a merged file that no manifest lists is what a killed compaction left.
+            # A batch file after the end stays. A merged file that no manifest lists is left by a killed compaction.
             return name["last"] is not None and self._is_old(path)
         since = self._now_us() - self._grace_us
         return not any(item.first <= first <= item.last and item.at_us > since for item in manifest.retired)
@@ -177,12 +177,12 @@ class Compactor:
 def plan_merges(
     compacted: Sequence[FileRange], batches: Sequence[FileRange], target_rows: int
 ) -> list[Sequence[FileRange]]:
-    """Return the runs of neighbouring files that are to become one file each, oldest first.
+    """Return groups of adjacent files, each to be merged into one file, oldest first.
 
     Args:
-        compacted: files that were merged before; the last ones may be merged again.
-        batches: the files behind them that are to be merged.
-        target_rows: how many rows a merged file has at most, unless one batch has more.
+        compacted: merged files; the last ones may be merged again.
+        batches: the batch files after them to be merged.
+        target_rows: maximum number of rows in a merged file, unless one batch has more.
 
     >>> def spans(*sizes: int, at: int = 0) -> list[FileRange]:
     ...     ends = [at + sum(sizes[: i + 1]) for i in range(len(sizes))]
@@ -215,7 +215,7 @@ def _merged(manifest: Manifest, span: FileRange, gaps: Sequence[Gap], now_us: in
     before = [old for old in manifest.spans if old.last < span.first]
     after = [old for old in manifest.spans if old.first > span.last]
     kept = [gap for gap in manifest.gaps if gap.first < span.first]
-    # A gap may reach from an older file into those that are merged now.
+    # A gap may extend from an older file into the files that are merged now.
     left = [Gap(first=gap.first, last=min(gap.last, span.first - 1)) for gap in kept]
     right = [Gap(first=max(gap.first, span.last + 1), last=gap.last) for gap in manifest.gaps if gap.last > span.last]
     return Manifest(

@@ -1,7 +1,7 @@
-"""When the applying of each position of an event log ended (SEMANTICS 2.6).
+"""Records when each position of an event log was completely applied (SEMANTICS 2.6).
 
-``ends.bin`` holds records of a fixed size, in the order in which they were written. A power cut may lose the newest
-ones: nothing waits for the disk here.
+``ends.bin`` holds records of a fixed size, in the order of writing. Writes are not synced, so a power cut may lose the
+latest ones.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Records = npt.NDArray[Any]
 
 
 class LastEnd(NamedTuple):
-    """The last position whose end is recorded, and how much of the file has been read for it.
+    """The last position with a recorded end, and how much of the file was read to find it.
 
     Args:
         last: -1: none.
         file: inode of the file.
-        size: bytes of it that were read.
+        size: bytes that were read.
     """
 
     last: int = -1
@@ -51,11 +51,11 @@ class LastEnd(NamedTuple):
 
 
 class EndsFile:
-    """The records of one log; any process may write them.
+    """The end records of one log; any process may write them.
 
     Args:
-        root: of the logs.
-        partition: whose ends they are.
+        root: folder of all logs.
+        partition: of the log.
     """
 
     def __init__(self, root: Path, partition: str) -> None:
@@ -66,24 +66,24 @@ class EndsFile:
         self._lock = folder / ".ends.lock"
 
     def record(self, first: int, last: int, ended_us: int) -> None:
-        """Note when the applying of positions ``first`` to ``last`` ended; does not wait for the disk.
+        """Record when positions ``first`` to ``last`` were completely applied, without waiting for the disk.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         body = _RECORD.pack(first, last, ended_us)
         try:
-            # The lock keeps a compaction from replacing the file between the open and the write.
+            # The lock stops compaction from replacing the file between open and write.
             with exclusive(self._lock):
                 self._add(body + _SUM.pack(zlib.crc32(body)))
         except OSError as error:
             raise refused(self._path, error) from error
 
     def read(self) -> Records:
-        """Return all whole records, fields first, last and ended_us, in the order in which they were written.
+        """Return all complete records with fields first, last and ended_us, in the order of writing.
 
         Raises:
-            StoreError: the file is missing, damaged or cannot be read.
+            StoreError: the file is missing, corrupt or cannot be read.
         """
         try:
             data = self._path.read_bytes()
@@ -95,11 +95,11 @@ class EndsFile:
             raise refused(self._path, error) from error
         records, is_whole = _decoded(data)
         if not is_whole:
-            raise damaged(self._path, "a record is not what was written")
+            raise damaged(self._path, "a record has a wrong checksum")
         return records
 
     def last(self, before: LastEnd) -> LastEnd:
-        """Return the last position that any record names, reading only what was added since ``before``.
+        """Return the last position of any record; reads only bytes that were added since ``before``.
 
         Raises:
             StoreError: the file cannot be read.
@@ -120,10 +120,10 @@ class EndsFile:
         return LastEnd(last=last, file=stat.st_ino, size=start + len(data) // _SIZE * _SIZE)
 
     def keep(self, wanted: Callable[[Records], npt.NDArray[np.bool_]]) -> None:
-        """Rewrite the file with the records for which ``wanted`` is true; nothing happens if that is all.
+        """Rewrite the file with the records for which ``wanted`` is true; does nothing if that is all of them.
 
         Raises:
-            StoreError: the disk refused; the file is as it was.
+            StoreError: the file cannot be written and is unchanged.
         """
         try:
             with exclusive(self._lock):
@@ -135,10 +135,10 @@ class EndsFile:
             raise refused(self._path, error) from error
 
     def sync(self) -> None:
-        """Wait until the disk has what was recorded.
+        """Wait until all records are on disk.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be synced.
         """
         try:
             descriptor = os.open(self._path, os.O_RDONLY)
@@ -167,7 +167,7 @@ class EndsFile:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         write_durable(temporary, _encoded(records))
         try:
-            # What stands in compacted files alone must be durable there first.
+            # Ends that exist only in compacted files must be durable there first.
             sync_folder(self._folder)
             temporary.replace(self._path)
         finally:
@@ -175,7 +175,7 @@ class EndsFile:
 
 
 def first_cover(records: Records) -> Records:
-    """Return disjoint, growing records: a position belongs to the first record that covers it.
+    """Return disjoint records in ascending order: each position belongs to the first record that covers it.
 
     >>> first_cover(np.array([(5, 9, 70), (0, 7, 80)], _FIELDS)).tolist()
     [(0, 4, 80), (5, 9, 70)]
@@ -196,7 +196,7 @@ def first_cover(records: Records) -> Records:
 
 
 def baked(manifest: Manifest) -> Records:
-    """Return the positions whose end stands in compacted files, as records that ended at 0.
+    """Return the positions whose end is stored in compacted files, as records with an end of 0.
 
     >>> from skewless.infra.log.manifest import Gap, FileRange
     >>> span = FileRange(path=Path("c"), first=0, last=9)
@@ -209,7 +209,7 @@ def baked(manifest: Manifest) -> Records:
 
 
 def unbaked(records: Records, manifest: Manifest) -> npt.NDArray[np.bool_]:
-    """Return which records say more than the compacted files do."""
+    """Return which records cover positions whose end is not stored in compacted files."""
     gaps = np.array([(gap.first, gap.last, 0) for gap in manifest.gaps], _FIELDS)
     after = np.searchsorted(gaps["last"], records["first"])
     in_gap = np.searchsorted(gaps["first"], records["last"], side="right") > after
@@ -217,16 +217,16 @@ def unbaked(records: Records, manifest: Manifest) -> npt.NDArray[np.bool_]:
 
 
 def as_table(records: Records) -> pa.Table:
-    """Return records as a table of int64 columns first, last, ended_us."""
+    """Return records as a table with int64 columns first, last, ended_us."""
     return pa.table({name: np.ascontiguousarray(records[name], np.int64) for name in _FIELDS.names or ()})
 
 
 def with_known_at(rows: pa.Table, ends: pa.Table) -> pa.Table:
-    """Return rows of a log with ``__known_at``, int64 microseconds; null where no record covers the position.
+    """Return log rows with ``__known_at``, int64 microseconds; null if no record covers the position.
 
     Args:
-        rows: they have ``__seq``. Where they have ``__known_at`` already, only its nulls are filled.
-        ends: disjoint, growing; columns first, last, ended_us.
+        rows: with ``__seq``. If they already have ``__known_at``, only its nulls are filled.
+        ends: disjoint, in ascending order; columns first, last, ended_us.
     """
     seq = rows[SEQ].to_numpy()
     first, last, ended = (ends[name].to_numpy() for name in _FIELDS.names or ())
@@ -243,7 +243,7 @@ def with_known_at(rows: pa.Table, ends: pa.Table) -> pa.Table:
 
 
 def _whole(descriptor: int) -> int:
-    # Bytes up to the last whole record: behind it stands what a killed writer left.
+    # Return the size up to the last complete record: a killed writer may have left a partial one after it.
     count = os.fstat(descriptor).st_size // _SIZE
     while count and not _is_whole(os.pread(descriptor, _SIZE, (count - 1) * _SIZE)):
         count -= 1
@@ -255,7 +255,7 @@ def _is_whole(record: bytes) -> bool:
 
 
 def _decoded(data: bytes) -> tuple[Records, bool]:
-    """Return the whole records, and whether those that are not are the last: what a power cut or a kill leaves."""
+    """Return the complete records, and whether invalid ones come only at the end, as after a power cut or a kill."""
     count = len(data) // _SIZE
     stored = np.frombuffer(data, _STORED, count)
     sums = [zlib.crc32(data[at : at + _RECORD.size]) for at in range(0, count * _SIZE, _SIZE)]

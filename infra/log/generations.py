@@ -1,12 +1,12 @@
-"""Which generations of a windowed view's states there are (SEMANTICS 4.6): one is read, and its elder for a while.
+"""Tracks the generations of a windowed view's states (SEMANTICS 4.6): one is read, older ones are drained.
 
 ::
 
-    building ---> live ---> draining ---> gone
+    building ---> live ---> draining ---> removed
        |          read       written until no server reads it
-       +---> given up        by a loader that was killed, or was overtaken by another
+       +---> given up        its backfill was killed, or another one replaced it
 
-A file for each view says so, changed under a lock; the online store holds a copy of what servers need to know.
+The generations of each view are in one file, changed under a lock. The online store holds a copy for servers.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ Stage = Literal["building", "live", "draining", "given up"]
 
 
 class ViewVersion(Protocol):
-    """What tells one version of a windowed view from others."""
+    """The identity of one version of a windowed view."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the view."""
         ...
 
     @property
     def hash(self) -> str:
-        """The identity of its states."""
+        """Hash that identifies its states."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One life of a view's states.
+    """One build of a view's states.
 
     Args:
         number: from 1.
+        stage: of its life.
         partitions: log partitions that have been applied to it, sorted.
-        since_us: when it came to its stage, microseconds.
+        since_us: when it reached its stage, microseconds.
     """
 
     number: int
@@ -57,12 +58,12 @@ class Generation:
 
     @property
     def pointer(self) -> bytes:
-        """Return what servers are told of it when it is read."""
+        """Return the value that tells servers to read this generation."""
         return json.dumps({"generation": self.number, "partitions": self.partitions}).encode()
 
 
 def read_pointer(text: bytes) -> tuple[int, list[str]] | None:
-    """Return generation and partitions of a pointer, as `Generation.pointer` makes it; None: it is damaged.
+    """Return generation and partitions from a value of ``Generation.pointer``; None if it is corrupt.
 
     >>> [read_pointer(text) for text in (b'{"generation": 1, "partitions": ["p"]}', b'{"generation": "1"}', b"[")]
     [(1, ['p']), None, None]
@@ -83,18 +84,18 @@ class Generations:
         state: the project's state folder.
 
     Attributes:
-        folder: of the files about windows.
+        folder: with the files about windowed views.
     """
 
     def __init__(self, state: Path) -> None:
         self.folder = state / "windows"
 
     def building(self, view: ViewVersion) -> Path:
-        """Return the lock file that is held by who builds states of a view."""
+        """Return the lock file that a backfill of a view holds."""
         return self._path(view).with_suffix(".build.lock")
 
     def of(self, view: ViewVersion) -> tuple[Generation, ...]:
-        """Return the generations of a view, oldest first."""
+        """Return all generations of a view, oldest first."""
         try:
             data = json.loads(self._path(view).read_text())
         except FileNotFoundError:
@@ -102,15 +103,15 @@ class Generations:
         return tuple(Generation(**{**item, "partitions": tuple(item["partitions"])}) for item in data["generations"])
 
     def live(self, view: ViewVersion) -> Generation | None:
-        """Return the generation that is read, if there is one."""
+        """Return the generation that is read, or None."""
         return next((item for item in self.of(view) if item.stage == "live"), None)
 
     def written(self, view: ViewVersion) -> tuple[Generation, ...]:
-        """Return the generations that events are applied to."""
+        """Return the generations to which events are applied."""
         return tuple(item for item in self.of(view) if item.stage in {"live", "draining"})
 
     def version(self, view: ViewVersion) -> tuple[int, int]:
-        """Return what changes whenever the generations of a view do."""
+        """Return a value that changes whenever the generations of a view change."""
         try:
             stat = self._path(view).stat()
         except FileNotFoundError:
@@ -118,20 +119,20 @@ class Generations:
         return (stat.st_mtime_ns, stat.st_ino)
 
     def has_served(self, source: str) -> bool:
-        """Say whether states of a source have ever been read: what is imported from then on is not history."""
+        """Return whether states of a source were ever read: imports after that are not history."""
         return self._served(source).exists()
 
     def mark_served(self, source: str) -> None:
-        """Note that states of a source are about to be read; call it while nobody else may apply its events.
+        """Record that states of a source are about to be read; call it while no other process applies its events.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         if not self.has_served(source):
             replace_durable(self._served(source), b"")
 
     def begin(self, view: ViewVersion, partitions: Sequence[str], now_us: int) -> Generation:
-        """Give out the next number to a generation that is being built; building ones before it were given up."""
+        """Begin a generation with the next number; unfinished ones are given up."""
         with self._changed(view) as data:
             number = data["last"] = data["last"] + 1
             for item in data["generations"]:
@@ -142,26 +143,26 @@ class Generations:
         return fresh
 
     def switch(self, view: WindowView, number: int, now_us: int) -> None:
-        """Make a built generation the live one; the one before drains.
+        """Make a built generation the live one; the previous one is drained.
 
         Raises:
-            ConflictError: another was begun meanwhile, so that this one was given up.
+            ConflictError: another backfill has begun since, so this generation was given up.
         """
         with self._changed(view) as data:
             stages = {item["number"]: item for item in data["generations"] if item["stage"] in {"building", "live"}}
             if stages.get(number, {}).get("stage") != "building":
                 raise ConflictError(
                     f"view {view.name!r}",
-                    "was being built by another process too, which goes on",
+                    "is being backfilled by another process, which continues",
                     value=number,
-                    fix="run `skewless bootstrap` once at a time",
+                    fix="run one `skewless backfill` at a time",
                 )
             for item in stages.values():
                 item["stage"] = "live" if item["number"] == number else "draining"
                 item["since_us"] = now_us
 
     def add_partitions(self, view: ViewVersion, partitions: Sequence[str]) -> bool:
-        """Note that partitions are applied to all generations of a view; return whether one was new."""
+        """Record that partitions are applied to all generations of a view; return whether any was new."""
         if all(set(partitions) <= set(item.partitions) for item in self.of(view)):
             return False
         with self._changed(view) as data:
@@ -170,7 +171,7 @@ class Generations:
         return True
 
     def retire(self, view: ViewVersion, number: int) -> None:
-        """Forget a generation that nobody reads any more."""
+        """Remove a generation that no server reads."""
         with self._changed(view) as data:
             data["generations"] = [item for item in data["generations"] if item["number"] != number]
 
@@ -191,17 +192,18 @@ class Generations:
 
 @contextmanager
 def applying(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
-    """Hold the right to apply a source's events: many may, but nobody while one switches a generation alone.
+    """Hold the right to apply a source's events: shared by many processes, or alone to switch a generation.
 
     Args:
         log_folder: of the source.
+        alone: exclude all others.
     """
     with ExitStack() as stack:
         with _opened_disk(log_folder):
             make_folder(log_folder)
             gate, lock = (stack.enter_context((log_folder / name).open("ab")) for name in ("apply.gate", "apply.lock"))
         how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        # Who comes while one waits to be alone waits behind it: many who take turns would never let it in.
+        # New arrivals queue behind a waiting exclusive holder, because processes that take turns would starve it.
         fcntl.flock(gate, how)
         fcntl.flock(lock, how)
         fcntl.flock(gate, fcntl.LOCK_UN)

@@ -1,14 +1,14 @@
-"""Which files a log must have, so that one that is missing or altered is never taken for the end (SEMANTICS 1.4).
+"""The inventory of a log: the files that must exist, so that a missing file is not taken for the end (SEMANTICS 1.4).
 
-The notes stand beside the root of the logs, in ``ROOT.files``: who loses a folder does not lose what it must hold. A
-line says that a file stands, or that it is about to go::
+The inventory is next to the root of the logs, in ``ROOT.files``, so that it survives the loss of a log folder. A line
+adds a file, or removes it before it is deleted::
 
     + 00000000000000000000.parquet 2043 1700000000000000000 100 9c56...  1f0a22b3
     - 00000000000000000000.parquet                                       7be1d0c9
 
-A file is noted when it stands under its name, and is taken off before it is removed: a kill leaves at most a file
-without a note, which is read all the same. Nothing waits for the disk; a power cut may lose the newest notes. A log of
-a release before has no notes: the first one to write notes what is there, without digests.
+A file is added after it exists under its name, and removed before it is deleted. So a kill leaves at most a file
+without an entry, which is still read. Lines are not synced; a power cut may lose the latest ones. Logs of older releases
+have no inventory: the first writer adds the existing files, without digests.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from skewless.infra.storage.durable import exclusive, refused, replace_durable
 _UNKNOWN = "-"
 _ANY = -1
 _DIGEST = "blake2b"
-# Rewritten when so many lines say nothing any more; a small file is left alone.
+# The file is rewritten when this many times its entries are obsolete lines, unless it is small.
 _STALE = 4
 _SMALL = 4_096
 
 
 class FileEntry(NamedTuple):
-    """What is known of a file.
+    """The recorded properties of a file.
 
     Args:
-        size: bytes; -1: it changes, so only that it stands is known.
-        mtime_ns: when it was last written, by the disk's clock.
-        rows: how many rows it holds; -1: not noted.
-        digest: of its bytes; ``-``: not noted.
+        size: bytes; -1: the file changes, so only its existence is recorded.
+        mtime_ns: modification time, by the disk's clock.
+        rows: number of rows; -1: not recorded.
+        digest: of its bytes; ``-``: not recorded.
     """
 
     size: int
@@ -50,16 +50,16 @@ class FileEntry(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether its bytes were noted."""
+        """Whether the digest was recorded."""
         return self.digest != _UNKNOWN
 
 
 class Inventory:
-    """The notes of one log. Any process may write them; an object belongs to one thread.
+    """The inventory of one log. Any process may write it; an object belongs to one thread.
 
     Args:
-        root: of the logs, or the log's own folder.
-        partition: of the log below ``root``; none: it is ``root`` itself.
+        root: folder of all logs, or the log's own folder.
+        partition: of the log below ``root``; empty: the log is in ``root`` itself.
     """
 
     def __init__(self, root: Path, partition: str = "") -> None:
@@ -72,10 +72,10 @@ class Inventory:
         self._newest = ""
 
     def notes(self) -> Mapping[str, FileEntry]:
-        """Return what must be there, by name; it costs a look at one file where nothing has changed.
+        """Return the entries by file name; costs one stat call if nothing has changed.
 
         Raises:
-            StoreError: the notes cannot be read.
+            StoreError: the inventory cannot be read.
         """
         try:
             stat = self._path.stat()
@@ -88,15 +88,15 @@ class Inventory:
         return self._notes
 
     def newest(self) -> str:
-        """Return the greatest name of a file that is named by its first position; empty: none was ever noted."""
+        """Return the greatest recorded name of a file named by its first position; empty if there is none."""
         self.notes()
         return self._newest
 
     def add(self, path: Path, rows: int = -1) -> None:
-        """Note a file that stands under its name, and will not change any more.
+        """Add a file that exists and will not change.
 
         Raises:
-            StoreError: the disk refused; the file stands all the same.
+            StoreError: the inventory cannot be written; the file itself is not affected.
         """
         with self._writing():
             known = [] if self._path.exists() else _found(self.folder, path.name)
@@ -104,17 +104,17 @@ class Inventory:
                 self._write([*known, _plus(path.name, _described(file, rows))])
 
     def expect(self, name: str) -> None:
-        """Note a file that stands from now on, and may change; should the disk refuse, it is not missed."""
+        """Add a file that exists and may change; if that fails, its loss would not be noticed."""
         if name not in self.notes():
             with contextlib.suppress(StoreError), self._writing():
                 known = [] if self._path.exists() else _found(self.folder, name)
                 self._write([*known, _plus(name, FileEntry(_ANY, 0))])
 
     def drop(self, names: Iterable[str]) -> None:
-        """Note that files are about to be removed.
+        """Remove the entries of files that are about to be deleted.
 
         Raises:
-            StoreError: the disk refused: then they must stay.
+            StoreError: the inventory cannot be written, so the files must stay.
         """
         gone = [name for name in names if name in self.notes()]
         if gone:
@@ -123,10 +123,10 @@ class Inventory:
                 self._tidy()
 
     def check(self, path: Path) -> None:
-        """See that a file is what was written: by its size and time, and where the time is another, by its digest.
+        """Check that a file is unchanged: by size and time, and if the time differs, by digest.
 
         Raises:
-            StoreError: it is missing, cut short or altered.
+            StoreError: it is missing, truncated or altered.
         """
         note = self.notes().get(path.name)
         try:
@@ -134,7 +134,7 @@ class Inventory:
             if note is None or (stat.st_size, stat.st_mtime_ns) == (note.size, note.mtime_ns):
                 return
             if stat.st_size != note.size:
-                raise damaged(path, f"it has {stat.st_size} bytes, and was written with {note.size}")
+                raise damaged(path, f"it has {stat.st_size} bytes instead of {note.size}")
             self.compare(path)
         except FileNotFoundError as error:
             raise missing(path) from error
@@ -144,7 +144,7 @@ class Inventory:
             self._write([_plus(path.name, note._replace(mtime_ns=stat.st_mtime_ns))])
 
     def compare(self, path: Path) -> None:
-        """See that the bytes of a file are those that were written, where that was noted; reads all of it.
+        """Check the digest of a file, if it was recorded; reads the complete file.
 
         Raises:
             StoreError: it is missing or altered.
@@ -158,43 +158,43 @@ class Inventory:
         except OSError as error:
             raise damaged(path, str(error)) from error
         if note is not None and note.digest not in {_UNKNOWN, digest}:
-            raise damaged(path, "its bytes are not those that were written")
+            raise damaged(path, "its content has changed since it was written")
 
     def compare_all(self, paths: Iterable[Path]) -> None:
-        """See that files that are about to be merged are what was written; of one that was taken off nothing is said.
+        """Check the digests of files before they are merged; skips files without an entry.
 
-        Else what was altered would be noted as whole under another name, and the doctor could not find it any more.
+        Otherwise a merge would copy altered rows into a file with a new digest, and the doctor could not find them.
 
         Raises:
-            StoreError: one is missing or altered.
+            StoreError: a file is missing or altered.
         """
         for path in paths:
             self._unless_gone(self.compare, path)
 
     def files(self) -> list[Path]:
-        """Return the Parquet files of the folder, by name, each of them checked.
+        """Return the Parquet files of the folder by name, each of them checked.
 
         Raises:
-            StoreError: one is missing, cut short or altered.
+            StoreError: a file is missing, truncated or altered.
         """
         found = {path.name: path for path in self.folder.glob("*.parquet")}
         self.refuse_missing(found)
         for name in sorted(found.keys() & self.notes().keys()):
-            self._unless_gone(self.check, found[name])  # what goes meanwhile was taken off before
+            self._unless_gone(self.check, found[name])  # a file that is deleted now has lost its entry before
         return [found[name] for name in sorted(found)]
 
     def refuse_missing(self, names: Collection[str]) -> None:
-        """Refuse a log of which files are missing that were not taken off.
+        """Raise an error if the inventory has a file that does not exist.
 
         Args:
-            names: of the files that were found.
+            names: of the existing files.
 
         Raises:
-            StoreError: one is missing.
+            StoreError: a file is missing.
         """
         for name in sorted(self.notes().keys() - set(names)):
             path = self.folder / name
-            # It came, or went, since the folder was listed.
+            # The file or its entry may have changed since the folder was listed.
             if not path.exists() and name in self.notes():
                 raise missing(path)
 
@@ -240,7 +240,7 @@ class Inventory:
     def _take(self, line: bytes) -> None:
         body, _, total = line.rpartition(b" ")
         if total != b"%08x" % zlib.crc32(body) or not body:
-            return  # torn by a power cut, or altered: its file counts as one without a note
+            return  # torn by a power cut, or altered: the file counts as one without an entry
         self._lines += 1
         sign, name, *rest = body.decode().split(" ")
         if sign == "-":
@@ -255,37 +255,38 @@ class Inventory:
 
 
 def noted(inventory: Inventory, path: Path, rows: int = -1) -> None:
-    """Note a file that was made durable; should the disk refuse, it is read without a note."""
+    """Add a durable file to the inventory; if that fails, the file is read without an entry."""
     with contextlib.suppress(StoreError):
         inventory.add(path, rows)
 
 
 def noted_below(root: Path) -> Path:
-    """Return the folder of the notes about the logs below a root."""
+    """Return the folder with the inventories of the logs below a root."""
     return root.with_name(f"{root.name}.files")
 
 
 def noted_partitions(root: Path, below: str = "") -> list[str]:
-    """Return the partitions below a root of which there are notes, sorted.
+    """Return the partitions below a root that have an inventory, sorted.
 
     Args:
-        below: only those whose name begins with this folder.
+        root: folder of all logs.
+        below: only partitions below this folder.
     """
     notes = noted_below(root)
     return sorted(str(path.relative_to(notes).with_suffix("")) for path in (notes / below).rglob("*.list"))
 
 
 def missing(path: Path) -> StoreError:
-    """Return the error for a file that the log must have but the disk does not."""
+    """Return the error for a file that is in the inventory but not on disk."""
     return StoreError(f"log file {path}", "is missing", fix=_FIX)
 
 
 def damaged(path: Path, why: object) -> StoreError:
-    """Return the error for a file that stands but is not what was written, or cannot be read."""
-    return StoreError(f"log file {path}", f"is damaged: {why}", fix=_FIX)
+    """Return the error for a file that exists but has changed or cannot be read."""
+    return StoreError(f"log file {path}", f"is corrupt: {why}", fix=_FIX)
 
 
-_FIX = "restore it from a backup: the log is the authority"
+_FIX = "restore it from a backup; the log is the source of truth"
 
 
 def _found(folder: Path, but: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What one process knows of an event log: its manifest, and the chain of batch files behind it."""
+"""The files of an event log as one process knows them: the manifest, and the chain of batch files after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skewless.infra.log.manifest import FileRange, Manifest, ManifestFile, batch
 
 
 class LogFiles:
-    """The files of a log in order, followed by name from where they were last known."""
+    """The files of a log in order; only files after the last known one are looked up."""
 
     def __init__(self, root: Path, partition: str) -> None:
         folder = root / partition
@@ -30,31 +30,31 @@ class LogFiles:
         self._described = 0
 
     def follow(self) -> Manifest:
-        """Bring ``batches`` up to date; return the manifest they stand behind.
+        """Update ``batches``; return the manifest that precedes them.
 
         Raises:
-            StoreError: a file is missing or damaged.
+            StoreError: a file is missing or corrupt.
         """
         manifest = self.manifest.read()
         while True:
             self._cut(manifest.end)
             while (batch := self._at(self._next(manifest))) is not None:
                 self.batches.append(batch)
-            # The next file may be missing because it was compacted and removed while we were on our way to it.
+            # The next file may be missing because it was compacted and removed since we read the manifest.
             latest = self.manifest.read()
             if latest is manifest and not self._has_hole(self._next(manifest)):
                 return manifest
             manifest = latest
 
     def next_seq(self) -> int:
-        """Return the position behind the last row."""
+        """Return the position after the last row."""
         return self._next(self.follow())
 
     def spans(self, first: int, last: int | None) -> list[FileRange]:
-        """Return the files that hold positions ``first`` to ``last``, both included; None: to the end.
+        """Return the files with positions ``first`` to ``last``, both included; None: to the end.
 
         Raises:
-            StoreError: one is missing, cut short or altered.
+            StoreError: a file is missing, truncated or altered.
         """
         manifest = self.follow()
         spans = [*_within(manifest.spans, first, last), *_within(self.batches, first, last)]
@@ -63,16 +63,16 @@ class LogFiles:
         return spans
 
     def extend(self, batch: FileRange, schema: pa.Schema) -> None:
-        """Take note of a file that this process has appended, if it is the next one."""
+        """Add a file that this process has appended, if it is the next one."""
         self._schema = self.united(schema)
         if batch.first == self._next(self.manifest.read()):
             self.batches.append(batch)
 
     def schema(self) -> pa.Schema:
-        """Return all columns that the rows have had so far, without ``__known_at``.
+        """Return all columns that any row has, without ``__known_at``.
 
         Raises:
-            StoreError: a file is missing or damaged.
+            StoreError: a file is missing or corrupt.
         """
         manifest = self.follow()
         if manifest.generation != self._described and manifest.spans:
@@ -82,10 +82,10 @@ class LogFiles:
         return self._schema
 
     def united(self, schema: pa.Schema) -> pa.Schema:
-        """Return the columns so far and those of some more rows.
+        """Return the columns of the log and of new rows.
 
         Raises:
-            StoreError: a column has another type there.
+            StoreError: a column has another type than in the log.
         """
         if schema.equals(self._schema):
             return self._schema
@@ -99,7 +99,7 @@ class LogFiles:
             ) from error
 
     def _has_hole(self, first: int) -> bool:
-        """Say whether a batch has come at a position meanwhile; refuse a log that has later ones, but not that."""
+        """Return whether a batch was added at a position in the meantime; raise if only later batches exist."""
         path = batch_path(self._folder, first)
         if path.name > self.inventory.newest():
             return False
@@ -146,5 +146,5 @@ def _described(path: Path) -> pa.Schema:
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    # Files tell field ids and the like, which no row has; and when rows were known, which is asked for by itself.
+    # Drops field ids and other metadata that rows do not have, and ``__known_at``, which is read separately.
     return pa.schema([pa.field(field.name, field.type) for field in schema if field.name != KNOWN_AT])

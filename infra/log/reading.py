@@ -1,4 +1,4 @@
-"""Rows out of the files of an event log, whatever columns each file has."""
+"""Reads rows from the files of an event log, whose columns may differ."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ import pyarrow.parquet as pq
 from skewless.infra.log.inventory import damaged
 from skewless.infra.log.manifest import FileRange
 
-# Row groups are what a reader skips, and what it holds at a time.
+# Readers skip row groups by their statistics, and hold one row group in memory at a time.
 GROUP_ROWS = 100_000
-# Threads cost more than they save on a batch of some hundred rows.
+# Threads cost more than they save on a batch of a few hundred rows.
 _THREADS_FROM = 10_000
 
 
 def tables(span: FileRange, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of one file that stand at positions ``first`` to ``last``, in order and in bounded batches.
+    """Yield the rows of one file at positions ``first`` to ``last``, in order and in bounded batches.
 
     Args:
-        schema: the columns of each batch; those that the file lacks are null.
+        span: the file.
+        first: first position.
+        last: last position, included.
+        schema: the columns of each batch; columns that the file lacks are null.
 
     Raises:
-        FileNotFoundError: the file has gone.
-        StoreError: the file is damaged.
+        FileNotFoundError: the file was removed.
+        StoreError: the file is corrupt.
     """
     try:
         with pq.ParquetFile(span.path) as file:
             for start, rows in _groups(file, span.first, first, last, schema):
                 begin = max(first - start, 0)
-                # A table without columns cannot be sliced: it gets its null columns first.
+                # A table without columns cannot be sliced, so null columns are added before.
                 yield conform(rows, schema).slice(begin, last + 1 - start - begin)
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(span.path)) from error
@@ -39,7 +42,7 @@ def tables(span: FileRange, first: int, last: int, schema: pa.Schema) -> Iterato
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return rows with the columns of a schema, in its order; those that they lack are null.
+    """Return rows with the columns of a schema, in its order; columns that the rows lack are null.
 
     >>> conform(pa.table({"b": [1], "a": [2]}), pa.schema([("a", pa.int64()), ("c", pa.string())])).to_pylist()
     [{'a': 2, 'c': None}]
@@ -55,7 +58,7 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def regrouped(batches: Iterable[pa.Table], size: int = GROUP_ROWS) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of ``size`` rows, but for the last one."""
+    """Yield the same rows in tables of ``size`` rows; the last one may be smaller."""
     waiting: list[pa.Table] = []
     count = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Removes files that need not be kept any longer."""
+"""Removes files that are past their retention."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DIGITS = 20
 
 
 def remove_named_before(folder: Path, before_us: int) -> int:
-    """Remove the files whose names begin with an earlier moment, 20 digits of microseconds; return how many.
+    """Remove files whose names begin with an earlier time, 20 digits of microseconds; return how many.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: a file cannot be removed.
     """
     due = [path for path in sorted(folder.glob("*.parquet")) if _named_us(path) < before_us]
     Inventory(folder).drop(path.name for path in due)
@@ -23,10 +23,10 @@ def remove_named_before(folder: Path, before_us: int) -> int:
 
 
 def remove_written_before(folder: Path, before_us: int) -> int:
-    """Remove the files below a folder that were last written before a moment, by the disk's time; return how many.
+    """Remove files below a folder that were last written before a time, by the disk's clock; return how many.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: a file cannot be removed.
     """
     return _remove(path for path in sorted(folder.glob("*/*.parquet")) if path.stat().st_mtime_ns < before_us * 1_000)
 

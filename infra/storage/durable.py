@@ -1,4 +1,4 @@
-"""Writes that survive a kill and a power cut: what stands under its final name is whole."""
+"""Writes files that survive a kill and a power cut: a file under its final name is complete."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SLOW_LOCK_S = 10.0
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of the state and those above it that are missing, for their owner alone whatever the umask.
+    """Create a folder of the state and its missing parents, accessible to the owner only, whatever the umask.
 
-    What is there stays as it is.
+    Existing folders stay unchanged.
 
     Raises:
-        OSError: the disk refused.
+        OSError: a folder cannot be created.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
-        with suppress(FileExistsError):  # somebody was first
+        with suppress(FileExistsError):  # another process was first
             folder.mkdir(mode=_OWNER_ONLY)
             folder.chmod(_OWNER_ONLY)
     if not path.is_dir():
@@ -39,11 +39,11 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def exclusive(lock_file: Path) -> Iterator[None]:
-    """Hold an advisory lock on this machine; the kernel frees it when its holder dies.
+    """Hold an advisory lock on this machine; the kernel releases it when its holder dies.
 
-    It keeps housekeeping (sweeping leftovers) out of others' way, and lets the scheduler's ledger compare a token and
-    write in one step. Where its holder is stopped and not dead (SIGSTOP, a debugger), whoever wants it waits until
-    that process goes on or is killed, and logs that it does.
+    It keeps the removal of leftovers apart from writers, and lets the scheduler's ledger compare a token and write
+    atomically. If the holder is stopped but not dead (SIGSTOP, a debugger), callers wait until that process continues
+    or is killed, and log that they wait.
     """
     make_folder(lock_file.parent)
     with lock_file.open("ab") as handle:
@@ -55,8 +55,8 @@ def exclusive(lock_file: Path) -> Iterator[None]:
 
 
 def _wait(lock: BinaryIO) -> None:
-    """Wait for a lock; log it once where that takes long."""
-    fix = "`lslocks` names the process that holds it: let it go on (`kill -CONT`), or kill it"
+    """Wait for a lock; log it once if that takes long."""
+    fix = "find its holder with `lslocks`; continue it with `kill -CONT`, or kill it"
     log = structlog.get_logger().warning
     slow = threading.Timer(_SLOW_LOCK_S, log, ("waiting_for_a_lock",), {"path": lock.name, "fix": fix})
     slow.daemon = True
@@ -69,10 +69,10 @@ def _wait(lock: BinaryIO) -> None:
 
 @contextmanager
 def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
-    """Lend whether nobody else on this machine holds a lock of a folder; the kernel frees it when its holder dies.
+    """Try to lock a folder; yield whether that succeeded. The kernel releases the lock when its holder dies.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the lock file cannot be opened.
     """
     lock = folder / name
     try:
@@ -90,15 +90,15 @@ def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
 
 
 def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Write a new file and wait until the disk has it.
+    """Write a new file and wait until it is on disk.
 
     Args:
-        path: where no file stands.
-        data: what the file will hold.
-        mode: who may open it; None: as the umask says.
+        path: must not exist.
+        data: content of the file.
+        mode: permissions; None: as the umask says.
 
     Raises:
-        StoreError: the disk refused; nothing is left behind.
+        StoreError: the file cannot be written; nothing is left behind.
     """
     try:
         with path.open("xb") as handle:
@@ -113,13 +113,13 @@ def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the disk has what a file holds."""
+    """Wait until the content of a file is on disk."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+    """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -128,29 +128,32 @@ def sync_folder(folder: Path) -> None:
 
 
 def refused(path: Path, error: OSError) -> StoreError:
-    """Return the error that says which path the disk refused, and why."""
+    """Return the error for a file that cannot be written, with the reason."""
     return StoreError(
-        f"file {path.name!r}", "cannot be written", value=cause(error), fix=f"make room or access below {path.parent}"
+        f"file {path.name!r}",
+        "cannot be written",
+        value=cause(error),
+        fix=f"make room, or give write access, below {path.parent}",
     )
 
 
 def cause(error: Exception) -> str:
-    """Return why the disk refused, without the path that the error names."""
+    """Return the reason of an OS error without the path that its message contains."""
     number = error.errno if isinstance(error, OSError) else None
     return type(error).__name__ if number is None else os.strerror(number)
 
 
 def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Put a file where none stands, whole or not at all, and wait until the disk has it.
+    """Create a file atomically where none exists, and wait until it is on disk.
 
     Args:
-        path: its place; the folder is made.
-        data: what the file will hold.
-        mode: who may open it; None: as the umask says.
+        path: its final path; the folder is created.
+        data: content of the file.
+        mode: permissions; None: as the umask says.
 
     Raises:
-        FileExistsError: somebody was first.
-        StoreError: the disk refused; nothing is left behind.
+        FileExistsError: the file exists already.
+        StoreError: the file cannot be written; nothing is left behind.
     """
     try:
         make_folder(path.parent)
@@ -169,15 +172,15 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Put a file in the place of another, or of none, and wait until the disk has it; readers see one or the other.
+    """Create or replace a file atomically, and wait until it is on disk; readers see the old or the new file.
 
     Args:
-        path: its place; the folder is made.
-        data: what the file will hold.
-        mode: who may open it; None: as the umask says.
+        path: its final path; the folder is created.
+        data: content of the file.
+        mode: permissions; None: as the umask says.
 
     Raises:
-        StoreError: the disk refused; the file is as it was.
+        StoreError: the file cannot be written; the old file is unchanged.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -1,4 +1,4 @@
-"""Numbered JSON files that are only ever added to: the newest is the value, the others are its history."""
+"""Numbered JSON files that are never changed: the latest one is the value, the others are its history."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from skewless.infra.storage.durable import exclusive, make_folder, refused, sync
 from skewless.infra.storage.names import number
 
 _LEFTOVER = ".move-"
-_LEVELS = 3  # folders whose names may be new
+_LEVELS = 3  # parent folders that may be new and need a sync
 
 
 class NumberedFiles:
     """The numbered files of one folder.
 
-    A file is linked into place whole or not at all, under a number that nobody else has: so adding is a
-    compare-and-set, the history costs nothing, and a kill at any point loses nothing.
+    A file is linked atomically under a number that no other file has. So an append is a compare-and-set, the history
+    costs nothing, and a kill at any point loses nothing.
 
     Args:
         folder: may not exist yet.
-        lock: advisory lock file, which keeps the sweeping of leftovers out of others' way.
-        noun: what one file holds, for errors.
+        lock: advisory lock file; keeps the removal of leftovers apart from writers.
+        noun: the thing that a file describes, for errors.
     """
 
     def __init__(self, folder: Path, lock: Path, noun: str) -> None:
@@ -35,7 +35,7 @@ class NumberedFiles:
         self._noun = noun
 
     def numbers(self) -> list[int]:
-        """Return the numbers taken, ascending."""
+        """Return the used numbers, ascending."""
         try:
             with os.scandir(self._folder) as entries:
                 stems = (entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))
@@ -44,10 +44,10 @@ class NumberedFiles:
             return []
 
     def read(self, sequence: int) -> Any:  # noqa: ANN401 - any JSON value
-        """Return what a file holds.
+        """Return the content of a file.
 
         Raises:
-            PackageError: it holds no JSON.
+            PackageError: it is not valid JSON.
         """
         try:
             return json.loads((self._folder / f"{number(sequence)}.json").read_bytes())
@@ -55,15 +55,15 @@ class NumberedFiles:
             raise self.damaged(sequence) from error
 
     def backwards(self) -> Iterator[tuple[int, Any]]:
-        """Yield every number with what its file holds, newest first; what is not asked for is not read."""
+        """Yield each number with the content of its file, latest first; files are read on demand."""
         return ((sequence, self.read(sequence)) for sequence in reversed(self.numbers()))
 
     def append(self, sequence: int, data: Mapping[str, Any]) -> None:
         """Add a file.
 
         Raises:
-            FileExistsError: somebody else has the number.
-            StoreError: the disk refused; nothing was added.
+            FileExistsError: the number is used.
+            StoreError: the file cannot be written; nothing was added.
         """
         try:
             with exclusive(self._lock):
@@ -74,10 +74,10 @@ class NumberedFiles:
             raise refused(self._folder, error) from error
 
     def damaged(self, sequence: int) -> PackageError:
-        """Return the error that names a file which does not hold what it should."""
+        """Return the error for a file with invalid content."""
         return PackageError(
             f"{self._noun} '{self._folder.name}/{number(sequence)}.json'",
-            "is damaged",
+            "is corrupt",
             fix="restore the file, or move it out of the folder",
         )
 
@@ -91,5 +91,5 @@ class NumberedFiles:
             os.link(staging, self._folder / f"{number(sequence)}.json")
         finally:
             staging.unlink(missing_ok=True)
-        for place in (self._folder, *self._folder.parents[: _LEVELS - 1]):
-            sync_folder(place)
+        for folder in (self._folder, *self._folder.parents[: _LEVELS - 1]):
+            sync_folder(folder)

@@ -1,4 +1,4 @@
-"""A series of records in one file, a line of JSON each: appended durably, read back whole."""
+"""A series of records in one file, one line of JSON each, appended durably."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ PredictionBatch = dict[str, Any]
 class RecordSeries:
     """Records in the order in which they were appended.
 
-    A kill while one is appended leaves half a line at most: it is no record, and the next one begins a line of its own.
+    A kill during an append leaves at most a partial line. It is skipped, and the next record begins on a new line.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record of plain JSON values and wait until the disk has it; several processes may at the same time.
+        """Append a record of plain JSON values and wait until it is on disk; safe from several processes.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
             ValueError: a number is not finite.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -43,7 +43,7 @@ class RecordSeries:
             raise refused(self._path, error) from error
 
     def read(self) -> list[PredictionBatch]:
-        """Return all records, oldest first; lines that are none are left out."""
+        """Return all records, oldest first; skips invalid lines."""
         try:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
