@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from skewless.infra.storage.durable import refused
+from skewless.infra.storage.durable import disk_error
 from skewless.serving.server_config import ServerConfig
 
 VARIABLE = "NOTIFY_SOCKET"  # set by systemd for `Type=notify`
@@ -39,7 +39,7 @@ def _note(place: Path, body: dict[str, object]) -> None:
     try:
         place.write_text(json.dumps(body))
     except OSError as error:
-        raise refused(place, error) from error
+        raise disk_error(place, error) from error
 
 
 def notify(state: str) -> None:

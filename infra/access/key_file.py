@@ -9,7 +9,7 @@ from typing import Any
 
 from skewless.contract.errors import ConflictError, DefinitionError, PlaceError
 from skewless.infra.access.api_keys import ApiKey, with_key, without_key
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 _FORMAT = 1
 _DIGEST_BYTES = 32
@@ -81,7 +81,7 @@ class KeyFile:
         self._change(lambda keys: without_key(keys, name))
 
     def _change(self, change: Callable[[_Keys], _Keys]) -> None:
-        with exclusive(self._lock):
+        with hold_lock(self._lock):
             replace_durable(self.path, _encoded(change(self.read())), _OWNER_ONLY)
 
     def _broken(self, problem: str) -> PlaceError:

@@ -15,7 +15,7 @@ import structlog
 from skewless.contract.clock import from_us
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.webhook import Webhook
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
@@ -172,7 +172,7 @@ class Alerts:
                     self._courier = None
                     return
                 self._wanted = False
-            with exclusive(self._folder / "delivery.lock"):
+            with hold_lock(self._folder / "delivery.lock"):
                 self._offer(webhook)
 
     def _offer(self, webhook: Webhook) -> None:
@@ -188,7 +188,7 @@ class Alerts:
 @contextmanager
 def _book_of(folder: Path) -> Iterator[_Book]:
     """Yield the kept alerts to be changed; nobody else changes them meanwhile, and an error changes nothing."""
-    with exclusive(folder / "alerts.lock"):
+    with hold_lock(folder / "alerts.lock"):
         book = _Book(_read(folder))
         yield book
         if book.changed:

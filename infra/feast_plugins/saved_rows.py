@@ -18,7 +18,7 @@ from skewless.infra.offline.database_table import DatabaseTable, find_warehouse
 from skewless.infra.offline.sql import quote
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import readable_path
-from skewless.infra.storage.durable import refused, sync_folder
+from skewless.infra.storage.durable import disk_error, sync_folder
 
 
 def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource, *, overwrite: bool) -> None:
@@ -68,7 +68,7 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.run import Run, RunId, State
-from skewless.infra.storage.durable import create_durable, exclusive
+from skewless.infra.storage.durable import create_durable, hold_lock
 
 FOLDER = "scheduler"
 _END = ".end"
@@ -62,7 +62,7 @@ class Ledger:
         Raises:
             ConflictError: a term with this token or a later one has begun.
         """
-        with exclusive(self._lock):
+        with hold_lock(self._lock):
             if token <= self.newest_token():
                 raise _over(token, self.newest_token())
             self._sweep()
@@ -133,9 +133,9 @@ class Ledger:
 
     def ids(self, job: str | None = None) -> list[RunId]:
         """Return the runs of a job, or all, in the order of their ticks; nothing but names is read."""
-        return list(self.backwards(job))[::-1]
+        return list(self.read_latest_first(job))[::-1]
 
-    def backwards(self, job: str | None = None) -> Iterator[RunId]:
+    def read_latest_first(self, job: str | None = None) -> Iterator[RunId]:
         """Yield the runs of a job, or all, the newest tick first."""
         names = [name for name in self._names(job) if not name.stem.endswith(_END)]
         return (RunId.parse(str(name)) for name in sorted(names, key=_order, reverse=True))
@@ -164,7 +164,7 @@ class Ledger:
         return removed
 
     def _write(self, token: int, path: Path, body: Mapping[str, Any]) -> bool:
-        with exclusive(self._lock):
+        with hold_lock(self._lock):
             newest = self.newest_token()
             if token < newest:
                 raise _over(token, newest)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.inventory import Inventory, damaged, missing, noted
+from skewless.infra.log.inventory import Inventory, corrupt_file_error, missing_file_error, note_file
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.storage.durable import make_folder, sync_file, sync_folder
 
@@ -38,7 +38,7 @@ _GROUP_ROWS = 100_000
 
 
 class StagedRows:
-    """Numbered rows in a temporary file that are not part of the log before ``adopt``.
+    """Numbered rows in a temporary file that are not part of the log before ``commit_rows``.
 
     Args:
         path: a temporary path in the folder of the log, so that the final name can be a hard link.
@@ -49,7 +49,7 @@ class StagedRows:
         self.path = path
         self.first = first
         self.rows = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._open_writer: pq.ParquetWriter | None = None
 
     def write(self, rows: pa.Table) -> None:
         """Number rows and write them; all batches must have one schema, without ``__seq``.
@@ -60,18 +60,18 @@ class StagedRows:
         start = self.first + self.rows
         numbers = np.arange(start, start + rows.num_rows, dtype=np.int64)
         numbered = rows.append_column(SEQ, pa.array(numbers))
-        with _translated(self.path.parent):
-            if self._writer is None:
-                self._writer = _writer(self.path, numbered.schema)
-            self._writer.write_table(numbered, row_group_size=_GROUP_ROWS)
+        with _translate_errors(self.path.parent):
+            if self._open_writer is None:
+                self._open_writer = _open_writer(self.path, numbered.schema)
+            self._open_writer.write_table(numbered, row_group_size=_GROUP_ROWS)
         self.rows += rows.num_rows
 
     def close(self) -> None:
         """Close the file; its rows are readable then, but not yet durable."""
-        if self._writer is not None:
-            with _translated(self.path.parent):
-                self._writer.close()
-            self._writer = None
+        if self._open_writer is not None:
+            with _translate_errors(self.path.parent):
+                self._open_writer.close()
+            self._open_writer = None
 
 
 class AcceptedLog:
@@ -89,7 +89,7 @@ class AcceptedLog:
         Raises:
             StoreError: a file is missing, truncated or altered.
         """
-        while (segment := self._at(self.next_seq(follow=False))) is not None:
+        while (segment := self._find_file(self.next_seq(follow=False))) is not None:
             self._segments.append(segment)
         return tuple(self._segments)
 
@@ -107,38 +107,38 @@ class AcceptedLog:
         return segments[-1].last + 1 if segments else 0
 
     @contextlib.contextmanager
-    def draft(self) -> Iterator[StagedRows]:
-        """Create a temporary file for the next rows; it is removed at the end unless ``adopt`` has linked it.
+    def stage_rows(self) -> Iterator[StagedRows]:
+        """Create a temporary file for the next rows; it is removed at the end unless ``commit_rows`` has linked it.
 
         Raises:
             StoreError: the file cannot be written.
         """
-        draft = StagedRows(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
-        with _translated(self._folder):
+        staged = StagedRows(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
+        with _translate_errors(self._folder):
             make_folder(self._folder)
         try:
-            yield draft
+            yield staged
         finally:
             with contextlib.suppress(StoreError):
-                draft.close()
+                staged.close()
             with contextlib.suppress(OSError):
-                draft.path.unlink()
+                staged.path.unlink()
 
-    def adopt(self, draft: StagedRows) -> FileRange:
+    def commit_rows(self, staged: StagedRows) -> FileRange:
         """Make staged rows, at least one, durable and part of the log; return their file.
 
         Raises:
             ConflictError: another writer has appended at this position.
             StoreError: the file cannot be written.
         """
-        path = self._path(draft.first)
-        draft.close()
-        with _translated(self._folder):
-            sync_file(draft.path)
-            self._link(draft.path, path)
+        path = self._file_path(staged.first)
+        staged.close()
+        with _translate_errors(self._folder):
+            sync_file(staged.path)
+            self._link(staged.path, path)
             sync_folder(self._folder)
-        noted(self._inventory, path, draft.rows)
-        segment = FileRange(path=path, first=draft.first, last=draft.first + draft.rows - 1)
+        note_file(self._inventory, path, staged.rows)
+        segment = FileRange(path=path, first=staged.first, last=staged.first + staged.rows - 1)
         self._segments.append(segment)
         return segment
 
@@ -149,9 +149,9 @@ class AcceptedLog:
             ConflictError: another writer has appended at this position.
             StoreError: the file cannot be written.
         """
-        with self.draft() as draft:
-            draft.write(rows)
-            return self.adopt(draft)
+        with self.stage_rows() as staged:
+            staged.write(rows)
+            return self.commit_rows(staged)
 
     def sweep(self) -> None:
         """Remove temporary files of killed writers; call it only while no other process writes this partition."""
@@ -169,38 +169,38 @@ class AcceptedLog:
                 fix="run it again",
             ) from error
 
-    def _path(self, first: int) -> Path:
+    def _file_path(self, first: int) -> Path:
         return self._folder / f"{first:020d}.parquet"
 
-    def _at(self, first: int) -> FileRange | None:
-        path = self._path(first)
+    def _find_file(self, first: int) -> FileRange | None:
+        path = self._file_path(first)
         notes = self._inventory.notes()
         note = notes.get(path.name)
         if note is None and not path.exists():
             # Files are written in order and noted after they exist. So a later note proves that this file is missing.
-            if path.name > self._inventory.newest():
+            if path.name > self._inventory.latest_name():
                 return None
             if not path.exists():
-                raise missing(path)
+                raise missing_file_error(path)
         self._inventory.check(path)
-        rows = _count(path) if note is None or note.rows < 0 else note.rows
+        rows = _count_rows(path) if note is None or note.rows < 0 else note.rows
         return FileRange(path=path, first=first, last=first + rows - 1)
 
 
-def _count(path: Path) -> int:
+def _count_rows(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
+        raise corrupt_file_error(path, error) from error
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     text = [field.name for field in schema if not pa.types.is_primitive(field.type)]
     return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=text)
 
 
 @contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -210,7 +210,7 @@ def _translated(folder: Path) -> Iterator[None]:
 
 
 def due_sql(delay_us: int) -> str:
-    """Return a SQL expression for the time at which a log row is due, int64 microseconds; null for a row without a time.
+    """Return SQL for the time at which a log row is due, int64 microseconds; null for a row without a time.
 
     A row is due when it was created, but not before its event time: a forecast waits until then. Without a created
     time, the event time plus the declared delay is used.
@@ -224,7 +224,7 @@ def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
     for path in files:
         with pq.ParquetFile(path) as file:
             column = file.schema_arrow.get_field_index(REJECT)
-            groups = [i for i in range(file.num_row_groups) if not _all_null(file.metadata.row_group(i), column)]
+            groups = [i for i in range(file.num_row_groups) if not _is_all_null(file.metadata.row_group(i), column)]
             reasons = file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null()
         counts.update({item["values"]: item["counts"] for item in pc.value_counts(reasons).to_pylist()})
     return dict(counts)
@@ -235,6 +235,6 @@ def count_rejected(files: Sequence[str]) -> int:
     return sum(rejected_reasons(files).values())
 
 
-def _all_null(group: pq.RowGroupMetaData, column: int) -> bool:
+def _is_all_null(group: pq.RowGroupMetaData, column: int) -> bool:
     statistics = group.column(column).statistics
     return bool(statistics is not None and statistics.has_null_count and statistics.null_count == group.num_rows)

@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, first_cover, unbaked, with_known_at
-from skewless.infra.log.inventory import missing, noted
+from skewless.infra.log.ends import KNOWN_AT, EndsFile, add_known_at, ends_table, first_cover, select_uncompacted
+from skewless.infra.log.inventory import missing_file_error, note_file
 from skewless.infra.log.log_files import LogFiles
-from skewless.infra.log.manifest import FileRange, Gap, Manifest, MergedRange, compacted_path, joined
-from skewless.infra.log.reading import GROUP_ROWS, regrouped, tables
-from skewless.infra.storage.durable import alone, refused, sync_file, sync_folder
+from skewless.infra.log.manifest import FileRange, Gap, Manifest, MergedRange, compacted_path, join_gaps
+from skewless.infra.log.reading import GROUP_ROWS, read_tables, regroup
+from skewless.infra.storage.durable import disk_error, sync_file, sync_folder, try_lock
 
 # An older file is merged again with newer rows only if it is not much larger than they are. So the number of times that
 # a row is written grows with the logarithm of the file size.
@@ -64,8 +64,8 @@ class Compactor:
 
     def compact(self, *, keep: int, target_rows: int) -> CompactReport:
         """Merge the files that are due; see ``EventLog.compact``."""
-        with alone(self._folder) as is_alone:
-            if not is_alone:
+        with try_lock(self._folder) as is_locked:
+            if not is_locked:
                 return CompactReport(is_busy=True)
             done = self._merge_all(keep, target_rows)
             self._drop_ends()
@@ -75,8 +75,8 @@ class Compactor:
 
     def sweep(self) -> None:
         """Remove the files that are due; see ``EventLog.sweep``."""
-        with alone(self._folder) as is_alone:
-            if is_alone:
+        with try_lock(self._folder) as is_locked:
+            if is_locked:
                 self._remove_due()
 
     def _merge_all(self, keep: int, target_rows: int) -> list[Sequence[FileRange]]:
@@ -85,20 +85,20 @@ class Compactor:
         groups = plan_merges(manifest.spans, batches[: max(len(batches) - keep, 0)], target_rows)
         done = []
         for group in groups:
-            merged = self._merge(manifest, group)
-            if merged is None:
+            new_manifest = self._merge(manifest, group)
+            if new_manifest is None:
                 break
-            manifest = merged
+            manifest = new_manifest
             done.append(group)
         return done
 
     def _merge(self, manifest: Manifest, group: Sequence[FileRange]) -> Manifest | None:
         first, last = group[0].first, group[-1].last
         span = FileRange(path=compacted_path(self._folder, first, last), first=first, last=last)
-        self._files.inventory.compare_all(each.path for each in group)
+        self._files.inventory.verify_all(each.path for each in group)
         gaps = self._write(group, span.path)
-        noted(self._files.inventory, span.path, span.rows)
-        new = _merged(manifest, span, gaps, self._now_us())
+        note_file(self._files.inventory, span.path, span.rows)
+        new = _replace_spans(manifest, span, gaps, self._now_us())
         return new if self._files.manifest.replace(manifest, new) else None
 
     def _write(self, group: Sequence[FileRange], path: Path) -> list[Gap]:
@@ -109,30 +109,30 @@ class Compactor:
             temporary.replace(path)
             sync_folder(self._folder)
         except FileNotFoundError as error:
-            raise missing(Path(error.filename or path)) from error
+            raise missing_file_error(Path(error.filename or path)) from error
         except OSError as error:
-            raise refused(path, error) from error
+            raise disk_error(path, error) from error
         finally:
             temporary.unlink(missing_ok=True)
         return gaps
 
     def _copy(self, group: Sequence[FileRange], path: Path) -> list[Gap]:
-        ends = as_table(first_cover(self._ends.read()))
+        ends = ends_table(first_cover(self._ends.read()))
         schema = self._files.schema().append(pa.field(KNOWN_AT, pa.int64()))
         text = [field.name for field in schema if not pa.types.is_primitive(field.type)]
         gaps: list[Gap] = []
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=text) as writer:
-            parts = chain.from_iterable(tables(span, span.first, span.last, schema) for span in group)
-            for rows in regrouped(parts):
-                known = with_known_at(rows, ends)
-                gaps.extend(_unknown(known))
+            parts = chain.from_iterable(read_tables(span, span.first, span.last, schema) for span in group)
+            for rows in regroup(parts):
+                known = add_known_at(rows, ends)
+                gaps.extend(_find_gaps(known))
                 writer.write_table(known, row_group_size=GROUP_ROWS)
         return gaps
 
     def _drop_ends(self) -> None:
         manifest = self._files.manifest.read()
         if manifest.spans:
-            self._ends.keep(lambda records: unbaked(records, manifest))
+            self._ends.filter_records(lambda records: select_uncompacted(records, manifest))
 
     def _remove_due(self) -> None:
         manifest = self._files.manifest.read()
@@ -140,12 +140,12 @@ class Compactor:
             # A file may be removed only after the manifest that replaced it is durable.
             sync_folder(self._folder)
             listed = {span.path for span in manifest.spans}
-            due = [path for path in sorted(set(self._folder.iterdir()) - listed) if self._is_due(path, manifest)]
-            self._files.inventory.drop(path.name for path in due)
-            for path in due:
+            due_paths = [path for path in sorted(set(self._folder.iterdir()) - listed) if self._is_due(path, manifest)]
+            self._files.inventory.remove_entries(path.name for path in due_paths)
+            for path in due_paths:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise refused(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
         waiting = tuple(item for item in manifest.retired if item.at_us > self._now_us() - self._grace_us)
         if waiting != manifest.retired:
             new = replace(manifest, generation=manifest.generation + 1, retired=waiting)
@@ -211,22 +211,22 @@ def plan_merges(
     return [group for group in groups if len(group) > 1 or group[0] not in known]
 
 
-def _merged(manifest: Manifest, span: FileRange, gaps: Sequence[Gap], now_us: int) -> Manifest:
-    before = [old for old in manifest.spans if old.last < span.first]
-    after = [old for old in manifest.spans if old.first > span.last]
-    kept = [gap for gap in manifest.gaps if gap.first < span.first]
+def _replace_spans(manifest: Manifest, span: FileRange, gaps: Sequence[Gap], now_us: int) -> Manifest:
+    spans_before = [old for old in manifest.spans if old.last < span.first]
+    spans_after = [old for old in manifest.spans if old.first > span.last]
+    earlier_gaps = [gap for gap in manifest.gaps if gap.first < span.first]
     # A gap may extend from an older file into the files that are merged now.
-    left = [Gap(first=gap.first, last=min(gap.last, span.first - 1)) for gap in kept]
+    left = [Gap(first=gap.first, last=min(gap.last, span.first - 1)) for gap in earlier_gaps]
     right = [Gap(first=max(gap.first, span.last + 1), last=gap.last) for gap in manifest.gaps if gap.last > span.last]
     return Manifest(
         generation=manifest.generation + 1,
-        spans=(*before, span, *after),
-        gaps=joined([*left, *gaps, *right]),
+        spans=(*spans_before, span, *spans_after),
+        gaps=join_gaps([*left, *gaps, *right]),
         retired=(*manifest.retired, MergedRange(first=span.first, last=span.last, at_us=now_us)),
     )
 
 
-def _unknown(rows: pa.Table) -> Iterator[Gap]:
+def _find_gaps(rows: pa.Table) -> Iterator[Gap]:
     seq = rows.filter(pc.is_null(rows[KNOWN_AT]))[SEQ].to_numpy()
     cuts = np.flatnonzero(np.diff(seq) != 1)
     if len(seq):

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.accepted import SEQ
 from skewless.infra.log.compaction import Compactor, CompactReport
-from skewless.infra.log.ends import KNOWN_AT, EndsFile, as_table, baked, first_cover, with_known_at
-from skewless.infra.log.inventory import missing, noted
+from skewless.infra.log.ends import KNOWN_AT, EndsFile, add_known_at, compacted_ends, ends_table, first_cover
+from skewless.infra.log.inventory import missing_file_error, note_file
 from skewless.infra.log.log_files import LogFiles
 from skewless.infra.log.manifest import FileRange, batch_path
-from skewless.infra.log.reading import tables
-from skewless.infra.storage.durable import make_folder, refused, sync_folder, write_durable
+from skewless.infra.log.reading import read_tables
+from skewless.infra.storage.durable import disk_error, make_folder, sync_folder, write_durable
 
 
 class EventLog:
@@ -35,7 +35,7 @@ class EventLog:
         partition: folder below ``root``, for example ``events/arrivals/ab12cd/0``.
         clock: wall-clock seconds, for the grace time.
         grace_s: how long merged files stay for running readers, in seconds.
-        sync_ends: whether each append also syncs the records of ``ended``.
+        sync_ends: whether each append also syncs the records of ``record_end``.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class EventLog:
     ) -> None:
         self.partition = partition
         self._folder = root / partition
-        self._chain = LogFiles(root, partition)
+        self._files = LogFiles(root, partition)
         self._ends = EndsFile(root, partition)
-        self._compactor = Compactor(self._folder, self._chain, self._ends, clock, grace_s)
+        self._compactor = Compactor(self._folder, self._files, self._ends, clock, grace_s)
         self._sync_ends = sync_ends
-        self._mine: int | None = None
+        self._next_position: int | None = None
         self._is_lost = False
 
     def next_seq(self) -> int:
@@ -62,7 +62,7 @@ class EventLog:
         Raises:
             StoreError: a file is corrupt.
         """
-        return self._chain.next_seq()
+        return self._files.next_seq()
 
     def schema(self) -> pa.Schema:
         """Return all columns that any row has, without ``__known_at``; empty for an empty log.
@@ -70,7 +70,7 @@ class EventLog:
         Raises:
             StoreError: a file is missing or corrupt.
         """
-        return self._chain.schema()
+        return self._files.schema()
 
     def append(self, rows: pa.Table, *, at: int | None = None) -> FileRange:
         """Number rows, at least one, and append them durably; return their file.
@@ -90,13 +90,13 @@ class EventLog:
         """
         if not rows.num_rows:
             raise ValueError("an append needs at least one row")
-        first = self._position(at)
+        first = self._check_position(at)
         numbered = rows.append_column(SEQ, pa.array(np.arange(first, first + rows.num_rows, dtype=np.int64)))
-        self._chain.united(numbered.schema)
+        self._files.unify_schema(numbered.schema)
         span = FileRange(path=batch_path(self._folder, first), first=first, last=first + rows.num_rows - 1)
         self._create(span, numbered)
-        self._chain.extend(span, numbered.schema)
-        self._mine = span.last + 1
+        self._files.extend(span, numbered.schema)
+        self._next_position = span.last + 1
         return span
 
     def check_end(self, at: int) -> None:
@@ -106,8 +106,8 @@ class EventLog:
             ConflictError: another writer has appended; each further ``append`` fails too.
             StoreError: a file is corrupt.
         """
-        if self._chain.next_seq() > at:
-            raise self._lost(at)
+        if self._files.next_seq() > at:
+            raise self._conflict(at)
 
     def spans(self, first: int = 0, last: int | None = None) -> list[FileRange]:
         """Return the files with positions ``first`` to ``last``, both included, in order; None: to the end.
@@ -117,7 +117,7 @@ class EventLog:
         Raises:
             StoreError: a file is missing or corrupt.
         """
-        return self._chain.spans(first, last)
+        return self._files.spans(first, last)
 
     def files(self, first: int = 0) -> list[str]:
         """Return the paths of the files with positions from ``first`` on.
@@ -143,22 +143,22 @@ class EventLog:
         """
         end = self.next_seq() - 1
         last = end if last is None else min(last, end)
-        schema = self._wanted(columns)
+        schema = self._select_schema(columns)
         position, failed = max(first, 0), -1
         while position <= last:
             try:
-                for rows in self._rows(position, last, schema):
+                for rows in self._read_rows(position, last, schema):
                     position += rows.num_rows
                     yield rows
             except FileNotFoundError as error:
                 # The file was compacted and removed since we read the manifest: read the manifest again, once.
                 if failed == position:
-                    raise missing(Path(error.filename or self._folder)) from error
+                    raise missing_file_error(Path(error.filename or self._folder)) from error
                 failed = position
             else:
                 return
 
-    def ended(self, first: int, last: int, ended_us: int) -> None:
+    def record_end(self, first: int, last: int, ended_us: int) -> None:
         """Record when positions ``first`` to ``last``, both included, were completely applied; microseconds.
 
         The record is not synced: a power cut may lose the latest ones.
@@ -170,20 +170,20 @@ class EventLog:
             raise ValueError(f"positions {first} to {last} are not a range")
         self._ends.record(first, last, ended_us)
 
-    def ends(self) -> pa.Table:
+    def read_ends(self) -> pa.Table:
         """Return the recorded ends that are not in compacted files: int64 columns first, last, ended_us.
 
         The ranges are disjoint and ascending. A position belongs to the first record that covers it, and may have none.
         Call it before ``spans`` or ``files``: an end that compaction removes afterwards is in ``__known_at`` there.
         """
         records = self._ends.read()
-        stands = baked(self._chain.manifest.read())
-        merged = first_cover(np.concatenate([stands, records]))
-        return as_table(merged[~np.isin(merged["first"], stands["first"])])
+        stored_ends = compacted_ends(self._files.manifest.read())
+        merged = first_cover(np.concatenate([stored_ends, records]))
+        return ends_table(merged[~np.isin(merged["first"], stored_ends["first"])])
 
-    def is_ended(self) -> bool:
+    def has_all_ends(self) -> bool:
         """Return whether every position has a recorded end."""
-        covered = first_cover(np.concatenate([baked(self._chain.manifest.read()), self._ends.read()]))
+        covered = first_cover(np.concatenate([compacted_ends(self._files.manifest.read()), self._ends.read()]))
         return int((covered["last"] - covered["first"] + 1).sum()) >= self.next_seq()
 
     def compact(self, *, keep: int = 60, target_rows: int = 1_000_000) -> CompactReport:
@@ -208,44 +208,44 @@ class EventLog:
         """
         self._compactor.sweep()
 
-    def _position(self, at: int | None) -> int:
+    def _check_position(self, at: int | None) -> int:
         if self._is_lost:
-            raise self._lost(at)
-        if self._mine is None:
-            self._chain.schema()
-            self._mine = self._chain.next_seq()
-        if at is None or at == self._mine:
-            return self._mine
-        if at > self._mine:
-            raise ValueError(f"position {at} would leave a gap after {self._mine}")
-        raise self._lost(at)
+            raise self._conflict(at)
+        if self._next_position is None:
+            self._files.schema()
+            self._next_position = self._files.next_seq()
+        if at is None or at == self._next_position:
+            return self._next_position
+        if at > self._next_position:
+            raise ValueError(f"position {at} would leave a gap after {self._next_position}")
+        raise self._conflict(at)
 
     def _create(self, span: FileRange, rows: pa.Table) -> None:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
-        data = _encoded(rows)
+        data = _encode(rows)
         try:
             make_folder(self._folder)
             write_durable(temporary, data)
             os.link(temporary, span.path)
             sync_folder(self._folder)
         except FileExistsError as error:
-            raise self._lost(span.first) from error
+            raise self._conflict(span.first) from error
         except OSError as error:
-            raise refused(span.path, error) from error
+            raise disk_error(span.path, error) from error
         finally:
             temporary.unlink(missing_ok=True)
         self._check_fence(span)
-        noted(self._chain.inventory, span.path, span.rows)
+        note_file(self._files.inventory, span.path, span.rows)
         if self._sync_ends:
             self._ends.sync()
 
     def _check_fence(self, span: FileRange) -> None:
         # A late writer could reuse the name of a file that compaction had merged and removed.
-        if self._chain.manifest.read().end >= span.first:
+        if self._files.manifest.read().end >= span.first:
             span.path.unlink(missing_ok=True)
-            raise self._lost(span.first)
+            raise self._conflict(span.first)
 
-    def _lost(self, first: int | None) -> ConflictError:
+    def _conflict(self, first: int | None) -> ConflictError:
         self._is_lost = True
         return ConflictError(
             f"log partition {self.partition!r}",
@@ -254,27 +254,27 @@ class EventLog:
             fix="open it again and continue after its last row",
         )
 
-    def _wanted(self, columns: Sequence[str] | None) -> pa.Schema:
-        schema = self._chain.schema()
+    def _select_schema(self, columns: Sequence[str] | None) -> pa.Schema:
+        schema = self._files.schema()
         if columns is None:
             return schema
         types = {KNOWN_AT: pa.int64()} | {field.name: field.type for field in schema}
         return pa.schema([(name, types.get(name, pa.null())) for name in columns])
 
-    def _rows(self, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    def _read_rows(self, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
         if KNOWN_AT not in schema.names:
             for span in self.spans(first, last):
-                yield from tables(span, first, last, schema)
+                yield from read_tables(span, first, last, schema)
             return
         # Read before the files: ends that compaction removes afterwards are in the files by then.
-        ends = as_table(first_cover(self._ends.read()))
-        needed = schema if SEQ in schema.names else schema.append(pa.field(SEQ, pa.int64()))
+        ends = ends_table(first_cover(self._ends.read()))
+        read_schema = schema if SEQ in schema.names else schema.append(pa.field(SEQ, pa.int64()))
         for span in self.spans(first, last):
-            for rows in tables(span, first, last, needed):
-                yield with_known_at(rows, ends).select(schema.names)
+            for rows in read_tables(span, first, last, read_schema):
+                yield add_known_at(rows, ends).select(schema.names)
 
 
-def _encoded(rows: pa.Table) -> pa.Buffer:
+def _encode(rows: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     # Dictionaries and statistics for each column cost more than they save on a batch of a few hundred rows.
     pq.write_table(rows, sink, compression="zstd", use_dictionary=False, write_statistics=[SEQ])

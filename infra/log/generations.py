@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.view import WindowView
-from skewless.infra.storage.durable import exclusive, make_folder, refused, replace_durable
+from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, replace_durable
 
 Stage = Literal["building", "live", "draining", "given up"]
 
@@ -69,12 +69,12 @@ def read_pointer(text: bytes) -> tuple[int, list[str]] | None:
     [(1, ['p']), None, None]
     """
     try:
-        told = json.loads(text)
-        number, partitions = told["generation"], told["partitions"]
+        pointer = json.loads(text)
+        number, partitions = pointer["generation"], pointer["partitions"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    sound = isinstance(number, int) and isinstance(partitions, list) and all(isinstance(p, str) for p in partitions)
-    return (number, partitions) if sound else None
+    is_valid = isinstance(number, int) and isinstance(partitions, list) and all(isinstance(p, str) for p in partitions)
+    return (number, partitions) if is_valid else None
 
 
 class Generations:
@@ -90,7 +90,7 @@ class Generations:
     def __init__(self, state: Path) -> None:
         self.folder = state / "windows"
 
-    def building(self, view: ViewVersion) -> Path:
+    def build_lock(self, view: ViewVersion) -> Path:
         """Return the lock file that a backfill of a view holds."""
         return self._path(view).with_suffix(".build.lock")
 
@@ -120,7 +120,7 @@ class Generations:
 
     def has_served(self, source: str) -> bool:
         """Return whether states of a source were ever read: imports after that are not history."""
-        return self._served(source).exists()
+        return self._served_marker(source).exists()
 
     def mark_served(self, source: str) -> None:
         """Record that states of a source are about to be read; call it while no other process applies its events.
@@ -129,18 +129,20 @@ class Generations:
             StoreError: the file cannot be written.
         """
         if not self.has_served(source):
-            replace_durable(self._served(source), b"")
+            replace_durable(self._served_marker(source), b"")
 
     def begin(self, view: ViewVersion, partitions: Sequence[str], now_us: int) -> Generation:
         """Begin a generation with the next number; unfinished ones are given up."""
-        with self._changed(view) as data:
+        with self._edit(view) as data:
             number = data["last"] = data["last"] + 1
             for item in data["generations"]:
                 if item["stage"] == "building":
                     item["stage"], item["since_us"] = "given up", now_us
-            fresh = Generation(number=number, stage="building", partitions=tuple(sorted(partitions)), since_us=now_us)
-            data["generations"].append(asdict(fresh))
-        return fresh
+            generation = Generation(
+                number=number, stage="building", partitions=tuple(sorted(partitions)), since_us=now_us
+            )
+            data["generations"].append(asdict(generation))
+        return generation
 
     def switch(self, view: WindowView, number: int, now_us: int) -> None:
         """Make a built generation the live one; the previous one is drained.
@@ -148,7 +150,7 @@ class Generations:
         Raises:
             ConflictError: another backfill has begun since, so this generation was given up.
         """
-        with self._changed(view) as data:
+        with self._edit(view) as data:
             stages = {item["number"]: item for item in data["generations"] if item["stage"] in {"building", "live"}}
             if stages.get(number, {}).get("stage") != "building":
                 raise ConflictError(
@@ -165,25 +167,25 @@ class Generations:
         """Record that partitions are applied to all generations of a view; return whether any was new."""
         if all(set(partitions) <= set(item.partitions) for item in self.of(view)):
             return False
-        with self._changed(view) as data:
+        with self._edit(view) as data:
             for item in data["generations"]:
                 item["partitions"] = sorted({*item["partitions"], *partitions})
         return True
 
     def retire(self, view: ViewVersion, number: int) -> None:
         """Remove a generation that no server reads."""
-        with self._changed(view) as data:
+        with self._edit(view) as data:
             data["generations"] = [item for item in data["generations"] if item["number"] != number]
 
     @contextmanager
-    def _changed(self, view: ViewVersion) -> Iterator[dict[str, Any]]:
+    def _edit(self, view: ViewVersion) -> Iterator[dict[str, Any]]:
         path = self._path(view)
-        with _opened_disk(path), exclusive(path.with_suffix(".lock")):
+        with _translate_errors(path), hold_lock(path.with_suffix(".lock")):
             data = json.loads(path.read_text()) if path.exists() else {"last": 0, "generations": []}
             yield data
             replace_durable(path, json.dumps(data).encode())
 
-    def _served(self, source: str) -> Path:
+    def _served_marker(self, source: str) -> Path:
         return self.folder / f"{source}.served"
 
     def _path(self, view: ViewVersion) -> Path:
@@ -191,7 +193,7 @@ class Generations:
 
 
 @contextmanager
-def applying(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
+def hold_apply_lock(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
     """Hold the right to apply a source's events: shared by many processes, or alone to switch a generation.
 
     Args:
@@ -199,20 +201,20 @@ def applying(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
         alone: exclude all others.
     """
     with ExitStack() as stack:
-        with _opened_disk(log_folder):
+        with _translate_errors(log_folder):
             make_folder(log_folder)
             gate, lock = (stack.enter_context((log_folder / name).open("ab")) for name in ("apply.gate", "apply.lock"))
-        how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         # New arrivals queue behind a waiting exclusive holder, because processes that take turns would starve it.
-        fcntl.flock(gate, how)
-        fcntl.flock(lock, how)
+        fcntl.flock(gate, mode)
+        fcntl.flock(lock, mode)
         fcntl.flock(gate, fcntl.LOCK_UN)
         yield
 
 
 @contextmanager
-def _opened_disk(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error

@@ -7,8 +7,8 @@ adds a file, or removes it before it is deleted::
     - 00000000000000000000.parquet                                       7be1d0c9
 
 A file is added after it exists under its name, and removed before it is deleted. So a kill leaves at most a file
-without an entry, which is still read. Lines are not synced; a power cut may lose the latest ones. Logs of older releases
-have no inventory: the first writer adds the existing files, without digests.
+without an entry, which is still read. Lines are not synced; a power cut may lose the latest ones. Logs of older
+releases have no inventory: the first writer adds the existing files, without digests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.durable import exclusive, refused, replace_durable
+from skewless.infra.storage.durable import disk_error, hold_lock, replace_durable
 
 _UNKNOWN = "-"
 _ANY = -1
@@ -64,12 +64,12 @@ class Inventory:
 
     def __init__(self, root: Path, partition: str = "") -> None:
         self.folder = root / partition
-        self._path = noted_below(root) / f"{partition or 'all'}.list"
+        self._path = inventory_folder(root) / f"{partition or 'all'}.list"
         self._lock = self._path.with_suffix(".lock")
         self._notes: dict[str, FileEntry] = {}
         self._read_to: tuple[int, int] = (0, 0)
         self._lines = 0
-        self._newest = ""
+        self._latest_name = ""
 
     def notes(self) -> Mapping[str, FileEntry]:
         """Return the entries by file name; costs one stat call if nothing has changed.
@@ -80,17 +80,17 @@ class Inventory:
         try:
             stat = self._path.stat()
             if (stat.st_ino, stat.st_size) != self._read_to:
-                self._read_on()
+                self._read_new_lines()
         except FileNotFoundError:
-            self._forget()
+            self._reset()
         except OSError as error:
-            raise refused(self._path, error) from error
+            raise disk_error(self._path, error) from error
         return self._notes
 
-    def newest(self) -> str:
+    def latest_name(self) -> str:
         """Return the greatest recorded name of a file named by its first position; empty if there is none."""
         self.notes()
-        return self._newest
+        return self._latest_name
 
     def add(self, path: Path, rows: int = -1) -> None:
         """Add a file that exists and will not change.
@@ -98,29 +98,29 @@ class Inventory:
         Raises:
             StoreError: the inventory cannot be written; the file itself is not affected.
         """
-        with self._writing():
-            known = [] if self._path.exists() else _found(self.folder, path.name)
+        with self._hold_write_lock():
+            existing_lines = [] if self._path.exists() else _list_files(self.folder, path.name)
             with path.open("rb") as file:
-                self._write([*known, _plus(path.name, _described(file, rows))])
+                self._append_lines([*existing_lines, _encode_entry(path.name, _describe(file, rows))])
 
     def expect(self, name: str) -> None:
         """Add a file that exists and may change; if that fails, its loss would not be noticed."""
         if name not in self.notes():
-            with contextlib.suppress(StoreError), self._writing():
-                known = [] if self._path.exists() else _found(self.folder, name)
-                self._write([*known, _plus(name, FileEntry(_ANY, 0))])
+            with contextlib.suppress(StoreError), self._hold_write_lock():
+                existing_lines = [] if self._path.exists() else _list_files(self.folder, name)
+                self._append_lines([*existing_lines, _encode_entry(name, FileEntry(_ANY, 0))])
 
-    def drop(self, names: Iterable[str]) -> None:
+    def remove_entries(self, names: Iterable[str]) -> None:
         """Remove the entries of files that are about to be deleted.
 
         Raises:
             StoreError: the inventory cannot be written, so the files must stay.
         """
-        gone = [name for name in names if name in self.notes()]
-        if gone:
-            with self._writing():
-                self._write([f"- {name}" for name in gone])
-                self._tidy()
+        removed_names = [name for name in names if name in self.notes()]
+        if removed_names:
+            with self._hold_write_lock():
+                self._append_lines([f"- {name}" for name in removed_names])
+                self._compact()
 
     def check(self, path: Path) -> None:
         """Check that a file is unchanged: by size and time, and if the time differs, by digest.
@@ -134,16 +134,16 @@ class Inventory:
             if note is None or (stat.st_size, stat.st_mtime_ns) == (note.size, note.mtime_ns):
                 return
             if stat.st_size != note.size:
-                raise damaged(path, f"it has {stat.st_size} bytes instead of {note.size}")
-            self.compare(path)
+                raise corrupt_file_error(path, f"it has {stat.st_size} bytes instead of {note.size}")
+            self.verify(path)
         except FileNotFoundError as error:
-            raise missing(path) from error
+            raise missing_file_error(path) from error
         except OSError as error:
-            raise damaged(path, str(error)) from error
-        with contextlib.suppress(StoreError), self._writing():
-            self._write([_plus(path.name, note._replace(mtime_ns=stat.st_mtime_ns))])
+            raise corrupt_file_error(path, str(error)) from error
+        with contextlib.suppress(StoreError), self._hold_write_lock():
+            self._append_lines([_encode_entry(path.name, note._replace(mtime_ns=stat.st_mtime_ns))])
 
-    def compare(self, path: Path) -> None:
+    def verify(self, path: Path) -> None:
         """Check the digest of a file, if it was recorded; reads the complete file.
 
         Raises:
@@ -154,13 +154,13 @@ class Inventory:
             with path.open("rb") as file:
                 digest = _digest(file)
         except FileNotFoundError as error:
-            raise missing(path) from error
+            raise missing_file_error(path) from error
         except OSError as error:
-            raise damaged(path, str(error)) from error
+            raise corrupt_file_error(path, str(error)) from error
         if note is not None and note.digest not in {_UNKNOWN, digest}:
-            raise damaged(path, "its content has changed since it was written")
+            raise corrupt_file_error(path, "its content has changed since it was written")
 
-    def compare_all(self, paths: Iterable[Path]) -> None:
+    def verify_all(self, paths: Iterable[Path]) -> None:
         """Check the digests of files before they are merged; skips files without an entry.
 
         Otherwise a merge would copy altered rows into a file with a new digest, and the doctor could not find them.
@@ -169,7 +169,7 @@ class Inventory:
             StoreError: a file is missing or altered.
         """
         for path in paths:
-            self._unless_gone(self.compare, path)
+            self._run_unless_removed(self.verify, path)
 
     def files(self) -> list[Path]:
         """Return the Parquet files of the folder by name, each of them checked.
@@ -177,11 +177,11 @@ class Inventory:
         Raises:
             StoreError: a file is missing, truncated or altered.
         """
-        found = {path.name: path for path in self.folder.glob("*.parquet")}
-        self.refuse_missing(found)
-        for name in sorted(found.keys() & self.notes().keys()):
-            self._unless_gone(self.check, found[name])  # a file that is deleted now has lost its entry before
-        return [found[name] for name in sorted(found)]
+        paths = {path.name: path for path in self.folder.glob("*.parquet")}
+        self.refuse_missing(paths)
+        for name in sorted(paths.keys() & self.notes().keys()):
+            self._run_unless_removed(self.check, paths[name])  # a file that is deleted now has lost its entry before
+        return [paths[name] for name in sorted(paths)]
 
     def refuse_missing(self, names: Collection[str]) -> None:
         """Raise an error if the inventory has a file that does not exist.
@@ -196,110 +196,110 @@ class Inventory:
             path = self.folder / name
             # The file or its entry may have changed since the folder was listed.
             if not path.exists() and name in self.notes():
-                raise missing(path)
+                raise missing_file_error(path)
 
-    def _unless_gone(self, see: Callable[[Path], None], path: Path) -> None:
+    def _run_unless_removed(self, check: Callable[[Path], None], path: Path) -> None:
         try:
-            see(path)
+            check(path)
         except StoreError:
             if path.exists() or path.name in self.notes():
                 raise
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _hold_write_lock(self) -> Iterator[None]:
         try:
-            with exclusive(self._lock):
+            with hold_lock(self._lock):
                 yield
         except OSError as error:
-            raise refused(self._path, error) from error
+            raise disk_error(self._path, error) from error
 
-    def _write(self, lines: Iterable[str]) -> None:
+    def _append_lines(self, lines: Iterable[str]) -> None:
         with self._path.open("ab+") as file:
-            text = "".join(map(_summed, lines)).encode()
-            if file.tell() and not _ends_whole(file):
+            text = "".join(map(_add_checksum, lines)).encode()
+            if file.tell() and not _ends_with_newline(file):
                 text = b"\n" + text
             file.write(text)
 
-    def _tidy(self) -> None:
+    def _compact(self) -> None:
         notes = self.notes()
         if self._lines > max(_STALE * len(notes), _SMALL):
-            replace_durable(self._path, "".join(_summed(_plus(*each)) for each in notes.items()).encode())
+            replace_durable(self._path, "".join(_add_checksum(_encode_entry(*each)) for each in notes.items()).encode())
 
-    def _read_on(self) -> None:
+    def _read_new_lines(self) -> None:
         with self._path.open("rb") as file:
             stat = os.fstat(file.fileno())
             if stat.st_ino != self._read_to[0] or stat.st_size < self._read_to[1]:
-                self._forget()
+                self._reset()
             file.seek(self._read_to[1])
             data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.split(b"\n"):
-            self._take(line)
-        self._read_to = (stat.st_ino, self._read_to[1] + len(whole))
+        complete_lines = data[: data.rfind(b"\n") + 1]
+        for line in complete_lines.split(b"\n"):
+            self._apply_line(line)
+        self._read_to = (stat.st_ino, self._read_to[1] + len(complete_lines))
 
-    def _take(self, line: bytes) -> None:
+    def _apply_line(self, line: bytes) -> None:
         body, _, total = line.rpartition(b" ")
         if total != b"%08x" % zlib.crc32(body) or not body:
             return  # torn by a power cut, or altered: the file counts as one without an entry
         self._lines += 1
-        sign, name, *rest = body.decode().split(" ")
+        sign, name, *values = body.decode().split(" ")
         if sign == "-":
             self._notes.pop(name, None)
         else:
-            size, mtime, rows, digest = rest
-            self._newest = max(self._newest, name) if name[0].isdigit() else self._newest
+            size, mtime, rows, digest = values
+            self._latest_name = max(self._latest_name, name) if name[0].isdigit() else self._latest_name
             self._notes[name] = FileEntry(int(size), int(mtime), int(rows), digest)
 
-    def _forget(self) -> None:
-        self._notes, self._read_to, self._lines, self._newest = {}, (0, 0), 0, ""
+    def _reset(self) -> None:
+        self._notes, self._read_to, self._lines, self._latest_name = {}, (0, 0), 0, ""
 
 
-def noted(inventory: Inventory, path: Path, rows: int = -1) -> None:
+def note_file(inventory: Inventory, path: Path, rows: int = -1) -> None:
     """Add a durable file to the inventory; if that fails, the file is read without an entry."""
     with contextlib.suppress(StoreError):
         inventory.add(path, rows)
 
 
-def noted_below(root: Path) -> Path:
+def inventory_folder(root: Path) -> Path:
     """Return the folder with the inventories of the logs below a root."""
     return root.with_name(f"{root.name}.files")
 
 
-def noted_partitions(root: Path, below: str = "") -> list[str]:
+def list_noted_partitions(root: Path, below: str = "") -> list[str]:
     """Return the partitions below a root that have an inventory, sorted.
 
     Args:
         root: folder of all logs.
         below: only partitions below this folder.
     """
-    notes = noted_below(root)
+    notes = inventory_folder(root)
     return sorted(str(path.relative_to(notes).with_suffix("")) for path in (notes / below).rglob("*.list"))
 
 
-def missing(path: Path) -> StoreError:
+def missing_file_error(path: Path) -> StoreError:
     """Return the error for a file that is in the inventory but not on disk."""
     return StoreError(f"log file {path}", "is missing", fix=_FIX)
 
 
-def damaged(path: Path, why: object) -> StoreError:
+def corrupt_file_error(path: Path, reason: object) -> StoreError:
     """Return the error for a file that exists but has changed or cannot be read."""
-    return StoreError(f"log file {path}", f"is corrupt: {why}", fix=_FIX)
+    return StoreError(f"log file {path}", f"is corrupt: {reason}", fix=_FIX)
 
 
 _FIX = "restore it from a backup; the log is the source of truth"
 
 
-def _found(folder: Path, but: str) -> list[str]:
+def _list_files(folder: Path, skipped_name: str) -> list[str]:
     lines = []
     for path in sorted(folder.glob("*.parquet")):
         with contextlib.suppress(FileNotFoundError):
-            if path.name != but:
+            if path.name != skipped_name:
                 stat = path.stat()
-                lines.append(_plus(path.name, FileEntry(stat.st_size, stat.st_mtime_ns)))
+                lines.append(_encode_entry(path.name, FileEntry(stat.st_size, stat.st_mtime_ns)))
     return lines
 
 
-def _described(file: BufferedIOBase, rows: int) -> FileEntry:
+def _describe(file: BufferedIOBase, rows: int) -> FileEntry:
     stat = os.fstat(file.fileno())
     return FileEntry(stat.st_size, stat.st_mtime_ns, rows, _digest(file))
 
@@ -308,14 +308,14 @@ def _digest(file: BufferedIOBase) -> str:
     return file_digest(file, _DIGEST).hexdigest()[:32]
 
 
-def _plus(name: str, note: FileEntry) -> str:
+def _encode_entry(name: str, note: FileEntry) -> str:
     return f"+ {name} {note.size} {note.mtime_ns} {note.rows} {note.digest}"
 
 
-def _summed(line: str) -> str:
+def _add_checksum(line: str) -> str:
     return f"{line} {zlib.crc32(line.encode()):08x}\n"
 
 
-def _ends_whole(file: BufferedIOBase) -> bool:
+def _ends_with_newline(file: BufferedIOBase) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"

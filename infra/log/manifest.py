@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.durable import refused, sync_folder, write_durable
+from skewless.infra.storage.durable import disk_error, sync_folder, write_durable
 
 NAME = "manifest.json"
 
@@ -83,7 +83,7 @@ class ManifestFile:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / NAME
-        self._known = Manifest()
+        self._manifest = Manifest()
         self._signature: tuple[int, int, int] | None = None
         self._is_new = False
 
@@ -97,10 +97,10 @@ class ManifestFile:
             if self._signature != _signature(self._path.stat()):
                 self._load()
         except FileNotFoundError:
-            self._lost()
+            self._check_new()
         except OSError as error:
-            raise self._damaged(error) from error
-        return self._known
+            raise self._corrupt_error(error) from error
+        return self._manifest
 
     def replace(self, old: Manifest, new: Manifest) -> bool:
         """Replace ``old`` durably; return False, without a change, if it is not the current manifest.
@@ -111,27 +111,27 @@ class ManifestFile:
         if self.read() != old:
             return False
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
-        write_durable(temporary, _encoded(new))
+        write_durable(temporary, _encode(new))
         try:
             temporary.replace(self._path)
             sync_folder(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise refused(self._path, error) from error
+            raise disk_error(self._path, error) from error
         return True
 
     def _load(self) -> None:
         with self._path.open("rb") as file:
             signature, text = _signature(os.fstat(file.fileno())), file.read()
         try:
-            self._known = _decoded(text, self._folder)
+            self._manifest = _decode(text, self._folder)
         except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged(error) from error
+            raise self._corrupt_error(error) from error
         self._signature = signature
 
-    def _lost(self) -> None:
+    def _check_new(self) -> None:
         # Without this check, a log that lost its manifest would start again at position 0.
-        if self._known.generation or not (self._is_new or self._begins()):
+        if self._manifest.generation or not (self._is_new or self._is_first()):
             raise StoreError(
                 f"log manifest {self._path}",
                 "is missing",
@@ -139,11 +139,11 @@ class ManifestFile:
             )
         self._is_new = True
 
-    def _begins(self) -> bool:
+    def _is_first(self) -> bool:
         # A compaction that was killed before it wrote a manifest leaves its file next to the first batch.
         return batch_path(self._folder, 0).exists() or not any(self._folder.glob("c*-*.parquet"))
 
-    def _damaged(self, error: Exception) -> StoreError:
+    def _corrupt_error(self, error: Exception) -> StoreError:
         return StoreError(
             f"log manifest {self._path}", f"is corrupt: {error}", fix="restore it from a backup or make it readable"
         )
@@ -159,10 +159,10 @@ def compacted_path(folder: Path, first: int, last: int) -> Path:
     return folder / f"c{first:020d}-{last:020d}.parquet"
 
 
-def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+def join_gaps(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     """Return ascending, disjoint gaps with adjacent ones joined.
 
-    >>> joined([Gap(first=0, last=1), Gap(first=2, last=3), Gap(first=5, last=5)])
+    >>> join_gaps([Gap(first=0, last=1), Gap(first=2, last=3), Gap(first=5, last=5)])
     (Gap(first=0, last=3), Gap(first=5, last=5))
     """
     result: list[Gap] = []
@@ -174,7 +174,7 @@ def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     return tuple(result)
 
 
-def _sum(body: Mapping[str, object]) -> int:
+def _checksum(body: Mapping[str, object]) -> int:
     return zlib.crc32(json.dumps(body).encode())
 
 
@@ -182,20 +182,20 @@ def _signature(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _encoded(manifest: Manifest) -> bytes:
+def _encode(manifest: Manifest) -> bytes:
     body = {
         "generation": manifest.generation,
         "spans": [[span.first, span.last] for span in manifest.spans],
         "gaps": [[gap.first, gap.last] for gap in manifest.gaps],
         "retired": [[item.first, item.last, item.at_us] for item in manifest.retired],
     }
-    return json.dumps(body | {"sum": _sum(body)}).encode()
+    return json.dumps(body | {"sum": _checksum(body)}).encode()
 
 
-def _decoded(text: bytes, folder: Path) -> Manifest:
+def _decode(text: bytes, folder: Path) -> Manifest:
     body = json.loads(text)
     # Manifests of older releases have no checksum.
-    if body.pop("sum", None) not in {None, _sum(body)}:
+    if body.pop("sum", None) not in {None, _checksum(body)}:
         raise ValueError("its checksum is wrong")
     return Manifest(
         generation=int(body["generation"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.inventory import noted_partitions
+from skewless.infra.log.inventory import list_noted_partitions
 
 IMPORTED = "/import/"  # part of the names of partitions with imported events
 
@@ -19,9 +19,9 @@ def source_folder(log_root: Path, source: str) -> Path:
 def log_partitions(log_root: Path, source: str) -> list[str]:
     """Return the names of the log partitions of a source, sorted."""
     folder = source_folder(log_root, source)
-    found = {str(path.relative_to(log_root)) for path in folder.glob("*/*") if path.is_dir()}
+    names = {str(path.relative_to(log_root)) for path in folder.glob("*/*") if path.is_dir()}
     # The inventory still lists a partition whose folder was lost: it is missing, not finished.
-    return sorted(found.union(noted_partitions(log_root, str(folder.relative_to(log_root)))))
+    return sorted(names.union(list_noted_partitions(log_root, str(folder.relative_to(log_root)))))
 
 
 def log_ends(log_root: Path, source: str) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.storage.durable import refused
+from skewless.infra.storage.durable import disk_error
 
 _DIGITS = 20
 
@@ -17,9 +17,9 @@ def remove_named_before(folder: Path, before_us: int) -> int:
     Raises:
         StoreError: a file cannot be removed.
     """
-    due = [path for path in sorted(folder.glob("*.parquet")) if _named_us(path) < before_us]
-    Inventory(folder).drop(path.name for path in due)
-    return _remove(due)
+    due = [path for path in sorted(folder.glob("*.parquet")) if _name_time_us(path) < before_us]
+    Inventory(folder).remove_entries(path.name for path in due)
+    return _remove_files(due)
 
 
 def remove_written_before(folder: Path, before_us: int) -> int:
@@ -28,20 +28,22 @@ def remove_written_before(folder: Path, before_us: int) -> int:
     Raises:
         StoreError: a file cannot be removed.
     """
-    return _remove(path for path in sorted(folder.glob("*/*.parquet")) if path.stat().st_mtime_ns < before_us * 1_000)
+    return _remove_files(
+        path for path in sorted(folder.glob("*/*.parquet")) if path.stat().st_mtime_ns < before_us * 1_000
+    )
 
 
-def _named_us(path: Path) -> int:
+def _name_time_us(path: Path) -> int:
     first = path.name[:_DIGITS]
     return int(first) if first.isdigit() else 2**63
 
 
-def _remove(paths: Iterable[Path]) -> int:
+def _remove_files(paths: Iterable[Path]) -> int:
     n = 0
     for path in paths:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise refused(path, error) from error
+            raise disk_error(path, error) from error
         n += 1
     return n

@@ -93,17 +93,17 @@ class RunLedger:
         self._finished[run_id] = run
         return run
 
-    def _path(self, run_id: int, what: str) -> Path:
-        return self._root / f"{run_id:010d}.{what}.json"
+    def _path(self, run_id: int, suffix: str) -> Path:
+        return self._root / f"{run_id:010d}.{suffix}.json"
 
-    def _create(self, run_id: int, what: str, body: Mapping[str, object]) -> bool:
+    def _create(self, run_id: int, suffix: str, body: Mapping[str, object]) -> bool:
         temporary = self._root / f".{uuid.uuid4().hex}.tmp"
         try:
             with temporary.open("w") as file:
                 file.write(json.dumps(body))
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, self._path(run_id, what))
+            os.link(temporary, self._path(run_id, suffix))
             sync_folder(self._root)
         except FileExistsError:
             return False
@@ -111,7 +111,7 @@ class RunLedger:
             raise StoreError(
                 f"run ledger {self._root}",
                 f"cannot be written: {error}",
-                fix="free disk space or rights, then run again",
+                fix="make room, or give write access, then run again",
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -132,14 +132,14 @@ def known_ranges(runs: Iterable[MaterializationRun], partition: str) -> list[Kno
     """Return disjoint, ascending ranges of one partition: each position belongs to the first run that applied it."""
     finished = [run for run in runs if run.ended_us is not None and partition in run.covers]
     ranges: list[KnownRange] = []
-    covered = -1
+    last_position = -1
     # Runs exclude each other, so ids give their order. Times do not: a clock may be set back.
     for run in sorted(finished, key=lambda item: item.run_id):
         part = run.covers[partition]
-        if part.last > covered:
-            first = max(part.first, covered + 1)
+        if part.last > last_position:
+            first = max(part.first, last_position + 1)
             ranges.append(KnownRange(first=first, last=part.last, kind=part.kind, ended_us=run.ended_us or 0))
-            covered = part.last
+            last_position = part.last
     return ranges
 
 
@@ -152,12 +152,12 @@ def last_by_partition(runs: Iterable[MaterializationRun]) -> dict[str, int]:
     >>> last_by_partition([first, MaterializationRun(run_id=2, started_us=9)])
     {'p': 4}
     """
-    found: dict[str, int] = {}
+    last_positions: dict[str, int] = {}
     for run in runs:
         if run.ended_us is not None:
             for partition, part in run.covers.items():
-                found[partition] = max(part.last, found.get(partition, -1))
-    return found
+                last_positions[partition] = max(part.last, last_positions.get(partition, -1))
+    return last_positions
 
 
 def last_covered(runs: Iterable[MaterializationRun], partition: str) -> int:

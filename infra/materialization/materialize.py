@@ -250,23 +250,23 @@ class _RunJob:
         upto_us = max(self._now_us, before.upto_us if before else self._now_us)
         log = parent.log(view)
         log.sweep()
-        with log.draft() as draft:
-            rejected = self._write(draft, changes)
+        with log.stage_rows() as staged:
+            rejected = self._write(staged, changes)
             waiting = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
             self._leave_out(view, rejected, waiting.rows)
             n = sum(rejected.values())
-            if draft.rows > n and self._check is not None:
-                draft.close()
-                self._check(view, draft.path)
-            if draft.rows:
+            if staged.rows > n and self._check is not None:
+                staged.close()
+                self._check(view, staged.path)
+            if staged.rows:
                 tail = log.next_seq()
                 try:
-                    log.adopt(draft)
+                    log.commit_rows(staged)
                 finally:
                     self._left |= log.next_seq() > tail
         if self._events is None:
             self._save_progress(view, files, upto_us, waiting)
-        return draft.rows - n, n, {**rejected, **waiting.rows}
+        return staged.rows - n, n, {**rejected, **waiting.rows}
 
     def _leave_out(self, view: View, rejected: Mapping[str, int], waiting: Mapping[str, int]) -> None:
         """Keep how many rows are left out; what is rejected stands in the log, unless that is not allowed."""
@@ -279,15 +279,15 @@ class _RunJob:
         late = {reason: rows for reason, rows in waiting.items() if reason not in ORDINARY}
         return {**rejected, **late} if self._parent.strict else {}
 
-    def _write(self, draft: StagedRows, changes: Changes) -> dict[str, int]:
+    def _write(self, staged: StagedRows, changes: Changes) -> dict[str, int]:
         """Write what is due to a draft; return how many of its rows are rejected, by reason."""
         rejected: Counter[str] = Counter()
         for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
             if rows[REJECT].null_count < rows.num_rows:
                 counted = pc.value_counts(rows[REJECT].drop_null()).to_pylist()
                 rejected.update({item["values"]: item["counts"] for item in counted})
-            draft.write(self._stamped(rows))
-            self._tell(changes.view, "accepting", draft.rows, None)
+            staged.write(self._stamped(rows))
+            self._tell(changes.view, "accepting", staged.rows, None)
         return dict(rejected)
 
     def _stamped(self, rows: pa.Table) -> pa.Table:

@@ -53,5 +53,5 @@ class Progress:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StoreError(
-                f"file {path}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+                f"file {path}", f"cannot be written: {error}", fix="make room, or give write access, then run again"
             ) from error

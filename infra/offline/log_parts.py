@@ -29,7 +29,7 @@ def log_parts(log_root: Path, source: str) -> list[LogPart]:
     parts = []
     for partition in log_partitions(log_root, source):
         log = EventLog(log_root, partition)
-        ends = log.ends()  # before the files: what is not here any more then stands in them
+        ends = log.read_ends()  # before the files: what is not here any more then stands in them
         parts.append(LogPart(partition=partition, files=log.files(), ends=ends))
     return parts
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.outcomes.writer import FOLDER, SCHEMA, store
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 
 _FEWEST = 2
 _TIME_DIGITS = 20
@@ -26,7 +26,7 @@ def compact(state: Path) -> int:
         StoreError: the disk refused, or a file is missing or altered; nothing is lost.
     """
     folder = state / FOLDER
-    with exclusive(folder / ".compact.lock"):
+    with hold_lock(folder / ".compact.lock"):
         return sum(_merge(group) for group in _groups(folder))
 
 
@@ -46,12 +46,12 @@ def _groups(folder: Path) -> list[list[Path]]:
 def _merge(paths: list[Path]) -> int:
     first = paths[0]
     inventory = Inventory(first.parent)
-    inventory.compare_all(paths)
+    inventory.verify_all(paths)
     # A name of its own, as long as any: a merged file is merged again, night after night.
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _distinct(pa.concat_tables(tables)))
-    inventory.drop(path.name for path in paths)
+    inventory.remove_entries(path.name for path in paths)
     for path in paths:
         path.unlink()
     return len(paths) - 1

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.feedback import Outcome
-from skewless.infra.log.inventory import Inventory, noted
-from skewless.infra.storage.durable import make_folder, refused, sync_file, sync_folder
+from skewless.infra.log.inventory import Inventory, note_file
+from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
 
 FOLDER = "outcomes"
 SCHEMA = pa.schema(
@@ -77,8 +77,8 @@ def store(path: Path, table: pa.Table) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise refused(path, error) from error
-    noted(Inventory(path.parent), path, table.num_rows)
+        raise disk_error(path, error) from error
+    note_file(Inventory(path.parent), path, table.num_rows)
 
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:

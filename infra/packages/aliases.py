@@ -55,12 +55,12 @@ class Aliases:
 
     def history(self, model: str, alias: str) -> list[AliasMove]:
         """Return every move, oldest first."""
-        return list(self.backwards(model, alias))[::-1]
+        return list(self.read_latest_first(model, alias))[::-1]
 
-    def backwards(self, model: str, alias: str) -> Iterator[AliasMove]:
+    def read_latest_first(self, model: str, alias: str) -> Iterator[AliasMove]:
         """Yield every move, newest first; what is not asked for is not read."""
         files = self._files(model, alias)
-        return (_move(files, number, data) for number, data in files.backwards())
+        return (_move(files, number, data) for number, data in files.read_latest_first())
 
     def before(self, model: str, alias: str) -> str | None:
         """Return the version that held the alias when the present holder got it, None if there was none.
@@ -112,7 +112,7 @@ class Aliases:
         return NumberedFiles(alias_folder(self._root, model, alias), lock, "alias entry")
 
     def _last(self, model: str, alias: str) -> AliasMove | None:
-        return next(self.backwards(model, alias), None)
+        return next(self.read_latest_first(model, alias), None)
 
     def _conflict(self, model: str, alias: str, expect: str | None) -> ConflictError:
         holder = self.get(model, alias)
@@ -127,4 +127,4 @@ def _move(files: NumberedFiles, number: int, data: Any) -> AliasMove:  # noqa: A
     try:
         return AliasMove(**data)
     except TypeError as error:
-        raise files.damaged(number) from error
+        raise files.corrupt_error(number) from error

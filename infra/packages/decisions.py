@@ -38,13 +38,13 @@ class Decisions:
                 continue
             return
 
-    def backwards(self, model: str) -> Iterator[dict[str, Any]]:
+    def read_latest_first(self, model: str) -> Iterator[dict[str, Any]]:
         """Yield the decisions about a model's versions, newest first."""
-        return (dict(record) for _, record in self._files(model).backwards())
+        return (dict(record) for _, record in self._files(model).read_latest_first())
 
     def last(self, model: str, version: str) -> dict[str, Any] | None:
         """Return the last decision about a version."""
-        return next((each for each in self.backwards(model) if each["version"] == version), None)
+        return next((each for each in self.read_latest_first(model) if each["version"] == version), None)
 
     def _files(self, model: str) -> NumberedFiles:
         folder = model_folder(self._root, model)

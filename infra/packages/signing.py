@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
-from skewless.infra.storage.durable import create_durable, exclusive, replace_durable
+from skewless.infra.storage.durable import create_durable, hold_lock, replace_durable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -163,7 +163,7 @@ def _create(path: Path) -> None:
 
 
 def _remember(file: Path, key: str) -> None:
-    with exclusive(file.with_name(f".{file.name}.lock")):
+    with hold_lock(file.with_name(f".{file.name}.lock")):
         kept = file.read_text(encoding="ascii", errors="replace").splitlines() if file.exists() else []
         if key not in (line.strip() for line in kept):
             replace_durable(file, "".join(f"{line}\n" for line in [*kept, key]).encode(), _OWNER_ONLY)

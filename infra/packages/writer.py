@@ -14,7 +14,7 @@ from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_f
 from skewless.infra.packages.package import Package, PackageContents, open_package
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import create_durable, exclusive, refused, sync_folder, write_durable
+from skewless.infra.storage.durable import create_durable, disk_error, hold_lock, sync_folder, write_durable
 from skewless.infra.storage.names import list_versions, model_folder, number, version_folder
 
 _LEFTOVER = ".new-"
@@ -41,11 +41,11 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
     files = contents.files()
     store.check_signer()
     try:
-        with exclusive(folder / ".lock"):
+        with hold_lock(folder / ".lock"):
             _sweep(folder)
             version = _place(store, name, contents.model_name, files)
     except OSError as error:
-        raise refused(folder, error) from error
+        raise disk_error(folder, error) from error
     return open_package(store, name, version)
 
 

@@ -107,7 +107,7 @@ def plan_numbers(state: Path) -> list[int]:
 def _remember(state: Path, body: Mapping[str, Any]) -> None:
     """Add a plan to those that were in force, unless it is the last one again."""
     history = _history(state)
-    last = next(history.backwards(), None)
+    last = next(history.read_latest_first(), None)
     if last is None or any(last[1].get(name) != json.loads(json.dumps(body[name])) for name in ("plan", "models")):
         with suppress(FileExistsError):  # somebody has applied another one meanwhile
             history.append(last[0] + 1 if last else 1, body)

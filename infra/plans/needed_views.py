@@ -185,7 +185,7 @@ def retained_champions(packages: Path, model: str, keep: int) -> list[str]:
         PackageError: an alias is damaged.
     """
     champions: dict[str, None] = {}
-    for move in Aliases(packages).backwards(model, CHAMPION):
+    for move in Aliases(packages).read_latest_first(model, CHAMPION):
         if len(champions) == keep:
             break
         champions[move.to] = None

@@ -17,12 +17,12 @@ from typing import Literal
 
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 Stage = Literal["needed", "unneeded", "retired"]
 _FILE = "views.json"
@@ -74,7 +74,7 @@ class Retirement:
         Raises:
             StoreError: the store or the disk refused; the next run goes on.
         """
-        with exclusive(self.state / "views.lock"):
+        with hold_lock(self.state / "views.lock"):
             before = read_lives(self.state)
             lives = [self._moved(life) for life in self._known(before)]
             if lives != before:
@@ -115,7 +115,7 @@ class Retirement:
         if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False
         # Nobody is about to apply events to them when they are forgotten, so nobody writes behind the deletion.
-        with applying(source_folder(self.state / "log", life.source), alone=True):
+        with hold_apply_lock(source_folder(self.state / "log", life.source), alone=True):
             for number in numbers:
                 generations.retire(life, number)
         for behind in (":", "."):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from skewless.contract.errors import PackageError
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 FILE = "wanted.json"
 
@@ -67,12 +67,12 @@ class TargetVersionsFile:
 
     def load(self, model: str, version: str | None) -> TargetVersions:
         """Want a model served, and one of its versions besides the champion, if it is named; return all wishes."""
-        with exclusive(self._path.with_suffix(".lock")):
+        with hold_lock(self._path.with_suffix(".lock")):
             return self._write(self.read().loaded(model, version))
 
     def unload(self, model: str) -> TargetVersions:
         """Want a model not served; return all wishes."""
-        with exclusive(self._path.with_suffix(".lock")):
+        with hold_lock(self._path.with_suffix(".lock")):
             return self._write(self.read().without(model))
 
     def _write(self, wanted: TargetVersions) -> TargetVersions:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
-from skewless.infra.log.inventory import Inventory, noted
+from skewless.infra.log.inventory import Inventory, note_file
 from skewless.infra.predictions.files import (
     DAY_US,
     FOLDER,
@@ -30,7 +30,7 @@ from skewless.infra.predictions.files import (
     with_sources,
     write_rows,
 )
-from skewless.infra.storage.durable import alone, create_durable, refused, sync_folder
+from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, try_lock
 
 _FEWEST = 2
 
@@ -64,7 +64,7 @@ def compact(state: Path, *, now_us: int, grace_s: float, clock: Callable[[], flo
     folder = state / FOLDER
     if not folder.is_dir():
         return 0
-    with alone(folder) as is_alone:
+    with try_lock(folder) as is_alone:
         if not is_alone:
             return 0
         Inventory(folder).files()
@@ -95,14 +95,14 @@ def _remove_due(folder: Path, found: FileListing, replaced: Mapping[str, Collect
         for name, sources in replaced.items():
             if _is_old(folder / name, before_s):
                 gone = sorted(standing.intersection(sources))
-                Inventory(folder).drop(gone)
+                Inventory(folder).remove_entries(gone)
                 for source in gone:
                     (folder / source).unlink(missing_ok=True)
         for path in folder.glob("*.tmp"):
             if _is_old(path, before_s):
                 path.unlink(missing_ok=True)
     except OSError as error:
-        raise refused(folder, error) from error
+        raise disk_error(folder, error) from error
 
 
 def _is_old(path: Path, before_s: float) -> bool:
@@ -156,12 +156,12 @@ def _described(path: Path) -> tuple[int, pa.Schema]:
 
 def _merge(folder: Path, names: Sequence[str], path: Path) -> None:
     inventory = Inventory(folder)
-    inventory.compare_all(folder / name for name in names)
+    inventory.verify_all(folder / name for name in names)
     rows = pa.concat_tables([_read(folder / name) for name in names])
     sink = pa.BufferOutputStream()
     write_rows(with_sources(rows, list(names)), sink)
     create_durable(path, sink.getvalue())
-    noted(inventory, path, rows.num_rows)
+    note_file(inventory, path, rows.num_rows)
 
 
 def _read(path: Path) -> pa.Table:

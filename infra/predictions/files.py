@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 FOLDER = "predictions"  # in the state folder
 PIECE_ROWS = 50_000  # what readers hold at a time
@@ -144,7 +144,7 @@ def add_proven(state: Path, names: Collection[str]) -> None:
     Raises:
         StoreError: the disk refused; the files are proven once more then.
     """
-    with exclusive(state / "proven.lock"):
+    with hold_lock(state / "proven.lock"):
         standing = {path.name for path in (state / FOLDER).glob("*.parquet")}
         body = {"files": sorted((proven_files(state) | set(names)) & standing)}
         replace_durable(state / _PROVEN, json.dumps(body).encode())

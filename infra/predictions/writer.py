@@ -15,12 +15,12 @@ import structlog
 
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import give_way
-from skewless.infra.log.inventory import Inventory, noted
+from skewless.infra.log.inventory import Inventory, note_file
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.files import write_rows
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.storage.durable import cause, make_folder, sync_file, sync_folder, write_durable
+from skewless.infra.storage.durable import error_text, make_folder, sync_file, sync_folder, write_durable
 
 _MOST_ROWS = 20_000
 _log = structlog.get_logger()
@@ -122,7 +122,7 @@ class PredictionWriter:
             self._store(pa.Table.from_batches(list(_batches(ring)), schema=SCHEMA))
             self._note(None)
         except (OSError, pa.ArrowException) as refusal:
-            self._note(cause(refusal))
+            self._note(error_text(refusal))
             error = StoreError("prediction log", "cannot be written", value=self.trouble, fix="free disk space")
             self._on_drop(rows, "disk")
         except Exception:  # noqa: BLE001 - a defect must not end the thread: later records would wait for ever
@@ -163,7 +163,7 @@ class PredictionWriter:
             sync_file(temporary)
             temporary.replace(path)
             sync_folder(self._folder)
-            noted(self._inventory, path, table.num_rows)
+            note_file(self._inventory, path, table.num_rows)
         finally:
             temporary.unlink(missing_ok=True)
         self._files += 1

@@ -40,7 +40,7 @@ class Traffic:
     def history(self, model: str) -> list[TrafficPolicy]:
         """Return every policy, oldest first."""
         files = self._files(model)
-        return [_policy(files, sequence, data) for sequence, data in files.backwards()][::-1]
+        return [_policy(files, sequence, data) for sequence, data in files.read_latest_first()][::-1]
 
     def replace(self, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
         """Put a policy in force in the place of the one that is expected; return it with its number.
@@ -92,4 +92,4 @@ def _policy(files: NumberedFiles, sequence: int, data: Any) -> TrafficPolicy:  #
     try:
         return TrafficPolicy.from_dict(data)
     except (TypeError, KeyError, ValueError) as error:
-        raise files.damaged(sequence) from error
+        raise files.corrupt_error(sequence) from error

@@ -38,7 +38,7 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def exclusive(lock_file: Path) -> Iterator[None]:
+def hold_lock(lock_file: Path) -> Iterator[None]:
     """Hold an advisory lock on this machine; the kernel releases it when its holder dies.
 
     It keeps the removal of leftovers apart from writers, and lets the scheduler's ledger compare a token and write
@@ -50,11 +50,11 @@ def exclusive(lock_file: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _wait(handle)
+            _wait_for_lock(handle)
         yield
 
 
-def _wait(lock: BinaryIO) -> None:
+def _wait_for_lock(lock: BinaryIO) -> None:
     """Wait for a lock; log it once if that takes long."""
     fix = "find its holder with `lslocks`; continue it with `kill -CONT`, or kill it"
     log = structlog.get_logger().warning
@@ -68,7 +68,7 @@ def _wait(lock: BinaryIO) -> None:
 
 
 @contextmanager
-def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
+def try_lock(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
     """Try to lock a folder; yield whether that succeeded. The kernel releases the lock when its holder dies.
 
     Raises:
@@ -77,10 +77,10 @@ def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
     lock = folder / name
     try:
         make_folder(folder)
-        opened = lock.open("ab")
+        lock_handle = lock.open("ab")
     except OSError as error:
-        raise refused(lock, error) from error
-    with opened as handle:
+        raise disk_error(lock, error) from error
+    with lock_handle as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,7 +109,7 @@ def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
             os.fsync(handle.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def sync_file(path: Path) -> None:
@@ -127,17 +127,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def refused(path: Path, error: OSError) -> StoreError:
+def disk_error(path: Path, error: OSError) -> StoreError:
     """Return the error for a file that cannot be written, with the reason."""
     return StoreError(
         f"file {path.name!r}",
         "cannot be written",
-        value=cause(error),
+        value=error_text(error),
         fix=f"make room, or give write access, below {path.parent}",
     )
 
 
-def cause(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return the reason of an OS error without the path that its message contains."""
     number = error.errno if isinstance(error, OSError) else None
     return type(error).__name__ if number is None else os.strerror(number)
@@ -168,7 +168,7 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
@@ -190,4 +190,4 @@ def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import PackageError
-from skewless.infra.storage.durable import exclusive, make_folder, refused, sync_folder, write_durable
+from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_folder, write_durable
 from skewless.infra.storage.names import number
 
 _LEFTOVER = ".move-"
@@ -52,9 +52,9 @@ class NumberedFiles:
         try:
             return json.loads((self._folder / f"{number(sequence)}.json").read_bytes())
         except ValueError as error:
-            raise self.damaged(sequence) from error
+            raise self.corrupt_error(sequence) from error
 
-    def backwards(self) -> Iterator[tuple[int, Any]]:
+    def read_latest_first(self) -> Iterator[tuple[int, Any]]:
         """Yield each number with the content of its file, latest first; files are read on demand."""
         return ((sequence, self.read(sequence)) for sequence in reversed(self.numbers()))
 
@@ -66,14 +66,14 @@ class NumberedFiles:
             StoreError: the file cannot be written; nothing was added.
         """
         try:
-            with exclusive(self._lock):
+            with hold_lock(self._lock):
                 self._link(sequence, (json.dumps(data, sort_keys=True) + "\n").encode())
         except FileExistsError:
             raise
         except OSError as error:
-            raise refused(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
 
-    def damaged(self, sequence: int) -> PackageError:
+    def corrupt_error(self, sequence: int) -> PackageError:
         """Return the error for a file with invalid content."""
         return PackageError(
             f"{self._noun} '{self._folder.name}/{number(sequence)}.json'",

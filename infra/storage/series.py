@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skewless.infra.storage.durable import exclusive, refused, sync_folder
+from skewless.infra.storage.durable import disk_error, hold_lock, sync_folder
 
-PredictionBatch = dict[str, Any]
+Record = dict[str, Any]
 
 
 class RecordSeries:
@@ -34,30 +34,30 @@ class RecordSeries:
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
-            with exclusive(self._path.with_suffix(".lock")), self._path.open("ab") as file:
-                file.write(line if self._is_whole() else b"\n" + line)
+            with hold_lock(self._path.with_suffix(".lock")), self._path.open("ab") as file:
+                file.write(line if self._ends_with_newline() else b"\n" + line)
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self._path.parent)
         except OSError as error:
-            raise refused(self._path, error) from error
+            raise disk_error(self._path, error) from error
 
-    def read(self) -> list[PredictionBatch]:
+    def read(self) -> list[Record]:
         """Return all records, oldest first; skips invalid lines."""
         try:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        return [record for record in map(_record, lines) if record is not None]
+        return [record for record in map(_parse_record, lines) if record is not None]
 
-    def _is_whole(self) -> bool:
+    def _ends_with_newline(self) -> bool:
         with self._path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(end - 1, 0))
             return file.read() in {b"", b"\n"}
 
 
-def _record(line: bytes) -> PredictionBatch | None:
+def _parse_record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
     except ValueError:

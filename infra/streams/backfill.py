@@ -13,14 +13,14 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
 from skewless.infra.host.priority import run_aside
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.generations import Generation, Generations, applying
+from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
 from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import note_build
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 OnStates = Callable[[str, int], None]
@@ -59,7 +59,7 @@ class Backfiller:
         for view in views:
             if self._missing(view):
                 # Who comes while another process builds waits for it, and finds that nothing is missing.
-                with exclusive(self.generations.building(view)):
+                with hold_lock(self.generations.build_lock(view)):
                     built += [self._build(view, on_states)] if self._missing(view) else []
             self.publish(view)
         return built
@@ -72,7 +72,7 @@ class Backfiller:
         Raises:
             StoreError: the store or the disk refused; what is read stays what it was.
         """
-        with exclusive(self.generations.building(view)):
+        with hold_lock(self.generations.build_lock(view)):
             return self._build(view, on_states)
 
     def _build(self, view: WindowView, on_states: OnStates) -> BackfillResult:
@@ -131,7 +131,7 @@ class Backfiller:
         folder = source_folder(self.log_root, view.source)
         for log in self._logs(view):
             writer.catch_up(log)
-        with applying(folder, alone=True):
+        with hold_apply_lock(folder, alone=True):
             for log in self._logs(view):
                 writer.follow(log)
             self.generations.add_partitions(view, log_partitions(self.log_root, view.source))

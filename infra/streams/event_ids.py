@@ -24,7 +24,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.storage.durable import make_folder, refused
+from skewless.infra.storage.durable import disk_error, make_folder
 from skewless.infra.streams.id_index import Digests, IdIndex, digests_of, first_places
 
 _EVER = -(2**63)
@@ -169,7 +169,7 @@ class EventIds:
             make_folder(path.parent)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise refused(path, error) from error
+            raise disk_error(path, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.pread(lock, len(self._token), 0) != self._token:
@@ -177,7 +177,7 @@ class EventIds:
                 os.pwrite(lock, self._token, 0)
             yield
         except OSError as error:
-            raise refused(path, error) from error
+            raise disk_error(path, error) from error
         finally:
             os.close(lock)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.generations import Generation, Generations, applying
+from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
@@ -48,7 +48,7 @@ class Housekeeper:
         gone = [item for item in self.generations.of(view) if self._is_gone(view, item)]
         for item in gone:
             # Nobody is about to apply events to it when it is forgotten, so nobody writes behind the deletion.
-            with applying(source_folder(self.log_root, view.source), alone=True):
+            with hold_apply_lock(source_folder(self.log_root, view.source), alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
         return len(gone)

@@ -88,7 +88,7 @@ class IdlePartitions:
     def _is_ended(self, name: str) -> bool:
         """Say whether it is recorded when the applying of a partition ended; bootstrap, for one, records nothing."""
         end = self._log(name).next_seq()
-        if self._ended.get(name) != end and self._log(name).is_ended():
+        if self._ended.get(name) != end and self._log(name).has_all_ends():
             self._ended[name] = end
         return self._ended.get(name) == end
 

@@ -19,7 +19,7 @@ from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.partitions import log_ends, source_folder
 from skewless.infra.streams.decode import EventValidator
 from skewless.infra.streams.event_ids import EventIds
@@ -195,7 +195,7 @@ class ImportRun:
         self, log: EventLog, judged: pa.Table, known_at: pa.Array, now_us: int, forget: npt.NDArray[np.bool_] | None
     ) -> pa.Table:
         # While this is held no generation goes live: history is in the first one before anybody reads it.
-        with applying(self._folder):
+        with hold_apply_lock(self._folder):
             if not self._has_served():
                 judged = judged.append_column(KNOWN_AT, known_at)
                 judged = judged.append_column(DECLARED, pa.array(np.ones(judged.num_rows, dtype=np.bool_)))

@@ -19,7 +19,7 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.storage.durable import alone
+from skewless.infra.storage.durable import try_lock
 from skewless.infra.streams.history_file import history_files
 from skewless.infra.streams.idle_partitions import IdlePartitions
 from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
@@ -84,7 +84,7 @@ class Importer:
             StoreError: the disk refused.
             ConflictError: another process imports the same source.
         """
-        with nullcontext(enter_result=True) if self.dry_run else alone(self._folder, "import.lock") as is_alone:
+        with nullcontext(enter_result=True) if self.dry_run else try_lock(self._folder, "import.lock") as is_alone:
             if not is_alone:
                 raise ConflictError(
                     f"history of event source {self.source.name!r}",

@@ -16,7 +16,7 @@ from skewless.contract.windows.state_layout import EventOrigins, partition_numbe
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.online.port import LOST, Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 
@@ -91,7 +91,7 @@ class StateWriter:
             return False  # nobody knows; who reads it to take it up says so
         if not self._lenses.keys() >= set(needed):
             return False
-        log.ended(first, last, self._clock.now_us())
+        log.record_end(first, last, self._clock.now_us())
         return True
 
     def apply(self, log: EventLog, rows: pa.Table, watermark_us: int = 0) -> int:
@@ -103,7 +103,7 @@ class StateWriter:
         Raises:
             StoreError: the store refused or is away; ``catch_up`` makes good what is missing.
         """
-        with applying(self._log_folder):
+        with hold_apply_lock(self._log_folder):
             self._look()
             first = rows[SEQ][0].as_py()
             behind = [states for states in self._all() if self._applied.get(self._marker(states, log)) != first - 1]
@@ -120,7 +120,7 @@ class StateWriter:
             StoreError: the store refused or is away.
             ConflictError: the states hold more than the log: what it will hold at these positions is not theirs.
         """
-        with applying(self._log_folder):
+        with hold_apply_lock(self._log_folder):
             return self.follow(log)
 
     def follow(self, log: EventLog) -> tuple[int, int]:
@@ -170,7 +170,7 @@ class StateWriter:
 
     def _catch_up(self, log: EventLog) -> tuple[int, int]:
         read = changed = 0
-        recorded = max(log.ends()["last"].to_pylist(), default=-1)
+        recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
         self._begin(log, _NEW if recorded < 0 else LOST)
         end = log.next_seq() - 1
         for states in self._all():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skewless.contract.clock import from_us
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _read(path: Path, kind: type[_V]) -> dict[str, _V]:
 
 
 def _save(path: Path, kind: type[_V], found: Iterable[_V]) -> None:
-    with exclusive(path.with_suffix(".lock")):
+    with hold_lock(path.with_suffix(".lock")):
         both = _read(path, kind) | {item.view: item for item in found}
         body = {"views": [asdict(item) for item in both.values()]}
         replace_durable(path, json.dumps(body, indent=1).encode())

@@ -218,7 +218,7 @@ class ModelTable:
             ConflictError: there was none before it, or somebody moved the alias at the same time.
         """
         self.get(name)
-        moves = self._aliases.backwards(name, CHAMPION)
+        moves = self._aliases.read_latest_first(name, CHAMPION)
         last = next(moves)
         holder = last.to
         if self.routes.end(name, holder, moves=last.number, reason=reason, now_us=now_us):

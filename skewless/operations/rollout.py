@@ -113,7 +113,7 @@ def plan_begin(project: Workspace, model: str, version: str) -> TrafficChange | 
 
     check_version(project, model, version)
     traffic, aliases = _books(project)
-    last = next(aliases.backwards(model, CHAMPION), None)
+    last = next(aliases.read_latest_first(model, CHAMPION), None)
     change = plan.begin(
         traffic.get(model),
         rollout_of(project, model),
@@ -243,7 +243,7 @@ def _settled(project: Workspace, model: str) -> TrafficPolicy | None:
     from skewless.training.rollout import plan
 
     traffic, aliases = _books(project)
-    policy, last = traffic.get(model), next(aliases.backwards(model, CHAMPION), None)
+    policy, last = traffic.get(model), next(aliases.read_latest_first(model, CHAMPION), None)
     if policy is None or (last is not None and last.to == policy.champion):
         return policy
     change = plan.follow(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
@@ -257,7 +257,7 @@ def _settled(project: Workspace, model: str) -> TrafficPolicy | None:
 def _apply(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     """Put a policy in force, then let the alias follow it, unless somebody has moved it meanwhile."""
     placed = _place(project, model, change)
-    last = next(_books(project)[1].backwards(model, CHAMPION), None)
+    last = next(_books(project)[1].read_latest_first(model, CHAMPION), None)
     if last is None or last.to != placed.champion:
         if last is not None and last.number > placed.moves:
             raise ConflictError(

@@ -28,7 +28,7 @@ class Runs:
         from skewless.infra.jobs.ledger import Ledger
 
         ledger = Ledger(self.project.state)
-        runs = (ledger.get(run_id) for run_id in ledger.backwards(job))
+        runs = (ledger.get(run_id) for run_id in ledger.read_latest_first(job))
         return [*islice((run for run in runs if state in {None, run.state}), limit)][::-1]
 
     def show(self, run_id: str) -> Run:

@@ -73,10 +73,10 @@ def publish(
     Raises:
         StoreError: the tracker is away or refuses; what it has stays, the rest is published next time.
     """
-    from skewless.infra.storage.durable import exclusive
+    from skewless.infra.storage.durable import hold_lock
 
     known = trained_models(project)
-    with exclusive(project.state / "tracking.lock"):
+    with hold_lock(project.state / "tracking.lock"):
         return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
 
 

@@ -71,13 +71,13 @@ def list_all(project: Workspace, model: str) -> VersionsReport:
     metric, aliases = project.applied.model(model).gate.metric, Aliases(project.packages)
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
     decisions: dict[str, dict[str, Any]] = {}
-    for decision in Decisions(project.packages).backwards(model):
+    for decision in Decisions(project.packages).read_latest_first(model):
         decisions.setdefault(decision["version"], decision)
     versions = [
         _version(project, model, version, holders, decisions.get(version))
         for version in reversed(list_versions(project.packages, model))
     ]
-    moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.backwards(model, name)]
+    moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.read_latest_first(model, name)]
     moves.sort(key=lambda move: (move["at_us"], move["number"]), reverse=True)
     return VersionsReport(model=model, metric=metric, versions=tuple(versions), moves=tuple(moves))
 

@@ -103,9 +103,9 @@ class FusedLog(AcceptedLog):
 
     fuse: Fuse
 
-    def adopt(self, draft: StagedRows) -> FileRange:
-        adopt = super().adopt
-        return self.fuse.around(lambda: adopt(draft))
+    def commit_rows(self, staged: StagedRows) -> FileRange:
+        adopt = super().commit_rows
+        return self.fuse.around(lambda: adopt(staged))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from skewless.infra.log.accepted import SEQ, AcceptedLog
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.ends import NAME as ENDS
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.inventory import Inventory, noted_below
+from skewless.infra.log.inventory import Inventory, inventory_folder
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.outcomes.compaction import compact
 from skewless.infra.outcomes.log import OutcomeLog
@@ -53,7 +53,7 @@ def write_events(state: Path) -> None:
     log = EventLog(state / "log", EVENTS, grace_s=0)
     for i in range(8):
         span = log.append(pa.table({"x": [i] * 5}))
-        log.ended(span.first, span.last, 100 + i)
+        log.record_end(span.first, span.last, 100 + i)
         if i in {2, 5}:
             log.compact(keep=1, target_rows=10)
             log.sweep()
@@ -158,7 +158,7 @@ def test_1_4_a_damaged_log_is_refused_by_name_or_read_right(
     luck = random.Random(seed)
     refused, wrong = 0, dict[object, str]()
     files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file() and path.stat().st_size]
-    assert any(path.parts[0] == noted_below(Path(root)).name for path in files)
+    assert any(path.parts[0] == inventory_folder(Path(root)).name for path in files)
     for i, name in enumerate(files):
         # The newest ends may be lost in a power cut: then nobody knows when their rows were known (SEMANTICS 2.6).
         fault = luck.choice([delete, flip_first] if name.name == ENDS else FAULTS)
@@ -205,7 +205,7 @@ def test_1_4_a_log_of_a_release_before_is_read_and_noted_with_the_next_file(tmp_
     make, read, root = KINDS[kind]
     make(tmp_path)
     expected = read(tmp_path)
-    shutil.rmtree(noted_below(tmp_path / root))
+    shutil.rmtree(inventory_folder(tmp_path / root))
     assert read(tmp_path) == expected
     {"batches": more_batches, "events": more_events, "predictions": more_predictions, "outcomes": write_outcomes}[kind](
         tmp_path
@@ -287,8 +287,8 @@ def test_1_4_notes_do_not_grow_with_what_is_gone(tmp_path: Path, monkeypatch: py
         path.write_bytes(b"x")
         inventory.add(path)
         if i > 2:
-            inventory.drop([f"{i - 3}.parquet"])
-    lines = (noted_below(tmp_path / "log") / "all.list").read_text().splitlines()
+            inventory.remove_entries([f"{i - 3}.parquet"])
+    lines = (inventory_folder(tmp_path / "log") / "all.list").read_text().splitlines()
     assert len(lines) <= 20
     assert sorted(Inventory(tmp_path / "log").notes()) == ["57.parquet", "58.parquet", "59.parquet"]
     assert inventory.notes() == Inventory(tmp_path / "log").notes()

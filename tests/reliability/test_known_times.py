@@ -102,7 +102,7 @@ class Team:
     def check(self) -> None:
         """Check that no position is recorded as applied that a servable view lacks."""
         for log in self.logs():
-            recorded = max(log.ends()["last"].to_pylist(), default=-1)
+            recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
             for view in self.needed:
                 live = self.world.generations.live(view)
                 if view.hash in self.servable and live is not None:
@@ -121,18 +121,18 @@ def test_an_event_is_not_known_before_each_needed_view_has_it(team: Team) -> Non
     drain(*team.workers)
     team.feed()
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     team.need(VERSIONS[:2])
     team.prepare()
     team.feed()
     drain(*team.workers)
     # Applied to the view that the workers know, and lacking in the one that answers too.
-    assert not all(log.is_ended() for log in team.logs())
+    assert not all(log.has_all_ends() for log in team.logs())
     team.check()
     for worker in team.workers:
         team.take_up(worker)
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     team.check()
 
 
@@ -143,17 +143,17 @@ def test_what_is_needed_no_more_or_cannot_be_read_is_waited_for_no_longer_than_t
     team.need(VERSIONS[:2])
     team.feed()
     drain(*team.workers)
-    assert not all(log.is_ended() for log in team.logs())
+    assert not all(log.has_all_ends() for log in team.logs())
     team.need(VERSIONS[:1])
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     team.damaged = True
     team.feed()
     drain(*team.workers)
-    assert not all(log.is_ended() for log in team.logs())
+    assert not all(log.has_all_ends() for log in team.logs())
     team.damaged = False
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -183,5 +183,5 @@ def test_workers_that_take_up_views_at_any_time_never_record_too_much(team: Team
     drain(*team.workers)
     look(*team.workers)
     team.check()
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     assert sum(log.next_seq() for log in team.logs()) > 50

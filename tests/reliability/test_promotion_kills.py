@@ -42,7 +42,7 @@ def consistent(packages: Path) -> None:
     assert [move.number for move in moves] == list(range(1, len(moves) + 1))
     assert {move.to for move in moves} <= set(versions)
     assert [move.expect for move in moves] == [None, *(move.to for move in moves[:-1])]
-    decided = {decision["version"] for decision in Decisions(packages).backwards(MODEL)}
+    decided = {decision["version"] for decision in Decisions(packages).read_latest_first(MODEL)}
     assert {move.to for move in moves} <= decided <= set(versions)
 
 

@@ -18,7 +18,7 @@ import pytest
 from skewless.infra.jobs.ledger import FOLDER, Ledger
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.store import open_lease
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 from tests.reliability.kills import ROOT
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -155,7 +155,7 @@ def test_a_holder_that_was_paused_ends_and_begins_nothing_when_it_wakes(tmp_path
     with pair_in(tmp_path) as pair:
         pair.wait_for_runs(1, 1)
         paused = pair.holder()
-        with exclusive(pair.lock):  # a holder that was stopped inside the ledger's lock would keep it
+        with hold_lock(pair.lock):  # a holder that was stopped inside the ledger's lock would keep it
             pair.processes[paused].send_signal(signal.SIGSTOP)
         token = eventually(pair.ledger.newest_token, lambda token: token > 1)
         pair.wait_for_runs(1, token)

@@ -18,7 +18,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.marker_history import MarkerHistory
@@ -235,7 +235,7 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
     def busy() -> None:
         while not stop.is_set():
-            with applying(folder):
+            with hold_apply_lock(folder):
                 time.sleep(0.02)
 
     threads = [threading.Thread(target=busy) for _ in range(4)]
@@ -245,7 +245,7 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
     def enter() -> None:
         for _ in range(5):
-            with applying(folder, alone=True):
+            with hold_apply_lock(folder, alone=True):
                 alone.append(True)
 
     switch = threading.Thread(target=enter)
@@ -306,7 +306,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
     world.check()
-    assert EventLog(world.log_root, name).is_ended()
+    assert EventLog(world.log_root, name).has_all_ends()
 
 
 def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
@@ -317,8 +317,8 @@ def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWor
     feed(world, traffic, broker)
     drain(worker)
     for name in world.logged():
-        Inventory(world.log_root, name).drop(["ends.bin"])
+        Inventory(world.log_root, name).remove_entries(["ends.bin"])
         (world.log_root / name / "ends.bin").unlink(missing_ok=True)
     broker.recreate()
     look(worker)
-    assert all(EventLog(world.log_root, name).is_ended() for name in world.logged())
+    assert all(EventLog(world.log_root, name).has_all_ends() for name in world.logged())

@@ -14,7 +14,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import REJECT, SEQ
-from skewless.infra.log.inventory import noted_below
+from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.servers import SingleServer
 from skewless.infra.online.window_states import WindowStates
@@ -183,7 +183,7 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
         one.worker.close()
         for path in (one.world.log_root / name).iterdir():
             path.unlink()
-        (noted_below(one.world.log_root) / f"{name}.list").unlink()
+        (inventory_folder(one.world.log_root) / f"{name}.list").unlink()
         for _ in range(8):
             one.worker.step()
             assert "older copy" in str(one.worker.tally.trouble)

@@ -13,7 +13,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import ProcessRecord, read_processes
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream
@@ -77,7 +77,7 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
         crew = WorkerGroup(streams, presence=ProcessRecord(world.root, "stream"))
         with closing(crew):
             crew.start()
-            with exclusive(world.generations.building(changed.windows[0])):
+            with hold_lock(world.generations.build_lock(changed.windows[0])):
                 needed.append(NeededViews(plan=changed, in_force="after", readers={}))
                 until(lambda: crew._workers["s"].assignment.views == changed.windows)
                 (before,) = read_processes(world.root)

@@ -158,7 +158,7 @@ class ParityWorld:
         if apply:
             numbers = pa.array(np.arange(span.first, span.last + 1))
             self.states.apply(log, rows.append_column("__seq", numbers))
-            log.ended(span.first, span.last, self.clock.now_us())
+            log.record_end(span.first, span.last, self.clock.now_us())
 
     def bootstrap(self) -> None:
         """Build the first generation, or the next."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.log.inventory import Inventory, noted_below
+from skewless.infra.log.inventory import Inventory, inventory_folder
 from skewless.infra.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.validation.replay_report import Cause, ReplayReport
@@ -55,7 +55,7 @@ def rewrite(path: Path, rows: pa.Table) -> None:
 
 def note_anew(path: Path) -> None:
     """Note a log file as it is now, so that the notes cannot tell that it was altered."""
-    root = next(folder for folder in path.parents if noted_below(folder).is_dir())
+    root = next(folder for folder in path.parents if inventory_folder(folder).is_dir())
     partition = path.parent.relative_to(root)
     Inventory(root, str(partition) if partition.name else "").add(path)
 

@@ -134,7 +134,7 @@ class LeaderTerm:
 
     def _learn(self, job: str) -> None:
         self._known[job] = self.ledger.know(job, self.token, self.clock.now_us())
-        newest = islice(self.ledger.backwards(job), _REMEMBERED)
+        newest = islice(self.ledger.read_latest_first(job), _REMEMBERED)
         self._ticks[job] = sorted(run_id.tick_us for run_id in newest)
 
     def _last(self) -> dict[str, int]:

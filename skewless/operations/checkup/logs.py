@@ -17,10 +17,10 @@ _LATER = "nothing has to be done: they are noted with the next file that is writ
 
 def check_logs(state: Path) -> list[CheckupFinding]:
     """Say of each kind of log whether all of its files are what was written; reads all of them."""
-    from skewless.infra.log.inventory import noted_below
+    from skewless.infra.log.inventory import inventory_folder
 
     roots = [state / name for name in ("log", "predictions", "outcomes")]
-    return [_judge(root) for root in roots if root.exists() or noted_below(root).exists()]
+    return [_judge(root) for root in roots if root.exists() or inventory_folder(root).exists()]
 
 
 def _judge(root: Path) -> CheckupFinding:
@@ -37,12 +37,12 @@ def _judge(root: Path) -> CheckupFinding:
 
 
 def _inventories(root: Path) -> list[Inventory]:
-    from skewless.infra.log.inventory import Inventory, noted_partitions
+    from skewless.infra.log.inventory import Inventory, list_noted_partitions
 
     folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.parquet")}
     if folders == {"."}:
         return [Inventory(root)]
-    noted = set(noted_partitions(root)) - {"all"}
+    noted = set(list_noted_partitions(root)) - {"all"}
     return [Inventory(root, partition) for partition in sorted(folders | noted - {"."})] or [Inventory(root)]
 
 
@@ -52,6 +52,6 @@ def _compared(inventory: Inventory) -> tuple[int, int, int]:
     inventory.refuse_missing([path.name for path in inventory.folder.glob("*")])
     for path in paths:
         inventory.check(path)
-        inventory.compare(path)
+        inventory.verify(path)
     unknown = sum(path.name not in notes or not notes[path.name].is_exact for path in paths)
     return len(paths), sum(path.stat().st_size for path in paths), unknown

@@ -26,7 +26,7 @@ def decisions_section(project: Workspace, model: str) -> Section:
 
     history = Traffic(project.packages).history(model)
     events = [*_moves(list_all(project, model), history), *_policies(history)]
-    events += [_gate(record) for record in Decisions(project.packages).backwards(model)]
+    events += [_gate(record) for record in Decisions(project.packages).read_latest_first(model)]
     events.sort(key=lambda event: -event[0])
     shown = [(moment(at), *cells) for at, *cells in events[:_MOST]]
     if not shown:

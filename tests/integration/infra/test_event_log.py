@@ -202,7 +202,7 @@ def test_4_2_a_killed_compaction_changes_no_row(
     event_log: EventLog, tmp_path: Path, clock: SecondsClock, step: int
 ) -> None:
     fill(event_log, 1, 1, 1, 1, 1)
-    event_log.ended(0, 2, 7)
+    event_log.record_end(0, 2, 7)
     expected = [(i, 7 if i <= 2 else None) for i in range(5)]
     command = [sys.executable, "-c", KILLED, str(tmp_path), PARTITION, str(step), "compact"]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
@@ -251,7 +251,7 @@ def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
         lambda: event_log.append(rows(1)),
         event_log.compact,
         event_log.sweep,
-        lambda: event_log.ended(0, 1, 2),
+        lambda: event_log.record_end(0, 1, 2),
     ):
         with pytest.raises(StoreError, match="Not a directory"):
             work()
@@ -262,7 +262,7 @@ def test_damaged_and_missing_files_are_named(event_log: EventLog, tmp_path: Path
     event_log.compact(keep=1)
     [merged, batch] = event_log.spans()
     batch.path.write_bytes(batch.path.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=f"log file {batch.path}: is damaged.*restore it from a backup"):
+    with pytest.raises(StoreError, match=f"log file {batch.path}: is corrupt.*restore it from a backup"):
         opened(tmp_path, clock).files()
     batch.path.unlink()
     reading = event_log.read()

@@ -18,7 +18,7 @@ from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
-from skewless.infra.log.inventory import noted_below
+from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.materialization.skipped_rows import read_left_out
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
@@ -272,7 +272,7 @@ def test_a_log_that_was_lost_is_told_from_its_marker(latest: LatestRedisWorld) -
     write(latest, CREATED)
     with pytest.raises(StoreError, match=r"log file .*00000000\.parquet: is missing"):
         latest.run(CREATED)
-    noted_below(latest.state / "log").rename(latest.root / "notes")
+    inventory_folder(latest.state / "log").rename(latest.root / "notes")
     with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this online store.*got 0"):
         latest.run(CREATED)
 
@@ -281,7 +281,7 @@ def test_a_log_that_was_lost_with_its_redis_is_made_again(latest: LatestRedisWor
     write(latest, CREATED, (1, 90, 91, 1.0))
     latest.run(CREATED)
     (latest.state / "log").rename(latest.root / "elsewhere")
-    noted_below(latest.state / "log").rename(latest.root / "notes")
+    inventory_folder(latest.state / "log").rename(latest.root / "notes")
     latest.forget_online()
     assert latest.accepted(CREATED) == [1]
     assert latest.online(CREATED, [1]).values["x"].tolist() == [1.0]

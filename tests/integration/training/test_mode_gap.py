@@ -43,7 +43,7 @@ def parity_world(tmp_path: Path) -> Iterator[ParityWorld]:
         parity_world.accept([event], apply=False)
         log = parity_world.log()
         seq = log.next_seq() - 1
-        log.ended(seq, seq, event[1] + delay)
+        log.record_end(seq, seq, event[1] + delay)
     yield parity_world
     parity_world.close()
 

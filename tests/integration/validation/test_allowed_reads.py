@@ -37,7 +37,7 @@ def parity_world(tmp_path: Path) -> Iterator[ParityWorld]:
     for seconds in (0, 100, 200):
         taken = NOW + seconds * SECOND
         span = log.append(event_rows([("AA", taken - SECOND, 1.0, 1)], taken))
-        log.ended(span.first, span.last, taken + SECOND)
+        log.record_end(span.first, span.last, taken + SECOND)
     yield parity_world
     parity_world.close()
 

@@ -83,7 +83,7 @@ def test_the_alias_moves_only_if_the_gate_allows(packages: Path, monkeypatch: py
     assert Aliases(packages).get("m", CHAMPION) == "000001"
     assert run(packages, make_spec(Gate(tolerance=0.4)), wrong_in(0.4), "000002").promote
     assert [move.to for move in Aliases(packages).history("m", CHAMPION)] == ["000001", "000002"]
-    kept = list(Decisions(packages).backwards("m"))
+    kept = list(Decisions(packages).read_latest_first("m"))
     assert [(each["version"], each["against"], each["promote"]) for each in kept] == [
         ("000002", "000001", True),
         ("000002", "000001", False),

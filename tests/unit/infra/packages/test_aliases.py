@@ -98,7 +98,7 @@ def test_a_version_that_does_not_exist_gets_no_alias(root: Path) -> None:
 
 
 def test_an_alias_name_that_leaves_the_folder_is_refused(root: Path) -> None:
-    with pytest.raises(PackageError, match="not an alias's name"):
+    with pytest.raises(PackageError, match="has an invalid name"):
         Aliases(root).get("late", "../champion")
 
 

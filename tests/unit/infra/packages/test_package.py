@@ -186,7 +186,7 @@ def test_a_version_that_does_not_exist_is_named(tmp_path: Path, contents: Packag
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "a b"])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, contents: PackageContents, name: str) -> None:
-    with pytest.raises(PackageError, match="not a model's name"):
+    with pytest.raises(PackageError, match="has an invalid name"):
         write_package(store_at(tmp_path), name, contents)
     assert list(tmp_path.iterdir()) == []
 
