@@ -205,7 +205,9 @@ def _translate_errors(folder: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"log folder {folder}", f"cannot be written: {error}", fix="make room, or give write access, then run again"
+            f"log folder {folder}",
+            f"cannot be written: {error}",
+            fix="free disk space, or give write access, then run again",
         ) from error
 
 

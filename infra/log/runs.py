@@ -111,7 +111,7 @@ class RunLedger:
             raise StoreError(
                 f"run ledger {self._root}",
                 f"cannot be written: {error}",
-                fix="make room, or give write access, then run again",
+                fix="free disk space, or give write access, then run again",
             ) from error
         finally:
             temporary.unlink(missing_ok=True)

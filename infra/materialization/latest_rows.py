@@ -1,4 +1,4 @@
-"""The newest row of each entity among log positions, packed and put into the online store."""
+"""Finds the latest row of each entity in a range of log positions, and writes it to the online store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skewless.infra.offline import arrays
 from skewless.infra.offline.sql import names
 from skewless.infra.online.port import OnlineWriter
 
-# One byte and one narrow row in DuckDB for each position: what bounds the memory, whatever the log holds.
+# Bounds memory: for each position, one byte and one narrow row in DuckDB.
 _RANGE_ROWS = 8_000_000
 _BATCH_ROWS = 50_000
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class LatestBatch:
-    """Rows as the online store takes them; ``passed``: how many log positions they stand for."""
+    """Packed rows for the online store; ``passed``: the number of log positions that they cover."""
 
     keys: pa.LargeBinaryArray
     rows: pa.LargeBinaryArray
@@ -40,10 +40,13 @@ class LatestBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class LatestRows:
-    """The newest rows of one view.
+    """Writes the latest rows of one view.
 
     Args:
-        project: part of the rows' names.
+        project: part of the keys.
+        view: of the rows.
+        log: of the view.
+        connection: to DuckDB.
     """
 
     project: str
@@ -52,15 +55,16 @@ class LatestRows:
     connection: duckdb.DuckDBPyConnection
 
     def put(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
-        """Put the newest row of each entity from a position to the end; return how many, and how many were written.
+        """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
 
         Args:
-            online: newer wins there, so that a key which comes more than once, or in another order, does no harm.
-            on_rows: told how many positions were passed, again and again.
+            online: keeps the newer row, so that the order and repetitions of a key do not matter.
+            first: a log position.
+            on_rows: called repeatedly with a number of processed positions.
         """
         last, put, written = self.log.next_seq() - 1, 0, 0
         for start in range(first, last + 1, _RANGE_ROWS):
-            # The next batch is packed while the store takes this one.
+            # Packs the next batch while the store writes this one.
             for packed in _ahead(self._packed(start, min(start + _RANGE_ROWS, last + 1))):
                 put += len(packed.keys)
                 written += online.put(packed.keys, packed.rows)
@@ -75,7 +79,7 @@ class LatestRows:
             yield _pack(self.view, keys, codec, rows.filter(pa.array(wanted[places])), len(places))
 
     def _wanted(self, start: int, stop: int) -> BoolArray:
-        """Return which positions hold the newest row of their key, shape ``(stop - start,)``."""
+        """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""
         wanted = np.zeros(stop - start, dtype=np.bool_)
         parameters = [self.log.files(start), start, stop]
         for batch in self.connection.sql(newest_sql(self.view), params=parameters).to_arrow_reader(1_000_000):
@@ -84,7 +88,7 @@ class LatestRows:
 
 
 def newest_sql(view: View) -> str:
-    """Return SQL for ``__seq`` of the newest row of each key among log positions; bind files, first, end exclusive."""
+    """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
     keys = names(column.name for column in view.keys)
     rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
     return (
@@ -94,12 +98,12 @@ def newest_sql(view: View) -> str:
 
 
 def _rows(segments: Sequence[FileRange], view: View, start: int, stop: int) -> Iterator[pa.Table]:
-    """Yield the log rows of a range, whatever the reason they may be rejected for, in batches."""
+    """Yield all log rows of a range, rejected ones included, in batches."""
     columns = [SEQ, EVENT, CREATED, RUN, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))]
     for segment in segments:
         if segment.last < start or segment.first >= stop:
             continue
-        with pq.ParquetFile(segment.path, pre_buffer=False) as file:  # buffers would stay to the end of the file
+        with pq.ParquetFile(segment.path, pre_buffer=False) as file:  # buffers would live until the end of the file
             groups = _groups(file, segment.first, start, stop)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
                 rows = pa.Table.from_batches([batch])

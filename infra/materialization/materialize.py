@@ -1,7 +1,8 @@
-"""Materialisation: source rows -> accepted log -> newest row of each entity in the online store.
+"""Materialization: source rows -> accepted log -> latest row of each entity in the online store.
 
-Every step can be repeated. Accepting compares with the log; applying starts after the store's own marker and is
-newer-wins; the run's end is recorded last. A crash anywhere is made good by the next run (SEMANTICS 1.4, 2.3, 2.6).
+Every step can be repeated. New rows are found by comparison with the log. Applying starts after the store's own marker,
+and the newer row wins. The end of the run is recorded last. So the next run completes a crashed one
+(SEMANTICS 1.4, 2.3, 2.6).
 """
 
 from __future__ import annotations
@@ -44,14 +45,18 @@ Check = Callable[[View, Path], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Materializer:
-    """Materialises the views of one project.
+    """Materializes the views of one project.
 
     Args:
+        project: name of the project.
         repo: the user's folder.
         state: the project's state folder.
-        online: returns where rows are applied; called by runs alone.
-        needed: what has to be fed. A version that only models read and that cannot be fed is reported, no error.
-        strict: refuse the new rows of a view if one of them is left out for another reason than that it is not due.
+        connection: to DuckDB.
+        online: returns the online store; called only by runs.
+        ledger: records runs.
+        clock: of the project.
+        needed: the needed views. If a version that only models read cannot be updated, it is reported, not raised.
+        strict: fail if a row is skipped for any reason except that it is not due yet.
     """
 
     project: str
@@ -73,20 +78,21 @@ class Materializer:
         naive_is_utc: bool = False,
         on_step: OnStep | None = None,
     ) -> list[ViewReport]:
-        """Accept what is due and apply it; return what was done for each view.
+        """Accept the rows that are due and apply them; return a report for each view.
 
-        Memory does not grow with the rows. A run that is stopped anywhere is completed by the next.
+        Memory does not grow with the number of rows. The next run completes a run that was stopped at any point.
 
         Args:
-            check: the gate that new rows must pass before they are accepted: it is given a Parquet file, whose
-                rows with a reason in ``__reject`` are none of its business, and raises to refuse.
-            events: accept only rows of these event times: a backfill.
+            views: to materialize.
+            check: the gate for new rows: called with a view and a Parquet file before the rows are accepted. It must
+                ignore rows with a reason in ``__reject``, and raises to reject the file.
+            events: accept only rows with event times in this range: a backfill.
             naive_is_utc: accept times without a zone, as Feast does.
+            on_step: called with the progress.
 
         Raises:
-            GateError: a view's new rows were refused, by the gate or because ``strict`` is set; the other views are
-                up to date.
-            SourceError: a view's source is away or broken; the other views are up to date.
+            GateError: the gate or ``strict`` rejected a view's new rows; the other views are up to date.
+            SourceError: a view's source is missing or broken; the other views are up to date.
         """
         with self._exclusive():
             job = _RunJob(self, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
@@ -111,11 +117,11 @@ class Materializer:
         return reports
 
     def label(self, view: View) -> str:
-        """Return how reports call a version of a view."""
+        """Return the name of a view's version for reports."""
         return view.name if self.needed is None else self.needed.label(view)
 
     def pending(self, views: Sequence[View]) -> list[Pending]:
-        """Return what a run would accept now; nothing is changed."""
+        """Return the rows that a run would accept now; changes nothing."""
         found = []
         for view in views:
             changes, _ = self.changes(view, self.clock.now_us())
@@ -126,9 +132,9 @@ class Materializer:
     def changes(
         self, view: View, now_us: int, events: EventRange | None = None, *, naive_is_utc: bool = False
     ) -> tuple[Changes, dict[str, str]]:
-        """Return which rows of a view are published and not yet in the log, and the fingerprints of their files."""
+        """Return the published rows of a view that are not in the log, and the fingerprints of the source's files."""
         table = view_table(self.repo, view)
-        # Taken before the rows are read: a source that changes meanwhile is read again by the next run.
+        # Taken before the rows are read: if a file changes in between, the next run reads it again.
         prints = table.fingerprints()
         if events is None:
             shares = self._shares(view, table, prints, now_us)
@@ -138,7 +144,7 @@ class Materializer:
         return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), prints
 
     def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
-        """Return every row of the files that are new or changed, and of the others what was published since."""
+        """Return all rows of new or changed files, and newly published rows of the other files."""
         progress, log = self.progress(view), self.log(view)
         everything = Window(after_us=None, upto_us=now_us)
         if progress is None:
@@ -149,19 +155,19 @@ class Materializer:
         return [SourceSlice(table=part, window=span, log_files=log.files(at)) for part, span, at in shares if part]
 
     def log(self, view: View) -> AcceptedLog:
-        """Return the log of a view's batch rows."""
+        """Return the accepted log of a view."""
         return AcceptedLog(self.state / "log", view.partition)
 
     def progress(self, view: View) -> Progress | None:
-        """Return how far the source of a view has been read; None where that is unknown, or not of this log."""
+        """Return the progress in the source of a view; None if it is unknown or belongs to another log."""
         progress = Progress.read(self._progress_path(view))
         return progress if progress is not None and progress.next_seq <= self.log(view).next_seq() else None
 
     def is_read(self, view: View, now_us: int) -> bool:
-        """Say whether the source of a view holds nothing that is due and was not read.
+        """Return whether all due rows of a view's source have been read.
 
         Raises:
-            SourceError: the source is away.
+            SourceError: the source is missing.
         """
         progress = self.progress(view)
         if progress is None or progress.upto_us > now_us:
@@ -170,7 +176,7 @@ class Materializer:
         return not due and progress.files == view_table(self.repo, view).fingerprints()
 
     def save_progress(self, view: View, progress: Progress) -> None:
-        """Record how far the source of a view has been read."""
+        """Record the progress in the source of a view."""
         progress.write(self._progress_path(view))
 
     def _progress_path(self, view: View) -> Path:
@@ -185,7 +191,7 @@ class Materializer:
 
 
 class _RunJob:
-    """One run: begins in the ledger only if there is something to do."""
+    """One run; it is recorded in the ledger only if there is something to do."""
 
     def __init__(
         self,
@@ -204,14 +210,14 @@ class _RunJob:
         self._now_us = parent.clock.now_us()
         self._run: MaterializationRun | None = None
         self._covers: dict[str, Coverage] = {}
-        self._left = False  # whether this run left rows in the log or in the store
+        self._left = False  # whether this run has written rows to the log or the store
 
     def view(self, view: View) -> ViewReport:
         self._refuse_foreign_log(view)
         try:
             accepted, rejected, left_out = self._accept(view)
         except (GateError, SourceError):
-            # What the log holds is served, whatever became of its source.
+            # Rows that are already in the log are served even if the source failed.
             self._apply(view, accepted=False)
             raise
         applied, written = self._apply(view, accepted=True)
@@ -229,7 +235,7 @@ class _RunJob:
             self._parent.ledger.finish(self._run, self._covers, self._parent.clock.now_us())
 
     def withdraw(self) -> None:
-        """Forget a run that failed before it left a row anywhere."""
+        """Remove the run from the ledger if it failed before it wrote any row."""
         if self._run is not None and not self._left:
             self._parent.ledger.withdraw(self._run)
 
@@ -240,13 +246,13 @@ class _RunJob:
         return self._run
 
     def _accept(self, view: View) -> tuple[int, int, Mapping[str, int]]:
-        """Return how many rows were accepted and rejected, and how many are left out, by reason."""
+        """Return the numbers of accepted and rejected rows, and of skipped rows by reason."""
         parent, before = self._parent, self._parent.progress(view)
         if before is not None and parent.is_read(view, self._now_us):
             refuse_left_out(parent.label(view), self._refused({}, before.waiting))
             return 0, 0, before.waiting
         changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
-        # A clock that went back must not make rows look new again.
+        # If the clock was set back, old rows must not look new again.
         upto_us = max(self._now_us, before.upto_us if before else self._now_us)
         log = parent.log(view)
         log.sweep()
@@ -269,7 +275,7 @@ class _RunJob:
         return staged.rows - n, n, {**rejected, **waiting.rows}
 
     def _leave_out(self, view: View, rejected: Mapping[str, int], waiting: Mapping[str, int]) -> None:
-        """Keep how many rows are left out; what is rejected stands in the log, unless that is not allowed."""
+        """Record the number of skipped rows by reason; with ``strict``, raise if there are any."""
         refused = self._refused(rejected, waiting)
         reasons = {**refused, **waiting}
         save_left_out(self._parent.state, view.name, view.hash, "materialize", reasons, self._now_us)
@@ -280,7 +286,7 @@ class _RunJob:
         return {**rejected, **late} if self._parent.strict else {}
 
     def _write(self, staged: StagedRows, changes: Changes) -> dict[str, int]:
-        """Write what is due to a draft; return how many of its rows are rejected, by reason."""
+        """Stage the due rows; return the number of rejected rows by reason."""
         rejected: Counter[str] = Counter()
         for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
             if rows[REJECT].null_count < rows.num_rows:
@@ -306,7 +312,7 @@ class _RunJob:
         if applied_seq is not None and applied_seq >= self._parent.log(view).next_seq():
             raise StoreError(
                 f"view {view.name!r}",
-                "is ahead of the log in this online store, so the log is not the one it was filled from",
+                "is ahead of the log, so this online store was filled from another log",
                 value=applied_seq,
                 fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty store",
             )
@@ -318,14 +324,14 @@ class _RunJob:
         applied_seq = parent.online().marker(name)
         runs = parent.ledger.runs()
         covered = last_covered(runs, view.partition)
-        # The first run of a view is its bootstrap even if it found no row: what comes later comes live.
+        # The first run of a view is its bootstrap even without rows: later rows arrived live.
         seen = any(view.partition in run.covers for run in runs)
         first = -1 if applied_seq is None else applied_seq
         if tail > covered or tail > first or applied_seq is None or not seen:
             self._begin()
         self._left |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
-        # What was published by the beginning of the run is online now, where its source could be read.
+        # If the source could be read, all rows that were published before the run are online now.
         parent.online().set_markers({name: Marker(tail, self._now_us if accepted else 0)})
         if tail > covered or not seen:
             kind: Kind = "live" if seen and self._events is None else "bootstrap"

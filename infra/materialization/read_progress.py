@@ -1,4 +1,4 @@
-"""How far the source of a view has been read: a file per version of a view."""
+"""The progress in the source of a view: one file per version of a view."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from skewless.infra.storage.durable import make_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a source has been read; a hint, checked against the log.
+    """The progress in a source; a hint that is checked against the log.
 
     Args:
         files: fingerprints of the source's files.
         upto_us: publication time up to which they were read.
-        next_seq: end of the log at that moment.
-        waiting: rows of the same files that were not due then, by what they wait for. A file without this field was
-            written when rows that happen after they were written were rejected: it says nothing any more.
-        next_due_us: when the first of these rows is due, if there is one.
+        next_seq: end of the log at that time.
+        waiting: number of rows in these files that were not due, by reason. Older files lack this field and are
+            ignored, because such rows were rejected then.
+        next_due_us: when the first of these rows is due; None: no row waits.
     """
 
     files: Mapping[str, str]
@@ -33,17 +33,17 @@ class Progress:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Return what a file says; None where it says nothing that can be understood."""
+        """Return the content of a file; None if it cannot be read or parsed."""
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self, path: Path) -> None:
-        """Put it into a file.
+        """Write it to a file.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         temporary = path.with_suffix(".tmp")
         try:

@@ -1,4 +1,4 @@
-"""Whether all that a model version reads is in the online store and up to date, and what brings it there (8.5)."""
+"""Checks that the online store has all data that a model version reads, and fills in missing data (SEMANTICS 8.5)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OnRows = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class VersionReadiness:
-    """Judges, and fills, what the views of a plan have in the online store.
+    """Checks and completes the data of a plan's views in the online store.
 
     Args:
         streams: of the project.
         materializer: of the project.
-        check: the gate that new rows must pass.
+        check: the gate for new rows.
     """
 
     streams: Streams
@@ -34,13 +34,14 @@ class VersionReadiness:
     check: Check | None = None
 
     def lacking(self, plan: FeaturePlan, *, behind: bool = True) -> list[str]:
-        """Return what the views that a version pins lack online, a sentence each; none: it can be served.
+        """Return what the views of a version's plan lack online, one clause each; empty if it can be served.
 
         Args:
-            behind: whether rows count that are in the log and not online yet, of which a busy stream always has some.
+            plan: pinned by the version.
+            behind: whether to report rows that are logged and not applied yet; a busy stream always has some.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unavailable.
         """
         with closing(open_online_store(self.streams.redis_url)) as store:
             found = [self._rows_lacking(store, plan, view, behind=behind) for view in plan.views]
@@ -48,14 +49,14 @@ class VersionReadiness:
         return [item for item in found if item]
 
     def prepare(self, plan: FeaturePlan, on_rows: OnRows | None = None) -> list[str]:
-        """Materialise and build what is missing, and apply what is behind; return what is lacking still.
+        """Materialize and build missing data and apply rows that are behind; return what is still missing.
 
-        It does what a run of materialisation and a stream worker do, beside those that run. A store that is away is
-        something that is lacking.
+        Does the same as a materialization run and a stream worker, and may run at the same time as these. If the store
+        is unavailable, that is returned too.
 
         Args:
-            plan: what a version pins.
-            on_rows: told how far it is.
+            plan: pinned by the version.
+            on_rows: called with the progress.
         """
         try:
             return self._prepare(plan, on_rows or (lambda _what, _done, _total: None)) if self.lacking(plan) else []
@@ -86,7 +87,7 @@ class VersionReadiness:
             raise
         except SkewlessError as error:
             return [f"{error.thing}: {error.problem}"]
-        return [f"view {report.view!r} cannot be fed: {report.problem}" for report in reports if report.problem]
+        return [f"view {report.view!r} cannot be updated: {report.problem}" for report in reports if report.problem]
 
     def _rows_lacking(self, store: OnlineStore, plan: FeaturePlan, view: View, *, behind: bool) -> str:
         reached = store.marker(marker_key(plan.project, view))
@@ -95,10 +96,10 @@ class VersionReadiness:
         rows = self.materializer.log(view).next_seq() - 1 - reached
         if behind and rows > 0:
             return f"view {view.name!r} is {rows:,} rows behind"
-        return f"view {view.name!r} was not fed while nothing read it" if behind and self._was_left(view) else ""
+        return f"view {view.name!r} was not updated while nothing read it" if behind and self._was_left(view) else ""
 
     def _was_left(self, view: View) -> bool:
-        """Say whether its source holds rows that no run has read, because nothing needed the view."""
+        """Return whether its source has rows that no run has read, because nothing needed the view."""
         materializer, needed = self.materializer, self.materializer.needed
         if needed is None or view.hash in needed.readers:
             return False
@@ -115,6 +116,6 @@ class VersionReadiness:
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
         for end, mark in zip(ends.values(), store.read_markers(names), strict=True):
             if mark is None and end >= 0:
-                return f"windowed view {view.name!r} lacks states that were lost, or that are being built"
+                return f"windowed view {view.name!r} has states that were lost or are still being built"
             events += max(0, end - (-1 if mark is None else mark.position))
         return f"windowed view {view.name!r} is {events:,} events behind" if behind and events else ""

@@ -1,7 +1,7 @@
-"""Rows that are not in the online store although somebody brought them: how many, of what, and why.
+"""Counts source rows that are not in the online store, by view and reason.
 
-Rows that a run rejected stand in the accepted log, with their reason. All others are counted in a file per view and
-verb, which says how it was when that verb was last done.
+Rejected rows are in the accepted log, with their reason. All others are counted in a file per view and command, which
+has the counts of the last call of that command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from skewless.contract.errors import GateError
 from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
 from skewless.infra.storage.durable import make_folder
 
-Verb = Literal["materialize", "push"]
+SkipCommand = Literal["materialize", "push"]
+# The names of this folder, and of the fields of SkippedRows in its files, are part of the layout on disk.
 _FOLDER = "left_out"
 _BATCH = "batch"
 _log = structlog.get_logger()
@@ -28,68 +29,73 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedRows:
-    """Rows of one view that are left out of the online store for one reason.
+    """The rows of one view that are not in the online store for one reason.
 
     Args:
-        view: its name.
-        verb: what left them out.
-        at_us: when that was; None: over the whole life of the log.
+        view: name of the view.
+        reason: for people.
+        rows: number of rows.
+        at_us: time of the command; None: all rows that the log has ever rejected.
     """
 
     view: str
-    verb: Verb
+    verb: SkipCommand
     reason: str
     rows: int
     at_us: int | None
 
 
-def save_left_out(state: Path, view: str, view_hash: str, verb: Verb, reasons: Mapping[str, int], at_us: int) -> None:
-    """Keep what a verb left out of a view, instead of what it left out before; a disk that refuses is no error."""
-    path = state / _FOLDER / f"{view_hash}.{verb}.json"
+def save_left_out(
+    state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
+) -> None:
+    """Replace the counts of a view's rows that a command skipped; a failed write is only logged."""
+    path = state / _FOLDER / f"{view_hash}.{command}.json"
     try:
         if not reasons:
             path.unlink(missing_ok=True)
             return
         make_folder(path.parent)
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        items = [SkippedRows(view=view, verb=verb, reason=reason, rows=n, at_us=at_us) for reason, n in reasons.items()]
+        items = [
+            SkippedRows(view=view, verb=command, reason=reason, rows=n, at_us=at_us) for reason, n in reasons.items()
+        ]
         temporary.write_text(json.dumps([asdict(item) for item in items]))
         temporary.replace(path)
     except OSError as error:
-        _log.warning("left_out_not_kept", view=view, error=str(error))
+        _log.warning("skipped_rows_not_saved", view=view, error=str(error))
 
 
 def leave_out(
-    state: Path, view: str, view_hash: str, verb: Verb, reasons: Mapping[str, int], at_us: int, *, strict: bool
+    state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int, *, strict: bool
 ) -> None:
-    """Keep what a verb leaves out of a view, and warn of it.
+    """Record the rows of a view that a command skips, and log a warning.
 
     Raises:
-        GateError: ``strict`` is set, and there is something.
+        GateError: ``strict`` is set and there are any.
     """
-    save_left_out(state, view, view_hash, verb, reasons, at_us)
+    save_left_out(state, view, view_hash, command, reasons, at_us)
     if strict:
         refuse_left_out(view, reasons)
     tell_left_out(view, reasons)
 
 
 def refuse_left_out(view: str, reasons: Mapping[str, int]) -> None:
-    """Refuse what a verb would leave out.
+    """Raise an error if a command would skip rows.
 
     Raises:
-        GateError: there is something.
+        GateError: there are any.
     """
     if reasons:
         raise GateError(
             f"view {view!r}",
-            "has rows that would be left out of the online store",
+            "has rows that would be skipped",
             value=", ".join(f"{rows:,} x {reason}" for reason, rows in reasons.items()),
-            fix="correct the rows, or set strict to false to leave them out",
+            fix="correct the rows, or set strict to false to skip them",
         )
 
 
 def read_left_out(state: Path) -> list[SkippedRows]:
-    """Return what is left out of all views that the state folder knows, by view and reason."""
+    """Return the skipped rows of all views in the state folder, by view and reason."""
     items = [*_rejected(state), *_kept(state)]
     return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
 
@@ -97,7 +103,7 @@ def read_left_out(state: Path) -> list[SkippedRows]:
 def tell_left_out(view: str, reasons: Mapping[str, int]) -> None:
     """Log a warning for each reason."""
     for reason, rows in reasons.items():
-        _log.warning("rows_left_out", view=view, reason=reason, rows=rows, fix="`skewless status` counts them all")
+        _log.warning("rows_skipped", view=view, reason=reason, rows=rows, fix="see all counts with `skewless status`")
 
 
 def _kept(state: Path) -> Iterator[SkippedRows]:
@@ -105,7 +111,7 @@ def _kept(state: Path) -> Iterator[SkippedRows]:
         try:
             yield from [SkippedRows(**item) for item in json.loads(path.read_text())]
         except (OSError, ValueError, TypeError):
-            _log.warning("left_out_not_read", file=str(path))
+            _log.warning("skipped_rows_not_read", file=str(path))
 
 
 def _rejected(state: Path) -> Iterator[SkippedRows]:

@@ -1,4 +1,4 @@
-"""Builds the states of a windowed view from the log, beside those that are read, and switches (SEMANTICS 4.6)."""
+"""Builds new states of a windowed view from the log while the old ones are read, then switches (SEMANTICS 4.6)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OnStates = Callable[[str, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BackfillResult:
-    """What was built: a generation's number, and how many states and events it began with; None: none was built."""
+    """The number of a built generation, and its initial number of states and events; None: no generation was built."""
 
     view: str
     generation: int | None
@@ -41,7 +41,12 @@ class Backfiller:
     """Builds generations of the windowed views of a plan.
 
     Args:
+        plan: with the views.
         log_root: folder of all logs.
+        generations: of the views.
+        store: the online store.
+        join: computes states from the log.
+        clock: of the project.
     """
 
     plan: FeaturePlan
@@ -54,23 +59,23 @@ class Backfiller:
     def ensure(
         self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None
     ) -> list[BackfillResult]:
-        """Build the views that have no live generation in this store; tell servers about all."""
+        """Build the views without a live generation in this store; publish the generations of all views."""
         built = []
         for view in views:
             if self._missing(view):
-                # Who comes while another process builds waits for it, and finds that nothing is missing.
+                # After a wait for another backfill, the view may not be missing any more, so check again.
                 with hold_lock(self.generations.build_lock(view)):
                     built += [self._build(view, on_states)] if self._missing(view) else []
             self.publish(view)
         return built
 
     def build(self, view: WindowView, on_states: OnStates = lambda _view, _done: None) -> BackfillResult:
-        """Build a new generation from the log, and make it the one that is read.
+        """Build a new generation from the log, and make it the live one.
 
-        The stream goes on meanwhile; workers wait only while the last rows are applied and the switch is made.
+        The stream continues in the meantime; workers wait only while the last rows are applied.
 
         Raises:
-            StoreError: the store or the disk refused; what is read stays what it was.
+            StoreError: the store or the disk failed; the old generation stays live.
         """
         with hold_lock(self.generations.build_lock(view)):
             return self._build(view, on_states)
@@ -94,9 +99,9 @@ class Backfiller:
         return BackfillResult(view=view.name, generation=fresh.number, states=count, events=events)
 
     def _watermarks(self, view: WindowView, partitions: Sequence[str], now_us: int) -> dict[str, int]:
-        """Return the watermarks of partitions whose log is in the new states: those of the states that are live so far.
+        """Return the watermarks of partitions whose log is in the new states: those of the live generation.
 
-        What waits in a stream only its worker knows; into what was imported nothing flows.
+        Only a partition's worker knows which events still wait in the stream. Imported partitions get no new events.
         """
         live = self.generations.live(view)
         names = [
@@ -109,7 +114,7 @@ class Backfiller:
         }
 
     def publish(self, view: WindowView) -> None:
-        """Tell servers which generation is read, and which partitions are applied to it."""
+        """Publish the live generation and its partitions to servers."""
         live = self.generations.live(view)
         if live is not None:
             self.store.publish(generation_key(self.plan.project, view), live.pointer)
@@ -126,7 +131,7 @@ class Backfiller:
         return count
 
     def _follow(self, view: WindowView, fresh: Generation) -> None:
-        """Apply what came since, at last alone, and switch."""
+        """Apply rows that were logged since, the last ones under the exclusive lock, and switch."""
         writer = self._writer(view, fresh)
         folder = source_folder(self.log_root, view.source)
         for log in self._logs(view):
@@ -151,7 +156,7 @@ class Backfiller:
         )
 
     def _logs(self, view: WindowView) -> list[EventLog]:
-        # Those too that are owned and have no event yet: servers will look for a marker of each.
+        # Includes partitions without events: servers read a marker for each partition of the generation.
         known = {part for item in self.generations.of(view) for part in item.partitions}
         names = sorted({*log_partitions(self.log_root, view.source), *known})
         return [EventLog(self.log_root, name) for name in names]

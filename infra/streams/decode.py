@@ -1,4 +1,4 @@
-"""From messages to log rows: decoded, typed, judged once (SEMANTICS 4.1); what cannot be accepted says why."""
+"""Decodes and validates messages into log rows (SEMANTICS 4.1); a rejected row has the reason."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _PLAIN: dict[DType, frozenset[type]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedBatch:
-    """The log rows that some messages make.
+    """The log rows of some messages.
 
     Args:
         rows: accepted and rejected, in the schema of ``event_schema``.
-        rejected: how many of the rows are in quarantine.
+        rejected: number of quarantined rows.
     """
 
     rows: pa.Table
@@ -50,10 +50,11 @@ class DecodedBatch:
 
 
 class EventValidator:
-    """Says which events cannot be accepted, whatever way they came.
+    """Validates events from streams and from imported files.
 
     Args:
-        views: the views that read the source: an event that one of them could not sum exactly is refused.
+        source: of the events.
+        views: the views that read the source; an event that one of them cannot sum exactly is rejected.
     """
 
     def __init__(self, source: EventSource, views: Sequence[WindowView]) -> None:
@@ -61,18 +62,18 @@ class EventValidator:
         self._lenses = [(view, EventLens(view)) for view in views]
 
     def times(self, moments: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
-        """Return event times, of those without one ``now_us``; note what is missing or out of range."""
+        """Return event times, ``now_us`` where missing; add reasons for missing times and times out of range."""
         name, source = self._source.event_column, self._source
         missing = np.asarray(moments.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
         ts: Int64Array = moments.fill_null(now_us).to_numpy(zero_copy_only=False).astype(np.int64)
         outside = (ts < source.earliest_us) | (ts >= source.latest_us)
         _note(reasons, missing, f"field {name!r} is missing")
         _note(reasons, outside, f"field {name!r} is outside the source's range")
-        _note(reasons, ts > now_us + FUTURE_US, f"field {name!r} lies more than 10 s in the future")
+        _note(reasons, ts > now_us + FUTURE_US, f"field {name!r} is more than 10 s in the future")
         return ts
 
     def values(self, rows: pa.Table, ts: Int64Array, reasons: dict[int, str]) -> None:
-        """Note events that no view can name, and those that a view could not sum."""
+        """Add reasons for events without a complete key of any view, and for events that a view cannot sum."""
         if not rows.num_rows or not self._lenses:
             return
         whole = np.zeros(rows.num_rows, dtype=np.bool_)
@@ -84,15 +85,16 @@ class EventValidator:
             for column, out in lens.beyond(rows, ts).items():
                 _note(reasons, out, f"column {column!r} is too large for view {view.name!r} to sum exactly")
         keys = sorted({key.name for view, _ in self._lenses for key in view.keys})
-        _note(reasons, ~whole, f"no view's key is whole: null among the fields {', '.join(map(repr, keys))}")
+        _note(reasons, ~whole, f"no view has a complete key: null among the fields {', '.join(map(repr, keys))}")
 
 
 class Decoder:
-    """Judges the messages of one source.
+    """Decodes the messages of one source.
 
     Args:
-        views: the views that read the source: an event that one of them could not sum exactly is refused.
-        max_bytes: longest message.
+        source: of the events.
+        views: the views that read the source; an event that one of them cannot sum exactly is rejected.
+        max_bytes: maximum size of a message.
     """
 
     def __init__(self, source: EventSource, views: Sequence[WindowView], max_bytes: int) -> None:
@@ -103,11 +105,12 @@ class Decoder:
         self._moment = Column(name=source.event_column, dtype=DType.TIMESTAMP)
 
     def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> DecodedBatch:
-        """Return the log rows of messages, one for each.
+        """Return one log row for each message.
 
         Args:
-            positions: of the messages in the stream.
-            now_us: when they were taken.
+            payloads: the messages.
+            positions: their positions in the stream.
+            now_us: when they were read.
         """
         reasons: dict[int, str] = {}
         objects = [self._object(i, payload, reasons) for i, payload in enumerate(payloads)]
@@ -133,7 +136,7 @@ class Decoder:
         return DecodedBatch(rows=rows, rejected=len(reasons))
 
     def _raw(self, payload: bytes | None) -> bytes | None:
-        """Return what came; of a message that is too long, the beginning: its reason says how long it was."""
+        """Return the message; of a message that is too long, the beginning: its reason states its length."""
         return None if payload is None else payload[: self._max_bytes]
 
     def _object(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
@@ -172,22 +175,22 @@ def _loaded(payload: bytes) -> object:
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(payload)  # Python's own writer sends NaN, which is no JSON
+        return json.loads(payload)  # Python's own writer emits NaN, which is not JSON
     except (ValueError, RecursionError):
         return None
 
 
 def typed(column: Column, values: Sequence[Any]) -> tuple[pa.Array, dict[int, str]]:
-    """Return values as the column's type, and for those that do not fit why; those are null.
+    """Return values in the column's type, and the problem of each value that does not fit; such values become null.
 
-    Null is a value like any other; integers may come as digits, times as ISO 8601 text (without a zone: UTC).
+    Null is always valid. Integers may come as digits, times as ISO 8601 text (without a zone: UTC).
     """
     kind = arrow_type(column.dtype)
     if set(map(type, values)) <= _PLAIN.get(column.dtype, frozenset()):
         try:
             return pa.array(values, kind), {}
         except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-            pass  # some number is out of range, or some text is no Unicode: each is looked at
+            pass  # a number is out of range or a text is not Unicode, so each value is parsed
     if column.dtype is DType.TIMESTAMP:
         moments = _moments(values)
         if moments is not None:
@@ -207,7 +210,7 @@ def _parsed(column: Column, value: Any) -> Any:  # noqa: ANN401 - JSON values
     if value is None:
         return None
     if column.dtype in {DType.FLOAT32, DType.FLOAT64} and type(value) is float:
-        return value  # NaN and infinities too
+        return value  # also NaN and infinities
     if column.dtype is DType.TIMESTAMP and isinstance(value, str):
         return _moment(column, value)
     parsed = parse_field(column, value)
@@ -215,7 +218,7 @@ def _parsed(column: Column, value: Any) -> Any:  # noqa: ANN401 - JSON values
 
 
 def _moments(values: Sequence[Any]) -> pa.Array | None:
-    """Return ISO 8601 texts with a zone as microseconds, or None if they are not all of that kind."""
+    """Return ISO 8601 texts with a zone as microseconds, or None if any value has another form."""
     if not set(map(type, values)) <= {str, _NONE}:
         return None
     try:

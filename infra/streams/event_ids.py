@@ -1,7 +1,7 @@
-"""An event id counts once in its source, whichever door and partition it comes through (SEMANTICS 4.4).
+"""Deduplicates events by id across all partitions of a source, streamed or imported (SEMANTICS 4.4).
 
-Whoever accepts events of a source holds a lock from comparing their ids to appending them, and has before that taken
-up from the logs the ids that others accepted: the log is what all of them share.
+A process holds a lock of the source from the comparison of ids to the append. Before, it loads the ids that other
+processes have accepted from the logs, which all processes share.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _EVER = -(2**63)
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """What the log took of some rows.
+    """The rows that the log has accepted.
 
     Args:
-        rows: those that are new, accepted or rejected, in their order.
-        span: where they stand; None: nothing was new.
+        rows: new rows, accepted or rejected, in order.
+        span: their file; None: no row was new.
     """
 
     rows: pa.Table
@@ -44,12 +44,14 @@ class Acceptance:
 
 
 class EventIds:
-    """The ids of one source as one thread knows them; a source without an ``id_column`` accepts everything.
+    """The ids of one source as one thread knows them; a source without an ``id_column`` accepts all events.
 
     Args:
-        horizon_us: for how long an id is known after its event was accepted, microseconds; None: for ever.
-        behind: per log partition, from which position on ids are taken up; others from their beginning. None: all
-            ids within the horizon.
+        source: of the events.
+        log_root: folder of all logs.
+        horizon_us: how long an id is remembered after its event was accepted, microseconds; None: forever.
+        behind: per log partition, the position from which ids are loaded; other partitions from the beginning. None:
+            all ids within the horizon.
     """
 
     def __init__(
@@ -68,16 +70,18 @@ class EventIds:
     def accept(
         self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, forget: BoolArray | None = None
     ) -> Acceptance:
-        """Append the rows whose ids are not known, and remember these; a rejected row claims no id.
+        """Append rows whose ids are new, and remember the ids; a rejected row does not claim its id.
 
         Args:
             log: a partition of the source.
-            at: as ``EventLog.append`` takes it.
-            forget: rows whose ids surely never come again, so that they need not be remembered.
+            rows: in the schema of ``event_schema``.
+            at: as in ``EventLog.append``.
+            now_us: time of acceptance.
+            forget: rows whose ids cannot occur again, so that they are not remembered.
 
         Raises:
             ConflictError: another process wrote to the partition.
-            StoreError: the disk refused; nothing was taken.
+            StoreError: the disk failed; nothing was accepted.
         """
         if self._source.id_column is None:
             return Acceptance(rows=rows, span=log.append(rows, at=at) if rows.num_rows else None)
@@ -86,12 +90,12 @@ class EventIds:
                 self._open(log)
                 self._follow(now_us)
                 if at is not None:
-                    # A lane that has lost its partition would take the rows of its successor for duplicates.
+                    # A worker that lost its partition would see its successor's rows as duplicates.
                     log.check_end(at)
             new, claimed = self._new(rows, now_us, forget)
             if not new.num_rows:
                 return Acceptance(rows=new, span=None)
-            self._is_current = False  # an append that is refused may stand nevertheless
+            self._is_current = False  # a failed append may still have been written
             span = log.append(new, at=at)
             self._index.add(claimed, now_us)
             self._next[log.partition] = span.last + 1
@@ -99,29 +103,29 @@ class EventIds:
         return Acceptance(rows=new, span=span)
 
     def take_up(self, source: EventSource) -> None:
-        """Go by another definition of the source from now on: another id column, another horizon."""
+        """Use another definition of the source from now on: another id column or horizon."""
         if (source.id_column, source.dedupe_us) != (self._source.id_column, self._source.dedupe_us):
             self._horizon_us = source.dedupe_us
             self._forget()
         self._source = source
 
     def check(self) -> None:
-        """Look at the logs again before the next acceptance: a partition has been opened anew."""
+        """Load ids from the logs before the next acceptance, because a partition was opened anew."""
         self._is_current = False
 
     def known(self, rows: pa.Table, now_us: int) -> BoolArray:
-        """Return which rows repeat an id that is known or stands in an earlier row; nothing is remembered."""
+        """Return which rows repeat a known id or the id of an earlier row; remembers nothing."""
         return self._judged(rows, now_us)[0]
 
     def remember(self, rows: pa.Table, now_us: int) -> None:
-        """Take note of the ids of accepted rows that no log holds."""
+        """Remember the ids of accepted rows that are not in a log."""
         named = rows.filter(_named(rows))
         self._index.add(digests_of(named[EVENT_ID].to_pylist()), now_us)
 
     def _open(self, log: EventLog) -> None:
         self._logs[log.partition] = log
         if log.next_seq() < self._next.get(log.partition, 0):
-            self._forget()  # the log is an older copy: what it has lost is not known any more
+            self._forget()  # the log is an older copy: lost rows must be accepted again
 
     def _forget(self) -> None:
         self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._behind), False
@@ -132,7 +136,7 @@ class EventIds:
         return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, claims]
 
     def _judged(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
-        """Return which rows repeat an id, which of them have one, and the digests of those."""
+        """Return which rows repeat an id, which rows have one, and the digests of those ids."""
         places = np.flatnonzero(_named(rows).to_numpy(zero_copy_only=False))
         digests = digests_of(rows[EVENT_ID].take(pa.array(places)).to_pylist())
         repeated = np.zeros(rows.num_rows, dtype=np.bool_)
@@ -140,7 +144,7 @@ class EventIds:
         return repeated, places, digests
 
     def _follow(self, now_us: int) -> None:
-        """Take up what was accepted since the last look, by anybody."""
+        """Load the ids that any process has accepted since the last call."""
         since_us = _EVER if self._horizon_us is None else now_us - self._horizon_us
         for name in log_partitions(self._log_root, self._source.name):
             log = self._logs.setdefault(name, EventLog(self._log_root, name))
@@ -156,14 +160,14 @@ class EventIds:
         return [INGEST, EVENT_ID, REJECT, *([column] if column else [])]
 
     def _logged(self, rows: pa.Table) -> pa.Table:
-        """Return accepted rows that have an id, also if they were logged before its column was declared as the id."""
+        """Return accepted rows with an id, also rows from before its column was declared as the id."""
         ids = pc.coalesce(rows[self._source.id_column].cast(pa.string()), rows[EVENT_ID].cast(pa.string()))
         rows = rows.select([INGEST, REJECT]).append_column(EVENT_ID, ids)
         return rows.filter(_named(rows))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the right to accept events of the source, and see whether another has had it since we had it last."""
+        """Hold the lock of the source; detect whether another process has held it since."""
         path = source_folder(self._log_root, self._source.name) / "ids.lock"
         try:
             make_folder(path.parent)
@@ -187,7 +191,7 @@ def _named(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def _recent(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
-    """Return the files from a position on that hold rows taken since a moment, oldest first."""
+    """Return the files from a position on with rows accepted since a time, oldest first."""
     recent: list[FileRange] = []
     for span in reversed(log.spans(first, end - 1)):
         newest = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()

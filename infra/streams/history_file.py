@@ -1,4 +1,4 @@
-"""One file of the history of an event source: its rows typed, in the order in which they stand."""
+"""Reads one file of an event source's history: its rows in the source's types, in file order."""
 
 from __future__ import annotations
 
@@ -32,10 +32,14 @@ _IDS = "import_ids"
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryFile:
-    """One file; the connection must not be used for anything else while its rows are read.
+    """One file. While its rows are read, the connection must not be used for anything else.
 
     Args:
-        name: path relative to the project where it lies in there, else absolute.
+        name: path relative to the project if it is inside, otherwise absolute.
+        path: of the file.
+        table: reads the file.
+        source: of the events.
+        connection: to DuckDB.
     """
 
     name: str
@@ -45,13 +49,13 @@ class HistoryFile:
     connection: duckdb.DuckDBPyConnection
 
     def count(self, condition: str = "true") -> int:
-        """Return how many rows it has that meet a condition in SQL."""
+        """Return the number of rows that meet a SQL condition."""
         with self.table.opened(self.connection):
             query = f"SELECT count(*) FROM {self.table.relation} WHERE {condition}"
             return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
 
     def has(self, columns: Sequence[Column]) -> bool:
-        """Say whether the file has columns of these names."""
+        """Return whether the file has columns with these names."""
         types = self.table.column_types(self.connection)
         return all(column.name in types for column in columns)
 
@@ -59,7 +63,9 @@ class HistoryFile:
         """Yield rows in order, at most ``size`` at a time; a value that does not fit its type is null.
 
         Args:
-            first, last: of the rows, both included; None: to the end.
+            columns: names and types.
+            size: maximum number of rows in a table.
+            first, last: row numbers, both included; None: to the end.
         """
         types = self.table.column_types(self.connection)
         listed = ", ".join(
@@ -75,7 +81,7 @@ class HistoryFile:
                         yield pa.Table.from_batches([batch])
 
     def digests(self, columns: Sequence[Column], size: int, counts: Sequence[int]) -> Iterator[RowDigest]:
-        """Yield the digest of the first rows, for each of some growing numbers of rows."""
+        """Yield the digest of the first rows, for each of the given row counts, ascending."""
         digest = RowDigest(columns)
         wanted = list(counts)
         while wanted and wanted[0] == 0:
@@ -91,13 +97,13 @@ class HistoryFile:
             digest.update(rows.slice(digest.rows - start))
 
     def nameless(self, column: str) -> int:
-        """Return how many rows have no event id."""
+        """Return the number of rows without an event id."""
         return self.count(f"{self._id(column)} IS NULL")
 
     def repeats(self, column: str, first: int, log_root: Path) -> npt.NDArray[np.uint8]:
-        """Return of each row from a number on ``KNOWN`` where the log has its event id, ``SEVERAL`` where another has.
+        """Return flags for rows from ``first`` on: ``KNOWN`` if the log has the id, ``SEVERAL`` if another row has it.
 
-        Memory: DuckDB's limit, beyond which it spills, and a byte for each row.
+        Memory: DuckDB's limit, beyond which it spills to disk, and one byte per row.
         """
         rows = f"SELECT {self._id(column)} AS id FROM {self.table.relation} OFFSET {first}"
         numbered = f"SELECT row_number() OVER () - 1 AS place, id FROM ({rows})"
@@ -110,7 +116,7 @@ class HistoryFile:
             logs = [EventLog(log_root, name) for name in log_partitions(log_root, self.source.name)]
             files = [file for log in logs for file in log.files()]
             if files:
-                # Also of rows that were logged before the column was declared as the id.
+                # Rows from before the column was declared as the id have no __event_id.
                 there = column in columns_of(self.connection, files)
                 event_id = f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if there else EVENT_ID
                 known = f"SELECT {event_id} AS id FROM read_parquet(?, union_by_name=true) WHERE {REJECT} IS NULL"
@@ -132,7 +138,7 @@ def history_files(source: EventSource, repo: Path, connection: duckdb.DuckDBPyCo
     """Yield the files of a source's history, sorted by path.
 
     Raises:
-        SourceError: there is no history, or it lacks a column.
+        SourceError: the source declares no history, or it lacks a column.
     """
     name = f"history of event source {source.name!r}"
     if source.history is None:
@@ -149,6 +155,6 @@ def history_files(source: EventSource, repo: Path, connection: duckdb.DuckDBPyCo
 
 
 def file_columns(source: EventSource) -> list[Column]:
-    """Return the columns of a source's history: those of its events, their time, and when they were written."""
+    """Return the columns of a source's history: event columns, event time and created time."""
     moments = [name for name in (source.event_column, source.created_column) if name]
     return [*source.columns, *(Column(name=name, dtype=DType.TIMESTAMP) for name in moments)]

@@ -1,4 +1,4 @@
-"""What is done beside the stream, about once a minute: small log files merged, states that nobody reads removed."""
+"""Housekeeping of logs and states, about once a minute: compacts small log files, removes unread states."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 
-# Longer than readers take to notice that another generation is read, and than their sign stands.
+# Longer than servers take to notice a new generation, and longer than their lease on the old one.
 DRAIN_US = 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Housekeeper:
-    """Keeps the logs and states of some views in order; may be called at any time by any number of workers."""
+    """Keeps the logs and states of views in order; any number of workers may call it at any time."""
 
     project: str
     log_root: Path
@@ -30,10 +30,10 @@ class Housekeeper:
     clock: Clock
 
     def tidy(self) -> None:
-        """Do what is due.
+        """Compact logs and remove states that are due.
 
         Raises:
-            StoreError: the disk or the store refused.
+            StoreError: the disk or the store failed.
         """
         for source in sorted({view.source for view in self.views}):
             for name in log_partitions(self.log_root, source):
@@ -44,10 +44,10 @@ class Housekeeper:
             self.retire(view)
 
     def retire(self, view: WindowView) -> int:
-        """Remove generations that are not read any more, or never were; return how many."""
+        """Remove generations that no server reads; return how many."""
         gone = [item for item in self.generations.of(view) if self._is_gone(view, item)]
         for item in gone:
-            # Nobody is about to apply events to it when it is forgotten, so nobody writes behind the deletion.
+            # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
             with hold_apply_lock(source_folder(self.log_root, view.source), alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")

@@ -1,7 +1,7 @@
-"""Event ids and when they were accepted, in bounded memory (SEMANTICS 4.4).
+"""An index of event ids and their times of acceptance, in bounded memory (SEMANTICS 4.4).
 
-Runs of sorted digests are merged as they grow, like the levels of a log-structured merge tree: 24 bytes an id, a few
-binary searches for each look-up.
+Sorted runs of digests are merged as they grow, like the levels of a log-structured merge tree: 24 bytes per id, a few
+binary searches per look-up.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from skewless.contract.status import BoolArray, Int64Array
 
 Digests = npt.NDArray[np.uint64]  # shape (2, n): the two halves of n digests
 
-# A run is merged with the next when it is not many times bigger, so that an id is copied a logarithm of times.
+# Two runs are merged when their sizes are similar, so that an id is copied a logarithmic number of times.
 _BIGGER = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SortedRun:
-    """Digests, each once and sorted by their first halves, and when their ids were accepted, microseconds."""
+    """Distinct digests, sorted by their first halves, and the times of acceptance of their ids, microseconds."""
 
     digests: Digests
     accepted: Int64Array
@@ -42,7 +42,7 @@ class _SortedRun:
         return self if rows.all() else _SortedRun(digests=self.digests[:, rows], accepted=self.accepted[rows])
 
     def places(self, digests: Digests) -> Int64Array:
-        """Return where digests, sorted by their first halves, stand; -1: nowhere."""
+        """Return the indices of digests, which must be sorted by their first halves; -1: not in this run."""
         places = np.full(digests.shape[1], -1, dtype=np.int64)
         at = np.searchsorted(self.digests[0], digests[0])
         left = np.flatnonzero(at < len(self))
@@ -50,7 +50,7 @@ class _SortedRun:
             left = left[self.digests[0, at[left]] == digests[0, left]]
             same = self.digests[1, at[left]] == digests[1, left]
             places[left[same]] = at[left[same]]
-            left = left[~same]  # another digest with the same first half: look at the next one
+            left = left[~same]  # another digest with the same first half: continue with the next one
             at[left] += 1
             left = left[at[left] < len(self)]
         return places
@@ -59,10 +59,10 @@ class _SortedRun:
 class IdIndex:
     """The ids that were accepted within a horizon.
 
-    Memory: 24 bytes an id, for at most twice as many as one horizon holds; a merge needs that once more.
+    Memory: 24 bytes per id, for at most twice the ids of one horizon; a merge needs the same again.
 
     Args:
-        horizon_us: for how long an id is known after its event was accepted, microseconds; None: for ever.
+        horizon_us: how long an id is remembered after its event was accepted, microseconds; None: forever.
     """
 
     def __init__(self, horizon_us: int | None) -> None:
@@ -70,11 +70,11 @@ class IdIndex:
         self._runs: list[_SortedRun] = []
 
     def __len__(self) -> int:
-        """Return how many ids are held, some of which may be past the horizon."""
+        """Return the number of stored ids, some of which may be past the horizon."""
         return sum(map(len, self._runs))
 
     def add(self, digests: Digests, accepted_us: Int64Array | int) -> None:
-        """Take note of ids that were accepted; of an id that is forgotten by then, anew.
+        """Add accepted ids; an id that is past the horizon is added again.
 
         >>> index, a = IdIndex(10), digests_of(["a"])
         >>> index.add(a, 0)
@@ -94,9 +94,9 @@ class IdIndex:
             self._runs.append(_merged(*(run.chosen(run.accepted >= since_us) for run in (older, newer))))
 
     def known(self, digests: Digests, now_us: int) -> BoolArray:
-        """Return which ids were accepted within the horizon before a moment, its edge included; shape ``(n,)``."""
+        """Return which ids were accepted within the horizon before ``now_us``, inclusive; shape ``(n,)``."""
         found = np.zeros(digests.shape[1], dtype=np.bool_)
-        order = np.argsort(digests[0])  # look-ups in order share what the processor has read
+        order = np.argsort(digests[0])  # sorted look-ups reuse cache lines
         ordered = digests[:, order]
         for run in self._runs:
             places = run.places(ordered)
@@ -108,13 +108,13 @@ class IdIndex:
 
 
 def digests_of(ids: Iterable[str]) -> Digests:
-    """Return what stands for ids: 128-bit digests, which no two ids share in practice."""
+    """Return 128-bit digests of ids; collisions do not occur in practice."""
     joined = b"".join(blake2b(name.encode(), digest_size=16).digest() for name in ids)
     return np.ascontiguousarray(np.frombuffer(joined, dtype="<u8").reshape(-1, 2).T)
 
 
 def first_places(digests: Digests) -> BoolArray:
-    """Return which of some digests do not stand earlier among them.
+    """Return which digests are the first occurrence among the given ones.
 
     >>> first_places(digests_of(["b", "a", "b"])).tolist()
     [True, True, False]
@@ -127,7 +127,7 @@ def first_places(digests: Digests) -> BoolArray:
 
 
 def _merged(older: _SortedRun, newer: _SortedRun) -> _SortedRun:
-    """Return one run of two; of an id that both know the newer acceptance counts."""
+    """Merge two runs; for an id in both, the newer acceptance counts."""
     again = older.places(newer.digests)
     kept = np.ones(len(older), dtype=np.bool_)
     kept[again[again >= 0]] = False

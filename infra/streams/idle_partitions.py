@@ -1,7 +1,7 @@
-"""The partitions of a source that a worker does not own, and that must not be forgotten when the store loses states.
+"""Applies partitions that no worker owns, so that their events are restored when the store loses states.
 
-History that was imported, and streams that were deleted and made again, have no owner any more; an owner may have died.
-Any worker may apply what their logs hold, since that is done once for each position, whoever does it.
+Imported history and partitions of a recreated stream have no owner, and an owner may have died. Any worker may apply
+their logs, because each position is applied only once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from skewless.infra.streams.state_writer import StateWriter
 
 
 class IdlePartitions:
-    """Looks after partitions that others own, or nobody.
+    """Applies partitions that other workers own or nobody owns, if they are behind.
 
     Args:
+        writer: of the states.
         log_root: folder of all logs.
         source: name of the event source.
     """
@@ -35,14 +36,16 @@ class IdlePartitions:
         self._ended: dict[str, int] = {}
 
     def look(self, own: Iterable[str], tally: SourceCounts, now_us: Callable[[], int]) -> None:
-        """Apply what is missing of partitions that are behind and have not moved since the last look.
+        """Apply partitions that are behind and have not advanced since the last call.
 
         Args:
-            own: partitions to leave alone.
+            own: partitions to skip.
+            tally: counts of the source.
+            now_us: returns the time.
 
         Raises:
-            StoreError: the store refused or is away.
-            ConflictError: the states hold more than a log.
+            StoreError: the store failed or is unavailable.
+            ConflictError: the states include positions that a log does not have.
         """
         names = {*self._writer.partitions(), *log_partitions(self._log_root, self._source)} - set(own)
         moment, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
@@ -54,11 +57,12 @@ class IdlePartitions:
             self._apply(name, tally)
 
     def watermarks(self, live: Collection[str], foreign: Collection[str]) -> dict[str, Marker]:
-        """Return, of the partitions into which no stream flows any more, those of which all was applied at a look.
+        """Return watermarks of completely applied partitions without a stream.
 
         Args:
             live: partitions that the worker owns.
-            foreign: names of the stream's partitions that others own, or nobody yet: those say for themselves.
+            foreign: names of the stream's partitions that other workers own or nobody owns yet; their owners report
+                watermarks.
         """
         return {
             name: mark
@@ -67,18 +71,18 @@ class IdlePartitions:
         }
 
     def catch_up(self, names: Sequence[str], tally: SourceCounts) -> None:
-        """Apply what is missing of some partitions now; raises as ``look``."""
+        """Apply the missing positions of some partitions now; raises the same errors as ``look``."""
         for name in self._behind(names):
             self._apply(name, tally)
 
     def _apply(self, name: str, tally: SourceCounts) -> None:
         end = catch_up(self._log(name), self._writer, tally)
         if end >= 0:
-            # What was recorded before stands: the first record of a position counts.
+            # Earlier records stay valid: the first record of a position counts.
             self._writer.note_end(self._log(name), 0, end)
 
     def _behind(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Return up to where the states have the partitions of which something is missing."""
+        """Return the applied position of each partition that is behind."""
         return {
             name: position
             for name, position in self._writer.standing(names).items()
@@ -86,7 +90,7 @@ class IdlePartitions:
         }
 
     def _is_ended(self, name: str) -> bool:
-        """Say whether it is recorded when the applying of a partition ended; bootstrap, for one, records nothing."""
+        """Return whether the log has the end of all positions; a backfill, for example, does not record them."""
         end = self._log(name).next_seq()
         if self._ended.get(name) != end and self._log(name).has_all_ends():
             self._ended[name] = end

@@ -1,8 +1,8 @@
-"""What of which files stands in the log: files are known by their rows, not by their names (SEMANTICS 4.4).
+"""Records which rows of history files are in the log; files are recognized by their rows, not names (SEMANTICS 4.4).
 
-A record for each import partition says how many rows were taken and their digest. It is durable before the rows are:
-what a record intends and the log does not hold is done again after a kill. Under any name a file is the same, and when
-it grew it is too: a matcher says which record has its rows.
+The record of an import partition has the number of imported rows and their digest. It is durable before the rows are
+appended, so rows that a killed import announced but did not append are appended by the next run. A renamed or grown
+file is recognized, because its first rows have the digest of a record.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BATCH_ROWS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class FilePrefix:
-    """The first rows of a file: how many, and their digest."""
+    """The number of first rows of a file, and their digest."""
 
     rows: int
     digest: str
@@ -44,11 +44,12 @@ class ImportRecord:
 
     Args:
         key: name of the partition's folder.
-        columns: those that the digests are made of.
+        columns: included in the digests.
         head: digest of the first row.
-        done: the rows that were taken.
-        next: the rows that are being taken; once the log holds any of them, it holds all that are new. None: nothing.
-        files: of each file that has these rows, by its name: what it was, and its number of rows; a hint.
+        done: the imported rows.
+        next: the rows up to the batch in progress. If the log has one row of the batch, it has all of them. None: no
+            batch is in progress.
+        files: by file name, fingerprint and row count of each file with these rows; a hint that saves reading it.
     """
 
     key: str
@@ -60,7 +61,7 @@ class ImportRecord:
 
 
 class ImportRecords:
-    """The records of one source.
+    """The import records of one source.
 
     Args:
         folder: of the source's logs.
@@ -77,14 +78,14 @@ class ImportRecords:
         return iter(tuple(self._records.values()))
 
     def of_file(self, name: str) -> ImportRecord | None:
-        """Return the record that a file of this name was last taken into."""
+        """Return the record of the last import of a file with this name."""
         return next((record for record in self if name in record.files), None)
 
     def save(self, record: ImportRecord) -> ImportRecord:
-        """Put a record in the place of the one before; return it.
+        """Replace a record; return it.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         if self._records.get(record.key) != record:
             if not self._dry_run:
@@ -93,14 +94,14 @@ class ImportRecords:
         return record
 
     def name_file(self, record: ImportRecord, name: str, fingerprint: str, rows: int) -> None:
-        """Note that a file has the rows of a record; it had those of another before, perhaps."""
+        """Record that a file has the rows of a record, and no longer those of another one."""
         for other in self:
             if other.key != record.key and name in other.files:
                 self.save(replace(other, files={key: hint for key, hint in other.files.items() if key != name}))
         self.save(replace(record, files=record.files | {name: (fingerprint, rows)}))
 
     def free_key(self, name: str) -> str:
-        """Return the name of a partition for a new file: that of its path, if it is the first there."""
+        """Return an unused partition name for a new file, derived from its path."""
         number, key = 0, _key(name)
         while key in self._records:
             number += 1
@@ -137,7 +138,8 @@ class Match:
     """The partition of a file.
 
     Args:
-        digest: of the rows that the partition has, all of which are the file's first; None: it has all of the file.
+        record: of the partition.
+        digest: of the partition's rows, which are the first rows of the file; None: the partition has all rows.
     """
 
     record: ImportRecord
@@ -145,11 +147,12 @@ class Match:
 
 
 class Matcher:
-    """Compares files with records.
+    """Finds the import record of a file.
 
     Args:
-        folder: of the source's import partitions, relative to the logs.
-        pending: files that a dry run would have taken, by the key of their records.
+        log_root: folder of all logs.
+        folder: of the source's import partitions, relative to ``log_root``.
+        pending: files that a dry run would have imported, by the key of their records.
     """
 
     def __init__(self, log_root: Path, folder: str, pending: dict[str, HistoryFile]) -> None:
@@ -158,10 +161,12 @@ class Matcher:
         self._pending = pending
 
     def find(self, file: HistoryFile, count: int, records: Iterable[ImportRecord]) -> Match | None:
-        """Return the partition that has the first rows of a file, or all.
+        """Return the partition with the first rows of a file, or all of its rows.
 
         Args:
-            count: how many rows the file has; at least one.
+            file: a history file.
+            count: its number of rows; at least one.
+            records: to compare with.
         """
         ordered = sorted(records, key=lambda record: repr(record.columns))
         for _, group in groupby(ordered, key=lambda record: record.columns):
@@ -171,7 +176,7 @@ class Matcher:
         return None
 
     def standing(self, record: ImportRecord) -> FilePrefix:
-        """Return which rows of a record the log has: those that were being taken when it was written, too, or not."""
+        """Return the rows of a record that are in the log; the batch in progress may or may not be."""
         if record.next is None or record.key in self._pending:
             return record.next or record.done
         log = self.log(record.key)
@@ -197,7 +202,7 @@ class Matcher:
                     return Match(record=record, digest=None)
             return self._grown(file, [record for record in same if record not in longer], marks)
         except duckdb.Error:
-            return None  # a column has another type than when the rows were taken
+            return None  # a column has another type than at the time of the import
 
     def _grown(self, file: HistoryFile, records: Sequence[ImportRecord], marks: dict[str, FilePrefix]) -> Match | None:
         counts = sorted({marks[record.key].rows for record in records})
@@ -210,7 +215,7 @@ class Matcher:
         return found
 
     def _begins(self, record: ImportRecord, mark: FilePrefix, file: HistoryFile, count: int) -> bool:
-        """Say whether the rows of a partition begin with a whole file."""
+        """Return whether the rows of a partition begin with all rows of a file."""
         if mark.rows == count:
             (digest,) = file.digests(record.columns, _BATCH_ROWS, [count])
             return digest.hexdigest() == mark.digest
@@ -223,7 +228,7 @@ class Matcher:
         return self._logged(record, file)
 
     def _logged(self, record: ImportRecord, file: HistoryFile) -> bool:
-        """Compare a file with the log, which has no created times, and lacks events that were known before."""
+        """Compare a file with the log. The log has no created times, and lacks duplicates that were skipped."""
         source, log = file.source, self.log(record.key)
         own = [column for column in record.columns if column.name not in {source.event_column, source.created_column}]
         moment = [column for column in record.columns if column.name == source.event_column]

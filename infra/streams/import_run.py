@@ -1,4 +1,4 @@
-"""One run over the files of a source's history: what is new of each goes to the log (SEMANTICS 4.4)."""
+"""One run over the files of a source's history: appends new rows to the log (SEMANTICS 4.4)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ OnRows = Callable[[str, int], None]
 
 @dataclass(kw_only=True)
 class ImportedFile:
-    """What became of the rows of one file.
+    """The result of importing one file.
 
     Args:
+        file: path of the file.
         accepted, rejected: rows that this run appended.
-        duplicates: rows that it left out, since the log or the file had their event ids before.
-        present: rows that had been taken before.
+        duplicates: skipped rows whose event ids were already in the log or the file.
+        present: rows that an earlier run had imported.
     """
 
     file: str
@@ -50,16 +51,20 @@ class ImportedFile:
 
     @property
     def is_new(self) -> bool:
-        """Say whether the file had rows that were not taken before."""
+        """Return whether this run imported any rows."""
         return bool(self.accepted or self.rejected or self.duplicates)
 
 
 class ImportRun:
-    """Takes one file of a source's history after the other, while nobody else imports the source.
+    """Imports the files of a source's history one after the other; the caller ensures that it runs alone.
 
     Args:
-        views, dry_run: as of ``Importer``.
-        on_rows: called with a file's name and how many of its rows were taken in this run.
+        source: of the events.
+        views, dry_run: as in ``Importer``.
+        log_root: folder of all logs.
+        generations: of the views.
+        clock: of the project.
+        on_rows: called with a file's name and the number of rows that this run has imported.
     """
 
     def __init__(
@@ -88,13 +93,13 @@ class ImportRun:
 
     @cached_property
     def _ids(self) -> EventIds:
-        # What the log has by now is compared by DuckDB; from here on whatever is accepted meanwhile is taken up.
+        # DuckDB compares with the ids that the log has now. Ids that are accepted later are loaded from here on.
         ends = log_ends(self._log_root, self._source.name)
         behind = {name: last + 1 for name, last in ends.items()}
         return EventIds(self._source, self._log_root, None, behind)
 
     def take(self, file: HistoryFile) -> ImportedFile:
-        """Take what is new of one file."""
+        """Import the new rows of one file."""
         done = ImportedFile(file=file.name)
         fingerprint = file.table.fingerprint()
         before = self._records.of_file(file.name)
@@ -116,7 +121,7 @@ class ImportRun:
         return done
 
     def _check(self, file: HistoryFile, before: ImportRecord | None) -> None:
-        """Refuse a file that was taken in and has other rows now, unless each of them can be told from the old ones."""
+        """Raise an error if an imported file has other rows now, unless event ids distinguish new from old rows."""
         column = self._source.id_column
         if before is None:
             return
@@ -146,16 +151,16 @@ class ImportRun:
     ) -> ImportRecord:
         columns = tuple(file_columns(self._source))
         first = digest.rows
-        if record.columns != columns:  # the source was declared otherwise when the first rows were taken
+        if record.columns != columns:  # the definition of the source has changed since the first import
             digest = next(file.digests(columns, BATCH_ROWS, [first]))
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
             record = replace(record, columns=columns, head=head)
         column, flags = self._source.id_column, None
         if column is not None:
-            _ = self._ids  # before the log is compared
+            _ = self._ids  # loads the ends of the log before DuckDB compares with it
             flags = file.repeats(column, first, self._log_root)
         log, mark = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
-        for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # what is written meanwhile comes next time
+        for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # rows added since the count are for the next run
             start = digest.rows
             digest.update(rows)
             record = replace(record, done=mark, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
@@ -194,7 +199,7 @@ class ImportRun:
     def _accept(
         self, log: EventLog, judged: pa.Table, known_at: pa.Array, now_us: int, forget: npt.NDArray[np.bool_] | None
     ) -> pa.Table:
-        # While this is held no generation goes live: history is in the first one before anybody reads it.
+        # Under this lock no generation goes live, so no reader sees a generation without its history.
         with hold_apply_lock(self._folder):
             if not self._has_served():
                 judged = judged.append_column(KNOWN_AT, known_at)
@@ -206,7 +211,7 @@ class ImportRun:
         return generations.has_served(self._source.name) or any(map(generations.written, self._views))
 
     def _judged(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
-        """Return rows as the log takes them, and when they count as known where they are history."""
+        """Return rows in the log's schema, and their known times if they are history."""
         n, source = rows.num_rows, self._source
         reasons: dict[int, str] = {}
         moments = rows[source.event_column].combine_chunks()
@@ -234,5 +239,5 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def import_prefix(source: EventSource) -> str:
-    """Return how the names of a source's import partitions begin."""
+    """Return the prefix of the names of a source's import partitions."""
     return f"events/{source.name}/import"

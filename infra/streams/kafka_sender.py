@@ -1,4 +1,4 @@
-"""Puts events into a Kafka topic."""
+"""Sends events to a Kafka topic."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _GRACE_S = 2.0
 
 
 class KafkaSender:
-    """See ``EventSender``; a message is stored on all replicas in step, once for each call that sends it.
+    """Implements ``EventSender``: a message is stored once per call, on all in-sync replicas.
 
     Args:
-        bootstrap: brokers to ask first, ``HOST:PORT,HOST:PORT``.
-        topic: must exist, or be made by the broker on its own.
+        bootstrap: first brokers to contact, ``HOST:PORT,HOST:PORT``.
+        topic: must exist, unless the broker creates topics automatically.
         settings: of librdkafka, for example for TLS and passwords; never logged.
-        timeout_s: how long a message may take, in seconds.
+        timeout_s: delivery timeout of a message, in seconds.
 
     Raises:
-        DefinitionError: the client does not take the settings.
+        DefinitionError: the settings are invalid.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class KafkaSender:
         self._producer = self._opened()
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
-        """See ``EventSender``."""
+        """Send messages; see ``EventSender``."""
         self._errors.clear()
         try:
             for number, payload in enumerate(payloads):
@@ -48,7 +48,7 @@ class KafkaSender:
             raise self._given_up(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
 
     def close(self) -> None:
-        """See ``EventSender``."""
+        """Flush and close; see ``EventSender``."""
         self._producer.flush(_GRACE_S)
 
     def _opened(self) -> kafka.Producer:
@@ -70,7 +70,7 @@ class KafkaSender:
             self._errors.append(error)
 
     def _given_up(self, error: kafka.KafkaError) -> StoreError:
-        """Return what is to be raised; what waits to be sent must not follow later, after what is sent next."""
+        """Return the error to raise, and discard queued messages: they must not be delivered after later ones."""
         self._producer.purge()
         self._producer.flush(_GRACE_S)
         self._producer = self._opened()  # a fatal error ends a producer

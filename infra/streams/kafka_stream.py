@@ -1,4 +1,4 @@
-"""A stream of events in a Kafka topic, shared among the workers of a consumer group."""
+"""Reads events from a Kafka topic, shared among the workers of a consumer group."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class _KafkaReading:
-    """How far an owned partition was read.
+    """The progress in an owned partition.
 
     Args:
-        following: the next position, None: the oldest there is.
-        ended: where the client last came to the end; marks of transactions may lie before it.
+        partition: name and epoch.
+        following: the next position; None: the oldest one.
+        lost: the next position does not exist any more.
+        ended: position at which the client last reached the end; transaction markers may lie before it.
     """
 
     partition: Partition
@@ -45,25 +47,25 @@ class _KafkaReading:
 
     @property
     def position(self) -> int:
-        """Up to where nothing is left to be read."""
+        """Position up to which everything has been read."""
         return max(self.following or 0, self.ended)
 
 
 class KafkaStream:
-    """See ``EventStream``. A position is an offset; the life of a partition is the id of the topic.
+    """Implements ``EventStream``. A position is an offset; the epoch of a partition is the id of the topic.
 
-    The id is asked for at each assignment, when the topic or an offset is gone, and every five seconds: a topic that
-    was deleted, made again and filled beyond the old offsets faster than the client sees it is noticed so much later.
+    The id is requested at each assignment, when the topic or an offset is missing, and every five seconds. If a topic
+    is deleted, recreated and filled beyond the old offsets faster than the client notices, that is the delay.
 
     Args:
-        bootstrap: brokers to ask first, ``HOST:PORT,HOST:PORT``.
-        topic: waited for where it does not exist yet.
-        owner: told of partitions as they come and go.
-        group: the workers that share the partitions.
+        bootstrap: first brokers to contact, ``HOST:PORT,HOST:PORT``.
+        topic: may be created later.
+        owner: notified of assigned and revoked partitions.
+        group: the consumer group of the workers.
         settings: of librdkafka, for example for TLS and passwords; never logged.
 
     Raises:
-        DefinitionError: the client does not take the settings.
+        DefinitionError: the settings are invalid.
     """
 
     def __init__(
@@ -82,8 +84,8 @@ class KafkaStream:
         self._held = False
         self._flowing = False
         self._refused: kafka.KafkaError | None = None
-        self._trouble: str | None = None  # what the broker says
-        self._loss: str | None = None  # what is no longer there to be read; an answer of the broker does not end it
+        self._trouble: str | None = None  # the last error of the broker
+        self._loss: str | None = None  # lost positions; a reply of the broker does not clear it
         self._names: tuple[str, ...] | None = None
         callbacks = {"error_cb": self._heard, "on_commit": _committed}
         with made_with(topic):
@@ -94,13 +96,13 @@ class KafkaStream:
 
     @property
     def trouble(self) -> str | None:
-        """See ``EventStream``."""
+        """The current problem; see ``EventStream``."""
         return self._loss or self._trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """See ``EventStream``."""
+        """Return messages; see ``EventStream``."""
         deadline = time.monotonic() + timeout_s
-        if self._flowing:  # what was lost before the last messages has been there to be seen since they were returned
+        if self._flowing:  # the loss was visible since the last messages were returned
             self._loss = self._trouble = None
         while True:
             left = deadline - time.monotonic()
@@ -113,7 +115,7 @@ class KafkaStream:
                 return messages
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """See ``EventStream``; returns before the broker has it."""
+        """Commit positions; see ``EventStream``. Returns before the broker has them."""
         mine = {reading.partition for reading in self._owned.values()}
         offsets = [
             kafka.TopicPartition(self._topic, int(partition.name), at)
@@ -128,7 +130,7 @@ class KafkaStream:
             self._heard(error.args[0])
 
     def lag(self) -> int | None:
-        """See ``EventStream``; by what the last fetches told, and too high where a topic is compacted."""
+        """Return the lag; see ``EventStream``. From the last fetches, and too high for a compacted topic."""
         total = 0
         for index, reading in self._owned.items():
             low, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
@@ -138,21 +140,21 @@ class KafkaStream:
         return total
 
     def drained(self) -> Mapping[Partition, float]:
-        """See ``EventStream``; by what the broker said within the last two seconds."""
+        """Return drained partitions; see ``EventStream``. From replies within the last two seconds."""
         ages = {reading.partition: self._ends.age_s(index, reading.position) for index, reading in self._owned.items()}
         return {} if self.trouble else {partition: age for partition, age in ages.items() if age is not None}
 
     def names(self) -> Collection[str] | None:
-        """See ``EventStream``; as the broker said a few seconds ago."""
+        """Return partition names; see ``EventStream``. From a reply a few seconds ago."""
         return self._names
 
     def close(self) -> None:
-        """See ``EventStream``."""
+        """Leave the group; see ``EventStream``."""
         self._consumer.close()
         self._let_go(list(self._owned))
 
     def _consumed(self, limit: int, wait_s: float) -> list[kafka.Message]:
-        """Return what is there, or wait for the first; the client's own wait would be for all of them."""
+        """Return available messages, or wait for the first; the client's own wait would be for all of them."""
         found = self._consumer.consume(limit, 0)
         if not found and wait_s:
             found = self._consumer.consume(1, wait_s)
@@ -186,7 +188,7 @@ class KafkaStream:
         return Messages(partition=reading.partition, positions=positions, payloads=payloads)
 
     def _settle(self) -> None:
-        """Act on what the broker says of the topic: another life, or partitions that wait to be read."""
+        """Handle the monitor's reply: a recreated topic, or partitions that wait for an epoch."""
         answer = self._watch.answer()
         if answer is None:
             return
@@ -206,18 +208,18 @@ class KafkaStream:
             self._move_to_oldest(reading)
         held = self._held or bool(self._pending or lost)
         if self._pending:
-            self._watch.hurry()  # the next answer goes on with those that the owner fails to take now
+            self._watch.hurry()  # the next reply continues with partitions that the listener fails to accept now
         while self._pending:
             partition = Partition(name=str(self._pending[-1]), epoch=epoch)
             self._owned[self._pending[-1]] = _KafkaReading(partition, self._owner.assigned(partition))
             self._pending.pop()
-            self._held = True  # until all are read, should the owner fail with the next
+            self._held = True  # until all are read, in case the listener fails with the next one
         if held:
             self._read_on()
             self._held = False
 
     def _read_on(self) -> None:
-        """Let the client read all that is owned, from where it stands."""
+        """Assign all owned partitions to the client, from their next positions."""
         self._consumer.assign(
             [
                 kafka.TopicPartition(
@@ -236,7 +238,7 @@ class KafkaStream:
             return
         self._loss = (
             f"Kafka topic {self._topic!r}: partition {reading.partition.name} was to be read from {reading.following}, "
-            f"and has only {low} to {high}: what was between is lost"
+            f"and has only {low} to {high}: messages in between are lost"
         )
         _log.error(
             "stream.out_of_range",
@@ -249,9 +251,9 @@ class KafkaStream:
         reading.following, reading.lost = low, False
 
     def _failed(self, index: int, error: kafka.KafkaError) -> None:
-        """Take note of an error that stands in the place of a message."""
+        """Handle an error that the client returned instead of a message."""
         reading = self._owned.get(index)
-        # It may be another life of the topic, whose offsets are others.
+        # The topic may have been recreated, with other offsets.
         if reading and error.code() in OUT_OF_RANGE:
             reading.lost = True
             self._watch.ask()
@@ -271,7 +273,7 @@ class KafkaStream:
         self._watch.hurry()
 
     def _on_assign(self, consumer: kafka.Consumer, partitions: list[kafka.TopicPartition]) -> None:
-        # Nothing is read until the broker has said which life of the topic this is.
+        # Nothing is read until the broker has replied with the id of the topic.
         consumer.assign([])
         self._pending = [partition.partition for partition in partitions]
         self._watch.ask()

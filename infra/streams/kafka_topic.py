@@ -1,4 +1,4 @@
-"""Asks a broker, without waiting, which life of a topic there is, and so whether it answers at all."""
+"""Monitors the id, the partitions and the ends of a Kafka topic, without blocking."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NO_ID = str(kafka.Uuid(0, 0))
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerReply:
-    """What the broker said, one of both.
+    """The reply of the broker: either an epoch or an error.
 
     Args:
-        epoch: the id of the topic; ``UNKNOWN_LIFE`` from a broker that gives none.
+        epoch: the id of the topic; ``UNKNOWN_LIFE`` if the broker does not support ids.
         names: of its partitions.
-        error: why there is no answer.
+        error: the reason of a missing reply.
     """
 
     epoch: str | None = None
@@ -37,7 +37,7 @@ class BrokerReply:
 
 
 class TopicMonitor:
-    """Looks at one topic every few seconds, and when asked to."""
+    """Describes one topic every few seconds, and on request."""
 
     def __init__(self, topic: str, admin: AdminClient) -> None:
         self._topic = topic
@@ -46,20 +46,20 @@ class TopicMonitor:
         self._next = 0.0
 
     def ask(self) -> None:
-        """Ask now: what was asked before this moment is not answered any more."""
+        """Send a request now; replies to earlier requests are ignored."""
         collection = kafka.TopicCollection([self._topic])
         self._asked = self._admin.describe_topics(collection, request_timeout=_ANSWER_S)[self._topic]
         self._next = float("inf")
 
     def hurry(self) -> None:
-        """Look again soon: something is wrong."""
+        """Send the next request soon, because something is wrong."""
         self._next = min(self._next, time.monotonic() + _RETRY_S)
 
     def answer(self) -> BrokerReply | None:
-        """Return an answer that has come, once; ask again when it is time.
+        """Return a reply once after it has arrived; send the next request when it is due.
 
         Raises:
-            StoreError: the topic may not be looked at.
+            StoreError: the topic must not be described.
         """
         self._admin.poll(0)
         if self._asked is not None and self._asked.done():
@@ -72,7 +72,7 @@ class TopicMonitor:
 
 
 class TopicEnds:
-    """Asks twice a second, without waiting, where the partitions of a topic end."""
+    """Requests the ends of a topic's partitions twice a second, without blocking."""
 
     def __init__(self, topic: str, admin: AdminClient) -> None:
         self._topic = topic
@@ -83,7 +83,7 @@ class TopicEnds:
         self._ends: dict[int, tuple[int, float]] = {}
 
     def look(self, indices: Iterable[int]) -> None:
-        """Take up answers that have come, and ask again when it is time."""
+        """Store replies that have arrived, and send the next request when it is due."""
         self._admin.poll(0)
         if self._asked and all(asked.done() for asked in self._asked.values()):
             for place, asked in self._asked.items():
@@ -97,7 +97,7 @@ class TopicEnds:
             self._asked = self._admin.list_offsets(latest, request_timeout=_ENDS_ANSWER_S)
 
     def age_s(self, index: int, position: int) -> float | None:
-        """Return how long ago a partition ended at a position or before it; None: it did not, or nobody knows."""
+        """Return the seconds since a partition ended at or before a position; None: it did not, or it is unknown."""
         end, asked_at = self._ends.get(index, (0, 0.0))
         age = time.monotonic() - asked_at
         return age if age < _ENDS_OLD_S and end <= position else None
@@ -113,7 +113,7 @@ def _answer(asked: Future[Any]) -> BrokerReply:
 
 
 def _safe(topic_id: str) -> str:
-    """Return an id, which is Base64, as it may stand in the name of a file.
+    """Return an id, which is Base64, with characters that file names allow.
 
     >>> _safe("a+/b==")
     'a-_b'

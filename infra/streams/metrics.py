@@ -10,26 +10,26 @@ from prometheus_client.registry import Collector
 from skewless.infra.streams.source_counts import SourceCounts
 
 _COUNTED = {
-    "read": "Messages taken from the stream",
+    "read": "Messages read from the stream",
     "accepted": "Events accepted into the log",
-    "rejected": "Messages in quarantine",
-    "duplicates": "Messages left out because their event had come before",
-    "late": "Events that came after later ones",
-    "states": "States of entities that were changed",
+    "rejected": "Quarantined messages",
+    "duplicates": "Messages skipped because their event was accepted before",
+    "late": "Events that arrived after newer event times",
+    "states": "Updated states of entities",
     "batches": "Log files written",
-    "rereads": "Log rows applied from the log, after a start or a failure",
+    "rereads": "Log rows applied from the log after a start or a failure",
 }
 
 
 class SourceMetrics(Collector):
-    """Shows what workers count."""
+    """Exposes the counts of stream workers."""
 
     def __init__(self, tallies: Callable[[], Sequence[SourceCounts]]) -> None:
         self._read = tallies
         self._tallies: Sequence[SourceCounts] = ()
 
     def collect(self) -> Iterable[Metric]:
-        """Yield all metrics, each with a sample for every source."""
+        """Yield all metrics, each with one sample per source."""
         self._tallies = self._read()
         for name, text in _COUNTED.items():
             counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
@@ -37,13 +37,13 @@ class SourceMetrics(Collector):
                 counter.add_metric([tally.source], getattr(tally, name))
             yield counter
         yield from (
-            self._gauge("lag", "Messages that wait in the stream"),
+            self._gauge("lag", "Messages waiting in the stream"),
             self._gauge("partitions", "Owned partitions"),
         )
         watermark = GaugeMetricFamily(
-            "skewless_stream_watermark_seconds", "Greatest event time accepted, since the epoch", labels=["source"]
+            "skewless_stream_watermark_seconds", "Greatest accepted event time, since the epoch", labels=["source"]
         )
-        trouble = GaugeMetricFamily("skewless_stream_waiting", "1 where a worker cannot go on", labels=["source"])
+        trouble = GaugeMetricFamily("skewless_stream_waiting", "1 if a worker cannot continue", labels=["source"])
         for tally in self._tallies:
             if tally.watermark_us is not None:
                 watermark.add_metric([tally.source], tally.watermark_us / 1e6)

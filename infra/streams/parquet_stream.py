@@ -1,4 +1,4 @@
-"""Parquet files replayed as a stream of events: as fast as they can be read, or in the rhythm of their times."""
+"""Replays Parquet files as a stream of events: as fast as possible, or at the pace of their event times."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ class ParquetRows:
     """The rows of some files.
 
     Args:
-        files: in the order in which they are read.
-        time_column: by which all rows are ordered, those without a time first, equal ones as they stand; None: as
-            they stand in the files.
+        files: in reading order.
+        time_column: orders all rows; rows without a time first, equal times in file order. None: file order.
     """
 
     files: Sequence[Path]
@@ -47,10 +46,10 @@ class ParquetRows:
 
     @classmethod
     def found(cls, place: Path | str | Sequence[Path], time_column: str | None = None) -> ParquetRows:
-        """Return the rows of a folder with all below it, of a glob, or of files; in the order of their names.
+        """Return the rows of a folder with all subfolders, of a glob, or of files; ordered by file name.
 
         Raises:
-            SourceError: there is no file.
+            SourceError: no file matches.
         """
         files = sorted(_files(place) if isinstance(place, Path | str) else place)
         if not files:
@@ -59,7 +58,7 @@ class ParquetRows:
 
     @property
     def digest(self) -> str:
-        """A text that changes with the names of the files, below the folder that all are in, and their sizes."""
+        """A text that changes with the files' sizes and their names below their common folder."""
         folder = commonpath([path.absolute().parent for path in self.files])
         parts = (f"{path.absolute().relative_to(folder)}\0{path.stat().st_size}\0" for path in self.files)
         return blake2s("".join(parts).encode(), digest_size=12).hexdigest()
@@ -71,7 +70,7 @@ class ParquetRows:
         """Yield all rows from a position on.
 
         Raises:
-            SourceError: a file cannot be read, or has no such column.
+            SourceError: a file cannot be read, or lacks the time column.
         """
         try:
             yield from self._as_they_stand(start) if self.time_column is None else self._sorted(start)
@@ -100,13 +99,13 @@ class ParquetRows:
 
 
 def in_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose times are UTC microseconds; one without a zone is UTC (SEMANTICS 1.1)."""
+    """Return a batch with its times in UTC microseconds; times without a zone are UTC (SEMANTICS 1.1)."""
     columns = [column.cast(_UTC, safe=False) if pa.types.is_timestamp(column.type) else column for column in batch]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def as_json(batch: pa.RecordBatch) -> list[bytes]:
-    """Return each row as a JSON object; times in ISO format with Z, bytes as Base64, what is no number as null.
+    """Return each row as a JSON object: times in ISO 8601 with Z, bytes as Base64, NaN and infinities as null.
 
     >>> as_json(pa.RecordBatch.from_pydict({"x": [1.5, None]}))
     [b'{"x":1.5}', b'{"x":null}']
@@ -137,23 +136,23 @@ def _n_rows(path: Path) -> int:
 
 def _broken(name: str, error: Exception) -> SourceError:
     return SourceError(
-        f"stream of Parquet files {name!r}", f"cannot be read: {error}", fix="correct or leave out the file"
+        f"stream of Parquet files {name!r}", f"cannot be read: {error}", fix="correct or remove the file"
     )
 
 
 class ParquetStream:
-    """See ``EventStream``: one partition, whose positions are row numbers over all files.
+    """Implements ``EventStream`` with one partition, whose positions are row numbers over all files.
 
     Args:
-        place: a folder with all below it, a glob, or files; read in the order of their names.
-        owner: told of the partition at the first ``poll``.
-        time_column: by which all rows are ordered, with DuckDB; None: as they stand in the files.
-        speed: how much faster than their times the rows come, 1.0 is real time; None: as fast as they can be read.
-        clock: by which they come.
+        place: a folder with all subfolders, a glob, or files; read in the order of their names.
+        owner: notified of the partition at the first ``poll``.
+        time_column: orders all rows, with DuckDB; None: file order.
+        speed: factor of real time at which rows become due, 1.0 is real time; None: as fast as possible.
+        clock: decides which rows are due.
 
     Raises:
-        DefinitionError: a speed without a time column, or not above 0.
-        SourceError: there is no file, or one cannot be read.
+        DefinitionError: the speed is not above 0, or has no time column.
+        SourceError: no file matches, or one cannot be read.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class ParquetStream:
     ) -> None:
         if speed is not None and (time_column is None or not speed > 0):
             raise DefinitionError(
-                "speed of a replay", "needs a time column and to be above 0", value=speed, fix="correct it"
+                "speed of a replay", "needs a time column and must be above 0", value=speed, fix="correct it"
             )
         self._rows = ParquetRows.found(place, time_column)
         self._n = len(self._rows)
@@ -181,7 +180,7 @@ class ParquetStream:
 
     @property
     def trouble(self) -> str | None:
-        """Nothing: files are there or are not."""
+        """Always None: files do not become available later."""
         return None
 
     @property
@@ -190,10 +189,10 @@ class ParquetStream:
         return self._owns and self._following >= self._n
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """See ``EventStream``; at the end of the files it returns nothing at once.
+        """Return due rows; see ``EventStream``. At the end of the files it returns an empty list at once.
 
         Raises:
-            SourceError: a file cannot be read, or misses the time column.
+            SourceError: a file cannot be read, or lacks the time column.
         """
         if not self._owns:
             self._following = self._owner.assigned(self._partition) or 0
@@ -213,22 +212,22 @@ class ParquetStream:
         return []
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Do nothing: files have no place for it."""
+        """Do nothing: files store no positions."""
 
     def lag(self) -> int | None:
-        """See ``EventStream``."""
+        """Return the number of rows that were not returned yet."""
         return max(0, self._n - self._following) if self._owns else 0
 
     def drained(self) -> Mapping[Partition, float]:
-        """See ``EventStream``: what is not due yet has not arrived."""
+        """Return drained partitions; see ``EventStream``. Rows that are not due have not arrived yet."""
         return {self._partition: 0.0} if self._owns and (self.done or self._is_ahead) else {}
 
     def names(self) -> Collection[str] | None:
-        """See ``EventStream``."""
+        """Return the name of the partition."""
         return [self._partition.name]
 
     def close(self) -> None:
-        """See ``EventStream``."""
+        """Revoke the partition."""
         if self._owns:
             self._owner.revoked(self._partition)
             self._owns, self._batches, self._batch = False, iter(()), None
@@ -243,17 +242,17 @@ class ParquetStream:
         return as_json(batch.slice(0, n))
 
     def _held(self) -> pa.RecordBatch:
-        """Return the rows that were read and not returned; never none of them before the end."""
+        """Return rows that were read and not returned; never empty before the end."""
         while self._batch is None or not self._batch.num_rows:
             found = next(self._batches, None)
             if found is None:
-                raise SourceError("stream of Parquet files", "became shorter while it was read", fix="start again")
+                raise SourceError("stream of Parquet files", "became shorter during the replay", fix="start again")
             self._batch = in_utc(found)
         return self._batch
 
 
 class _Throttle:
-    """Says which of the next rows are due; the first row that has a time is due at once."""
+    """Decides which of the next rows are due; the first row with a time is due at once."""
 
     def __init__(self, speed: float, clock: Clock) -> None:
         self._speed = speed
@@ -261,7 +260,7 @@ class _Throttle:
         self._first: tuple[int, int] | None = None
 
     def due(self, times_us: npt.NDArray[np.int64]) -> int:
-        """Return how many of some rows are due, by their times in order; ``_NO_TIME``: due whenever."""
+        """Return the number of due rows, given their times in order; ``_NO_TIME``: always due."""
         now_us = self._clock.now_us()
         timed = times_us[times_us != _NO_TIME]
         if self._first is None:
@@ -277,7 +276,7 @@ def _times(batch: pa.RecordBatch, column: str) -> npt.NDArray[np.int64]:
     found = batch.column(column)
     if not pa.types.is_timestamp(found.type):
         raise SourceError(
-            f"column {column!r}", "holds no timestamps", value=str(found.type), fix="replay without a speed"
+            f"column {column!r}", "is not a timestamp column", value=str(found.type), fix="replay without a speed"
         )
     whole = found.cast(pa.int64()).fill_null(_NO_TIME).to_numpy(zero_copy_only=False)
     return np.asarray(whole, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""One partition of a source as its owner works on it: what came, what the log holds, how far it was applied."""
+"""One partition of a source and its worker's progress: waiting messages, the log's end, the applied position."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 
 class PartitionWorker:
-    """The work on one partition, step by step (SEMANTICS 4.1).
+    """Processes one partition step by step (SEMANTICS 4.1).
 
     Attributes:
-        behind: something stands in the log that the states may lack.
-        applied: the last position that was applied.
-        unended: the first position that was applied without a record of its end; None: there is none.
-        drained_us: up to when all that had arrived in the stream has been taken; 0: unknown.
+        behind: the log may have rows that the states lack.
+        applied: the last applied position.
+        unended: the first applied position whose end is not recorded yet; None: all are recorded.
+        drained_us: time up to which all messages that had arrived were read, microseconds; 0: unknown.
 
     Args:
-        log: of the partition; its end is read here, once.
-        ids: of the source, shared by its lanes.
+        partition: of the stream.
+        log: of the partition; its end is read once, here.
+        decoder: of the source.
+        ids: of the source, shared by its partitions.
     """
 
     def __init__(self, *, partition: Partition, log: EventLog, decoder: Decoder, ids: EventIds) -> None:
@@ -47,40 +49,40 @@ class PartitionWorker:
 
     @property
     def next_position(self) -> int | None:
-        """Where to read on in the stream; None: from its beginning."""
+        """The next position to read in the stream; None: from its beginning."""
         return self._next
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for the next batch."""
+        """Number of messages that wait for the next batch."""
         return len(self._positions)
 
     @property
     def watermark_us(self) -> int:
-        """Up to when all that had arrived has been applied; 0: unknown."""
+        """Time up to which all messages that had arrived have been applied, microseconds; 0: unknown."""
         return 0 if self.behind or self._positions else self.drained_us
 
     def take_up(self, decoder: Decoder) -> None:
-        """Judge by another definition of the source from now on, for views that may be new."""
+        """Use another definition of the source from now on; new views may lack events."""
         self._decoder = decoder
         self.behind = True
 
     def take(self, messages: Messages) -> None:
-        """Take messages in, for the next batch."""
+        """Queue messages for the next batch."""
         self._payloads += messages.payloads
         self._positions += messages.positions
 
     def accept(self, now_us: int, tally: SourceCounts) -> pa.Table | None:
-        """Judge what waits and write it to the log; return the numbered rows, None where nothing was to be written.
+        """Validate waiting messages and append them to the log; return the numbered rows, None if there are none.
 
         Raises:
-            ConflictError: another worker wrote to the partition: it is ours no more.
-            StoreError: the disk refused; nothing was taken, call it again.
+            ConflictError: another worker wrote to the partition and owns it now.
+            StoreError: the log cannot be written; nothing was accepted, so the call can be repeated.
         """
         if not self._positions:
             return None
         decoded = self._decoder.decode(self._payloads, self._positions, now_us)
-        # Behind what was there when the lane was opened: where to read on was taken from that.
+        # At the end as it was when the partition was assigned: the position to read from was derived from it.
         accepted = self._ids.accept(self.log, decoded.rows, at=self._end, now_us=now_us)
         rows, span = accepted.rows, accepted.span
         if span is not None:
@@ -97,10 +99,10 @@ class PartitionWorker:
         return rows if rows.num_rows else None
 
     def apply(self, writer: StateWriter, rows: pa.Table, tally: SourceCounts) -> None:
-        """Apply rows that were accepted just now.
+        """Apply rows that were just accepted.
 
         Raises:
-            StoreError: the store refused or is away; the lane is behind then.
+            StoreError: the store failed or is unavailable; the partition is behind then.
         """
         self.behind = True
         tally.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
@@ -110,20 +112,20 @@ class PartitionWorker:
         self.note_end(writer)
 
     def note_end(self, writer: StateWriter) -> None:
-        """Record the end of what was applied, once no view that is needed lacks it.
+        """Record the end of applied positions, if all needed views have them.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the record cannot be written.
         """
         if self.unended is not None and writer.note_end(self.log, self.unended, self.applied):
             self.unended = None
 
     def catch_up(self, writer: StateWriter, tally: SourceCounts) -> None:
-        """Apply all that the log holds and the states lack.
+        """Apply all rows of the log that the states lack.
 
         Raises:
-            StoreError: the store refused or is away; the lane is behind then.
-            ConflictError: the states hold more than the log, to which nothing may be written then.
+            StoreError: the store failed or is unavailable; the partition is behind then.
+            ConflictError: the states include more than the log, so nothing may be appended to it.
         """
         self.applied = catch_up(self.log, writer, tally)
         self.behind, self.unended = False, 0 if self.applied >= 0 else None
@@ -149,11 +151,11 @@ class PartitionWorker:
 
 
 def catch_up(log: EventLog, writer: StateWriter, tally: SourceCounts) -> int:
-    """Apply all that a log holds and the states lack; return the last position.
+    """Apply all rows of a log that the states lack; return the last position.
 
     Raises:
-        StoreError: the store refused or is away.
-        ConflictError: the states hold more than the log.
+        StoreError: the store failed or is unavailable.
+        ConflictError: the states include more than the log.
     """
     end = log.next_seq() - 1
     read, changed = writer.catch_up(log)

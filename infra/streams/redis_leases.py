@@ -1,4 +1,4 @@
-"""Who reads which partition of a stream in Redis: leases that expire, shared out fairly among the members."""
+"""Assigns partitions of a Redis stream to workers with expiring leases, in fair shares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from skewless.infra.streams.redis_keys import EventKeys
 
-# By the clock of the server, so that the clocks of the members do not matter.
+# Uses the server's clock, so that the clocks of the members do not matter.
 _BEAT = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -26,10 +26,12 @@ _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', K
 
 
 class Leases:
-    """The leases of one member of a group; every method may raise RedisError.
+    """The leases of one group member; every method may raise RedisError.
 
     Args:
-        lease_s: a member that was not heard of for so long has lost what it owned.
+        keys: of the stream.
+        n_partitions: number of partitions.
+        lease_s: seconds without a heartbeat after which a member loses its partitions.
     """
 
     def __init__(self, keys: EventKeys, n_partitions: int, lease_s: float) -> None:
@@ -39,23 +41,23 @@ class Leases:
         self._lease_ms = int(lease_s * 1_000)
 
     def beat(self, client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped
-        """Tell the group that this member lives; return how many partitions are its share."""
+        """Record that this member is alive; return its share, a number of partitions."""
         members = client.eval(_BEAT, 1, self._keys.members, self.me, self._lease_ms)
         return fair_share(self._n, [member.decode() for member in members], self.me)
 
     def take(self, client: Any, index: int) -> bool:  # noqa: ANN401 - as above
-        """Say whether a partition was free, and is this member's now."""
+        """Try to lease a partition; return whether it is this member's now."""
         return bool(client.eval(_TAKE, 1, self._keys.lease(index), self.me, self._lease_ms))
 
     def renew(self, client: Any, indices: Sequence[int]) -> set[int]:  # noqa: ANN401 - as above
-        """Return which of some partitions are still this member's; those are for another term."""
+        """Renew the leases that this member still has; return their partitions."""
         pipe = client.pipeline(transaction=False)
         for index in indices:
             pipe.execute_command("EVAL", _RENEW, 1, self._keys.lease(index), self.me, self._lease_ms)
         return {index for index, held in zip(indices, pipe.execute(), strict=True) if held} if indices else set()
 
     def confirmed(self, client: Any, epochs: dict[int, str]) -> set[int]:  # noqa: ANN401 - as above
-        """Return which partitions are this member's at this moment, in the life that it knows of."""
+        """Return the partitions that this member owns now and whose epoch is still the given one."""
         pipe = client.pipeline(transaction=False)
         for index in epochs:
             pipe.get(self._keys.lease(index))
@@ -70,19 +72,19 @@ class Leases:
         }
 
     def release(self, client: Any, indices: Iterable[int]) -> None:  # noqa: ANN401 - as above
-        """Let others take some partitions at once."""
+        """Release partitions, so that other members can own them at once."""
         for index in indices:
             client.eval(_RELEASE, 1, self._keys.lease(index), self.me)
 
     def leave(self, client: Any) -> None:  # noqa: ANN401 - as above
-        """Tell the group that this member is gone."""
+        """Remove this member from the group."""
         client.zrem(self._keys.members, self.me)
 
 
 def fair_share(n_partitions: int, members: Sequence[str], me: str) -> int:
-    """Return how many partitions are mine; all shares add up to the number of partitions.
+    """Return the number of partitions for ``me``; the shares of all members add up to the number of partitions.
 
-    Who gets one more is decided by the order of the names, so that members who see the same group agree.
+    The order of names decides who gets one more, so that members with the same view of the group agree.
 
     >>> [fair_share(4, ["c", "a", "b"], me) for me in "abc"]
     [2, 1, 1]

@@ -1,4 +1,4 @@
-"""A connection to Redis that is opened when it is needed, and whose absence is waited out."""
+"""A connection to Redis that opens on first use and tolerates outages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
-    ConnectionError,  # noqa: A004 - redis-py's own, which is no OSError
+    ConnectionError,  # noqa: A004 - redis-py's own, which is not an OSError
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -27,7 +27,7 @@ from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translate_errors
 
-_FINAL = (AuthenticationError, AuthorizationError)  # redis-py counts them among the connection's errors
+_FINAL = (AuthenticationError, AuthorizationError)  # redis-py derives them from ConnectionError
 _PASSING = (
     ClusterDownError,
     ConnectionError,
@@ -41,11 +41,11 @@ _log = structlog.get_logger(__name__)
 
 
 class RedisLink:
-    """One client, of one thread.
+    """One client, used from one thread.
 
     Args:
         url: as in the setting ``redis_url``.
-        timeout_s: how long an answer is waited for, in seconds.
+        timeout_s: the timeout of a reply, in seconds.
 
     Raises:
         StoreError: it is not the URL of a Redis.
@@ -59,24 +59,24 @@ class RedisLink:
 
     @property
     def one_server(self) -> bool:
-        """Whether all keys are at one server, so that one command may name several."""
+        """Whether all keys are on one server, so that one command may name several."""
         return self._address.kind != "cluster"
 
     def client(self) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-        """Return the client, opened if it is not."""
+        """Return the client; open it if needed."""
         if self._client is None:
             client = open_client(self._address, self._timeout_s)
-            # Whoever waits for a server asks again anyway; and what was sent must not be sent twice unasked.
+            # Callers repeat their requests themselves, and a message must not be sent twice by an automatic retry.
             client.set_retry(Retry(NoBackoff(), 0))
             self._client = client
         return self._client
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let a block end early where the server is away: ``trouble`` says so.
+        """Run a block; if the server is unavailable, end the block early and set ``trouble``.
 
         Raises:
-            StoreError: the server refuses for good.
+            StoreError: the error is permanent.
         """
         try:
             yield
@@ -91,7 +91,7 @@ class RedisLink:
                 raise
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         if self._client is not None:
             close_client(self._client)
             self._client = None
@@ -101,4 +101,4 @@ class RedisLink:
             _log.warning("stream.away", redis=display_url(self._address.url), error=str(error))
         self.trouble = f"Redis at {display_url(self._address.url)} did not answer: {error}"
         if not self.one_server:
-            self.close()  # its nodes may have other addresses when they are back
+            self.close()  # cluster nodes may return with other addresses

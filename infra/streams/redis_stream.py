@@ -1,6 +1,6 @@
-"""A stream of events in Redis or Valkey Streams, shared among workers by leases.
+"""Reads events from Redis or Valkey Streams, shared among workers by leases.
 
-Consumer groups of Redis are not used: the accepted log knows what was read (SEMANTICS 4.2).
+It does not use consumer groups of Redis: the accepted log records what was read (SEMANTICS 4.2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skewless.infra.streams.redis_link import RedisLink
 _BEATS_OF_A_LEASE = 10
 _PAUSE_S = 0.02
 _MOST_COUNTED = 10_000
-# Makes the stream where there is none, so that a stream that is missing later was deleted.
+# Creates a missing stream, so that a stream that is missing later must have been deleted.
 _OPEN = """
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('XADD', KEYS[1], '0-1', 'e', '')
@@ -35,18 +35,20 @@ redis.call('SET', KEYS[2], ARGV[1], 'NX')
 redis.call('HSETNX', KEYS[3], ARGV[2], 0)
 return redis.call('GET', KEYS[2])
 """
-_EPOCH = re.compile(rb"[0-9a-f]{16}")  # names a folder of the log
+_EPOCH = re.compile(rb"[0-9a-f]{16}")  # the name of a log folder
 _COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
 class _RedisReading:
-    """How far an owned partition was read.
+    """The progress in an owned partition.
 
     Args:
+        partition: name and epoch.
         following: the next position to read.
-        index: how many entries the stream had ever had before that position; too low where it had to be guessed.
+        index: number of entries ever added before that position; too low if it had to be estimated.
+        kept: positions below which messages may be trimmed; None: no trimming.
     """
 
     partition: Partition
@@ -56,18 +58,18 @@ class _RedisReading:
 
 
 class RedisStream:
-    """See ``EventStream``. The position of an entry is ``(milliseconds << 22) + sequence number`` of its id.
+    """Implements ``EventStream``. The position of an entry id is ``(milliseconds << 22) + sequence number``.
 
     Args:
         url: as in the setting ``redis_url``.
-        project: whose stream it is.
-        source: the name of the source of events.
-        n_partitions: the same number as its senders have.
-        owner: told of partitions as they come and go.
-        group: the workers that share the partitions.
-        lease_s: a worker that was not heard of for so long loses its partitions, in seconds.
-        keep: how many messages stay at least when all groups have committed them; None: all.
-        timeout_s: how long an answer is waited for, in seconds; more than a tenth of ``lease_s``.
+        project: name of the project.
+        source: name of the event source.
+        n_partitions: the same number as its senders use.
+        owner: notified of assigned and revoked partitions.
+        group: name of the workers' group.
+        lease_s: seconds without a heartbeat after which a worker loses its partitions.
+        keep: minimum number of messages to retain after all groups have committed them; None: all.
+        timeout_s: the timeout of a reply in seconds; more than a tenth of ``lease_s``.
 
     Raises:
         StoreError: ``url`` is not the URL of a Redis.
@@ -99,11 +101,11 @@ class RedisStream:
 
     @property
     def trouble(self) -> str | None:
-        """See ``EventStream``."""
+        """The current problem; see ``EventStream``."""
         return self._link.trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """See ``EventStream``."""
+        """Return messages; see ``EventStream``."""
         deadline = time.monotonic() + timeout_s
         while True:
             found: list[Messages] = []
@@ -121,7 +123,7 @@ class RedisStream:
                 time.sleep(min(left, _PAUSE_S))
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """See ``EventStream``."""
+        """Commit positions and trim the stream; see ``EventStream``."""
         by_partition = {reading.partition: index for index, reading in self._owned.items()}
         mine = {by_partition[partition]: at for partition, at in positions.items() if partition in by_partition}
         if not mine:
@@ -136,22 +138,22 @@ class RedisStream:
             self._trim(mine, least)
 
     def lag(self) -> int | None:
-        """Return how many messages were not yet returned; too many, rather than too few, soon after a take-over."""
+        """Return the number of messages not returned yet; rather too high soon after an assignment."""
         with self._link.waiting():
             client = self._link.client()
             return sum(self._unread(client, index) for index in self._owned)
         return None
 
     def drained(self) -> Mapping[Partition, float]:
-        """See ``EventStream``."""
+        """Return drained partitions; see ``EventStream``."""
         return dict.fromkeys(self._drained, 0.0)
 
     def names(self) -> Collection[str] | None:
-        """See ``EventStream``."""
+        """Return partition names; see ``EventStream``."""
         return [str(index) for index in range(self._n)]
 
     def close(self) -> None:
-        """See ``EventStream``."""
+        """Release all partitions and leave the group; see ``EventStream``."""
         owned = list(self._owned)
         for index in owned:
             self._revoke(index)
@@ -182,7 +184,7 @@ class RedisStream:
         for index in set(indices) - self._leases.confirmed(client, epochs):
             _log.warning("stream.partition_lost", stream=self._keys.stream(index))
             self._revoke(index)
-            self._next_beat = 0.0  # it may be free, in another life
+            self._next_beat = 0.0  # it may be available again, with another epoch
 
     def _assign(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
         stream = self._keys.stream(index)
@@ -191,9 +193,9 @@ class RedisStream:
         if not _EPOCH.fullmatch(epoch):
             raise StoreError(
                 f"key {self._keys.epoch(index)!r} in Redis",
-                "is damaged, so nobody knows which messages of this stream the log has",
+                "is corrupt, so that it is unknown which messages of this stream the log has",
                 value=epoch,
-                fix="set it to the newest folder below `log/events/SOURCE` again; without it all messages count as new",
+                fix="set it to the latest folder below `log/events/SOURCE`; without it all messages count as new",
             )
         partition = Partition(name=str(index), epoch=epoch.decode())
         following = self._owner.assigned(partition) or 0
@@ -218,7 +220,7 @@ class RedisStream:
             pipe.execute_command("XRANGE", self._keys.stream(index), start, "+", "COUNT", count)
         found = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
         if found:
-            # Asked after the messages were read: they are of the life that is confirmed here.
+            # Checked after the read: the messages belong to the epoch that is confirmed here.
             self._drop_lost(client, list(found))
         full = {index for index, entries in found.items() if len(entries) == count}
         self._drained = [reading.partition for index, reading in self._owned.items() if index not in full]
@@ -252,7 +254,7 @@ class RedisStream:
 
 
 def _read(reading: _RedisReading, entries: Sequence[Any]) -> Messages:
-    """Return entries, each an id and its fields, as messages; they count as read."""
+    """Convert entries, each an id and its fields, to messages; advances the progress."""
     positions = [position_of(entry_id) for entry_id, _ in entries]
     payloads = [fields.get(FIELD) for _, fields in entries]
     reading.following = positions[-1] + 1
@@ -263,7 +265,7 @@ def _read(reading: _RedisReading, entries: Sequence[Any]) -> Messages:
 
 
 class ReadPositions:
-    """Remembers how many messages were read up to some positions.
+    """Remembers how many messages were read up to recent positions.
 
     >>> kept = ReadPositions(2)
     >>> for n, following in ((2, 20), (1, 30), (3, 60)):
@@ -272,7 +274,7 @@ class ReadPositions:
     [None, None, 30, 30]
 
     Args:
-        keep: how many committed messages stay at least.
+        keep: minimum number of committed messages to retain.
     """
 
     def __init__(self, keep: int) -> None:
@@ -282,12 +284,12 @@ class ReadPositions:
         self._committed: deque[tuple[int, int]] = deque([(0, 0)])
 
     def read(self, n: int, following: int) -> None:
-        """Note that ``n`` more messages were read, and the position that follows them."""
+        """Record that ``n`` more messages were read, and the next position."""
         self._n += n
         self._pending.append((self._n, following))
 
     def floor(self, committed: int) -> int | None:
-        """Return the position below which messages may go; None: nothing may."""
+        """Return the position below which messages may be trimmed; None: none."""
         while self._pending and self._pending[0][1] <= committed:
             self._committed.append(self._pending.popleft())
         most = self._committed[-1][0] - self._keep

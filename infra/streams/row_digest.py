@@ -1,4 +1,4 @@
-"""The identity of a file's rows, whatever file format, compression or batches they come in."""
+"""A digest of rows that does not depend on file format, compression or batch sizes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BYTES = 16
 
 
 class RowDigest:
-    """A digest that grows with the rows of a table: the same rows in the same order have the same digest.
+    """An incremental digest of table rows: equal rows in equal order have an equal digest.
 
-    Of each column it takes which values are null, the values in a fixed width (null is zero, all NaN are one), and of
-    text the lengths and the bytes, each by itself, so that the bounds of batches leave no trace.
+    For each column it hashes the null mask, the values in a fixed width (null as zero, all NaNs equal), and for text
+    the lengths and the bytes. Each part has its own hash, so that the bounds of batches do not matter.
 
     Attributes:
-        rows: how many it has taken.
+        rows: number of hashed rows.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -31,7 +31,7 @@ class RowDigest:
         self._parts = [[blake2b(digest_size=_BYTES) for _ in range(3)] for _ in columns]
 
     def update(self, rows: pa.Table) -> None:
-        """Take more rows; they have the columns under their names."""
+        """Add rows, which must have the columns under their names."""
         for column, hashers in zip(self._columns, self._parts, strict=True):
             for chunk in rows[column.name].cast(arrow_type(column.dtype)).chunks:
                 for hasher, part in zip(hashers, _parts(chunk), strict=False):
@@ -39,14 +39,14 @@ class RowDigest:
         self.rows += rows.num_rows
 
     def copy(self) -> RowDigest:
-        """Return a digest of the same rows that grows by itself."""
+        """Return an independent copy."""
         other = RowDigest(self._columns)
         other.rows = self.rows
         other._parts = [[hasher.copy() for hasher in hashers] for hashers in self._parts]
         return other
 
     def hexdigest(self) -> str:
-        """Return the digest of the rows so far."""
+        """Return the digest of all rows so far."""
         whole = blake2b(self.rows.to_bytes(8, "little"), digest_size=_BYTES)
         for column, hashers in zip(self._columns, self._parts, strict=True):
             whole.update(f"{len(column.name)} {column.name} {column.dtype} ".encode())
@@ -56,7 +56,7 @@ class RowDigest:
 
 
 def digest_rows(columns: Sequence[Column], rows: pa.Table) -> str:
-    """Return the digest of some rows.
+    """Return the digest of a table.
 
     >>> from skewless.contract.dtypes import DType
     >>> columns = [Column(name="x", dtype=DType.FLOAT64), Column(name="s", dtype=DType.STRING)]

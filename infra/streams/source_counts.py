@@ -1,4 +1,4 @@
-"""What a worker has done so far: for its live line, its metrics and its report."""
+"""Counts of one stream worker, for its live line, its metrics and its report."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ class SourceCounts:
     """Counts of one source since the worker began; times are microseconds.
 
     Args:
-        read: messages taken from the stream.
-        accepted, rejected, duplicates: what became of them.
-        late: accepted events that happened more than a hop's slack before an event that came earlier.
-        states: states of entities that were changed.
+        source: name of the event source.
+        read: messages read from the stream.
+        accepted, rejected, duplicates: results of these messages.
+        late: accepted events that are older than an earlier event by more than a hop's slack.
+        states: updated states of entities.
         batches: log files written.
-        rereads: log rows that were applied from the log, after a start or a failure.
-        watermark_us: greatest event time accepted; None: none yet.
-        lag: messages that wait in the stream; None: unknown.
-        partitions: how many this worker owns.
-        trouble: why it does not go on, None where it does.
+        rereads: log rows that were applied from the log after a start or a failure.
+        watermark_us: greatest accepted event time; None: no event yet.
+        lag: messages waiting in the stream; None: unknown.
+        partitions: number of partitions that this worker owns.
+        trouble: why the worker cannot continue; None: nothing is wrong.
     """
 
     source: str
@@ -43,7 +44,7 @@ class SourceCounts:
         return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
 
     def rate(self) -> float:
-        """Return how many messages were taken each second, since this was asked last, at least a second ago."""
+        """Return messages read per second since the last measurement, which is at least a second ago."""
         now = time.monotonic()
         since, read, rate = self._last
         if now - since >= 1.0:

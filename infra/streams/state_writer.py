@@ -1,4 +1,4 @@
-"""Applies log rows to the states of all views that a source feeds, in every generation that is written."""
+"""Applies log rows to the states of all views of a source, in every generation that is written."""
 
 from __future__ import annotations
 
@@ -25,16 +25,20 @@ _NEW = -1
 
 
 class StateWriter:
-    """Applies the events of one source.
+    """Applies the events of one source to states.
 
-    Rows of one partition are applied in the order of their positions and noted behind them, so that whoever goes
-    on from the note leaves nothing out; what was applied already changes nothing.
+    Rows of one partition are applied in the order of their positions, and the marker is set after them. So a process
+    that continues after the marker skips nothing, and applying rows again changes nothing.
 
     Args:
-        log_folder: of the source, for the lock that a switch of generations takes.
-        views: the windowed views that the source feeds.
-        needed: returns the hashes of the views that the source has to feed now; None: those of ``views``, for ever.
-        only: write this generation alone, whatever its stage; by default all that are to be written.
+        project: name of the project.
+        log_folder: of the source, for the lock that a switch of generations holds.
+        views: the windowed views of the source.
+        store: the online store.
+        generations: of the views.
+        clock: of the project.
+        needed: returns the hashes of the views that are needed now; None: always those of ``views``.
+        only: write to this generation only, whatever its stage; by default to all that are live or draining.
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class StateWriter:
         self.take_up(views)
 
     def take_up(self, views: Sequence[WindowView]) -> None:
-        """Write to the states of these views from now on, whatever was written to before."""
+        """Write to the states of these views from now on, instead of the previous ones."""
         self._views = views
         self._lenses = {view.hash: self._lenses.get(view.hash) or EventLens(view) for view in views}
         self._needed = sorted({column for lens in self._lenses.values() for column in lens.columns})
@@ -74,34 +78,37 @@ class StateWriter:
                 del known[gone]
 
     def note_end(self, log: EventLog, first: int, last: int) -> bool:
-        """Record that applying positions ``first`` to ``last`` has ended, unless a view needs them that lacks them.
+        """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
 
-        A view that is needed since a moment ago may answer before this writer feeds it. Whoever takes it up applies
-        what it lacks, and records the end then (SEMANTICS 2.6). Call it when they have been applied.
+        A view that was added a short time ago may be served before this writer applies events to it. The writer that
+        loads the view applies what it lacks, and records the end then (SEMANTICS 2.6). Call it after the positions
+        were applied.
 
         Returns:
-            Whether it is recorded.
+            Whether the end was recorded.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the record cannot be written.
         """
         try:
             needed = self._lenses.keys() if self._needed_now is None else self._needed_now()
         except SkewlessError:
-            return False  # nobody knows; who reads it to take it up says so
+            return False  # unknown; the process that loads the plan reports the error
         if not self._lenses.keys() >= set(needed):
             return False
         log.record_end(first, last, self._clock.now_us())
         return True
 
     def apply(self, log: EventLog, rows: pa.Table, watermark_us: int = 0) -> int:
-        """Apply rows that the log has just taken; return how many states changed.
+        """Apply rows that were just appended to the log; return the number of updated states.
 
         Args:
-            watermark_us: up to when all that had arrived is in the log by then; 0: as before.
+            log: of the partition.
+            rows: with their positions.
+            watermark_us: time up to which all arrived messages are in the log; 0: unchanged.
 
         Raises:
-            StoreError: the store refused or is away; ``catch_up`` makes good what is missing.
+            StoreError: the store failed or is unavailable; ``catch_up`` applies the missing rows.
         """
         with hold_apply_lock(self._log_folder):
             self._look()
@@ -114,25 +121,25 @@ class StateWriter:
             return changed
 
     def catch_up(self, log: EventLog) -> tuple[int, int]:
-        """Apply what the log holds and the states lack; return how many rows were read, and states changed.
+        """Apply rows of the log that the states lack; return the numbers of read rows and updated states.
 
         Raises:
-            StoreError: the store refused or is away.
-            ConflictError: the states hold more than the log: what it will hold at these positions is not theirs.
+            StoreError: the store failed or is unavailable.
+            ConflictError: the states include positions that the log does not have yet, so they would differ.
         """
         with hold_apply_lock(self._log_folder):
             return self.follow(log)
 
     def follow(self, log: EventLog) -> tuple[int, int]:
-        """Do as ``catch_up`` does, for one who holds the right to apply already."""
+        """Do the same as ``catch_up``, for a caller that already holds the apply lock."""
         self._look()
         return self._catch_up(log)
 
     def standing(self, partitions: Sequence[str]) -> dict[str, int | None]:
-        """Return up to where the store has surely each partition in all states, as it says now; None: unknown.
+        """Return, per partition, the position that the store has certainly applied to all states; None: unknown.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unavailable.
         """
         self._look()
         every = [
@@ -148,13 +155,13 @@ class StateWriter:
         return found
 
     def advance(self, watermarks: Mapping[str, Marker]) -> None:
-        """Note that nothing more had arrived in partitions by some time than what has been applied (SEMANTICS 8.4).
+        """Advance watermarks: no unapplied message had arrived in these partitions by some time (SEMANTICS 8.4).
 
         Args:
-            watermarks: by partition, its last position, which must have been applied, and the time.
+            watermarks: by partition, its last position, which must be applied, and the time.
 
         Raises:
-            StoreError: the store is away, or lacks something that was applied.
+            StoreError: the store is unavailable, or has lost writes.
         """
         self._look()
         marks = {
@@ -165,7 +172,7 @@ class StateWriter:
         self._store.refresh_markers(marks)
 
     def partitions(self) -> set[str]:
-        """Return the log partitions that are applied to some generation."""
+        """Return the log partitions that are applied to any generation."""
         return {part for view in self._views for item in self._generations.written(view) for part in item.partitions}
 
     def _catch_up(self, log: EventLog) -> tuple[int, int]:
@@ -177,18 +184,18 @@ class StateWriter:
             for rows in self._rows(log, self._reached(states, log, end) + 1, end):
                 read += rows.num_rows
                 changed += self._apply(log.partition, [states], rows)
-                # After a loss not before the states are what they were: a reader may have missed the last markers.
+                # After a loss of writes, markers advance only at the old end: a reader may not have seen later markers.
                 if (last := rows[SEQ][-1].as_py()) >= recorded:
                     self._note(log, [states], last)
         if self._only is None:
             for view in self._views:
-                # Behind its marker: a server that is told of a partition without one takes it for lost.
+                # Only after the marker exists: a server would report a listed partition without a marker as lost.
                 self._generations.add_partitions(view, [log.partition])
         self._tell()
         return read, changed
 
     def _begin(self, log: EventLog, first: int) -> None:
-        """See that each generation has its marker before its first state: a store that forgets it is noticed."""
+        """Ensure that each generation has its marker before its first state, so that a loss of both is noticed."""
         for states in self._all():
             name = self._marker(states, log)
             self._applied[name] = self._store.marker(name)
@@ -196,7 +203,7 @@ class StateWriter:
                 self._note(log, [states], first)
 
     def _tell(self) -> None:
-        """Tell servers which partitions they read, when all of them are there."""
+        """Publish the partitions to servers once all of them have markers."""
         for view in self._views:
             live = self._generations.live(view)
             if live is None:
@@ -210,9 +217,9 @@ class StateWriter:
         if reached is None or reached > end:
             raise ConflictError(
                 f"log partition {log.partition!r}",
-                f"ends at {end}, before what was applied from it; is the state folder an older copy?",
+                f"ends at {end}, before the applied position; is the state folder an older copy?",
                 value=reached,
-                fix=f"put the newer one back, or run `skewless bootstrap {states.view.name}`",
+                fix=f"restore the newer folder, or run `skewless backfill {states.view.name}`",
             )
         return max(reached, -1)
 
@@ -246,7 +253,7 @@ class StateWriter:
         self._applied.update(dict.fromkeys(names, last))
 
     def _look(self) -> None:
-        """Take up generations that came or went."""
+        """Load generations that were added or removed."""
         for view in self._views:
             version = self._generations.version(view)
             if self._versions.get(view.hash) != version:

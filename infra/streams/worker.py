@@ -1,7 +1,7 @@
-"""The worker: takes a source's events from its stream to the accepted log and to the online states.
+"""A stream worker: reads a source's events, appends them to the accepted log, and applies them to online states.
 
-Whatever is written to the log is applied, however often the worker, the store or the broker die meanwhile: the log
-is the authority, the states carry what they have seen, and markers say from where on to look (SEMANTICS 4).
+All rows in the log are applied, even if the worker, the store or the broker fail in between: the log is the source of
+truth, states record the positions that they include, and markers say where to continue (SEMANTICS 4).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OpenStream = Callable[[RebalanceListener], EventStream]
 
 
 class Assignment(NamedTuple):
-    """What a worker works on: a source, and the windowed views that it feeds."""
+    """The source that a worker reads, and the windowed views that it updates."""
 
     source: EventSource
     views: tuple[WindowView, ...]
@@ -53,15 +53,17 @@ def log_partition(source: str, partition: Partition) -> str:
 
 
 class Worker:
-    """Works on the partitions of one source that its stream assigns to it; used from one thread.
+    """Processes the partitions of one source that the stream assigns to it; used from one thread.
 
     Args:
-        views: the windowed views that the source feeds.
-        open_stream: joins the group of workers; called again after a partition was lost to another.
+        source: of the events.
+        views: the windowed views of the source.
+        open_stream: joins the worker group; called again after a partition was lost to another worker.
         writer: applies rows to states.
         log_root: folder of all logs.
-        max_rows: most messages in a batch.
-        max_bytes: longest message.
+        clock: of the project.
+        max_rows: maximum number of messages in a batch.
+        max_bytes: maximum size of a message.
     """
 
     def __init__(
@@ -100,24 +102,25 @@ class Worker:
 
     @property
     def assignment(self) -> Assignment:
-        """What it works on, or will from its next step on."""
+        """The current assignment, or the one from the next step on."""
         return self._next or Assignment(self._source, tuple(self._views))
 
     def take_up(self, assignment: Assignment, open_stream: OpenStream) -> None:
-        """Work on another definition of the source, or on other views, from the next step on; any thread may call it.
+        """Use another definition of the source or other views from the next step on; any thread may call it.
 
         Args:
-            open_stream: joins the source's stream where that is another than before.
+            assignment: the new source and views.
+            open_stream: joins the source's stream, if it is another stream than before.
         """
         if not self._source.same_stream(assignment.source):
             self._open_stream = open_stream
         self._next = assignment
 
     def run(self, go_on: Callable[[], bool]) -> None:
-        """Work until told to stop; then give the partitions back. Nothing that was taken is lost by a kill.
+        """Work while ``go_on`` returns true, then release the partitions. A kill loses no accepted event.
 
         Raises:
-            StoreError: the broker refuses for good.
+            StoreError: the broker reports a permanent error.
         """
         try:
             while go_on():
@@ -126,17 +129,17 @@ class Worker:
             self.close()
 
     def step(self) -> None:
-        """Take what has come, at most one batch, and bring it where it belongs.
+        """Read available messages, at most one batch, append them to the log and apply them.
 
         Raises:
-            StoreError: the broker refuses for good.
+            StoreError: the broker reports a permanent error.
         """
         try:
             self.stepped_at = time.monotonic()
             self._change()
             self._step(self._joined())
         except ConflictError as error:
-            # Another worker owns what we thought ours: join anew, and read from the log where it stands.
+            # Another worker owns the partition: join the group again, and continue from the end of the log.
             if self.tally.trouble != str(error):
                 _log.warning("partition_lost", source=self._source.name, error=str(error))
             self.tally.trouble = str(error)
@@ -144,7 +147,7 @@ class Worker:
             time.sleep(_RETRY_S)
 
     def close(self) -> None:
-        """Give the partitions back; the next step would join again. What cannot be given back is lost in time."""
+        """Release the partitions; the next step joins again. Partitions that cannot be released expire."""
         stream, self._stream = self._stream, None
         try:
             if stream is not None:
@@ -156,7 +159,7 @@ class Worker:
             self._refused = None
 
     def assigned(self, partition: Partition) -> int | None:
-        """Take a partition over: where to read on is what the log says."""
+        """Accept a partition; return the position after the log's last row."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
         lane = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._lanes[partition] = lane
@@ -164,11 +167,11 @@ class Worker:
         return lane.next_position
 
     def revoked(self, partition: Partition) -> None:
-        """Let a partition go; what waits for a batch is the next owner's."""
+        """Give up a partition; the next owner reads the waiting messages again."""
         self._lanes.pop(partition, None)
 
     def _change(self) -> None:
-        """Take up the plan that somebody has applied meanwhile."""
+        """Switch to a new assignment, if there is one."""
         wanted, self._next = self._next, None
         if wanted is None:
             return
@@ -203,7 +206,7 @@ class Worker:
                     self._lanes[partition].drained_us = began_us - int(late_s * 1e6)
         self._mend()
         waiting = sum(lane.waiting for lane in self._lanes.values())
-        # Files of 100 ms at least, and at once where it was quiet before.
+        # A file has the messages of at least 100 ms; after a quiet time it is written at once.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
             self._batch(stream)
         self._beat(stream)
@@ -218,7 +221,7 @@ class Worker:
             try:
                 rows = lane.accept(self._clock.now_us(), self.tally)
             except StoreError as error:
-                refused = error  # the others may have room
+                refused = error  # the logs of other partitions may be on another disk
                 continue
             if rows is not None:
                 self._apply(lane, rows)
@@ -233,14 +236,14 @@ class Worker:
 
     def _apply(self, lane: PartitionWorker, rows: pa.Table) -> None:
         if lane.behind:
-            return  # what is before these rows comes first
+            return  # earlier rows must be applied first
         try:
             lane.apply(self._writer, rows, self.tally)
         except StoreError as error:
             self._trouble(error)
 
     def _mend(self) -> None:
-        """Bring what is behind up to the end of its log."""
+        """Catch up partitions that are behind, and record ends."""
         if time.monotonic() < self._retry_at:
             return
         try:
@@ -256,7 +259,7 @@ class Worker:
         self.tally.trouble = self._refused
 
     def _look(self) -> None:
-        """See at times whether the store has lost what was applied, also where nothing comes that it could refuse."""
+        """Check once a second whether the store has lost applied rows, also if no events arrive."""
         if time.monotonic() < self._look_at:
             return
         own = {lane.log.partition: lane for lane in self._lanes.values()}
@@ -266,7 +269,7 @@ class Worker:
         self._look_at = time.monotonic() + _LOOK_S
 
     def _beat(self, stream: EventStream) -> None:
-        """Say about twice a second up to when everything has been applied, also where nothing comes."""
+        """Advance watermarks about twice a second, also if no events arrive."""
         if time.monotonic() < max(self._beat_at, self._retry_at):
             return
         marks = {

@@ -1,4 +1,4 @@
-"""The workers of one process: a thread for each event source, one that takes up plans and tidies, one that beats."""
+"""The stream workers of one process: a thread per event source, one for plans and housekeeping, one for heartbeats."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ _log = structlog.get_logger()
 
 
 class WorkerGroup:
-    """Starts, watches and stops the workers of some sources, and lets them take up each plan that is applied.
+    """Starts, watches and stops the workers of some sources, and gives them each newly applied plan.
 
     Args:
-        streams: opens what works on the sources of the plan, and says what is needed from then on.
-        names: of sources; none: all, also those that come later.
-        replay: Parquet files that are read instead of the stream.
-        presence: where the process says that it runs; None: nowhere.
+        streams: opens workers for the sources of the plan, and returns the needed views.
+        names: of sources; empty: all, including sources that are added later.
+        replay: Parquet files to read instead of the stream.
+        speed: factor of real time for a replay; None: as fast as possible.
+        presence: records that this process runs; None: not recorded.
 
     Raises:
         RequestError: a source is unknown.
-        StoreError: the store is away.
+        StoreError: the store is unavailable.
     """
 
     def __init__(
@@ -73,23 +74,23 @@ class WorkerGroup:
 
     @property
     def tallies(self) -> list[SourceCounts]:
-        """Return what each worker has done."""
-        return [worker.tally for worker in list(self._workers.values())]  # a plan may be taken up at the same time
+        """The counts of each worker."""
+        return [worker.tally for worker in list(self._workers.values())]  # a plan may be loaded at the same time
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         for name, worker in self._workers.items():
             self._begin(name, worker)
         self._tasks += [self._pool.submit(task) for task in (self._keep, self._say)]
 
     def check(self) -> None:
-        """Raise what a worker could not go on from, whatever it is."""
+        """Raise the error of a worker that has stopped."""
         for task in self._tasks:
             if task.done():
                 task.result()
 
     def idle(self) -> bool:
-        """Say whether all that the streams held has been taken and applied, and nothing came for a moment."""
+        """Return whether all messages were read and applied, and none has arrived for half a second."""
         tallies = self.tallies
         read = sum(tally.read for tally in tallies)
         busy = read != self._read or any(tally.lag or tally.trouble or not tally.partitions for tally in tallies)
@@ -99,12 +100,12 @@ class WorkerGroup:
         return time.monotonic() - self._quiet_since > _IDLE_S
 
     def stop(self) -> None:
-        """Finish what is under way and give the partitions back."""
+        """Finish batches in progress and release the partitions."""
         self._end()
         self.check()
 
     def close(self) -> None:
-        """Stop, and give the connections back."""
+        """Stop, and close all connections."""
         self._end()
         self._pool.shutdown()
         for store in self._stores:
@@ -119,7 +120,7 @@ class WorkerGroup:
         wait(self._tasks)
 
     def _keep(self) -> None:
-        """Take up plans and tidy, until told to stop."""
+        """Load plans and run housekeeping, until stopped."""
         tidy_at = time.monotonic() + _TIDY_S
         while not self._stop.wait(_LOOK_S):
             self._try("plan_not_taken_up", self._take_up)
@@ -128,7 +129,7 @@ class WorkerGroup:
                 self._try("housekeeping_failed", self._tidy)
 
     def _say(self) -> None:
-        """Say that the process lives, until told to stop: building states may take minutes."""
+        """Send heartbeats, until stopped; in their own thread, because a backfill may take minutes."""
         while not self._stop.is_set():
             self._beat()
             self._stop.wait(_LOOK_S)
@@ -140,12 +141,12 @@ class WorkerGroup:
             _log.warning(event, error=str(error))
 
     def _take_up(self) -> None:
-        """Let the workers do what the plan in force and the models need now; what cannot be done is tried again."""
+        """Give the workers the current plan and the needed views; failures are retried."""
         needed = None if self._streams.needed is None else self._streams.needed()
         if needed is None or needed.plan is self._plan:
             return
         streams = replace(self._streams, plan=needed.plan)
-        # First of all new columns are understood and what is there is fed; then what is missing is built.
+        # Workers first: they decode new columns and update existing states. Missing states are built afterwards.
         wanted = [item for item in needed.plan.sources if not self._names or item.name in self._names]
         for source in wanted:
             assignment = Assignment(source, tuple(streams.views(source.name)))
@@ -174,7 +175,7 @@ class WorkerGroup:
         self._tasks.append(self._pool.submit(worker.run, lambda: not ending.is_set()))
 
     def _build(self, streams: Streams) -> None:
-        """Build the states that are missing."""
+        """Build missing states."""
         for worker in self._workers.values():
             streams.bootstrapper(self._stores[0]).ensure(worker.assignment.views)
 

@@ -23,7 +23,7 @@ from tests.worlds.plans import make_view
 ROOT = Path(__file__).parents[2]
 WRITER = """
 import random, struct, sys
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.online.store import open_online_store
 writer, numbers = open_online_store(sys.argv[1]), list(range(300))
 random.Random(int(sys.argv[2])).shuffle(numbers)

@@ -274,7 +274,7 @@ def test_1_4_files_that_were_copied_with_other_times_are_compared_once(
         path.touch()
     expected = read_batches(tmp_path)
     compared: list[Path] = []
-    monkeypatch.setattr(Inventory, "compare", lambda _, path: compared.append(path))
+    monkeypatch.setattr(Inventory, "verify", lambda _, path: compared.append(path))
     assert (read_batches(tmp_path), compared) == (expected, [])
 
 

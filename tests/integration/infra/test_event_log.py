@@ -84,7 +84,7 @@ def test_4_2_a_writer_may_say_where_it_takes_the_end_to_be(
     with pytest.raises(ConflictError):
         event_log.append(rows(2))
     late = opened(tmp_path, clock)
-    with pytest.raises(ValueError, match="hole"):
+    with pytest.raises(ValueError, match="gap"):
         late.append(rows(2), at=2)
     assert late.append(rows(2), at=1).first == 1
     assert values(late) == [1, 2]
@@ -136,7 +136,7 @@ while won < 20:
         while won < 20:
             first = log.append(pa.table({"x": [int(sys.argv[3])] * (won % 3 + 1)}))
             won += 1
-            log.ended(first.first, first.last, 1_000 + first.last)
+            log.record_end(first.first, first.last, 1_000 + first.last)
             if won % 5 == 0:
                 log.compact(keep=2, target_rows=20)
     except ConflictError:

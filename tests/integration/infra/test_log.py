@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(
 def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
     accepted_log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.log.inventory.exclusive", fill_disk)
+    monkeypatch.setattr("skewless.infra.log.inventory.hold_lock", fill_disk)
     assert accepted_log.append(rows(1, 2)).last == 1
     monkeypatch.undo()
     assert AcceptedLog(tmp_path, PARTITION).next_seq() == 2
