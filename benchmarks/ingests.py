@@ -154,7 +154,7 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.bootstrapper(store).ensure(views)
+        streams.backfiller(store).ensure(views)
         worker = streams.worker(streams.sources()[0], store, open_stream)
         yield worker
         _check(streams)
@@ -166,12 +166,12 @@ def _work(meter: Meter, worker: Worker, n: int) -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     with meter.lap():
-        while worker.tally.read < n:
+        while worker.counts.read < n:
             worker.step()
     worker.close()
     os.sched_setaffinity(0, cores)
-    if worker.tally.accepted != n:
-        raise ContestantError(f"{worker.tally.accepted} of {n} events were accepted")
+    if worker.counts.accepted != n:
+        raise ContestantError(f"{worker.counts.accepted} of {n} events were accepted")
 
 
 def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants alone

@@ -142,7 +142,7 @@ class Project(Workspace):
         until_idle: bool = False,
         metrics_port: int | None = None,
         stop: threading.Event | None = None,
-        on_tallies: OnTallies | None = None,
+        on_counts: OnTallies | None = None,
     ) -> list[SourceCounts]:
         """Take events from their streams to log and online states until ``stop`` is set, or nothing is left."""
         return stream(
@@ -153,7 +153,7 @@ class Project(Workspace):
             until_idle=until_idle,
             metrics_port=metrics_port,
             stop=stop,
-            on_tallies=on_tallies,
+            on_counts=on_counts,
         )
 
     def bootstrap(

@@ -119,7 +119,7 @@ class MemoryStream:
             ends = {partition: len(self._broker.log(int(partition.name))) for partition in self._next}
         return sum(max(0, end - self._next[partition]) for partition, end in ends.items())
 
-    def drained(self) -> Mapping[Partition, float]:
+    def find_drained(self) -> Mapping[Partition, float]:
         """See ``EventStream``."""
         return dict.fromkeys(self._drained, 0.0)
 
@@ -149,12 +149,12 @@ class MemoryStream:
         free = [index for index in range(len(self._broker)) if index not in self._group.owners]
         for index in free[: max(0, n)]:
             partition = self._broker.partition(index)
-            self._next[partition] = self._owner.assigned(partition) or 0
+            self._next[partition] = self._owner.on_assigned(partition) or 0
             self._group.owners[index] = self._me
 
     def _let_go(self, partitions: Sequence[Partition]) -> None:
         for partition in partitions:
-            self._owner.revoked(partition)
+            self._owner.on_revoked(partition)
             del self._next[partition]
             del self._group.owners[int(partition.name)]
 

@@ -30,7 +30,7 @@ from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.run_report import RunStep
-from skewless.infra.materialization.skipped_rows import tell_left_out
+from skewless.infra.materialization.skipped_rows import warn_skipped
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.sources.place import repo_of, settings_of, state_of
@@ -145,7 +145,7 @@ class SkewlessComputeEngine(ComputeEngine):
         finally:
             connection.close()
         for report in reports:
-            tell_left_out(report.view, report.left_out)
+            warn_skipped(report.view, report.left_out)
 
     def _pull(self, online: SkewlessOnlineStore, registry: BaseRegistry, task: MaterializationTask) -> None:
         """Write the newest rows of a view that only Feast's own types can carry."""

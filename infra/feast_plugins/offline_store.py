@@ -29,7 +29,7 @@ from skewless.infra.feast_plugins.feature_history import HistorySource, open_sou
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, asked_features
 from skewless.infra.feast_plugins.results import Entities, PointInTimeResult, QueryResult, engine
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from skewless.infra.materialization.skipped_rows import leave_out
+from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.offline.sources import is_remote, is_there
 from skewless.infra.offline.sql import names, quote
 from skewless.infra.sources.place import repo_of, settings_of, state_of
@@ -245,7 +245,7 @@ def _count_left_out(
         reasons = source.count(connection, conditions)
     settings, name = settings_of(config), f"source {data_source.name}"
     now_us, identity = open_clock(settings.clock).now_us(), digest(data_source.name)
-    leave_out(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
+    record_skipped(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
 
 
 def _selected(source: HistorySource, columns: Sequence[str | None]) -> str:

@@ -37,7 +37,7 @@ from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from skewless.infra.feast_plugins.stored_view_cache import StoredViewCache
 from skewless.infra.feast_plugins.stored_views import StoredView, Table, stored_form
 from skewless.infra.feast_plugins.windowed_views import is_windowed, refuse_windowed
-from skewless.infra.materialization.skipped_rows import leave_out
+from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.sources.place import settings_of, state_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class SkewlessOnlineStore(OnlineStore):
         """
         if reasons:
             state, now_us, strict = state_of(config), self._numbers(config).now_us(), settings_of(config).strict
-            leave_out(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
+            record_skipped(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
 
     def _put(self, config: RepoConfig, view: View, packed: PackedRows) -> None:
         """Write rows; one of the future is not served before its time, and nor is the one that it replaces."""

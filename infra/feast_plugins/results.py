@@ -22,7 +22,7 @@ from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, vie
 from skewless.infra.feast_plugins.key_types import as_type
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
 from skewless.infra.feast_plugins.windowed_views import is_windowed
-from skewless.infra.materialization.skipped_rows import refuse_left_out, tell_left_out
+from skewless.infra.materialization.skipped_rows import reject_skipped, warn_skipped
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ROW, TIME, as_of_sql
 from skewless.infra.offline.engine import connect
@@ -165,8 +165,8 @@ def _found(
     rows = entities.joinable(connection, keys)
     left_out = view.left_out(connection)
     if settings_of(answer.config).strict:
-        refuse_left_out(asked.view.name, left_out)
-    tell_left_out(asked.view.name, left_out)
+        reject_skipped(asked.view.name, left_out)
+    warn_skipped(asked.view.name, left_out)
     with view.opened(connection, as_known=answer.as_known) as (history, parameters, count):
         ids = find(connection, history, parameters, rows, count)
         found = fetch(connection, history, parameters, ids, history.columns)

@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class LatestBatch:
-    """Packed rows for the online store; ``passed``: the number of log positions that they cover."""
+    """Packed rows for the online store; ``n_positions``: the number of log positions that they cover."""
 
     keys: pa.LargeBinaryArray
     rows: pa.LargeBinaryArray
-    passed: int
+    n_positions: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class LatestRows:
     log: AcceptedLog
     connection: duckdb.DuckDBPyConnection
 
-    def put(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
+    def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
         """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
 
         Args:
@@ -62,32 +62,32 @@ class LatestRows:
             first: a log position.
             on_rows: called repeatedly with a number of processed positions.
         """
-        last, put, written = self.log.next_seq() - 1, 0, 0
+        last, sent, written = self.log.next_seq() - 1, 0, 0
         for start in range(first, last + 1, _RANGE_ROWS):
             # Packs the next batch while the store writes this one.
-            for packed in _ahead(self._packed(start, min(start + _RANGE_ROWS, last + 1))):
-                put += len(packed.keys)
+            for packed in _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1))):
+                sent += len(packed.keys)
                 written += online.put(packed.keys, packed.rows)
-                on_rows(packed.passed)
-        return put, written
+                on_rows(packed.n_positions)
+        return sent, written
 
-    def _packed(self, start: int, stop: int) -> Iterator[LatestBatch]:
-        wanted = self._wanted(start, stop)
+    def _pack_batches(self, start: int, stop: int) -> Iterator[LatestBatch]:
+        is_latest = self._find_latest(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
-        for rows in _rows(self.log.segments(), self.view, start, stop):
-            places = rows[SEQ].to_numpy() - start
-            yield _pack(self.view, keys, codec, rows.filter(pa.array(wanted[places])), len(places))
+        for rows in _read_rows(self.log.segments(), self.view, start, stop):
+            indices = rows[SEQ].to_numpy() - start
+            yield _pack_rows(self.view, keys, codec, rows.filter(pa.array(is_latest[indices])), len(indices))
 
-    def _wanted(self, start: int, stop: int) -> BoolArray:
+    def _find_latest(self, start: int, stop: int) -> BoolArray:
         """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""
-        wanted = np.zeros(stop - start, dtype=np.bool_)
+        is_latest = np.zeros(stop - start, dtype=np.bool_)
         parameters = [self.log.files(start), start, stop]
-        for batch in self.connection.sql(newest_sql(self.view), params=parameters).to_arrow_reader(1_000_000):
-            wanted[batch[SEQ].to_numpy() - start] = True
-        return wanted
+        for batch in self.connection.sql(latest_sql(self.view), params=parameters).to_arrow_reader(1_000_000):
+            is_latest[batch[SEQ].to_numpy() - start] = True
+        return is_latest
 
 
-def newest_sql(view: View) -> str:
+def latest_sql(view: View) -> str:
     """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
     keys = names(column.name for column in view.keys)
     rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
@@ -97,27 +97,27 @@ def newest_sql(view: View) -> str:
     )
 
 
-def _rows(segments: Sequence[FileRange], view: View, start: int, stop: int) -> Iterator[pa.Table]:
+def _read_rows(segments: Sequence[FileRange], view: View, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield all log rows of a range, rejected ones included, in batches."""
     columns = [SEQ, EVENT, CREATED, RUN, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))]
     for segment in segments:
         if segment.last < start or segment.first >= stop:
             continue
         with pq.ParquetFile(segment.path, pre_buffer=False) as file:  # buffers would live until the end of the file
-            groups = _groups(file, segment.first, start, stop)
+            groups = _select_groups(file, segment.first, start, stop)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
                 rows = pa.Table.from_batches([batch])
                 seq = rows[SEQ].to_numpy()
                 yield rows.filter(pa.array((seq >= start) & (seq < stop)))
 
 
-def _groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int]:
+def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int]:
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     ends = first + np.cumsum(sizes)
     return [i for i, size in enumerate(sizes) if ends[i] > start and ends[i] - size < stop]
 
 
-def _pack(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, passed: int) -> LatestBatch:
+def _pack_rows(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, n_positions: int) -> LatestBatch:
     rows = rows.combine_chunks()
     nulls = {column.name: arrays.nulls(rows[column.name]) for column in view.features}
     values = {
@@ -126,13 +126,13 @@ def _pack(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, passed: i
         else arrays.values(rows[column.name], column.dtype)
         for column in view.features
     }
-    named = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
-    return LatestBatch(keys=named, rows=codec.pack(arrays.versions(rows), values, nulls), passed=passed)
+    packed_keys = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
+    return LatestBatch(keys=packed_keys, rows=codec.pack(arrays.versions(rows), values, nulls), n_positions=n_positions)
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def _prefetch(items: Iterator[T]) -> Iterator[T]:
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
             yield item

@@ -30,7 +30,7 @@ from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedge
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
-from skewless.infra.materialization.skipped_rows import refuse_left_out, save_left_out
+from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
 from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, waiting_rows
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
@@ -94,26 +94,26 @@ class Materializer:
             GateError: the gate or ``strict`` rejected a view's new rows; the other views are up to date.
             SourceError: a view's source is missing or broken; the other views are up to date.
         """
-        with self._exclusive():
+        with self._hold_lock():
             job = _RunJob(self, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
             reports: list[ViewReport] = []
-            refused: list[GateError | SourceError] = []
+            errors: list[GateError | SourceError] = []
             try:
                 for view in views:
                     try:
                         reports.append(job.view(view))
                     except (GateError, SourceError) as error:
                         if self.needed is None or not self.needed.only_pinned(view):
-                            refused.append(error)
+                            errors.append(error)
                             continue
-                        reports.append(ViewReport.unfed(self.label(view), error))
-                        _log.warning("view_not_fed", view=self.label(view), error=str(error))
+                        reports.append(ViewReport.failed_view(self.label(view), error))
+                        _log.warning("view_update_failed", view=self.label(view), error=str(error))
             except StoreError:
                 job.withdraw()
                 raise
             job.finish()
-        if refused:
-            raise refused[0]
+        if errors:
+            raise errors[0]
         return reports
 
     def label(self, view: View) -> str:
@@ -122,12 +122,12 @@ class Materializer:
 
     def pending(self, views: Sequence[View]) -> list[Pending]:
         """Return the rows that a run would accept now; changes nothing."""
-        found = []
+        reports = []
         for view in views:
             changes, _ = self.changes(view, self.clock.now_us())
             accepted, rejected, entities = changes.count(self.connection)
-            found.append(Pending(view=self.label(view), accepted=accepted, rejected=rejected, entities=entities))
-        return found
+            reports.append(Pending(view=self.label(view), accepted=accepted, rejected=rejected, entities=entities))
+        return reports
 
     def changes(
         self, view: View, now_us: int, events: EventRange | None = None, *, naive_is_utc: bool = False
@@ -135,23 +135,25 @@ class Materializer:
         """Return the published rows of a view that are not in the log, and the fingerprints of the source's files."""
         table = view_table(self.repo, view)
         # Taken before the rows are read: if a file changes in between, the next run reads it again.
-        prints = table.fingerprints()
+        fingerprints = table.fingerprints()
         if events is None:
-            shares = self._shares(view, table, prints, now_us)
+            shares = self._list_slices(view, table, fingerprints, now_us)
         else:
             window = Window(after_us=None, upto_us=now_us, events=events)
             shares = [SourceSlice(table=table, window=window, log_files=self.log(view).files())]
-        return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), prints
+        return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), fingerprints
 
-    def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
+    def _list_slices(self, view: View, table: Table, fingerprints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
         """Return all rows of new or changed files, and newly published rows of the other files."""
         progress, log = self.progress(view), self.log(view)
-        everything = Window(after_us=None, upto_us=now_us)
+        all_rows = Window(after_us=None, upto_us=now_us)
         if progress is None:
-            return [SourceSlice(table=table, window=everything, log_files=log.files())]
+            return [SourceSlice(table=table, window=all_rows, log_files=log.files())]
         since = Window(after_us=progress.upto_us, upto_us=now_us)
-        changed, same = table.split([file for file in prints if progress.files.get(file) != prints[file]])
-        shares = [(changed, everything, 0), (same, since, progress.next_seq)]
+        changed_files, unchanged_files = table.split(
+            [file for file in fingerprints if progress.files.get(file) != fingerprints[file]]
+        )
+        shares = [(changed_files, all_rows, 0), (unchanged_files, since, progress.next_seq)]
         return [SourceSlice(table=part, window=span, log_files=log.files(at)) for part, span, at in shares if part]
 
     def log(self, view: View) -> AcceptedLog:
@@ -183,7 +185,7 @@ class Materializer:
         return self.state / "progress" / f"{view.name}-{view.hash}.json"
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _hold_lock(self) -> Iterator[None]:
         make_folder(self.state)
         with (self.state / "materialize.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -210,12 +212,12 @@ class _RunJob:
         self._now_us = parent.clock.now_us()
         self._run: MaterializationRun | None = None
         self._covers: dict[str, Coverage] = {}
-        self._left = False  # whether this run has written rows to the log or the store
+        self._has_written = False  # whether this run has written rows to the log or the store
 
     def view(self, view: View) -> ViewReport:
-        self._refuse_foreign_log(view)
+        self._check_log(view)
         try:
-            accepted, rejected, left_out = self._accept(view)
+            accepted, rejected, skipped = self._accept(view)
         except (GateError, SourceError):
             # Rows that are already in the log are served even if the source failed.
             self._apply(view, accepted=False)
@@ -223,20 +225,20 @@ class _RunJob:
         applied, written = self._apply(view, accepted=True)
         label = self._parent.label(view)
         return ViewReport(
-            view=label, accepted=accepted, rejected=rejected, applied=applied, written=written, left_out=left_out
+            view=label, accepted=accepted, rejected=rejected, applied=applied, written=written, left_out=skipped
         )
 
     def finish(self) -> None:
         if self._run is None:
             return
-        if not self._left and not self._covers:
+        if not self._has_written and not self._covers:
             self.withdraw()
         else:
             self._parent.ledger.finish(self._run, self._covers, self._parent.clock.now_us())
 
     def withdraw(self) -> None:
         """Remove the run from the ledger if it failed before it wrote any row."""
-        if self._run is not None and not self._left:
+        if self._run is not None and not self._has_written:
             self._parent.ledger.withdraw(self._run)
 
     def _begin(self) -> MaterializationRun:
@@ -247,19 +249,19 @@ class _RunJob:
 
     def _accept(self, view: View) -> tuple[int, int, Mapping[str, int]]:
         """Return the numbers of accepted and rejected rows, and of skipped rows by reason."""
-        parent, before = self._parent, self._parent.progress(view)
-        if before is not None and parent.is_read(view, self._now_us):
-            refuse_left_out(parent.label(view), self._refused({}, before.waiting))
-            return 0, 0, before.waiting
+        parent, progress = self._parent, self._parent.progress(view)
+        if progress is not None and parent.is_read(view, self._now_us):
+            reject_skipped(parent.label(view), self._select_refused({}, progress.waiting))
+            return 0, 0, progress.waiting
         changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
         # If the clock was set back, old rows must not look new again.
-        upto_us = max(self._now_us, before.upto_us if before else self._now_us)
+        upto_us = max(self._now_us, progress.upto_us if progress else self._now_us)
         log = parent.log(view)
         log.sweep()
         with log.stage_rows() as staged:
-            rejected = self._write(staged, changes)
-            waiting = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
-            self._leave_out(view, rejected, waiting.rows)
+            rejected = self._stage(staged, changes)
+            pending = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
+            self._record_skipped(view, rejected, pending.rows)
             n = sum(rejected.values())
             if staged.rows > n and self._check is not None:
                 staged.close()
@@ -269,45 +271,45 @@ class _RunJob:
                 try:
                     log.commit_rows(staged)
                 finally:
-                    self._left |= log.next_seq() > tail
+                    self._has_written |= log.next_seq() > tail
         if self._events is None:
-            self._save_progress(view, files, upto_us, waiting)
-        return staged.rows - n, n, {**rejected, **waiting.rows}
+            self._save_progress(view, files, upto_us, pending)
+        return staged.rows - n, n, {**rejected, **pending.rows}
 
-    def _leave_out(self, view: View, rejected: Mapping[str, int], waiting: Mapping[str, int]) -> None:
+    def _record_skipped(self, view: View, rejected: Mapping[str, int], pending: Mapping[str, int]) -> None:
         """Record the number of skipped rows by reason; with ``strict``, raise if there are any."""
-        refused = self._refused(rejected, waiting)
-        reasons = {**refused, **waiting}
-        save_left_out(self._parent.state, view.name, view.hash, "materialize", reasons, self._now_us)
-        refuse_left_out(self._parent.label(view), refused)
+        refused = self._select_refused(rejected, pending)
+        reasons = {**refused, **pending}
+        save_skipped(self._parent.state, view.name, view.hash, "materialize", reasons, self._now_us)
+        reject_skipped(self._parent.label(view), refused)
 
-    def _refused(self, rejected: Mapping[str, int], waiting: Mapping[str, int]) -> Mapping[str, int]:
-        late = {reason: rows for reason, rows in waiting.items() if reason not in ORDINARY}
-        return {**rejected, **late} if self._parent.strict else {}
+    def _select_refused(self, rejected: Mapping[str, int], pending: Mapping[str, int]) -> Mapping[str, int]:
+        overdue = {reason: rows for reason, rows in pending.items() if reason not in ORDINARY}
+        return {**rejected, **overdue} if self._parent.strict else {}
 
-    def _write(self, staged: StagedRows, changes: Changes) -> dict[str, int]:
+    def _stage(self, staged: StagedRows, changes: Changes) -> dict[str, int]:
         """Stage the due rows; return the number of rejected rows by reason."""
         rejected: Counter[str] = Counter()
         for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
             if rows[REJECT].null_count < rows.num_rows:
-                counted = pc.value_counts(rows[REJECT].drop_null()).to_pylist()
-                rejected.update({item["values"]: item["counts"] for item in counted})
-            staged.write(self._stamped(rows))
-            self._tell(changes.view, "accepting", staged.rows, None)
+                reason_counts = pc.value_counts(rows[REJECT].drop_null()).to_pylist()
+                rejected.update({item["values"]: item["counts"] for item in reason_counts})
+            staged.write(self._add_run(rows))
+            self._report_step(changes.view, "accepting", staged.rows, None)
         return dict(rejected)
 
-    def _stamped(self, rows: pa.Table) -> pa.Table:
+    def _add_run(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()
         ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
         return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run.run_id, dtype=np.int64)))
 
-    def _save_progress(self, view: View, files: Mapping[str, str], upto_us: int, waiting: PendingRows) -> None:
+    def _save_progress(self, view: View, files: Mapping[str, str], upto_us: int, pending: PendingRows) -> None:
         next_seq = self._parent.log(view).next_seq()
-        due_us = waiting.next_us
-        progress = Progress(files=files, upto_us=upto_us, next_seq=next_seq, waiting=waiting.rows, next_due_us=due_us)
+        due_us = pending.next_us
+        progress = Progress(files=files, upto_us=upto_us, next_seq=next_seq, waiting=pending.rows, next_due_us=due_us)
         self._parent.save_progress(view, progress)
 
-    def _refuse_foreign_log(self, view: View) -> None:
+    def _check_log(self, view: View) -> None:
         applied_seq = self._parent.online().marker(marker_key(self._parent.project, view))
         if applied_seq is not None and applied_seq >= self._parent.log(view).next_seq():
             raise StoreError(
@@ -323,32 +325,32 @@ class _RunJob:
         name = marker_key(parent.project, view)
         applied_seq = parent.online().marker(name)
         runs = parent.ledger.runs()
-        covered = last_covered(runs, view.partition)
+        last_covered_position = last_covered(runs, view.partition)
         # The first run of a view is its bootstrap even without rows: later rows arrived live.
-        seen = any(view.partition in run.covers for run in runs)
+        has_run = any(view.partition in run.covers for run in runs)
         first = -1 if applied_seq is None else applied_seq
-        if tail > covered or tail > first or applied_seq is None or not seen:
+        if tail > last_covered_position or tail > first or applied_seq is None or not has_run:
             self._begin()
-        self._left |= tail > first or applied_seq is None
+        self._has_written |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
         # If the source could be read, all rows that were published before the run are online now.
         parent.online().set_markers({name: Marker(tail, self._now_us if accepted else 0)})
-        if tail > covered or not seen:
-            kind: Kind = "live" if seen and self._events is None else "bootstrap"
-            self._covers[view.partition] = Coverage(first=covered + 1, last=tail, kind=kind)
+        if tail > last_covered_position or not has_run:
+            kind: Kind = "live" if has_run and self._events is None else "bootstrap"
+            self._covers[view.partition] = Coverage(first=last_covered_position + 1, last=tail, kind=kind)
         return counts
 
     def _put(self, view: View, first: int, total: int) -> tuple[int, int]:
         parent, done = self._parent, 0
 
-        def passed(rows: int) -> None:
+        def on_rows(rows: int) -> None:
             nonlocal done
             done += rows
-            self._tell(view, "applying", done, total)
+            self._report_step(view, "applying", done, total)
 
-        newest = LatestRows(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
-        return newest.put(parent.online(), first, passed)
+        latest_rows = LatestRows(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
+        return latest_rows.write(parent.online(), first, on_rows)
 
-    def _tell(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
+    def _report_step(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
         if self._on_step is not None:
             self._on_step(RunStep(view=self._parent.label(view), doing=doing, done=done, total=total))

@@ -33,7 +33,7 @@ class VersionReadiness:
     materializer: Materializer
     check: Check | None = None
 
-    def lacking(self, plan: FeaturePlan, *, behind: bool = True) -> list[str]:
+    def find_missing(self, plan: FeaturePlan, *, behind: bool = True) -> list[str]:
         """Return what the views of a version's plan lack online, one clause each; empty if it can be served.
 
         Args:
@@ -44,9 +44,9 @@ class VersionReadiness:
             StoreError: the store is unavailable.
         """
         with closing(open_online_store(self.streams.redis_url)) as store:
-            found = [self._rows_lacking(store, plan, view, behind=behind) for view in plan.views]
-            found += [self._states_lacking(store, plan, view, behind=behind) for view in plan.windows]
-        return [item for item in found if item]
+            problems = [self._find_missing_rows(store, plan, view, behind=behind) for view in plan.views]
+            problems += [self._find_missing_states(store, plan, view, behind=behind) for view in plan.windows]
+        return [item for item in problems if item]
 
     def prepare(self, plan: FeaturePlan, on_rows: OnRows | None = None) -> list[str]:
         """Materialize and build missing data and apply rows that are behind; return what is still missing.
@@ -59,29 +59,29 @@ class VersionReadiness:
             on_rows: called with the progress.
         """
         try:
-            return self._prepare(plan, on_rows or (lambda _what, _done, _total: None)) if self.lacking(plan) else []
+            return (
+                self._prepare(plan, on_rows or (lambda _what, _done, _total: None)) if self.find_missing(plan) else []
+            )
         except StoreError as error:
             return [f"{error.thing}: {error.problem}"]
 
     def _prepare(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
-        problems = self._materialise(plan, on_rows)
+        problems = self._materialize(plan, on_rows)
         streams = replace(self.streams, plan=plan)
         with closing(open_online_store(streams.redis_url)) as store:
-            streams.bootstrapper(store).ensure(
-                plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
-            )
+            streams.backfiller(store).ensure(plan.windows, lambda view, done: on_rows(f"states of {view}", done, None))
             for source in plan.sources:
                 streams.catch_up(source.name, store)
-        return problems + self.lacking(plan, behind=False)
+        return problems + self.find_missing(plan, behind=False)
 
-    def _materialise(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
+    def _materialize(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
         with closing(open_online_store(self.streams.redis_url)) as store:
-            missing = [view for view in plan.views if self._rows_lacking(store, plan, view, behind=True)]
-        if not missing:
+            missing_views = [view for view in plan.views if self._find_missing_rows(store, plan, view, behind=True)]
+        if not missing_views:
             return []
         try:
             reports = self.materializer.run(
-                missing, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
+                missing_views, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
             )
         except StoreError:
             raise
@@ -89,16 +89,20 @@ class VersionReadiness:
             return [f"{error.thing}: {error.problem}"]
         return [f"view {report.view!r} cannot be updated: {report.problem}" for report in reports if report.problem]
 
-    def _rows_lacking(self, store: OnlineStore, plan: FeaturePlan, view: View, *, behind: bool) -> str:
-        reached = store.marker(marker_key(plan.project, view))
-        if reached is None:
+    def _find_missing_rows(self, store: OnlineStore, plan: FeaturePlan, view: View, *, behind: bool) -> str:
+        position = store.marker(marker_key(plan.project, view))
+        if position is None:
             return f"view {view.name!r} is not in the online store"
-        rows = self.materializer.log(view).next_seq() - 1 - reached
+        rows = self.materializer.log(view).next_seq() - 1 - position
         if behind and rows > 0:
             return f"view {view.name!r} is {rows:,} rows behind"
-        return f"view {view.name!r} was not updated while nothing read it" if behind and self._was_left(view) else ""
+        return (
+            f"view {view.name!r} was not updated while nothing read it"
+            if behind and self._has_unread_rows(view)
+            else ""
+        )
 
-    def _was_left(self, view: View) -> bool:
+    def _has_unread_rows(self, view: View) -> bool:
         """Return whether its source has rows that no run has read, because nothing needed the view."""
         materializer, needed = self.materializer, self.materializer.needed
         if needed is None or view.hash in needed.readers:
@@ -108,7 +112,7 @@ class VersionReadiness:
         except SourceError:
             return True
 
-    def _states_lacking(self, store: OnlineStore, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
+    def _find_missing_states(self, store: OnlineStore, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
         live = self.streams.generations.live(view)
         if live is None:
             return f"windowed view {view.name!r} has no states"

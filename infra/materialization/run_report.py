@@ -58,7 +58,7 @@ class ViewReport:
     problem: str | None = None
 
     @classmethod
-    def unfed(cls, view: str, error: SkewlessError) -> ViewReport:
+    def failed_view(cls, view: str, error: SkewlessError) -> ViewReport:
         """Return the report of a view that could not be updated."""
         return cls(view=view, accepted=0, rejected=0, applied=0, written=0, problem=str(error))
 

@@ -45,7 +45,7 @@ class SkippedRows:
     at_us: int | None
 
 
-def save_left_out(
+def save_skipped(
     state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
 ) -> None:
     """Replace the counts of a view's rows that a command skipped; a failed write is only logged."""
@@ -65,21 +65,28 @@ def save_left_out(
         _log.warning("skipped_rows_not_saved", view=view, error=str(error))
 
 
-def leave_out(
-    state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int, *, strict: bool
+def record_skipped(
+    state: Path,
+    view: str,
+    view_hash: str,
+    command: SkipCommand,
+    reasons: Mapping[str, int],
+    at_us: int,
+    *,
+    strict: bool,
 ) -> None:
     """Record the rows of a view that a command skips, and log a warning.
 
     Raises:
         GateError: ``strict`` is set and there are any.
     """
-    save_left_out(state, view, view_hash, command, reasons, at_us)
+    save_skipped(state, view, view_hash, command, reasons, at_us)
     if strict:
-        refuse_left_out(view, reasons)
-    tell_left_out(view, reasons)
+        reject_skipped(view, reasons)
+    warn_skipped(view, reasons)
 
 
-def refuse_left_out(view: str, reasons: Mapping[str, int]) -> None:
+def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
     """Raise an error if a command would skip rows.
 
     Raises:
@@ -94,19 +101,19 @@ def refuse_left_out(view: str, reasons: Mapping[str, int]) -> None:
         )
 
 
-def read_left_out(state: Path) -> list[SkippedRows]:
+def read_skipped(state: Path) -> list[SkippedRows]:
     """Return the skipped rows of all views in the state folder, by view and reason."""
-    items = [*_rejected(state), *_kept(state)]
+    items = [*_read_rejected(state), *_read_saved(state)]
     return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
 
 
-def tell_left_out(view: str, reasons: Mapping[str, int]) -> None:
+def warn_skipped(view: str, reasons: Mapping[str, int]) -> None:
     """Log a warning for each reason."""
     for reason, rows in reasons.items():
         _log.warning("rows_skipped", view=view, reason=reason, rows=rows, fix="see all counts with `skewless status`")
 
 
-def _kept(state: Path) -> Iterator[SkippedRows]:
+def _read_saved(state: Path) -> Iterator[SkippedRows]:
     for path in sorted((state / _FOLDER).glob("*.json")):
         try:
             yield from [SkippedRows(**item) for item in json.loads(path.read_text())]
@@ -114,7 +121,7 @@ def _kept(state: Path) -> Iterator[SkippedRows]:
             _log.warning("skipped_rows_not_read", file=str(path))
 
 
-def _rejected(state: Path) -> Iterator[SkippedRows]:
+def _read_rejected(state: Path) -> Iterator[SkippedRows]:
     counts: Counter[tuple[str, str]] = Counter()
     for folder in sorted((state / "log" / _BATCH).glob("*")):
         view = folder.name.rpartition("-")[0]

@@ -79,7 +79,7 @@ class DuckDBSource(DataSource):
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> DuckDBSource:
         """Return the source from its form in a registry."""
-        warehouse = _configured(data_source.custom_options)
+        warehouse = _parse_options(data_source.custom_options)
         return DuckDBSource(
             path=warehouse.path,
             table=warehouse.table,
@@ -148,7 +148,7 @@ class SavedDatasetDuckDBStorage(SavedDatasetStorage):
     @staticmethod
     def from_proto(storage_proto: SavedDatasetStorageProto) -> SavedDatasetStorage:
         """Return the storage from its form in a registry."""
-        warehouse = _configured(storage_proto.custom_storage)
+        warehouse = _parse_options(storage_proto.custom_storage)
         return SavedDatasetDuckDBStorage(warehouse.path, warehouse.table)
 
     def to_proto(self) -> SavedDatasetStorageProto:
@@ -165,6 +165,6 @@ def _options(warehouse: DatabaseTable) -> DataSourceProto.CustomSourceOptions:
     return DataSourceProto.CustomSourceOptions(configuration=text.encode())
 
 
-def _configured(options: DataSourceProto.CustomSourceOptions) -> DatabaseTable:
+def _parse_options(options: DataSourceProto.CustomSourceOptions) -> DatabaseTable:
     data = json.loads(options.configuration)
     return DatabaseTable(path=data["path"], table=data["table"])

@@ -21,8 +21,8 @@ def settings_of(config: RepoConfig) -> Settings:
     Raises:
         DefinitionError: a setting is unknown or has a wrong value.
     """
-    named = {name: getattr(config.online_store, name, None) for name in ("redis_url", "state")}
-    return load_settings(repo_of(config), **{name: value for name, value in named.items() if value is not None})
+    settings = {name: getattr(config.online_store, name, None) for name in ("redis_url", "state")}
+    return load_settings(repo_of(config), **{name: value for name, value in settings.items() if value is not None})
 
 
 def state_of(config: RepoConfig) -> Path:

@@ -68,7 +68,7 @@ def column_types(table: Table) -> list[tuple[str, str]]:
     Raises:
         SourceError: the table cannot be read.
     """
-    return [(field.name, str(_plain(field.type))) for field in read_schema(table)]
+    return [(field.name, str(_simplify(field.type))) for field in read_schema(table)]
 
 
 def check_source(table: Table, source: DataSource) -> None:
@@ -78,9 +78,9 @@ def check_source(table: Table, source: DataSource) -> None:
         SourceError: it cannot be read, or lacks a column.
     """
     names = read_schema(table).names
-    renamed = {name: column for column, name in (source.field_mapping or {}).items()}
+    column_by_name = {name: column for column, name in (source.field_mapping or {}).items()}
     for column in (source.timestamp_field, source.created_timestamp_column):
-        if column and renamed.get(column, column) not in names:
+        if column and column_by_name.get(column, column) not in names:
             raise SourceError(table.name, "has no such column", value=column, fix=f"use one of: {', '.join(names)}")
 
 
@@ -99,12 +99,12 @@ def read_schema(table: Table) -> pa.Schema:
             raise broken(table.name, error) from error
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _simplify(kind: pa.DataType) -> pa.DataType:
     """Return a type without DuckDB's own variants: names of list items, enums, decimals, dates."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return pa.list_(pa.field("item", _plain(kind.value_type)))
+        return pa.list_(pa.field("item", _simplify(kind.value_type)))
     if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
+        return _simplify(kind.value_type)
     if pa.types.is_decimal(kind):
         return pa.float64()
     return pa.timestamp("us") if pa.types.is_date(kind) else kind

@@ -60,14 +60,14 @@ class Backfiller:
         self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None
     ) -> list[BackfillResult]:
         """Build the views without a live generation in this store; publish the generations of all views."""
-        built = []
+        results = []
         for view in views:
-            if self._missing(view):
+            if self._is_missing(view):
                 # After a wait for another backfill, the view may not be missing any more, so check again.
                 with hold_lock(self.generations.build_lock(view)):
-                    built += [self._build(view, on_states)] if self._missing(view) else []
+                    results += [self._build(view, on_states)] if self._is_missing(view) else []
             self.publish(view)
-        return built
+        return results
 
     def build(self, view: WindowView, on_states: OnStates = lambda _view, _done: None) -> BackfillResult:
         """Build a new generation from the log, and make it the live one.
@@ -81,22 +81,22 @@ class Backfiller:
             return self._build(view, on_states)
 
     def _build(self, view: WindowView, on_states: OnStates) -> BackfillResult:
-        now_us, begun = self.clock.now_us(), time.monotonic()
+        now_us, started = self.clock.now_us(), time.monotonic()
         ends = log_ends(self.log_root, view.source)
-        fresh = self.generations.begin(view, list(ends), now_us)
-        states = StateView.of(self.plan.project, view, fresh.number)
-        names = {part: window_marker(self.plan.project, view, fresh.number, part) for part in ends}
+        generation = self.generations.begin(view, list(ends), now_us)
+        states = StateView.of(self.plan.project, view, generation.number)
+        names = {part: window_marker(self.plan.project, view, generation.number, part) for part in ends}
         for name in names.values():
             self.store.marker(name)
         self.store.set_markers(dict.fromkeys(names.values(), Marker(-1)), dict.fromkeys(names.values()))
-        count = run_aside(lambda: self._load(view, states, ends, now_us, on_states))
-        known = self._watermarks(view, list(ends), now_us)
-        marks = {names[part]: Marker(end, known[part]) for part, end in ends.items()}
+        count = run_aside(lambda: self._load_states(view, states, ends, now_us, on_states))
+        watermarks = self._watermarks(view, list(ends), now_us)
+        marks = {names[part]: Marker(end, watermarks[part]) for part, end in ends.items()}
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
-        self._follow(view, fresh)
+        self._catch_up_and_switch(view, generation)
         events = sum(ends.values()) + len(ends)
-        note_build(self.generations.folder, events, time.monotonic() - begun)
-        return BackfillResult(view=view.name, generation=fresh.number, states=count, events=events)
+        note_build(self.generations.folder, events, time.monotonic() - started)
+        return BackfillResult(view=view.name, generation=generation.number, states=count, events=events)
 
     def _watermarks(self, view: WindowView, partitions: Sequence[str], now_us: int) -> dict[str, int]:
         """Return the watermarks of partitions whose log is in the new states: those of the live generation.
@@ -119,7 +119,7 @@ class Backfiller:
         if live is not None:
             self.store.publish(generation_key(self.plan.project, view), live.pointer)
 
-    def _load(
+    def _load_states(
         self, view: WindowView, states: StateView, ends: Mapping[str, int], now_us: int, on_states: OnStates
     ) -> int:
         count = 0
@@ -130,21 +130,21 @@ class Backfiller:
             on_states(view.name, count)
         return count
 
-    def _follow(self, view: WindowView, fresh: Generation) -> None:
+    def _catch_up_and_switch(self, view: WindowView, generation: Generation) -> None:
         """Apply rows that were logged since, the last ones under the exclusive lock, and switch."""
-        writer = self._writer(view, fresh)
+        writer = self._writer(view, generation)
         folder = source_folder(self.log_root, view.source)
         for log in self._logs(view):
             writer.catch_up(log)
         with hold_apply_lock(folder, alone=True):
             for log in self._logs(view):
-                writer.follow(log)
+                writer.catch_up_locked(log)
             self.generations.add_partitions(view, log_partitions(self.log_root, view.source))
             self.generations.mark_served(view.source)
-            self.generations.switch(view, fresh.number, self.clock.now_us())
+            self.generations.switch(view, generation.number, self.clock.now_us())
             self.publish(view)
 
-    def _writer(self, view: WindowView, fresh: Generation) -> StateWriter:
+    def _writer(self, view: WindowView, generation: Generation) -> StateWriter:
         return StateWriter(
             project=self.plan.project,
             log_folder=source_folder(self.log_root, view.source),
@@ -152,16 +152,16 @@ class Backfiller:
             store=self.store,
             generations=self.generations,
             clock=self.clock,
-            only=fresh.number,
+            only=generation.number,
         )
 
     def _logs(self, view: WindowView) -> list[EventLog]:
         # Includes partitions without events: servers read a marker for each partition of the generation.
-        known = {part for item in self.generations.of(view) for part in item.partitions}
-        names = sorted({*log_partitions(self.log_root, view.source), *known})
+        watermarks = {part for item in self.generations.of(view) for part in item.partitions}
+        names = sorted({*log_partitions(self.log_root, view.source), *watermarks})
         return [EventLog(self.log_root, name) for name in names]
 
-    def _missing(self, view: WindowView) -> bool:
+    def _is_missing(self, view: WindowView) -> bool:
         live = self.generations.live(view)
         if live is None:
             return True

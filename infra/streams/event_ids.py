@@ -25,7 +25,7 @@ from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.storage.durable import disk_error, make_folder
-from skewless.infra.streams.id_index import Digests, IdIndex, digests_of, first_places
+from skewless.infra.streams.id_index import Digests, IdIndex, digest_ids, mark_first
 
 _EVER = -(2**63)
 
@@ -50,25 +50,29 @@ class EventIds:
         source: of the events.
         log_root: folder of all logs.
         horizon_us: how long an id is remembered after its event was accepted, microseconds; None: forever.
-        behind: per log partition, the position from which ids are loaded; other partitions from the beginning. None:
-            all ids within the horizon.
+        start_positions: per log partition, the position from which ids are loaded; other partitions from the beginning.
+            None: all ids within the horizon.
     """
 
     def __init__(
-        self, source: EventSource, log_root: Path, horizon_us: int | None, behind: Mapping[str, int] | None = None
+        self,
+        source: EventSource,
+        log_root: Path,
+        horizon_us: int | None,
+        start_positions: Mapping[str, int] | None = None,
     ) -> None:
         self._source = source
         self._log_root = log_root
         self._horizon_us = horizon_us
         self._index = IdIndex(horizon_us)
-        self._behind = dict(behind or {})
-        self._next = dict(self._behind)
+        self._start_positions = dict(start_positions or {})
+        self._next = dict(self._start_positions)
         self._logs: dict[str, EventLog] = {}
         self._token = os.urandom(16)
         self._is_current = False
 
     def accept(
-        self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, forget: BoolArray | None = None
+        self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, skip_remembering: BoolArray | None = None
     ) -> Acceptance:
         """Append rows whose ids are new, and remember the ids; a rejected row does not claim its id.
 
@@ -77,7 +81,7 @@ class EventIds:
             rows: in the schema of ``event_schema``.
             at: as in ``EventLog.append``.
             now_us: time of acceptance.
-            forget: rows whose ids cannot occur again, so that they are not remembered.
+            skip_remembering: rows whose ids cannot occur again, so that they are not remembered.
 
         Raises:
             ConflictError: another process wrote to the partition.
@@ -85,88 +89,88 @@ class EventIds:
         """
         if self._source.id_column is None:
             return Acceptance(rows=rows, span=log.append(rows, at=at) if rows.num_rows else None)
-        with self._alone():
+        with self._hold_lock():
             if not self._is_current:
-                self._open(log)
-                self._follow(now_us)
+                self._open_log(log)
+                self._load_new_ids(now_us)
                 if at is not None:
                     # A worker that lost its partition would see its successor's rows as duplicates.
                     log.check_end(at)
-            new, claimed = self._new(rows, now_us, forget)
+            new, claimed_digests = self._select_new(rows, now_us, skip_remembering)
             if not new.num_rows:
                 return Acceptance(rows=new, span=None)
             self._is_current = False  # a failed append may still have been written
             span = log.append(new, at=at)
-            self._index.add(claimed, now_us)
+            self._index.add(claimed_digests, now_us)
             self._next[log.partition] = span.last + 1
             self._is_current = True
         return Acceptance(rows=new, span=span)
 
-    def take_up(self, source: EventSource) -> None:
+    def set_source(self, source: EventSource) -> None:
         """Use another definition of the source from now on: another id column or horizon."""
         if (source.id_column, source.dedupe_us) != (self._source.id_column, self._source.dedupe_us):
             self._horizon_us = source.dedupe_us
-            self._forget()
+            self._reset()
         self._source = source
 
-    def check(self) -> None:
+    def reload(self) -> None:
         """Load ids from the logs before the next acceptance, because a partition was opened anew."""
         self._is_current = False
 
-    def known(self, rows: pa.Table, now_us: int) -> BoolArray:
+    def find_known(self, rows: pa.Table, now_us: int) -> BoolArray:
         """Return which rows repeat a known id or the id of an earlier row; remembers nothing."""
-        return self._judged(rows, now_us)[0]
+        return self._find_repeated(rows, now_us)[0]
 
     def remember(self, rows: pa.Table, now_us: int) -> None:
         """Remember the ids of accepted rows that are not in a log."""
-        named = rows.filter(_named(rows))
-        self._index.add(digests_of(named[EVENT_ID].to_pylist()), now_us)
+        rows_with_id = rows.filter(_has_id(rows))
+        self._index.add(digest_ids(rows_with_id[EVENT_ID].to_pylist()), now_us)
 
-    def _open(self, log: EventLog) -> None:
+    def _open_log(self, log: EventLog) -> None:
         self._logs[log.partition] = log
         if log.next_seq() < self._next.get(log.partition, 0):
-            self._forget()  # the log is an older copy: lost rows must be accepted again
+            self._reset()  # the log is an older copy: lost rows must be accepted again
 
-    def _forget(self) -> None:
-        self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._behind), False
+    def _reset(self) -> None:
+        self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._start_positions), False
 
-    def _new(self, rows: pa.Table, now_us: int, forget: BoolArray | None) -> tuple[pa.Table, Digests]:
-        repeated, places, digests = self._judged(rows, now_us)
-        claims = ~repeated[places] if forget is None else ~(repeated | forget)[places]
-        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, claims]
+    def _select_new(self, rows: pa.Table, now_us: int, skip_remembering: BoolArray | None) -> tuple[pa.Table, Digests]:
+        repeated, indices, digests = self._find_repeated(rows, now_us)
+        is_claimed = ~repeated[indices] if skip_remembering is None else ~(repeated | skip_remembering)[indices]
+        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, is_claimed]
 
-    def _judged(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
+    def _find_repeated(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
         """Return which rows repeat an id, which rows have one, and the digests of those ids."""
-        places = np.flatnonzero(_named(rows).to_numpy(zero_copy_only=False))
-        digests = digests_of(rows[EVENT_ID].take(pa.array(places)).to_pylist())
+        indices = np.flatnonzero(_has_id(rows).to_numpy(zero_copy_only=False))
+        digests = digest_ids(rows[EVENT_ID].take(pa.array(indices)).to_pylist())
         repeated = np.zeros(rows.num_rows, dtype=np.bool_)
-        repeated[places] = self._index.known(digests, now_us) | ~first_places(digests)
-        return repeated, places, digests
+        repeated[indices] = self._index.find_known(digests, now_us) | ~mark_first(digests)
+        return repeated, indices, digests
 
-    def _follow(self, now_us: int) -> None:
+    def _load_new_ids(self, now_us: int) -> None:
         """Load the ids that any process has accepted since the last call."""
         since_us = _EVER if self._horizon_us is None else now_us - self._horizon_us
         for name in log_partitions(self._log_root, self._source.name):
             log = self._logs.setdefault(name, EventLog(self._log_root, name))
             first, end = self._next.get(name, 0), log.next_seq()
-            for span in _recent(log, first, end, since_us):
+            for span in _list_recent_files(log, first, end, since_us):
                 for rows in log.read(max(span.first, first), span.last, self._columns()):
-                    own = self._logged(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
-                    self._index.add(digests_of(own[EVENT_ID].to_pylist()), own[INGEST].to_numpy())
+                    new_rows = self._select_with_ids(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
+                    self._index.add(digest_ids(new_rows[EVENT_ID].to_pylist()), new_rows[INGEST].to_numpy())
             self._next[name] = end
 
     def _columns(self) -> list[str]:
         column = self._source.id_column
         return [INGEST, EVENT_ID, REJECT, *([column] if column else [])]
 
-    def _logged(self, rows: pa.Table) -> pa.Table:
+    def _select_with_ids(self, rows: pa.Table) -> pa.Table:
         """Return accepted rows with an id, also rows from before its column was declared as the id."""
         ids = pc.coalesce(rows[self._source.id_column].cast(pa.string()), rows[EVENT_ID].cast(pa.string()))
         rows = rows.select([INGEST, REJECT]).append_column(EVENT_ID, ids)
-        return rows.filter(_named(rows))
+        return rows.filter(_has_id(rows))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _hold_lock(self) -> Iterator[None]:
         """Hold the lock of the source; detect whether another process has held it since."""
         path = source_folder(self._log_root, self._source.name) / "ids.lock"
         try:
@@ -186,16 +190,16 @@ class EventIds:
             os.close(lock)
 
 
-def _named(rows: pa.Table) -> pa.ChunkedArray:
+def _has_id(rows: pa.Table) -> pa.ChunkedArray:
     return pc.and_(rows[REJECT].is_null(), rows[EVENT_ID].is_valid())
 
 
-def _recent(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
+def _list_recent_files(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
     """Return the files from a position on with rows accepted since a time, oldest first."""
     recent: list[FileRange] = []
     for span in reversed(log.spans(first, end - 1)):
-        newest = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
-        if newest < since_us:
+        latest_us = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
+        if latest_us < since_us:
             break
         recent.insert(0, span)
     return recent

@@ -68,13 +68,13 @@ class HistoryFile:
             first, last: row numbers, both included; None: to the end.
         """
         types = self.table.column_types(self.connection)
-        listed = ", ".join(
+        column_list = ", ".join(
             f"{cast(quote(column.name), types[column.name], column.dtype)} AS {quote(column.name)}"
             for column in columns
         )
         limit = "" if last is None else f" LIMIT {last + 1 - first}"
         with self.table.opened(self.connection):
-            query = f"SELECT {listed} FROM {self.table.relation}{limit} OFFSET {first}"
+            query = f"SELECT {column_list} FROM {self.table.relation}{limit} OFFSET {first}"
             with self.connection.sql(query, params=self.table.parameters).to_arrow_reader(size) as reader:
                 for batch in reader:
                     if batch.num_rows:
@@ -83,52 +83,52 @@ class HistoryFile:
     def digests(self, columns: Sequence[Column], size: int, counts: Sequence[int]) -> Iterator[RowDigest]:
         """Yield the digest of the first rows, for each of the given row counts, ascending."""
         digest = RowDigest(columns)
-        wanted = list(counts)
-        while wanted and wanted[0] == 0:
+        remaining = list(counts)
+        while remaining and remaining[0] == 0:
             yield digest.copy()
-            wanted.pop(0)
-        if not wanted:
+            remaining.pop(0)
+        if not remaining:
             return
-        for rows in self.rows(columns, size, last=wanted[-1] - 1):
+        for rows in self.rows(columns, size, last=remaining[-1] - 1):
             start = digest.rows
-            while wanted and wanted[0] <= start + rows.num_rows:
-                digest.update(rows.slice(digest.rows - start, wanted.pop(0) - digest.rows))
+            while remaining and remaining[0] <= start + rows.num_rows:
+                digest.update(rows.slice(digest.rows - start, remaining.pop(0) - digest.rows))
                 yield digest.copy()
             digest.update(rows.slice(digest.rows - start))
 
-    def nameless(self, column: str) -> int:
+    def count_without_id(self, column: str) -> int:
         """Return the number of rows without an event id."""
-        return self.count(f"{self._id(column)} IS NULL")
+        return self.count(f"{self._id_sql(column)} IS NULL")
 
-    def repeats(self, column: str, first: int, log_root: Path) -> npt.NDArray[np.uint8]:
+    def find_repeats(self, column: str, first: int, log_root: Path) -> npt.NDArray[np.uint8]:
         """Return flags for rows from ``first`` on: ``KNOWN`` if the log has the id, ``SEVERAL`` if another row has it.
 
         Memory: DuckDB's limit, beyond which it spills to disk, and one byte per row.
         """
-        rows = f"SELECT {self._id(column)} AS id FROM {self.table.relation} OFFSET {first}"
+        rows = f"SELECT {self._id_sql(column)} AS id FROM {self.table.relation} OFFSET {first}"
         numbered = f"SELECT row_number() OVER () - 1 AS place, id FROM ({rows})"
         parameters = self.table.parameters
         with self.table.opened(self.connection), copied(self.connection, _IDS, numbered, parameters) as ids:
-            counted = self.connection.execute(f"SELECT count(*) FROM {ids}").fetchall()[0][0]
-            found = np.zeros(int(counted), dtype=np.uint8)
-            several = f"SELECT id FROM {ids} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
-            self._mark(found, SEVERAL, f"SELECT place FROM {ids} SEMI JOIN ({several}) USING (id)", [])
+            n_rows = self.connection.execute(f"SELECT count(*) FROM {ids}").fetchall()[0][0]
+            flags = np.zeros(int(n_rows), dtype=np.uint8)
+            repeated_ids = f"SELECT id FROM {ids} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
+            self._set_flags(flags, SEVERAL, f"SELECT place FROM {ids} SEMI JOIN ({repeated_ids}) USING (id)", [])
             logs = [EventLog(log_root, name) for name in log_partitions(log_root, self.source.name)]
             files = [file for log in logs for file in log.files()]
             if files:
                 # Rows from before the column was declared as the id have no __event_id.
-                there = column in columns_of(self.connection, files)
-                event_id = f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if there else EVENT_ID
-                known = f"SELECT {event_id} AS id FROM read_parquet(?, union_by_name=true) WHERE {REJECT} IS NULL"
-                self._mark(found, KNOWN, f"SELECT place FROM {ids} SEMI JOIN ({known}) USING (id)", [files])
-        return found
+                has_column = column in columns_of(self.connection, files)
+                event_id = f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if has_column else EVENT_ID
+                logged_ids = f"SELECT {event_id} AS id FROM read_parquet(?, union_by_name=true) WHERE {REJECT} IS NULL"
+                self._set_flags(flags, KNOWN, f"SELECT place FROM {ids} SEMI JOIN ({logged_ids}) USING (id)", [files])
+        return flags
 
-    def _mark(self, found: npt.NDArray[np.uint8], mark: int, query: str, parameters: list[list[str]]) -> None:
+    def _set_flags(self, flags: npt.NDArray[np.uint8], flag: int, query: str, parameters: list[list[str]]) -> None:
         with self.connection.sql(query, params=parameters).to_arrow_reader(1_000_000) as reader:
             for batch in reader:
-                found[batch["place"].to_numpy()] |= mark
+                flags[batch["place"].to_numpy()] |= flag
 
-    def _id(self, column: str) -> str:
+    def _id_sql(self, column: str) -> str:
         types = self.table.column_types(self.connection)
         dtype = self.source.column(column).dtype
         return f"CAST({cast(quote(column), types[column], dtype)} AS VARCHAR)"
@@ -144,17 +144,17 @@ def history_files(source: EventSource, repo: Path, connection: duckdb.DuckDBPyCo
     if source.history is None:
         raise SourceError(name, "is not declared", fix="give the source a batch_source with the files")
     declared = {column.name: column.dtype for column in source.columns}
-    whole = find_table(repo, source.history, name, declared)
-    check_columns(whole.name, whole.column_types(connection), {item.name: item.dtype for item in file_columns(source)})
-    for file in whole.files:
-        chosen, _ = whole.split([file])
-        if chosen is not None:
+    table = find_table(repo, source.history, name, declared)
+    check_columns(table.name, table.column_types(connection), {item.name: item.dtype for item in file_columns(source)})
+    for file in table.files:
+        file_table, _ = table.split([file])
+        if file_table is not None:
             path = Path(file)
-            within = str(path.relative_to(repo)) if path.is_relative_to(repo) else file
-            yield HistoryFile(name=within, path=path, table=chosen, source=source, connection=connection)
+            relative_name = str(path.relative_to(repo)) if path.is_relative_to(repo) else file
+            yield HistoryFile(name=relative_name, path=path, table=file_table, source=source, connection=connection)
 
 
 def file_columns(source: EventSource) -> list[Column]:
     """Return the columns of a source's history: event columns, event time and created time."""
-    moments = [name for name in (source.event_column, source.created_column) if name]
-    return [*source.columns, *(Column(name=name, dtype=DType.TIMESTAMP) for name in moments)]
+    time_columns = [name for name in (source.event_column, source.created_column) if name]
+    return [*source.columns, *(Column(name=name, dtype=DType.TIMESTAMP) for name in time_columns)]

@@ -29,7 +29,7 @@ class Housekeeper:
     store: OnlineStore
     clock: Clock
 
-    def tidy(self) -> None:
+    def run(self) -> None:
         """Compact logs and remove states that are due.
 
         Raises:
@@ -45,15 +45,15 @@ class Housekeeper:
 
     def retire(self, view: WindowView) -> int:
         """Remove generations that no server reads; return how many."""
-        gone = [item for item in self.generations.of(view) if self._is_gone(view, item)]
-        for item in gone:
+        unread = [item for item in self.generations.of(view) if self._is_unread(view, item)]
+        for item in unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
             with hold_apply_lock(source_folder(self.log_root, view.source), alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
-        return len(gone)
+        return len(unread)
 
-    def _is_gone(self, view: WindowView, item: Generation) -> bool:
+    def _is_unread(self, view: WindowView, item: Generation) -> bool:
         if item.stage not in {"draining", "given up"} or self.clock.now_us() - item.since_us < DRAIN_US:
             return False
         return self.store.get([lease_key(self.project, view, item.number)]) == [None]

@@ -38,22 +38,22 @@ class _SortedRun:
         last = np.append((digests[:, 1:] != digests[:, :-1]).any(axis=0), [True] * bool(len(accepted)))
         return cls(digests=digests[:, last], accepted=accepted[last])
 
-    def chosen(self, rows: BoolArray) -> _SortedRun:
+    def select(self, rows: BoolArray) -> _SortedRun:
         return self if rows.all() else _SortedRun(digests=self.digests[:, rows], accepted=self.accepted[rows])
 
-    def places(self, digests: Digests) -> Int64Array:
+    def indices(self, digests: Digests) -> Int64Array:
         """Return the indices of digests, which must be sorted by their first halves; -1: not in this run."""
-        places = np.full(digests.shape[1], -1, dtype=np.int64)
+        indices = np.full(digests.shape[1], -1, dtype=np.int64)
         at = np.searchsorted(self.digests[0], digests[0])
-        left = np.flatnonzero(at < len(self))
-        while len(left):
-            left = left[self.digests[0, at[left]] == digests[0, left]]
-            same = self.digests[1, at[left]] == digests[1, left]
-            places[left[same]] = at[left[same]]
-            left = left[~same]  # another digest with the same first half: continue with the next one
-            at[left] += 1
-            left = left[at[left] < len(self)]
-        return places
+        remaining = np.flatnonzero(at < len(self))
+        while len(remaining):
+            remaining = remaining[self.digests[0, at[remaining]] == digests[0, remaining]]
+            same = self.digests[1, at[remaining]] == digests[1, remaining]
+            indices[remaining[same]] = at[remaining[same]]
+            remaining = remaining[~same]  # another digest with the same first half: continue with the next one
+            at[remaining] += 1
+            remaining = remaining[at[remaining] < len(self)]
+        return indices
 
 
 class IdIndex:
@@ -76,47 +76,47 @@ class IdIndex:
     def add(self, digests: Digests, accepted_us: Int64Array | int) -> None:
         """Add accepted ids; an id that is past the horizon is added again.
 
-        >>> index, a = IdIndex(10), digests_of(["a"])
+        >>> index, a = IdIndex(10), digest_ids(["a"])
         >>> index.add(a, 0)
-        >>> [index.known(a, now).tolist() for now in (10, 11)]
+        >>> [index.find_known(a, now).tolist() for now in (10, 11)]
         [[True], [False]]
         >>> index.add(a, 11)
-        >>> index.known(a, 21).tolist()
+        >>> index.find_known(a, 21).tolist()
         [True]
         """
         if not digests.shape[1]:
             return
-        moments = np.broadcast_to(np.asarray(accepted_us, dtype=np.int64), digests.shape[1:])
-        self._runs.append(_SortedRun.of(digests, moments))
-        since_us = self._since(int(moments.max()))
+        times = np.broadcast_to(np.asarray(accepted_us, dtype=np.int64), digests.shape[1:])
+        self._runs.append(_SortedRun.of(digests, times))
+        since_us = self._horizon_start(int(times.max()))
         while len(self._runs) > 1 and len(self._runs[-2]) <= _BIGGER * len(self._runs[-1]):
             newer, older = self._runs.pop(), self._runs.pop()
-            self._runs.append(_merged(*(run.chosen(run.accepted >= since_us) for run in (older, newer))))
+            self._runs.append(_merge(*(run.select(run.accepted >= since_us) for run in (older, newer))))
 
-    def known(self, digests: Digests, now_us: int) -> BoolArray:
+    def find_known(self, digests: Digests, now_us: int) -> BoolArray:
         """Return which ids were accepted within the horizon before ``now_us``, inclusive; shape ``(n,)``."""
-        found = np.zeros(digests.shape[1], dtype=np.bool_)
+        is_known = np.zeros(digests.shape[1], dtype=np.bool_)
         order = np.argsort(digests[0])  # sorted look-ups reuse cache lines
         ordered = digests[:, order]
         for run in self._runs:
-            places = run.places(ordered)
-            found[order[places >= 0]] |= run.accepted[places[places >= 0]] >= self._since(now_us)
-        return found
+            indices = run.indices(ordered)
+            is_known[order[indices >= 0]] |= run.accepted[indices[indices >= 0]] >= self._horizon_start(now_us)
+        return is_known
 
-    def _since(self, now_us: int) -> int:
+    def _horizon_start(self, now_us: int) -> int:
         return -(2**63) if self._horizon_us is None else now_us - self._horizon_us
 
 
-def digests_of(ids: Iterable[str]) -> Digests:
+def digest_ids(ids: Iterable[str]) -> Digests:
     """Return 128-bit digests of ids; collisions do not occur in practice."""
     joined = b"".join(blake2b(name.encode(), digest_size=16).digest() for name in ids)
     return np.ascontiguousarray(np.frombuffer(joined, dtype="<u8").reshape(-1, 2).T)
 
 
-def first_places(digests: Digests) -> BoolArray:
+def mark_first(digests: Digests) -> BoolArray:
     """Return which digests are the first occurrence among the given ones.
 
-    >>> first_places(digests_of(["b", "a", "b"])).tolist()
+    >>> mark_first(digest_ids(["b", "a", "b"])).tolist()
     [True, True, False]
     """
     order = np.lexsort((digests[1], digests[0]))
@@ -126,12 +126,12 @@ def first_places(digests: Digests) -> BoolArray:
     return first
 
 
-def _merged(older: _SortedRun, newer: _SortedRun) -> _SortedRun:
+def _merge(older: _SortedRun, newer: _SortedRun) -> _SortedRun:
     """Merge two runs; for an id in both, the newer acceptance counts."""
-    again = older.places(newer.digests)
-    kept = np.ones(len(older), dtype=np.bool_)
-    kept[again[again >= 0]] = False
-    older = older.chosen(kept)
+    duplicate_indices = older.indices(newer.digests)
+    is_kept = np.ones(len(older), dtype=np.bool_)
+    is_kept[duplicate_indices[duplicate_indices >= 0]] = False
+    older = older.select(is_kept)
     place = np.searchsorted(older.digests[0], newer.digests[0]) + np.arange(len(newer))
     is_older = np.ones(len(older) + len(newer), dtype=np.bool_)
     is_older[place] = False

@@ -31,16 +31,16 @@ class IdlePartitions:
         self._log_root = log_root
         self._source = source
         self._logs: dict[str, EventLog] = {}
-        self._before: dict[str, int | None] = {}
-        self._whole: dict[str, Marker] = {}
-        self._ended: dict[str, int] = {}
+        self._last_positions: dict[str, int | None] = {}
+        self._complete: dict[str, Marker] = {}
+        self._ends: dict[str, int] = {}
 
-    def look(self, own: Iterable[str], tally: SourceCounts, now_us: Callable[[], int]) -> None:
+    def catch_up_stuck(self, own: Iterable[str], counts: SourceCounts, now_us: Callable[[], int]) -> None:
         """Apply partitions that are behind and have not advanced since the last call.
 
         Args:
             own: partitions to skip.
-            tally: counts of the source.
+            counts: counts of the source.
             now_us: returns the time.
 
         Raises:
@@ -48,13 +48,13 @@ class IdlePartitions:
             ConflictError: the states include positions that a log does not have.
         """
         names = {*self._writer.partitions(), *log_partitions(self._log_root, self._source)} - set(own)
-        moment, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
-        behind = self._behind(sorted(names))
-        self._whole = {name: Marker(ends[name], moment) for name in names - behind.keys()}
-        stuck = [name for name, position in behind.items() if self._before.get(name, "unknown") == position]
-        self._before = behind
+        time_us, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
+        positions = self._find_behind(sorted(names))
+        self._complete = {name: Marker(ends[name], time_us) for name in names - positions.keys()}
+        stuck = [name for name, position in positions.items() if self._last_positions.get(name, "unknown") == position]
+        self._last_positions = positions
         for name in stuck:
-            self._apply(name, tally)
+            self._apply(name, counts)
 
     def watermarks(self, live: Collection[str], foreign: Collection[str]) -> dict[str, Marker]:
         """Return watermarks of completely applied partitions without a stream.
@@ -66,35 +66,35 @@ class IdlePartitions:
         """
         return {
             name: mark
-            for name, mark in self._whole.items()
+            for name, mark in self._complete.items()
             if name not in live and (IMPORTED in name or name.rpartition("/")[2] not in foreign)
         }
 
-    def catch_up(self, names: Sequence[str], tally: SourceCounts) -> None:
-        """Apply the missing positions of some partitions now; raises the same errors as ``look``."""
-        for name in self._behind(names):
-            self._apply(name, tally)
+    def catch_up(self, names: Sequence[str], counts: SourceCounts) -> None:
+        """Apply the missing positions of some partitions now; raises the same errors as ``catch_up_stuck``."""
+        for name in self._find_behind(names):
+            self._apply(name, counts)
 
-    def _apply(self, name: str, tally: SourceCounts) -> None:
-        end = catch_up(self._log(name), self._writer, tally)
+    def _apply(self, name: str, counts: SourceCounts) -> None:
+        end = catch_up(self._log(name), self._writer, counts)
         if end >= 0:
             # Earlier records stay valid: the first record of a position counts.
             self._writer.note_end(self._log(name), 0, end)
 
-    def _behind(self, names: Sequence[str]) -> dict[str, int | None]:
+    def _find_behind(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the applied position of each partition that is behind."""
         return {
             name: position
-            for name, position in self._writer.standing(names).items()
+            for name, position in self._writer.read_positions(names).items()
             if position is None or position < self._log(name).next_seq() - 1 or not self._is_ended(name)
         }
 
     def _is_ended(self, name: str) -> bool:
         """Return whether the log has the end of all positions; a backfill, for example, does not record them."""
         end = self._log(name).next_seq()
-        if self._ended.get(name) != end and self._log(name).has_all_ends():
-            self._ended[name] = end
-        return self._ended.get(name) == end
+        if self._ends.get(name) != end and self._log(name).has_all_ends():
+            self._ends[name] = end
+        return self._ends.get(name) == end
 
     def _log(self, name: str) -> EventLog:
         return self._logs.setdefault(name, EventLog(self._log_root, name))

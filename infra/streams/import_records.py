@@ -170,12 +170,12 @@ class Matcher:
         """
         ordered = sorted(records, key=lambda record: repr(record.columns))
         for _, group in groupby(ordered, key=lambda record: record.columns):
-            found = self._find(file, count, list(group))
-            if found is not None:
-                return found
+            match = self._find(file, count, list(group))
+            if match is not None:
+                return match
         return None
 
-    def standing(self, record: ImportRecord) -> FilePrefix:
+    def find_prefix(self, record: ImportRecord) -> FilePrefix:
         """Return the rows of a record that are in the log; the batch in progress may or may not be."""
         if record.next is None or record.key in self._pending:
             return record.next or record.done
@@ -194,57 +194,64 @@ class Matcher:
             return None
         try:
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
-            marks = {record.key: self.standing(record) for record in records if record.head == head}
+            prefixes = {record.key: self.find_prefix(record) for record in records if record.head == head}
             same = [record for record in records if record.head == head]
-            longer = [record for record in same if marks[record.key].rows >= count]
+            longer = [record for record in same if prefixes[record.key].rows >= count]
             for record in longer:
-                if self._begins(record, marks[record.key], file, count):
+                if self._has_prefix(record, prefixes[record.key], file, count):
                     return Match(record=record, digest=None)
-            return self._grown(file, [record for record in same if record not in longer], marks)
+            return self._match_grown(file, [record for record in same if record not in longer], prefixes)
         except duckdb.Error:
             return None  # a column has another type than at the time of the import
 
-    def _grown(self, file: HistoryFile, records: Sequence[ImportRecord], marks: dict[str, FilePrefix]) -> Match | None:
-        counts = sorted({marks[record.key].rows for record in records})
-        found = None
+    def _match_grown(
+        self, file: HistoryFile, records: Sequence[ImportRecord], prefixes: dict[str, FilePrefix]
+    ) -> Match | None:
+        counts = sorted({prefixes[record.key].rows for record in records})
+        match = None
         for digest in file.digests(records[0].columns, _BATCH_ROWS, counts) if records else ():
-            mark = FilePrefix(rows=digest.rows, digest=digest.hexdigest())
+            prefix = FilePrefix(rows=digest.rows, digest=digest.hexdigest())
             for record in records:
-                if marks[record.key] == mark:
-                    found = Match(record=record, digest=digest)
-        return found
+                if prefixes[record.key] == prefix:
+                    match = Match(record=record, digest=digest)
+        return match
 
-    def _begins(self, record: ImportRecord, mark: FilePrefix, file: HistoryFile, count: int) -> bool:
+    def _has_prefix(self, record: ImportRecord, prefix: FilePrefix, file: HistoryFile, count: int) -> bool:
         """Return whether the rows of a partition begin with all rows of a file."""
-        if mark.rows == count:
+        if prefix.rows == count:
             (digest,) = file.digests(record.columns, _BATCH_ROWS, [count])
-            return digest.hexdigest() == mark.digest
+            return digest.hexdigest() == prefix.digest
         if record.key in self._pending:
             one, other = (
                 next(each.digests(record.columns, _BATCH_ROWS, [count])).hexdigest()
                 for each in (file, self._pending[record.key])
             )
             return one == other
-        return self._logged(record, file)
+        return self._is_logged(record, file)
 
-    def _logged(self, record: ImportRecord, file: HistoryFile) -> bool:
+    def _is_logged(self, record: ImportRecord, file: HistoryFile) -> bool:
         """Compare a file with the log. The log has no created times, and lacks duplicates that were skipped."""
         source, log = file.source, self.log(record.key)
-        own = [column for column in record.columns if column.name not in {source.event_column, source.created_column}]
-        moment = [column for column in record.columns if column.name == source.event_column]
+        columns_without_time = [
+            column for column in record.columns if column.name not in {source.event_column, source.created_column}
+        ]
+        time_column = [column for column in record.columns if column.name == source.event_column]
         start = seq = 0
         for rows in file.rows(record.columns, _BATCH_ROWS):
-            names = [*(column.name for column in own), EVENT, SOURCE_POS, REJECT]
+            names = [*(column.name for column in columns_without_time), EVENT, SOURCE_POS, REJECT]
             logged = pa.concat_tables(log.read(seq, seq + rows.num_rows - 1, names))
             logged = logged.filter(pc.less(logged[SOURCE_POS], start + rows.num_rows))
-            mine = rows.take(pa.array(logged[SOURCE_POS].to_numpy() - start))
+            file_rows = rows.take(pa.array(logged[SOURCE_POS].to_numpy() - start))
             accepted = logged[REJECT].is_null()
-            theirs = logged.append_column(source.event_column, logged[EVENT])
-            if not (_same(own, mine, theirs) and _same(moment, mine.filter(accepted), theirs.filter(accepted))):
+            logged_rows = logged.append_column(source.event_column, logged[EVENT])
+            if not (
+                _is_same(columns_without_time, file_rows, logged_rows)
+                and _is_same(time_column, file_rows.filter(accepted), logged_rows.filter(accepted))
+            ):
                 return False
             start, seq = start + rows.num_rows, seq + logged.num_rows
         return True
 
 
-def _same(columns: Sequence[Column], one: pa.Table, other: pa.Table) -> bool:
+def _is_same(columns: Sequence[Column], one: pa.Table, other: pa.Table) -> bool:
     return digest_rows(columns, one) == digest_rows(columns, other)

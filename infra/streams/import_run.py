@@ -89,43 +89,43 @@ class ImportRun:
         self._records = ImportRecords(self._folder, dry_run=dry_run)
         self._pending: dict[str, HistoryFile] = {}
         self._matcher = Matcher(log_root, import_prefix(source), self._pending)
-        self._judge = EventValidator(source, views)
+        self._validator = EventValidator(source, views)
 
     @cached_property
     def _ids(self) -> EventIds:
         # DuckDB compares with the ids that the log has now. Ids that are accepted later are loaded from here on.
         ends = log_ends(self._log_root, self._source.name)
-        behind = {name: last + 1 for name, last in ends.items()}
-        return EventIds(self._source, self._log_root, None, behind)
+        start_positions = {name: last + 1 for name, last in ends.items()}
+        return EventIds(self._source, self._log_root, None, start_positions)
 
-    def take(self, file: HistoryFile) -> ImportedFile:
+    def import_file(self, file: HistoryFile) -> ImportedFile:
         """Import the new rows of one file."""
-        done = ImportedFile(file=file.name)
+        result = ImportedFile(file=file.name)
         fingerprint = file.table.fingerprint()
-        before = self._records.of_file(file.name)
-        if before is not None and before.files[file.name][0] == fingerprint:
-            done.present = before.files[file.name][1]
-            return done
+        record_before = self._records.of_file(file.name)
+        if record_before is not None and record_before.files[file.name][0] == fingerprint:
+            result.present = record_before.files[file.name][1]
+            return result
         count = file.count()
         if not count:
-            return done
+            return result
         match = self._matcher.find(file, count, self._records)
         if match is None:
-            self._check(file, before)
-            match = self._begun(file)
-        done.present = count if match.digest is None else match.digest.rows
+            self._check_unchanged(file, record_before)
+            match = self._begin_record(file)
+        result.present = count if match.digest is None else match.digest.rows
         record = match.record
         if match.digest is not None:
-            record = self._append(file, count, record, match.digest, done)
+            record = self._append_rows(file, count, record, match.digest, result)
         self._records.name_file(record, file.name, fingerprint, count)
-        return done
+        return result
 
-    def _check(self, file: HistoryFile, before: ImportRecord | None) -> None:
+    def _check_unchanged(self, file: HistoryFile, record_before: ImportRecord | None) -> None:
         """Raise an error if an imported file has other rows now, unless event ids distinguish new from old rows."""
         column = self._source.id_column
-        if before is None:
+        if record_before is None:
             return
-        if column and any(item.name == column for item in before.columns) and not file.nameless(column):
+        if column and any(item.name == column for item in record_before.columns) and not file.count_without_id(column):
             return
         raise SourceError(
             f"history of event source {self._source.name!r}",
@@ -135,7 +135,7 @@ class ImportRun:
             + ("" if column else "; or declare the tag skewless.event_id"),
         )
 
-    def _begun(self, file: HistoryFile) -> Match:
+    def _begin_record(self, file: HistoryFile) -> Match:
         columns = tuple(file_columns(self._source))
         digest = RowDigest(columns)
         record = ImportRecord(
@@ -146,8 +146,8 @@ class ImportRun:
         )
         return Match(record=record, digest=digest)
 
-    def _append(
-        self, file: HistoryFile, count: int, record: ImportRecord, digest: RowDigest, done: ImportedFile
+    def _append_rows(
+        self, file: HistoryFile, count: int, record: ImportRecord, digest: RowDigest, result: ImportedFile
     ) -> ImportRecord:
         columns = tuple(file_columns(self._source))
         first = digest.rows
@@ -158,65 +158,76 @@ class ImportRun:
         column, flags = self._source.id_column, None
         if column is not None:
             _ = self._ids  # loads the ends of the log before DuckDB compares with it
-            flags = file.repeats(column, first, self._log_root)
-        log, mark = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
+            flags = file.find_repeats(column, first, self._log_root)
+        log, prefix = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
         for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # rows added since the count are for the next run
             start = digest.rows
             digest.update(rows)
-            record = replace(record, done=mark, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
+            record = replace(record, done=prefix, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
             self._records.save(record)
-            self._take(log, rows, start, None if flags is None else flags[start - first : digest.rows - first], done)
-            mark = record.next or mark
+            self._append_batch(
+                log, rows, start, None if flags is None else flags[start - first : digest.rows - first], result
+            )
+            prefix = record.next or prefix
             self._on_rows(file.path.name, digest.rows - first)
         if self._dry_run:
             self._pending[record.key] = file
-        return replace(record, done=mark, next=None)
+        return replace(record, done=prefix, next=None)
 
-    def _take(
-        self, log: EventLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, done: ImportedFile
+    def _append_batch(
+        self, log: EventLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, result: ImportedFile
     ) -> None:
         now_us = self._clock.now_us()
-        judged, known_at = self._judged(rows, start, now_us)
-        forget = None
+        validated, known_at = self._validate(rows, start, now_us)
+        skip_remembering = None
         if flags is not None:
-            rejected = judged[REJECT].is_valid().to_numpy()
-            kept = rejected | (flags & KNOWN == 0)
-            judged, known_at = judged.filter(pa.array(kept)), known_at.filter(pa.array(kept))
-            forget = flags[kept] & SEVERAL == 0
-        new = self._dry(judged, now_us) if self._dry_run else self._accept(log, judged, known_at, now_us, forget)
-        bad = new.num_rows - new[REJECT].null_count
-        done.accepted += new.num_rows - bad
-        done.rejected += bad
-        done.duplicates += rows.num_rows - new.num_rows
+            rejected = validated[REJECT].is_valid().to_numpy()
+            is_kept = rejected | (flags & KNOWN == 0)
+            validated, known_at = validated.filter(pa.array(is_kept)), known_at.filter(pa.array(is_kept))
+            skip_remembering = flags[is_kept] & SEVERAL == 0
+        new = (
+            self._preview(validated, now_us)
+            if self._dry_run
+            else self._accept_rows(log, validated, known_at, now_us, skip_remembering)
+        )
+        n_rejected = new.num_rows - new[REJECT].null_count
+        result.accepted += new.num_rows - n_rejected
+        result.rejected += n_rejected
+        result.duplicates += rows.num_rows - new.num_rows
 
-    def _dry(self, judged: pa.Table, now_us: int) -> pa.Table:
+    def _preview(self, validated: pa.Table, now_us: int) -> pa.Table:
         if self._source.id_column is None:
-            return judged
-        new = judged.filter(pa.array(~self._ids.known(judged, now_us)))
+            return validated
+        new = validated.filter(pa.array(~self._ids.find_known(validated, now_us)))
         self._ids.remember(new, now_us)
         return new
 
-    def _accept(
-        self, log: EventLog, judged: pa.Table, known_at: pa.Array, now_us: int, forget: npt.NDArray[np.bool_] | None
+    def _accept_rows(
+        self,
+        log: EventLog,
+        validated: pa.Table,
+        known_at: pa.Array,
+        now_us: int,
+        skip_remembering: npt.NDArray[np.bool_] | None,
     ) -> pa.Table:
         # Under this lock no generation goes live, so no reader sees a generation without its history.
         with hold_apply_lock(self._folder):
             if not self._has_served():
-                judged = judged.append_column(KNOWN_AT, known_at)
-                judged = judged.append_column(DECLARED, pa.array(np.ones(judged.num_rows, dtype=np.bool_)))
-            return self._ids.accept(log, judged, at=None, now_us=now_us, forget=forget).rows
+                validated = validated.append_column(KNOWN_AT, known_at)
+                validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))
+            return self._ids.accept(log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering).rows
 
     def _has_served(self) -> bool:
         generations = self._generations
         return generations.has_served(self._source.name) or any(map(generations.written, self._views))
 
-    def _judged(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
+    def _validate(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
         """Return rows in the log's schema, and their known times if they are history."""
         n, source = rows.num_rows, self._source
         reasons: dict[int, str] = {}
-        moments = rows[source.event_column].combine_chunks()
-        ts = self._judge.times(moments, reasons, now_us)
-        self._judge.values(rows, ts, reasons)
+        times = rows[source.event_column].combine_chunks()
+        ts = self._validator.times(times, reasons, now_us)
+        self._validator.values(rows, ts, reasons)
         ids = rows[source.id_column].cast(pa.string()) if source.id_column else pa.nulls(n, pa.string())
         columns = {column.name: rows[column.name] for column in source.columns} | {
             EVENT: pa.array(ts),
@@ -227,14 +238,14 @@ class ImportRun:
             RAW: pa.nulls(n, pa.binary()),
         }
         schema = event_schema(source)
-        table = pa.table([_whole(columns[field.name]).cast(field.type) for field in schema], schema=schema)
-        known = pc.add(moments.cast(pa.int64()), source.delay_us)
+        table = pa.table([_combine(columns[field.name]).cast(field.type) for field in schema], schema=schema)
+        known = pc.add(times.cast(pa.int64()), source.delay_us)
         if source.created_column:
             known = pc.coalesce(rows[source.created_column].combine_chunks().cast(pa.int64()), known)
         return table, known.fill_null(now_us)
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _combine(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 

@@ -90,8 +90,8 @@ class Importer:
             StoreError: the disk failed.
             ConflictError: another process imports the same source.
         """
-        with nullcontext(enter_result=True) if self.dry_run else try_lock(self._folder, "import.lock") as is_alone:
-            if not is_alone:
+        with nullcontext(enter_result=True) if self.dry_run else try_lock(self._folder, "import.lock") as is_locked:
+            if not is_locked:
                 raise ConflictError(
                     f"history of event source {self.source.name!r}",
                     "is being imported by another process",
@@ -106,7 +106,7 @@ class Importer:
                 dry_run=self.dry_run,
                 on_rows=on_rows,
             )
-            files = tuple(run.take(file) for file in history_files(self.source, self.repo, self.connection))
+            files = tuple(run.import_file(file) for file in history_files(self.source, self.repo, self.connection))
         return ImportResult(
             source=self.source.name,
             files=sum(file.is_new for file in files),
@@ -129,8 +129,8 @@ class Importer:
         ]
         try:
             with self.open_writer() as writer:
-                resting = IdlePartitions(writer, self.log_root, self.source.name)
-                resting.catch_up(names, SourceCounts(source=self.source.name))
+                idle_partitions = IdlePartitions(writer, self.log_root, self.source.name)
+                idle_partitions.catch_up(names, SourceCounts(source=self.source.name))
         except StoreError:
             return "behind"
         return "applied"

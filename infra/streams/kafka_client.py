@@ -46,7 +46,7 @@ _FINAL = {
 
 # The listener decides where to continue, so lost positions must be reported. The end of a partition must be reported
 # too, because the marker at the end of a transaction has a position and is not a message.
-_OURS = {
+_OWN_SETTINGS = {
     "auto.offset.reset": "error",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -56,7 +56,7 @@ _OURS = {
 }
 # How soon a new topic or partition is found; the client's default is five minutes.
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
-_TAKEN = {*_OURS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
+_RESERVED = {*_OWN_SETTINGS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class ClientLog:
 
     def log(self, level: int, form: str, *parts: object) -> None:
         """Log one line; ``level`` as in the standard library."""
-        _log.log(min(max(level, 10), 50), "kafka.client", line=form % parts)
+        _log.log(min(max(level, 10), 50), "kafka_client_logged", line=form % parts)
 
 
 def is_final(error: kafka.KafkaError) -> bool:
@@ -74,7 +74,7 @@ def is_final(error: kafka.KafkaError) -> bool:
     return error.fatal() or error.code() in _FINAL
 
 
-def refused(topic: str, error: kafka.KafkaError) -> StoreError:
+def broker_error(topic: str, error: kafka.KafkaError) -> StoreError:
     """Return the error for a request that the broker rejects."""
     return StoreError(
         f"Kafka topic {topic!r}",
@@ -85,7 +85,7 @@ def refused(topic: str, error: kafka.KafkaError) -> StoreError:
 
 
 @contextmanager
-def made_with(topic: str) -> Iterator[None]:
+def translate_settings_errors(topic: str) -> Iterator[None]:
     """Raise DefinitionError for invalid client settings; their values are not quoted."""
     try:
         yield
@@ -102,8 +102,8 @@ def consumer_settings(bootstrap: str, group: str, extra: Mapping[str, Any]) -> d
     Raises:
         DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
-    given = {**_DEFAULTS, **_allowed(extra)}
-    return {**given, **_OURS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
+    settings = {**_DEFAULTS, **_check_settings(extra)}
+    return {**settings, **_OWN_SETTINGS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
 
 
 def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,9 +112,12 @@ def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any
     Raises:
         DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
-    given = {"partitioner": "murmur2_random", **_allowed(extra)}  # the same partition per key as Java's producers
-    ours = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "logger": ClientLog()}
-    return {**given, **ours}
+    settings = {
+        "partitioner": "murmur2_random",
+        **_check_settings(extra),
+    }  # the same partition per key as Java's producers
+    own = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "logger": ClientLog()}
+    return {**settings, **own}
 
 
 def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,10 +127,10 @@ def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     return {**allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
 
 
-def _allowed(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    taken = sorted(_TAKEN & set(extra))
-    if taken:
+def _check_settings(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    reserved = sorted(_RESERVED & set(extra))
+    if reserved:
         raise DefinitionError(
-            "settings of Kafka", "include settings that skewless sets", value=", ".join(taken), fix="remove them"
+            "settings of Kafka", "include settings that skewless sets", value=", ".join(reserved), fix="remove them"
         )
     return extra

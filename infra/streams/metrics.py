@@ -24,8 +24,8 @@ _COUNTED = {
 class SourceMetrics(Collector):
     """Exposes the counts of stream workers."""
 
-    def __init__(self, tallies: Callable[[], Sequence[SourceCounts]]) -> None:
-        self._read = tallies
+    def __init__(self, source_counts: Callable[[], Sequence[SourceCounts]]) -> None:
+        self._read = source_counts
         self._tallies: Sequence[SourceCounts] = ()
 
     def collect(self) -> Iterable[Metric]:
@@ -33,8 +33,8 @@ class SourceMetrics(Collector):
         self._tallies = self._read()
         for name, text in _COUNTED.items():
             counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-            for tally in self._tallies:
-                counter.add_metric([tally.source], getattr(tally, name))
+            for counts in self._tallies:
+                counter.add_metric([counts.source], getattr(counts, name))
             yield counter
         yield from (
             self._gauge("lag", "Messages waiting in the stream"),
@@ -44,16 +44,16 @@ class SourceMetrics(Collector):
             "skewless_stream_watermark_seconds", "Greatest accepted event time, since the epoch", labels=["source"]
         )
         trouble = GaugeMetricFamily("skewless_stream_waiting", "1 if a worker cannot continue", labels=["source"])
-        for tally in self._tallies:
-            if tally.watermark_us is not None:
-                watermark.add_metric([tally.source], tally.watermark_us / 1e6)
-            trouble.add_metric([tally.source], float(tally.trouble is not None))
+        for counts in self._tallies:
+            if counts.watermark_us is not None:
+                watermark.add_metric([counts.source], counts.watermark_us / 1e6)
+            trouble.add_metric([counts.source], float(counts.trouble is not None))
         yield from (watermark, trouble)
 
     def _gauge(self, name: str, text: str) -> GaugeMetricFamily:
         gauge = GaugeMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-        for tally in self._tallies:
-            value = getattr(tally, name)
+        for counts in self._tallies:
+            value = getattr(counts, name)
             if value is not None:
-                gauge.add_metric([tally.source], value)
+                gauge.add_metric([counts.source], value)
         return gauge

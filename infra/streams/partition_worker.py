@@ -40,7 +40,7 @@ class PartitionWorker:
         self.drained_us = 0
         self._decoder = decoder
         self._ids = ids
-        ids.check()
+        ids.reload()
         self._payloads: list[bytes | None] = []
         self._positions: list[int] = []
         self._watermark: int | None = None
@@ -62,17 +62,17 @@ class PartitionWorker:
         """Time up to which all messages that had arrived have been applied, microseconds; 0: unknown."""
         return 0 if self.behind or self._positions else self.drained_us
 
-    def take_up(self, decoder: Decoder) -> None:
+    def set_decoder(self, decoder: Decoder) -> None:
         """Use another definition of the source from now on; new views may lack events."""
         self._decoder = decoder
         self.behind = True
 
-    def take(self, messages: Messages) -> None:
+    def add_messages(self, messages: Messages) -> None:
         """Queue messages for the next batch."""
         self._payloads += messages.payloads
         self._positions += messages.positions
 
-    def accept(self, now_us: int, tally: SourceCounts) -> pa.Table | None:
+    def accept(self, now_us: int, counts: SourceCounts) -> pa.Table | None:
         """Validate waiting messages and append them to the log; return the numbered rows, None if there are none.
 
         Raises:
@@ -88,24 +88,24 @@ class PartitionWorker:
         if span is not None:
             self._end = span.last + 1
             rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
-            tally.batches += 1
-        tally.read += len(self._positions)
-        tally.duplicates += len(self._positions) - rows.num_rows
-        tally.rejected += decoded.rejected
-        tally.accepted += rows.num_rows - decoded.rejected
+            counts.batches += 1
+        counts.read += len(self._positions)
+        counts.duplicates += len(self._positions) - rows.num_rows
+        counts.rejected += decoded.rejected
+        counts.accepted += rows.num_rows - decoded.rejected
         self._next = self._positions[-1] + 1
         self._payloads, self._positions = [], []
-        self._watch(rows, tally)
+        self._count_events(rows, counts)
         return rows if rows.num_rows else None
 
-    def apply(self, writer: StateWriter, rows: pa.Table, tally: SourceCounts) -> None:
+    def apply(self, writer: StateWriter, rows: pa.Table, counts: SourceCounts) -> None:
         """Apply rows that were just accepted.
 
         Raises:
             StoreError: the store failed or is unavailable; the partition is behind then.
         """
         self.behind = True
-        tally.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
+        counts.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
         if self.unended is None:
             self.unended = rows[SEQ][0].as_py()
         self.behind, self.applied = False, rows[SEQ][-1].as_py()
@@ -120,27 +120,27 @@ class PartitionWorker:
         if self.unended is not None and writer.note_end(self.log, self.unended, self.applied):
             self.unended = None
 
-    def catch_up(self, writer: StateWriter, tally: SourceCounts) -> None:
+    def catch_up(self, writer: StateWriter, counts: SourceCounts) -> None:
         """Apply all rows of the log that the states lack.
 
         Raises:
             StoreError: the store failed or is unavailable; the partition is behind then.
             ConflictError: the states include more than the log, so nothing may be appended to it.
         """
-        self.applied = catch_up(self.log, writer, tally)
+        self.applied = catch_up(self.log, writer, counts)
         self.behind, self.unended = False, 0 if self.applied >= 0 else None
         self.note_end(writer)
 
-    def _watch(self, rows: pa.Table, tally: SourceCounts) -> None:
+    def _count_events(self, rows: pa.Table, counts: SourceCounts) -> None:
         ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
         if not len(ts):
             return
-        before = np.maximum.accumulate(ts)
+        running_max = np.maximum.accumulate(ts)
         if self._watermark is not None:
-            before = np.maximum(before, self._watermark)
-        tally.late += int((ts < before - PENDING_US).sum())
-        self._watermark = int(before[-1])
-        tally.watermark_us = max(self._watermark, tally.watermark_us or self._watermark)
+            running_max = np.maximum(running_max, self._watermark)
+        counts.late += int((ts < running_max - PENDING_US).sum())
+        self._watermark = int(running_max[-1])
+        counts.watermark_us = max(self._watermark, counts.watermark_us or self._watermark)
 
     def _last_position(self) -> int | None:
         last = self._end - 1
@@ -150,7 +150,7 @@ class PartitionWorker:
         return int(rows[SOURCE_POS][0].as_py()) + 1
 
 
-def catch_up(log: EventLog, writer: StateWriter, tally: SourceCounts) -> int:
+def catch_up(log: EventLog, writer: StateWriter, counts: SourceCounts) -> int:
     """Apply all rows of a log that the states lack; return the last position.
 
     Raises:
@@ -159,6 +159,6 @@ def catch_up(log: EventLog, writer: StateWriter, tally: SourceCounts) -> int:
     """
     end = log.next_seq() - 1
     read, changed = writer.catch_up(log)
-    tally.rereads += read
-    tally.states += changed
+    counts.rereads += read
+    counts.states += changed
     return end

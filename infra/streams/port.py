@@ -39,11 +39,11 @@ class Messages:
 class RebalanceListener(Protocol):
     """Receives assigned and revoked partitions; called only from ``poll`` and ``close`` of the stream."""
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position to read from (inclusive), or None for the oldest."""
         ...
 
-    def revoked(self, partition: Partition) -> None:
+    def on_revoked(self, partition: Partition) -> None:
         """Give up a partition: another worker may own it already, so nothing more may be written for it."""
         ...
 
@@ -73,7 +73,7 @@ class EventStream(Protocol):
         """Return the number of messages in owned partitions that ``poll`` has not returned yet; None: unknown."""
         ...
 
-    def drained(self) -> Mapping[Partition, float]:
+    def find_drained(self) -> Mapping[Partition, float]:
         """Return owned partitions that ``poll`` has read to the end, and the age of that knowledge in seconds.
 
         All messages that had arrived that long before the last ``poll`` have been returned. Empty while the broker is
@@ -82,7 +82,7 @@ class EventStream(Protocol):
         ...
 
     def names(self) -> Collection[str] | None:
-        """Return the names of all current partitions of the stream, whoever owns them; None: unknown."""
+        """Return the names of all current partitions of the stream, owned or not; None: unknown."""
         ...
 
     @property

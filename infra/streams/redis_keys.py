@@ -52,20 +52,20 @@ class EventKeys:
         return f"{self.stream(index)}:committed"
 
 
-def position_of(entry_id: bytes) -> int:
+def parse_position(entry_id: bytes) -> int:
     """Return the position of an entry; positions are ordered like the entries.
 
-    >>> position_of(b"3-5")
+    >>> parse_position(b"3-5")
     12582917
     """
     ms, _, seq = entry_id.partition(b"-")
     return (int(ms) << _SEQ_BITS) + int(seq)
 
 
-def entry_id_of(position: int) -> str:
+def format_entry_id(position: int) -> str:
     """Return the lowest entry id with at least a position.
 
-    >>> entry_id_of(12582917)
+    >>> format_entry_id(12582917)
     '3-5'
     """
     return f"{position >> _SEQ_BITS}-{position & _MOST_SEQ}"

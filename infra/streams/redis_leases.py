@@ -9,7 +9,7 @@ from typing import Any
 from skewless.infra.streams.redis_keys import EventKeys
 
 # Uses the server's clock, so that the clocks of the members do not matter.
-_BEAT = """
+_HEARTBEAT = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
@@ -40,12 +40,12 @@ class Leases:
         self._n = n_partitions
         self._lease_ms = int(lease_s * 1_000)
 
-    def beat(self, client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped
+    def send_heartbeat(self, client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped
         """Record that this member is alive; return its share, a number of partitions."""
-        members = client.eval(_BEAT, 1, self._keys.members, self.me, self._lease_ms)
+        members = client.eval(_HEARTBEAT, 1, self._keys.members, self.me, self._lease_ms)
         return fair_share(self._n, [member.decode() for member in members], self.me)
 
-    def take(self, client: Any, index: int) -> bool:  # noqa: ANN401 - as above
+    def acquire(self, client: Any, index: int) -> bool:  # noqa: ANN401 - as above
         """Try to lease a partition; return whether it is this member's now."""
         return bool(client.eval(_TAKE, 1, self._keys.lease(index), self.me, self._lease_ms))
 
@@ -56,19 +56,19 @@ class Leases:
             pipe.execute_command("EVAL", _RENEW, 1, self._keys.lease(index), self.me, self._lease_ms)
         return {index for index, held in zip(indices, pipe.execute(), strict=True) if held} if indices else set()
 
-    def confirmed(self, client: Any, epochs: dict[int, str]) -> set[int]:  # noqa: ANN401 - as above
+    def find_confirmed(self, client: Any, epochs: dict[int, str]) -> set[int]:  # noqa: ANN401 - as above
         """Return the partitions that this member owns now and whose epoch is still the given one."""
         pipe = client.pipeline(transaction=False)
         for index in epochs:
             pipe.get(self._keys.lease(index))
             pipe.get(self._keys.epoch(index))
             pipe.exists(self._keys.stream(index))
-        found = iter(pipe.execute())
+        values = iter(pipe.execute())
         me = self.me.encode()
         return {
             index
             for index, epoch in epochs.items()
-            if (next(found), next(found), next(found)) == (me, epoch.encode(), 1)
+            if (next(values), next(values), next(values)) == (me, epoch.encode(), 1)
         }
 
     def release(self, client: Any, indices: Iterable[int]) -> None:  # noqa: ANN401 - as above

@@ -28,7 +28,7 @@ from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translate_errors
 
 _FINAL = (AuthenticationError, AuthorizationError)  # redis-py derives them from ConnectionError
-_PASSING = (
+_TEMPORARY = (
     ClusterDownError,
     ConnectionError,
     OutOfMemoryError,
@@ -58,7 +58,7 @@ class RedisLink:
         self.trouble: str | None = None
 
     @property
-    def one_server(self) -> bool:
+    def is_single_server(self) -> bool:
         """Whether all keys are on one server, so that one command may name several."""
         return self._address.kind != "cluster"
 
@@ -72,7 +72,7 @@ class RedisLink:
         return self._client
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def tolerate_outage(self) -> Iterator[None]:
         """Run a block; if the server is unavailable, end the block early and set ``trouble``.
 
         Raises:
@@ -81,11 +81,11 @@ class RedisLink:
         try:
             yield
             self.trouble = None
-        except _PASSING as error:
+        except _TEMPORARY as error:
             if isinstance(error, _FINAL):
                 with translate_errors(self._address.url):
                     raise
-            self._note(error)
+            self._note_outage(error)
         except RedisError:
             with translate_errors(self._address.url):
                 raise
@@ -96,9 +96,9 @@ class RedisLink:
             close_client(self._client)
             self._client = None
 
-    def _note(self, error: Exception) -> None:
+    def _note_outage(self, error: Exception) -> None:
         if self.trouble is None:
-            _log.warning("stream.away", redis=display_url(self._address.url), error=str(error))
+            _log.warning("stream_unavailable", redis=display_url(self._address.url), error=str(error))
         self.trouble = f"Redis at {display_url(self._address.url)} did not answer: {error}"
-        if not self.one_server:
+        if not self.is_single_server:
             self.close()  # cluster nodes may return with other addresses

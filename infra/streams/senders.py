@@ -43,16 +43,16 @@ def kafka_options(text: str) -> dict[str, object]:
         DefinitionError: it is not a JSON object.
     """
     try:
-        found = json.loads(text)
+        settings = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        settings = None
+    if not isinstance(settings, dict):
         raise DefinitionError(
             "setting 'kafka'",
             "is not a JSON object",
             fix='set librdkafka\'s settings, as {"security.protocol": "SSL"}',
         )
-    return found
+    return settings
 
 
 class RedisSender:
@@ -71,7 +71,7 @@ class RedisSender:
         self._streams = [keys.stream(index) for index in range(n_partitions)]
         self._url = url
         self._link = RedisLink(url, timeout_s)
-        self._turn = 0
+        self._next_index = 0
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
         """Send messages; see ``EventSender``."""
@@ -91,5 +91,5 @@ class RedisSender:
     def _index(self, key: str | None) -> int:
         if key is not None:
             return crc32(key.encode()) % len(self._streams)
-        self._turn += 1
-        return self._turn % len(self._streams)
+        self._next_index += 1
+        return self._next_index % len(self._streams)

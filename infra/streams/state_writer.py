@@ -58,24 +58,24 @@ class StateWriter:
         self._store = store
         self._generations = generations
         self._clock = clock
-        self._needed_now = needed
+        self._read_needed = needed
         self._only = only
         self._views: Sequence[WindowView] = ()
         self._lenses: dict[str, EventLens] = {}
-        self._needed: list[str] = []
+        self._columns: list[str] = []
         self._versions: dict[str, tuple[int, int]] = {}
-        self._written: dict[str, tuple[StateView, ...]] = {}
+        self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
-        self.take_up(views)
+        self.set_views(views)
 
-    def take_up(self, views: Sequence[WindowView]) -> None:
+    def set_views(self, views: Sequence[WindowView]) -> None:
         """Write to the states of these views from now on, instead of the previous ones."""
         self._views = views
         self._lenses = {view.hash: self._lenses.get(view.hash) or EventLens(view) for view in views}
-        self._needed = sorted({column for lens in self._lenses.values() for column in lens.columns})
-        for known in (self._versions, self._written):
-            for gone in known.keys() - self._lenses.keys():
-                del known[gone]
+        self._columns = sorted({column for lens in self._lenses.values() for column in lens.columns})
+        for cache in (self._versions, self._states):
+            for removed in cache.keys() - self._lenses.keys():
+                del cache[removed]
 
     def note_end(self, log: EventLog, first: int, last: int) -> bool:
         """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
@@ -91,7 +91,7 @@ class StateWriter:
             StoreError: the record cannot be written.
         """
         try:
-            needed = self._lenses.keys() if self._needed_now is None else self._needed_now()
+            needed = self._lenses.keys() if self._read_needed is None else self._read_needed()
         except SkewlessError:
             return False  # unknown; the process that loads the plan reports the error
         if not self._lenses.keys() >= set(needed):
@@ -111,13 +111,15 @@ class StateWriter:
             StoreError: the store failed or is unavailable; ``catch_up`` applies the missing rows.
         """
         with hold_apply_lock(self._log_folder):
-            self._look()
+            self._load_generations()
             first = rows[SEQ][0].as_py()
-            behind = [states for states in self._all() if self._applied.get(self._marker(states, log)) != first - 1]
+            behind = [
+                states for states in self._list_states() if self._applied.get(self._marker(states, log)) != first - 1
+            ]
             if behind:
                 return self._catch_up(log)[1]
-            changed = self._apply(log.partition, self._all(), rows)
-            self._note(log, self._all(), rows[SEQ][-1].as_py(), watermark_us)
+            changed = self._apply(log.partition, self._list_states(), rows)
+            self._set_markers(log, self._list_states(), rows[SEQ][-1].as_py(), watermark_us)
             return changed
 
     def catch_up(self, log: EventLog) -> tuple[int, int]:
@@ -128,31 +130,31 @@ class StateWriter:
             ConflictError: the states include positions that the log does not have yet, so they would differ.
         """
         with hold_apply_lock(self._log_folder):
-            return self.follow(log)
+            return self.catch_up_locked(log)
 
-    def follow(self, log: EventLog) -> tuple[int, int]:
+    def catch_up_locked(self, log: EventLog) -> tuple[int, int]:
         """Do the same as ``catch_up``, for a caller that already holds the apply lock."""
-        self._look()
+        self._load_generations()
         return self._catch_up(log)
 
-    def standing(self, partitions: Sequence[str]) -> dict[str, int | None]:
+    def read_positions(self, partitions: Sequence[str]) -> dict[str, int | None]:
         """Return, per partition, the position that the store has certainly applied to all states; None: unknown.
 
         Raises:
             StoreError: the store is unavailable.
         """
-        self._look()
-        every = [
+        self._load_generations()
+        names = [
             (part, window_marker(self._project, states.view, states.generation, part))
             for part in partitions
-            for states in self._all()
+            for states in self._list_states()
         ]
-        found: dict[str, int | None] = {}
-        for (part, _), mark in zip(every, self._store.read_markers([name for _, name in every]), strict=True):
-            position = None if mark is None else mark.position
-            before = found.get(part, position)
-            found[part] = None if position is None or before is None else min(before, position)
-        return found
+        positions: dict[str, int | None] = {}
+        for (part, _), marker in zip(names, self._store.read_markers([name for _, name in names]), strict=True):
+            position = None if marker is None else marker.position
+            previous = positions.get(part, position)
+            positions[part] = None if position is None or previous is None else min(previous, position)
+        return positions
 
     def advance(self, watermarks: Mapping[str, Marker]) -> None:
         """Advance watermarks: no unapplied message had arrived in these partitions by some time (SEMANTICS 8.4).
@@ -163,13 +165,13 @@ class StateWriter:
         Raises:
             StoreError: the store is unavailable, or has lost writes.
         """
-        self._look()
-        marks = {
-            window_marker(self._project, states.view, states.generation, part): mark
-            for part, mark in watermarks.items()
-            for states in self._all()
+        self._load_generations()
+        markers = {
+            window_marker(self._project, states.view, states.generation, part): marker
+            for part, marker in watermarks.items()
+            for states in self._list_states()
         }
-        self._store.refresh_markers(marks)
+        self._store.refresh_markers(markers)
 
     def partitions(self) -> set[str]:
         """Return the log partitions that are applied to any generation."""
@@ -180,29 +182,29 @@ class StateWriter:
         recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
         self._begin(log, _NEW if recorded < 0 else LOST)
         end = log.next_seq() - 1
-        for states in self._all():
-            for rows in self._rows(log, self._reached(states, log, end) + 1, end):
+        for states in self._list_states():
+            for rows in self._read_rows(log, self._read_position(states, log, end) + 1, end):
                 read += rows.num_rows
                 changed += self._apply(log.partition, [states], rows)
                 # After a loss of writes, markers advance only at the old end: a reader may not have seen later markers.
                 if (last := rows[SEQ][-1].as_py()) >= recorded:
-                    self._note(log, [states], last)
+                    self._set_markers(log, [states], last)
         if self._only is None:
             for view in self._views:
                 # Only after the marker exists: a server would report a listed partition without a marker as lost.
                 self._generations.add_partitions(view, [log.partition])
-        self._tell()
+        self._publish_pointers()
         return read, changed
 
     def _begin(self, log: EventLog, first: int) -> None:
         """Ensure that each generation has its marker before its first state, so that a loss of both is noticed."""
-        for states in self._all():
+        for states in self._list_states():
             name = self._marker(states, log)
             self._applied[name] = self._store.marker(name)
             if self._applied[name] is None:
-                self._note(log, [states], first)
+                self._set_markers(log, [states], first)
 
-    def _tell(self) -> None:
+    def _publish_pointers(self) -> None:
         """Publish the partitions to servers once all of them have markers."""
         for view in self._views:
             live = self._generations.live(view)
@@ -212,21 +214,21 @@ class StateWriter:
             if None not in self._store.read_markers(names):
                 self._store.publish(generation_key(self._project, view), live.pointer)
 
-    def _reached(self, states: StateView, log: EventLog, end: int) -> int:
-        reached = self._applied[self._marker(states, log)]
-        if reached is None or reached > end:
+    def _read_position(self, states: StateView, log: EventLog, end: int) -> int:
+        position = self._applied[self._marker(states, log)]
+        if position is None or position > end:
             raise ConflictError(
                 f"log partition {log.partition!r}",
                 f"ends at {end}, before the applied position; is the state folder an older copy?",
-                value=reached,
+                value=position,
                 fix=f"restore the newer folder, or run `skewless backfill {states.view.name}`",
             )
-        return max(reached, -1)
+        return max(position, -1)
 
-    def _rows(self, log: EventLog, first: int, end: int) -> Iterator[pa.Table]:
-        return log.read(first, end, [*self._needed, EVENT, SEQ, REJECT]) if first <= end else iter(())
+    def _read_rows(self, log: EventLog, first: int, end: int) -> Iterator[pa.Table]:
+        return log.read(first, end, [*self._columns, EVENT, SEQ, REJECT]) if first <= end else iter(())
 
-    def _apply(self, partition: str, written: Sequence[StateView], rows: pa.Table) -> int:
+    def _apply(self, partition: str, states_list: Sequence[StateView], rows: pa.Table) -> int:
         accepted = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         if not accepted.num_rows:
             return 0
@@ -236,23 +238,23 @@ class StateWriter:
             seq=accepted[SEQ].to_numpy(),
         )
         m = self._clock.now_us() - PENDING_US
-        seen = {}
+        events = {}
         changed = 0
-        for states in written:
+        for states in states_list:
             name = states.view.hash
-            if name not in seen:
-                seen[name] = self._lenses[name].look(accepted, origin)
+            if name not in events:
+                events[name] = self._lenses[name].look(accepted, origin)
             marker = window_marker(self._project, states.view, states.generation, partition)
-            changed += states.append(self._store, seen[name], m, (marker, self._applied[marker]))
+            changed += states.append(self._store, events[name], m, (marker, self._applied[marker]))
         return changed
 
-    def _note(self, log: EventLog, written: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
-        names = [self._marker(states, log) for states in written]
-        mark = Marker(last, watermark_us)
-        self._store.set_markers(dict.fromkeys(names, mark), {name: self._applied[name] for name in names})
+    def _set_markers(self, log: EventLog, states_list: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
+        names = [self._marker(states, log) for states in states_list]
+        marker = Marker(last, watermark_us)
+        self._store.set_markers(dict.fromkeys(names, marker), {name: self._applied[name] for name in names})
         self._applied.update(dict.fromkeys(names, last))
 
-    def _look(self) -> None:
+    def _load_generations(self) -> None:
         """Load generations that were added or removed."""
         for view in self._views:
             version = self._generations.version(view)
@@ -260,11 +262,11 @@ class StateWriter:
                 numbers = [item.number for item in self._generations.written(view)]
                 if self._only is not None:
                     numbers = [self._only]
-                self._written[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)
+                self._states[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)
                 self._versions[view.hash] = version
 
-    def _all(self) -> list[StateView]:
-        return [states for view in self._views for states in self._written.get(view.hash, ())]
+    def _list_states(self) -> list[StateView]:
+        return [states for view in self._views for states in self._states.get(view.hash, ())]
 
     def _marker(self, states: StateView, log: EventLog) -> str:
         return window_marker(self._project, states.view, states.generation, log.partition)

@@ -106,7 +106,7 @@ class Streams:
         return Worker(
             source=source,
             views=self.views(source.name),
-            open_stream=open_stream or self.stream(source),
+            open_stream=open_stream or self.open_stream(source),
             writer=self.writer(source, store),
             log_root=self.log_root,
             clock=self.clock,
@@ -138,7 +138,7 @@ class Streams:
             needed=None if needed is None else lambda: {v.hash for v in needed().plan.windows if v.source == name},
         )
 
-    def stream(self, source: EventSource) -> OpenStream:
+    def open_stream(self, source: EventSource) -> OpenStream:
         """Return a function that joins the worker group on a source's own stream: its topic, or Redis streams.
 
         Raises:
@@ -161,7 +161,7 @@ class Streams:
             keep=self.settings.stream_keep,
         )
 
-    def replayed(self, source: EventSource, files: Path, speed: float | None = None) -> OpenStream:
+    def open_replay(self, source: EventSource, files: Path, speed: float | None = None) -> OpenStream:
         """Return a function that opens Parquet files as the source's stream, ordered by event time."""
         return lambda owner: ParquetStream(files, owner, time_column=source.event_column, speed=speed, clock=self.clock)
 
@@ -175,7 +175,7 @@ class Streams:
             kafka=self.settings.kafka,
         )
 
-    def bootstrapper(self, store: OnlineStore) -> Backfiller:
+    def backfiller(self, store: OnlineStore) -> Backfiller:
         """Return the backfiller for a store."""
         return Backfiller(
             plan=self.plan,

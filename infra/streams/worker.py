@@ -29,8 +29,8 @@ from skewless.infra.streams.state_writer import StateWriter
 
 _LINGER_S = 0.1
 _RETRY_S = 1.0
-_LOOK_S = 1.0
-_BEAT_S = 0.5
+_CHECK_S = 1.0
+_ADVANCE_S = 0.5
 _log = structlog.get_logger()
 
 OpenStream = Callable[[RebalanceListener], EventStream]
@@ -78,13 +78,13 @@ class Worker:
         max_rows: int = 20_000,
         max_bytes: int = 1_048_576,
     ) -> None:
-        self.tally = SourceCounts(source=source.name)
+        self.counts = SourceCounts(source=source.name)
         self.stepped_at = time.monotonic()
         self._source = source
         self._views = views
         self._open_stream = open_stream
         self._stream: EventStream | None = None
-        self._next: Assignment | None = None
+        self._next_assignment: Assignment | None = None
         self._writer = writer
         self._log_root = log_root
         self._clock = clock
@@ -92,20 +92,20 @@ class Worker:
         self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
         self._ids = EventIds(source, log_root, source.dedupe_us)
-        self._lanes: dict[Partition, PartitionWorker] = {}
+        self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
-        self._look_at = 0.0
-        self._beat_at = 0.0
-        self._refused: str | None = None
-        self._resting = IdlePartitions(writer, log_root, source.name)
+        self._check_at = 0.0
+        self._advance_at = 0.0
+        self._log_error: str | None = None
+        self._idle_partitions = IdlePartitions(writer, log_root, source.name)
 
     @property
     def assignment(self) -> Assignment:
         """The current assignment, or the one from the next step on."""
-        return self._next or Assignment(self._source, tuple(self._views))
+        return self._next_assignment or Assignment(self._source, tuple(self._views))
 
-    def take_up(self, assignment: Assignment, open_stream: OpenStream) -> None:
+    def reassign(self, assignment: Assignment, open_stream: OpenStream) -> None:
         """Use another definition of the source or other views from the next step on; any thread may call it.
 
         Args:
@@ -114,16 +114,16 @@ class Worker:
         """
         if not self._source.same_stream(assignment.source):
             self._open_stream = open_stream
-        self._next = assignment
+        self._next_assignment = assignment
 
-    def run(self, go_on: Callable[[], bool]) -> None:
-        """Work while ``go_on`` returns true, then release the partitions. A kill loses no accepted event.
+    def run(self, is_running: Callable[[], bool]) -> None:
+        """Work while ``is_running`` returns true, then release the partitions. A kill loses no accepted event.
 
         Raises:
             StoreError: the broker reports a permanent error.
         """
         try:
-            while go_on():
+            while is_running():
                 self.step()
         finally:
             self.close()
@@ -136,13 +136,13 @@ class Worker:
         """
         try:
             self.stepped_at = time.monotonic()
-            self._change()
-            self._step(self._joined())
+            self._switch_assignment()
+            self._step(self._join())
         except ConflictError as error:
             # Another worker owns the partition: join the group again, and continue from the end of the log.
-            if self.tally.trouble != str(error):
+            if self.counts.trouble != str(error):
                 _log.warning("partition_lost", source=self._source.name, error=str(error))
-            self.tally.trouble = str(error)
+            self.counts.trouble = str(error)
             self.close()
             time.sleep(_RETRY_S)
 
@@ -153,148 +153,150 @@ class Worker:
             if stream is not None:
                 stream.close()
         except StoreError as error:
-            _log.warning("not_given_back", source=self._source.name, error=str(error))
+            _log.warning("partitions_not_released", source=self._source.name, error=str(error))
         finally:
-            self._lanes.clear()
-            self._refused = None
+            self._partition_workers.clear()
+            self._log_error = None
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
-        lane = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
-        self._lanes[partition] = lane
+        partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
+        self._partition_workers[partition] = partition_worker
         self._retry_at = 0.0
-        return lane.next_position
+        return partition_worker.next_position
 
-    def revoked(self, partition: Partition) -> None:
+    def on_revoked(self, partition: Partition) -> None:
         """Give up a partition; the next owner reads the waiting messages again."""
-        self._lanes.pop(partition, None)
+        self._partition_workers.pop(partition, None)
 
-    def _change(self) -> None:
+    def _switch_assignment(self) -> None:
         """Switch to a new assignment, if there is one."""
-        wanted, self._next = self._next, None
-        if wanted is None:
+        assignment, self._next_assignment = self._next_assignment, None
+        if assignment is None:
             return
-        before, after = self._source, wanted.source
-        if not before.same_stream(after):
+        old_source, new_source = self._source, assignment.source
+        if not old_source.same_stream(new_source):
             self.close()
-        self._ids.take_up(after)
-        self._source, self._views = wanted
-        self._decoder = Decoder(wanted.source, wanted.views, self._max_bytes)
-        self._writer.take_up(wanted.views)
-        for lane in self._lanes.values():
-            lane.take_up(self._decoder)
-        self._retry_at = self._look_at = 0.0
+        self._ids.set_source(new_source)
+        self._source, self._views = assignment
+        self._decoder = Decoder(assignment.source, assignment.views, self._max_bytes)
+        self._writer.set_views(assignment.views)
+        for partition_worker in self._partition_workers.values():
+            partition_worker.set_decoder(self._decoder)
+        self._retry_at = self._check_at = 0.0
 
-    def _joined(self) -> EventStream:
+    def _join(self) -> EventStream:
         if self._stream is None:
             self._stream = self._open_stream(self)
         return self._stream
 
     def _step(self, stream: EventStream) -> None:
         now = time.monotonic()
-        waiting = sum(lane.waiting for lane in self._lanes.values())
+        waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         due = self._written_at + _LINGER_S
         if waiting < self._max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
             began_us = self._clock.now_us()
             for messages in stream.poll(self._max_rows - waiting, timeout):
-                if messages.partition in self._lanes:
-                    self._lanes[messages.partition].take(messages)
-            for partition, late_s in stream.drained().items():
-                if partition in self._lanes:
-                    self._lanes[partition].drained_us = began_us - int(late_s * 1e6)
-        self._mend()
-        waiting = sum(lane.waiting for lane in self._lanes.values())
+                if messages.partition in self._partition_workers:
+                    self._partition_workers[messages.partition].add_messages(messages)
+            for partition, late_s in stream.find_drained().items():
+                if partition in self._partition_workers:
+                    self._partition_workers[partition].drained_us = began_us - int(late_s * 1e6)
+        self._catch_up()
+        waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         # A file has the messages of at least 100 ms; after a quiet time it is written at once.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
-            self._batch(stream)
-        self._beat(stream)
-        self._watch(stream)
+            self._write_batch(stream)
+        self._advance_watermarks(stream)
+        self._update_counts(stream)
 
-    def _batch(self, stream: EventStream) -> None:
-        done: dict[Partition, int] = {}
-        refused: StoreError | None = None
-        for partition, lane in list(self._lanes.items()):
-            if not lane.waiting:
+    def _write_batch(self, stream: EventStream) -> None:
+        positions: dict[Partition, int] = {}
+        log_error: StoreError | None = None
+        for partition, partition_worker in list(self._partition_workers.items()):
+            if not partition_worker.waiting:
                 continue
             try:
-                rows = lane.accept(self._clock.now_us(), self.tally)
+                rows = partition_worker.accept(self._clock.now_us(), self.counts)
             except StoreError as error:
-                refused = error  # the logs of other partitions may be on another disk
+                log_error = error  # the logs of other partitions may be on another disk
                 continue
             if rows is not None:
-                self._apply(lane, rows)
-            if lane.next_position is not None:
-                done[partition] = lane.next_position
+                self._apply(partition_worker, rows)
+            if partition_worker.next_position is not None:
+                positions[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
-        stream.commit(done)
-        self._refused = None if refused is None else str(refused)
-        if refused is not None:
-            self._trouble(refused)
+        stream.commit(positions)
+        self._log_error = None if log_error is None else str(log_error)
+        if log_error is not None:
+            self._note_trouble(log_error)
             time.sleep(_RETRY_S)
 
-    def _apply(self, lane: PartitionWorker, rows: pa.Table) -> None:
-        if lane.behind:
+    def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
+        if partition_worker.behind:
             return  # earlier rows must be applied first
         try:
-            lane.apply(self._writer, rows, self.tally)
+            partition_worker.apply(self._writer, rows, self.counts)
         except StoreError as error:
-            self._trouble(error)
+            self._note_trouble(error)
 
-    def _mend(self) -> None:
+    def _catch_up(self) -> None:
         """Catch up partitions that are behind, and record ends."""
         if time.monotonic() < self._retry_at:
             return
         try:
-            self._look()
-            for lane in self._lanes.values():
-                if lane.behind:
-                    lane.catch_up(self._writer, self.tally)
+            self._check_store()
+            for partition_worker in self._partition_workers.values():
+                if partition_worker.behind:
+                    partition_worker.catch_up(self._writer, self.counts)
                 else:
-                    lane.note_end(self._writer)
+                    partition_worker.note_end(self._writer)
         except StoreError as error:
-            self._trouble(error)
+            self._note_trouble(error)
             return
-        self.tally.trouble = self._refused
+        self.counts.trouble = self._log_error
 
-    def _look(self) -> None:
+    def _check_store(self) -> None:
         """Check once a second whether the store has lost applied rows, also if no events arrive."""
-        if time.monotonic() < self._look_at:
+        if time.monotonic() < self._check_at:
             return
-        own = {lane.log.partition: lane for lane in self._lanes.values()}
-        for name, position in self._writer.standing(list(own)).items():
-            own[name].behind |= position is None or position < own[name].applied
-        self._resting.look(own, self.tally, self._clock.now_us)
-        self._look_at = time.monotonic() + _LOOK_S
+        workers = {
+            partition_worker.log.partition: partition_worker for partition_worker in self._partition_workers.values()
+        }
+        for name, position in self._writer.read_positions(list(workers)).items():
+            workers[name].behind |= position is None or position < workers[name].applied
+        self._idle_partitions.catch_up_stuck(workers, self.counts, self._clock.now_us)
+        self._check_at = time.monotonic() + _CHECK_S
 
-    def _beat(self, stream: EventStream) -> None:
+    def _advance_watermarks(self, stream: EventStream) -> None:
         """Advance watermarks about twice a second, also if no events arrive."""
-        if time.monotonic() < max(self._beat_at, self._retry_at):
+        if time.monotonic() < max(self._advance_at, self._retry_at):
             return
-        marks = {
-            lane.log.partition: Marker(lane.applied, lane.watermark_us)
-            for lane in self._lanes.values()
-            if lane.watermark_us
+        markers = {
+            partition_worker.log.partition: Marker(partition_worker.applied, partition_worker.watermark_us)
+            for partition_worker in self._partition_workers.values()
+            if partition_worker.watermark_us
         }
         names = stream.names()
         if names is not None:
-            live = {lane.log.partition for lane in self._lanes.values()}
-            own = {lane.partition.name for lane in self._lanes.values()}
-            marks |= self._resting.watermarks(live, set(names) - own)
+            live = {partition_worker.log.partition for partition_worker in self._partition_workers.values()}
+            workers = {partition_worker.partition.name for partition_worker in self._partition_workers.values()}
+            markers |= self._idle_partitions.watermarks(live, set(names) - workers)
         try:
-            self._writer.advance(marks)
+            self._writer.advance(markers)
         except StoreError as error:
-            self._trouble(error)
-        self._beat_at = time.monotonic() + _BEAT_S
+            self._note_trouble(error)
+        self._advance_at = time.monotonic() + _ADVANCE_S
 
-    def _trouble(self, error: StoreError) -> None:
-        if self.tally.trouble != str(error):
-            _log.warning("worker_waits", source=self._source.name, error=str(error))
-        self.tally.trouble = str(error)
+    def _note_trouble(self, error: StoreError) -> None:
+        if self.counts.trouble != str(error):
+            _log.warning("worker_stalled", source=self._source.name, error=str(error))
+        self.counts.trouble = str(error)
         self._retry_at = time.monotonic() + _RETRY_S
 
-    def _watch(self, stream: EventStream) -> None:
-        self.tally.partitions = len(self._lanes)
-        self.tally.lag = stream.lag()
-        self.tally.trouble = self.tally.trouble or stream.trouble
+    def _update_counts(self, stream: EventStream) -> None:
+        self.counts.partitions = len(self._partition_workers)
+        self.counts.lag = stream.lag()
+        self.counts.trouble = self.counts.trouble or stream.trouble

@@ -20,9 +20,9 @@ from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import Assignment, OpenStream, Worker
 
 _LOOK_S = 1.0
-_TIDY_S = 60.0
+_HOUSEKEEPING_S = 60.0
 _IDLE_S = 0.5
-_MOST_THREADS = 1_024
+_MAX_THREADS = 1_024
 _log = structlog.get_logger()
 
 
@@ -34,7 +34,7 @@ class WorkerGroup:
         names: of sources; empty: all, including sources that are added later.
         replay: Parquet files to read instead of the stream.
         speed: factor of real time for a replay; None: as fast as possible.
-        presence: records that this process runs; None: not recorded.
+        process_record: records that this process runs; None: not recorded.
 
     Raises:
         RequestError: a source is unknown.
@@ -48,40 +48,40 @@ class WorkerGroup:
         names: Sequence[str] = (),
         replay: Path | None = None,
         speed: float | None = None,
-        presence: ProcessRecord | None = None,
+        process_record: ProcessRecord | None = None,
     ) -> None:
         self._streams = streams
         self._names = names
         self._replay, self._speed = replay, speed
-        self._presence = presence
-        self._plan, self._in_force = streams.plan, streams.plan.hash
+        self._process_record = process_record
+        self._plan, self._plan_hash = streams.plan, streams.plan.hash
         sources = streams.sources(names)
         self._stores = [open_online_store(streams.redis_url)]
         self._workers: dict[str, Worker] = {}
-        self._ending: dict[str, threading.Event] = {}
+        self._stop_events: dict[str, threading.Event] = {}
         self._tasks: list[Future[None]] = []
-        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="stream")
+        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="stream")
         self._stop = threading.Event()
-        self._quiet_since = time.monotonic()
-        self._read = 0
+        self._idle_since = time.monotonic()
+        self._last_read = 0
         try:
             for source in sources:
-                self._add(streams, source)
+                self._add_worker(streams, source)
             self._build(streams)
         except SkewlessError:
             self.close()
             raise
 
     @property
-    def tallies(self) -> list[SourceCounts]:
+    def source_counts(self) -> list[SourceCounts]:
         """The counts of each worker."""
-        return [worker.tally for worker in list(self._workers.values())]  # a plan may be loaded at the same time
+        return [worker.counts for worker in list(self._workers.values())]  # a plan may be loaded at the same time
 
     def start(self) -> None:
         """Start the threads."""
         for name, worker in self._workers.items():
-            self._begin(name, worker)
-        self._tasks += [self._pool.submit(task) for task in (self._keep, self._say)]
+            self._start_worker(name, worker)
+        self._tasks += [self._pool.submit(task) for task in (self._maintain, self._send_heartbeats)]
 
     def check(self) -> None:
         """Raise the error of a worker that has stopped."""
@@ -89,78 +89,80 @@ class WorkerGroup:
             if task.done():
                 task.result()
 
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Return whether all messages were read and applied, and none has arrived for half a second."""
-        tallies = self.tallies
-        read = sum(tally.read for tally in tallies)
-        busy = read != self._read or any(tally.lag or tally.trouble or not tally.partitions for tally in tallies)
-        self._read = read
-        if busy:
-            self._quiet_since = time.monotonic()
-        return time.monotonic() - self._quiet_since > _IDLE_S
+        source_counts = self.source_counts
+        read = sum(counts.read for counts in source_counts)
+        is_busy = read != self._last_read or any(
+            counts.lag or counts.trouble or not counts.partitions for counts in source_counts
+        )
+        self._last_read = read
+        if is_busy:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since > _IDLE_S
 
     def stop(self) -> None:
         """Finish batches in progress and release the partitions."""
-        self._end()
+        self._stop_workers()
         self.check()
 
     def close(self) -> None:
         """Stop, and close all connections."""
-        self._end()
+        self._stop_workers()
         self._pool.shutdown()
         for store in self._stores:
             store.close()
-        if self._presence is not None:
-            self._presence.close()
+        if self._process_record is not None:
+            self._process_record.close()
 
-    def _end(self) -> None:
+    def _stop_workers(self) -> None:
         self._stop.set()
-        for ending in self._ending.values():
-            ending.set()
+        for stop_event in self._stop_events.values():
+            stop_event.set()
         wait(self._tasks)
 
-    def _keep(self) -> None:
+    def _maintain(self) -> None:
         """Load plans and run housekeeping, until stopped."""
-        tidy_at = time.monotonic() + _TIDY_S
+        housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
         while not self._stop.wait(_LOOK_S):
-            self._try("plan_not_taken_up", self._take_up)
-            if time.monotonic() > tidy_at:
-                tidy_at = time.monotonic() + _TIDY_S
-                self._try("housekeeping_failed", self._tidy)
+            self._log_errors("plan_load_failed", self._load_plan)
+            if time.monotonic() > housekeeping_at:
+                housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+                self._log_errors("housekeeping_failed", self._run_housekeeping)
 
-    def _say(self) -> None:
+    def _send_heartbeats(self) -> None:
         """Send heartbeats, until stopped; in their own thread, because a backfill may take minutes."""
         while not self._stop.is_set():
-            self._beat()
+            self._send_heartbeat()
             self._stop.wait(_LOOK_S)
 
-    def _try(self, event: str, work: Callable[[], None]) -> None:
+    def _log_errors(self, event: str, work: Callable[[], None]) -> None:
         try:
             work()
         except SkewlessError as error:
             _log.warning(event, error=str(error))
 
-    def _take_up(self) -> None:
+    def _load_plan(self) -> None:
         """Give the workers the current plan and the needed views; failures are retried."""
         needed = None if self._streams.needed is None else self._streams.needed()
         if needed is None or needed.plan is self._plan:
             return
         streams = replace(self._streams, plan=needed.plan)
         # Workers first: they decode new columns and update existing states. Missing states are built afterwards.
-        wanted = [item for item in needed.plan.sources if not self._names or item.name in self._names]
-        for source in wanted:
+        sources = [item for item in needed.plan.sources if not self._names or item.name in self._names]
+        for source in sources:
             assignment = Assignment(source, tuple(streams.views(source.name)))
             if source.name not in self._workers:
-                self._begin(source.name, self._add(streams, source))
+                self._start_worker(source.name, self._add_worker(streams, source))
             elif self._workers[source.name].assignment != assignment:
-                self._workers[source.name].take_up(assignment, self._stream(streams, source))
-        for name in self._workers.keys() - {source.name for source in wanted}:
-            self._ending.pop(name).set()
+                self._workers[source.name].reassign(assignment, self._stream(streams, source))
+        for name in self._workers.keys() - {source.name for source in sources}:
+            self._stop_events.pop(name).set()
             del self._workers[name]
         self._build(streams)
-        self._plan, self._in_force = needed.plan, needed.in_force
+        self._plan, self._plan_hash = needed.plan, needed.in_force
 
-    def _add(self, streams: Streams, source: EventSource) -> Worker:
+    def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)
         self._stores.append(store)
         worker = streams.worker(source, store, self._stream(streams, source))
@@ -168,38 +170,42 @@ class WorkerGroup:
         return worker
 
     def _stream(self, streams: Streams, source: EventSource) -> OpenStream:
-        return streams.stream(source) if self._replay is None else streams.replayed(source, self._replay, self._speed)
+        return (
+            streams.open_stream(source)
+            if self._replay is None
+            else streams.open_replay(source, self._replay, self._speed)
+        )
 
-    def _begin(self, name: str, worker: Worker) -> None:
-        ending = self._ending[name] = threading.Event()
-        self._tasks.append(self._pool.submit(worker.run, lambda: not ending.is_set()))
+    def _start_worker(self, name: str, worker: Worker) -> None:
+        stop_event = self._stop_events[name] = threading.Event()
+        self._tasks.append(self._pool.submit(worker.run, lambda: not stop_event.is_set()))
 
     def _build(self, streams: Streams) -> None:
         """Build missing states."""
         for worker in self._workers.values():
-            streams.bootstrapper(self._stores[0]).ensure(worker.assignment.views)
+            streams.backfiller(self._stores[0]).ensure(worker.assignment.views)
 
-    def _tidy(self) -> None:
+    def _run_housekeeping(self) -> None:
         streams = replace(self._streams, plan=self._plan)
         sources = [worker.assignment.source for worker in self._workers.values()]
         store = self._stores[0]
-        streams.housekeeper(sources, store).tidy()
+        streams.housekeeper(sources, store).run()
         if streams.needed is not None:
             streams.retirement(streams.needed(), store).run()
 
-    def _beat(self) -> None:
-        if self._presence is None:
+    def _send_heartbeat(self) -> None:
+        if self._process_record is None:
             return
         now = time.monotonic()
         sources = [
             {
-                "source": worker.tally.source,
+                "source": worker.counts.source,
                 "views": [f"{view.name}-{view.hash}" for view in worker.assignment.views],
-                "partitions": worker.tally.partitions,
-                "lag": worker.tally.lag,
-                "trouble": worker.tally.trouble
+                "partitions": worker.counts.partitions,
+                "lag": worker.counts.lag,
+                "trouble": worker.counts.trouble
                 or (f"stuck for {now - worker.stepped_at:.0f} s" if now - worker.stepped_at > SILENT_S else None),
             }
             for worker in list(self._workers.values())
         ]
-        self._presence.beat(self._in_force, {"sources": sources})
+        self._process_record.beat(self._plan_hash, {"sources": sources})

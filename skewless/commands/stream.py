@@ -49,37 +49,37 @@ def stream(
         project = open_project(output, repo)
         begun = threading.Event()
 
-        def on_tallies(tallies: Sequence[SourceCounts]) -> None:
+        def on_counts(source_counts: Sequence[SourceCounts]) -> None:
             if not (as_json or begun.is_set()):
-                names = ", ".join(tally.source for tally in tallies)
+                names = ", ".join(counts.source for counts in source_counts)
                 typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
             begun.set()
-            show(" | ".join(_line(tally) for tally in tallies))
+            show(" | ".join(_line(counts) for counts in source_counts))
 
         with output.line() as show, _told() as stop:
-            tallies = project.stream(
+            source_counts = project.stream(
                 sources or (),
                 replay=replay,
                 speed=speed,
                 until_idle=until_idle,
                 metrics_port=metrics_port,
                 stop=stop,
-                on_tallies=on_tallies,
+                on_counts=on_counts,
             )
-        bodies = [tally.as_dict() for tally in tallies]
+        bodies = [counts.as_dict() for counts in source_counts]
         rows = [tuple(body.values()) for body in bodies]
         output.answer({"sources": bodies}, table("events", tuple(bodies[0]), rows))
 
 
-def _line(tally: SourceCounts) -> str:
+def _line(counts: SourceCounts) -> str:
     """Return one source's live line."""
-    lag = "?" if tally.lag is None else f"{tally.lag:,}"
-    seen = "-" if tally.watermark_us is None else _moment(tally.watermark_us)
-    counts = (
-        f"{tally.source}: {tally.accepted:,} events, {tally.rate():,.0f}/s, lag {lag}, watermark {seen}, "
-        f"{tally.late:,} late, {tally.duplicates:,} duplicate, {tally.rejected:,} quarantined"
+    lag = "?" if counts.lag is None else f"{counts.lag:,}"
+    seen = "-" if counts.watermark_us is None else _moment(counts.watermark_us)
+    line = (
+        f"{counts.source}: {counts.accepted:,} events, {counts.rate():,.0f}/s, lag {lag}, watermark {seen}, "
+        f"{counts.late:,} late, {counts.duplicates:,} duplicate, {counts.rejected:,} quarantined"
     )
-    return counts if tally.trouble is None else f"{counts}; waits: {tally.trouble}"
+    return line if counts.trouble is None else f"{line}; waits: {counts.trouble}"
 
 
 def _moment(us: int) -> str:

@@ -26,7 +26,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.port import EventSender, Partition
-from skewless.infra.streams.redis_keys import EventKeys, position_of
+from skewless.infra.streams.redis_keys import EventKeys, parse_position
 from skewless.infra.streams.redis_link import RedisLink
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
@@ -151,7 +151,7 @@ class Feed:
         keys = EventKeys(project=self.streams.plan.project, source=source.name)
         if not client.exists(keys.stream(index)):
             return True
-        last = position_of(client.xinfo_stream(keys.stream(index))["last-generated-id"])
+        last = parse_position(client.xinfo_stream(keys.stream(index))["last-generated-id"])
         # The stream's first entry is a placeholder that was deleted at once.
         if max(map(int, client.hvals(keys.committed(index))), default=0) <= last and last > 1:
             return False

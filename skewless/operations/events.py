@@ -43,7 +43,7 @@ def bootstrap(
     views = _windowed(project, names)
     if not dry_run:
         with closing(open_online_store(project.redis_url)) as store:
-            builder = project.streams.bootstrapper(store)
+            builder = project.streams.backfiller(store)
             return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in views]
     planned = []
     for view in views:
@@ -95,7 +95,7 @@ def stream(
     until_idle: bool = False,
     metrics_port: int | None = None,
     stop: threading.Event | None = None,
-    on_tallies: OnTallies | None = None,
+    on_counts: OnTallies | None = None,
 ) -> list[SourceCounts]:
     """Take events from their streams to log and online states; it may be killed at any time.
 
@@ -106,7 +106,7 @@ def stream(
         until_idle: return when nothing is left to be taken.
         metrics_port: serve Prometheus metrics there, on loopback; None: nowhere.
         stop: return when it is set.
-        on_tallies: told twice a second what each source has done.
+        on_counts: told twice a second what each source has done.
 
     Raises:
         RequestError: there is no such source.
@@ -117,17 +117,17 @@ def stream(
     from skewless.infra.streams.metrics import SourceMetrics
     from skewless.infra.streams.worker_group import WorkerGroup
 
-    presence, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
-    crew = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, presence=presence)
-    with closing(crew):
+    process_record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
+    worker_group = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, process_record=process_record)
+    with closing(worker_group):
         if metrics_port is not None:
-            serve_metrics(SourceMetrics(lambda: crew.tallies), metrics_port, "--metrics-port")
-        crew.start()
+            serve_metrics(SourceMetrics(lambda: worker_group.source_counts), metrics_port, "--metrics-port")
+        worker_group.start()
         while not stop.wait(_IDLE_CHECKED_EVERY_S if until_idle else _CHECKED_EVERY_S):
-            crew.check()
-            if on_tallies is not None:
-                on_tallies(crew.tallies)
-            if until_idle and crew.idle():
+            worker_group.check()
+            if on_counts is not None:
+                on_counts(worker_group.source_counts)
+            if until_idle and worker_group.is_idle():
                 break
-        crew.stop()
-    return crew.tallies
+        worker_group.stop()
+    return worker_group.source_counts

@@ -83,7 +83,7 @@ def problem_of(project: Workspace, model: str, policy: TrafficPolicy) -> str:
 
     try:
         pinned = read_pinned_plan(project.store, model, policy.challenger or policy.champion)
-        lacking = project.readiness.lacking(pinned, behind=False)
+        lacking = project.readiness.find_missing(pinned, behind=False)
         if lacking:
             return "; ".join(lacking)
         check_policy(project, model, policy)

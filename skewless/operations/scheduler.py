@@ -56,7 +56,7 @@ class PlannedJobs:
             except SkewlessError as error:
                 if self._stamp < 0:
                     raise
-                _log.error("plan_not_taken_up", problem=error.sentence())
+                _log.error("plan_load_failed", problem=error.sentence())
             self._stamp = stamp
         return self._jobs
 

@@ -142,7 +142,7 @@ class ProjectStatus:
 def read_status(project: Workspace) -> ProjectStatus:
     """Return where a project stands; starts nothing, changes nothing."""
     from skewless.infra.log.runs import RunLedger
-    from skewless.infra.materialization.skipped_rows import read_left_out
+    from skewless.infra.materialization.skipped_rows import read_skipped
     from skewless.infra.plans.applied_plan import read_applied
     from skewless.infra.plans.retirement import read_lives
 
@@ -163,7 +163,7 @@ def read_status(project: Workspace) -> ProjectStatus:
         online=online,
         views=views,
         windows=windows,
-        left_out=[_left_out(item) for item in read_left_out(project.state)],
+        left_out=[_left_out(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
         unneeded=[asdict(life) for life in read_lives(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),

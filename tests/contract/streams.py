@@ -209,19 +209,19 @@ class Worker:
     def owned(self) -> set[Partition]:
         return {partition for partition, owner in self.log.owners.items() if owner is self}
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         assert partition not in self.log.owners
         self.log.owners[partition] = self
         entries = self.log.read.setdefault(partition, [])
         return entries[-1][0] + 1 if entries else None
 
-    def revoked(self, partition: Partition) -> None:
+    def on_revoked(self, partition: Partition) -> None:
         assert self.log.owners.pop(partition) is self
         self.revocations.append(partition)
 
     def poll(self, limit: int = 1_000, timeout_s: float = 0.05) -> int:
         found = self.stream.poll(limit, timeout_s)
-        assert set(self.stream.drained()) <= self.owned
+        assert set(self.stream.find_drained()) <= self.owned
         assert len({messages.partition for messages in found}) == len(found)
         for messages in found:
             assert self.log.owners[messages.partition] is self
@@ -232,7 +232,7 @@ class Worker:
 
     @property
     def all_drained(self) -> bool:
-        return set(self.stream.drained()) == self.owned and len(self.owned) > 0
+        return set(self.stream.find_drained()) == self.owned and len(self.owned) > 0
 
     def next_positions(self) -> dict[Partition, int]:
         return {p: self.log.read[p][-1][0] + 1 for p in self.owned if self.log.read[p]}

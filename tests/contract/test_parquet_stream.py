@@ -26,11 +26,11 @@ class RebalanceListener:
         self.owned: list[Partition] = []
         self.revocations: list[Partition] = []
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         self.owned.append(partition)
         return self.position
 
-    def revoked(self, partition: Partition) -> None:
+    def on_revoked(self, partition: Partition) -> None:
         self.revocations.append(partition)
 
 
@@ -125,14 +125,14 @@ def test_what_is_due_is_returned_up_to_the_limit(tmp_path: Path) -> None:
 def test_8_4_files_are_drained_when_their_last_row_was_returned(tmp_path: Path, limit: int) -> None:
     write(tmp_path / "a.parquet", range(250))
     stream = ParquetStream(tmp_path, RebalanceListener())
-    assert list(stream.drained()) == []
+    assert list(stream.find_drained()) == []
     assert stream.names() == ["0"]
     while not stream.done:
         stream.poll(limit, 1.0)
-        assert bool(stream.drained()) == stream.done
-    assert [partition.name for partition in stream.drained()] == ["0"]
+        assert bool(stream.find_drained()) == stream.done
+    assert [partition.name for partition in stream.find_drained()] == ["0"]
     stream.close()
-    assert list(stream.drained()) == []
+    assert list(stream.find_drained()) == []
 
 
 def test_8_4_a_row_that_is_not_due_has_not_arrived(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_8_4_a_row_that_is_not_due_has_not_arrived(tmp_path: Path) -> None:
     for now_s, limit in ((0, 5), (9, 5), (10, 1), (10, 5), (29, 5), (30, 1), (30, 1)):
         clock.set(now_s * 1_000_000)
         n = sum(len(messages.positions) for messages in stream.poll(limit, 0.0))
-        said.append((n, bool(stream.drained())))
+        said.append((n, bool(stream.find_drained())))
     assert said == [(1, True), (0, True), (1, False), (1, True), (0, True), (1, False), (1, True)]
 
 
@@ -156,7 +156,7 @@ def test_8_4_rows_that_are_due_but_lie_in_another_part_of_the_files_wait_too(tmp
     stream = ParquetStream(tmp_path, RebalanceListener(), time_column="t", speed=1.0, clock=ManualClock(0))
     while not stream.done:
         stream.poll(n, 0.0)
-        assert bool(stream.drained()) == stream.done
+        assert bool(stream.find_drained()) == stream.done
 
 
 def test_1_4_other_files_are_another_life(folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [1])
     with pytest.raises(SourceError, match="cannot be read"):
         ParquetStream(tmp_path, RebalanceListener(), time_column="none").poll(1, 0.0)
-    with pytest.raises(SourceError, match="holds no timestamps"):
+    with pytest.raises(SourceError, match="is not a timestamp column"):
         ParquetStream(tmp_path, RebalanceListener(), time_column="n", speed=1.0).poll(1, 0.0)
     with pytest.raises(DefinitionError, match="speed"):
         ParquetStream(tmp_path, RebalanceListener(), speed=1.0)

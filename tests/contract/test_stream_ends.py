@@ -20,7 +20,7 @@ def stream_place(request: pytest.FixtureRequest) -> ScoringTarget:
 def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: ScoringTarget) -> None:
     log = Log()
     worker = Worker(stream_place, log)
-    assert list(worker.stream.drained()) == []
+    assert list(worker.stream.find_drained()) == []
     poll_until([worker], lambda: len(worker.owned) == N and worker.all_drained)
     send(stream_place, numbered(300), spread(300))
     poll_until([worker], lambda: len(log.payloads()) == 300)
@@ -36,7 +36,7 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(str
     while len(log.payloads()) < 200:
         if worker.poll(limit=8, timeout_s=1.0) and len(log.payloads()) < 200:
             (partition,) = (partition for partition, entries in log.read.items() if entries)
-            assert partition not in worker.stream.drained()
+            assert partition not in worker.stream.find_drained()
     poll_until([worker], lambda: worker.all_drained)
     worker.stream.close()
 
@@ -69,7 +69,7 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
             before = time.monotonic() - stream_place.late_s
             worker.poll(limit=chance.choice((4, 40, 400)), timeout_s=0.02)
             n = max(n for moment, n in sent.copy() if moment <= before)
-            claims += [(partition, n, len(log.read[partition])) for partition in worker.stream.drained()]
+            claims += [(partition, n, len(log.read[partition])) for partition in worker.stream.find_drained()]
     finally:
         stop.set()
         loading.join()

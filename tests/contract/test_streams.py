@@ -229,11 +229,11 @@ class Reluctant(Worker):
 
     failures = 0
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         self.failures += 1
         if self.failures <= 3:
             raise StoreError("log", "is away", fix="wait")
-        return super().assigned(partition)
+        return super().on_assigned(partition)
 
 
 def test_an_owner_that_fails_to_take_a_partition_over_is_asked_again(stream_place: ScoringTarget) -> None:
@@ -262,7 +262,7 @@ def test_a_broker_that_is_away_is_waited_for(stoppable: ScoringTarget) -> None:
     stoppable.away()
     poll_until([worker], lambda: worker.stream.trouble)
     assert worker.poll(timeout_s=0.2) == 0
-    assert list(worker.stream.drained()) == []
+    assert list(worker.stream.find_drained()) == []
     with pytest.raises(StoreError):
         sender.send([b"never"], ["k"])
     stoppable.back()

@@ -159,8 +159,8 @@ def test_the_template_runs_on_the_store_of_another_package(
         before = predicted(url, CARD)["features"]
         assert (before["card_days__payments_7d"] > 0, before["card_hour__payments_1h"]) == (True, 0.0)
         live = write_file(tmp_path / "live", paid(CARD, 5))
-        (tally,) = template_shop.run("stream", "--replay", live, "--until-idle")["sources"]
-        assert (tally["accepted"], tally["trouble"]) == (5, None)
+        (counts,) = template_shop.run("stream", "--replay", live, "--until-idle")["sources"]
+        assert (counts["accepted"], counts["trouble"]) == (5, None)
         after = predicted(url, CARD)["features"]
         assert after == before | {"card_hour__payments_1h": 5.0, "card_hour__amount_1h": 21.25}
 

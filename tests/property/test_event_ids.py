@@ -76,12 +76,14 @@ class Process:
             for name in names
         ]
 
-    def take(self, lane: int, events: Events, now: int, tally: SourceCounts) -> None:
+    def take(self, lane: int, events: Events, now: int, counts: SourceCounts) -> None:
         one, first = self.lanes[lane], self.positions[lane]
         made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
         self.positions[lane] += len(made)
-        one.take(Messages(partition=one.partition, positions=range(first, self.positions[lane]), payloads=list(made)))
-        one.accept(now, tally)
+        one.add_messages(
+            Messages(partition=one.partition, positions=range(first, self.positions[lane]), payloads=list(made))
+        )
+        one.accept(now, counts)
 
 
 def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> ImportResult:
@@ -103,7 +105,7 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
     steps: list[tuple[int, int, int, Events, str]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "spill", threads=1) as connection:
-        root, now, tally = Path(folder), BASE, SourceCounts(source="s")
+        root, now, counts = Path(folder), BASE, SourceCounts(source="s")
         processes = [Process(root, number) for number in range(PROCESSES)]
         accepted: dict[str, int] = {}
         expected: list[tuple[str | None, int]] = []
@@ -118,10 +120,10 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
             if is_file:
                 files += 1
                 done = taken_in(root, files, events, now, connection)
-                tally.accepted, tally.rejected = tally.accepted + done.accepted, tally.rejected + done.rejected
-                tally.duplicates += done.duplicates
+                counts.accepted, counts.rejected = counts.accepted + done.accepted, counts.rejected + done.rejected
+                counts.duplicates += done.duplicates
             else:
-                processes[process].take(lane, events, now, tally)
+                processes[process].take(lane, events, now, counts)
             # A stream compares with the ids of its horizon, a file with all.
             horizon = 10 * len(steps) * HORIZON if is_file else HORIZON
             for name, good in events:
@@ -138,8 +140,8 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
         whole = [(row[EVENT_ID], row[INGEST]) for row in logged if row[REJECT] is None]
         assert sorted(whole, key=repr) == sorted(expected, key=repr)
         sent = sum(len(events) for _, _, _, events, _ in steps)
-        assert (tally.accepted, tally.rejected) == (len(expected), rejected)
-        assert tally.duplicates == sent - len(expected) - rejected
+        assert (counts.accepted, counts.rejected) == (len(expected), rejected)
+        assert counts.duplicates == sent - len(expected) - rejected
 
 
 HALVES = st.tuples(st.integers(0, 2), st.integers(0, 2))  # so few that first halves meet
@@ -157,7 +159,7 @@ def test_an_index_is_a_dict_of_the_newest_acceptances(batches: list[tuple[int, l
         index.add(digests(pairs), now)
         model |= dict.fromkeys(pairs, now)
         expected = [pair in model and now - model[pair] <= HORIZON for pair in every]
-        assert index.known(digests(every), now).tolist() == expected
+        assert index.find_known(digests(every), now).tolist() == expected
 
 
 def test_ids_past_the_horizon_are_given_up() -> None:

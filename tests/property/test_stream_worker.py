@@ -135,13 +135,13 @@ class VersionHistory(RuleBasedStateMachine):
 
     @rule(keep=st.integers(1, 3))
     def compact(self, keep: int) -> None:
-        for lane in self.worker._lanes.values():
+        for lane in self.worker._partition_workers.values():
             lane.log.compact(keep=keep)
 
     @rule()
     def build(self) -> None:
-        with self.world.bootstrapper(self.writer) as bootstrapper:
-            bootstrapper.build(VIEW)
+        with self.world.backfiller(self.writer) as backfiller:
+            backfiller.build(VIEW)
 
     @rule()
     def tidy(self) -> None:

@@ -43,7 +43,7 @@ class FileStream:
         for i in range(PARTITIONS):
             partition = Partition(name=str(i), epoch="f")
             if partition not in self._next:
-                self._next[partition] = self._owner.assigned(partition) or 0
+                self._next[partition] = self._owner.on_assigned(partition) or 0
         each = -(-limit // PARTITIONS)
         self._full = set()
         return [found for partition in self._next if (found := self._read(partition, each)).payloads]
@@ -55,7 +55,7 @@ class FileStream:
     def lag(self) -> int | None:
         return sum(len(self._lines(partition)) - at for partition, at in self._next.items())
 
-    def drained(self) -> Mapping[Partition, float]:
+    def find_drained(self) -> Mapping[Partition, float]:
         return dict.fromkeys(self._next.keys() - self._full, 0.0)
 
     def names(self) -> Collection[str] | None:
@@ -63,7 +63,7 @@ class FileStream:
 
     def close(self) -> None:
         for partition in list(self._next):
-            self._owner.revoked(partition)
+            self._owner.on_revoked(partition)
             del self._next[partition]
 
     def _read(self, partition: Partition, limit: int) -> Messages:
@@ -109,16 +109,16 @@ def work(world: StreamWorld) -> None:
     with world.store() as store:
         worker = world.worker(store, open_stream(world.root), max_rows=_BATCH)
         drain(worker)
-        for lane in worker._lanes.values():
+        for lane in worker._partition_workers.values():
             lane.log.compact(keep=2)
         _build(world, worker)
         worker.close()
 
 
 def _build(world: StreamWorld, worker: Worker) -> None:
-    with world.store() as store, world.bootstrapper(store) as bootstrapper:
+    with world.store() as store, world.backfiller(store) as backfiller:
         for view in world.views:
-            bootstrapper.build(view)
+            backfiller.build(view)
         worker.step()
         world.housekeeper(store).retire(world.views[0])
 

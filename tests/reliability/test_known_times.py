@@ -79,8 +79,8 @@ class Team:
 
     def prepare(self) -> None:
         """Build and catch up what is needed, as training does before it promotes."""
-        with self.world.bootstrapper(self.store) as bootstrapper:
-            bootstrapper.ensure(self.needed)
+        with self.world.backfiller(self.store) as backfiller:
+            backfiller.ensure(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
             log_folder=source_folder(self.world.log_root, SOURCE.name),
@@ -94,7 +94,7 @@ class Team:
         self.servable = {view.hash for view in self.needed}
 
     def take_up(self, worker: Worker) -> None:
-        worker.take_up(Assignment(SOURCE, self.needed), lambda owner: MemoryStream(self.broker, owner))
+        worker.reassign(Assignment(SOURCE, self.needed), lambda owner: MemoryStream(self.broker, owner))
 
     def logs(self) -> list[EventLog]:
         return [EventLog(self.world.log_root, name) for name in log_partitions(self.world.log_root, SOURCE.name)]
@@ -174,7 +174,7 @@ def test_workers_that_take_up_views_at_any_time_never_record_too_much(team: Team
                 team.take_up(chance.choice(team.workers))
             case _:
                 worker = chance.choice(team.workers)
-                worker._look_at = 0.0
+                worker._check_at = 0.0
                 worker.step()
         team.check()
     team.prepare()

@@ -55,8 +55,8 @@ def feed(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, n: int = 30
 
 
 def build(world: StreamWorld) -> int:
-    with world.store() as store, world.bootstrapper(store) as bootstrapper:
-        generation = bootstrapper.build(world.views[0]).generation
+    with world.store() as store, world.backfiller(store) as backfiller:
+        generation = backfiller.build(world.views[0]).generation
     assert generation is not None
     return generation
 
@@ -98,7 +98,7 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
     drain(worker)
     world.check()
     traffic.check(world)
-    assert worker.tally.trouble is None
+    assert worker.counts.trouble is None
     rows = world.logged()
     step = max(1, len(reads) // 50)
     for t, online in reads[::step]:
@@ -143,7 +143,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     feed(world, traffic, broker)
     drain(worker)
-    assert worker.tally.trouble is None
+    assert worker.counts.trouble is None
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     world.check()
 
@@ -173,8 +173,8 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
-        bootstrapper.build(VIEW, lambda _view, _done: _begin_too(world))
+    with world.backfiller(store) as backfiller, pytest.raises(ConflictError, match="by another process too"):
+        backfiller.build(VIEW, lambda _view, _done: _begin_too(world))
     feed(world, traffic, broker)
     drain(worker)
     world.check()
@@ -203,8 +203,8 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     feed(world, traffic, broker)
     drain(worker)
     live = world.generations.live(VIEW)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost rows"):
-        bootstrapper.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
+    with world.backfiller(store) as backfiller, pytest.raises(StoreError, match="may have lost rows"):
+        backfiller.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
     assert world.generations.live(VIEW) == live
     assert not world.online(world.clock.now_us()).answered
     world.ensure()

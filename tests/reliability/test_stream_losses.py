@@ -88,12 +88,12 @@ def test_a_restart_with_all_data_costs_nothing_but_a_second_look(tmp_path: Path,
         one.feed()
         for _ in range(5):
             one.worker.step()
-        assert one.worker.tally.trouble is not None
+        assert one.worker.counts.trouble is not None
         node.start()
         assert not one.is_lost()
         one.recover()
         one.run()
-        assert one.worker.tally.trouble is None
+        assert one.worker.counts.trouble is None
 
 
 @pytest.mark.parametrize("traffic", [True, False])
@@ -156,7 +156,7 @@ def test_a_store_that_is_emptied_in_the_middle_of_a_batch(
         one.feed(60)
         drain(one.worker)
         if left[0] < 0:
-            assert one.is_lost() or one.worker.tally.rereads > 0
+            assert one.is_lost() or one.worker.counts.rereads > 0
         one.recover()
         one.run()
 
@@ -186,11 +186,11 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
         (inventory_folder(one.world.log_root) / f"{name}.list").unlink()
         for _ in range(8):
             one.worker.step()
-            assert "older copy" in str(one.worker.tally.trouble)
+            assert "older copy" in str(one.worker.counts.trouble)
         assert one.world.logged()[name] == []
         with one.world.store() as store:
-            with one.world.bootstrapper(store) as bootstrapper:
-                bootstrapper.build(one.world.views[0])
+            with one.world.backfiller(store) as backfiller:
+                backfiller.build(one.world.views[0])
             one.world.clock.set(one.world.clock.now_us() + 61 * SECOND)
             assert one.world.housekeeper(store).retire(one.world.views[0]) == 1
         drain(one.worker)

@@ -52,7 +52,7 @@ POISON: list[tuple[bytes | None, str]] = [
     (with_(ts="9999-12-31T23:59:59.999999Z"), "'ts' is outside the source's range"),
     (with_(ts=-(2**63)), "'ts' is outside the source's range"),
     (with_(ts=2**63 - 1), "'ts' is outside the source's range"),
-    (with_(ts=BASE + 11 * SECOND), "'ts' lies more than 10 s in the future"),
+    (with_(ts=BASE + 11 * SECOND), "'ts' is more than 10 s in the future"),
     (with_(id=None), "null among the fields 'id'"),
     (with_(id="x"), "'id'"),
     (with_(id=1.0), "'id'"),
@@ -84,9 +84,9 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
     with world.store() as store:
         worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
         drain(worker)
-        assert worker.tally.rejected == len(POISON)
-        assert worker.tally.accepted == len(POISON) + 2
-        assert worker.tally.duplicates == 0
+        assert worker.counts.rejected == len(POISON)
+        assert worker.counts.accepted == len(POISON) + 2
+        assert worker.counts.duplicates == 0
     (rows,) = world.logged().values()
     (name,) = world.logged()
     raw = [row for part in EventLog(world.log_root, name).read(columns=[RAW]) for row in part[RAW].to_pylist()]

@@ -165,7 +165,7 @@ def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
     rig.now(10)
     rig.feed(5, random.Random(1))
     worker.step()
-    assert any(lane.waiting for lane in worker._lanes.values())
+    assert any(lane.waiting for lane in worker._partition_workers.values())
     assert rig.watermark() == stood
     drain(worker)
     rig.check()
@@ -218,6 +218,6 @@ def test_8_4_states_that_are_built_say_nothing_of_what_waits_in_the_stream(rig: 
     rig.now(10)
     rig.feed(20, random.Random(1))
     rig.now(3_600)
-    with rig.world.store() as store, rig.world.bootstrapper(store) as bootstrapper:
-        bootstrapper.build(rig.world.views[0])
+    with rig.world.store() as store, rig.world.backfiller(store) as backfiller:
+        backfiller.build(rig.world.views[0])
     rig.check()

@@ -54,14 +54,14 @@ def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamW
     with connect(world.root / "spill", threads=1) as connection:
         streams = HalfBroken(plan=plan, state=world.root, settings=Settings(), url=lambda: world.url, clock=world.clock,
             connection=connection, broker=MemoryBroker(PARTITIONS), broken="broken")  # fmt: skip
-        crew = WorkerGroup(streams)
-        crew.start()
-        until(lambda: any(task.done() for task in crew._tasks))
-        until(lambda: crew.tallies[0].partitions == PARTITIONS)
+        worker_group = WorkerGroup(streams)
+        worker_group.start()
+        until(lambda: any(task.done() for task in worker_group._tasks))
+        until(lambda: worker_group.source_counts[0].partitions == PARTITIONS)
         with pytest.raises(ZeroDivisionError):
-            crew.check()
-        crew.close()
-        assert all(task.done() for task in crew._tasks)
+            worker_group.check()
+        worker_group.close()
+        assert all(task.done() for task in worker_group._tasks)
 
 
 def test_a_crew_says_that_it_lives_while_it_waits_for_states(
@@ -74,12 +74,12 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
         streams = HalfBroken(plan=world.plan, state=world.root, settings=Settings(), url=lambda: world.url,
             clock=world.clock, connection=connection, broker=MemoryBroker(PARTITIONS), broken="none",
             needed=lambda: needed[-1])  # fmt: skip
-        crew = WorkerGroup(streams, presence=ProcessRecord(world.root, "stream"))
-        with closing(crew):
-            crew.start()
+        worker_group = WorkerGroup(streams, process_record=ProcessRecord(world.root, "stream"))
+        with closing(worker_group):
+            worker_group.start()
             with hold_lock(world.generations.build_lock(changed.windows[0])):
                 needed.append(NeededViews(plan=changed, in_force="after", readers={}))
-                until(lambda: crew._workers["s"].assignment.views == changed.windows)
+                until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
                 (before,) = read_processes(world.root)
                 until(lambda: read_processes(world.root)[0].beat_s > before.beat_s + 0.2)
                 assert read_processes(world.root)[0].plan == world.plan.hash

@@ -142,7 +142,7 @@ class StreamWorld:
         )
 
     @contextmanager
-    def bootstrapper(self, store: OnlineStore) -> Iterator[Backfiller]:
+    def backfiller(self, store: OnlineStore) -> Iterator[Backfiller]:
         with connect(self.root / "spill", threads=1) as connection:
             yield Backfiller(
                 plan=self.plan,
@@ -155,8 +155,8 @@ class StreamWorld:
 
     def ensure(self) -> None:
         """Build what has no states, as ``skewless stream`` does when it starts."""
-        with self.store() as store, self.bootstrapper(store) as bootstrapper:
-            bootstrapper.ensure(self.views)
+        with self.store() as store, self.backfiller(store) as backfiller:
+            backfiller.ensure(self.views)
 
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
         return Housekeeper(
@@ -323,8 +323,8 @@ class Traffic:
 
 def busy(worker: Worker) -> bool:
     """Say whether something is left to be taken or applied."""
-    lanes = worker._lanes.values()
-    return bool(not lanes or worker.tally.lag or any(lane.waiting or lane.behind for lane in lanes))
+    lanes = worker._partition_workers.values()
+    return bool(not lanes or worker.counts.lag or any(lane.waiting or lane.behind for lane in lanes))
 
 
 def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:
@@ -333,7 +333,7 @@ def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:
     for worker in workers:
         worker.step()
     while more() or any(map(busy, workers)):
-        assert time.monotonic() < deadline, [worker.tally for worker in workers]
+        assert time.monotonic() < deadline, [worker.counts for worker in workers]
         for worker in workers:
             worker.step()
 
@@ -342,6 +342,6 @@ def look(*workers: Worker) -> None:
     """Let workers look after the store now, as often as it takes to bring back what nobody owns, and finish."""
     for _ in range(3):
         for worker in workers:
-            worker._look_at = worker._retry_at = 0.0
+            worker._check_at = worker._retry_at = 0.0
             worker.step()
     drain(*workers)

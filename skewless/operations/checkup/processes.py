@@ -43,7 +43,7 @@ def _judge(item: Process, in_force: str, now_s: float) -> CheckupFinding:
         return doubt(
             name,
             f"works on plan {item.plan or 'none'}, not on {in_force}",
-            "see its log: it says why (plan_not_taken_up)",
+            "see its log: it says why (plan_load_failed)",
         )
     problems = list(_problems(item))
     if problems:

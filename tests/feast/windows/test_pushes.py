@@ -38,7 +38,7 @@ def landings(windowed: WindowedFeastProject, carrier: str = "AA") -> list[float 
 def test_rows_become_events_once_however_many_views_read_them(windowed: WindowedFeastProject, mode: PushMode) -> None:
     windowed.store.push("landings", pd.DataFrame(some(6, windowed.now_us())), to=mode)
     windowed.work(6)
-    assert (windowed.worker.tally.accepted, windowed.worker.tally.duplicates) == (6, 0)
+    assert (windowed.worker.counts.accepted, windowed.worker.counts.duplicates) == (6, 0)
     assert landings(windowed) == [3.0]
 
 
@@ -53,7 +53,7 @@ def test_what_does_not_fit_goes_to_quarantine(windowed: WindowedFeastProject) ->
     rows = [landing(1, "AA", SECOND, now), landing(2, None, SECOND, now, plane=None), landing(3, "AA", -HOUR, now)]
     windowed.store.push("landings", pd.DataFrame(rows))
     windowed.work(3)
-    assert (windowed.worker.tally.accepted, windowed.worker.tally.rejected) == (1, 2)
+    assert (windowed.worker.counts.accepted, windowed.worker.counts.rejected) == (1, 2)
 
 
 def test_values_are_sent_as_the_source_declares_them(windowed: WindowedFeastProject) -> None:
@@ -154,7 +154,7 @@ def test_a_stream_that_is_away_is_tried_again(windowed: WindowedFeastProject, va
     back.push("landings", frame)
     back.close()
     windowed.work(2)
-    assert windowed.worker.tally.accepted == 2
+    assert windowed.worker.counts.accepted == 2
 
 
 def test_feast_is_wrapped_once() -> None:

@@ -81,8 +81,8 @@ def test_what_is_left_out_by_a_filter_is_accepted_and_new_events_are_judged(repo
         sender = project.streams.sender(project.streams.sources()[0])
         sender.send([json.dumps(landing).encode() for landing in landings])
         sender.close()
-    (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+    (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
     # Of the first the filter says that it does not count: nothing is to be summed.
-    assert (tally["accepted"], tally["rejected"]) == (2, 0)
+    assert (counts["accepted"], counts["rejected"]) == (2, 0)
     read = done("get", "carrier_now", "--key", "carrier=AA", "--repo", repo)["views"][0]["online"]
     assert read["features"]["mean_delay_1h"] is not None

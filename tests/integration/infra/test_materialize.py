@@ -19,7 +19,7 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
 from skewless.infra.log.inventory import inventory_folder
-from skewless.infra.materialization.skipped_rows import read_left_out
+from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
@@ -136,7 +136,7 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(latest: LatestRed
     latest.clock.set(NOW + 1)
     assert [(one.accepted, one.rejected, one.left_out) for one in latest.run(view)] == [(1, 0, {})]
     assert same(latest.online(view, [6]), latest.offline(view, [6]))
-    assert {item.reason: item.rows for item in read_left_out(latest.state)} == {
+    assert {item.reason: item.rows for item in read_skipped(latest.state)} == {
         "key 'id' is null": 2,
         "column 'n' does not fit its declared type": 1,
         "event time is null": 1,
@@ -273,7 +273,7 @@ def test_a_log_that_was_lost_is_told_from_its_marker(latest: LatestRedisWorld) -
     with pytest.raises(StoreError, match=r"log file .*00000000\.parquet: is missing"):
         latest.run(CREATED)
     inventory_folder(latest.state / "log").rename(latest.root / "notes")
-    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this online store.*got 0"):
+    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log, so this online store.*got 0"):
         latest.run(CREATED)
 
 

@@ -19,7 +19,7 @@ LINES = "application/x-ndjson; charset=utf-8"
 
 def seen(windowed: WindowedFeastProject) -> tuple[int, int]:
     """Return how many events were accepted and how many refused."""
-    return windowed.worker.tally.accepted, windowed.worker.tally.rejected
+    return windowed.worker.counts.accepted, windowed.worker.counts.rejected
 
 
 @pytest.mark.parametrize("form", ["one", "list", "lines", "push"])
@@ -102,7 +102,7 @@ def test_what_cannot_be_taken_is_refused(
 def test_a_line_that_is_wrong_is_named(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
     status, _, text = event_routes.post("/events/landings", b'{"a": 1}\n\n{"a": \n', LINES)
     assert (status, json.loads(text)["error"]["thing"]) == (400, "line 3")
-    assert windowed.worker.tally.read == 0
+    assert windowed.worker.counts.read == 0
 
 
 def test_a_stream_that_is_away_is_said_so(windowed: WindowedFeastProject) -> None:

@@ -57,7 +57,7 @@ def test_events_go_to_the_topic(windowed: WindowedFeastProject) -> None:
         status, _, text = front.post("/events/landings", json.dumps({"events": rows}).encode())
     assert (status, json.loads(text)) == (202, {"accepted_for": 5, "source": "landings"})
     windowed.work(5)
-    assert windowed.worker.tally.accepted == 5
+    assert windowed.worker.counts.accepted == 5
 
 
 @pytest.mark.usefixtures("topic")

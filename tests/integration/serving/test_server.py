@@ -22,6 +22,6 @@ def test_serve_takes_events(tmp_path: Path) -> None:
         said = server.ask("POST", "/push", b'{"push_source_name": "none", "df": {}}')
         assert (said[0], json.loads(said[2])["error"]["problem"]) == (400, "holds no event")
         server.stop()
-        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
-        assert tally["accepted"] == 3
+        (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+        assert counts["accepted"] == 3
         project.private.stop()

@@ -49,10 +49,10 @@ def message(name: str | None, *, good: bool = True, ts: int = BASE) -> bytes:
     return json.dumps({"event": name, "id": 1 if good else "x", "ts": ts}).encode()
 
 
-def took(lane: PartitionWorker, payloads: list[bytes | None], first: int, now_us: int, tally: SourceCounts) -> None:
+def took(lane: PartitionWorker, payloads: list[bytes | None], first: int, now_us: int, counts: SourceCounts) -> None:
     positions = range(first, first + len(payloads))
-    lane.take(Messages(partition=PARTLY_SEEN, positions=positions, payloads=payloads))
-    lane.accept(now_us, tally)
+    lane.add_messages(Messages(partition=PARTLY_SEEN, positions=positions, payloads=payloads))
+    lane.accept(now_us, counts)
 
 
 @given(BATCHES)
@@ -60,7 +60,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
     batches: list[tuple[int, list[tuple[str, bool]], bool, bool]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        now, position, tally = BASE, 0, SourceCounts(source="s")
+        now, position, counts = BASE, 0, SourceCounts(source="s")
         lane = opened(Path(folder))
         expected: list[tuple[str, bool]] = []
         seen: dict[str, int] = {}
@@ -70,7 +70,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
                 lane.log.compact(keep=1)
             if again:
                 lane = opened(Path(folder))
-            took(lane, [message(name, good=good) for name, good in events], position, now, tally)
+            took(lane, [message(name, good=good) for name, good in events], position, now, counts)
             position += len(events)
             for name, good in events:
                 if not good or now - seen.get(name, now - HORIZON - 1) > HORIZON:
@@ -81,56 +81,56 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
         rows = [row for part in lane.log.read(columns=columns) for row in part.to_pylist()]
         assert [(row["event"], row[REJECT] is None) for row in rows] == expected
         accepted = sum(good for _, good in expected)
-        assert (tally.read, tally.accepted, tally.rejected) == (position, accepted, len(expected) - accepted)
-        assert tally.duplicates == position - len(expected)
+        assert (counts.read, counts.accepted, counts.rejected) == (position, accepted, len(expected) - accepted)
+        assert counts.duplicates == position - len(expected)
 
 
 def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path), SourceCounts(source="s")
-    took(lane, [message(None), message(None)], 0, BASE, tally)
-    assert (tally.accepted, tally.duplicates) == (2, 0)
+    lane, counts = opened(tmp_path), SourceCounts(source="s")
+    took(lane, [message(None), message(None)], 0, BASE, counts)
+    assert (counts.accepted, counts.duplicates) == (2, 0)
 
 
 def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path), SourceCounts(source="s")
-    took(lane, [message("a")], 5, BASE, tally)
-    took(lane, [message("a"), message("a")], 6, BASE, tally)
-    assert (lane.next_position, lane.log.next_seq(), tally.batches, tally.duplicates) == (8, 1, 1, 2)
+    lane, counts = opened(tmp_path), SourceCounts(source="s")
+    took(lane, [message("a")], 5, BASE, counts)
+    took(lane, [message("a"), message("a")], 6, BASE, counts)
+    assert (lane.next_position, lane.log.next_seq(), counts.batches, counts.duplicates) == (8, 1, 1, 2)
     assert opened(tmp_path).next_position == 6
 
 
 def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> None:
-    one, other, tally = opened(tmp_path), opened(tmp_path), SourceCounts(source="s")
-    took(one, [message("a")], 0, BASE, tally)
+    one, other, counts = opened(tmp_path), opened(tmp_path), SourceCounts(source="s")
+    took(one, [message("a")], 0, BASE, counts)
     with pytest.raises(ConflictError):
-        took(other, [message("a")], 0, BASE, tally)
+        took(other, [message("a")], 0, BASE, counts)
     assert one.log.next_seq() == 1
-    assert (tally.read, tally.accepted) == (1, 1)
+    assert (counts.read, counts.accepted) == (1, 1)
 
 
 def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
-    lane, tally = opened(tmp_path), SourceCounts(source="s")
+    lane, counts = opened(tmp_path), SourceCounts(source="s")
     moments = [0, -SECOND, 5 * SECOND, 2 * SECOND, 3 * SECOND]
-    took(lane, [message(None, ts=BASE + each) for each in moments], 0, BASE, tally)
-    assert (tally.late, tally.watermark_us) == (1, BASE + 5 * SECOND)
-    took(lane, [message(None, ts=BASE)], 5, BASE, tally)
-    assert (tally.late, tally.watermark_us) == (2, BASE + 5 * SECOND)
+    took(lane, [message(None, ts=BASE + each) for each in moments], 0, BASE, counts)
+    assert (counts.late, counts.watermark_us) == (1, BASE + 5 * SECOND)
+    took(lane, [message(None, ts=BASE)], 5, BASE, counts)
+    assert (counts.late, counts.watermark_us) == (2, BASE + 5 * SECOND)
 
 
 def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
-    ids, tally = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
+    ids, counts = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
     lane = PartitionWorker(
         partition=PARTLY_SEEN,
         log=EventLog(tmp_path, "events/s/e/0"),
         decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
         ids=ids,
     )
-    took(lane, [message("a"), message("a")], 0, BASE, tally)
-    assert tally.accepted == 2
-    ids.take_up(BRIEF)
+    took(lane, [message("a"), message("a")], 0, BASE, counts)
+    assert counts.accepted == 2
+    ids.set_source(BRIEF)
     other = opened(tmp_path, ids, "1")
-    took(other, [message("a"), message("b")], 0, BASE + 1, tally)
-    assert (tally.accepted, tally.duplicates) == (3, 1)
-    ids.take_up(replace(BRIEF, dedupe_us=1))
-    took(other, [message("a"), message("b")], 2, BASE + 2, tally)
-    assert (tally.accepted, tally.duplicates) == (4, 2)
+    took(other, [message("a"), message("b")], 0, BASE + 1, counts)
+    assert (counts.accepted, counts.duplicates) == (3, 1)
+    ids.set_source(replace(BRIEF, dedupe_us=1))
+    took(other, [message("a"), message("b")], 2, BASE + 2, counts)
+    assert (counts.accepted, counts.duplicates) == (4, 2)
