@@ -48,13 +48,9 @@ class Materializer:
     """Materializes the views of one project.
 
     Args:
-        project: name of the project.
         repo: the user's folder.
         state: the project's state folder.
-        connection: to DuckDB.
         online: returns the online store; called only by runs.
-        ledger: records runs.
-        clock: of the project.
         needed: the needed views. If a version that only models read cannot be updated, it is reported, not raised.
         strict: fail if a row is skipped for any reason except that it is not due yet.
     """
@@ -83,12 +79,10 @@ class Materializer:
         Memory does not grow with the number of rows. The next run completes a run that was stopped at any point.
 
         Args:
-            views: to materialize.
             check: the gate for new rows: called with a view and a Parquet file before the rows are accepted. It must
                 ignore rows with a reason in ``__reject``, and raises to reject the file.
             events: accept only rows with event times in this range: a backfill.
             naive_is_utc: accept times without a zone, as Feast does.
-            on_step: called with the progress.
 
         Raises:
             GateError: the gate or ``strict`` rejected a view's new rows; the other views are up to date.
