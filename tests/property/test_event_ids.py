@@ -66,7 +66,7 @@ class Process:
     def start(self) -> None:
         ids, decoder = EventIds(BRIEF, self.root, HORIZON), Decoder(BRIEF, [VIEW], 1_000)
         names = [f"{self.number}-{i}" for i in range(LANES)]
-        self.lanes = [
+        self.partition_workers = [
             PartitionWorker(
                 partition=Partition(name=name, epoch="e"),
                 log=EventLog(self.root, f"events/s/e/{name}"),
@@ -76,12 +76,14 @@ class Process:
             for name in names
         ]
 
-    def take(self, lane: int, events: Events, now: int, counts: SourceCounts) -> None:
-        one, first = self.lanes[lane], self.positions[lane]
+    def take(self, partition_worker: int, events: Events, now: int, counts: SourceCounts) -> None:
+        one, first = self.partition_workers[partition_worker], self.positions[partition_worker]
         made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
-        self.positions[lane] += len(made)
+        self.positions[partition_worker] += len(made)
         one.add_messages(
-            Messages(partition=one.partition, positions=range(first, self.positions[lane]), payloads=list(made))
+            Messages(
+                partition=one.partition, positions=range(first, self.positions[partition_worker]), payloads=list(made)
+            )
         )
         one.accept(now, counts)
 
@@ -110,20 +112,20 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
         accepted: dict[str, int] = {}
         expected: list[tuple[str | None, int]] = []
         rejected = files = 0
-        for process, lane, wait, events, what in steps:
+        for process, partition_worker, wait, events, what in steps:
             now += wait
             if what == "restart":
                 processes[process].start()
             if what == "compact":
-                processes[process].lanes[lane % LANES].log.compact(keep=0)
-            is_file = lane == LANES
+                processes[process].partition_workers[partition_worker % LANES].log.compact(keep=0)
+            is_file = partition_worker == LANES
             if is_file:
                 files += 1
                 done = taken_in(root, files, events, now, connection)
                 counts.accepted, counts.rejected = counts.accepted + done.accepted, counts.rejected + done.rejected
                 counts.duplicates += done.duplicates
             else:
-                processes[process].take(lane, events, now, counts)
+                processes[process].take(partition_worker, events, now, counts)
             # A stream compares with the ids of its horizon, a file with all.
             horizon = 10 * len(steps) * HORIZON if is_file else HORIZON
             for name, good in events:

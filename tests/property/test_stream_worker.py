@@ -135,8 +135,8 @@ class VersionHistory(RuleBasedStateMachine):
 
     @rule(keep=st.integers(1, 3))
     def compact(self, keep: int) -> None:
-        for lane in self.worker._partition_workers.values():
-            lane.log.compact(keep=keep)
+        for partition_worker in self.worker._partition_workers.values():
+            partition_worker.log.compact(keep=keep)
 
     @rule()
     def build(self) -> None:

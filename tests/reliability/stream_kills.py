@@ -109,8 +109,8 @@ def work(world: StreamWorld) -> None:
     with world.store() as store:
         worker = world.worker(store, open_stream(world.root), max_rows=_BATCH)
         drain(worker)
-        for lane in worker._partition_workers.values():
-            lane.log.compact(keep=2)
+        for partition_worker in worker._partition_workers.values():
+            partition_worker.log.compact(keep=2)
         _build(world, worker)
         worker.close()
 

@@ -259,18 +259,18 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
     with running(Node(program("valkey"), tmp_path / "stream")) as node, ExitStack() as stack:
         traffic = Traffic(0)
         sender = RedisSender(node.url, project="p", source="s", n_partitions=n)
-        crew: list[tuple[Worker, threading.Event, threading.Thread]] = []
+        workers: list[tuple[Worker, threading.Event, threading.Thread]] = []
         done: list[Worker] = []
 
         def join() -> None:
             store = stack.enter_context(world.store())
             worker, stop = world.worker(store, redis_stream(node.url, n), max_rows=50), threading.Event()
             thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
-            crew.append((worker, stop, thread))
+            workers.append((worker, stop, thread))
             thread.start()
 
         def leave() -> None:
-            worker, stop, thread = crew.pop(0)
+            worker, stop, thread = workers.pop(0)
             stop.set()
             thread.join()
             done.append(worker)
@@ -282,10 +282,10 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
                 pairs = traffic.make(60, world.clock.now_us())
                 sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
                 time.sleep(0.03)
-        while len(crew) > 1:
+        while len(workers) > 1:
             leave()
         # A lane that was just taken over is not busy yet.
-        until(lambda: len(crew[0][0]._partition_workers) == n and not busy(crew[0][0]) and traffic.arrived(world))
+        until(lambda: len(workers[0][0]._partition_workers) == n and not busy(workers[0][0]) and traffic.arrived(world))
         leave()
         sender.close()
     traffic.check(world)

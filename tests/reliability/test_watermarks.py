@@ -165,7 +165,7 @@ def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
     rig.now(10)
     rig.feed(5, random.Random(1))
     worker.step()
-    assert any(lane.waiting for lane in worker._partition_workers.values())
+    assert any(partition_worker.waiting for partition_worker in worker._partition_workers.values())
     assert rig.watermark() == stood
     drain(worker)
     rig.check()

@@ -323,8 +323,12 @@ class Traffic:
 
 def busy(worker: Worker) -> bool:
     """Say whether something is left to be taken or applied."""
-    lanes = worker._partition_workers.values()
-    return bool(not lanes or worker.counts.lag or any(lane.waiting or lane.behind for lane in lanes))
+    partition_workers = worker._partition_workers.values()
+    return bool(
+        not partition_workers
+        or worker.counts.lag
+        or any(partition_worker.waiting or partition_worker.behind for partition_worker in partition_workers)
+    )
 
 
 def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:

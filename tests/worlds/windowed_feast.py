@@ -119,7 +119,7 @@ class WindowedFeastProject:
         for _ in range(60):
             self.worker.step()
             if self.worker.counts.read >= until and not any(
-                lane.behind for lane in self.worker._partition_workers.values()
+                partition_worker.behind for partition_worker in self.worker._partition_workers.values()
             ):
                 break
         assert self.worker.counts.read == until, self.worker.counts

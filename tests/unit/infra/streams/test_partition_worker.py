@@ -49,10 +49,12 @@ def message(name: str | None, *, good: bool = True, ts: int = BASE) -> bytes:
     return json.dumps({"event": name, "id": 1 if good else "x", "ts": ts}).encode()
 
 
-def took(lane: PartitionWorker, payloads: list[bytes | None], first: int, now_us: int, counts: SourceCounts) -> None:
+def took(
+    partition_worker: PartitionWorker, payloads: list[bytes | None], first: int, now_us: int, counts: SourceCounts
+) -> None:
     positions = range(first, first + len(payloads))
-    lane.add_messages(Messages(partition=PARTLY_SEEN, positions=positions, payloads=payloads))
-    lane.accept(now_us, counts)
+    partition_worker.add_messages(Messages(partition=PARTLY_SEEN, positions=positions, payloads=payloads))
+    partition_worker.accept(now_us, counts)
 
 
 @given(BATCHES)
@@ -61,16 +63,16 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         now, position, counts = BASE, 0, SourceCounts(source="s")
-        lane = opened(Path(folder))
+        partition_worker = opened(Path(folder))
         expected: list[tuple[str, bool]] = []
         seen: dict[str, int] = {}
         for wait, events, again, compact in batches:
             now += wait
             if compact:
-                lane.log.compact(keep=1)
+                partition_worker.log.compact(keep=1)
             if again:
-                lane = opened(Path(folder))
-            took(lane, [message(name, good=good) for name, good in events], position, now, counts)
+                partition_worker = opened(Path(folder))
+            took(partition_worker, [message(name, good=good) for name, good in events], position, now, counts)
             position += len(events)
             for name, good in events:
                 if not good or now - seen.get(name, now - HORIZON - 1) > HORIZON:
@@ -78,7 +80,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
                 if good and now - seen.get(name, now - HORIZON - 1) > HORIZON:
                     seen[name] = now
         columns = ["event", REJECT]
-        rows = [row for part in lane.log.read(columns=columns) for row in part.to_pylist()]
+        rows = [row for part in partition_worker.log.read(columns=columns) for row in part.to_pylist()]
         assert [(row["event"], row[REJECT] is None) for row in rows] == expected
         accepted = sum(good for _, good in expected)
         assert (counts.read, counts.accepted, counts.rejected) == (position, accepted, len(expected) - accepted)
@@ -86,16 +88,21 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
 
 
 def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:
-    lane, counts = opened(tmp_path), SourceCounts(source="s")
-    took(lane, [message(None), message(None)], 0, BASE, counts)
+    partition_worker, counts = opened(tmp_path), SourceCounts(source="s")
+    took(partition_worker, [message(None), message(None)], 0, BASE, counts)
     assert (counts.accepted, counts.duplicates) == (2, 0)
 
 
 def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) -> None:
-    lane, counts = opened(tmp_path), SourceCounts(source="s")
-    took(lane, [message("a")], 5, BASE, counts)
-    took(lane, [message("a"), message("a")], 6, BASE, counts)
-    assert (lane.next_position, lane.log.next_seq(), counts.batches, counts.duplicates) == (8, 1, 1, 2)
+    partition_worker, counts = opened(tmp_path), SourceCounts(source="s")
+    took(partition_worker, [message("a")], 5, BASE, counts)
+    took(partition_worker, [message("a"), message("a")], 6, BASE, counts)
+    assert (partition_worker.next_position, partition_worker.log.next_seq(), counts.batches, counts.duplicates) == (
+        8,
+        1,
+        1,
+        2,
+    )
     assert opened(tmp_path).next_position == 6
 
 
@@ -109,23 +116,23 @@ def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> 
 
 
 def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
-    lane, counts = opened(tmp_path), SourceCounts(source="s")
+    partition_worker, counts = opened(tmp_path), SourceCounts(source="s")
     moments = [0, -SECOND, 5 * SECOND, 2 * SECOND, 3 * SECOND]
-    took(lane, [message(None, ts=BASE + each) for each in moments], 0, BASE, counts)
+    took(partition_worker, [message(None, ts=BASE + each) for each in moments], 0, BASE, counts)
     assert (counts.late, counts.watermark_us) == (1, BASE + 5 * SECOND)
-    took(lane, [message(None, ts=BASE)], 5, BASE, counts)
+    took(partition_worker, [message(None, ts=BASE)], 5, BASE, counts)
     assert (counts.late, counts.watermark_us) == (2, BASE + 5 * SECOND)
 
 
 def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
     ids, counts = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
-    lane = PartitionWorker(
+    partition_worker = PartitionWorker(
         partition=PARTLY_SEEN,
         log=EventLog(tmp_path, "events/s/e/0"),
         decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
         ids=ids,
     )
-    took(lane, [message("a"), message("a")], 0, BASE, counts)
+    took(partition_worker, [message("a"), message("a")], 0, BASE, counts)
     assert counts.accepted == 2
     ids.set_source(BRIEF)
     other = opened(tmp_path, ids, "1")
