@@ -98,7 +98,7 @@ class Watch:
         return all(self._has_caught_up(plan.project, view, store) for view in plan.windows)
 
     def _has_caught_up(self, project: str, view: WindowView, store: OnlineStore) -> bool:
-        live = Generations(self.state).live(view)
+        live = Generations(self.state).find_live(view)
         if live is None:
             return False
         ends = log_ends(self.state / "log", view.source)

@@ -16,7 +16,7 @@ _PART = 1 << 20
 
 def set_commands(keys: pa.LargeBinaryArray, rows: pa.LargeBinaryArray) -> bytes:
     """Return one SET per row."""
-    head, names, values = command(b"SET", more=2), BulkStrings(keys), BulkStrings(rows)
+    head, names, values = command(b"SET", extra=2), BulkStrings(keys), BulkStrings(rows)
     return b"".join(head + names.cut(i, i + 1) + values.cut(i, i + 1) for i in range(len(keys)))
 
 
@@ -26,7 +26,7 @@ def script_commands(sha: bytes, keys: pa.LargeBinaryArray, rows: pa.LargeBinaryA
     calls: list[bytes | memoryview] = []
     for start in range(0, len(keys), size):
         stop = min(start + size, len(keys))
-        head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start))
+        head = command(b"EVALSHA", sha, b"%d" % (stop - start), extra=2 * (stop - start))
         calls += [head, names.cut(start, stop), values.cut(start, stop)]
     return b"".join(calls)
 

@@ -125,7 +125,7 @@ class RequestedWindow:
         limits = [AgeLimit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
         marker_status = self.known.marker_history.check_markers(
             self.marks, [stood[mark] for mark in self.marks]
-        ).within(limits, t)
+        ).limit_ages(limits, t)
         return self.known.states.read(self.keys, rows, marker_status, t).reads[view.name]
 
 

@@ -28,7 +28,7 @@ from skewless.infra.storage.durable import disk_error, sync_file, sync_folder, t
 
 # An older file is merged again with newer rows only if it is not much larger than they are. So the number of times that
 # a row is written grows with the logarithm of the file size.
-_BIGGER = 3
+_SIZE_FACTOR = 3
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _FILE = re.compile(r"c?(?P<first>\d{20})(-(?P<last>\d{20}))?\.parquet")
 
@@ -139,10 +139,12 @@ class Compactor:
         try:
             # A file may be removed only after the manifest that replaced it is durable.
             sync_folder(self._folder)
-            listed = {span.path for span in manifest.spans}
-            due_paths = [path for path in sorted(set(self._folder.iterdir()) - listed) if self._is_due(path, manifest)]
-            self._files.inventory.remove_entries(path.name for path in due_paths)
-            for path in due_paths:
+            listed_paths = {span.path for span in manifest.spans}
+            removable_paths = [
+                path for path in sorted(set(self._folder.iterdir()) - listed_paths) if self._is_due(path, manifest)
+            ]
+            self._files.inventory.remove_entries(path.name for path in removable_paths)
+            for path in removable_paths:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise disk_error(self._folder, error) from error
@@ -196,7 +198,7 @@ def plan_merges(
         return []
     rows = sum(span.rows for span in batches)
     start = len(compacted)
-    while start and compacted[start - 1].rows <= min(_BIGGER * rows, target_rows // 2):
+    while start and compacted[start - 1].rows <= min(_SIZE_FACTOR * rows, target_rows // 2):
         start -= 1
         rows += compacted[start].rows
     groups: list[list[FileRange]] = []
@@ -216,12 +218,14 @@ def _replace_spans(manifest: Manifest, span: FileRange, gaps: Sequence[Gap], now
     spans_after = [old for old in manifest.spans if old.first > span.last]
     earlier_gaps = [gap for gap in manifest.gaps if gap.first < span.first]
     # A gap may extend from an older file into the files that are merged now.
-    left = [Gap(first=gap.first, last=min(gap.last, span.first - 1)) for gap in earlier_gaps]
-    right = [Gap(first=max(gap.first, span.last + 1), last=gap.last) for gap in manifest.gaps if gap.last > span.last]
+    gaps_before = [Gap(first=gap.first, last=min(gap.last, span.first - 1)) for gap in earlier_gaps]
+    gaps_after = [
+        Gap(first=max(gap.first, span.last + 1), last=gap.last) for gap in manifest.gaps if gap.last > span.last
+    ]
     return Manifest(
         generation=manifest.generation + 1,
         spans=(*spans_before, span, *spans_after),
-        gaps=join_gaps([*left, *gaps, *right]),
+        gaps=join_gaps([*gaps_before, *gaps, *gaps_after]),
         retired=(*manifest.retired, MergedRange(first=span.first, last=span.last, at_us=now_us)),
     )
 

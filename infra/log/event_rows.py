@@ -21,8 +21,8 @@ def event_schema(source: EventSource) -> pa.Schema:
     message. Backfilled rows of history also have ``__declared``: their ``__known_at`` was declared, not measured. In
     other rows, and in logs without the column, it is null.
     """
-    own = [pa.field(column.name, arrow_type(column.dtype)) for column in source.columns]
-    ours = [
+    event_columns = [pa.field(column.name, arrow_type(column.dtype)) for column in source.columns]
+    added_columns = [
         pa.field(EVENT, pa.int64()),
         pa.field(INGEST, pa.int64()),
         pa.field(SOURCE_POS, pa.int64()),
@@ -30,4 +30,4 @@ def event_schema(source: EventSource) -> pa.Schema:
         pa.field(REJECT, pa.string()),
         pa.field(RAW, pa.binary()),
     ]
-    return pa.schema([*own, *ours])
+    return pa.schema([*event_columns, *added_columns])

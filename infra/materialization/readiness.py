@@ -113,7 +113,7 @@ class VersionReadiness:
             return True
 
     def _find_missing_states(self, store: OnlineStore, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
-        live = self.streams.generations.live(view)
+        live = self.streams.generations.find_live(view)
         if live is None:
             return f"windowed view {view.name!r} has no states"
         events, ends = 0, log_ends(self.streams.log_root, view.source)

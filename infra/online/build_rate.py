@@ -11,7 +11,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.storage.durable import replace_durable
 
 _FILE = "build.json"
-_MOST_TIMES = 10  # a larger factor makes the estimate worthless
+_MAX_FACTOR = 10  # a larger factor makes the estimate worthless
 
 
 def note_build(folder: Path, events: int, seconds: float) -> None:
@@ -31,7 +31,7 @@ def build_seconds(folder: Path, events: int) -> float | None:
     """Return the estimated seconds of a build of ``events`` events; None if the last one ran elsewhere or was small."""
     try:
         last = json.loads((folder / _FILE).read_bytes())
-        if last["host"] != socket.gethostname() or events > _MOST_TIMES * last["events"] or not last["events"]:
+        if last["host"] != socket.gethostname() or events > _MAX_FACTOR * last["events"] or not last["events"]:
             return None
         return float(last["seconds"] * events / last["events"])
     except (OSError, ValueError, KeyError, TypeError):

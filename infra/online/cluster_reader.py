@@ -58,7 +58,7 @@ class ClusterReader:
         if not len(keys) + len(names):
             done(([], []))
             return
-        if self._slots.stale:
+        if self._slots.is_stale:
             self._start_redirected_read(keys, names, done)
             return
         marker_keys = [self._slots.marker_keys(name) for name in names]
@@ -121,7 +121,7 @@ class ClusterReader:
         if failure is not None:
             done(self._note_failure(failure))
             return
-        self._slots.stale = True
+        self._slots.is_stale = True
         self._start_redirected_read(keys, names, done)
 
     def _start_redirected_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
@@ -152,7 +152,7 @@ class ClusterReader:
             if not redirects:
                 break
             new_owners |= redirects
-            self._slots.stale = True
+            self._slots.is_stale = True
         final_values = [await self._resolve_value(key, value) for key, value in zip(all_keys, values, strict=True)]
         return split(final_values, len(keys), marker_keys)
 
@@ -190,7 +190,7 @@ class ClusterReader:
 
     async def _ensure_fresh_map(self) -> None:
         """Refresh a stale slot map; concurrent callers share one refresh."""
-        if not self._slots.stale:
+        if not self._slots.is_stale:
             return
         if self._refresh_task is None or self._refresh_task.done():
             self._refresh_task = asyncio.get_running_loop().create_task(self._refresh_map())
@@ -198,7 +198,7 @@ class ClusterReader:
 
     async def _refresh_map(self) -> None:
         """Load the slot map from the first node that replies."""
-        self._links = {node: link for node, link in self._links.items() if not link.broken}
+        self._links = {node: link for node, link in self._links.items() if not link.is_broken}
         nodes = self._slots.nodes()
         replies: asyncio.Queue[tuple[Node, Any]] = asyncio.Queue()
         for node in nodes:
@@ -215,13 +215,13 @@ class ClusterReader:
 
     def _open_link(self, node: Node) -> StoreLink:
         link = self._links.get(node)
-        if link is None or link.broken:
+        if link is None or link.is_broken:
             client = open_async_node(self._address, *node, self._timeout_s)
             link = self._links[node] = StoreLink(partial(dial, client, self._on_connect), self._timeout_s)
         return link
 
     def _note_failure(self, error: Exception) -> StoreError:
-        self._slots.stale = True
+        self._slots.is_stale = True
         return to_store_error(self._address.url, error)
 
 

@@ -50,13 +50,13 @@ class ClusterServers:
         script_replies: list[ScriptReply] = []
         with self._fresh_slot_map():
             for node, parts in self._slice_by_node(slots):
-                more = [last(int(slots[start])) for start, _ in parts] if last else []
-                done, rejected = _call_node(node, script, names, values, parts, more)
+                extra = [last(int(slots[start])) for start, _ in parts] if last else []
+                done, rejected = _call_node(node, script, names, values, parts, extra)
                 if rejected:
                     # The node may not have the script yet. Calls for moving slots are rejected again.
                     node.script_load(script.script)
-                    more = [last(int(slots[start])) for start, _ in rejected] if last else []
-                    retried, rejected = _call_node(node, script, names, values, rejected, more)
+                    extra = [last(int(slots[start])) for start, _ in rejected] if last else []
+                    retried, rejected = _call_node(node, script, names, values, rejected, extra)
                     done += retried
                 for part in rejected:
                     tail = [last(int(slots[part[0]]))] if last else []
@@ -64,9 +64,9 @@ class ClusterServers:
                 script_replies += [replace(answer, places=order[answer.places].tolist()) for answer in done]
         return script_replies
 
-    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, then of ``more``, from one round trip to each node; None: no value."""
-        names = [*(keys.to_pylist() if isinstance(keys, pa.Array) else keys), *more]
+    def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, then of ``extra``, from one round trip to each node; None: no value."""
+        names = [*(keys.to_pylist() if isinstance(keys, pa.Array) else keys), *extra]
         slots = np.fromiter(map(key_slot, names), dtype=np.int64, count=len(names))
         values: list[bytes | None] = [None] * len(names)
         moving: list[int] = []

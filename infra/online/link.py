@@ -42,7 +42,7 @@ class StoreLink(asyncio.Protocol):
     """
 
     def __init__(self, dial: Dial, timeout_s: float) -> None:
-        self.broken = False
+        self.is_broken = False
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(
             notEnoughData=_MORE,
@@ -74,7 +74,7 @@ class StoreLink(asyncio.Protocol):
 
     def busy_poll(self) -> None:
         """Busy-poll for up to 100 us: a reply that arrives in that time reaches its caller before this returns."""
-        while self._pending and self._socket is not None and not self.broken:
+        while self._pending and self._socket is not None and not self.is_broken:
             data = self._socket.poll()
             if not data:
                 return  # the event loop handles whatever is left, also a closed connection
@@ -97,7 +97,7 @@ class StoreLink(asyncio.Protocol):
 
     def abort(self, error: Exception) -> None:
         """Close the connection and give the error to all waiting callers."""
-        self.broken = True
+        self.is_broken = True
         self._socket = None
         self._open_task.cancel()
         if self._timer is not None:
@@ -129,7 +129,7 @@ class StoreLink(asyncio.Protocol):
         except InvalidResponse as error:
             self.abort(error)
         else:
-            if reader.has_data() and not self.broken:
+            if reader.has_data() and not self.is_broken:
                 self.abort(InvalidResponse("received a reply without a command"))
 
     def connection_lost(self, exc: Exception | None) -> None:

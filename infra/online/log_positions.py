@@ -57,7 +57,7 @@ class LogPositions:
                 (marker, covered.get(partition, -1)) for marker, partition in list(self._row_partitions.items())
             )
         for project, view in list(self._window_views.values()):
-            live = self._generations.live(view)
+            live = self._generations.find_live(view)
             for partition in live.partitions if live else ():
                 end = self._last_end(partition)
                 if live and end.last >= 0:

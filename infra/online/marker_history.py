@@ -19,12 +19,12 @@ class AgeLimit(NamedTuple):
     Args:
         view: hash of the view.
         markers: names of the view's markers; empty: the watermark is unknown.
-        most_us: microseconds.
+        max_us: microseconds.
     """
 
     view: str
     markers: Sequence[str]
-    most_us: int
+    max_us: int
 
 
 class MarkerStatus(NamedTuple):
@@ -43,16 +43,16 @@ class MarkerStatus(NamedTuple):
         """Return the lowest watermark of some markers; 0 if one is unknown or there are none."""
         return min((self.watermarks.get(name, 0) for name in markers), default=0)
 
-    def within(self, limits: Iterable[AgeLimit], t: int) -> MarkerStatus:
+    def limit_ages(self, limits: Iterable[AgeLimit], t: int) -> MarkerStatus:
         """Return a copy in which views with a watermark too old at time ``t`` count as lost (SEMANTICS 8.4).
 
         >>> limits = [AgeLimit("v", ["m"], 2), AgeLimit("w", ["n"], 2)]
-        >>> sorted(MarkerStatus(frozenset(), {"m": 5, "n": 7}).within(limits, 9).lost)
+        >>> sorted(MarkerStatus(frozenset(), {"m": 5, "n": 7}).limit_ages(limits, 9).lost)
         ['m', 'v']
         """
         lost = self.lost
-        for view, markers, most in limits:
-            if t - self.watermark(markers) > most:
+        for view, markers, max_us in limits:
+            if t - self.watermark(markers) > max_us:
                 lost = lost | {view, *markers}
         return MarkerStatus(lost, self.watermarks)
 

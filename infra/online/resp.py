@@ -59,23 +59,23 @@ class BulkStrings:
         return self._data[self._offsets[start] : self._offsets[stop]]
 
 
-def command(*parts: bytes, more: int = 0) -> bytes:
-    r"""Return a command, or its beginning if ``more`` arguments follow.
+def command(*parts: bytes, extra: int = 0) -> bytes:
+    r"""Return a command, or its beginning if ``extra`` arguments follow.
 
     >>> command(b"GET", b"k")
     b'*2\r\n$3\r\nGET\r\n$1\r\nk\r\n'
     """
-    return b"*%d\r\n" % (len(parts) + more) + _encode_bulks(parts)
+    return b"*%d\r\n" % (len(parts) + extra) + _encode_bulks(parts)
 
 
-def mget(keys: Binaries, more: Sequence[bytes] = ()) -> bytes:
+def mget(keys: Binaries, extra: Sequence[bytes] = ()) -> bytes:
     """Return the MGET command for keys and more keys."""
-    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(more))
+    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(extra))
     if isinstance(keys, pa.Array):
-        return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _encode_bulks(more)))
+        return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _encode_bulks(extra)))
     if isinstance(keys, IntegerKeys):
-        return b"".join((head, keys.encode_bulks(), _encode_bulks(more)))
-    return head + _encode_bulks([*keys, *more] if more else keys)
+        return b"".join((head, keys.encode_bulks(), _encode_bulks(extra)))
+    return head + _encode_bulks([*keys, *extra] if extra else keys)
 
 
 def _encode_bulks(values: Sequence[bytes]) -> bytes:
@@ -113,7 +113,7 @@ def script_calls(
     calls: list[Message] = []
     for i, (start, stop) in enumerate(parts):
         tail = _encode_bulks(last[i : i + 1])
-        head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start) + bool(tail))
+        head = command(b"EVALSHA", sha, b"%d" % (stop - start), extra=2 * (stop - start) + bool(tail))
         calls.append((head, keys.cut(start, stop), rows.cut(start, stop), tail))
     return calls
 
@@ -122,7 +122,7 @@ def exchange(
     connection: RespConnection,
     calls: Iterable[Message],
     window: int,
-    again: type[Exception] | tuple[type[Exception], ...] = NoScriptError,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = NoScriptError,
     burst: int = 1,
 ) -> tuple[list[Any], list[int]]:
     """Send calls, pipelined; return the replies, and the indices of calls that must be sent again.
@@ -131,7 +131,7 @@ def exchange(
         connection: of the server.
         calls: one message per call, each answered by one reply.
         window: maximum number of calls without a reply, at least ``burst``.
-        again: error replies after which a call is repeated, by default that the script is unknown.
+        retry_on: error replies after which a call is repeated, by default that the script is unknown.
         burst: how many calls are sent at once.
 
     Raises:
@@ -146,7 +146,7 @@ def exchange(
         for _ in range(min(n, len(pending))):
             try:
                 replies.append(connection.read_response())
-            except again:
+            except retry_on:
                 refused.append(pending[0])
             pending.popleft()
 

@@ -75,7 +75,7 @@ class ServerReader:
         await close_async_client(self._client)
 
     def _open_link(self) -> StoreLink:
-        if self._link is None or self._link.broken:
+        if self._link is None or self._link.is_broken:
             self._link = StoreLink(partial(dial, self._client, self._on_connect), self._timeout_s)
         return self._link
 

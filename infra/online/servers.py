@@ -64,8 +64,8 @@ class Servers(Protocol):
         """
         ...
 
-    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, then of ``more``, in order, from one round trip; None: no value."""
+    def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, then of ``extra``, in order, from one round trip; None: no value."""
         ...
 
     def masters(self) -> Sequence[Any]:
@@ -97,8 +97,8 @@ class SingleServer:
     ) -> list[ScriptReply]:
         """Call a script with keys and one argument per key, in slices; return the reply for each slice."""
         parts = list(slices(len(keys)))
-        more = [last(None)] * len(parts) if last else ()
-        calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, more)
+        extra = [last(None)] * len(parts) if last else ()
+        calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, extra)
         script_replies: list[ScriptReply] = []
         with borrow_connection(self.client) as connection:
             while calls:
@@ -113,11 +113,11 @@ class SingleServer:
                     self.client.script_load(script.script)
         return script_replies
 
-    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, then of ``more``, in order, from one round trip; None: no value."""
-        if not len(keys) + len(more):
+    def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, then of ``extra``, in order, from one round trip; None: no value."""
+        if not len(keys) + len(extra):
             return []
-        message = mget(keys, more)
+        message = mget(keys, extra)
         values = self._reader.read(message)
         if values is None:
             with borrow_connection(self.client) as connection:

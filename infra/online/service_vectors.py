@@ -90,7 +90,7 @@ class VectorReader:
         )
         if not self._views_with_max_age:
             return own
-        return own.within(
+        return own.limit_ages(
             [AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._views_with_max_age], t
         )
 

@@ -20,14 +20,14 @@ class Node(NamedTuple):
 
 
 class SlotMap:
-    """A slot map. It is ``stale`` at first, and after a node has replied with a redirection.
+    """A slot map. It is ``is_stale`` at first, and after a node has replied with a redirection.
 
     Args:
         seeds: nodes to contact while no others are known.
     """
 
     def __init__(self, seeds: Iterable[Node]) -> None:
-        self.stale = True
+        self.is_stale = True
         self._seeds = tuple(seeds)
         self._owners: list[Node | None] = [None] * _SLOTS
         self._marker_parts: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class SlotMap:
             node = Node((host or b"").decode() or sender.host, port)
             self._owners[first : last + 1] = [node] * (last + 1 - first)
         self._update_parts()
-        self.stale = False
+        self.is_stale = False
         return self._owners != old_owners
 
     def set_owner(self, slot: int, node: Node) -> None:

@@ -105,9 +105,9 @@ class StateView:
             )
         partly_applied = np.asarray(letters == PARTLY_SEEN, dtype=np.bool_)
         changed = int((~partly_applied & (letters != SEEN)).sum())
-        long = np.flatnonzero(letters == LONG)
-        if len(long):
-            self.roll(store, keys.take(pa.array(long)), m)
+        long_states = np.flatnonzero(letters == LONG)
+        if len(long_states):
+            self.roll(store, keys.take(pa.array(long_states)), m)
         if partly_applied.any():
             new = self._find_missing(store, keys, events, entity, partly_applied)
             rest = events.take(new)

@@ -122,9 +122,9 @@ class WindowStates:
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = marker_status.watermark(reader.markers)
-                tiles, sound = reader.codec.unpack_sound(states[part])
-                corrupt += n - int(sound.sum())
-                reads[name], applied[name] = reader.read(names[part], tiles, sound, t, min(t, watermark))
+                tiles, is_valid = reader.codec.unpack_sound(states[part])
+                corrupt += n - int(is_valid.sum())
+                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, min(t, watermark))
         return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
 
     def unavailable(self, n: int) -> ViewReads:
@@ -161,13 +161,15 @@ class _StateReader:
         self.keys = KeyCodec(self._project, self.view, self.generation)
 
     def read(
-        self, names: Sequence[bytes | None], tiles: Tiles, sound: BoolArray, t: int, known_to: int
+        self, names: Sequence[bytes | None], tiles: Tiles, is_valid: BoolArray, t: int, known_to: int
     ) -> tuple[ViewRead, StateProgress]:
         features = self._reader.features(tiles, t)
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
-        answered: BoolArray = (tiles.m <= t) & sound
-        keyed = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = window_read(self.view, features, times, answered, keyed, np.full(len(names), known_to, dtype=np.int64))
+        is_answered: BoolArray = (tiles.m <= t) & is_valid
+        has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
+        read = window_read(
+            self.view, features, times, is_answered, has_key, np.full(len(names), known_to, dtype=np.int64)
+        )
         return read, StateProgress(generation=self.generation, slots=tiles.slots)
 
 

@@ -226,7 +226,7 @@ class Planner:
         if isinstance(view, View):
             return Build(view=label, hash=view.hash, kind="rows", rows=self._new_rows(view))
         generations = Generations(self.state)
-        if generations.live(view) is not None:
+        if generations.find_live(view) is not None:
             return Build(view=label, hash=view.hash, kind="catch up", rows=None)
         events = sum(end + 1 for end in log_ends(self.state / "log", view.source).values())
         seconds = build_seconds(generations.folder, events)

@@ -111,7 +111,7 @@ class Retirement:
             self.store.delete(f"sk:{project}:{life.hash}:")
             return True
         generations = Generations(self.state)
-        numbers = [item.number for item in generations.of(life)]
+        numbers = [item.number for item in generations.list_all(life)]
         if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False
         # Nobody is about to apply events to them when they are forgotten, so nobody writes behind the deletion.

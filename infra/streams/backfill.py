@@ -103,7 +103,7 @@ class Backfiller:
 
         Only a partition's worker knows which events still wait in the stream. Imported partitions get no new events.
         """
-        live = self.generations.live(view)
+        live = self.generations.find_live(view)
         names = [
             window_marker(self.plan.project, view, 0 if live is None else live.number, each) for each in partitions
         ]
@@ -115,7 +115,7 @@ class Backfiller:
 
     def publish(self, view: WindowView) -> None:
         """Publish the live generation and its partitions to servers."""
-        live = self.generations.live(view)
+        live = self.generations.find_live(view)
         if live is not None:
             self.store.publish(generation_key(self.plan.project, view), live.pointer)
 
@@ -157,12 +157,12 @@ class Backfiller:
 
     def _logs(self, view: WindowView) -> list[EventLog]:
         # Includes partitions without events: servers read a marker for each partition of the generation.
-        watermarks = {part for item in self.generations.of(view) for part in item.partitions}
+        watermarks = {part for item in self.generations.list_all(view) for part in item.partitions}
         names = sorted({*log_partitions(self.log_root, view.source), *watermarks})
         return [EventLog(self.log_root, name) for name in names]
 
     def _is_missing(self, view: WindowView) -> bool:
-        live = self.generations.live(view)
+        live = self.generations.find_live(view)
         if live is None:
             return True
         names = [window_marker(self.plan.project, view, live.number, part) for part in live.partitions]

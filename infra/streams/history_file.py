@@ -54,7 +54,7 @@ class HistoryFile:
             query = f"SELECT count(*) FROM {self.table.relation} WHERE {condition}"
             return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
 
-    def has(self, columns: Sequence[Column]) -> bool:
+    def has_columns(self, columns: Sequence[Column]) -> bool:
         """Return whether the file has columns with these names."""
         types = self.table.column_types(self.connection)
         return all(column.name in types for column in columns)

@@ -18,7 +18,7 @@ from skewless.contract.status import BoolArray, Int64Array
 Digests = npt.NDArray[np.uint64]  # shape (2, n): the two halves of n digests
 
 # Two runs are merged when their sizes are similar, so that an id is copied a logarithmic number of times.
-_BIGGER = 2
+_SIZE_FACTOR = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class IdIndex:
         times = np.broadcast_to(np.asarray(accepted_us, dtype=np.int64), digests.shape[1:])
         self._runs.append(_SortedRun.of(digests, times))
         since_us = self._horizon_start(int(times.max()))
-        while len(self._runs) > 1 and len(self._runs[-2]) <= _BIGGER * len(self._runs[-1]):
+        while len(self._runs) > 1 and len(self._runs[-2]) <= _SIZE_FACTOR * len(self._runs[-1]):
             newer, older = self._runs.pop(), self._runs.pop()
             self._runs.append(_merge(*(run.select(run.accepted >= since_us) for run in (older, newer))))
 

@@ -77,7 +77,7 @@ class ImportRecords:
         """Yield all records."""
         return iter(tuple(self._records.values()))
 
-    def of_file(self, name: str) -> ImportRecord | None:
+    def find_by_file(self, name: str) -> ImportRecord | None:
         """Return the record of the last import of a file with this name."""
         return next((record for record in self if name in record.files), None)
 
@@ -93,14 +93,14 @@ class ImportRecords:
             self._records[record.key] = record
         return record
 
-    def name_file(self, record: ImportRecord, name: str, fingerprint: str, rows: int) -> None:
+    def add_file_name(self, record: ImportRecord, name: str, fingerprint: str, rows: int) -> None:
         """Record that a file has the rows of a record, and no longer those of another one."""
         for other in self:
             if other.key != record.key and name in other.files:
                 self.save(replace(other, files={key: hint for key, hint in other.files.items() if key != name}))
         self.save(replace(record, files=record.files | {name: (fingerprint, rows)}))
 
-    def free_key(self, name: str) -> str:
+    def unused_key(self, name: str) -> str:
         """Return an unused partition name for a new file, derived from its path."""
         number, key = 0, _key(name)
         while key in self._records:
@@ -190,7 +190,7 @@ class Matcher:
 
     def _find(self, file: HistoryFile, count: int, records: Sequence[ImportRecord]) -> Match | None:
         columns = records[0].columns
-        if not file.has(columns):
+        if not file.has_columns(columns):
             return None
         try:
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))

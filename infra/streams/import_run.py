@@ -102,7 +102,7 @@ class ImportRun:
         """Import the new rows of one file."""
         result = ImportedFile(file=file.name)
         fingerprint = file.table.fingerprint()
-        record_before = self._records.of_file(file.name)
+        record_before = self._records.find_by_file(file.name)
         if record_before is not None and record_before.files[file.name][0] == fingerprint:
             result.present = record_before.files[file.name][1]
             return result
@@ -117,7 +117,7 @@ class ImportRun:
         record = match.record
         if match.digest is not None:
             record = self._append_rows(file, count, record, match.digest, result)
-        self._records.name_file(record, file.name, fingerprint, count)
+        self._records.add_file_name(record, file.name, fingerprint, count)
         return result
 
     def _check_unchanged(self, file: HistoryFile, record_before: ImportRecord | None) -> None:
@@ -139,7 +139,7 @@ class ImportRun:
         columns = tuple(file_columns(self._source))
         digest = RowDigest(columns)
         record = ImportRecord(
-            key=self._records.free_key(file.name),
+            key=self._records.unused_key(file.name),
             columns=columns,
             head=digest_rows(columns, next(file.rows(columns, 1, last=0))),
             done=FilePrefix(rows=0, digest=digest.hexdigest()),
@@ -219,7 +219,7 @@ class ImportRun:
 
     def _has_served(self) -> bool:
         generations = self._generations
-        return generations.has_served(self._source.name) or any(map(generations.written, self._views))
+        return generations.has_served(self._source.name) or any(map(generations.list_written, self._views))
 
     def _validate(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
         """Return rows in the log's schema, and their known times if they are history."""

@@ -120,7 +120,7 @@ class Importer:
 
     def _apply(self) -> States:
         """Apply all import partitions to the states."""
-        if not any(self.generations.written(view) for view in self.views):
+        if not any(self.generations.list_written(view) for view in self.views):
             return "none"
         names = [
             name

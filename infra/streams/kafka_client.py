@@ -26,7 +26,7 @@ __all__ = ["AdminClient", "OffsetSpec", "kafka"]  # other modules import the pac
 # The names of the client's own errors begin with an underscore.
 END_OF_PARTITION = kafka.KafkaError._PARTITION_EOF  # noqa: SLF001 - it has no public name
 OUT_OF_RANGE = {kafka.KafkaError._AUTO_OFFSET_RESET, kafka.KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
-GONE = {
+MISSING_TOPIC = {
     kafka.KafkaError.UNKNOWN_TOPIC_ID,
     kafka.KafkaError.UNKNOWN_TOPIC_OR_PART,
     kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001

@@ -11,7 +11,7 @@ import structlog
 
 from skewless.infra.streams.kafka_client import (
     END_OF_PARTITION,
-    GONE,
+    MISSING_TOPIC,
     OUT_OF_RANGE,
     AdminClient,
     admin_settings,
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _KafkaReading:
+class _KafkaProgress:
     """The progress in an owned partition.
 
     Args:
@@ -79,7 +79,7 @@ class KafkaStream:
     ) -> None:
         self._topic = topic
         self._owner = owner
-        self._owned: dict[int, _KafkaReading] = {}
+        self._owned: dict[int, _KafkaProgress] = {}
         self._unassigned: list[int] = []
         self._is_paused = False
         self._has_returned_messages = False
@@ -116,7 +116,7 @@ class KafkaStream:
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions; see ``EventStream``. Returns before the broker has them."""
-        owned_partitions = {reading.partition for reading in self._owned.values()}
+        owned_partitions = {progress.partition for progress in self._owned.values()}
         offsets = [
             kafka.TopicPartition(self._topic, int(partition.name), at)
             for partition, at in positions.items()
@@ -132,16 +132,18 @@ class KafkaStream:
     def lag(self) -> int | None:
         """Return the lag; see ``EventStream``. From the last fetches, and too high for a compacted topic."""
         total = 0
-        for index, reading in self._owned.items():
+        for index, progress in self._owned.items():
             low, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
             if high < 0:
                 return None
-            total += max(0, high - max(0 if reading.next_position is None else reading.position, low, 0))
+            total += max(0, high - max(0 if progress.next_position is None else progress.position, low, 0))
         return total
 
     def find_drained(self) -> Mapping[Partition, float]:
         """Return drained partitions; see ``EventStream``. From replies within the last two seconds."""
-        ages = {reading.partition: self._ends.age_s(index, reading.position) for index, reading in self._owned.items()}
+        ages = {
+            progress.partition: self._ends.age_s(index, progress.position) for index, progress in self._owned.items()
+        }
         return {} if self.trouble else {partition: age for partition, age in ages.items() if age is not None}
 
     def names(self) -> Collection[str] | None:
@@ -183,9 +185,9 @@ class KafkaStream:
         return [self._messages(index, *groups[index]) for index in groups if index in self._owned]
 
     def _messages(self, index: int, positions: list[int], payloads: list[bytes | None]) -> Messages:
-        reading = self._owned[index]
-        reading.next_position = positions[-1] + 1
-        return Messages(partition=reading.partition, positions=positions, payloads=payloads)
+        progress = self._owned[index]
+        progress.next_position = positions[-1] + 1
+        return Messages(partition=progress.partition, positions=positions, payloads=payloads)
 
     def _handle_reply(self) -> None:
         """Handle the monitor's reply: a recreated topic, or partitions that wait for an epoch."""
@@ -198,20 +200,20 @@ class KafkaStream:
         self._trouble = None
         self._partition_names = reply.names
         epoch = str(reply.epoch)
-        recreated = [index for index, reading in self._owned.items() if reading.partition.epoch != epoch]
+        recreated = [index for index, progress in self._owned.items() if progress.partition.epoch != epoch]
         if recreated:
             _log.warning("stream_recreated", topic=self._topic, epoch=epoch)
             self._unassigned += recreated
             self._revoke_partitions(recreated)
-        lost_readings = [reading for reading in self._owned.values() if reading.is_lost]
-        for reading in lost_readings:
-            self._move_to_oldest(reading)
+        lost_readings = [progress for progress in self._owned.values() if progress.is_lost]
+        for progress in lost_readings:
+            self._move_to_oldest(progress)
         is_paused = self._is_paused or bool(self._unassigned or lost_readings)
         if self._unassigned:
             self._monitor.request_soon()  # retries partitions that the listener fails to accept now
         while self._unassigned:
             partition = Partition(name=str(self._unassigned[-1]), epoch=epoch)
-            self._owned[self._unassigned[-1]] = _KafkaReading(partition, self._owner.on_assigned(partition))
+            self._owned[self._unassigned[-1]] = _KafkaProgress(partition, self._owner.on_assigned(partition))
             self._unassigned.pop()
             self._is_paused = True  # until all are read, in case the listener fails with the next one
         if is_paused:
@@ -225,41 +227,41 @@ class KafkaStream:
                 kafka.TopicPartition(
                     self._topic,
                     index,
-                    kafka.OFFSET_BEGINNING if reading.next_position is None else reading.next_position,
+                    kafka.OFFSET_BEGINNING if progress.next_position is None else progress.next_position,
                 )
-                for index, reading in self._owned.items()
+                for index, progress in self._owned.items()
             ]
         )
 
-    def _move_to_oldest(self, reading: _KafkaReading) -> None:
-        place = kafka.TopicPartition(self._topic, int(reading.partition.name))
+    def _move_to_oldest(self, progress: _KafkaProgress) -> None:
+        place = kafka.TopicPartition(self._topic, int(progress.partition.name))
         try:
             low, high = self._consumer.get_watermark_offsets(place, timeout=_WATERMARKS_S)
         except kafka.KafkaException as error:
             self._handle_error(error.args[0])
             return
         self._loss = (
-            f"Kafka topic {self._topic!r}: partition {reading.partition.name} has only positions {low} to {high}, "
-            f"and was to be read from {reading.next_position}: messages in between are lost"
+            f"Kafka topic {self._topic!r}: partition {progress.partition.name} has only positions {low} to {high}, "
+            f"and was to be read from {progress.next_position}: messages in between are lost"
         )
         _log.error(
             "stream_positions_lost",
             topic=self._topic,
-            partition=reading.partition.name,
-            position=reading.next_position,
+            partition=progress.partition.name,
+            position=progress.next_position,
             oldest=low,
             end=high,
         )
-        reading.next_position, reading.is_lost = low, False
+        progress.next_position, progress.is_lost = low, False
 
     def _handle_message_error(self, index: int, error: kafka.KafkaError) -> None:
         """Handle an error that the client returned instead of a message."""
-        reading = self._owned.get(index)
+        progress = self._owned.get(index)
         # The topic may have been recreated, with other offsets.
-        if reading and error.code() in OUT_OF_RANGE:
-            reading.is_lost = True
+        if progress and error.code() in OUT_OF_RANGE:
+            progress.is_lost = True
             self._monitor.request()
-        if error.code() in GONE and self._owned:
+        if error.code() in MISSING_TOPIC and self._owned:
             self._is_paused = True
             self._consumer.assign([])
             self._monitor.request()

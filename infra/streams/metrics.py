@@ -26,14 +26,14 @@ class SourceMetrics(Collector):
 
     def __init__(self, source_counts: Callable[[], Sequence[SourceCounts]]) -> None:
         self._read = source_counts
-        self._tallies: Sequence[SourceCounts] = ()
+        self._source_counts: Sequence[SourceCounts] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with one sample per source."""
-        self._tallies = self._read()
+        self._source_counts = self._read()
         for name, text in _COUNTED.items():
             counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-            for counts in self._tallies:
+            for counts in self._source_counts:
                 counter.add_metric([counts.source], getattr(counts, name))
             yield counter
         yield from (
@@ -44,7 +44,7 @@ class SourceMetrics(Collector):
             "skewless_stream_watermark_seconds", "Greatest accepted event time, since the epoch", labels=["source"]
         )
         trouble = GaugeMetricFamily("skewless_stream_waiting", "1 if a worker cannot continue", labels=["source"])
-        for counts in self._tallies:
+        for counts in self._source_counts:
             if counts.watermark_us is not None:
                 watermark.add_metric([counts.source], counts.watermark_us / 1e6)
             trouble.add_metric([counts.source], float(counts.trouble is not None))
@@ -52,7 +52,7 @@ class SourceMetrics(Collector):
 
     def _gauge(self, name: str, text: str) -> GaugeMetricFamily:
         gauge = GaugeMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-        for counts in self._tallies:
+        for counts in self._source_counts:
             value = getattr(counts, name)
             if value is not None:
                 gauge.add_metric([counts.source], value)

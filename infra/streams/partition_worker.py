@@ -36,7 +36,7 @@ class PartitionWorker:
         self.log = log
         self.behind = True
         self.applied = -1
-        self.unended: int | None = None
+        self.first_unended: int | None = None
         self.drained_us = 0
         self._decoder = decoder
         self._ids = ids
@@ -106,8 +106,8 @@ class PartitionWorker:
         """
         self.behind = True
         counts.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
-        if self.unended is None:
-            self.unended = rows[SEQ][0].as_py()
+        if self.first_unended is None:
+            self.first_unended = rows[SEQ][0].as_py()
         self.behind, self.applied = False, rows[SEQ][-1].as_py()
         self.note_end(writer)
 
@@ -117,8 +117,8 @@ class PartitionWorker:
         Raises:
             StoreError: the record cannot be written.
         """
-        if self.unended is not None and writer.note_end(self.log, self.unended, self.applied):
-            self.unended = None
+        if self.first_unended is not None and writer.note_end(self.log, self.first_unended, self.applied):
+            self.first_unended = None
 
     def catch_up(self, writer: StateWriter, counts: SourceCounts) -> None:
         """Apply all rows of the log that the states lack.
@@ -128,7 +128,7 @@ class PartitionWorker:
             ConflictError: the states include more than the log, so nothing may be appended to it.
         """
         self.applied = catch_up(self.log, writer, counts)
-        self.behind, self.unended = False, 0 if self.applied >= 0 else None
+        self.behind, self.first_unended = False, 0 if self.applied >= 0 else None
         self.note_end(writer)
 
     def _count_events(self, rows: pa.Table, counts: SourceCounts) -> None:

@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _RedisReading:
+class _RedisProgress:
     """The progress in an owned partition.
 
     Args:
@@ -96,7 +96,7 @@ class RedisStream:
         self._link = RedisLink(url, timeout_s)
         self._heartbeat_s = min(1.0, lease_s / _HEARTBEATS_PER_LEASE)
         self._next_heartbeat = 0.0
-        self._owned: dict[int, _RedisReading] = {}
+        self._owned: dict[int, _RedisProgress] = {}
         self._drained_partitions: list[Partition] = []
 
     @property
@@ -124,7 +124,7 @@ class RedisStream:
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions and trim the stream; see ``EventStream``."""
-        by_partition = {reading.partition: index for index, reading in self._owned.items()}
+        by_partition = {progress.partition: index for index, progress in self._owned.items()}
         owned_positions = {
             by_partition[partition]: at for partition, at in positions.items() if partition in by_partition
         }
@@ -204,7 +204,7 @@ class RedisStream:
         partition = Partition(name=str(index), epoch=epoch.decode())
         next_position = self._owner.on_assigned(partition) or 0
         read_positions = None if self._keep is None else ReadPositions(self._keep)
-        self._owned[index] = _RedisReading(partition, next_position, 0, read_positions)
+        self._owned[index] = _RedisProgress(partition, next_position, 0, read_positions)
         info = client.xinfo_stream(stream)
         counted = client.eval(_COUNT, 1, stream, format_entry_id(next_position), _MAX_COUNTED)
         unread = counted if counted < _MAX_COUNTED else info["length"]
@@ -219,8 +219,8 @@ class RedisStream:
             return []
         count = -(-limit // len(self._owned))
         pipe = client.pipeline(transaction=False)
-        for index, reading in self._owned.items():
-            start = format_entry_id(reading.next_position)
+        for index, progress in self._owned.items():
+            start = format_entry_id(progress.next_position)
             pipe.execute_command("XRANGE", self._keys.stream(index), start, "+", "COUNT", count)
         messages = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
         if messages:
@@ -228,7 +228,7 @@ class RedisStream:
             self._revoke_lost(client, list(messages))
         full_indices = {index for index, entries in messages.items() if len(entries) == count}
         self._drained_partitions = [
-            reading.partition for index, reading in self._owned.items() if index not in full_indices
+            progress.partition for index, progress in self._owned.items() if index not in full_indices
         ]
         return [
             _read_messages(self._owned[index], entries) for index, entries in messages.items() if index in self._owned
@@ -241,7 +241,7 @@ class RedisStream:
             time.sleep(min(seconds, _PAUSE_S))
             return
         keys = [self._keys.stream(index) for index in self._owned]
-        after = [format_entry_id(max(0, reading.next_position - 1)) for reading in self._owned.values()]
+        after = [format_entry_id(max(0, progress.next_position - 1)) for progress in self._owned.values()]
         client.execute_command("XREAD", "COUNT", 1, "BLOCK", max(1, int(seconds * 1_000)), "STREAMS", *keys, *after)
 
     def _trim(self, owned_positions: Mapping[int, int], committed_positions: Mapping[int, int]) -> None:
@@ -255,21 +255,21 @@ class RedisStream:
         pipe.execute()
 
     def _unread(self, client: Any, index: int) -> int:  # noqa: ANN401 - as above
-        reading, info = self._owned[index], client.xinfo_stream(self._keys.stream(index))
-        if parse_position(info["last-generated-id"]) < reading.next_position:
-            reading.index = info["entries-added"]
-        return max(0, int(info["entries-added"]) - reading.index)
+        progress, info = self._owned[index], client.xinfo_stream(self._keys.stream(index))
+        if parse_position(info["last-generated-id"]) < progress.next_position:
+            progress.index = info["entries-added"]
+        return max(0, int(info["entries-added"]) - progress.index)
 
 
-def _read_messages(reading: _RedisReading, entries: Sequence[Any]) -> Messages:
+def _read_messages(progress: _RedisProgress, entries: Sequence[Any]) -> Messages:
     """Convert entries, each an id and its fields, to messages; advances the progress."""
     positions = [parse_position(entry_id) for entry_id, _ in entries]
     payloads = [fields.get(FIELD) for _, fields in entries]
-    reading.next_position = positions[-1] + 1
-    reading.index += len(positions)
-    if reading.read_positions:
-        reading.read_positions.read(len(positions), reading.next_position)
-    return Messages(partition=reading.partition, positions=positions, payloads=payloads)
+    progress.next_position = positions[-1] + 1
+    progress.index += len(positions)
+    if progress.read_positions:
+        progress.read_positions.read(len(positions), progress.next_position)
+    return Messages(partition=progress.partition, positions=positions, payloads=payloads)
 
 
 class ReadPositions:

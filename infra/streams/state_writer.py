@@ -175,7 +175,9 @@ class StateWriter:
 
     def partitions(self) -> set[str]:
         """Return the log partitions that are applied to any generation."""
-        return {part for view in self._views for item in self._generations.written(view) for part in item.partitions}
+        return {
+            part for view in self._views for item in self._generations.list_written(view) for part in item.partitions
+        }
 
     def _catch_up(self, log: EventLog) -> tuple[int, int]:
         read = changed = 0
@@ -207,7 +209,7 @@ class StateWriter:
     def _publish_pointers(self) -> None:
         """Publish the partitions to servers once all of them have markers."""
         for view in self._views:
-            live = self._generations.live(view)
+            live = self._generations.find_live(view)
             if live is None:
                 continue
             names = [window_marker(self._project, view, live.number, part) for part in live.partitions]
@@ -257,9 +259,9 @@ class StateWriter:
     def _load_generations(self) -> None:
         """Load generations that were added or removed."""
         for view in self._views:
-            version = self._generations.version(view)
+            version = self._generations.read_version(view)
             if self._versions.get(view.hash) != version:
-                numbers = [item.number for item in self._generations.written(view)]
+                numbers = [item.number for item in self._generations.list_written(view)]
                 if self._only is not None:
                     numbers = [self._only]
                 self._states[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)

@@ -19,7 +19,7 @@ from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import Assignment, OpenStream, Worker
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 _HOUSEKEEPING_S = 60.0
 _IDLE_S = 0.5
 _MAX_THREADS = 1_024
@@ -124,7 +124,7 @@ class WorkerGroup:
     def _maintain(self) -> None:
         """Load plans and run housekeeping, until stopped."""
         housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
-        while not self._stop.wait(_LOOK_S):
+        while not self._stop.wait(_POLL_S):
             self._log_errors("plan_load_failed", self._load_plan)
             if time.monotonic() > housekeeping_at:
                 housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
@@ -134,7 +134,7 @@ class WorkerGroup:
         """Send heartbeats, until stopped; in their own thread, because a backfill may take minutes."""
         while not self._stop.is_set():
             self._send_heartbeat()
-            self._stop.wait(_LOOK_S)
+            self._stop.wait(_POLL_S)
 
     def _log_errors(self, event: str, work: Callable[[], None]) -> None:
         try:

@@ -47,7 +47,7 @@ def bootstrap(
             return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in views]
     planned = []
     for view in views:
-        live = project.streams.generations.live(view)
+        live = project.streams.generations.find_live(view)
         events = sum(end + 1 for end in log_ends(project.state / "log", view.source).values())
         generation = None if live is None else live.number
         planned.append(

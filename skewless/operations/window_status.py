@@ -73,7 +73,7 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
     from skewless.infra.log.partitions import log_ends
     from skewless.infra.verdicts.last_verdicts import last_parity
 
-    live = Generations(project.state).live(view)
+    live = Generations(project.state).find_live(view)
     ends = log_ends(project.state / "log", view.source)
     name = needed.plan.project
     parts: list[dict[str, Any]] = []

@@ -104,7 +104,7 @@ class Team:
         for log in self.logs():
             recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
             for view in self.needed:
-                live = self.world.generations.live(view)
+                live = self.world.generations.find_live(view)
                 if view.hash in self.servable and live is not None:
                     marker = window_marker(self.world.root.name, view, live.number, log.partition)
                     assert (self.store.marker(marker) or 0) >= recorded, (view.hash, log.partition)

@@ -124,7 +124,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     keeper, lease = world.housekeeper(store), lease_key(world.root.name, VIEW, 1)
     feed(world, traffic, broker)
     drain(worker)
-    stages = {item.number: item.stage for item in world.generations.of(VIEW)}
+    stages = {item.number: item.stage for item in world.generations.list_all(VIEW)}
     assert stages == {1: "draining", 2: "live"}
     both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
@@ -139,7 +139,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     assert keeper.retire(VIEW) == 0
     valkey.ask("DEL", lease.decode())
     assert keeper.retire(VIEW) == 1
-    assert [item.number for item in world.generations.of(VIEW)] == [2]
+    assert [item.number for item in world.generations.list_all(VIEW)] == [2]
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     feed(world, traffic, broker)
     drain(worker)
@@ -178,7 +178,7 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     feed(world, traffic, broker)
     drain(worker)
     world.check()
-    assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [
+    assert [(item.number, item.stage) for item in world.generations.list_all(VIEW)] == [
         (1, "live"),
         (2, "given up"),
         (3, "building"),
@@ -186,11 +186,11 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     assert build(world) == 4
     world.clock.set(world.clock.now_us() + 61 * SECOND)
     assert world.housekeeper(store).retire(VIEW) == 3
-    assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [(4, "live")]
+    assert [(item.number, item.stage) for item in world.generations.list_all(VIEW)] == [(4, "live")]
 
 
 def _begin_too(world: StreamWorld) -> None:
-    if len(world.generations.of(VIEW)) < 3:
+    if len(world.generations.list_all(VIEW)) < 3:
         world.generations.begin(VIEW, [], world.clock.now_us())
 
 
@@ -202,10 +202,10 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    live = world.generations.live(VIEW)
+    live = world.generations.find_live(VIEW)
     with world.backfiller(store) as backfiller, pytest.raises(StoreError, match="may have lost rows"):
         backfiller.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
-    assert world.generations.live(VIEW) == live
+    assert world.generations.find_live(VIEW) == live
     assert not world.online(world.clock.now_us()).answered
     world.ensure()
     drain(worker)
@@ -258,26 +258,29 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
 def test_generations_tell_their_stages(tmp_path: Path) -> None:
     one = Generations(tmp_path)
-    assert one.live(VIEW) is None
-    assert one.version(VIEW) == (0, 0)
+    assert one.find_live(VIEW) is None
+    assert one.read_version(VIEW) == (0, 0)
     first = one.begin(VIEW, ["b", "a"], 1)
     assert (first.number, first.stage, first.partitions) == (1, "building", ("a", "b"))
-    assert one.written(VIEW) == ()
-    version = one.version(VIEW)
+    assert one.list_written(VIEW) == ()
+    version = one.read_version(VIEW)
     one.switch(VIEW, 1, 2)
-    assert one.version(VIEW) != version
+    assert one.read_version(VIEW) != version
     with pytest.raises(ConflictError):
         one.switch(VIEW, 1, 3)
     with pytest.raises(ConflictError):
         one.switch(VIEW, 7, 3)
     assert one.add_partitions(VIEW, ["c"])
     assert not one.add_partitions(VIEW, ["c", "a"])
-    assert [item.pointer for item in one.of(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
+    assert [item.pointer for item in one.list_all(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
     one.switch(VIEW, one.begin(VIEW, [], 4).number, 5)
-    assert [(item.number, item.stage, item.since_us) for item in one.of(VIEW)] == [(1, "draining", 5), (2, "live", 5)]
+    assert [(item.number, item.stage, item.since_us) for item in one.list_all(VIEW)] == [
+        (1, "draining", 5),
+        (2, "live", 5),
+    ]
     one.retire(VIEW, 1)
     assert one.begin(VIEW, [], 6).number == 3
-    assert [item.number for item in Generations(tmp_path).written(VIEW)] == [2]
+    assert [item.number for item in Generations(tmp_path).list_written(VIEW)] == [2]
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(

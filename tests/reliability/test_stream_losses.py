@@ -212,7 +212,9 @@ def test_states_that_are_put_again_are_read_when_all_are_back(
         whole = brute(one.world.views[0], one.world.events(), t)
         lost: list[bool] = []
         states = WindowStates(one.world.plan)
-        states.load_generations([live.pointer if (live := one.world.generations.live(one.world.views[0])) else None])
+        states.load_generations(
+            [live.pointer if (live := one.world.generations.find_live(one.world.views[0])) else None]
+        )
 
         def call(self: SingleServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
             for marker_history in (MarkerHistory(), one.marker_history):

@@ -84,4 +84,4 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
                 until(lambda: read_processes(world.root)[0].beat_s > before.beat_s + 0.2)
                 assert read_processes(world.root)[0].plan == world.plan.hash
             until(lambda: read_processes(world.root)[0].plan == "after")
-            assert world.generations.live(changed.windows[0]) is not None
+            assert world.generations.find_live(changed.windows[0]) is not None

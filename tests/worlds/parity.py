@@ -186,7 +186,7 @@ class ParityWorld:
 
     @property
     def generation(self) -> int:
-        live = self.generations.live(VIEW)
+        live = self.generations.find_live(VIEW)
         assert live is not None
         return live.number
 

@@ -323,12 +323,8 @@ class Traffic:
 
 def busy(worker: Worker) -> bool:
     """Say whether something is left to be taken or applied."""
-    partition_workers = worker._partition_workers.values()
-    return bool(
-        not partition_workers
-        or worker.counts.lag
-        or any(partition_worker.waiting or partition_worker.behind for partition_worker in partition_workers)
-    )
+    parts = worker._partition_workers.values()
+    return bool(not parts or worker.counts.lag or any(part.waiting or part.behind for part in parts))
 
 
 def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:

@@ -60,7 +60,7 @@ def judge_window(
     from skewless.infra.log.generations import Generations
 
     name = f"window {needed.label(view)}"
-    live = Generations(state).live(view)
+    live = Generations(state).find_live(view)
     if live is None:
         return doubt(
             name, "has no states: predictions read UNAVAILABLE", f"run `skewless stream` or `bootstrap {view.name}`"

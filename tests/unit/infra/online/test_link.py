@@ -130,7 +130,7 @@ def test_replies_come_in_any_pieces() -> None:
             (3, b"\r\n:1\r"),
         ]
         assert isinstance(dict(it.came)[2], ResponseError)
-        assert not it.link.broken
+        assert not it.link.is_broken
 
     talk(conversation)
 
@@ -154,7 +154,7 @@ def test_a_reply_that_nobody_asked_for_ends_the_link(bytes_: bytes) -> None:
         it.ask(0)
         it.link.data_received(bytes_)
         assert it.came == [(0, 1)]
-        assert it.link.broken
+        assert it.link.is_broken
         assert it.wire.aborted
 
     talk(conversation)
@@ -167,7 +167,7 @@ def test_what_is_no_reply_at_all_ends_the_link_and_is_told_to_all() -> None:
         it.ask(1)
         it.link.data_received(b":1\r\nwhat?\r\n")
         assert it.kinds() == [(0, int), (1, InvalidResponse)]
-        assert it.link.broken
+        assert it.link.is_broken
 
     talk(conversation)
 
@@ -180,7 +180,7 @@ def test_all_who_wait_are_told_that_the_connection_cannot_be_opened(refusal: Exc
         it.ask(1)
         await it.open()
         assert it.came == [(0, refusal), (1, refusal)]
-        assert it.link.broken
+        assert it.link.is_broken
 
     talk(conversation)
 
@@ -206,7 +206,7 @@ def test_a_server_that_takes_too_long_is_given_up(opened: bool) -> None:  # noqa
         begun = time.monotonic()
         it.ask(0)
         it.ask(1)
-        while not it.link.broken:
+        while not it.link.is_broken:
             assert time.monotonic() - begun < 20
             await asyncio.sleep(0.01)
         assert time.monotonic() - begun > PATIENCE_S / 2
@@ -222,7 +222,7 @@ def test_a_loop_that_was_held_up_does_not_take_the_server_for_slow() -> None:
         it.ask(0)
         time.sleep(3 * PATIENCE_S)  # noqa: ASYNC251 - this is what is tested
         await turns()
-        assert not it.link.broken
+        assert not it.link.is_broken
         it.link.data_received(b":5\r\n")
         assert it.came == [(0, 5)]
 
@@ -235,7 +235,7 @@ def test_nobody_waits_and_no_timer_runs() -> None:
         it.ask(0)
         it.link.data_received(b":5\r\n")
         await asyncio.sleep(2 * PATIENCE_S)
-        assert not it.link.broken
+        assert not it.link.is_broken
         assert it.link._timer is None
 
     talk(conversation, PATIENCE_S)
@@ -253,7 +253,7 @@ def test_a_caller_who_was_cancelled_gets_his_reply_and_nobody_else_does() -> Non
         found = await asyncio.gather(*calls, return_exceptions=True)
         assert [found[i] for i in (1, 2, 4)] == [1, 2, 4]
         assert [type(found[i]) for i in (0, 3)] == [asyncio.CancelledError] * 2
-        assert not it.link.broken
+        assert not it.link.is_broken
 
     talk(conversation)
 
@@ -283,6 +283,6 @@ def test_a_callback_may_ask_again_and_close() -> None:
         it.ask(2)
         it.link.data_received(b"-ERR stop\r\n:2\r\n")
         assert it.kinds()[2:] == [(2, ResponseError)]
-        assert it.link.broken
+        assert it.link.is_broken
 
     talk(conversation)

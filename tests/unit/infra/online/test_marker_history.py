@@ -70,13 +70,13 @@ def test_8_4_a_view_is_lost_where_its_oldest_marker_is_older_than_it_may_be(
     lost: set[str], watermarks: dict[str, int], limits: list[tuple[list[str], int]], t: int
 ) -> None:
     before = MarkerStatus(frozenset(lost), watermarks)
-    after = before.within([AgeLimit(f"view {i}", *limit) for i, limit in enumerate(limits)], t)
+    after = before.limit_ages([AgeLimit(f"view {i}", *limit) for i, limit in enumerate(limits)], t)
     old = [
         {f"view {i}", *names}
-        for i, (names, most) in enumerate(limits)
-        if any(t - watermarks.get(name, 0) > most for name in names)
+        for i, (names, max_us) in enumerate(limits)
+        if any(t - watermarks.get(name, 0) > max_us for name in names)
     ]
     assert after.lost == lost.union(*old)
     assert after.watermarks == watermarks
     assert before == MarkerStatus(frozenset(lost), watermarks)
-    assert before.within([], t) == before
+    assert before.limit_ages([], t) == before

@@ -26,14 +26,14 @@ def slots() -> SlotMap:
 
 def test_a_map_that_was_never_learnt_is_stale_and_knows_whom_to_ask() -> None:
     one = SlotMap([C, A, C])
-    assert one.stale
+    assert one.is_stale
     assert one.nodes() == [C, A]
     with pytest.raises(RedisClusterException, match="no node of the cluster serves slot 7"):
         one.owner(7)
 
 
 def test_slots_belong_to_the_masters(slots: SlotMap) -> None:
-    assert not slots.stale
+    assert not slots.is_stale
     assert [slots.owner(slot) for slot in (0, 8_191, 8_192, 16_383)] == [A, A, B, B]
     assert slots.nodes() == [A, B, C]
 
