@@ -36,7 +36,7 @@ VERSIONS = (
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.002)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.02)
 
 
 class Team:

@@ -34,7 +34,7 @@ PARTITIONS = 3
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
 
 

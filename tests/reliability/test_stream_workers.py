@@ -37,7 +37,7 @@ PARTITIONS = 3
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.1)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.1)
 
 
 @pytest.fixture

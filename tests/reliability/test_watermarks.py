@@ -89,8 +89,8 @@ class WatermarkRig:
 def rig(world: StreamWorld, valkey: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatermarkRig]:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._BEAT_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._ADVANCE_S", 0.0)
     with ExitStack() as stack:
         yield WatermarkRig(world, valkey, stack.enter_context(world.store()))
 

@@ -67,7 +67,7 @@ def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamW
 def test_a_crew_says_that_it_lives_while_it_waits_for_states(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker_group._LOOK_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
     changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
     needed = [NeededViews(plan=world.plan, in_force="before", readers={})]
     with connect(world.root / "spill", threads=1) as connection:

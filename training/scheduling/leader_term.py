@@ -186,7 +186,7 @@ class LeaderTerm:
         return False
 
     def _take(self, item: DueTick) -> bool:
-        """Begin the run of a tick; refuse it if the job's last run is still in progress; otherwise wait for its queue."""
+        """Begin the run of a tick; refuse it if the job's last run is in progress; otherwise wait for its queue."""
         if any(other.job.name == item.job.name for other in self._under_way):
             return self._refuse(item)
         if self._is_taken(item.job.queue):
