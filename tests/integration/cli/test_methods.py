@@ -40,7 +40,7 @@ PARSED_BY_VERB = {
     "materialize": {"dry_run": "check"},  # see `pending`
 }
 # Parameters for what people see on a terminal.
-FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_tallies", "stop", "invoke", "check", "folder", "repo", "rows"}
+FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "stop", "invoke", "check", "folder", "repo", "rows"}
 # Methods that are an option of a verb: what they return has a type of its own.
 OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
 TAKEN = {"predict": {"source", "target"}}
