@@ -21,7 +21,7 @@ from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
 from skewless.infra.storage.durable import make_folder
 
 SkipCommand = Literal["materialize", "push"]
-# The names of this folder, and of the fields of SkippedRows in its files, are part of the layout on disk.
+# The names of this folder and of the fields in its files are part of the layout on disk.
 _FOLDER = "left_out"
 _BATCH = "batch"
 _log = structlog.get_logger()

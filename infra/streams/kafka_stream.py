@@ -205,10 +205,10 @@ class KafkaStream:
             _log.warning("stream_recreated", topic=self._topic, epoch=epoch)
             self._unassigned += recreated
             self._revoke_partitions(recreated)
-        lost_readings = [progress for progress in self._owned.values() if progress.is_lost]
-        for progress in lost_readings:
+        lost_partitions = [progress for progress in self._owned.values() if progress.is_lost]
+        for progress in lost_partitions:
             self._move_to_oldest(progress)
-        is_paused = self._is_paused or bool(self._unassigned or lost_readings)
+        is_paused = self._is_paused or bool(self._unassigned or lost_partitions)
         if self._unassigned:
             self._monitor.request_soon()  # retries partitions that the listener fails to accept now
         while self._unassigned:
@@ -234,9 +234,9 @@ class KafkaStream:
         )
 
     def _move_to_oldest(self, progress: _KafkaProgress) -> None:
-        place = kafka.TopicPartition(self._topic, int(progress.partition.name))
+        partition = kafka.TopicPartition(self._topic, int(progress.partition.name))
         try:
-            low, high = self._consumer.get_watermark_offsets(place, timeout=_WATERMARKS_S)
+            low, high = self._consumer.get_watermark_offsets(partition, timeout=_WATERMARKS_S)
         except kafka.KafkaException as error:
             self._handle_error(error.args[0])
             return

@@ -137,7 +137,7 @@ class RedisStream:
                 pipe.hvals(self._keys.committed(index))
             committed = pipe.execute()[1::2]
             committed_positions = {
-                index: min(map(int, messages)) for index, messages in zip(owned_positions, committed, strict=True)
+                index: min(map(int, values)) for index, values in zip(owned_positions, committed, strict=True)
             }
             self._trim(owned_positions, committed_positions)
 
@@ -222,16 +222,16 @@ class RedisStream:
         for index, progress in self._owned.items():
             start = format_entry_id(progress.next_position)
             pipe.execute_command("XRANGE", self._keys.stream(index), start, "+", "COUNT", count)
-        messages = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
-        if messages:
+        by_index = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
+        if by_index:
             # Checked after the read: the messages belong to the epoch that is confirmed here.
-            self._revoke_lost(client, list(messages))
-        full_indices = {index for index, entries in messages.items() if len(entries) == count}
+            self._revoke_lost(client, list(by_index))
+        full_indices = {index for index, entries in by_index.items() if len(entries) == count}
         self._drained_partitions = [
             progress.partition for index, progress in self._owned.items() if index not in full_indices
         ]
         return [
-            _read_messages(self._owned[index], entries) for index, entries in messages.items() if index in self._owned
+            _convert_entries(self._owned[index], entries) for index, entries in by_index.items() if index in self._owned
         ]
 
     def _wait(self, client: Any, seconds: float) -> None:  # noqa: ANN401 - as above
@@ -261,7 +261,7 @@ class RedisStream:
         return max(0, int(info["entries-added"]) - progress.index)
 
 
-def _read_messages(progress: _RedisProgress, entries: Sequence[Any]) -> Messages:
+def _convert_entries(progress: _RedisProgress, entries: Sequence[Any]) -> Messages:
     """Convert entries, each an id and its fields, to messages; advances the progress."""
     positions = [parse_position(entry_id) for entry_id, _ in entries]
     payloads = [fields.get(FIELD) for _, fields in entries]
