@@ -233,7 +233,7 @@ def _beat(
 
     def beat() -> None:
         served = {model.name: model.version for model in models.all()}
-        presence.beat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.trouble})
+        presence.send_heartbeat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.trouble})
 
     return beat
 

@@ -91,17 +91,17 @@ class Project(Workspace):
 
     def plan(self) -> PlanReport:
         """Compile the definitions, check them against the sources, and return what ``apply`` would change."""
-        from skewless.infra.host.processes import beside_servers
+        from skewless.infra.host.processes import run_behind_servers
 
-        return beside_servers(self.state, self.planner.plan)
+        return run_behind_servers(self.state, self.planner.plan)
 
     def apply(self, *, dry_run: bool = False) -> PlanReport:
         """Put the definitions in force: Feast's registry, then the plan."""
-        from skewless.infra.host.processes import beside_servers
+        from skewless.infra.host.processes import run_behind_servers
 
         if dry_run:
             return self.plan()
-        report = beside_servers(self.state, lambda: self.planner.apply(self.clock.now_us()))
+        report = run_behind_servers(self.state, lambda: self.planner.apply(self.clock.now_us()))
         self.refresh()
         return report
 

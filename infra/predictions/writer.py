@@ -14,7 +14,7 @@ import pyarrow as pa
 import structlog
 
 from skewless.contract.errors import StoreError
-from skewless.infra.host.priority import give_way
+from skewless.infra.host.priority import lower_priority
 from skewless.infra.log.inventory import Inventory, noted
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.files import write_rows
@@ -101,7 +101,7 @@ class PredictionWriter:
         return room
 
     def _work(self) -> None:
-        give_way()
+        lower_priority()
         while True:
             with self._wake:
                 if not (self._closed or self._waiting):

@@ -201,4 +201,4 @@ class WorkerGroup:
             }
             for worker in list(self._workers.values())
         ]
-        self._presence.beat(self._in_force, {"sources": sources})
+        self._presence.send_heartbeat(self._in_force, {"sources": sources})

@@ -146,13 +146,13 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
         SourceError: labels or features that cannot be trained on.
         ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
     """
-    from skewless.infra.host.processes import beside_servers
+    from skewless.infra.host.processes import run_behind_servers
     from skewless.operations.tracking import publish_if_set
     from skewless.training.promotion import TrainReport
     from skewless.training.promotion import promote as judge_and_move
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
-    dataset, trained = beside_servers(project.state, partial(_fitted, project, spec, now_us))
+    dataset, trained = run_behind_servers(project.state, partial(_fitted, project, spec, now_us))
     ready = partial(project.readiness.prepare, on_rows=on_rows)
     decision = judge_and_move(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)

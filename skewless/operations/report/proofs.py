@@ -99,7 +99,7 @@ def alerts_section(project: Workspace) -> Section:
     from skewless.infra.alerts.alerts import Alerts
 
     with Alerts(project.state) as alerts:
-        kept = alerts.kept()
+        kept = alerts.records()
     if not kept:
         return Section(title="Alerts", blocks=[Paragraph(text="There was none.", tone="good")])
     shown = sorted(kept, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
