@@ -11,8 +11,8 @@ import numpy as np
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.package import PackageContents, pin
-from skewless.infra.predictions.record import best_output
+from skewless.infra.packages.package import PackageContents, pin_plan
+from skewless.infra.predictions.record import largest_output
 from skewless.infra.runtimes.port import Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
 from skewless.training.curves import ROWS, curves, importance
@@ -49,7 +49,7 @@ def package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_
         model_name=model.file_name,
         model=model.model,
         spec=spec,
-        plan=pin(dataset.plan, dataset.vocabularies),
+        plan=pin_plan(dataset.plan, dataset.vocabularies),
         reference=Reference(rows, model.raw_margin(rows), model.score(rows)),
         profile=_profile(dataset, spec, fitted.scores),
         metrics=fitted.metrics,
@@ -98,7 +98,7 @@ def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
 def _profile(dataset: Dataset, spec: ModelSpec, scores: Scores) -> dict[str, Any]:
     """Return what live rows are compared with: features that it learnt from, scores and labels of rows it never saw."""
     found, test = profile(dataset.matrix[dataset.train], dataset.names), dataset.test
-    found |= {"score": column_profile(best_output(scores)), "label": column_profile(dataset.labels[test])}
+    found |= {"score": column_profile(largest_output(scores)), "label": column_profile(dataset.labels[test])}
     if dataset.gap:
         found["mode_gap"] = dataset.gap.as_dict()
     if spec.task == "binary":

@@ -16,7 +16,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
-from skewless.infra.verdicts.last_verdicts import last_parity
+from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
 from skewless.training.quality import measure, version_scores
@@ -157,7 +157,7 @@ def settle(
 
 def skewed(plan: FeaturePlan, state: Path) -> str:
     """Return which views of a model parity last found different from the log; empty: none."""
-    verdicts = {item.hash: item for item in sorted(last_parity(state).values(), key=lambda item: item.at_us)}
+    verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
     found = [
         f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
         for view in plan.all_views

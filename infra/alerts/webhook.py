@@ -30,7 +30,7 @@ class Webhook:
         sleep: waits that many seconds.
 
     Raises:
-            DefinitionError: the URL is neither http nor https.
+        DefinitionError: the URL is neither http nor https.
     """
 
     def __init__(

@@ -2,13 +2,13 @@
 
 ::
 
-        scheduler/terms/TOKEN.json          the holder of the lease with this fencing token, and its start
-        scheduler/runs/JOB/known.json       when the job was first seen: earlier ticks were not missed
-        scheduler/runs/JOB/TIME.json        a run started: the tick is claimed
-        scheduler/runs/JOB/TIME.end.json    it ended, or a later holder recorded it as lost
+    scheduler/terms/TOKEN.json          the holder of the lease with this fencing token, and its start
+    scheduler/runs/JOB/known.json       when the job was first seen: earlier ticks were not missed
+    scheduler/runs/JOB/TIME.json        a run started: the tick is claimed
+    scheduler/runs/JOB/TIME.end.json    it ended, or a later holder recorded it as lost
 
-    Each file is complete when it gets its name by a hard link, which fails if the name exists. So each tick runs once,
-    even if two schedulers claim it. A former holder cannot write, because the file of a later term exists.
+Each file is complete when it gets its name by a hard link, which fails if the name exists. So each tick runs once,
+even if two schedulers claim it. A former holder cannot write, because the file of a later term exists.
 """
 
 from __future__ import annotations

@@ -124,8 +124,8 @@ class LabelledLog:
             that a rollout assigns to an arm together; one row a prediction.
 
         Raises:
-                StoreError: a file of the log is corrupt.
-                SourceError: the label table cannot be read.
+            StoreError: a file of the log is corrupt.
+            SourceError: the label table cannot be read.
         """
         files = [str(path) for path in log_files(self.state / FOLDER)]
         with closing(self.connection.cursor()) as cursor:

@@ -53,7 +53,7 @@ class OutcomeWriter:
             source: their origin: ``http``, or the name of a file.
 
         Raises:
-                StoreError: the disk refused the write; the log is unchanged.
+            StoreError: the disk refused the write; the log is unchanged.
         """
         batch = f"{self._name}-{self._files:06d}"
         self._files += 1

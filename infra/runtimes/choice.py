@@ -63,12 +63,12 @@ class RuntimeChoice:
 
     Args:
         certificate: of what answers; where several share the work, all are bit-equal.
-        tried: all runtimes, the library's own first.
+        trials: all runtimes, the library's own first.
     """
 
     runtime: Runtime
     certificate: Certificate
-    tried: tuple[RuntimeTrial, ...]
+    trials: tuple[RuntimeTrial, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,7 +107,7 @@ def choose(
             _log.warning("runtime_refused", runtime=candidate.name, reason=error.sentence())
     if not others:
         first = RuntimeTrial(runtime=own.runtime_id, role="own", certificate=certificate, from_rows=1)
-        return RuntimeChoice(runtime=own, certificate=certificate, tried=(first, *refused) if refused else ())
+        return RuntimeChoice(runtime=own, certificate=certificate, trials=(first, *refused) if refused else ())
     mine = _Certified(member=RuntimeMember(own, calibrate(own, reference.rows)), certificate=certificate)
     return _chosen([mine, *others], refused, large=large)
 
@@ -115,8 +115,8 @@ def choose(
 def _chosen(everyone: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, large: bool) -> RuntimeChoice:
     plan = _plan(everyone[0], everyone[1:], large=large)
     own = everyone[0]
-    tried = [*(_tried(each, at, plan, exact=_is_exact(each, own)) for at, each in enumerate(everyone)), *refused]
-    _log.info("runtimes_measured", runtimes=[item.as_dict() for item in tried])
+    trials = [*(_tried(each, at, plan, exact=_is_exact(each, own)) for at, each in enumerate(everyone)), *refused]
+    _log.info("runtimes_measured", runtimes=[item.as_dict() for item in trials])
     used = {step.at for step in plan}
     for at, each in enumerate(everyone[1:], 1):
         if at not in used:
@@ -124,12 +124,12 @@ def _chosen(everyone: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, 
     members = {at: everyone[at].member for at in sorted(used - {0})}
     places = {at: place for place, at in enumerate([0, *members])}
     if not members:
-        return RuntimeChoice(runtime=own.member.runtime, certificate=own.certificate, tried=tuple(tried))
+        return RuntimeChoice(runtime=own.member.runtime, certificate=own.certificate, trials=tuple(trials))
     moved = [Step(rows=step.rows, at=places[step.at]) for step in plan]
     runtime = SharedRuntime(own.member, list(members.values()), moved)
     certificates = [*(everyone[at].certificate for at in members), own.certificate]
     weakest = next((found for found in certificates if not found.bit_equal), own.certificate)
-    return RuntimeChoice(runtime=runtime, certificate=weakest, tried=tuple(tried))
+    return RuntimeChoice(runtime=runtime, certificate=weakest, trials=tuple(trials))
 
 
 def _certified(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _Certified:

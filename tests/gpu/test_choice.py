@@ -63,7 +63,7 @@ def test_a_second_runtime_shares_where_it_was_measured_to_be_faster(
 ) -> None:
     case = made[kind]
     with chosen(kind, case, alone=alone) as choice:
-        own, *others = [item for item in choice.tried if item.role != "refused"]
+        own, *others = [item for item in choice.trials if item.role != "refused"]
         (nvforest,) = [item for item in others if item.runtime.startswith("nvforest-gpu-")]
         assert nvforest.certificate is not None
         assert nvforest.certificate.bit_equal

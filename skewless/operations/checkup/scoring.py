@@ -69,7 +69,7 @@ def missed(package: Package, problem: str) -> CheckupFinding:
 def _tried(store: PackageStore, package: Package, place: ScoringTarget) -> CheckupFinding:
     from skewless.infra.packages.served_model import load_model
 
-    return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
+    return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).trials)
 
 
 def judge_tried(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckupFinding:

@@ -49,9 +49,9 @@ def _newest_event(project: Workspace, view: View | WindowView) -> int | None:
 
 def proof_section(project: Workspace) -> Section:
     """Return the last verdicts of parity and replay."""
-    from skewless.infra.verdicts.last_verdicts import last_parity
+    from skewless.infra.verdicts.last_verdicts import read_last_parity
 
-    verdicts = last_parity(project.state)
+    verdicts = read_last_parity(project.state)
     blocks: list[Paragraph | TableBlock] = [_replay_note(project)]
     if not verdicts:
         blocks.append(Paragraph(text="Parity was never run: run `skewless parity`.", tone="missing"))

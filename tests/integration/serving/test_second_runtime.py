@@ -37,7 +37,7 @@ ROWS = ask(MANY)
 def expected(place: Sandbox) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """What the library's own runtime scores for the rows."""
     scores = place.predict(ROWS).scored.scores
-    assert place.model.tried == ()
+    assert place.model.trials == ()
     return scores
 
 

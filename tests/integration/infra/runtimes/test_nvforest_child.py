@@ -73,11 +73,11 @@ def test_what_it_cannot_do_is_refused_and_leaves_nothing_behind(name: str, tmp_p
     choice = choose(case.runtime, own, [candidate(name.partition(" ")[0], case.model_file)], reference)
     assert open_files() == before
     assert choice.runtime is case.runtime
-    assert [(item.runtime, item.role) for item in choice.tried] == [
+    assert [(item.runtime, item.role) for item in choice.trials] == [
         (case.runtime.runtime_id, "own"),
         ("nvforest-cpu", "refused"),
     ]
-    assert REFUSED[name] in str(choice.tried[1].reason)
+    assert REFUSED[name] in str(choice.trials[1].reason)
     case.runtime.close()
 
 

@@ -82,7 +82,7 @@ def shared_runtime(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(RuntimeMember, "rest_s", 0.01)
     choice = chosen(lightgbm_binary)
     assert isinstance(choice.runtime, SharedRuntime)
-    assert [(item.role, item.certificate and item.certificate.bit_equal) for item in choice.tried] == [
+    assert [(item.role, item.certificate and item.certificate.bit_equal) for item in choice.trials] == [
         ("own", True),
         ("shared", True),
     ]
@@ -202,7 +202,7 @@ def test_what_is_slower_ends_at_once(lightgbm_binary: ModelCase) -> None:
     certificate = certify(lightgbm_binary.runtime, reference)
     choice = choose(own, certificate, [candidate("lightgbm", lightgbm_binary.model_file)], reference)
     assert choice.runtime is own
-    assert [item.role for item in choice.tried] == ["own", "slower"]
+    assert [item.role for item in choice.trials] == ["own", "slower"]
     for process in children_of(os.getpid()):
         wait_for(process)
 
