@@ -178,10 +178,12 @@ class Project(Workspace):
         on_rows: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> DatasetReport:
         """Write an entity file with the features of a service, or of a model's; run it again to go on."""
-        from skewless.training.dataset_files import find_files
+        from skewless.training.dataset_files import open_dataset_files
 
-        files = find_files(self.connection, self.views, self.applied, entities, service, mode=mode, time_column=time)
-        return files.foresee(out) if dry_run else files.write(out, on_rows)
+        files = open_dataset_files(
+            self.connection, self.views, self.applied, entities, service, mode=mode, time_column=time
+        )
+        return files.preview(out) if dry_run else files.write(out, on_rows)
 
     def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
         """Train a new version; one that passes its gate takes over as its model declares."""

@@ -21,7 +21,7 @@ Stamp = tuple[int, int, int]
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a file; None: there is no file, or it is not accessible."""
+    """Return the stamp of a file; None: the file is missing or not accessible."""
     try:
         status = path.stat()
     except OSError:
@@ -43,7 +43,7 @@ class KeyFile:
         self._lock = state / "api_keys.lock"
 
     def stamp(self) -> Stamp | None:
-        """Return the stamp of the file; None: there is no file, or it is not accessible."""
+        """Return the stamp of the file; None: the file is missing or not accessible."""
         return read_stamp(self.path)
 
     def read(self) -> _Keys:

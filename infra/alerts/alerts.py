@@ -223,7 +223,7 @@ class _RecordEditor:
         return last.alert
 
     def mark_delivered(self, number: int, notice: Notice) -> None:
-        """Remove a notice from those that the webhook has not accepted."""
+        """Remove a notice that the webhook has accepted."""
         for item in self.items:
             if item.number == number:
                 self._put(replace(item, owed=tuple(one for one in item.owed if one != notice)))

@@ -49,7 +49,7 @@ class Aliases:
         return last.to if last else None
 
     def number(self, model: str, alias: str) -> int | None:
-        """Return the number of the last move without reading it, None if there was no move."""
+        """Return the number of the last move without reading it, None if it never moved."""
         numbers = self._files(model, alias).numbers()
         return numbers[-1] if numbers else None
 

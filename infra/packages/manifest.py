@@ -89,7 +89,7 @@ def manifest_digest(folder: Path) -> str:
     """Return the digest of a package, which identifies all its files; only the manifest is read.
 
     Raises:
-        PackageError: there is no manifest.
+        PackageError: the manifest is missing.
     """
     return hashlib.sha256(_read(folder / MANIFEST, f"package folder {folder.name!r}", MANIFEST)).hexdigest()
 
@@ -113,7 +113,7 @@ def _read_manifest(folder: Path, thing: str, trust: TrustPolicy) -> tuple[bytes,
 
 
 def _read_signature(path: Path) -> bytes | None:
-    """Return the bytes of a signature file, up to a limit; None: there is no file."""
+    """Return the bytes of a signature file, up to a limit; None: the file is missing."""
     try:
         with path.open("rb") as file:
             return file.read(_MAX_SIGNATURE_BYTES)

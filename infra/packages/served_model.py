@@ -20,7 +20,7 @@ from skewless.infra.online.window_states import WindowStates
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns
-from skewless.infra.runtimes.candidates import ScoringTarget, candidates, open_runtime
+from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
@@ -125,7 +125,7 @@ def _choose_runtime(package: Package, target: ScoringTarget | None) -> RuntimeCh
     own = open_runtime(spec.algorithm, package.model_file)
     try:
         certificate = certify(own, reference, tolerance=spec.tolerance)
-        others = [] if target is None else candidates(spec.algorithm, spec.device, package.model_file, target)
+        others = [] if target is None else find_candidates(spec.algorithm, spec.device, package.model_file, target)
         large = target is not None and target.alone
         return choose(own, certificate, others, reference, tolerance=spec.tolerance, large=large)
     except PackageError:

@@ -34,7 +34,7 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
         PackageError: a name or value cannot be packaged.
         DefinitionError: the signing key is not trusted, so nobody could load the package.
         PlaceError: the signing key cannot be read.
-        StoreError: the disk refused the write; there is no new version.
+        StoreError: the disk refused the write; nothing was added.
     """
     folder = model_folder(store.root, name)
     files = contents.files()

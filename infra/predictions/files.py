@@ -57,7 +57,7 @@ class FileListing:
 
     @classmethod
     def of(cls, folder: Path) -> FileListing:
-        """Return the listing of a folder, empty if there is no folder."""
+        """Return the listing of a folder, empty if the folder does not exist."""
         names = sorted(path.name for path in folder.glob("*.parquet"))
         written: dict[int, list[str]] = defaultdict(list)
         merged: dict[int, dict[int, str]] = defaultdict(dict)

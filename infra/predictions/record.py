@@ -29,7 +29,7 @@ class LoadColumns:
         missing: the policy for missing features.
         views: name and hash of each view, in the order of the plan.
         role: its role: it serves requests, or scores them as a shadow.
-        policy: number of the traffic policy that gave it the role; None: there was no policy.
+        policy: number of the traffic policy that gave it the role; None: no policy exists.
     """
 
     model: str

@@ -41,7 +41,7 @@ class Freshness:
     Args:
         hash: hash of the view.
         at_us: time of the measurement, UTC microseconds.
-        limit_us: largest age of a row by the view's tag ``skewless.freshness``; 0: there is no limit.
+        limit_us: largest age of a row by the view's tag ``skewless.freshness``; 0: no limit.
         newest_us: time of the latest accepted event; None: there is none.
         watermark_us: watermark of the online data; None: unknown, or the store did not answer.
         windowed: whether it is a windowed view; its age is that of its watermark, even if no event arrived for long.

@@ -93,14 +93,14 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package, pinned_plan
     from skewless.training.promotion import judge
-    from skewless.training.quality import version_scores
+    from skewless.training.quality import score_version
 
     spec, chosen = project.applied.model(model), _newest(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
     if chosen == holder:
         return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
     dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, chosen))
-    scores = version_scores(dataset, spec, project.store, chosen)
+    scores = score_version(dataset, spec, project.store, chosen)
     decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
     rows = int(dataset.test.sum())
     return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
@@ -119,14 +119,14 @@ def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows |
         ConflictError: somebody else moved the alias or began a rollout since it was planned.
     """
     from skewless.infra.packages.package import read_pinned_plan
-    from skewless.training.promotion import once_ready, settle
+    from skewless.training.promotion import check_readiness, record_decision
 
     if planned.decision is None:
         return planned
     spec, now_us = project.applied.model(planned.model), project.clock.now_us()
     pinned = read_pinned_plan(project.store, planned.model, planned.version)
-    decision = once_ready(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
-    settle(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
+    decision = check_readiness(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
+    record_decision(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
     _begin(project, planned.model, planned.version, decision)
     return replace(planned, decision=decision)
 

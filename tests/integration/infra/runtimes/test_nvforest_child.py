@@ -24,8 +24,8 @@ pytestmark = ONLY_LINUX
 # Zeros that are missing are certified away; the others are refused before a row is scored.
 REFUSED = {
     "lightgbm zero as missing": "differs from the library on",
-    "xgboost dart": "its trees are not only added up",
-    "xgboost ubj": "is of a kind that nvForest does not take (UnicodeDecodeError",
+    "xgboost dart": "its trees have weights",
+    "xgboost ubj": "is not supported by nvForest (UnicodeDecodeError",
 }
 
 

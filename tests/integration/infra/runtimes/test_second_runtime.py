@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.infra.runtimes.candidates import ScoringTarget, candidates
+from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.choice import RuntimeChoice, choose
@@ -121,7 +121,7 @@ def test_few_rows_go_to_the_library_and_many_to_the_child(
 def test_its_time_to_answer_follows_from_what_it_took(shared_runtime: SharedRuntime) -> None:
     runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
-    assert runtime.answer_s == max(1.0, 20 * shared_runtime.members[1].calibration.seconds[-1])
+    assert runtime.timeout_s == max(1.0, 20 * shared_runtime.members[1].calibration.seconds[-1])
 
 
 def test_a_killed_child_costs_no_answer_and_comes_back_once(
@@ -164,7 +164,7 @@ def test_a_child_that_hangs_is_given_up_after_its_time(
     runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
     process = child_of(shared_runtime)
-    runtime.answer_s = 0.05
+    runtime.timeout_s = 0.05
     os.kill(process, signal.SIGSTOP)
     assert same_bits(shared_runtime.score(ROWS), lightgbm_binary.score(ROWS)).all()
     wait_for(process)
@@ -212,7 +212,7 @@ def test_a_place_opens_the_child_with_what_it_is_given(
 ) -> None:
     monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
     place = ScoringTarget(second="cpu", child_environment=ENVIRONMENT)
-    (only,) = candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)
+    (only,) = find_candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)
     assert only.open is not None
     runtime = only.open()
     assert same_bits(runtime.score(ROWS), lightgbm_binary.score(ROWS)).all()

@@ -228,7 +228,7 @@ def test_the_table_has_plain_values() -> None:
     [
         (gpu(), None),
         (gpu(off=OFF), "differs from the library"),
-        (gpu(name="gpu-2"), "came back as 'gpu-2'"),
+        (gpu(name="gpu-2"), "has reopened as 'gpu-2'"),
     ],
 )
 def test_one_that_is_opened_again_is_certified_again(fresh: StandIn, problem: str | None) -> None:
@@ -257,6 +257,6 @@ def test_one_that_shared_and_comes_back_within_a_tolerance_only_is_not_taken() -
     assert isinstance(choice.runtime, SharedRuntime)
     reopen = choice.runtime.members[1]._reopen
     assert reopen is not None
-    with pytest.raises(PackageError, match="came back with other bits"):
+    with pytest.raises(PackageError, match="has other bits after reopening"):
         reopen()
     assert fresh.closed == 1
