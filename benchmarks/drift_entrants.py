@@ -19,12 +19,12 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
 
     from skewless.contract.lifecycle import Watch
     from skewless.infra.predictions.live_predictions import LivePredictions
-    from skewless.training.profile import profile
+    from skewless.training.profile import profile_features
     from skewless.validation.drift.verdicts import compare_window
 
     before, now = pq.read_table(trained), pq.read_table(live)
     names = before.column_names
-    made = profile(np.column_stack([before[name].to_numpy() for name in names]), names)
+    made = profile_features(np.column_stack([before[name].to_numpy() for name in names]), names)
     vectors = np.column_stack([now[name].to_numpy() for name in names])
     with meter.lap():
         piece = LivePredictions(vectors=vectors, scores=np.zeros(len(vectors)))

@@ -65,7 +65,7 @@ def _page(facts: Mapping[str, Any]) -> Iterator[str]:
     first, second = _mean(living), _mean(alone)
     yield from _filled(
         f"In {won} of {weeks} weeks the retrained model was better; its mean log loss is {first:.4f}, that of the model"
-        f" left alone {second:.4f}. Replay compared {facts['replayed']:,} logged predictions, those of shadows too:"
+        f" left alone {second:.4f}. Replay compared {facts['open_replay']:,} logged predictions, those of shadows too:"
         f" {facts['different_bits']} differ in a bit."
     )
     yield ""

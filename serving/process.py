@@ -25,7 +25,7 @@ from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.verdicts.last_verdicts import last_freshness, last_parity
+from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
 from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
 from skewless.serving.announcement import announcing
@@ -140,9 +140,9 @@ def metrics_of(config: ServerConfig) -> Metrics:
     """Return the metrics of one process, which also show what is kept of checks: parity, freshness, open alerts."""
     state = config.state
     return Metrics(
-        parity=lambda: last_parity(state).values(),
+        parity=lambda: read_last_parity(state).values(),
         alerts=lambda: open_alerts(state),
-        freshness=lambda: last_freshness(state).values(),
+        freshness=lambda: read_last_freshness(state).values(),
     )
 
 
@@ -237,7 +237,7 @@ def _beat(
 
     def beat() -> None:
         served = {model.name: model.version for model in models.all()}
-        presence.beat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.trouble})
+        presence.send_heartbeat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.problem})
 
     return beat
 
@@ -249,8 +249,8 @@ def _reasons(
         return {"server": "it is going down"}
     reasons = {f"model {name}": why for name, why in models.unserved(settings.required_models).items()}
     needing = sorted(model.name for model in models.all() if model.package.spec.log == "required")
-    if writer.trouble is not None and needing:
-        reasons["prediction log"] = f"cannot be written ({writer.trouble}), and is required by {', '.join(needing)}"
+    if writer.problem is not None and needing:
+        reasons["prediction log"] = f"cannot be written ({writer.problem}), and is required by {', '.join(needing)}"
     limit_ms = settings.skew_limit_ms
     if skew_us > limit_ms * 1_000:
         reasons["clock"] = (

@@ -91,17 +91,17 @@ class Project(Workspace):
 
     def plan(self) -> PlanReport:
         """Compile the definitions, check them against the sources, and return what ``apply`` would change."""
-        from skewless.infra.host.processes import beside_servers
+        from skewless.infra.host.processes import run_behind_servers
 
-        return beside_servers(self.state, self.planner.plan)
+        return run_behind_servers(self.state, self.planner.plan)
 
     def apply(self, *, dry_run: bool = False) -> PlanReport:
         """Put the definitions in force: Feast's registry, then the plan."""
-        from skewless.infra.host.processes import beside_servers
+        from skewless.infra.host.processes import run_behind_servers
 
         if dry_run:
             return self.plan()
-        report = beside_servers(self.state, lambda: self.planner.apply(self.clock.now_us()))
+        report = run_behind_servers(self.state, lambda: self.planner.apply(self.clock.now_us()))
         self.refresh()
         return report
 
@@ -178,10 +178,12 @@ class Project(Workspace):
         on_rows: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> DatasetReport:
         """Write an entity file with the features of a service, or of a model's; run it again to go on."""
-        from skewless.training.dataset_files import find_files
+        from skewless.training.dataset_files import open_dataset_files
 
-        files = find_files(self.connection, self.views, self.applied, entities, service, mode=mode, time_column=time)
-        return files.foresee(out) if dry_run else files.write(out, on_rows)
+        files = open_dataset_files(
+            self.connection, self.views, self.applied, entities, service, mode=mode, time_column=time
+        )
+        return files.preview(out) if dry_run else files.write(out, on_rows)
 
     def train(self, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
         """Train a new version; one that passes its gate takes over as its model declares."""

@@ -1,4 +1,4 @@
-"""What a package holds of a training: the model with all that it was made from and measured by."""
+"""Builds the contents of a package from a training: model, plan, profile, metrics and curves."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.package import PackageContents, pin
-from skewless.infra.predictions.record import best_output
+from skewless.infra.packages.package import PackageContents, pin_plan
+from skewless.infra.predictions.record import largest_output
 from skewless.infra.runtimes.port import Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.curves import ROWS, curves, importance
+from skewless.training.curves import ROWS, compute_curves, compute_importance
 from skewless.training.dataset import Dataset
-from skewless.training.mode_gap import spread
-from skewless.training.profile import column_profile, profile
+from skewless.training.mode_gap import spread_indices
+from skewless.training.profile import column_profile, profile_features
 from skewless.training.search import SearchResult
 from skewless.training.trainers.port import TrainedModel
 from skewless.validation.evaluation.evaluation import calibration_table, evaluate
@@ -26,12 +26,12 @@ from skewless.validation.evaluation.evaluation import calibration_table, evaluat
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedModel:
-    """A trained model, measured.
+    """A trained model with its evaluation.
 
     Args:
-        spec: with the parameters that the search found, if there was one.
-        scores: of the dataset's test rows.
-        metrics: of these scores.
+        spec: its spec, with the best parameters if there was a search.
+        scores: scores of the dataset's test rows.
+        metrics: metrics of these scores.
     """
 
     spec: ModelSpec
@@ -41,15 +41,15 @@ class FittedModel:
     search: SearchResult | None = None
 
 
-def package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
-    """Return everything that the package of a trained model holds."""
+def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
+    """Return the contents of a trained model's package."""
     spec, model = fitted.spec, fitted.model
     rows = reference_rows(model.thresholds, len(dataset.names), spec.seed)
     return PackageContents(
         model_name=model.file_name,
         model=model.model,
         spec=spec,
-        plan=pin(dataset.plan, dataset.vocabularies),
+        plan=pin_plan(dataset.plan, dataset.vocabularies),
         reference=Reference(rows, model.raw_margin(rows), model.score(rows)),
         profile=_profile(dataset, spec, fitted.scores),
         metrics=fitted.metrics,
@@ -78,29 +78,29 @@ def package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_
 
 def _curves(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
     test, spec = dataset.test, fitted.spec
-    found = curves(dataset.labels[test], fitted.scores, dataset.weights[test], task=spec.task)
-    return found | {"learning": dict(fitted.model.learning), "importance": _importance(dataset, fitted)}
+    result = compute_curves(dataset.labels[test], fitted.scores, dataset.weights[test], task=spec.task)
+    return result | {"learning": dict(fitted.model.learning), "importance": _importance(dataset, fitted)}
 
 
 def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
     spec, test = fitted.spec, np.flatnonzero(dataset.test)
-    some = test[spread(test.size, ROWS)]
-    groups = None if dataset.groups is None else dataset.groups[some]
+    rows = test[spread_indices(test.size, ROWS)]
+    groups = None if dataset.groups is None else dataset.groups[rows]
 
     def metric(scores: Scores) -> float | None:
-        return evaluate(dataset.labels[some], scores, dataset.weights[some], task=spec.task, groups=groups)[
+        return evaluate(dataset.labels[rows], scores, dataset.weights[rows], task=spec.task, groups=groups)[
             spec.gate.metric
         ]
 
-    return importance(fitted.model, dataset.matrix[some], spec.gate.metric, metric, spec.seed)
+    return compute_importance(fitted.model, dataset.matrix[rows], spec.gate.metric, metric, spec.seed)
 
 
 def _profile(dataset: Dataset, spec: ModelSpec, scores: Scores) -> dict[str, Any]:
-    """Return what live rows are compared with: features that it learnt from, scores and labels of rows it never saw."""
-    found, test = profile(dataset.matrix[dataset.train], dataset.names), dataset.test
-    found |= {"score": column_profile(best_output(scores)), "label": column_profile(dataset.labels[test])}
+    """Return the baseline for drift: feature histograms of training rows, scores and labels of test rows."""
+    result, test = profile_features(dataset.matrix[dataset.train], dataset.names), dataset.test
+    result |= {"score": column_profile(largest_output(scores)), "label": column_profile(dataset.labels[test])}
     if dataset.gap:
-        found["mode_gap"] = dataset.gap.as_dict()
+        result["mode_gap"] = dataset.gap.as_dict()
     if spec.task == "binary":
-        found["calibration"] = calibration_table(dataset.labels[test], scores, dataset.weights[test])
-    return found
+        result["calibration"] = calibration_table(dataset.labels[test], scores, dataset.weights[test])
+    return result

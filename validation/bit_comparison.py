@@ -8,9 +8,9 @@ import numpy.typing as npt
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
+from skewless.infra.predictions.checksums import checksums, checksums_v1
 from skewless.infra.predictions.reader import LoggedPredictions
-from skewless.infra.predictions.record import best_output
+from skewless.infra.predictions.record import largest_output
 from skewless.validation.rebuilt_predictions import RecomputedScores
 from skewless.validation.replay_report import Cause, Findings
 
@@ -54,7 +54,7 @@ def _checksums(logged: LoggedPredictions) -> Int64Array:
     sums = checksums(logged.vectors, logged.score, *outputs)
     first = np.flatnonzero(logged.formats == 1)
     if len(first):
-        sums[first] = checksums_of_first_format(logged.vectors[first], logged.score[first])
+        sums[first] = checksums_v1(logged.vectors[first], logged.score[first])
     return sums
 
 
@@ -62,7 +62,7 @@ def _equal_scores(logged: LoggedPredictions, again: RecomputedScores) -> BoolArr
     if logged.scores.shape != again.scores.shape:
         return np.zeros(len(logged.ids), dtype=np.bool_)
     outputs = np.column_stack([logged.score, logged.scores])
-    expected = np.column_stack([best_output(again.scores), again.scores])
+    expected = np.column_stack([largest_output(again.scores), again.scores])
     tolerance = logged.tolerance[:, None]
     # A runtime that is not bit-equal was accepted within a tolerance, and is replayed within it.
     near = (np.abs(outputs - expected) <= tolerance) & (tolerance > 0)

@@ -38,7 +38,7 @@ def replay_log(
         if model in {None, version.model}:
             served = load_model(store, version.model, version.version)
             try:
-                for logged in log.pieces(version):
+                for logged in log.batches(version):
                     replay_piece(report, served, views, logged, runs)
             finally:
                 served.runtime.close()

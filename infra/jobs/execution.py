@@ -1,4 +1,4 @@
-"""The work of a run while it is under way: in a process of its own, or at once in this one."""
+"""Executes the work of a run: in a child process, or immediately in this process."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from typing import IO, Any, Protocol
 from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.run import Run, State
 
-REFUSED = 5  # exit code of a gate that said no
+REFUSED = 5  # exit code of a command whose gate failed
 _LONGEST = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """How the work ended: its exit code, and the JSON object that it answered."""
+    """The end of a run's work: its exit code, and the JSON object that it printed."""
 
     code: int
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
-        """Return what the ledger calls it."""
-        if self.code == lifeline.CUT:
+        """Return the state that the ledger records."""
+        if self.code == lifeline.LIFELINE_CUT:
             return "lost"
         return "done" if self.code == 0 else "refused" if self.code == REFUSED else "failed"
 
     @property
     def error(self) -> str | None:
-        """Return what went wrong, in a sentence."""
+        """Return the error in a sentence, None if there was none."""
         if self.code == 0:
             return None
-        said = self.outputs.get("error")
-        return str(said["message"]) if isinstance(said, Mapping) else f"ended with exit code {self.code}"
+        error = self.outputs.get("error")
+        return str(error["message"]) if isinstance(error, Mapping) else f"ended with exit code {self.code}"
 
 
 class Execution(Protocol):
-    """Work under way."""
+    """Work in progress."""
 
-    def beat(self) -> None:
-        """Tell it that its scheduler is still the holder."""
+    def send_heartbeat(self) -> None:
+        """Notify it that its scheduler still holds the lease."""
         ...
 
     def poll(self) -> Completion | None:
-        """Return how it ended, None while it has not."""
+        """Return its completion, None while it runs."""
         ...
 
     def terminate(self) -> None:
@@ -56,7 +56,7 @@ class Execution(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it now, with all that it has started, and wait until it has."""
+        """Kill it and all its child processes, and wait for their end."""
         ...
 
 
@@ -64,31 +64,31 @@ Launch = Callable[[Run, Sequence[str]], Execution]
 
 
 class ProcessExecution:
-    """A command in processes of its own, which end when this process does.
+    """A command in child processes, which end with this process.
 
     Args:
-        command: its words.
+        command: the program and its arguments.
         environment: its environment variables.
-        silence_s: it is killed when ``beat`` was not called for so long.
-        answer: an open file that takes its stdout; closed in the end.
+        silence_s: seconds without ``send_heartbeat`` after which it is killed.
+        stdout: an open file for its stdout; closed at the end.
     """
 
     def __init__(
-        self, command: Sequence[str], *, environment: Mapping[str, str], silence_s: float, answer: IO[bytes]
+        self, command: Sequence[str], *, environment: Mapping[str, str], silence_s: float, stdout: IO[bytes]
     ) -> None:
-        line = Path(lifeline.__file__)
-        self._answer = answer
+        lifeline_program = Path(lifeline.__file__)
+        self._stdout = stdout
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, str(line), str(silence_s), *command],
-            bufsize=0,  # a pipe that breaks has nothing left to write when it is closed
+            [sys.executable, str(lifeline_program), str(silence_s), *command],
+            bufsize=0,  # without a buffer, closing a broken pipe has nothing to write and cannot fail
             stdin=subprocess.PIPE,
-            stdout=answer,
+            stdout=stdout,
             env=dict(environment),
             start_new_session=True,
         )
 
-    def beat(self) -> None:
-        """Write one byte; who has ended needs none."""
+    def send_heartbeat(self) -> None:
+        """Write one byte to the command's stdin; do nothing if it has ended."""
         pipe = self._process.stdin
         if pipe is not None and not pipe.closed:
             try:
@@ -98,22 +98,22 @@ class ProcessExecution:
                 return
 
     def poll(self) -> Completion | None:
-        """Return exit code and answer."""
+        """Return exit code and outputs, None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
         self._close()
-        self._answer.seek(0)
-        ended = Completion(code=code, outputs=answered(self._answer.read()))
-        self._answer.close()
-        return ended
+        self._stdout.seek(0)
+        completion = Completion(code=code, outputs=decode_outputs(self._stdout.read()))
+        self._stdout.close()
+        return completion
 
     def terminate(self) -> None:
         """Send SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Cut the line, which kills the command."""
+        """Close the lifeline, which kills the command."""
         self._close()
         self._process.wait()
 
@@ -124,16 +124,16 @@ class ProcessExecution:
 
 @dataclass(frozen=True, kw_only=True)
 class CompletedExecution:
-    """Work that was done when it began, in this process."""
+    """Work that was completed in this process when it started."""
 
-    ended: Completion
+    completion: Completion
 
-    def beat(self) -> None:
+    def send_heartbeat(self) -> None:
         """Do nothing."""
 
     def poll(self) -> Completion | None:
-        """Return how it ended."""
-        return self.ended
+        """Return its completion."""
+        return self.completion
 
     def terminate(self) -> None:
         """Do nothing."""
@@ -142,10 +142,10 @@ class CompletedExecution:
         """Do nothing."""
 
 
-def answered(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a verb answered; only its plain values if it is long, nothing if it is none.
+def decode_outputs(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a command printed: without nested values if it is long, empty if it is invalid.
 
-    >>> answered(b'{"rows": 3}'), answered(b"killed")
+    >>> decode_outputs(b'{"rows": 3}'), decode_outputs(b"killed")
     ({'rows': 3}, {})
     """
     try:

@@ -1,4 +1,4 @@
-"""A lease that is held: a thread renews it at a third of its time, and knows when it is no longer sure of it."""
+"""Renews a lease in a thread, three times per ttl, and says whether the lease is certainly still held."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ _RENEWALS_PER_TERM = 3
 
 
 class RenewableLease(Protocol):
-    """A lease, as far as its keeping goes."""
+    """The part of a lease that its renewal needs."""
 
     @property
     def ttl_s(self) -> float:
-        """Return the seconds for which one renewal holds."""
+        """Return the seconds that one renewal lasts."""
         ...
 
     def renew(self) -> bool:
-        """Say whether it is still ours, for another term; raise StoreError where nobody answers."""
+        """Renew the lease; return whether it is still ours. Raise StoreError if the store does not answer."""
         ...
 
 
 class LeaseRenewal:
-    """Keeps a lease inside a ``with`` block.
+    """Renews a lease during a ``with`` block.
 
-    ``is_held`` counts from before a renewal was asked for, by this machine's monotonic clock: it turns false before
-    anybody else can have the lease, as long as the process is not paused; against pauses there is the fencing token.
+    ``is_held`` counts from before the renewal request, by this machine's monotonic clock. So it becomes false before
+    another process can get the lease, unless this process is paused; the fencing token protects against pauses.
 
     Args:
-        on_renewed: called by the thread after each renewal.
-        monotonic: seconds of a clock that never jumps.
+        on_renewed: the thread calls it after each renewal.
+        acquired_at: when the lease was requested, by ``monotonic``.
+        monotonic: returns the seconds of a clock that never jumps.
     """
 
     def __init__(
@@ -42,15 +43,15 @@ class LeaseRenewal:
         lease: RenewableLease,
         *,
         on_renewed: Callable[[], None],
-        taken_at: float,
+        acquired_at: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lease = lease
         self._on_renewed = on_renewed
         self._monotonic = monotonic
-        self._until = taken_at + lease.ttl_s
+        self._until = acquired_at + lease.ttl_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,20 +63,20 @@ class LeaseRenewal:
 
     @property
     def is_held(self) -> bool:
-        """Whether nobody else can have the lease now."""
+        """Whether no other process can hold the lease now."""
         return self._monotonic() < self._until
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         while self.is_held and not self._stop.wait(self._lease.ttl_s / _RENEWALS_PER_TERM):
             self.renew()
 
     def renew(self) -> None:
-        """Ask for another term; a store that does not answer is asked again next time."""
-        asked_at = self._monotonic()
+        """Request another ttl; if the store does not answer, the next renewal tries again."""
+        requested_at = self._monotonic()
         try:
             is_ours = self._lease.renew()
         except StoreError:
             return
-        self._until = asked_at + self._lease.ttl_s if is_ours else asked_at
+        self._until = requested_at + self._lease.ttl_s if is_ours else requested_at
         if is_ours:
             self._on_renewed()

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.host.priority import run_aside
+from skewless.infra.host.priority import run_at_low_priority
 
 
 def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duckdb.DuckDBPyConnection:
@@ -23,7 +23,7 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
         config["threads"] = threads
     try:
         # It starts its threads here: they give way, whoever asks it.
-        connection = run_aside(lambda: duckdb.connect(":memory:", config=config))
+        connection = run_at_low_priority(lambda: duckdb.connect(":memory:", config=config))
         connection.execute("SET TimeZone = 'UTC'")
         # Both replace a window or a join by arg_max, which carries values through sort keys: there -0.0
         # is 0.0 and all NaN are one.

@@ -1,4 +1,4 @@
-"""Aliases of a model's versions (champion, challenger, ...): moved by compare-and-set, history kept."""
+"""Aliases of a model's versions (champion, ...): moved by compare-and-set, with a history."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class AliasMove:
 
     Args:
         number: 1 for the first move.
-        expect: the version that held the alias before, None at first.
-        to: the version that holds it since.
-        reason: why, in a sentence.
-        at_us: when, UTC microseconds.
+        expect: the version that held the alias before, None for the first move.
+        to: the version that holds it now.
+        reason: in a sentence.
+        at_us: time of the move, UTC microseconds.
     """
 
     number: int
@@ -32,9 +32,9 @@ class AliasMove:
 
 
 class Aliases:
-    """The aliases below one packages folder.
+    """The aliases in one packages folder.
 
-    A move is a numbered file; the newest one is the value.
+    Each move is a numbered file; the latest file is the value.
 
     Args:
         root: folder of all models' packages.
@@ -44,7 +44,7 @@ class Aliases:
         self._root = root
 
     def get(self, model: str, alias: str) -> str | None:
-        """Return the version that holds the alias, None if it never moved."""
+        """Return the version that holds the alias, None if it was never set."""
         last = self._last(model, alias)
         return last.to if last else None
 
@@ -58,14 +58,14 @@ class Aliases:
         return list(self.read_latest_first(model, alias))[::-1]
 
     def read_latest_first(self, model: str, alias: str) -> Iterator[AliasMove]:
-        """Yield every move, newest first; what is not asked for is not read."""
+        """Yield every move, latest first; files are read on demand."""
         files = self._files(model, alias)
-        return (_move(files, number, data) for number, data in files.read_latest_first())
+        return (_decode_move(files, number, data) for number, data in files.read_latest_first())
 
-    def before(self, model: str, alias: str) -> str | None:
-        """Return the version that held the alias when the present holder got it, None if there was none.
+    def previous(self, model: str, alias: str) -> str | None:
+        """Return the version that held the alias before the current holder, None if there was none.
 
-        A move one step back undoes a step; every other one adds one, to an old version too.
+        A move back to the previous version undoes a step; every other move adds a step, even to an old version.
         """
         path: list[str] = []
         for move in self.history(model, alias):
@@ -73,7 +73,7 @@ class Aliases:
         return path[-2] if len(path) > 1 else None
 
     def names(self, model: str) -> list[str]:
-        """Return the aliases of a model that ever moved, sorted."""
+        """Return the aliases of a model, sorted."""
         folder = model_folder(self._root, model) / "aliases"
         if not folder.is_dir():
             return []
@@ -81,20 +81,20 @@ class Aliases:
         return sorted(name for name in names if self._files(model, name).numbers())
 
     def move(self, model: str, alias: str, *, expect: str | None, to: str, reason: str, now_us: int) -> AliasMove:
-        """Move the alias from the version that is expected to hold it.
+        """Move the alias to a version, if the expected version holds it now.
 
         Args:
             model: the model's name.
             alias: the alias.
-            expect: the version that must hold it now; None: nobody does.
-            to: the version that shall hold it, which must exist.
-            reason: why, kept in the history.
+            expect: the version that must hold it now; None: no version does.
+            to: the new holder, which must exist.
+            reason: a sentence for the history.
             now_us: the clock, UTC microseconds.
 
         Raises:
-            ConflictError: another version holds it, now or by the time of the write.
-            PackageError: no such version.
-            StoreError: the disk refused; nothing moved.
+            ConflictError: another version holds it, now or at the time of the write.
+            PackageError: the version does not exist.
+            StoreError: the disk refused the write; the alias is unchanged.
         """
         version_folder(self._root, model, to)
         last = self._last(model, alias)
@@ -118,12 +118,14 @@ class Aliases:
         holder = self.get(model, alias)
         return ConflictError(
             f"alias {alias!r} of model {model!r}",
-            f"is held by version {holder!r}, not by {expect!r}" if holder else f"is held by nobody, not by {expect!r}",
-            fix="look at its history and decide again",
+            f"is held by version {holder!r}, not by {expect!r}"
+            if holder
+            else f"is held by no version, not by {expect!r}",
+            fix="read its history and decide again",
         )
 
 
-def _move(files: NumberedFiles, number: int, data: Any) -> AliasMove:  # noqa: ANN401 - any JSON value
+def _decode_move(files: NumberedFiles, number: int, data: Any) -> AliasMove:  # noqa: ANN401 - any JSON value
     try:
         return AliasMove(**data)
     except TypeError as error:

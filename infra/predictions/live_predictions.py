@@ -1,4 +1,4 @@
-"""The vectors and scores that a model version answered with in a part of the time, in bounded pieces."""
+"""Reads the vectors and scores that a model version served in a time range, in bounded batches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.vector import Matrix
-from skewless.infra.predictions.files import PIECE_ROWS, log_files
+from skewless.infra.predictions.files import BATCH_ROWS, log_files
 
-_ANSWERED = """
+_SERVED_SQL = """
     FROM (
         SELECT * FROM read_parquet($files, union_by_name = true)
         UNION ALL BY NAME
@@ -23,10 +23,11 @@ _ANSWERED = """
     )
     WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role IS DISTINCT FROM 'shadow'
 """
-# A row of the log that was read w times says as much as one: Kish's effective number of rows is (sum w)^2 / sum w^2.
-_REPEATS = f"""
+# A feature row that was read w times is as much evidence as one read: Kish's effective number of rows is
+# (sum w)^2 / sum w^2.
+_REPEATS_SQL = f"""
     WITH
-    reads AS (SELECT unnest(reads) AS read {_ANSWERED}),
+    reads AS (SELECT unnest(reads) AS read {_SERVED_SQL}),
     used AS (
         SELECT read.view AS view, read.hash, read.seq AS seq, count(*)::DOUBLE AS n FROM reads GROUP BY ALL
     )
@@ -36,7 +37,7 @@ _REPEATS = f"""
 
 @dataclass(frozen=True, kw_only=True)
 class LivePredictions:
-    """Some answered predictions.
+    """A batch of served predictions.
 
     Args:
         vectors: shape ``(n, n_features)``, in the order of the model's features; NaN: null.
@@ -48,13 +49,13 @@ class LivePredictions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnsweredScores:
-    """What a version answered callers with in a part of the time; what it scored as a shadow is left out.
+class ServedScores:
+    """The predictions that a version served in a time range; its shadow scores are excluded.
 
     Args:
-        folder: of the prediction log.
-        since_us: first moment of evaluation, UTC microseconds.
-        until_us: the first moment that is too late.
+        folder: folder of the prediction log.
+        since_us: start of the range by time of evaluation, UTC microseconds.
+        until_us: end of the range, exclusive.
     """
 
     folder: Path
@@ -64,40 +65,41 @@ class AnsweredScores:
     since_us: int
     until_us: int
 
-    def pieces(self) -> Iterator[LivePredictions]:
-        """Yield the predictions, in no order.
+    def batches(self) -> Iterator[LivePredictions]:
+        """Yield the predictions in batches, in any order.
 
         Raises:
-            StoreError: a log file is damaged.
+            StoreError: a log file is corrupt.
         """
-        for batch in self._asked(f"SELECT vector, score {_ANSWERED}"):
+        for batch in self._query(f"SELECT vector, score {_SERVED_SQL}"):
             yield _live(batch)
 
     def repeats(self) -> dict[str, float]:
-        """Return by view how many predictions a log row served, as their mean weighted by itself; 1 of windows.
+        """Return by view how many predictions used the same feature row, as a self-weighted mean; 1 for windows.
 
-        So many times fewer rows than predictions were drawn (the design effect of Kish, Survey Sampling, 1965).
+        The effective sample size is smaller than the number of predictions by this factor (the design effect of Kish,
+        Survey Sampling, 1965).
 
         Raises:
-            StoreError: a log file is damaged.
+            StoreError: a log file is corrupt.
         """
-        return {row["view"]: row["repeats"] for batch in self._asked(_REPEATS) for row in batch.to_pylist()}
+        return {row["view"]: row["repeats"] for batch in self._query(_REPEATS_SQL) for row in batch.to_pylist()}
 
-    def _asked(self, query: str) -> Iterator[pa.RecordBatch]:
+    def _query(self, query: str) -> Iterator[pa.RecordBatch]:
         files = [str(path) for path in log_files(self.folder)]
         if not files:
             return
         bound = {"files": files, "model": self.model, "version": self.version}
         try:
             rows = self.connection.sql(query, params=bound | {"since": self.since_us, "until": self.until_us})
-            yield from (batch for batch in rows.to_arrow_reader(PIECE_ROWS) if batch.num_rows)
+            yield from (batch for batch in rows.to_arrow_reader(BATCH_ROWS) if batch.num_rows)
         except duckdb.Error as error:
-            fix = "remove or restore the damaged file"
+            fix = "remove or restore the corrupt file"
             raise StoreError("prediction log", f"cannot be read: {error}", fix=fix) from error
 
 
 def _live(batch: pa.RecordBatch) -> LivePredictions:
     flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
     if len(flat) % batch.num_rows:
-        raise StoreError("prediction log", "holds vectors of unequal length", fix="restore the altered file")
+        raise StoreError("prediction log", "has vectors of unequal length", fix="restore the altered file")
     return LivePredictions(vectors=flat.reshape(batch.num_rows, -1), scores=batch["score"].to_numpy())

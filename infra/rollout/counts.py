@@ -1,4 +1,4 @@
-"""What servers counted of each version under a traffic policy, in files that a rollout's controller reads."""
+"""The servers' counts of each version under a traffic policy, in files that the rollout controller reads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LATENCY_EDGES = (*(0.0005 * 2 ** (step / 4) for step in range(57)),)  # 0.5 ms t
 
 
 class Histogram(NamedTuple):
-    """Values counted by size.
+    """A histogram of values.
 
     Args:
-        edges: upper ends, ascending; a value at an end belongs to the bucket below it.
-        counts: of each bucket, one more than edges: the last one has no end.
+        edges: upper edges, ascending; a value at an edge belongs to the bucket below it.
+        counts: per bucket, one more than edges: the last bucket is open.
     """
 
     edges: tuple[float, ...]
@@ -29,63 +29,63 @@ class Histogram(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Return how many values were counted."""
+        """Return the number of values."""
         return sum(self.counts)
 
     def quantile(self, at: float) -> float:
-        """Return the upper end of the bucket that holds a quantile; NaN without values, infinity in the last one.
+        """Return the upper edge of a quantile's bucket; NaN without values, infinity in the last bucket.
 
         >>> Histogram((1.0, 2.0), (9, 1, 0)).quantile(0.99)
         2.0
         """
         if not self.n:
             return float("nan")
-        place = int(np.searchsorted(np.cumsum(self.counts), at * self.n))
-        return self.edges[place] if place < len(self.edges) else float("inf")
+        bucket = int(np.searchsorted(np.cumsum(self.counts), at * self.n))
+        return self.edges[bucket] if bucket < len(self.edges) else float("inf")
 
     def plus(self, other: Histogram) -> Histogram:
-        """Return both together; those without edges count nothing."""
+        """Return the sum of two histograms; a histogram without edges is empty."""
         if not self.edges or not other.edges:
             return self if self.edges else other
         return Histogram(self.edges, tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
 
 
 def score_edges() -> tuple[float, ...]:
-    """Return ends of buckets that suit scores of any scale: ten a decade, both signs, and 0 to 1 in 40.
+    """Return bucket edges that suit scores of any scale: ten per decade, both signs, and 40 steps from 0 to 1.
 
-    They are the same for all models, so that versions can be compared; there are more than a small sample fills:
-    join neighbours before comparing shares.
+    They are the same for all models, so that versions can be compared. A small sample fills few of them: merge
+    neighbouring buckets before you compare shares.
     """
     sizes = [10 ** (step / 10) for step in range(-60, 91)]
     linear = [step / 40 for step in range(41)]
     return tuple(sorted({*sizes, *(-size for size in sizes), *linear}))
 
 
-_NOTHING = Histogram((), ())
+_EMPTY = Histogram((), ())
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutCounts:
-    """What was counted of one version under one policy, in all roles it has there.
+    """Counts of one version under one policy, in all its roles.
 
     Args:
-        requests: that it answered, those among them that failed included; parts of requests count as requests.
-        failed: by the server's doing, or too late for their deadline; what a caller did wrong does not count.
-        rows: predicted.
-        latency: seconds of requests that were answered; of a shadow nothing is counted.
-        scores: of rows; of several outputs the largest.
+        requests: requests that it handled, failed requests included; a part of a split request counts as a request.
+        failed: requests that failed in the server or missed their deadline; errors of callers are not counted.
+        rows: rows that it scored.
+        latency: seconds of served requests; empty for a shadow.
+        scores: scores of rows; the largest of several outputs.
         missing: feature values that were NaN.
-        values: feature values in all.
+        values: all feature values.
         by_status: per view, rows by the name of their status.
-        differences: from what was answered, where it was a shadow.
-        at_us: the latest count, microseconds; 0: nothing was counted.
+        differences: differences of a shadow's scores from the served scores.
+        at_us: time of the last count, microseconds; 0: there is none.
     """
 
     requests: int = 0
     failed: int = 0
     rows: int = 0
-    latency: Histogram = _NOTHING
-    scores: Histogram = _NOTHING
+    latency: Histogram = _EMPTY
+    scores: Histogram = _EMPTY
     missing: int = 0
     values: int = 0
     by_status: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class RolloutCounts:
     at_us: int = 0
 
     def __add__(self, other: RolloutCounts) -> RolloutCounts:
-        """Return what two servers counted, together."""
+        """Return the sum of two servers' counts."""
         return RolloutCounts(
             requests=self.requests + other.requests,
             failed=self.failed + other.failed,
@@ -102,109 +102,114 @@ class RolloutCounts:
             scores=self.scores.plus(other.scores),
             missing=self.missing + other.missing,
             values=self.values + other.values,
-            by_status=_added(self.by_status, other.by_status),
+            by_status=_add_statuses(self.by_status, other.by_status),
             differences=self.differences + other.differences,
             at_us=max(self.at_us, other.at_us),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        found = self.differences
+        differences = self.differences
         return {
             **{name: getattr(self, name) for name in ("requests", "failed", "rows", "missing", "values", "at_us")},
             "latency": list(self.latency),
             "scores": list(self.scores),
             "by_status": self.by_status,
-            "differences": {"rows": found.rows, "total": found.total, "pairs": found.pairs.tolist()},
+            "differences": {"rows": differences.rows, "total": differences.total, "pairs": differences.pairs.tolist()},
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RolloutCounts:
-        """Build vitals from what ``as_dict`` returned."""
-        found = data["differences"]
-        pairs = np.array(found["pairs"], dtype=np.float64).reshape(-1, 2)
+        """Return the counts that ``as_dict`` encoded."""
+        pairs_data = data["differences"]
+        pairs = np.array(pairs_data["pairs"], dtype=np.float64).reshape(-1, 2)
         histograms = {name: Histogram(*map(tuple, data[name])) for name in ("latency", "scores")}
-        differences = ScoreDifferences(rows=found["rows"], total=found["total"], pairs=pairs)
-        return cls(**{**data, **histograms, "differences": differences})
+        score_differences = ScoreDifferences(rows=pairs_data["rows"], total=pairs_data["total"], pairs=pairs)
+        return cls(**{**data, **histograms, "differences": score_differences})
 
 
 class PolicyCounts(NamedTuple):
-    """What one server counted of a model: since it saw the policy, by version."""
+    """One server's counts of a model since it loaded the policy, by version."""
 
     policy: int
     versions: Mapping[str, RolloutCounts]
 
 
-def read_vitals(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
-    """Return what all server processes counted of a model under one policy, by version.
+def read_counts(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
+    """Return the counts of all server processes for a model under one policy, by version.
 
-    What processes counted that are gone by now is in it. It is as old as ``at_us`` says: up to 2 s while servers run.
+    Counts of processes that have ended are included. ``at_us`` is the age of the counts: up to 2 s while servers run.
 
     Args:
         state: the project's state folder, shared by all servers.
-        policy: its number; what was answered under another one does not count.
+        policy: number of the policy; requests under other policies are not counted.
     """
-    found: dict[str, RolloutCounts] = {}
+    totals: dict[str, RolloutCounts] = {}
     for _, models in _files(state):
-        counted = models.get(model)
-        if counted is not None and counted.policy == policy:
-            for version, version_counts in counted.versions.items():
-                found[version] = found.get(version, RolloutCounts()) + version_counts
-    return found
+        policy_counts = models.get(model)
+        if policy_counts is not None and policy_counts.policy == policy:
+            for version, counts in policy_counts.versions.items():
+                totals[version] = totals.get(version, RolloutCounts()) + counts
+    return totals
 
 
-def write_vitals(path: Path, models: Mapping[str, PolicyCounts]) -> None:
-    """Put what a server counted in the place of what it wrote before; a reader sees one or the other.
+def write_counts(path: Path, models: Mapping[str, PolicyCounts]) -> None:
+    """Replace the file of a server's counts atomically.
 
-    It is not waited for the disk: after a power cut counting begins anew.
+    The write is not synced to disk: after a power cut, counting starts again.
 
     Raises:
-        OSError: the disk refused.
+        OSError: the disk refused the write.
     """
     make_folder(path.parent)
     data = {
-        model: {"policy": counted.policy, "versions": {key: one.as_dict() for key, one in counted.versions.items()}}
-        for model, counted in models.items()
+        model: {
+            "policy": policy_counts.policy,
+            "versions": {key: counts.as_dict() for key, counts in policy_counts.versions.items()},
+        }
+        for model, policy_counts in models.items()
     }
     staging = path.with_name(f".{path.name}.tmp")
     staging.write_text(json.dumps(data))
     staging.replace(path)
 
 
-def sweep_vitals(state: Path, policies: Mapping[str, int]) -> None:
-    """Remove files that count nothing under a policy in force; servers that run write theirs again.
+def delete_old_counts(state: Path, policies: Mapping[str, int]) -> None:
+    """Delete files without counts of a current policy; running servers write their files again.
 
     Args:
-        policies: the numbers of those in force, by model.
+        policies: numbers of the current policies, by model.
     """
     for path, models in _files(state):
-        if not any(policies.get(model) == counted.policy for model, counted in models.items()):
+        if not any(policies.get(model) == policy_counts.policy for model, policy_counts in models.items()):
             path.unlink(missing_ok=True)
 
 
-def vitals_folder(state: Path) -> Path:
-    """Return where servers write their vitals."""
+def counts_folder(state: Path) -> Path:
+    """Return the folder in which servers write their counts."""
     return state / "vitals"
 
 
 def _files(state: Path) -> Iterator[tuple[Path, dict[str, PolicyCounts]]]:
-    for path in sorted(vitals_folder(state).glob("*.json")):
+    for path in sorted(counts_folder(state).glob("*.json")):
         try:
             data = json.loads(path.read_bytes())
         except FileNotFoundError:
-            continue  # its server has just ended
+            continue  # the server has just ended
         except ValueError:
-            data = {}  # a power cut
-        yield path, {model: _counted(counted) for model, counted in data.items()}
+            data = {}  # incomplete after a power cut
+        yield path, {model: _decode_counts(policy_data) for model, policy_data in data.items()}
 
 
-def _counted(data: Mapping[str, Any]) -> PolicyCounts:
+def _decode_counts(data: Mapping[str, Any]) -> PolicyCounts:
     return PolicyCounts(
-        data["policy"], {version: RolloutCounts.from_dict(one) for version, one in data["versions"].items()}
+        data["policy"], {version: RolloutCounts.from_dict(counts) for version, counts in data["versions"].items()}
     )
 
 
-def _added(one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+def _add_statuses(
+    one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
     return {
         view: {
             status: one.get(view, {}).get(status, 0) + other.get(view, {}).get(status, 0)

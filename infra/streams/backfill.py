@@ -11,7 +11,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
-from skewless.infra.host.priority import run_aside
+from skewless.infra.host.priority import run_at_low_priority
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
 from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
@@ -89,7 +89,7 @@ class Backfiller:
         for name in names.values():
             self.store.marker(name)
         self.store.set_markers(dict.fromkeys(names.values(), Marker(-1)), dict.fromkeys(names.values()))
-        count = run_aside(lambda: self._load_states(view, states, ends, now_us, on_states))
+        count = run_at_low_priority(lambda: self._load_states(view, states, ends, now_us, on_states))
         watermarks = self._watermarks(view, list(ends), now_us)
         marks = {names[part]: Marker(end, watermarks[part]) for part, end in ends.items()}
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))

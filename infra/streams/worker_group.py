@@ -208,4 +208,4 @@ class WorkerGroup:
             }
             for worker in list(self._workers.values())
         ]
-        self._process_record.beat(self._plan_hash, {"sources": sources})
+        self._process_record.send_heartbeat(self._plan_hash, {"sources": sources})

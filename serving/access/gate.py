@@ -12,7 +12,7 @@ import structlog
 
 from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, digest_of, prefix_of
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
 from skewless.infra.access.key_file import KeyFile, Stamp
 from skewless.serving.access.rules import is_loopback
 
@@ -88,7 +88,7 @@ class KeyAccess:
 
     def any_valid(self) -> bool:
         """Say whether there is a key that has not expired."""
-        return any(caller.key.valid_at(self._now_us()) for caller in self._callers.values())
+        return any(caller.key.is_valid_at(self._now_us()) for caller in self._callers.values())
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:
         """Let one request pass, and count it."""
@@ -114,10 +114,10 @@ class KeyAccess:
             self._look(now)
         secret = _sent(headers)
         caller = self._callers.get(secret[:-SECRET_CHARS])
-        equal = compare_digest(digest_of(secret), _NOBODY if caller is None else caller.digest)
+        equal = compare_digest(hash_secret(secret), _NOBODY if caller is None else caller.digest)
         if caller is None or not equal:
             raise _refused("is not known")
-        if caller.expires_us is not None and not caller.key.valid_at(self._now_us()):
+        if caller.expires_us is not None and not caller.key.is_valid_at(self._now_us()):
             raise _refused("has expired")
         return caller
 
@@ -137,7 +137,7 @@ class KeyAccess:
     def _called(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:
         # Who was there before stays who it is: reading the file must not fill its bucket.
         same = {caller.key: caller for caller in old.values()}
-        return {prefix_of(key.name): same.get(key) or _Caller(key, self._share) for key in keys}
+        return {key_prefix(key.name): same.get(key) or _Caller(key, self._share) for key in keys}
 
 
 def open_access(settings: Settings, host: str, file: KeyFile, now_us: Callable[[], int], *, share: float = 1) -> Access:

@@ -12,7 +12,7 @@ from uvicorn.config import create_ssl_context
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.access.key_file import Stamp, stamp_of
+from skewless.infra.access.key_file import Stamp, read_stamp
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy, and no suite in CBC mode
 _log = structlog.get_logger()
@@ -108,7 +108,7 @@ class CertificateRenewal:
     def _seen(self) -> tuple[Stamp | None, ...]:
         config = self._options
         files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
-        return tuple(None if name is None else stamp_of(Path(name)) for name in files)
+        return tuple(None if name is None else read_stamp(Path(name)) for name in files)
 
 
 def _check_none(settings: Settings) -> None:

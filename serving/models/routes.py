@@ -15,7 +15,7 @@ import structlog
 from skewless.contract.clock import Clock
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.rollout.counts import PolicyCounts, sweep_vitals, vitals_folder, write_vitals
+from skewless.infra.rollout.counts import PolicyCounts, counts_folder, delete_old_counts, write_counts
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
@@ -151,7 +151,7 @@ class RolloutCountsFile:
 
     def __init__(self, state: Path, routes: Routes, clock: Clock) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
-        self._path = vitals_folder(state) / name
+        self._path = counts_folder(state) / name
         self._state = state
         self._routes = routes
         self._clock = clock
@@ -159,7 +159,7 @@ class RolloutCountsFile:
 
     def start(self) -> None:
         """Begin to write; call it from the event loop."""
-        sweep_vitals(self._state, self._routes.numbers())
+        delete_old_counts(self._state, self._routes.numbers())
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -174,7 +174,7 @@ class RolloutCountsFile:
         models = self._routes.read_counts(self._clock.now_us())
         try:
             if models:
-                await asyncio.to_thread(write_vitals, self._path, models)
+                await asyncio.to_thread(write_counts, self._path, models)
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:

@@ -329,7 +329,7 @@ class ModelTable:
         if model is None:
             model = await self._loader.open(name, version)
             self._open.setdefault(name, {})[version] = model
-            self._metrics.loaded(name, version, model.certificate, model.tried, model.runtime)
+            self._metrics.loaded(name, version, model.certificate, model.trials, model.runtime)
         return model
 
     def _drop_old(self, name: str) -> None:

@@ -13,7 +13,7 @@ from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.status import Status
 from skewless.contract.traffic import Role
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import best_output
+from skewless.infra.predictions.record import largest_output
 from skewless.infra.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.series import Buckets
@@ -96,7 +96,7 @@ class ArmCounts:
 
     def compare(self, answered: ScoredBatch, shadow: ScoredBatch) -> None:
         """Count how a shadow's scores differ from what was answered, row by row."""
-        pairs = np.column_stack([best_output(answered.scores), best_output(shadow.scores)])
+        pairs = np.column_stack([largest_output(answered.scores), largest_output(shadow.scores)])
         pairs = pairs[~np.isnan(pairs).any(axis=1)]
         differences = pairs[:, 1] - pairs[:, 0]
         self._compared += len(pairs)
@@ -132,7 +132,7 @@ class ArmCounts:
     def _fold(self) -> None:
         if not self._waiting:
             return
-        scores = np.concatenate([best_output(scored.scores) for scored in self._waiting])
+        scores = np.concatenate([largest_output(scored.scores) for scored in self._waiting])
         matrix = np.concatenate([scored.matrix for scored in self._waiting])
         status = np.concatenate([scored.status for scored in self._waiting])
         self._scores.observe_many(scores[~np.isnan(scores)])

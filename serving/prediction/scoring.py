@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.vector import Matrix
-from skewless.infra.host.priority import give_way
+from skewless.infra.host.priority import lower_priority
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.serving.prediction.prediction_cache import PredictionCache
@@ -34,7 +34,7 @@ class Scoring:
     def __init__(self, cache: PredictionCache | None = None) -> None:
         self._cache = cache
         self._row_s: WeakKeyDictionary[ServedModel, float] = WeakKeyDictionary()
-        self._pool = ThreadPoolExecutor(1, "scoring", initializer=give_way)
+        self._pool = ThreadPoolExecutor(1, "scoring", initializer=lower_priority)
 
     def is_quick(self, model: ServedModel, n: int) -> bool:
         """Say whether n rows take no longer than others may wait, as far as is known."""

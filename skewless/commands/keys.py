@@ -61,7 +61,7 @@ def list_keys(*, repo: Repo = Path(), as_json: Json = False) -> None:
     with answering(as_json=as_json) as output:
         project = open_project(output, repo)
         keys, now = project.keys.list(), project.clock.now_us()
-        body = {"keys": [{**key.as_dict(), "valid": key.valid_at(now)} for key in keys]}
+        body = {"keys": [{**key.as_dict(), "valid": key.is_valid_at(now)} for key in keys]}
         output.answer(body, _shown("API keys", keys))
 
 

@@ -26,9 +26,9 @@ def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = 
 
     with Alerts(project.state, project.settings.alert_webhook) as kept:
         if resolve is not None:
-            alert = _open_alert(kept.kept(), resolve).alert
+            alert = _open_alert(kept.records(), resolve).alert
             kept.resolve(alert.name, alert.subject, project.clock.now_us())
-        return [item for item in kept.kept() if show_all or item.is_open]
+        return [item for item in kept.records() if show_all or item.is_open]
 
 
 def _open_alert(kept: list[AlertRecord], number: int) -> AlertRecord:

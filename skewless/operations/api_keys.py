@@ -55,18 +55,18 @@ class ApiKeys:
             DefinitionError: one of them cannot be right.
             ConflictError: the name has a key.
         """
-        from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret, with_key
+        from skewless.infra.access.api_keys import ApiKey, add_key, generate_secret, hash_secret
 
-        secret = new_secret(name)
+        secret = generate_secret(name)
         key = ApiKey(
             name=name,
-            digest=digest_of(secret.encode()),
+            digest=hash_secret(secret.encode()),
             scopes=frozenset(scope),
             rate=rate,
             created_us=self.project.clock.now_us(),
             expires_us=expires_us,
         )
-        with_key(self._file.read(), key)
+        add_key(self._file.read(), key)
         if not dry_run:
             self._file.add(key)
         return NewKey(key=key, secret=secret)
@@ -81,9 +81,9 @@ class ApiKeys:
         Raises:
             RequestError: the name has none.
         """
-        from skewless.infra.access.api_keys import without_key
+        from skewless.infra.access.api_keys import remove_key
 
-        without_key(self._file.read(), name)
+        remove_key(self._file.read(), name)
         if not dry_run:
             self._file.revoke(name)
 

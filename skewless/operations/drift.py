@@ -43,7 +43,7 @@ def watch(
 
 def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
     from skewless.infra.packages.package import pinned_plan
-    from skewless.infra.predictions.live_predictions import AnsweredScores
+    from skewless.infra.predictions.live_predictions import ServedScores
     from skewless.validation.drift.report import DriftReport
     from skewless.validation.drift.verdicts import LABEL, SCORE, compare_window
 
@@ -52,7 +52,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     since = until - (window_us or spec.watch.window // timedelta(microseconds=1))
     refs = pinned_plan(package).services[0].features
     names = [ref.label for ref in refs]
-    answered = AnsweredScores(
+    answered = ServedScores(
         folder=project.state / "predictions",
         connection=project.connection,
         model=model,
@@ -64,7 +64,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     rows, found = compare_window(
         package.profile,
         names,
-        answered.pieces(),
+        answered.batches(),
         _labels(project, model, package.version, since, until),
         spec.watch,
         {ref.label: repeats.get(ref.group, 1.0) for ref in refs},

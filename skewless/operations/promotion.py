@@ -93,14 +93,14 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package, pinned_plan
     from skewless.training.promotion import judge
-    from skewless.training.quality import version_scores
+    from skewless.training.quality import score_version
 
     spec, chosen = project.applied.model(model), _newest(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
     if chosen == holder:
         return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
     dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, chosen))
-    scores = version_scores(dataset, spec, project.store, chosen)
+    scores = score_version(dataset, spec, project.store, chosen)
     decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
     rows = int(dataset.test.sum())
     return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
@@ -119,14 +119,14 @@ def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows |
         ConflictError: somebody else moved the alias or began a rollout since it was planned.
     """
     from skewless.infra.packages.package import read_pinned_plan
-    from skewless.training.promotion import once_ready, settle
+    from skewless.training.promotion import check_readiness, record_decision
 
     if planned.decision is None:
         return planned
     spec, now_us = project.applied.model(planned.model), project.clock.now_us()
     pinned = read_pinned_plan(project.store, planned.model, planned.version)
-    decision = once_ready(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
-    settle(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
+    decision = check_readiness(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
+    record_decision(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
     _begin(project, planned.model, planned.version, decision)
     return replace(planned, decision=decision)
 
@@ -146,13 +146,13 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
         SourceError: labels or features that cannot be trained on.
         ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
     """
-    from skewless.infra.host.processes import beside_servers
+    from skewless.infra.host.processes import run_behind_servers
     from skewless.operations.tracking import publish_if_set
     from skewless.training.promotion import TrainReport
     from skewless.training.promotion import promote as judge_and_move
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
-    dataset, trained = beside_servers(project.state, partial(_fitted, project, spec, now_us))
+    dataset, trained = run_behind_servers(project.state, partial(_fitted, project, spec, now_us))
     ready = partial(project.readiness.prepare, on_rows=on_rows)
     decision = judge_and_move(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)

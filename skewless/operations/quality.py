@@ -136,7 +136,7 @@ def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us
 
     from skewless.validation.live_quality import delay_quantile
 
-    times = labelled_log(project, model).newest_labels(now_us)
+    times = labelled_log(project, model).latest_labels(now_us)
     if rows is not None:
         known = rows.filter(rows["label"].is_valid()).select(["t", "known_at"])
         times = pa.concat_tables([times, known])

@@ -203,7 +203,7 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     if policy is not None and policy.challenger is not None:
         return plan.back(policy, reason, now_us, {})
     moves = aliases.history(model, CHAMPION)
-    earlier = aliases.before(model, CHAMPION)
+    earlier = aliases.previous(model, CHAMPION)
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"
         raise PackageError(f"model {model!r}", "has no champion before this one", fix=fix)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
-    from skewless.infra.rollout.counts import RolloutCounts, read_vitals
+    from skewless.infra.rollout.counts import RolloutCounts, read_counts
     from skewless.training.rollout.evidence import Evidence, since
 
     def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
-        found = read_vitals(state, model, policy.number)
+        found = read_counts(state, model, policy.number)
         return found.get(policy.champion, RolloutCounts()), found.get(
             policy.challenger or policy.champion, RolloutCounts()
         )
@@ -45,16 +45,16 @@ def remember(project: Workspace, model: str, policy: TrafficPolicy, evidence: Ev
 
     It is not waited for the disk: without it, everything counts as recent.
     """
-    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, read_vitals, vitals_folder, write_vitals
+    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, read_counts, write_counts
 
     challenger = policy.challenger or policy.champion
-    newer = read_vitals(_looks(project) / "newer", model, policy.number)
+    newer = read_counts(_looks(project) / "newer", model, policy.number)
     if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
         return
     now = {policy.champion: evidence.champion, challenger: evidence.challenger}
     for name, versions in (("older", newer), ("newer", now)):
-        path = vitals_folder(_looks(project) / name) / f"{model}.json"
-        write_vitals(path, {model: PolicyCounts(policy.number, versions)})
+        path = counts_folder(_looks(project) / name) / f"{model}.json"
+        write_counts(path, {model: PolicyCounts(policy.number, versions)})
 
 
 def _looks(project: Workspace) -> Path:

@@ -89,13 +89,13 @@ def serve(project: Workspace) -> None:
         StoreError: the disk refused.
     """
     from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import ProcessRecord, beating
-    from skewless.infra.jobs.metrics import RunTally
+    from skewless.infra.host.processes import ProcessRecord, send_heartbeats
+    from skewless.infra.jobs.metrics import RunMetrics
     from skewless.infra.plans.applied_plan import AppliedPlanReader
     from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    run_counts = RunTally()
+    run_counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
     if port:
         serve_metrics(run_counts, port, "scheduler_metrics_port")
@@ -107,7 +107,7 @@ def serve(project: Workspace) -> None:
         _candidate(project, jobs, _processes(project), stop_signal, run_counts.count) as candidate,
     ):
         run_counts.is_holder = lambda: candidate.is_holder
-        with beating(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
+        with send_heartbeats(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
             candidate.serve()
 
 
@@ -257,7 +257,7 @@ def _processes(project: Workspace) -> Launch:
             [*_PROGRAM, *_said(project, words)],
             environment=environment | {_RUN: str(run.id), _TOKEN: str(run.token)},
             silence_s=project.settings.scheduler_lease_seconds * _SILENT_SHARE,
-            answer=tempfile.TemporaryFile(),
+            stdout=tempfile.TemporaryFile(),
         )
 
     return launch
@@ -275,11 +275,11 @@ def _environment(project: Workspace) -> dict[str, str]:
 
 def _here(project: Workspace, invoke: Invoke | None) -> Launch:
     """Return what runs a verb at once: by ``invoke``, or in a process that it waits for."""
-    from skewless.infra.jobs.execution import CompletedExecution, Completion, answered
+    from skewless.infra.jobs.execution import CompletedExecution, Completion, decode_outputs
 
     def launch(_run: Run, words: Sequence[str]) -> Execution:
         code, text = (invoke or partial(_wait_for, _environment(project)))(_said(project, words))
-        return CompletedExecution(ended=Completion(code=code, outputs=answered(text.encode())))
+        return CompletedExecution(completion=Completion(code=code, outputs=decode_outputs(text.encode())))
 
     return launch
 

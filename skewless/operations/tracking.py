@@ -141,10 +141,10 @@ def _moved(project: Workspace, tracker: Tracker, model: str, digests: Mapping[st
 
 def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.tracking.port import described
+    from skewless.infra.tracking.port import describe_package
     from skewless.training.plots.canvas import can_plot
     from skewless.training.plots.evaluation import evaluation_plots
 
     package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []
-    return described(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})
+    return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -167,7 +167,7 @@ def _labels(project: Workspace, spec: ModelSpec, trained_us: int, now: int) -> R
     limit = spec.triggers.labels
     if limit is None:
         return None
-    n = labelled_log(project, spec.name).labels_between(trained_us, now)
+    n = labelled_log(project, spec.name).count_labels(trained_us, now)
     if n < limit:
         return None
     sentence = f"{n:,} labels became known since the last training"

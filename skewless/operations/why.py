@@ -95,7 +95,7 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyRepor
         raise RequestError(
             "prediction", "is not in the log", value=prediction, fix="give an id of a reply; wait for the log's flush"
         )
-    model = load_model(project.store, entry.of.model, entry.of.version)
+    model = load_model(project.store, entry.model_version.model, entry.model_version.version)
     try:
         bound, declared = _nearest(model, entry)
         explanation = explain(model, entry)
@@ -150,12 +150,12 @@ def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | Non
 
     from skewless.operations.quality import labelled_log
 
-    if entry.of.model not in {spec.name for spec in project.models}:
+    if entry.model_version.model not in {spec.name for spec in project.models}:
         return None
     # A label by entity belongs to the nearest prediction, so those around are looked at too.
-    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.of.model).labels.tolerance
+    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.model_version.model).labels.tolerance
     around = 2 * (tolerance // timedelta(microseconds=1))
-    rows = labelled_log(project, entry.of.model).read(
+    rows = labelled_log(project, entry.model_version.model).read(
         since_us=t - around, until_us=t + around + 1, known_by_us=project.clock.now_us()
     )
     own = rows.filter(pc.field("id") == entry.logged.ids[0]).select(["label", "value", "known_at"]).to_pylist()

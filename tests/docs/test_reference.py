@@ -21,7 +21,7 @@ from skewless.infra.compiler.aggregates import ALIASES
 from skewless.infra.compiler.event_sources import SOURCE_TAGS
 from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
 from skewless.infra.compiler.windows import VIEW_TAGS
-from skewless.infra.jobs.metrics import RunTally
+from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.schema import SCHEMA
@@ -196,7 +196,7 @@ def test_every_file_of_a_package_is_documented() -> None:
 def test_every_metric_of_the_scheduler_is_documented() -> None:
     rows = table(page("scheduler.md"), "scheduler metric", "type", "meaning")
     found = {names(row["scheduler metric"])[0]: row["type"] for row in rows}
-    families = RunTally().collect()
+    families = RunMetrics().collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

@@ -24,7 +24,7 @@ STEPS = st.lists(st.one_of(WRITE, WRITE, MERGE, st.just(("prove",))), max_size=1
 def test_each_prediction_stands_once_and_is_proven_iff_it_was(steps: list[tuple[object, ...]]) -> None:
     expected: HistoryRows = {}
     proven: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder, patch.object(compaction, "PIECE_ROWS", MOST):
+    with tempfile.TemporaryDirectory() as folder, patch.object(compaction, "BATCH_ROWS", MOST):
         state = Path(folder)
         for seed, step in enumerate(steps):
             match step:

@@ -88,7 +88,7 @@ def write_outcomes(state: Path) -> None:
 
 def read_outcomes(state: Path) -> object:
     with duckdb.connect() as connection:
-        return OutcomeLog(state, connection).standing(100).to_pylist()
+        return OutcomeLog(state, connection).latest(100).to_pylist()
 
 
 KINDS: dict[str, Kind] = {

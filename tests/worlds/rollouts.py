@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, vitals_folder, write_vitals
+from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, write_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.project import Project
 from skewless.training.train import train
@@ -45,8 +45,8 @@ def count(project: Project, **arms: RolloutCounts) -> None:
     versions = {
         version: version_counts for arm, version_counts in arms.items() if (version := getattr(policy, arm)) is not None
     }
-    path = vitals_folder(project.state) / "one.json"
-    write_vitals(path, {MODEL: PolicyCounts(policy=policy.number, versions=versions)})
+    path = counts_folder(project.state) / "one.json"
+    write_counts(path, {MODEL: PolicyCounts(policy=policy.number, versions=versions)})
 
 
 def standing(project: Project) -> TrafficPolicy:

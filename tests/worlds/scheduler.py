@@ -82,9 +82,9 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: Sto
     def launch(run: Run, _words: Sequence[str]) -> Execution:
         command = [sys.executable, "-S", "-c", WRITE, str(root / "effects"), f"{run.id}\n"]
         if here:
-            return CompletedExecution(ended=Completion(code=subprocess.run(command, check=True).returncode))
+            return CompletedExecution(completion=Completion(code=subprocess.run(command, check=True).returncode))
         answer = tempfile.TemporaryFile()  # noqa: SIM115 - the work closes it
-        return ProcessExecution(command, environment=os.environ, silence_s=ttl_s * 0.8, answer=answer)
+        return ProcessExecution(command, environment=os.environ, silence_s=ttl_s * 0.8, stdout=answer)
 
     def start_term(token: int) -> LeaderTerm:
         return LeaderTerm(

@@ -69,16 +69,16 @@ class Candidate:
             holder, fix = self.lease.read_holder(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
-            with LeaseRenewal(self.lease, on_renewed=lambda: None, taken_at=self._asked_at):
-                term = self._begin(token)
-                term.take_over()
-                yield term
+            with LeaseRenewal(self.lease, on_renewed=lambda: None, acquired_at=self._asked_at):
+                shift = self._begin(token)
+                shift.take_over()
+                yield shift
         finally:
             self._release()
 
     def _take(self) -> int | None:
         self._asked_at = time.monotonic()
-        return self.lease.take(self.ledger.newest_token())
+        return self.lease.take(self.ledger.latest_token())
 
     def _begin(self, token: int) -> LeaderTerm:
         self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
@@ -92,7 +92,7 @@ class Candidate:
         except ConflictError as error:
             _log.warning("lease_lost", token=token, problem=error.problem)
             return
-        with LeaseRenewal(self.lease, on_renewed=term.beat, taken_at=self._asked_at) as holding:
+        with LeaseRenewal(self.lease, on_renewed=term.beat, acquired_at=self._asked_at) as holding:
             self.is_holder = True
             try:
                 self._work(term, holding)

@@ -110,7 +110,7 @@ class LeaderTerm:
     def beat(self) -> None:
         """Tell all work that the lease is held; called by the thread that renews it."""
         for item in list(self._under_way):
-            item.work.beat()
+            item.work.send_heartbeat()
 
     def abandon(self, error: str) -> None:
         """Kill all work, and say so where the ledger still listens."""
@@ -133,7 +133,7 @@ class LeaderTerm:
         return self._end(run, "lost", error="its scheduler ended")
 
     def _learn(self, job: str) -> None:
-        self._known[job] = self.ledger.know(job, self.token, self.clock.now_us())
+        self._known[job] = self.ledger.register_job(job, self.token, self.clock.now_us())
         newest = islice(self.ledger.read_latest_first(job), _REMEMBERED)
         self._ticks[job] = sorted(run_id.tick_us for run_id in newest)
 
@@ -175,7 +175,7 @@ class LeaderTerm:
             if job is not None and self._is_taken(job.queue):
                 return False
             done = job is None or self._begin(job, request.run_id, request.cause)
-        self.requests.done(request)
+        self.requests.remove(request)
         return done
 
     def _cancel(self, request: Request) -> bool:

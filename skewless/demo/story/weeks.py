@@ -14,7 +14,7 @@ from skewless.demo.story.run_timeline import RunTimeline
 from skewless.demo.tour_state import HOUR_US, START_SECONDS, Row, TourState, json_rows, progress_bar
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
-from skewless.infra.rollout.counts import read_vitals
+from skewless.infra.rollout.counts import read_counts
 from skewless.training.scheduling.leader_term import LeaderTerm
 
 _LOOK_HOURS = 6  # a rollout is looked at so often
@@ -125,7 +125,7 @@ class Weeks:
         if policy is None:
             return
         for _ in _tries("server", "does not write its vitals"):
-            counted = read_vitals(self.walk.project.state, self.model, policy.number)
+            counted = read_counts(self.walk.project.state, self.model, policy.number)
             rows = {version: vitals.rows for version, vitals in counted.items()}
             arms = rows.get(policy.champion, 0) + (rows.get(policy.challenger or "", 0) if policy.share else 0)
             if arms >= self._answered:

@@ -39,7 +39,7 @@ def _findings(
     store: PackageStore, champions: Sequence[tuple[str, str | None]], place: ScoringTarget
 ) -> Iterator[CheckupFinding]:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.runtimes.candidates import candidates
+    from skewless.infra.runtimes.candidates import find_candidates
 
     alone = []
     for name, version in champions:
@@ -47,7 +47,7 @@ def _findings(
             continue
         try:
             package = open_package(store, name, version)
-            others = candidates(package.spec.algorithm, package.spec.device, package.model_file, place)
+            others = find_candidates(package.spec.algorithm, package.spec.device, package.model_file, place)
             if not others:
                 alone.append(f"{name} {version} ({package.spec.algorithm})")
             elif all(candidate.open is None for candidate in others):
@@ -69,7 +69,7 @@ def missed(package: Package, problem: str) -> CheckupFinding:
 def _tried(store: PackageStore, package: Package, place: ScoringTarget) -> CheckupFinding:
     from skewless.infra.packages.served_model import load_model
 
-    return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
+    return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).trials)
 
 
 def judge_tried(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckupFinding:

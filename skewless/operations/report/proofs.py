@@ -49,9 +49,9 @@ def _newest_event(project: Workspace, view: View | WindowView) -> int | None:
 
 def proof_section(project: Workspace) -> Section:
     """Return the last verdicts of parity and replay."""
-    from skewless.infra.verdicts.last_verdicts import last_parity
+    from skewless.infra.verdicts.last_verdicts import read_last_parity
 
-    verdicts = last_parity(project.state)
+    verdicts = read_last_parity(project.state)
     blocks: list[Paragraph | TableBlock] = [_replay_note(project)]
     if not verdicts:
         blocks.append(Paragraph(text="Parity was never run: run `skewless parity`.", tone="missing"))
@@ -99,7 +99,7 @@ def alerts_section(project: Workspace) -> Section:
     from skewless.infra.alerts.alerts import Alerts
 
     with Alerts(project.state) as alerts:
-        kept = alerts.kept()
+        kept = alerts.records()
     if not kept:
         return Section(title="Alerts", blocks=[Paragraph(text="There was none.", tone="good")])
     shown = sorted(kept, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]

@@ -45,12 +45,12 @@ def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path)
 
 
 def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = candidates.candidates
+    asked = candidates.find_candidates
 
     def as_cuda(algorithm: str, _device: str, path: Path, place: ScoringTarget) -> list[RuntimeCandidate]:
         return asked(algorithm, "cuda", path, place)
 
-    monkeypatch.setattr(candidates, "candidates", as_cuda)
+    monkeypatch.setattr(candidates, "find_candidates", as_cuda)
     (finding,) = check_scoring(
         PackageStore.of(unasked / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
     )

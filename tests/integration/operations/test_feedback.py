@@ -47,7 +47,7 @@ def server(repo: Path, project: Project) -> Iterator[PredictionServer]:
 
 
 def kept(project: Project) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = OutcomeLog(project.state, project.connection).standing(NEVER).to_pylist()
+    rows: list[dict[str, Any]] = OutcomeLog(project.state, project.connection).latest(NEVER).to_pylist()
     return rows
 
 

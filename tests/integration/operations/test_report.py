@@ -170,7 +170,7 @@ def test_a_damaged_champion_keeps_nothing_else_away(place: Sandbox) -> None:
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     found = sections(build(place.project))
     (note,) = [block for block in found["Evaluation"] if block["kind"] == "note"]
-    assert "not the one that was packaged" in note["text"]
+    assert "altered file" in note["text"]
     assert found["Versions"][0]["kind"] == "table"
 
 

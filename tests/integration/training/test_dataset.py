@@ -213,8 +213,8 @@ def test_rows_of_one_group_have_one_number(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("split", "now", "message"),
     [
-        (Split(test=timedelta(days=100)), END, "leaves no row to train"),
-        (Split(test=timedelta(days=8), embargo=timedelta(days=60)), END, "leaves no row to train"),
+        (Split(test=timedelta(days=100)), END, "has no row in the train period"),
+        (Split(test=timedelta(days=8), embargo=timedelta(days=60)), END, "has no row in the train period"),
         (Split(test=timedelta(days=8)), 0, "has no usable row.*add labels, or move the clock"),
     ],
 )

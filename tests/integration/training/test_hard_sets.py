@@ -72,7 +72,7 @@ def test_one_class_among_the_test_rows_is_a_decision(finite: Shop, tmp_path: Pat
     found, decision = trained(
         replace(dataset, labels=np.where(dataset.test, 1.0, dataset.labels)), spec_of(algorithm), tmp_path
     )
-    assert (decision.promote, decision.reason) == (False, "auc does not exist on the test rows")
+    assert (decision.promote, decision.reason) == (False, "auc is undefined on the test rows")
     assert found.package.curves["importance"].keys() == {"gain", "splits"}
     assert "roc" not in found.package.curves
 
@@ -121,7 +121,7 @@ def test_a_label_that_is_always_the_same_number(finite: Shop, tmp_path: Path, al
     dataset = finite.dataset(spec)
     found, decision = trained(replace(dataset, labels=np.full_like(dataset.labels, 3.0)), spec, tmp_path)
     assert not decision.promote
-    assert "does not beat the constant prediction's 0.0000" in decision.reason
+    assert "is not better than the constant prediction's 0.0000" in decision.reason
     assert found.metrics["rmse"] == pytest.approx(0.0, abs=1e-6)
     assert sum(found.package.curves["importance"]["splits"].values()) == 0
 
@@ -131,7 +131,7 @@ def test_a_ranking_without_anything_of_worth_is_a_decision(finite: Shop, tmp_pat
     spec = spec_of(algorithm, "ranking")
     dataset = finite.dataset(spec)
     _, decision = trained(replace(dataset, labels=np.zeros_like(dataset.labels)), spec, tmp_path)
-    assert (decision.promote, decision.reason) == (False, "ndcg does not exist on the test rows")
+    assert (decision.promote, decision.reason) == (False, "ndcg is undefined on the test rows")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -12,11 +12,11 @@ from skewless.infra.rollout.counts import (
     Histogram,
     PolicyCounts,
     RolloutCounts,
-    read_vitals,
+    counts_folder,
+    delete_old_counts,
+    read_counts,
     score_edges,
-    sweep_vitals,
-    vitals_folder,
-    write_vitals,
+    write_counts,
 )
 
 
@@ -36,10 +36,10 @@ def counted(requests: int, at_us: int) -> RolloutCounts:
 
 
 def test_servers_are_added_up(tmp_path: Path) -> None:
-    folder = vitals_folder(tmp_path)
-    write_vitals(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5), "000002": counted(1, 5)})})
-    write_vitals(folder / "b-1.json", {"late": PolicyCounts(3, {"000001": counted(20, 9)})})
-    found = read_vitals(tmp_path, "late", 3)
+    folder = counts_folder(tmp_path)
+    write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5), "000002": counted(1, 5)})})
+    write_counts(folder / "b-1.json", {"late": PolicyCounts(3, {"000001": counted(20, 9)})})
+    found = read_counts(tmp_path, "late", 3)
     assert sorted(found) == ["000001", "000002"]
     both = found["000001"]
     assert (both.requests, both.failed, both.rows, both.missing, both.values, both.at_us) == (30, 2, 60, 6, 40, 9)
@@ -52,25 +52,25 @@ def test_servers_are_added_up(tmp_path: Path) -> None:
 
 
 def test_another_policy_or_model_does_not_count(tmp_path: Path) -> None:
-    write_vitals(vitals_folder(tmp_path) / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
-    assert read_vitals(tmp_path, "late", 4) == {}
-    assert read_vitals(tmp_path, "other", 3) == {}
-    assert read_vitals(tmp_path / "nowhere", "late", 3) == {}
+    write_counts(counts_folder(tmp_path) / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
+    assert read_counts(tmp_path, "late", 4) == {}
+    assert read_counts(tmp_path, "other", 3) == {}
+    assert read_counts(tmp_path / "nowhere", "late", 3) == {}
 
 
 def test_a_torn_file_counts_nothing(tmp_path: Path) -> None:
-    folder = vitals_folder(tmp_path)
-    write_vitals(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
+    folder = counts_folder(tmp_path)
+    write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
     (folder / "b-1.json").write_text('{"late": {"pol')
-    assert read_vitals(tmp_path, "late", 3)["000001"].requests == 10
+    assert read_counts(tmp_path, "late", 3)["000001"].requests == 10
 
 
 def test_files_of_policies_that_are_over_are_swept(tmp_path: Path) -> None:
-    folder = vitals_folder(tmp_path)
-    write_vitals(folder / "a-1.json", {"late": PolicyCounts(3, {}), "other": PolicyCounts(1, {})})
-    write_vitals(folder / "b-1.json", {"late": PolicyCounts(2, {})})
+    folder = counts_folder(tmp_path)
+    write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {}), "other": PolicyCounts(1, {})})
+    write_counts(folder / "b-1.json", {"late": PolicyCounts(2, {})})
     (folder / "c-1.json").write_text("")
-    sweep_vitals(tmp_path, {"late": 3})
+    delete_old_counts(tmp_path, {"late": 3})
     assert [path.name for path in folder.iterdir()] == ["a-1.json"]
 
 

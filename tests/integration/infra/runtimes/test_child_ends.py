@@ -71,7 +71,7 @@ def test_killed_in_the_middle_of_a_call(lightgbm_binary: ModelCase) -> None:
         process = pid(child)
         os.kill(process, signal.SIGSTOP)
         calls = [pool.submit(child.score, ROWS) for _ in range(2)]
-        while not child._turn.locked():
+        while not child._lock.locked():
             time.sleep(0.001)
         os.kill(process, signal.SIGKILL)
         for call in calls:
@@ -84,7 +84,7 @@ def test_too_slow_an_answer_ends_the_child(lightgbm_binary: ModelCase) -> None:
         process = pid(child)
         assert same_bits(child.score(ROWS), lightgbm_binary.score(ROWS)).all()
         os.kill(process, signal.SIGSTOP)
-        child.answer_s = 0.05
+        child.timeout_s = 0.05
         with pytest.raises(ChildLostError, match="timed out"):
             child.score(ROWS)
         wait_for(process)
@@ -92,14 +92,14 @@ def test_too_slow_an_answer_ends_the_child(lightgbm_binary: ModelCase) -> None:
 
 def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
-    with child_of("lightgbm", lightgbm_binary.model_file, answer_s=30.0) as child:
-        real = child._reply
+    with child_of("lightgbm", lightgbm_binary.model_file, timeout_s=30.0) as child:
+        real = child._receive_reply
 
         def reply() -> bytes:
             given.append(child._connection.gettimeout() or 0.0)
             return real()
 
-        monkeypatch.setattr(child, "_reply", reply)
+        monkeypatch.setattr(child, "_receive_reply", reply)
         for count in (1, 4_096, 8_192):
             child.score(np.zeros((count, 8)))
     assert given == [30.0, 30.0, 60.0]

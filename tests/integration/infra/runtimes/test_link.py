@@ -130,7 +130,7 @@ def test_lightgbm_with_parameters_that_the_link_depends_on_or_does_not(objective
 
 def test_a_lightgbm_forest_that_is_averaged_is_refused() -> None:
     booster = lightgbm_model("binary", boosting="rf", bagging_freq=1, bagging_fraction=0.6)
-    with pytest.raises(PackageError, match="has no link that stands alone"):
+    with pytest.raises(PackageError, match="has no link that can be separated"):
         LightGBMLink(booster.model_to_string().encode(), "model")
 
 

@@ -17,7 +17,7 @@ import uvicorn
 from skewless.contract.clock import ManualClock
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.access.api_keys import ApiKey, Scope, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, Scope, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.outcomes.writer import OutcomeWriter
@@ -170,8 +170,8 @@ def opened_doors(place: Sandbox) -> Iterator[Doors]:
     file, keys = KeyFile(place.state), {}
     for held, scopes in (*((scope, {scope}) for scope in SCOPES), (ALL, set(SCOPES))):
         name = held.replace("_", "-")
-        keys[held] = new_secret(name)
-        digest = digest_of(keys[held].encode())
+        keys[held] = generate_secret(name)
+        digest = hash_secret(keys[held].encode())
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=None, created_us=1))
     with ExitStack() as stack:
         links = [stack.enter_context(_listening()) for _ in range(2)]

@@ -25,7 +25,7 @@ def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(p
         loses_its_disk(place, server)
         server.process.terminate()
         logged = server.process.communicate(timeout=100)[1]
-    assert logged.count("prediction_log_refused") == logged.count("prediction_log_is_back") == 1
+    assert logged.count("prediction_log_refused") == logged.count("prediction_log_recovered") == 1
     assert "Traceback" not in logged
 
 

@@ -13,7 +13,7 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.counts import read_vitals, vitals_folder
+from skewless.infra.rollout.counts import counts_folder, read_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.routes import RolloutCountsFile
@@ -223,22 +223,22 @@ def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox)
         file = RolloutCountsFile(place.state, table.routes, ManualClock(7))
         file.start()
         await file.write()
-        assert not list(vitals_folder(place.state).glob("*"))
+        assert not list(counts_folder(place.state).glob("*"))
         policy = put(place)
         await table.refresh()
         await file.write()
-        found = read_vitals(place.state, MODEL, policy.number)
+        found = read_counts(place.state, MODEL, policy.number)
         assert {version: (one.requests, one.at_us) for version, one in found.items()} == dict.fromkeys(
             (ONE, TWO), (0, 7)
         )
         await file.close()
-        again = read_vitals(place.state, MODEL, policy.number)
+        again = read_counts(place.state, MODEL, policy.number)
         assert {version: one.as_dict() for version, one in again.items()} == {
             version: one.as_dict() for version, one in found.items()
         }
         put(place, phase="champion", challenger=None, share=0.0)
         await table.refresh()
         await file.write()
-        assert not list(vitals_folder(place.state).glob("*"))
+        assert not list(counts_folder(place.state).glob("*"))
 
     tables(place, steps)

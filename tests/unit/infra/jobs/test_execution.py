@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from skewless.infra.jobs import lifeline
-from skewless.infra.jobs.execution import Completion, ProcessExecution, answered
+from skewless.infra.jobs.execution import Completion, ProcessExecution, decode_outputs
 from tests.worlds.waiting import eventually, until
 
 SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
@@ -20,7 +20,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SL
 
 def work(*command: str, silence_s: float = 60.0) -> ProcessExecution:
     return ProcessExecution(
-        [sys.executable, "-c", *command], environment=os.environ, silence_s=silence_s, answer=tempfile.TemporaryFile()
+        [sys.executable, "-c", *command], environment=os.environ, silence_s=silence_s, stdout=tempfile.TemporaryFile()
     )
 
 
@@ -52,11 +52,11 @@ def test_an_error_is_the_sentence_that_the_verb_said() -> None:
     ended = Completion(code=7, outputs={"error": {"message": "Redis: away"}})
     assert (ended.state, ended.error) == ("failed", "Redis: away")
     assert (Completion(code=0).state, Completion(code=0).error) == ("done", None)
-    assert Completion(code=lifeline.CUT).state == "lost"
+    assert Completion(code=lifeline.LIFELINE_CUT).state == "lost"
 
 
 def test_a_long_answer_is_cut_to_its_plain_values() -> None:
-    assert answered(b'{"n": 1, "error": {"message": "m"}, "rows": [' + b"1, " * 40_000 + b"1]}") == {
+    assert decode_outputs(b'{"n": 1, "error": {"message": "m"}, "rows": [' + b"1, " * 40_000 + b"1]}") == {
         "n": 1,
         "error": {"message": "m"},
     }
@@ -66,7 +66,7 @@ def test_work_is_asked_to_end(tmp_path: Path) -> None:
     item = work(SLEEPER, str(tmp_path / "pid"))
     pid = pid_in(tmp_path / "pid")
     item.terminate()
-    assert ended_of(item).code not in {0, lifeline.CUT}
+    assert ended_of(item).code not in {0, lifeline.LIFELINE_CUT}
     until(lambda: is_gone(pid))
 
 
@@ -83,7 +83,7 @@ def test_work_that_does_not_listen_is_killed(tmp_path: Path) -> None:
 def test_work_ends_when_nobody_beats(tmp_path: Path) -> None:
     item, begun = work(STUBBORN, str(tmp_path / "pid"), silence_s=1.0), tmp_path / "pid"
     while not (begun.exists() and begun.read_text()):
-        item.beat()
+        item.send_heartbeat()
         time.sleep(0.05)
     pid = pid_in(begun)
     assert ended_of(item).state == "lost"
@@ -105,5 +105,5 @@ def test_work_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
 def test_beating_work_that_has_ended_does_nothing() -> None:
     item = work("pass")
     assert ended_of(item).code == 0
-    item.beat()
+    item.send_heartbeat()
     item.kill()

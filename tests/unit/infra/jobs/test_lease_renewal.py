@@ -26,7 +26,7 @@ class FakeLease:
 
 
 def held(clock: SecondsClock, lease: FakeLease, beats: list[float]) -> LeaseRenewal:
-    return LeaseRenewal(lease, on_renewed=lambda: beats.append(clock.now), taken_at=clock.now, monotonic=clock)
+    return LeaseRenewal(lease, on_renewed=lambda: beats.append(clock.now), acquired_at=clock.now, monotonic=clock)
 
 
 def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
@@ -66,6 +66,6 @@ def test_a_lease_of_somebody_else_ends_it_at_once() -> None:
 
 def test_a_thread_renews_it_inside_the_block_and_not_after() -> None:
     beaten = threading.Event()
-    with LeaseRenewal(FakeLease(SecondsClock(), 0.03), on_renewed=beaten.set, taken_at=0.0, monotonic=lambda: 0.0):
+    with LeaseRenewal(FakeLease(SecondsClock(), 0.03), on_renewed=beaten.set, acquired_at=0.0, monotonic=lambda: 0.0):
         assert beaten.wait(PATIENCE_S)
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]

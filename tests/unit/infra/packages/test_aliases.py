@@ -61,11 +61,11 @@ def test_a_move_one_step_back_undoes_a_step_and_every_other_one_adds_one(
     root: Path, holders: str, before: str | None
 ) -> None:
     aliases = Aliases(root)
-    assert aliases.before("late", "champion") is None
+    assert aliases.previous("late", "champion") is None
     versions = [f"00000{digit}" for digit in holders]
     for expect, to in zip([None, *versions], versions, strict=False):
         aliases.move("late", "champion", expect=expect, to=to, reason="", now_us=1)
-    assert aliases.before("late", "champion") == (None if before is None else f"00000{before}")
+    assert aliases.previous("late", "champion") == (None if before is None else f"00000{before}")
 
 
 def test_aliases_do_not_disturb_each_other(root: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_move_from_another_version_names_who_holds_it(root: Path, expect: str 
 
 
 def test_a_move_that_expects_a_holder_where_there_is_none(root: Path) -> None:
-    with pytest.raises(ConflictError, match="held by nobody, not by '000001'"):
+    with pytest.raises(ConflictError, match="held by no version, not by '000001'"):
         Aliases(root).move("late", "champion", expect="000001", to="000002", reason="", now_us=1)
 
 

@@ -99,7 +99,7 @@ def seen_by(log: PredictionLog) -> dict[tuple[str, str], tuple[Any, ...]]:
     times: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, str], tuple[Any, ...]] = {}
     for of in log.versions():
-        for piece in log.pieces(of):
+        for piece in log.batches(of):
             for i, name in enumerate(piece.ids):
                 times[name, of.version] += 1
                 found[name, of.version] = (

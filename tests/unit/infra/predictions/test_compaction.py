@@ -97,7 +97,7 @@ def test_formats_are_merged_apart(tmp_path: Path) -> None:
 
 
 def test_a_merged_file_is_a_readers_piece_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "PIECE_ROWS", 10)
+    monkeypatch.setattr(compaction, "BATCH_ROWS", 10)
     sizes = (4, 4, 4, 11, 6, 3, 9, 1, 1)
     paths = [write(tmp_path, day=0, seed=seed, n=n) for seed, n in enumerate(sizes)]
     before = stored(tmp_path)

@@ -16,7 +16,7 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
+from skewless.infra.predictions.checksums import checksums, checksums_v1
 from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
@@ -49,7 +49,7 @@ def write_first_format(folder: Path, given: PredictionBatch) -> None:
 
 def read(folder: Path, of: ModelVersion = FIRST) -> list[LoggedPredictions]:
     with duckdb.connect() as connection:
-        return list(PredictionLog(folder, connection).pieces(of))
+        return list(PredictionLog(folder, connection).batches(of))
 
 
 def test_that_floats_came_narrow_is_kept(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_files_of_the_first_format(tmp_path: Path, alone: bool) -> None:  # noqa
     assert set(logged.roles) == {"champion"}
     assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
     np.testing.assert_array_equal(logged.vectors[:3], old.matrix)
-    assert logged.checksums[:3].tolist() == checksums_of_first_format(old.matrix, old.scores).tolist()
+    assert logged.checksums[:3].tolist() == checksums_v1(old.matrix, old.scores).tolist()
     assert logged.reads["shop"].versions.seq[:3].tolist() == old.versions["shop"].seq.tolist()
 
 
@@ -164,13 +164,13 @@ def test_roles_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path, champion, record(tested, 2, 2), shadow)
     with duckdb.connect() as connection:
         log = PredictionLog(tmp_path, connection)
-        (both,) = log.pieces(FIRST)
+        (both,) = log.batches(FIRST)
         assert sorted(both.roles) == ["challenger"] * 2 + ["champion"] * 3
-        (one,) = log.pieces(FIRST, ["challenger"])
+        (one,) = log.batches(FIRST, ["challenger"])
         assert (len(one.ids), set(one.roles)) == (2, {"challenger"})
-        assert list(log.pieces(FIRST, ["shadow"])) == []
+        assert list(log.batches(FIRST, ["shadow"])) == []
         entries = [log.find(name) for name in champion.ids]
-        assert {entry.of.version for entry in entries if entry} == {"000001"}
+        assert {entry.model_version.version for entry in entries if entry} == {"000001"}
         assert [entry.facts["policy"] for entry in entries if entry] == [None] * 3
     rows = pq.read_table(tmp_path).filter(pc.field("role") != "champion").to_pylist()
     assert sorted((row["version"], row["role"], row["policy"]) for row in rows) == [

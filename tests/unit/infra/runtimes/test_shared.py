@@ -180,7 +180,7 @@ def test_what_has_to_be_reopened_is_closed_opened_and_asked_again() -> None:
         until(lambda: len(logs) == 2)
     assert (pair.second.closed, fresh.asked, fresh.closed) == (1, [FROM], 0)
     assert pair.counts() == (1, FROM, 1)
-    assert [entry["event"] for entry in logs] == ["runtime_failed", "runtime_is_back"]
+    assert [entry["event"] for entry in logs] == ["runtime_failed", "runtime_recovered"]
     pair.shared.close()
     assert (pair.own.closed, fresh.closed) == (1, 1)
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_opened_three_times_is_given_up() -> None:
 
     def reopen() -> StandIn:
         tries.append(1)
-        raise PackageError("runtime 'second'", "came back with other bits", fix="load the model again")
+        raise PackageError("runtime 'second'", "has other bits after reopening", fix="load the model again")
 
     pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
@@ -237,7 +237,7 @@ def test_what_cannot_be_opened_three_times_is_given_up() -> None:
     pair.ask()
     assert len(tries) == 2
     assert pair.counts() == (0, 0, 1)
-    assert "came back with other bits" in logs[1]["error"]
+    assert "has other bits after reopening" in logs[1]["error"]
     assert logs[1]["not_used_until"] == "the model is loaded again"
     assert pair.shared.is_own(FROM)
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
 from skewless.serving.http.reply import http_status, retry_after
@@ -33,11 +33,11 @@ class Keyring:
     secrets: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, *scopes: str, **parts: Any) -> bytes:  # noqa: ANN401 - of an ApiKey
-        secret = new_secret(name).encode()
+        secret = generate_secret(name).encode()
         self.file.add(
             ApiKey(
                 name=name,
-                digest=digest_of(secret),
+                digest=hash_secret(secret),
                 scopes=frozenset(scopes or ("predict",)),
                 created_us=START_US,
                 **parts,
@@ -112,7 +112,7 @@ def test_without_a_key_it_is_said_how_to_send_one(keyring: Keyring) -> None:
         lambda secret: secret.replace(b"sk_web", b"sk_shop"),
         lambda secret: secret.replace(b"sk_web", b"sk_nobody"),
         lambda secret: secret[-SECRET_CHARS:],
-        lambda secret: digest_of(secret).hex().encode(),
+        lambda secret: hash_secret(secret).hex().encode(),
         lambda secret: bytes(len(secret)),
         lambda _: b"",
         lambda _: b"sk_web",
@@ -133,7 +133,7 @@ def test_any_other_key_is_unknown_and_is_not_repeated(keyring: Keyring, change: 
 def test_a_known_name_and_an_unknown_one_are_refused_alike(keyring: Keyring) -> None:
     keyring.add("web")
     access = keyring.access()
-    known, unknown = bearer(new_secret("web").encode()), bearer(new_secret("nobody").encode())
+    known, unknown = bearer(generate_secret("web").encode()), bearer(generate_secret("nobody").encode())
     assert refusal(lambda: access.allow(known, None)) == refusal(lambda: access.allow(unknown, None))
 
 
@@ -224,7 +224,7 @@ def test_a_change_of_the_file_fills_no_bucket_but_a_new_rate_counts(keyring: Key
     with pytest.raises(RateError):
         access.allow(bearer(secret), None)
     keyring.file.revoke("web")
-    key = ApiKey(name="web", digest=digest_of(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
+    key = ApiKey(name="web", digest=hash_secret(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
     keyring.file.add(key)
     keyring.seconds += 2
     assert access.allow(bearer(secret), "admin") == "web"
@@ -239,7 +239,7 @@ def test_a_broken_file_leaves_the_keys_as_they_were_and_is_logged_once(keyring: 
             keyring.seconds += 2
             assert access.allow(bearer(secret), None) == "web"
     assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
-    assert "does not hold API keys" in logs[0]["error"]
+    assert "does not contain API keys" in logs[0]["error"]
     body = json.loads(whole)
     body["keys"] = []
     keyring.file.path.write_text(json.dumps(body))
@@ -259,7 +259,7 @@ def test_a_file_that_is_gone_leaves_no_key(keyring: Keyring) -> None:
 
 def test_a_broken_file_at_the_start_is_an_error(keyring: Keyring) -> None:
     keyring.file.path.write_bytes(b"{")
-    with pytest.raises(PlaceError, match="does not hold API keys"):
+    with pytest.raises(PlaceError, match="does not contain API keys"):
         keyring.access()
 
 

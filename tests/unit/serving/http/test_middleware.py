@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.serving.access.gate import KeyAccess, OpenAccess
 from skewless.serving.http.middleware import AccessMiddleware
@@ -54,8 +54,8 @@ def keys(tmp_path: Path) -> dict[str, str]:
     file = KeyFile(tmp_path)
     secrets = {}
     for name, scopes, rate in (("reader", {"predict"}, None), ("boss", {"admin"}, None), ("slow", {"predict"}, 1e-3)):
-        secrets[name] = new_secret(name)
-        digest = digest_of(secrets[name].encode())
+        secrets[name] = generate_secret(name)
+        digest = hash_secret(secrets[name].encode())
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=rate, created_us=1))
     return secrets
 

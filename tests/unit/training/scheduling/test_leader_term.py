@@ -33,7 +33,7 @@ class FakeWork:
     def end(self, code: int = 0, **outputs: Any) -> None:  # noqa: ANN401 - any JSON
         self.ended = Completion(code=code, outputs=outputs)
 
-    def beat(self) -> None:
+    def send_heartbeat(self) -> None:
         self.beats += 1
 
     def poll(self) -> Completion | None:

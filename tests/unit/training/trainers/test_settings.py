@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
-from skewless.training.train import trainer_for
+from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainingSet
 from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
 
@@ -122,4 +122,4 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn")):
         monkeypatch.setitem(sys.modules, f"skewless.training.trainers.{algorithm}", None)
         with pytest.raises(DefinitionError, match=f"not installed.*extra '{extra}'"):
-            trainer_for(algorithm)
+            find_trainer(algorithm)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skewless.training.profile import profile
+from skewless.training.profile import profile_features
 from skewless.validation.drift.histograms import Bins, Histograms
 
 Floats = npt.NDArray[np.float64]
@@ -17,7 +17,7 @@ columns = st.integers(0, 30).flatmap(lambda n: arrays(np.float64, (n, 2), elemen
 
 
 def of(matrix: Floats) -> Histograms:
-    features = profile(matrix, ["a", "b"])["features"]
+    features = profile_features(matrix, ["a", "b"])["features"]
     return Histograms.of_profile(Bins.of_profile(features), features)
 
 
