@@ -33,6 +33,7 @@ def test_no_good_example_breaks_another_rule(rule: Rule) -> None:
         "There are no late events.",
         "The plan is no longer applied.",
         "It takes up to 3 s.",
+        "Hops are whole seconds.",
         "The moments of generating functions.",
     ],
 )
