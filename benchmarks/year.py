@@ -56,8 +56,8 @@ def _page(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _filled(
         "See the decisions of the scheduler in a simulated year of flights, and the effect of retraining."
         " `python -m benchmarks.year` simulates the year hour by hour with a moved clock, and writes this page."
-        f" The scheduler runs due jobs, a server answers {facts['predictions']:,} predictions over HTTP, and labels come"
-        " when flights land. The model `delay` has triggers and a rollout (`feature_repo/story_models.py`)."
+        f" The scheduler runs due jobs, a server answers {facts['predictions']:,} predictions over HTTP, and labels"
+        " come when flights land. The model `delay` has triggers and a rollout (`feature_repo/story_models.py`)."
         " `delay-alone` is its first version, which gets the same requests and is never retrained."
     )
     yield ""
