@@ -46,7 +46,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo quick test lint types layers tests coverage soak bench lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
+.PHONY: help demo quick test lint types layers tests coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,9 +64,12 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 
 test: lint types layers tests  ## linters, types, layers and all fast tests
 
-lint: setup-dev  ## ruff: rules and format
+lint: setup-dev  ## ruff: rules and format; codespell, proselint and our words in texts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/proselint --config tools/proselint.json check README.md CONTRIBUTING.md docs/*.md docs/api/*.md
+	$(PY) -m tools.words
 
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy
@@ -94,6 +97,14 @@ gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `g
 
 bench: setup-dev  ## comparisons; ONLY=name runs one
 	$(PY) -m benchmarks $(ONLY)
+
+docs: setup-dev  ## the documentation as a site with a search, in build/docs
+	$(BIN)/sphinx-build -W --keep-going -q -c docs -b html . build/docs
+	@echo "open build/docs/index.html"
+
+picture: setup  ## run the demo and draw docs/demo.svg from its output
+	@$(PY) feature_repo/load.py
+	@$(PY) -m tools.picture --repo feature_repo docs/demo.svg
 
 format: setup-dev  ## let ruff fix and format
 	$(BIN)/ruff check --fix .

@@ -36,7 +36,7 @@ from skewless.infra.host.processes import read_processes
 
 REACH = 0.9
 BEFORE = "before"
-WAYS = {"verbs as they are": 0, "verbs at nice 10": 10}
+WAYS = {"commands as they are": 0, "commands at nice 10": 10}
 _BEFORE_S = 20.0
 _ASKED = 2_000
 _LONGEST_S = 300.0
@@ -74,7 +74,7 @@ Quantity = Callable[[AggregateInputs, str, str], float]
 
 
 def run() -> list[Result]:
-    """Add an aggregation to a view of a million events, once for each way to run the verbs."""
+    """Add an aggregation to a view of a million events, once for each way to run the commands."""
     shape = Shape(
         n_payments=scaled(1_000_000, least=2_000),
         n_cards=scaled(50_000),
@@ -175,9 +175,9 @@ def _rows(done: AggregateInputs, what: str) -> list[Result]:
     at, laps = done.moments, done.laps
     times = {
         "`apply`": laps["apply"],
-        "from the plan in force to the server on it": at[ON_SERVER] - at[IN_FORCE],
-        "from the plan in force to the stream worker on it": at[ON_STREAM] - at[IN_FORCE],
-        "from the plan in force to its windows live": at[LIVE] - at[IN_FORCE],
+        "from the applied plan to the server on it": at[ON_SERVER] - at[IN_FORCE],
+        "from the applied plan to the stream worker on it": at[ON_STREAM] - at[IN_FORCE],
+        "from the applied plan to its windows live": at[LIVE] - at[IN_FORCE],
         "`train`": laps["train"],
         "from `train` to the first prediction of its version": at[ANSWERED] - at["train"],
     }

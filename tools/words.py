@@ -1,12 +1,13 @@
 """Finds private language in everything that people read: ``python -m tools.words [PATH...]``; exit code 1 if it does.
 
-Read are the strings, docstrings, comments and log events of the product's modules, and the prose of the pages. The
-rules are data, with an example each: ``tools/words.toml``.
+Read are the strings, docstrings, comments and log events of the product's modules, and the prose of the pages; code is
+not. The rules are data, with an example each: ``tools/words.toml``. A rule also matches across the end of a line.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import re
 import subprocess
@@ -18,10 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RULES = ROOT / "tools" / "words.toml"
 _PRODUCT = ("skewless", "infra", "serving", "training", "validation", "feature_repo")
 _UNREAD = {"CHANGELOG.md"}
-_CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)|`[^`\n]+`|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
-_TOKENS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)}
+_CODE = re.compile(
+    r"^ *(?P<fence>```+|~~~+).*?^ *(?P=fence) *$"  # a block of code in a page
+    r"|^ *>>> .*(?:\n *\.\.\. ?.*)*"  # a doctest
+    r"|``.+?``|`(?:[^`\n]|\n(?! *\n))+`"
+    r"|\]\([^)]*\)|<[^>\n]*>",  # the target of a link, a tag
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class Rule:
 
     @property
     def expression(self) -> re.Pattern[str]:
-        """Return the compiled pattern."""
-        return re.compile(self.pattern, re.IGNORECASE)
+        """Return the compiled pattern, in which a space also matches the end of a line."""
+        return re.compile(self.pattern.replace(" ", r"\s+"), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,31 +66,55 @@ class Match:
         return f"{self.path}:{self.line}: {self.text!r}; write {self.instead}"
 
 
-def read_rules(path: Path = ROOT / "tools" / "words.toml") -> tuple[Rule, ...]:
+def read_rules(path: Path = RULES) -> tuple[Rule, ...]:
     """Return the rules of a file."""
     return tuple(Rule(**item) for item in tomllib.loads(path.read_text(encoding="utf-8"))["rule"])
 
 
 def find_matches(path: str, text: str, rules: Sequence[Rule]) -> Iterator[Match]:
-    """Yield what the rules find in one module or page."""
-    for first, piece in _python_texts(text) if path.endswith(".py") else [(1, _blank_code(text))]:
+    """Yield each place where a module or a page breaks a rule."""
+    for first, last, prose in _read_module(text) if path.endswith(".py") else [(1, sys.maxsize, _blank_code(text))]:
         for rule in rules:
-            for match in rule.expression.finditer(piece):
-                line = first + piece.count("\n", 0, match.start())
+            for match in rule.expression.finditer(prose):
+                line = min(last, first + prose.count("\n", 0, match.start()))
                 yield Match(path, line, " ".join(match[0].split()), rule.instead)
 
 
-def _python_texts(source: str) -> Iterator[tuple[int, str]]:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in _TOKENS:
-            text = _blank_code(token.string)
-            # The name of a log event reads as words, too.
-            yield token.start[0], text if " " in text else text.replace("_", " ")
+def _read_module(source: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the first line, the last line and the text of each string and comment."""
+    yield from _read_comments(source)
+    tree = ast.parse(source)
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            # A value is a comma: no rule matches across it, in any version of Python.
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "," for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            text = node.value
+        else:
+            continue
+        # The name of a log event reads as words, too.
+        prose = _blank_code(text) if " " in text else text.replace("_", " ")
+        yield node.lineno, node.end_lineno or node.lineno, prose
+
+
+def _read_comments(source: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the comments, with those on consecutive lines as one text."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    first, lines = 0, list[str]()
+    for token in (token for token in tokens if token.type == tokenize.COMMENT):
+        if lines and token.start[0] != first + len(lines):
+            yield first, first + len(lines) - 1, _blank_code("\n".join(lines))
+            lines = []
+        first = first if lines else token.start[0]
+        lines.append(token.string.lstrip("#"))
+    if lines:
+        yield first, first + len(lines) - 1, _blank_code("\n".join(lines))
 
 
 def _blank_code(text: str) -> str:
     """Return a text whose code is blank, with its lines where they were."""
-    return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text.replace("``", "`"))
+    return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
 def _files(paths: Sequence[str]) -> list[str]:
@@ -104,15 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="tools.words", description="Find private language in texts.")
     parser.add_argument("paths", nargs="*", help="files or folders; none: the product and its pages")
     rules = read_rules()
-    found = [
+    matches = [
         match
-        for name in _files(parser.parse_args(arguments).paths)
+        for name in _list_files(parser.parse_args(arguments).paths)
         for match in find_matches(name, (ROOT / name).read_text(encoding="utf-8"), rules)
     ]
-    for match in found:
+    for match in matches:
         print(match)
-    if found:
-        sys.exit(f"{len(found)} places. Fix: write them as docs/glossary.md and tools/words.toml say")
+    if matches:
+        sys.exit(f"{len(matches)} places. Fix: write them as docs/glossary.md and tools/words.toml say")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,6 @@ def test_every_key_of_the_answer_is_documented() -> None:
     one = Mismatch(view="v", cause=ParityFault.VALUE, entity={"id": 1})
     view = ViewParity(view="v", hash="h", kind="batch", at_us=1, compared=1, unavailable=0, mismatches=[one], left=[])
     body = ParityReport(views=[view]).as_dict()
-    told = set(re.findall(r"`(\w+)`", section(page("parity.md"), "Reading the answer")))
+    told = set(re.findall(r"`(\w+)`", section(page("parity.md"), "Read the result")))
     keys = {*body, *body["views"]["v"], *body["examples"][0]} - {"view", "cause"}
     assert keys - told == set()
