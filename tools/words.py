@@ -88,9 +88,15 @@ def _blank_code(text: str) -> str:
 
 def _files(paths: Sequence[str]) -> list[str]:
     listed = subprocess.run(
-        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
-    return [name for name in listed if name.endswith((".py", ".md")) and name not in _UNREAD and (ROOT / name).is_file()]
+    return [
+        name for name in listed if name.endswith((".py", ".md")) and name not in _UNREAD and (ROOT / name).is_file()
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

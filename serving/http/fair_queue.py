@@ -56,7 +56,7 @@ class FairQueue:
 
     def __init__(self, admission: Admission, bodies: BodyBudget, *, wait_s: float, metrics: Metrics) -> None:
         self._admission = admission
-        admission.on_leave = self._freed
+        admission.on_release = self._freed
         self.bodies = bodies
         self._wait_s = wait_s
         self._metrics = metrics
@@ -71,7 +71,7 @@ class FairQueue:
 
     def take(self, handler: Handler, exchange: Exchange, asker: RequestOrigin) -> None:
         """Begin a request, now if there is room and nobody waits."""
-        if self._count or self._admission.full:
+        if self._count or self._admission.is_full:
             self._wait(handler, exchange, asker)
         else:
             handled(handler, exchange)
@@ -100,7 +100,7 @@ class FairQueue:
         self._called = False
         now = asyncio.get_running_loop().time()
         for _ in range(_AT_ONCE):
-            if not self._next or self._admission.full:
+            if not self._next or self._admission.is_full:
                 return
             waiting = heapq.heappop(self._next)[2]
             if waiting.over:

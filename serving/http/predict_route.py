@@ -129,7 +129,7 @@ class PredictRoute:
             name, version = model.name, model.version
             rows = body["rows"]
             check_count(len(rows), self._predictor.limits.max_batch)
-            question = ScoringRequest(
+            request = ScoringRequest(
                 model=model,
                 n=len(rows),
                 rows=rows,
@@ -137,11 +137,11 @@ class PredictRoute:
                 options=self._options(body, exchange.waited),
                 routing=None if body.get("version") else self._models.routing(name),
             )
-            if question.options.as_of is not None:
+            if request.options.as_of is not None:
                 self._access.check(exchange.headers, "as_of")
             self._parse.observe(time.perf_counter() - start)
-            self._predictor.ask(
-                question, partial(self._answered, exchange, began, bool(body.get("features")), (name, version))
+            self._predictor.submit(
+                request, partial(self._answered, exchange, began, bool(body.get("features")), (name, version))
             )
         except SkewlessError as error:
             self._refuse(exchange, error, (name, version))

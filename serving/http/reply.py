@@ -17,7 +17,7 @@ from skewless.contract.status import Status
 from skewless.infra.host.redaction import redact
 from skewless.serving.events import SOURCE
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.prediction.admission import busy
+from skewless.serving.prediction.admission import busy_error
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.split_request import MergedSlices
 
@@ -172,7 +172,7 @@ def json_response(body: object, status: int = 200, headers: Mapping[str, str] | 
 
 @lru_cache(maxsize=2)
 def _busy_body(path: str) -> bytes:
-    return orjson.dumps(error_json(busy(), path))
+    return orjson.dumps(error_json(busy_error(), path))
 
 
 def busy_body(path: str) -> bytes:

@@ -106,24 +106,24 @@ class InferRoute:
         options = self._options(request, exchange.waited, contributions="contributions" in outputs)
         if options.as_of is not None:
             self._access.check(exchange.headers, "as_of")
-        question = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
+        scoring_request = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
         if routed:
-            question = self._routed(question, outputs)
+            scoring_request = self._routed(scoring_request, outputs)
         asked = _PendingReply(start - exchange.waited, headers.accepted, request.id, shown, outputs)
         self._parse.observe(time.perf_counter() - start)
-        self._predictor.ask(question, lambda answer: self._answered(exchange, asked, model, answer))
+        self._predictor.submit(scoring_request, lambda answer: self._answered(exchange, asked, model, answer))
 
-    def _routed(self, question: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
+    def _routed(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
         """Return a question as the model's traffic policy has it answered.
 
         The champion alone answers whole vectors, and those who want features while the versions' features differ.
         """
-        routing = self._models.routing(question.model.name)
-        if routing is None or question.columns is None:
-            return question
-        if not routing.same_features and any(map(is_wide, outputs)):
-            return question
-        return question._replace(routing=routing)
+        routing = self._models.routing(scoring_request.model.name)
+        if routing is None or scoring_request.columns is None:
+            return scoring_request
+        if not routing.has_same_features and any(map(is_wide, outputs)):
+            return scoring_request
+        return scoring_request._replace(routing=routing)
 
     def _options(self, request: InferRequest, waited: float, *, contributions: bool) -> Options:
         values = request.parameters

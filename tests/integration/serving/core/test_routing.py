@@ -21,7 +21,7 @@ from tests.worlds.trained import Row, Sandbox, ask
 from tests.worlds.waiting import PATIENCE_S
 
 ONE, TWO, THREE = "000001", "000002", "000003"
-Told = ScoredSlice | MergedSlices | SkewlessError
+ReplyCallback = ScoredSlice | MergedSlices | SkewlessError
 CANARY = TrafficPolicy(number=4, phase="canary", champion=ONE, challenger=TWO, share=0.4, sticky=("card_id",), salt="s")
 SHADOW = TrafficPolicy(number=4, phase="shadow", champion=ONE, challenger=TWO, shadows=(THREE, TWO))
 
@@ -35,11 +35,11 @@ def routed(desk: Desk, policy: TrafficPolicy, models: Mapping[str, ServedModel])
     return Routing(policy, models, desk.metrics)
 
 
-async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> Told:  # noqa: ANN401
-    waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> ReplyCallback:  # noqa: ANN401
+    waiting: asyncio.Future[ReplyCallback] = asyncio.get_running_loop().create_future()
     champion = routing.shares({name: [0] for name in ("card_id", "shop_id")}, 1)[0].arm.model
-    question = desk.question(rows, champion, **options)._replace(routing=routing)
-    desk.predictor.ask(question, waiting.set_result)
+    request = desk.request(rows, champion, **options)._replace(routing=routing)
+    desk.predictor.submit(request, waiting.set_result)
     return await waiting
 
 
@@ -56,7 +56,7 @@ def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, mod
         assert (mixed.versions, set(versions)) == (versions, {ONE, TWO})
         assert len({part.t for part in mixed.parts}) == 1
         for part, places in zip(mixed.parts, mixed.rows, strict=True):
-            alone = good(await desk.answer(desk.question([rows[i] for i in places], part.model)))
+            alone = good(await desk.answer(desk.request([rows[i] for i in places], part.model)))
             assert contents(part) == contents(alone)
         assert sorted(i for places in mixed.rows for i in places) == list(range(60))
 
@@ -87,7 +87,7 @@ def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
         assert isinstance(mixed, MergedSlices)
         (keys,) = desk.store.asked
         assert len(keys) == len(set(keys))
-        (alone,) = [await desk.answer(desk.question(ask(60), models[ONE]))]
+        (alone,) = [await desk.answer(desk.request(ask(60), models[ONE]))]
         assert set(keys) == set(desk.store.asked[-1])
         assert good(alone).t == mixed.t
 
@@ -98,7 +98,7 @@ def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedM
     async def steps(desk: Desk) -> None:
         rows = ask(40)
         await told(desk, rows, routed(desk, CANARY, models))
-        await desk.answer(desk.question(ask(1), models[TWO]))
+        await desk.answer(desk.request(ask(1), models[TWO]))
         await desk.predictor.close()
         found = [(record.origin.version, record.origin.role, record.origin.policy) for record in desk.log.offered]
         assert sorted(found[:2]) == [(ONE, "champion", 4), (TWO, "challenger", 4)]
@@ -118,8 +118,8 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
         routing, rows = routed(desk, CANARY, models), ask(60)
         mixed = await told(desk, rows, routing)
         assert isinstance(mixed, MergedSlices)
-        await desk.answer(desk.question(rows, models[ONE]))  # not routed: does not count
-        policy, found = routing.vitals(77)
+        await desk.answer(desk.request(rows, models[ONE]))  # not routed: does not count
+        policy, found = routing.read_counts(77)
         assert (policy, set(found)) == (4, {ONE, TWO})
         for part in mixed.parts:
             vitals = found[part.model.version]
@@ -141,14 +141,14 @@ def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models
         routing, rows = routed(desk, CANARY, refusing), ask(60)
         desk.store.away = True
         assert isinstance(await told(desk, rows, routing), StoreError)
-        found = routing.vitals(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(1, 0), (1, 1)]
         desk.store.away = False
         desk.store.open.clear()
         late = await told(desk, rows, routing, deadline=desk.loop_s + 0.02)
         assert isinstance(late, DeadlineError)
         desk.store.open.set()
-        found = routing.vitals(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(2, 0), (2, 2)]
         assert desk.metrics.arm_failures(refusing[TWO].name, TWO, "challenger").value == 2
 
@@ -182,7 +182,7 @@ def test_shadows_score_what_was_answered_after_the_reply(
             assert (list(record.ids), record.t, record.inputs) == (list(first.ids), first.t, first.inputs)
             np.testing.assert_array_equal(record.matrix, first.matrix)
             np.testing.assert_array_equal(record.scores, models[record.origin.version].runtime.score(first.matrix))
-            found = routing.vitals(1).versions[record.origin.version]
+            found = routing.read_counts(1).versions[record.origin.version]
             assert (found.requests, found.rows, found.latency.n, found.differences.rows) == (1, 30, 0, 30)
             np.testing.assert_array_equal(found.differences.pairs, np.column_stack([answer.scores, record.scores]))
 
@@ -229,7 +229,7 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
         assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         await shadows_done(desk, 2)
         assert [record.origin.version for record in desk.log.offered] == [ONE, THREE]
-        found = routing.vitals(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (TWO, THREE)] == [(1, 1), (1, 0)]
         assert desk.metrics.shadow_skipped(broken.name, TWO, "failed").value == 3
 
@@ -238,13 +238,13 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
 
 def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
-        with pytest.raises(PackageError, match=r"sticks to what is no input.*'colour'"):
+        with pytest.raises(PackageError, match=r"has a sticky key that is not an input.*'colour'"):
             routed(desk, replace(CANARY, sticky=("colour",)), models)
         two = models[TWO]
         fewer = replace(two, plan=replace(two.plan, services=two.plan.services, request=two.plan.request[:1]))
-        with pytest.raises(PackageError, match="takes other inputs than the champion 000001"):
+        with pytest.raises(PackageError, match="has other inputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: fewer})
-        with pytest.raises(PackageError, match="gives other outputs than the champion 000001"):
+        with pytest.raises(PackageError, match="has other outputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: strict(two, decisions={"refuse": 0.5})})
 
     at_a_desk(shared, steps)

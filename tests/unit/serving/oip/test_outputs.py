@@ -54,17 +54,17 @@ def test_scores_and_decisions() -> None:
 
 
 def test_what_was_looked_up() -> None:
-    looked_up = {
+    vectors = {
         "status": [[Status.PRESENT, Status.NOT_FOUND], [Status.EXPIRED, Status.PRESENT]],
         "event_ts": [[8, 0], [7, 4]],
     }
     names = ["feature_status", "feature_age_s", "feature_stale", "feature_values"]
-    found = data(PLAIN, names, scores=np.zeros(2), **looked_up)
+    found = data(PLAIN, names, scores=np.zeros(2), **vectors)
     assert found["feature_status"] == ([2, 2], ["PRESENT", "NOT_FOUND", "EXPIRED", "PRESENT"])
     assert found["feature_age_s"] == ([2, 2], [pytest.approx(2e-6), None, pytest.approx(3e-6), pytest.approx(6e-6)])
     assert found["feature_stale"] == ([2, 2], [False, False, False, True])
     assert found["feature_values"] == ([2, 3], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
-    stricter = data(PLAIN, ["feature_stale"], scores=np.zeros(2), max_age_us=2, **looked_up)
+    stricter = data(PLAIN, ["feature_stale"], scores=np.zeros(2), max_age_us=2, **vectors)
     assert stricter["feature_stale"] == ([2, 2], [False, False, True, True])
 
 
