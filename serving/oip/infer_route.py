@@ -11,7 +11,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.access.gate import Access
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, handled
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.request_options import read_options
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -88,7 +88,7 @@ class InferRoute:
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later."""
         start = time.perf_counter()
-        began = start - exchange.waited
+        began = start - exchange.waited_s
         model: ServedModel | None = None
         try:
             name, version = _named(exchange.path)
@@ -103,15 +103,15 @@ class InferRoute:
         request = parse_request(body, headers.json_length)
         shown = self._shown.of(model)
         outputs = asked_outputs(shown.signature, request)
-        options = self._options(request, exchange.waited, contributions="contributions" in outputs)
+        options = self._options(request, exchange.waited_s, contributions="contributions" in outputs)
         if options.as_of is not None:
             self._access.check(exchange.headers, "as_of")
         scoring_request = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
         if routed:
             scoring_request = self._routed(scoring_request, outputs)
-        asked = _PendingReply(start - exchange.waited, headers.accepted, request.id, shown, outputs)
+        asked = _PendingReply(start - exchange.waited_s, headers.accepted, request.id, shown, outputs)
         self._parse.observe(time.perf_counter() - start)
-        self._predictor.submit(scoring_request, lambda answer: self._answered(exchange, asked, model, answer))
+        self._predictor.submit(scoring_request, lambda run_handler: self._answered(exchange, asked, model, run_handler))
 
     def _routed(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
         """Return a question as the model's traffic policy has it answered.
@@ -147,17 +147,17 @@ class InferRoute:
         exchange: Exchange,
         asked: _PendingReply,
         model: ServedModel,
-        answer: ScoredSlice | MergedSlices | SkewlessError,
+        run_handler: ScoredSlice | MergedSlices | SkewlessError,
     ) -> None:
-        if isinstance(answer, SkewlessError):
-            self._refuse(exchange, answer, model, asked.began)
+        if isinstance(run_handler, SkewlessError):
+            self._refuse(exchange, run_handler, model, asked.began)
             return
-        handled(lambda way: self._reply(way, asked, answer), exchange)
+        call_handler(lambda way: self._reply(way, asked, run_handler), exchange)
 
-    def _reply(self, exchange: Exchange, asked: _PendingReply, answer: ScoredSlice | MergedSlices) -> None:
+    def _reply(self, exchange: Exchange, asked: _PendingReply, run_handler: ScoredSlice | MergedSlices) -> None:
         start = time.perf_counter()
-        head = self._head(asked, answer)
-        body, json_length = encode_reply(head, outputs_of(asked.shown.signature, answer, asked.outputs))
+        head = self._head(asked, run_handler)
+        body, json_length = encode_reply(head, outputs_of(asked.shown.signature, run_handler, asked.outputs))
         headers = JSON if json_length is None else (*_BINARY, (b"inference-header-content-length", b"%d" % json_length))
         if asked.accepted:
             body, encoding = deflated(body, asked.accepted)
@@ -166,17 +166,17 @@ class InferRoute:
         now = time.perf_counter()
         self._encode.observe(now - start)
         self._metrics.seconds.observe(now - asked.began)
-        for part in answer.parts if isinstance(answer, MergedSlices) else (answer,):
-            self._shown.of(part.model).tally.answer(part, now - asked.began)
+        for part in run_handler.parts if isinstance(run_handler, MergedSlices) else (run_handler,):
+            self._shown.of(part.model).tally.run_handler(part, now - asked.began)
 
-    def _head(self, asked: _PendingReply, answer: ScoredSlice | MergedSlices) -> bytes:
-        if isinstance(answer, MergedSlices):
-            versions = [part.model.version for part in answer.parts]
+    def _head(self, asked: _PendingReply, run_handler: ScoredSlice | MergedSlices) -> bytes:
+        if isinstance(run_handler, MergedSlices):
+            versions = [part.model.version for part in run_handler.parts]
             return asked.shown.signature.mixed_head(
-                asked.request_id, answer.t, versions, degraded=answer.degraded, narrow=answer.narrow
+                asked.request_id, run_handler.t, versions, degraded=run_handler.degraded, narrow=run_handler.narrow
             )
-        return self._shown.of(answer.model).signature.head(
-            asked.request_id, answer.t, degraded=answer.degraded, narrow=answer.narrow
+        return self._shown.of(run_handler.model).signature.head(
+            asked.request_id, run_handler.t, degraded=run_handler.degraded, narrow=run_handler.narrow
         )
 
     def _refuse(self, exchange: Exchange, error: SkewlessError, model: ServedModel | None, began: float) -> None:
@@ -184,7 +184,7 @@ class InferRoute:
         self._metrics.requests(*names, error.kind).inc()
         if model is not None:
             self._shown.of(model).tally.refuse(time.perf_counter() - began)
-        exchange.refuse(error)
+        exchange.reply_error(error)
 
 
 def _named(path: str) -> tuple[str, str | None]:

@@ -31,13 +31,13 @@ class RequestCounts:
     refused_s: float = 0.0
     last_us: int = 0
 
-    def answer(self, answer: ScoredSlice, seconds: float) -> None:
+    def run_handler(self, run_handler: ScoredSlice, seconds: float) -> None:
         """Count an answer that took so long; rows scored together count as one execution."""
-        self.rows += answer.n
-        self.executions += not answer.start
+        self.rows += run_handler.n
+        self.executions += not run_handler.start
         self.answered += 1
         self.answered_s += seconds
-        self.last_us = answer.t
+        self.last_us = run_handler.t
 
     def refuse(self, seconds: float) -> None:
         """Count a refusal."""

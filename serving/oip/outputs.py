@@ -36,11 +36,11 @@ def asked_outputs(signature: Signature, request: InferRequest) -> Mapping[str, b
 
 
 def outputs_of(
-    signature: Signature, answer: ScoredSlice | MergedSlices, asked: Mapping[str, bool]
+    signature: Signature, run_handler: ScoredSlice | MergedSlices, asked: Mapping[str, bool]
 ) -> list[ReplyTensor]:
     """Return the tensors of a reply, in the order in which they were asked for."""
     return [
-        ReplyTensor(name, signature.outputs[name].datatype, _array(name, answer), binary)
+        ReplyTensor(name, signature.outputs[name].datatype, _array(name, run_handler), binary)
         for name, binary in asked.items()
     ]
 
@@ -50,32 +50,32 @@ def is_wide(name: str) -> bool:
     return name.startswith("feature_") or name == "contributions"
 
 
-def _array(name: str, answer: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
+def _array(name: str, run_handler: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
     """Return an output; of several parts all rows in the order of the request."""
-    if not isinstance(answer, MergedSlices):
-        return _ARRAYS[name](answer)
-    parts = [_ARRAYS[name](part) for part in answer.parts]
-    whole = np.empty((answer.n, *parts[0].shape[1:]), dtype=parts[0].dtype)
-    for part, rows in zip(parts, answer.rows, strict=True):
+    if not isinstance(run_handler, MergedSlices):
+        return _ARRAYS[name](run_handler)
+    parts = [_ARRAYS[name](part) for part in run_handler.parts]
+    whole = np.empty((run_handler.n, *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for part, rows in zip(parts, run_handler.rows, strict=True):
         whole[list(rows)] = part
     return whole
 
 
-def _decisions(answer: ScoredSlice) -> npt.NDArray[Any]:
-    found = answer.decisions
+def _decisions(run_handler: ScoredSlice) -> npt.NDArray[Any]:
+    found = run_handler.decisions
     if found is None:
-        raise TypeError(answer)  # the signature of such a model has no such output
+        raise TypeError(run_handler)  # the signature of such a model has no such output
     return _bytes(found)
 
 
-def _out_of_bounds(answer: ScoredSlice) -> npt.NDArray[Any]:
-    return _bytes([",".join(names) for names in answer.out_of_bounds or [[]] * answer.n])
+def _out_of_bounds(run_handler: ScoredSlice) -> npt.NDArray[Any]:
+    return _bytes([",".join(names) for names in run_handler.out_of_bounds or [[]] * run_handler.n])
 
 
-def _contributions(answer: ScoredSlice) -> npt.NDArray[np.float64]:
-    found = answer.contributions
+def _contributions(run_handler: ScoredSlice) -> npt.NDArray[np.float64]:
+    found = run_handler.contributions
     if found is None:
-        raise TypeError(answer)  # they are asked for with the question
+        raise TypeError(run_handler)  # they are asked for with the question
     return found
 
 
@@ -86,14 +86,14 @@ def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
 
 
 _ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
-    "score": lambda answer: answer.scores,
+    "score": lambda run_handler: run_handler.scores,
     "decision": _decisions,
-    "version": lambda answer: _bytes([answer.model.version] * answer.n),
-    "prediction_id": lambda answer: _bytes(answer.ids),
-    "feature_values": lambda answer: answer.matrix,
-    "feature_age_s": lambda answer: answer.ages_s,
-    "feature_status": lambda answer: _STATUS[answer.status],
-    "feature_stale": lambda answer: answer.stale,
+    "version": lambda run_handler: _bytes([run_handler.model.version] * run_handler.n),
+    "prediction_id": lambda run_handler: _bytes(run_handler.ids),
+    "feature_values": lambda run_handler: run_handler.matrix,
+    "feature_age_s": lambda run_handler: run_handler.ages_s,
+    "feature_status": lambda run_handler: _STATUS[run_handler.status],
+    "feature_stale": lambda run_handler: run_handler.stale,
     "contributions": _contributions,
     "out_of_bounds": _out_of_bounds,
 }

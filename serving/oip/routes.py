@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
-from skewless.serving.http.hot_routes import HotRoutes, answer
-from skewless.serving.http.model_routes import tell_peers
+from skewless.serving.http.hot_routes import HotRoutes, run_handler
+from skewless.serving.http.model_routes import notify_peers
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
@@ -45,7 +45,7 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "
 _MODEL = "/models/{name}"
 _REPOSITORY = "/repository"
 _VERSION = "/models/{name}/versions/{version}"
-_BODY = RequestBody(InferenceRequest).described
+_BODY = RequestBody(InferenceRequest).openapi_extra
 
 
 def oip_router(
@@ -169,7 +169,7 @@ def _add_infer(router: APIRouter, routes: HotRoutes) -> None:
         handler = routes.find(request.url.path)
         if handler is None:
             raise RequestError(MODEL_FIELD, "names no model that is served", fix="POST /v2/repository/index lists them")
-        return await answer(routes, handler, request)
+        return await run_handler(routes, handler, request)
 
     @router.post(f"{_MODEL}/infer", summary="Predict with a model", response_model=InferenceReply, openapi_extra=_BODY)
     async def of_model(name: str, request: Request) -> Response:  # noqa: ARG001 - the handler reads the path
@@ -187,7 +187,7 @@ def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, pee
         f"{_REPOSITORY}/index",
         summary="List all versions",
         response_model=list[IndexEntry],
-        openapi_extra=RequestBody(IndexRequest, required=False).described,
+        openapi_extra=RequestBody(IndexRequest, required=False).openapi_extra,
     )
     async def index(request: Request) -> Response:
         only_ready = flag("request", _object(await request.body()), "ready", default=False)
@@ -197,18 +197,18 @@ def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, pee
         f"{_REPOSITORY}{_MODEL}/load",
         summary="Serve a model, or one more version of it",
         response_model=LoadReply,
-        openapi_extra=RequestBody(LoadRequest, required=False).described,
+        openapi_extra=RequestBody(LoadRequest, required=False).openapi_extra,
     )
     async def load(name: str, request: Request) -> Response:
-        model = await models.want(name, _version(_object(await request.body())))
+        model = await models.serve_version(name, _version(_object(await request.body())))
         metrics.reloads(name).inc()
-        await tell_peers(peers)
+        await notify_peers(peers)
         return reply(LoadReply(name=model.name, version=model.version))
 
     @router.post(f"{_REPOSITORY}{_MODEL}/unload", summary="Stop serving a model", response_model=ModelReady)
     async def unload(name: str) -> Response:
-        await models.unwant(name)
-        await tell_peers(peers)
+        await models.unload_model(name)
+        await notify_peers(peers)
         return reply(ModelReady(name=name, ready=False))
 
 

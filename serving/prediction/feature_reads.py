@@ -46,13 +46,13 @@ class FeatureReads:
         *,
         online: OnlineReader,
         clock: Clock,
-        guard: MarkerHistory,
+        marker_history: MarkerHistory,
         breaker: Breaker,
         cache: FeatureCache | None = None,
     ) -> None:
         self._online = online
         self._clock = clock
-        self._guard = guard
+        self._marker_history = marker_history
         self._breaker = breaker
         self._cache = cache
 
@@ -99,7 +99,7 @@ class FeatureReads:
         self._breaker.record_success()
         return StoredRows(
             values=dict(zip(keys, rows, strict=True)),
-            standing=self._guard.judge(markers, marks),
+            standing=self._marker_history.judge(markers, marks),
             read_start=now_us,
             read_end=self._clock.now_us(),
         )

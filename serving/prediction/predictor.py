@@ -73,14 +73,18 @@ class Predictor:
         clock: Clock,
         log: PredictionWriter | None,
         limits: PredictorLimits | None = None,
-        guard: MarkerHistory | None = None,
+        marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.limits = limits or PredictorLimits()
         self._metrics = metrics or Metrics()
         breaker = self._breaker()
         reads = FeatureReads(
-            online=online, clock=clock, guard=guard or MarkerHistory(), breaker=breaker, cache=self._feature_cache()
+            online=online,
+            clock=clock,
+            marker_history=marker_history or MarkerHistory(),
+            breaker=breaker,
+            cache=self._feature_cache(),
         )
         self._scoring = Scoring(self._prediction_cache())
         self._evaluator = Evaluator(

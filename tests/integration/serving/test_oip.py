@@ -215,7 +215,7 @@ def test_tensors_that_are_neither_entities_nor_vectors_are_refused(
     ("parameters", "message"),
     [
         ({"as_of": "yesterday"}, "'as_of'"),
-        ({"as_of": 2**62}, "'as_of': lies ahead"),
+        ({"as_of": 2**62}, "'as_of': is in the future"),
         ({"max_feature_age_s": -1}, "'max_feature_age_s'"),
         ({"timeout": "soon"}, "'timeout'"),
         ({"priority": 1}, "parameter 'priority': is not supported"),

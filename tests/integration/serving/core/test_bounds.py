@@ -14,7 +14,7 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.lifecycle import BoundsPolicy
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.http.reply import plain_reply, predictions_json
+from skewless.serving.http.reply import predictions_json, scores_json
 from skewless.serving.oip.outputs import outputs_of
 from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
@@ -56,7 +56,7 @@ def test_values_outside_are_flagged_and_counted(shared: Sandbox) -> None:
         assert [] in wanted
         # Nothing else differs, bit by bit.
         assert contents(flagged) == contents(free)
-        assert plain_reply(flagged) is None
+        assert scores_json(flagged) is None
         shown = orjson.loads(orjson.dumps(predictions_json(flagged, features=False)))["predictions"]
         assert [item.get("out_of_bounds", []) for item in shown] == wanted
         counts = {name: desk.metrics.out_of_bounds(model.name, model.version, name).value for name in (FEW, "amount")}

@@ -207,7 +207,7 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
         assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         assert skipped("store") == [3, 3]
         desk.store.away = False
-        monkeypatch.setattr("skewless.serving.prediction.shadows._MOST_ROWS", 5)
+        monkeypatch.setattr("skewless.serving.prediction.shadows._MAX_PENDING_ROWS", 5)
         assert isinstance(await told(desk, ask(6), routing), ScoredSlice)
         assert skipped("behind") == [6, 6]
         await desk.predictor.close()

@@ -149,7 +149,7 @@ def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(sha
             assert good(await desk.answer(desk.request(ask(2)))).degraded
             refusal = await desk.answer(desk.request(ask(2), strict(shared.model)))
             assert isinstance(refusal, StoreError)
-            assert "left alone" in refusal.problem
+            assert "open circuit breaker" in refusal.problem
         assert len(desk.store.asked) == 4  # it was not asked again
         rested(desk)
         assert good(await desk.answer(desk.request(ask(2)))).degraded  # the attempt

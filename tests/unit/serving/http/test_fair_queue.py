@@ -27,7 +27,7 @@ class Caller:
     """Who asks once on a connection."""
 
     name: int
-    rested_since: float
+    last_reply_at: float
     disconnected: bool = False
     replies: list[tuple[int, bytes]] = field(default_factory=list)
     waited: float | None = None
@@ -61,7 +61,7 @@ class HeldHandler:
         self.turns = FairQueue(self.admission, self.bodies, wait_s=self.wait_s, metrics=self.metrics)
 
     def ask(self, client: Caller, body: bytes = b"", path: str = "/predict") -> None:
-        self.turns.take(lambda exchange: self._begin(client, exchange), client.exchange(body, path), client)
+        self.turns.submit(lambda exchange: self._begin(client, exchange), client.exchange(body, path), client)
 
     def answer(self, client: Caller) -> None:
         client.replies.append((200, b""))
@@ -72,7 +72,7 @@ class HeldHandler:
 
     def _begin(self, client: Caller, exchange: Exchange) -> None:
         self.admission.admit(1)
-        client.waited = exchange.waited
+        client.waited = exchange.waited_s
         self.begun.append(client)
 
 
@@ -115,7 +115,7 @@ def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
         assert door.bodies.size == 10 * len(later)
         for client in gone:
             client.disconnected = True
-        expected = sorted(later, key=lambda client: (client.rested_since, client.name))
+        expected = sorted(later, key=lambda client: (client.last_reply_at, client.name))
         for client in first:
             door.answer(client)
         while (held := [client for client in door.begun if not client.replies]) or door.bodies.size:

@@ -43,7 +43,7 @@ class Scopes:
 class Table:
     def get(self, name: str | None, version: str | None = None) -> Any:  # noqa: ANN401 - a model
         if name != "m" or version not in {None, "1"}:
-            raise RequestError("field 'model'", "names no model that is served", value=name, fix="use m")
+            raise RequestError("field 'model'", "is not a served model", value=name, fix="use m")
         return MODEL
 
     def routing(self, name: str) -> None:
@@ -73,7 +73,7 @@ class RouteDesk:
             body=json.dumps(body).encode(),
             send=lambda *reply: replies.append(reply),
         )
-        exchange.waited = waited
+        exchange.waited_s = waited
         asyncio.run(self._handle(exchange))
         ((status, text, told),) = replies
         return status, json.loads(text), {name.decode(): value.decode() for name, value in told}

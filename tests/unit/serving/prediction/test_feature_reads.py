@@ -30,7 +30,7 @@ class ReadDesk:
         self._reads = FeatureReads(
             online=MemoryReader(self.store),
             clock=self.clock,
-            guard=MarkerHistory(),
+            marker_history=MarkerHistory(),
             breaker=Breaker(failures=1, seconds=1.0),
             cache=cache,
         )

@@ -1,4 +1,4 @@
-"""The traffic policies that are in force in one server."""
+"""The traffic policies that one server applies, and the file of their counts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
 
-_SECONDS = 2.0
+_WRITE_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
-class Routes:
-    """Holds a routing for each model that is under a policy.
+class TrafficPolicies:
+    """Holds the routing of each model with a traffic policy.
 
-    A policy is in force only while its champion holds the alias: whoever moves the alias ends it, so that a rollout
-    killed between moving the alias and writing its last policy leaves all traffic with the alias's holder. In the
-    phase ``champion`` without shadows there is nothing to route, and nothing is.
+    A policy applies only while its champion holds the alias: moving the alias ends it. So after a crash between moving
+    the alias and writing the last policy of a rollout, the version with the alias serves all traffic. In the phase
+    ``champion`` without shadows nothing has to be routed.
 
     Args:
         packages: folder of all models' packages.
@@ -39,96 +39,97 @@ class Routes:
         self._traffic = Traffic(packages)
         self._metrics = metrics
         self._routings: dict[str, Routing] = {}
-        self._seen: dict[str, tuple[int | None, str]] = {}
+        self._known: dict[str, tuple[int | None, str]] = {}
 
     def get(self, name: str) -> Routing | None:
-        """Return how the requests to a model are shared out; None: its champion answers all."""
+        """Return the routing of a model; None: its champion serves all requests."""
         return self._routings.get(name)
 
     def versions(self, name: str) -> frozenset[str]:
-        """Return the versions that the policy in force needs."""
+        """Return the versions that the applied policy needs."""
         routing = self._routings.get(name)
         return frozenset(versions_of(routing.policy) if routing else ())
 
-    def numbers(self) -> dict[str, int]:
-        """Return the number of the policy in force, by model."""
+    def policy_numbers(self) -> dict[str, int]:
+        """Return the number of the applied policy, by model."""
         return {name: routing.policy.number for name, routing in self._routings.items()}
 
     def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
-        """Return what was counted under the policies in force, by model."""
+        """Return the counts under the applied policies, by model."""
         return {name: routing.read_counts(at_us) for name, routing in self._routings.items()}
 
-    def due(self, name: str, champion: str) -> TrafficPolicy | None:
-        """Return a policy that is to come into force; what is in force no longer is let go of.
+    def pending_policy(self, name: str, champion: str) -> TrafficPolicy | None:
+        """Return a new policy that should be applied, if there is one; an outdated policy is dropped.
 
         Args:
-            champion: who holds the alias.
+            champion: the version with the alias.
 
         Raises:
-            PackageError: the policy's file is damaged; what was in force still is.
+            PackageError: the policy's file is corrupt; the previous policy still applies.
         """
-        self.crowned(name, champion)
-        seen = self._traffic.number(name), champion
-        if self._seen.get(name) == seen:
+        self.drop_outdated(name, champion)
+        current = self._traffic.number(name), champion
+        if self._known.get(name) == current:
             return None
         policy = self._traffic.get(name)
         if policy is None or policy.champion != champion or (policy.phase == "champion" and not policy.shadows):
             self.drop(name)
-            self._seen[name] = seen
+            self._known[name] = current
             return None
         return policy
 
-    def enforce(self, name: str, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> None:
-        """Put a policy in force.
+    def apply_policy(self, name: str, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> None:
+        """Apply a policy.
 
         Args:
-            models: its versions, open.
+            models: its versions, loaded.
 
         Raises:
-            PackageError: it cannot be; what was in force still is.
+            PackageError: the policy cannot be applied; the previous one still applies.
         """
         self._routings[name] = Routing(policy, models, self._metrics)
-        self._seen[name] = policy.number, policy.champion
+        self._known[name] = policy.number, policy.champion
         self._metrics.traffic_policy(name).set(policy.number)
         self._metrics.traffic_share(name).set(policy.share)
 
-    def crowned(self, name: str, champion: str) -> None:
-        """Let go of a policy whose champion does not hold the alias any more."""
+    def drop_outdated(self, name: str, champion: str) -> None:
+        """Drop a policy whose champion does not hold the alias any more."""
         routing = self._routings.get(name)
         if routing is not None and routing.policy.champion != champion:
             self.drop(name)
 
     def drop(self, name: str) -> None:
-        """Let the champion of a model answer all."""
-        self._seen.pop(name, None)
+        """Send all requests of a model to its champion."""
+        self._known.pop(name, None)
         if self._routings.pop(name, None) is not None:
             self._metrics.traffic_policy(name).set(0)
             self._metrics.traffic_share(name).set(0)
 
-    def refused(self, name: str, *, refused: bool) -> None:
-        """Show whether the newest policy of a model cannot come into force."""
-        if refused or name in self._seen:
-            self._metrics.traffic_refused(name).set(refused)
+    def show_rejected(self, name: str, *, rejected: bool) -> None:
+        """Show whether the latest policy of a model cannot be applied."""
+        if rejected or name in self._known:
+            self._metrics.traffic_refused(name).set(rejected)
 
-    def end(self, name: str, holder: str, *, moves: int, reason: str, now_us: int) -> bool:
-        """Write that the holder of the alias answers all, where a policy says otherwise of any version.
+    def end_policy(self, name: str, alias_version: str, *, moves: int, reason: str, now_us: int) -> bool:
+        """Write a policy that sends all traffic to the version with the alias, if the current policy does not.
 
         Args:
-            moves: how often the alias has moved.
+            holder: the version with the alias.
+            moves: number of moves of the alias so far.
 
         Returns:
-            Whether a policy for this holder was ended; one for another had no effect.
+            Whether the policy was for this version; a policy for another version had no effect.
 
         Raises:
-            ConflictError: somebody wrote another policy at the same time.
+            ConflictError: another process wrote a policy at the same time.
         """
         policy = self._traffic.get(name)
         if policy is None or (policy.phase == "champion" and not policy.shadows):
             return False
-        over = replace(
+        final_policy = replace(
             policy,
             phase="champion",
-            champion=holder,
+            champion=alias_version,
             challenger=None,
             share=0.0,
             shadows=(),
@@ -138,49 +139,49 @@ class Routes:
             reason=reason,
             evidence=None,
         )
-        self._traffic.replace(name, over, expect=policy.number)
+        self._traffic.replace(name, final_policy, expect=policy.number)
         self.drop(name)
-        return policy.champion == holder
+        return policy.champion == alias_version
 
 
 class RolloutCountsFile:
-    """Writes one file of this process every 2 seconds, and at its end: its counts are true as long as the policy lasts.
+    """Writes the rollout counts of this process every 2 seconds, and once more at the end.
 
-    Files of policies that are over are swept at the start, one's own as soon as no policy is in force.
+    Files of ended policies are deleted at the start; the own file is deleted as soon as no policy applies.
     """
 
-    def __init__(self, state: Path, routes: Routes, clock: Clock) -> None:
+    def __init__(self, state: Path, policies: TrafficPolicies, clock: Clock) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
         self._path = vitals_folder(state) / name
         self._state = state
-        self._routes = routes
+        self._policies = policies
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to write; call it from the event loop."""
-        sweep_vitals(self._state, self._routes.numbers())
+        """Start to write; call this from the event loop."""
+        sweep_vitals(self._state, self._policies.policy_numbers())
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Write for the last time."""
+        """Write a last time."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         await self.write()
 
     async def write(self) -> None:
-        """Write now; a disk that refuses is told to the log, and tried again next time."""
-        models = self._routes.read_counts(self._clock.now_us())
+        """Write now; an error is logged, and the next write tries again."""
+        models = self._policies.read_counts(self._clock.now_us())
         try:
             if models:
                 await asyncio.to_thread(write_vitals, self._path, models)
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
-            _log.error("vitals_not_written", error=str(error))
+            _log.error("rollout_counts_not_written", error=str(error))
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_SECONDS)
+            await asyncio.sleep(_WRITE_SECONDS)
             await self.write()
