@@ -70,7 +70,7 @@ class ServingContext:
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
     body_bytes: int = 8_388_608
-    shown: OipModels = field(default_factory=OipModels)
+    oip_models: OipModels = field(default_factory=OipModels)
 
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
@@ -85,7 +85,7 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
     )
     infer = InferRoute(
         models=serving.models,
-        shown=serving.shown,
+        oip_models=serving.oip_models,
         predictor=serving.predictor,
         access=serving.access,
         metrics=serving.metrics,
@@ -138,7 +138,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     oip_routes = oip_router(
         routes=routes,
         models=serving.models,
-        shown=serving.shown,
+        oip_models=serving.oip_models,
         metrics=serving.metrics,
         ready=serving.ready,
         peers=serving.peers,

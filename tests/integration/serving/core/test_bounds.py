@@ -15,7 +15,7 @@ from skewless.contract.lifecycle import BoundsPolicy
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.reply import predictions_json, scores_json
-from skewless.serving.oip.outputs import outputs_of
+from skewless.serving.oip.outputs import build_outputs
 from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
 from tests.worlds.trained import Sandbox, ask
@@ -137,7 +137,7 @@ def test_the_protocol_shows_names_row_by_row(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         for n in (1, 12):
             answer = good(await desk.answer(desk.request(ask(n), model)))
-            (output,) = outputs_of(signature, answer, {"out_of_bounds": False})
+            (output,) = build_outputs(signature, answer, {"out_of_bounds": False})
             names = [text.decode().split(",") if text else [] for text in output.array.tolist()]
             assert names == (answer.out_of_bounds or [[]] * n)
 

@@ -57,7 +57,7 @@ class RouteDesk:
     predictor: Predictor = field(default_factory=Predictor)
     access: Scopes = field(default_factory=Scopes)
     metrics: Metrics = field(default_factory=Metrics)
-    shown: OipModels = field(default_factory=OipModels)
+    oip_models: OipModels = field(default_factory=OipModels)
     deadline_s: float = 0.0
 
     def ask(
@@ -81,7 +81,7 @@ class RouteDesk:
     async def _handle(self, exchange: Exchange) -> None:
         route = InferRoute(
             models=cast("ModelTable", Table()),
-            shown=self.shown,
+            oip_models=self.oip_models,
             predictor=cast("RealPredictor", self.predictor),
             access=cast("Access", self.access),
             metrics=self.metrics,
@@ -99,8 +99,8 @@ def test_a_request_is_answered_and_counted() -> None:
     status, reply, headers = desk.ask({"id": "7", "inputs": [VECTORS]})
     assert (status, reply["id"], reply["outputs"][0]["data"]) == (200, "7", [0.5])
     assert headers == {"content-type": "application/json"}
-    tally = desk.shown.of(MODEL).tally
-    assert (tally.rows, tally.executions, tally.answered, tally.refused, tally.last_us) == (1, 1, 1, 0, 10)
+    tally = desk.oip_models.get(MODEL).counts
+    assert (tally.rows, tally.executions, tally.successes, tally.failures, tally.last_us) == (1, 1, 1, 0, 10)
     shown = tally.statistics(MODEL)
     assert (shown.inference_count, shown.inference_stats.success.count, shown.inference_stats.fail.count) == (1, 1, 0)
     assert shown.inference_stats.success.ns > 0
@@ -187,4 +187,4 @@ def test_what_goes_wrong_later_is_said_in_the_protocols_shape(
     found = desk.ask({"inputs": [VECTORS]})
     assert found == (status, {"error": error.sentence()}, {"content-type": "application/json", **headers})
     assert desk.metrics.requests("m", "000001", error.kind).value == 1
-    assert (desk.shown.of(MODEL).tally.refused, desk.shown.of(MODEL).tally.rows) == (1, 0)
+    assert (desk.oip_models.get(MODEL).counts.failures, desk.oip_models.get(MODEL).counts.rows) == (1, 0)
