@@ -1,7 +1,8 @@
-"""Requests that wait for their turn while the server has no room, instead of being refused and sent again at once.
+"""Queue of requests that wait while the server has no room, so that clients do not have to retry at once.
 
-Whose connection got its last reply longest ago is next: a client that asks now and then is answered although others ask
-again without a pause, and those share what is left. Who hung up meanwhile is passed over.
+The next request is the one whose connection received its last reply the longest ago. So a client that sends few
+requests is served although other clients send without a pause; those share the rest. Requests of clients that
+disconnected are skipped.
 """
 
 from __future__ import annotations
@@ -11,133 +12,135 @@ import heapq
 from collections import deque
 from typing import Protocol
 
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, handled
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, call_handler
 from skewless.serving.http.reply import busy_body
 from skewless.serving.http.wire_limits import BodyBudget
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
 
-_LOOK_S = 0.005
-_AT_ONCE = 64  # requests begun in one turn of the loop
-_REFUSALS_A_SECOND = 6_400  # they may take a tenth of the time, however many ask
+_CHECK_S = 0.005
+_MAX_STARTS = 64  # requests started in one turn of the event loop
+_REJECTIONS_PER_SECOND = 6_400  # bounds the time for rejections to a tenth, however many requests arrive
 _BUSY = (*JSON, (b"retry-after", b"1"))
 
 
 class RequestOrigin(Protocol):
-    """Where a request came from.
+    """The connection that a request came from.
 
     Attributes:
-        rested_since: when its connection got its last reply, in the loop's time.
-        disconnected: whether nobody waits for the reply any more.
+        rested_since: time of the last reply on the connection, on the event loop's clock.
+        disconnected: whether the client has disconnected.
     """
 
-    rested_since: float
+    last_reply_at: float
     disconnected: bool
 
 
-class _Waiting:
-    __slots__ = ("asker", "exchange", "handler", "over", "since")
+class _WaitingRequest:
+    __slots__ = ("exchange", "handler", "is_removed", "origin", "queued_at")
 
-    def __init__(self, handler: Handler, exchange: Exchange, asker: RequestOrigin, since: float) -> None:
+    def __init__(self, handler: Handler, exchange: Exchange, origin: RequestOrigin, queued_at: float) -> None:
         self.handler = handler
         self.exchange = exchange
-        self.asker = asker
-        self.since = since
-        self.over = False
+        self.origin = origin
+        self.queued_at = queued_at
+        self.is_removed = False
 
 
 class FairQueue:
-    """Lets requests begin, now or when there is room; who has waited too long is refused. Belongs to one event loop.
+    """Starts requests, at once or when the server has room; rejects requests that waited too long.
+
+    Belongs to one event loop.
 
     Args:
-        bodies: counts what is held of those who wait, too.
-        wait_s: longest wait; 0: nobody waits.
+        bodies: counts the bodies of waiting requests, too.
+        wait_s: longest wait, seconds; 0: requests never wait.
     """
 
     def __init__(self, admission: Admission, bodies: BodyBudget, *, wait_s: float, metrics: Metrics) -> None:
         self._admission = admission
-        admission.on_leave = self._freed
+        admission.on_release = self._schedule_start
         self.bodies = bodies
         self._wait_s = wait_s
         self._metrics = metrics
-        metrics.waiting.watch(lambda: self._count)
-        self._waited = metrics.stage("wait")
-        self._next: list[tuple[float, int, _Waiting]] = []  # a heap
-        self._oldest: deque[_Waiting] = deque()  # in the order in which they came; so is the number in the heap
-        self._came = self._count = 0
-        self._called = False
-        self._looked = 0.0
+        metrics.waiting.watch(lambda: self._n_waiting)
+        self._wait_seconds = metrics.stage("wait")
+        self._heap: list[tuple[float, int, _WaitingRequest]] = []  # a heap
+        self._arrivals: deque[_WaitingRequest] = deque()  # in order of arrival, as is the number in the heap
+        self._n_arrivals = self._n_waiting = 0
+        self._is_scheduled = False
+        self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, handler: Handler, exchange: Exchange, asker: RequestOrigin) -> None:
-        """Begin a request, now if there is room and nobody waits."""
-        if self._count or self._admission.full:
-            self._wait(handler, exchange, asker)
+    def submit(self, handler: Handler, exchange: Exchange, origin: RequestOrigin) -> None:
+        """Start a request, at once if the server has room and no request waits."""
+        if self._n_waiting or self._admission.is_full:
+            self._enqueue(handler, exchange, origin)
         else:
-            handled(handler, exchange)
+            call_handler(handler, exchange)
 
-    def _wait(self, handler: Handler, exchange: Exchange, asker: RequestOrigin) -> None:
-        if not self._wait_s or not self.bodies.take(len(exchange.body)):
-            self._refuse(exchange)
+    def _enqueue(self, handler: Handler, exchange: Exchange, origin: RequestOrigin) -> None:
+        if not self._wait_s or not self.bodies.reserve(len(exchange.body)):
+            self._reject(exchange)
             return
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(handler, exchange, asker, loop.time())
-        self._came += 1
-        self._count += 1
-        heapq.heappush(self._next, (asker.rested_since, self._came, waiting))
-        self._oldest.append(waiting)
+        request = _WaitingRequest(handler, exchange, origin, loop.time())
+        self._n_arrivals += 1
+        self._n_waiting += 1
+        heapq.heappush(self._heap, (origin.last_reply_at, self._n_arrivals, request))
+        self._arrivals.append(request)
         if self._timer is None:
-            self._looked = waiting.since
-            self._timer = loop.call_later(_LOOK_S, self._look)
+            self._checked_at = request.queued_at
+            self._timer = loop.call_later(_CHECK_S, self._reject_expired)
 
-    def _freed(self) -> None:
-        """Use what has become free, together with whatever else becomes free in this turn of the loop."""
-        if self._count and not self._called:
-            self._called = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+    def _schedule_start(self) -> None:
+        """Start waiting requests in the next turn of the loop, together for all room that becomes free in this turn."""
+        if self._n_waiting and not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_waiting)
 
-    def _go_on(self) -> None:
-        self._called = False
+    def _start_waiting(self) -> None:
+        self._is_scheduled = False
         now = asyncio.get_running_loop().time()
-        for _ in range(_AT_ONCE):
-            if not self._next or self._admission.full:
+        for _ in range(_MAX_STARTS):
+            if not self._heap or self._admission.is_full:
                 return
-            waiting = heapq.heappop(self._next)[2]
-            if waiting.over:
+            request = heapq.heappop(self._heap)[2]
+            if request.is_removed:
                 continue
-            self._end(waiting)
-            if waiting.asker.disconnected:
+            self._remove(request)
+            if request.origin.disconnected:
                 self._metrics.refused("abandoned").inc()
                 continue
-            waiting.exchange.waited = now - waiting.since
-            self._waited.observe(waiting.exchange.waited)
-            handled(waiting.handler, waiting.exchange)
-        self._freed()
+            request.exchange.waited_s = now - request.queued_at
+            self._wait_seconds.observe(request.exchange.waited_s)
+            call_handler(request.handler, request.exchange)
+        self._schedule_start()
 
-    def _look(self) -> None:
-        """Refuse those who have waited too long, and begin others if there is room."""
+    def _reject_expired(self) -> None:
+        """Reject requests that waited too long, and start others if the server has room."""
         loop = asyncio.get_running_loop()
-        now, refused = loop.time(), 0
-        last, most = now - self._wait_s, (now - self._looked) * _REFUSALS_A_SECOND
-        self._looked = now
-        while self._oldest and refused < most:
-            waiting = self._oldest[0]
-            if not waiting.over:
-                if waiting.since > last:
+        now, n_rejected = loop.time(), 0
+        oldest_allowed, max_rejected = now - self._wait_s, (now - self._checked_at) * _REJECTIONS_PER_SECOND
+        self._checked_at = now
+        while self._arrivals and n_rejected < max_rejected:
+            request = self._arrivals[0]
+            if not request.is_removed:
+                if request.queued_at > oldest_allowed:
                     break
-                self._end(waiting)
-                self._refuse(waiting.exchange)
-                refused += 1
-            self._oldest.popleft()
-        self._freed()
-        self._timer = loop.call_later(_LOOK_S, self._look) if self._oldest else None
+                self._remove(request)
+                self._reject(request.exchange)
+                n_rejected += 1
+            self._arrivals.popleft()
+        self._schedule_start()
+        self._timer = loop.call_later(_CHECK_S, self._reject_expired) if self._arrivals else None
 
-    def _end(self, waiting: _Waiting) -> None:
-        waiting.over = True
-        self._count -= 1
-        self.bodies.give(len(waiting.exchange.body))
+    def _remove(self, request: _WaitingRequest) -> None:
+        request.is_removed = True
+        self._n_waiting -= 1
+        self.bodies.release(len(request.exchange.body))
 
-    def _refuse(self, exchange: Exchange) -> None:
+    def _reject(self, exchange: Exchange) -> None:
         self._metrics.refused("overload").inc()
         self._metrics.requests("unknown", "", "busy").inc()
         exchange.reply(503, busy_body(exchange.path), _BUSY)

@@ -1,85 +1,37 @@
-"""Hot routes answered inside uvicorn's own protocol: its parser, keep-alive, limits and TLS, without ASGI.
+"""Fast path of prediction requests: served inside uvicorn's protocol (parser, keep-alive, limits, TLS), without ASGI.
 
-All other requests go to the application as ever. A request waits until those before it on its connection are answered:
-``RequestReader`` calls ``enter``, or ``refuse``; both put a request in the ``pipeline`` or begin to answer it
-(``_start_asgi_task``); its handler, or the application, replies; ``on_response_complete`` begins the next.
+All other requests go to the application. Replies on a connection keep the order of its requests. ``RequestReader``
+calls ``begin_request``, or ``reject_request``. Both either start the request (``_start_asgi_task``) or put it in the
+``pipeline``, where it waits until earlier requests on its connection have replies. Its handler, or the application,
+replies; ``on_response_complete`` starts the next request.
 """
 
 from __future__ import annotations
 
 import http
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.serving.http.fair_queue import FairQueue
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, HotRoutes, handled
+from skewless.serving.http.hot_cycle import HotCycle, ReplyHead, encode_head, error_handler
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, HotRoutes, call_handler
 from skewless.serving.http.request_reader import RequestReader
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LENGTH = b"content-length: "
-_KNOWN, _KNOWN_BYTES = 1_000, 256  # hot paths remembered as they came, and the longest of them
+_MAX_CACHED, _MAX_CACHED_BYTES = 1_000, 256  # maximum number and length of the raw paths in the handler cache
 _CLOSE = b"connection: close\r\n"
 
 
-class HotCycle:
-    """A hot request, or a refusal, on its way through, with what uvicorn looks at in a request's cycle.
-
-    A refused one is handled as soon as it is its turn, and its body is not kept.
-    """
-
-    message_event = SimpleNamespace(set=lambda: None)  # uvicorn wakes who waits for more of a request: here nobody
-    begun = False
-    complete = False
-    disconnected = False
-    expects = False
-    handled = False
-    refused = False
-    response_complete = False
-    rested_since = 0.0
-
-    def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
-        self.handler = handler
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.body: list[bytes] = []
-
-
-class _UsualHead:
-    """The head of nearly all replies."""
-
-    def __init__(self) -> None:
-        self._default: Sequence[Header] = ()
-        self._head = b""
-
-    def after(self, default: Sequence[Header]) -> bytes:
-        """Return it with the server's own headers, which are new ones each second, for the date."""
-        if default is not self._default:
-            self._default, self._head = default, _head(http.HTTPStatus.OK, (*default, *JSON))
-        return self._head
-
-
-def _head(status: int, headers: Iterable[Header]) -> bytes:
-    """Return the first line of a reply, and its headers but for those about its length."""
-    return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
-def _refusing(error: SkewlessError, status: int | None = None) -> Handler:
-    """Return what replies with an error."""
-    return lambda exchange: exchange.refuse(error, status)
-
-
-class _Way:
-    """The transport as the application's replies see it: they hang up as all others do."""
+class _AppTransport:
+    """The transport that the application's replies use; closing it also handles unread requests."""
 
     def __init__(self, protocol: HotProtocol) -> None:
         self.write = protocol.transport.write
@@ -90,84 +42,88 @@ class _Way:
 class HotProtocol(RequestReader):
     """One connection.
 
-    Subclasses made by ``fast_lane`` say which routes and limits are meant.
+    ``make_protocol`` creates subclasses with routes and limits as class attributes: uvicorn calls the constructor.
     """
 
     routes: HotRoutes
-    known: dict[bytes, tuple[Handler, str]]
-    usual: _UsualHead
-    turns: FairQueue | None
+    handler_cache: dict[bytes, tuple[Handler, str]]
+    usual_head: ReplyHead
+    queue: FairQueue | None
 
-    _answering: Any = None
-    _ended = False
+    _current: Any = None
+    _client_closed = False
     _blocked_since: float | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that the application is at, too: uvicorn tells only the last that came."""
+        """Notify also the request that the application is serving: uvicorn notifies only the last request."""
         self.pipeline.clear()
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
+        if self._current is not None:
+            self._current.disconnected = True
+            self._current.message_event.set()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn says None
-        """Answer what was asked before the client closed its side; True: the connection stays for that.
+        """Serve the requests that arrived before the client closed its side; True: the connection stays open for that.
 
-        With TLS the event loop closes both sides whatever is said here.
+        With TLS the event loop closes both sides, whatever this returns.
         """
         if self.scheme == "https":
             return False
-        self._ended = True
-        if self._busy_since is not None and not self._deaf:
-            self.refuse(400, RequestError("the request", "ends before it is complete", fix="send all of it"))
+        self._client_closed = True
+        if self._request_since is not None and not self._is_discarding:
+            self.reject_request(
+                400, RequestError("the request", "ends before it is complete", fix="send the complete request")
+            )
         if self.cycle is None or self.cycle.response_complete:
             return False
         self.cycle.keep_alive = False
         return True
 
     def resume_writing(self) -> None:
-        """Answer what waits, too."""
+        """Continue with waiting requests, too."""
         super().resume_writing()
-        if self.pipeline and (self._answering is None or self._answering.response_complete):
-            self._go_on()
+        if self.pipeline and (self._current is None or self._current.response_complete):
+            self._start_next()
 
-    def enter(self, *, keep_alive: bool) -> None:
-        """Choose the lane."""
-        handler, path = self.known.get(self.url) or self._find()
-        self._most = self.limits.most(path) if handler is None else self.limits.body_bytes
-        if self._length > self._most:
-            self._stop(*self._too_much())
+    def begin_request(self, *, keep_alive: bool) -> None:
+        """Start a request on the fast path if its route is hot, otherwise in the application."""
+        handler, path = self.handler_cache.get(self.url) or self._find_handler()
+        self._max_body = self.limits.max_body(path) if handler is None else self.limits.body_bytes
+        if self._length > self._max_body:
+            self._abort_parser(*self._body_limit_error())
         if handler is None or self.parser.get_method() != b"POST":
-            self._enter_slow_lane()
+            self._begin_app_request()
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
-        cycle.expects, cycle.rested_since = self.expect_100_continue, self._rested_since
-        refusal = self.routes.admit(self.headers)
-        if refusal is not None:
-            cycle.handler, cycle.refused = _refusing(refusal), True
-            cycle.keep_alive = keep_alive and not cycle.expects  # nobody could tell whether its body follows
-        waits = (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
-        if waits or cycle.refused or cycle.expects:
-            self._queue(cycle, waits=waits)
-        else:  # as nearly all: begin at once, without a detour
-            self.cycle = self._answering = cycle
-            cycle.begun = True
+        cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._rested_since
+        rejection = self.routes.admit(self.headers)
+        if rejection is not None:
+            cycle.handler, cycle.is_rejected = error_handler(rejection), True
+            cycle.keep_alive = (
+                keep_alive and not cycle.expects_continue
+            )  # after a rejection, the body may or may not follow
+        must_wait = (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
+        if must_wait or cycle.is_rejected or cycle.expects_continue:
+            self._enqueue(cycle, must_wait=must_wait)
+        else:  # nearly all requests: start at once
+            self.cycle = self._current = cycle
+            cycle.is_started = True
 
-    def take(self, body: bytes) -> None:
-        """Keep a part of the body."""
+    def add_body(self, body: bytes) -> None:
+        """Store a part of the body."""
         cycle = self.cycle
         if type(cycle) is not HotCycle:
             HttpToolsProtocol.on_body(self, body)
-        elif not cycle.refused:
+        elif not cycle.is_rejected:
             cycle.body.append(body)
 
-    def holds_body(self) -> bool:
-        """Say whether the body is kept."""
+    def keeps_body(self) -> bool:
+        """Return whether the body is kept."""
         cycle = self.cycle
-        return not cycle.response_complete if type(cycle) is not HotCycle else not cycle.refused
+        return not cycle.response_complete if type(cycle) is not HotCycle else not cycle.is_rejected
 
-    def leave(self) -> None:
-        """Let the handler answer, if it is the request's turn."""
+    def end_request(self) -> None:
+        """Call the handler, if it is the request's turn."""
         cycle = self.cycle
         if cycle.response_complete:
             self._idle_since = self.loop.time()
@@ -175,101 +131,106 @@ class HotProtocol(RequestReader):
             HttpToolsProtocol.on_message_complete(self)
         else:
             cycle.complete = True
-            if cycle.begun and not cycle.handled:
+            if cycle.is_started and not cycle.is_handled:
                 self._handle(cycle)
 
-    def refuse(self, status: int, error: SkewlessError) -> None:
-        """Answer the request that is being read in its turn, but not twice; then hang up."""
-        refused = self.cycle if self._busy_since is not None and self._head is None else None
+    def reject_request(self, status: int, error: SkewlessError) -> None:
+        """Reject the request that is being read, in its turn and at most once; then close the connection."""
+        is_rejected = self.cycle if self._request_since is not None and self._open_headers is None else None
         self.stop_reading()
-        if refused is None:
-            waits = self.cycle is not None and not self.cycle.response_complete
-        elif refused.response_complete:
+        if is_rejected is None:
+            must_wait = self.cycle is not None and not self.cycle.response_complete
+        elif is_rejected.response_complete:
             self.hang_up()
             return
-        elif type(refused) is not HotCycle and refused.response_started:
-            refused.keep_alive = False
+        elif type(is_rejected) is not HotCycle and is_rejected.response_started:
+            is_rejected.keep_alive = False
             return
         else:
-            waits = bool(self.pipeline) and self.pipeline[0][0] is refused
-            if waits:
+            must_wait = bool(self.pipeline) and self.pipeline[0][0] is is_rejected
+            if must_wait:
                 self.pipeline.popleft()
-            refused.disconnected = True
-            refused.message_event.set()
-        cycle = HotCycle(_refusing(error, status), self.url.decode("latin-1"), b"", [], keep_alive=False)
-        cycle.refused = True
-        self._queue(cycle, waits=waits)
+            is_rejected.disconnected = True
+            is_rejected.message_event.set()
+        cycle = HotCycle(error_handler(error, status), self.url.decode("latin-1"), b"", [], keep_alive=False)
+        cycle.is_rejected = True
+        self._enqueue(cycle, must_wait=must_wait)
 
     def hang_up(self) -> None:
-        """Close; the rest of a refused request is taken for a while, or it would take the reply with it."""
-        unfinished = self._deaf or self._busy_since is not None
+        """Close the connection; discard the rest of a rejected request first, since a reset would destroy the reply."""
+        unfinished = self._is_discarding or self._request_since is not None
         self.stop_reading()
         self.pipeline.clear()
-        if unfinished and not self._ended:
+        if unfinished and not self._client_closed:
             self.loop.call_later(self.limits.linger_seconds, self.transport.close)
         else:
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Let the next request have its turn."""
+        """Start the next request."""
         self.server_state.total_requests += 1
         if self.pipeline or self.flow.read_paused:
-            self._go_on()
-        elif self._busy_since is None:
+            self._start_next()
+        elif self._request_since is None:
             self._idle_since = self.loop.time()
 
-    def timed_out(self, now: float) -> bool:
-        """Say whether a request takes too long to arrive, a reply to be read, or the next request to come."""
-        if self.flow.read_paused and self._busy_since is not None:
-            self._busy_since = now  # we do not read it
-        blocked = self.transport.get_write_buffer_size() > 0
-        self._blocked_since = (self._blocked_since or now) if blocked else None
-        for since in (self._busy_since, self._blocked_since):
-            if since is not None and now - since > self.limits.request_seconds:
+    def has_timed_out(self, now: float) -> bool:
+        """Return whether a request, the client's reading of a reply, or the next request takes too long."""
+        if self.flow.read_paused and self._request_since is not None:
+            self._request_since = now  # the server has paused reading: not the client's fault
+        is_blocked = self.transport.get_write_buffer_size() > 0
+        self._blocked_since = (self._blocked_since or now) if is_blocked else None
+        for started_at in (self._request_since, self._blocked_since):
+            if started_at is not None and now - started_at > self.limits.request_seconds:
                 return True
         return self._idle_since is not None and now - self._idle_since > self.limits.keep_alive_seconds
 
-    def _find(self) -> tuple[Handler | None, str]:
-        """Return what handles the request's path, if it is a hot one, and the path itself."""
+    def _find_handler(self) -> tuple[Handler | None, str]:
+        """Return the handler of the request's path, None if the route is not hot, and the path."""
         raw = httptools.parse_url(self.url).path
         path = raw.decode("ascii")
         if "%" in path:
             path = urllib.parse.unquote(path)
         handler = self.routes.find(path)
-        if handler is not None and raw == self.url and len(self.known) < _KNOWN and len(raw) <= _KNOWN_BYTES:
-            self.known[raw] = handler, path
+        if (
+            handler is not None
+            and raw == self.url
+            and len(self.handler_cache) < _MAX_CACHED
+            and len(raw) <= _MAX_CACHED_BYTES
+        ):
+            self.handler_cache[raw] = handler, path
         return handler, path
 
-    def _enter_slow_lane(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+    def _begin_app_request(self) -> None:
+        url, headers, expects_continue = self.url, self.headers, self.expect_100_continue
         HttpToolsProtocol.on_message_begin(self)
-        self.url, self.expect_100_continue = url, expects
+        self.url, self.expect_100_continue = url, expects_continue
         self.headers.extend(headers)
         HttpToolsProtocol.on_headers_complete(self)
-        self.cycle.transport = _Way(self)
+        self.cycle.transport = _AppTransport(self)
 
-    def _queue(self, cycle: HotCycle, *, waits: bool) -> None:
+    def _enqueue(self, cycle: HotCycle, *, must_wait: bool) -> None:
         self.cycle = cycle
-        if waits:
+        if must_wait:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
         else:
             self._start_asgi_task(cycle, self.app)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - as in uvicorn
-        """Begin to answer: it is the request's turn, whichever lane it is on."""
-        self._answering = cycle
+        """Start a request whose turn it is, on the fast path or in the application."""
+        self._current = cycle
         if type(cycle) is not HotCycle:
             if cycle.waiting_for_100_continue and cycle.more_body:
-                # Not only when the application asks: a client that is answered before would be free to send no body.
+                # At once, not when the application reads: after an early reply the client might send no body.
                 cycle.waiting_for_100_continue = False
                 self.transport.write(_CONTINUE)
             super()._start_asgi_task(cycle, app)
             return
-        cycle.begun = True
-        if cycle.complete or cycle.refused:
+        cycle.is_started = True
+        if cycle.complete or cycle.is_rejected:
             self._handle(cycle)
-        elif cycle.expects:
+        elif cycle.expects_continue:
             self.transport.write(_CONTINUE)
 
     def _handle(self, cycle: HotCycle) -> None:
@@ -281,26 +242,26 @@ class HotProtocol(RequestReader):
             body=b"".join(cycle.body),
             send=partial(self._send, cycle),
         )
-        if cycle.refused or self.turns is None:
-            handled(cycle.handler, exchange)
+        if cycle.is_rejected or self.queue is None:
+            call_handler(cycle.handler, exchange)
         else:
-            self.turns.take(cycle.handler, exchange, cycle)
-        cycle.handled = True
+            self.queue.submit(cycle.handler, exchange, cycle)
+        cycle.is_handled = True
 
-    def _go_on(self) -> None:
-        """Answer the next request, or read more."""
+    def _start_next(self) -> None:
+        """Start the next request, or read more."""
         if self.pipeline and not self.flow.write_paused:
             self._start_asgi_task(*self.pipeline.pop())
-        self.read_on()
+        self.resume_parsing()
         self.flow.resume_reading()
-        if self._busy_since is None and self.cycle.response_complete:
+        if self._request_since is None and self.cycle.response_complete:
             self._idle_since = self.loop.time()
 
     def _send(self, cycle: HotCycle, status: int, body: bytes, headers: Sequence[Header]) -> None:
         if cycle.response_complete:
             return
-        if not cycle.handled:
-            # Who gets a reply asks again: a loop that answers while it still reads may read for seconds.
+        if not cycle.is_handled:
+            # A client that has its reply sends the next request: replies during parsing could prolong it for seconds.
             self.loop.call_soon(self._send, cycle, status, body, headers)
             return
         cycle.response_complete = True
@@ -314,31 +275,42 @@ class HotProtocol(RequestReader):
             self.hang_up()
 
     def _write(self, status: int, body: bytes, headers: Sequence[Header], *, close: bool) -> None:
-        default = self.server_state.default_headers
-        usual = headers is JSON and status == http.HTTPStatus.OK
-        head = self.usual.after(default) if usual else _head(status, (*default, *headers))
+        defaults = self.server_state.default_headers
+        usual_head = headers is JSON and status == http.HTTPStatus.OK
+        head = self.usual_head.with_defaults(defaults) if usual_head else encode_head(status, (*defaults, *headers))
         self.transport.write(b"%b%b%b%d\r\n\r\n%b" % (head, _CLOSE if close else b"", _LENGTH, len(body), body))
 
 
-def fast_lane(
-    routes: HotRoutes, limits: WireLimits, bodies: BodyBudget | None = None, turns: FairQueue | None = None
+def make_protocol(
+    routes: HotRoutes, limits: WireLimits, bodies: BodyBudget | None = None, queue: FairQueue | None = None
 ) -> type[HotProtocol]:
     """Return the protocol class for uvicorn's ``http`` option.
 
     Args:
-        routes: what is answered without the application.
-        limits: of each request.
-        bodies: what all connections of the process hold together; None: those of this class have their own.
-        turns: where requests wait while there is no room for them; None: each is handed over at once.
+        routes: routes of the fast path.
+        limits: limits of each request.
+        bodies: memory budget for unfinished bodies of all connections; None: a budget for this class alone.
+        turns: queue for requests while the server has no room; None: every request starts at once.
     """
     bodies = bodies or BodyBudget(limits.unfinished_bytes)
-    own = {"routes": routes, "limits": limits, "bodies": bodies, "turns": turns, "known": {}, "usual": _UsualHead()}
-    return type("HotProtocol", (HotProtocol,), own)
+    attributes = {
+        "routes": routes,
+        "limits": limits,
+        "bodies": bodies,
+        "queue": queue,
+        "handler_cache": {},
+        "usual_head": ReplyHead(),
+    }
+    return type("HotProtocol", (HotProtocol,), attributes)
 
 
-def reap(connections: set[Any], now: float) -> int:
-    """Hang up on connections that have timed out; return how many those were."""
-    late = [each for each in connections if isinstance(each, HotProtocol) and each.timed_out(now)]
-    for connection in late:
+def close_timed_out(connections: set[Any], now: float) -> int:
+    """Close connections that have timed out; return their number."""
+    expired = [
+        connection
+        for connection in connections
+        if isinstance(connection, HotProtocol) and connection.has_timed_out(now)
+    ]
+    for connection in expired:
         connection.transport.abort()
-    return len(late)
+    return len(expired)

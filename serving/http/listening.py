@@ -1,4 +1,4 @@
-"""The sockets that a server listens on."""
+"""Sockets on which the server listens."""
 
 from __future__ import annotations
 
@@ -17,85 +17,87 @@ _BPF_RETURN = 0x06  # with 0 bytes of the packet to keep
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that nobody else has this address of; it does not listen yet.
+    """Return a bound socket that shares its address with no other socket; it does not listen yet.
 
     Args:
-        port: 0: any free one.
+        port: 0: any free port.
 
     Raises:
-        PlaceError: the address is in use, or none of this machine.
+        PlaceError: the address is in use, or does not belong to this machine.
     """
-    return _bound(_tcp(host), host, port)
+    return _bind(_make_tcp_socket(host), host, port)
 
 
 def bind_shared(host: str, port: int) -> socket.socket:
-    """Return a socket that others of this user may share the address with, if all say so: see ``allow_sharing``.
+    """Return a bound socket whose address other sockets of this user may share, if each calls ``allow_sharing``.
 
     Raises:
-        PlaceError: somebody has the address who does not share it.
+        PlaceError: a socket that does not share has the address.
     """
-    link = _tcp(host)
-    allow_sharing(link)
-    return _bound(link, host, port)
+    sock = _make_tcp_socket(host)
+    allow_sharing(sock)
+    return _bind(sock, host, port)
 
 
-def allow_sharing(link: socket.socket) -> None:
-    """Let others bind the address as well. Said after ``bind``: the address was nobody else's until then."""
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+def allow_sharing(sock: socket.socket) -> None:
+    """Let other sockets bind the address, too. Call it after ``bind``, which ensures that the address was free."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-def listen(link: socket.socket) -> socket.socket:
-    """Take connections from here on; the kernel spreads them over all who share the address."""
-    link.listen(_BACKLOG)
-    return link
+def listen(sock: socket.socket) -> socket.socket:
+    """Start to accept connections; the kernel distributes them over all sockets that share the address."""
+    sock.listen(_BACKLOG)
+    return sock
 
 
-def refuse_new(link: socket.socket) -> None:
-    """Let no new connection begin, on Linux: whoever tries meanwhile is refused once the socket is closed, not reset.
+def reject_new_connections(sock: socket.socket) -> None:
+    """Reject new connections, on Linux: clients get a refused connection once the socket is closed, not a reset.
 
-    Those that wait to be taken are left alone: a socket filter that drops what comes to the listening socket itself.
+    A socket filter drops packets to the listening socket itself; connections in its queue are not affected.
     """
-    if sys.platform != "linux" or link.family not in {socket.AF_INET, socket.AF_INET6}:
+    if sys.platform != "linux" or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
-    drop = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    drop_filter = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
     with contextlib.suppress(OSError):
-        link.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop)))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop_filter)))
 
 
-def listen_privately(place: Path) -> socket.socket:
-    """Return a listening socket file; who may use it is a matter of its folder.
+def listen_on_path(path: Path) -> socket.socket:
+    """Return a listening Unix socket; the permissions of its folder decide who may use it.
 
     Raises:
-        PlaceError: no socket can be there.
+        PlaceError: the socket cannot be created.
     """
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        place.unlink(missing_ok=True)
-        link.bind(str(place))
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
     except OSError as error:
-        link.close()
+        sock.close()
         raise PlaceError(
-            f"socket {place}", f"cannot be made: {error.strerror or error}", fix="set TMPDIR to a short, writable path"
+            f"socket {path}",
+            f"cannot be created: {error.strerror or error}",
+            fix="set TMPDIR to a short, writable path",
         ) from error
-    return listen(link)
+    return listen(sock)
 
 
-def _bound(link: socket.socket, host: str, port: int) -> socket.socket:
+def _bind(sock: socket.socket, host: str, port: int) -> socket.socket:
     try:
-        link.bind((host, port))
+        sock.bind((host, port))
     except OSError as error:
-        link.close()
+        sock.close()
         raise PlaceError(
             f"address {host}:{port}",
             f"cannot be used: {error.strerror}",
-            fix="choose another --port, or 0 for any free one",
+            fix="choose another --port, or 0 for any free port",
         ) from error
-    return link
+    return sock
 
 
-def _tcp(host: str) -> socket.socket:
+def _make_tcp_socket(host: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, the event loop turns Nagle's delay off (40 ms a reply).
-    link = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return link
+    # With the protocol given, the event loop disables Nagle's algorithm, which would delay replies by 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock

@@ -1,4 +1,4 @@
-"""Which models and versions cannot be served, and why: told once to the log, and shown until it is over."""
+"""Models and versions that cannot be served, with the reasons: logged once, and shown until they are resolved."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ _log = structlog.get_logger()
 
 
 class RejectedModels:
-    """Keeps what was refused: a model, a model with a version, or another thing that models rest on."""
+    """Reasons why a model, a model version or a traffic policy cannot be served."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._reasons: dict[str, str] = {}
-        self._failed: dict[tuple[str, str], float] = {}
+        self._failed_at: dict[tuple[str, str], float] = {}
 
     def all(self) -> dict[str, str]:
         """Return all reasons, by thing."""
         return dict(self._reasons)
 
-    def why(self, thing: str) -> str | None:
-        """Return why something is refused; None: it is not."""
+    def get(self, thing: str) -> str | None:
+        """Return why something was rejected; None: it was not."""
         return self._reasons.get(thing)
 
-    def note(self, thing: str, error: SkewlessError) -> None:
-        """Show why something is refused."""
-        shown = hide_paths(str(error))
-        if self._reasons.get(thing) != shown:
+    def add(self, thing: str, error: SkewlessError) -> None:
+        """Store and log why something was rejected."""
+        reason = hide_paths(str(error))
+        if self._reasons.get(thing) != reason:
             _log.error("model_refused", model=thing, error=str(error))
-        self._reasons[thing] = shown
+        self._reasons[thing] = reason
         self._metrics.model_refused(thing).set(1)
 
-    def end(self, thing: str) -> None:
-        """Show a refusal no more."""
+    def clear(self, thing: str) -> None:
+        """Remove the reason of something that is served again."""
         if self._reasons.pop(thing, None) is not None:
             self._metrics.model_refused(thing).set(0)
 
-    def waits(self, name: str, version: str) -> bool:
-        """Say whether a version was refused a moment ago; opening it takes long enough to hurt others."""
-        since = time.monotonic() - _RETRY_SECONDS
-        self._failed = {key: at for key, at in self._failed.items() if at > since}
-        return (name, version) in self._failed
+    def has_failed_recently(self, name: str, version: str) -> bool:
+        """Return whether a version failed in the last seconds; each attempt to load it slows down other requests."""
+        oldest_at = time.monotonic() - _RETRY_SECONDS
+        self._failed_at = {key: at for key, at in self._failed_at.items() if at > oldest_at}
+        return (name, version) in self._failed_at
 
     @contextlib.contextmanager
-    def remembered(self, name: str, version: str) -> Iterator[None]:
-        """Remember when a version was refused."""
+    def record_failure(self, name: str, version: str) -> Iterator[None]:
+        """Record the time if loading the version fails."""
         try:
             yield
         except SkewlessError:
-            self._failed[name, version] = time.monotonic()
+            self._failed_at[name, version] = time.monotonic()
             raise

@@ -24,7 +24,7 @@ _SECONDS = 2.0
 _log = structlog.get_logger()
 
 
-class Routes:
+class TrafficPolicies:
     """Holds a routing for each model that is under a policy.
 
     A policy is in force only while its champion holds the alias: whoever moves the alias ends it, so that a rollout
@@ -67,7 +67,7 @@ class Routes:
         Raises:
             PackageError: the policy's file is damaged; what was in force still is.
         """
-        self.crowned(name, champion)
+        self.drop_outdated(name, champion)
         seen = self._traffic.number(name), champion
         if self._seen.get(name) == seen:
             return None
@@ -78,7 +78,7 @@ class Routes:
             return None
         return policy
 
-    def enforce(self, name: str, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> None:
+    def apply_policy(self, name: str, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> None:
         """Put a policy in force.
 
         Args:
@@ -92,7 +92,7 @@ class Routes:
         self._metrics.traffic_policy(name).set(policy.number)
         self._metrics.traffic_share(name).set(policy.share)
 
-    def crowned(self, name: str, champion: str) -> None:
+    def drop_outdated(self, name: str, champion: str) -> None:
         """Let go of a policy whose champion does not hold the alias any more."""
         routing = self._routings.get(name)
         if routing is not None and routing.policy.champion != champion:
@@ -149,7 +149,7 @@ class RolloutCountsFile:
     Files of policies that are over are swept at the start, one's own as soon as no policy is in force.
     """
 
-    def __init__(self, state: Path, routes: Routes, clock: Clock) -> None:
+    def __init__(self, state: Path, routes: TrafficPolicies, clock: Clock) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
         self._path = counts_folder(state) / name
         self._state = state

@@ -1,8 +1,8 @@
-"""Telling those who wait why they get no answer.
+"""Errors of predictions: why a request is rejected or has no score.
 
-Values outside a model's bounds leave the vector as it is; they are named, or the caller is refused. Where a model
-refuses them, a value that the caller sent is the caller's fault: 400, before any work. A feature that was looked up is
-not: it is answered as one that is missing, with 503 where the model refuses those too, else flagged.
+A value outside the model's bounds never changes the vector: the reply names it, or the request is rejected. A rejected
+value that the caller sent is a 400, before any work. A rejected value of a stored feature counts as missing: 503 if the
+model rejects missing features too, otherwise the reply flags it.
 """
 
 from __future__ import annotations
@@ -23,98 +23,101 @@ from skewless.serving.prediction.ticket import Group, Ticket
 _log = structlog.get_logger()
 
 
-def fail(group: Group, error: Exception) -> None:
-    """Tell all who wait why there is no answer; what is no error of ours is logged, it is a defect."""
+def fail_group(group: Group, error: Exception) -> None:
+    """Reply to all tickets of a group with an error; an unexpected exception is logged as a defect."""
     if not isinstance(error, SkewlessError):
         _log.error("prediction_failed", model=group.model.name, exc_info=error)
         error = SkewlessError("the server", "failed on this request", fix="see its log")
     for ticket in group.tickets:
-        refuse(ticket, error)
+        fail_ticket(ticket, error)
 
 
-def refuse(ticket: Ticket, error: SkewlessError) -> None:
-    """Tell one; what is not the caller's doing counts against the arm that was to answer."""
-    arm = ticket.question.arm
+def fail_ticket(ticket: Ticket, error: SkewlessError) -> None:
+    """Reply to a ticket with an error; an error that its caller did not cause counts as a failure of its arm."""
+    arm = ticket.request.arm
     if ticket.settle(error) and arm is not None and not isinstance(error, RequestError):
-        arm.counts.fail()
+        arm.counts.count_failure()
 
 
-def too_old(answer: ScoredSlice) -> SkewlessError | None:
-    """Return why rows are too old for a caller who set a limit, if the model refuses to score what is missing."""
-    if answer.max_age_us is None or answer.model.package.spec.missing != "refuse":
+def age_limit_error(scored_slice: ScoredSlice) -> SkewlessError | None:
+    """Return an error if a row is older than the request accepts and the model rejects missing features."""
+    if scored_slice.max_age_us is None or scored_slice.model.package.spec.missing != "refuse":
         return None
-    stale = answer.stale
+    stale = scored_slice.stale
     if not stale.any():
         return None
-    view = answer.model.plan.all_views[int(stale.any(axis=0).argmax())].name
+    view = scored_slice.model.plan.all_views[int(stale.any(axis=0).argmax())].name
     return StoreError(
         f"view {view!r}",
-        "holds a row that is older than the request accepts",
-        value=f"max_feature_age_s {answer.max_age_us / 1e6:g}",
-        fix="accept older rows, or publish newer ones",
+        "has a row that is older than the request accepts",
+        value=f"max_feature_age_s {scored_slice.max_age_us / 1e6:g}",
+        fix="raise max_feature_age_s, or update the view",
     )
 
 
-def refuse_damaged(group: Group, rows: int) -> None:
-    """Refuse damaged rows of the store if the model does, and to those who asked together: then each is asked alone.
+def reject_corrupt_rows(group: Group, rows: int) -> None:
+    """Reject rows that are corrupt in the store, if the model rejects missing features or the group has several.
+
+    A group with several tickets is then scored ticket by ticket, so that the others still receive a score.
 
     Args:
-        rows: how many are damaged.
+        rows: number of corrupt rows.
 
     Raises:
+        StoreError: the group cannot be scored.
         StoreError: these do not get an answer.
     """
     if rows and (len(group.tickets) > 1 or group.model.package.spec.missing == "refuse"):
         raise StoreError(
             f"model {group.model.name!r}",
-            "needs rows that are damaged in the online store",
+            "needs rows that are corrupt in the online store",
             value=f"{rows} rows",
-            fix="run `skewless parity --repair`, which puts them again from the log",
+            fix="run `skewless parity --repair`, which rewrites them from the log",
         )
 
 
-def incomplete(model: ServedModel, marker_status: MarkerStatus, t: int) -> StoreError:
-    """Return why a model that refuses to score what is missing cannot read its first view that is not to be used.
+def incomplete_view_error(model: ServedModel, marker_status: MarkerStatus, t: int) -> StoreError:
+    """Return why a model that rejects missing features cannot be scored: its first incomplete or outdated view.
 
     Args:
-        marker_status: what the markers said that were read.
-        t: when it was asked, microseconds.
+        standing: status of the markers that were read.
+        t: evaluation time, microseconds.
     """
-    reader, used = model.reader, model.reader.check_ages(marker_status, t)
+    reader, usable = model.reader, model.reader.standing(marker_status, t)
     view = next(
-        view for view in model.plan.all_views if not used.lost.isdisjoint((view.hash, *reader.markers_of(view)))
+        view for view in model.plan.all_views if not usable.lost.isdisjoint((view.hash, *reader.markers_of(view)))
     )
-    verb = "`skewless stream`" if isinstance(view, WindowView) else "`skewless materialize`"
+    command = "`skewless stream`" if isinstance(view, WindowView) else "`skewless materialize`"
     if marker_status.lost.isdisjoint(reader.markers_of(view)):
         age = (t - marker_status.watermark(reader.markers_of(view))) // 1_000_000
         return StoreError(
             f"view {view.name!r}",
             f"has not been updated for {age:,} s, longer than its skewless.max_age allows",
-            fix=f"start {verb}, or see what holds it up",
+            fix=f"run {command}, or find out why it stopped",
         )
     return StoreError(
-        f"view {view.name!r}", "is incomplete because the store lost writes", fix=f"run {verb}, which writes them again"
+        f"view {view.name!r}", "is incomplete because the store lost writes", fix=f"run {command}, which rewrites them"
     )
 
 
-def outside_bounds(group: Group, matrix: Matrix) -> BoolArray | None:
-    """Return where values of a group lie outside its model's bounds, as ``BoundsCheck.outside``."""
+def find_out_of_bounds(group: Group, matrix: Matrix) -> BoolArray | None:
+    """Return where values of a group are outside its model's bounds, as ``BoundsCheck.outside``; None: no bounds."""
     bounds = group.model.bounds
     if bounds is None:
         return None
-    return bounds.outside(matrix, None if group.tickets[0].question.columns is None else group.ask)
+    return bounds.outside(matrix, None if group.tickets[0].request.columns is None else group.parsed_rows)
 
 
-def refuse_outside(question: ScoringRequest, metrics: Metrics) -> None:
-    """Refuse what a caller sent outside the bounds of a model that refuses it.
+def reject_out_of_bounds(request: ScoringRequest, metrics: Metrics) -> None:
+    """Reject values of a request that are outside the bounds, if the model rejects them.
 
     Raises:
-        RequestError: names row, field, value and bound.
+        RequestError: names the row, field, value and bound.
     """
-    model = question.model
+    model = request.model
     if model.bounds is None or model.package.spec.bounds != "refuse":
         return
-    columns, vectors = question.columns, question.vectors
+    columns, vectors = request.columns, request.vectors
     breach = model.bounds.first_sent(columns) if columns is not None else None
     if vectors is not None:
         breach = model.bounds.first_number(vectors)
@@ -128,16 +131,16 @@ def refuse_outside(question: ScoringRequest, metrics: Metrics) -> None:
         )
 
 
-def refused_value(answer: ScoredSlice) -> StoreError | None:
-    """Return why a request gets no answer: a looked-up value is outside, and its model takes none that is missing."""
-    spec, bounds, outside = answer.model.package.spec, answer.model.bounds, answer.scored.outside
+def stored_bounds_error(scored_slice: ScoredSlice) -> StoreError | None:
+    """Return an error if a stored feature is outside the bounds and the model rejects both it and missing features."""
+    spec, bounds, outside = scored_slice.model.package.spec, scored_slice.model.bounds, scored_slice.scored.outside
     if bounds is None or outside is None or spec.bounds != "refuse" or spec.missing != "refuse":
         return None
-    broken = outside[answer.start : answer.stop].any(axis=0)
-    if not broken.any():
+    is_outside = outside[scored_slice.start : scored_slice.stop].any(axis=0)
+    if not is_outside.any():
         return None
     return StoreError(
-        f"feature {bounds.names[int(broken.argmax())]!r}",
+        f"feature {bounds.names[int(is_outside.argmax())]!r}",
         "is outside the model's bounds",
-        fix="correct the rows of its view, or the suite that bounds it",
+        fix="correct the rows of its view, or the suite with its bounds",
     )

@@ -1,4 +1,4 @@
-"""What a request asks of one model, parsed; no transport is seen from here on."""
+"""A parsed request to one model, independent of its transport."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from skewless.serving.prediction.routing import Routing
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a request wants to be answered.
+    """Options of a request.
 
     Args:
-        as_of: the time at which everything is evaluated, microseconds; None: now.
-        max_age_us: rows older than this count as stale, whatever their view says; None: as the view says.
-        deadline: when the answer is no use any more, on the event loop's clock; None: it always is.
-        contributions: what each feature added to the margin is wanted too.
+        as_of: evaluation time, microseconds; None: now.
+        max_age_us: rows older than this are stale, whatever their view allows; None: the view's limit applies.
+        deadline: time at which the reply becomes useless, on the event loop's clock; None: no deadline.
+        contributions: whether to return each feature's contribution to the margin.
     """
 
     as_of: int | None = None
@@ -33,18 +33,18 @@ NO_OPTIONS = Options()
 
 
 class ScoringRequest(NamedTuple):
-    """One request of n rows to one model: entities, whose features are looked up, or whole vectors.
+    """One request of n rows to one model: entity keys, whose features are read from the store, or complete vectors.
 
     Args:
-        model: what answers.
+        model: the version that scores.
         n: number of rows.
-        rows: each as it came, plain JSON values; the prediction log keeps it.
-        columns: per join key and request field, n values in the plan's types; None where vectors came.
-        vectors: float64, C-contiguous, shape ``(n, n_features)``; None where entities came.
-        options: how it wants to be answered.
-        routing: says which versions answer which of its entities; None: ``model`` answers all.
-        arm: what ``model`` answers as; None: it was not routed.
-        narrow: a float64 of the model came as a float of fewer bits, which its spec accepts.
+        rows: each as received, plain JSON values, for the prediction log.
+        columns: n values, in the plan's types, for each join key and request feature; None: the request has vectors.
+        vectors: float64, C-contiguous, shape ``(n, n_features)``; None: the request has entity keys.
+        options: options of the request.
+        routing: distributes entities over versions; None: ``model`` scores all rows.
+        arm: role of ``model`` under a traffic policy; None: the request was not routed.
+        narrow: whether a float64 input arrived as a float of fewer bits, which the spec accepts.
     """
 
     model: ServedModel

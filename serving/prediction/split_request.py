@@ -1,4 +1,4 @@
-"""A request whose rows several versions answer: taken apart, and put together again."""
+"""Requests whose rows are served by several versions: split by version, and merged again for the reply."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.routing import ArmRows, Routing
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring_request import ScoringRequest
-from skewless.serving.prediction.ticket import Done
+from skewless.serving.prediction.ticket import SliceCallback
 
 
 class MergedSlices(NamedTuple):
-    """The answers of several versions to one request.
+    """Scores of several versions for one request.
 
     Args:
-        parts: one of each version.
-        rows: of each part, the places of its rows in the request.
+        parts: one slice for each version.
+        rows: for each part, the indices of its rows in the request.
     """
 
     parts: Sequence[ScoredSlice]
@@ -33,95 +33,95 @@ class MergedSlices(NamedTuple):
 
     @property
     def t(self) -> int:
-        """The time at which everything was evaluated, microseconds; the latest, if time ran out for some."""
+        """Evaluation time, microseconds; the latest, if a deadline made some parts differ."""
         return max(part.t for part in self.parts)
 
     @property
     def degraded(self) -> bool:
-        """Whether a view did not answer and nulls were scored, in any part."""
+        """Whether a view did not answer and nulls were scored, in at least one part."""
         return any(part.degraded for part in self.parts)
 
     @property
     def narrow(self) -> bool:
-        """Whether floats came with fewer bits than the model's."""
+        """Whether float64 inputs arrived as floats of fewer bits."""
         return any(part.narrow for part in self.parts)
 
     @property
     def versions(self) -> list[str]:
-        """Return the version that answered each row."""
-        found = [""] * self.n
+        """Return the version that served each row."""
+        versions = [""] * self.n
         for part, rows in zip(self.parts, self.rows, strict=True):
             for row in rows:
-                found[row] = part.model.version
-        return found
+                versions[row] = part.model.version
+        return versions
 
 
-Told = Callable[[ScoredSlice | MergedSlices | SkewlessError], None]
+ReplyCallback = Callable[[ScoredSlice | MergedSlices | SkewlessError], None]
 
 
 class SplitRequest:
-    """Waits for the answers to all parts of a request; the first error is the answer to all of it.
+    """Collect the scores of all parts of a request; the first error becomes the reply to the complete request.
 
     Args:
-        rows: of each part, the places of its rows.
-        done: told the answer, once.
+        rows: for each part, the indices of its rows.
+        done: called once, with the merged scores or the error.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], done: Told) -> None:
+    def __init__(self, rows: Sequence[Sequence[int]], done: ReplyCallback) -> None:
         self._rows = rows
         self._done = done
         self._parts: dict[int, ScoredSlice] = {}
-        self._over = False
+        self._is_done = False
 
-    def takers(self) -> list[Done]:
-        """Return what is told the answer to each part."""
-        return [partial(self._take, i) for i in range(len(self._rows))]
+    def part_callbacks(self) -> list[SliceCallback]:
+        """Return a callback for each part."""
+        return [partial(self._add_part, i) for i in range(len(self._rows))]
 
-    def _take(self, i: int, outcome: ScoredSlice | SkewlessError) -> None:
-        if self._over:
+    def _add_part(self, i: int, outcome: ScoredSlice | SkewlessError) -> None:
+        if self._is_done:
             return
         if isinstance(outcome, SkewlessError):
-            self._over = True
+            self._is_done = True
             self._done(outcome)
             return
         self._parts[i] = outcome
         if len(self._parts) == len(self._rows):
-            self._over = True
-            self._done(MergedSlices([self._parts[place] for place in range(len(self._rows))], self._rows))
+            self._is_done = True
+            self._done(MergedSlices([self._parts[index] for index in range(len(self._rows))], self._rows))
 
 
-def parted(question: ScoringRequest, routing: Routing) -> list[tuple[ScoringRequest, Sequence[int]]]:
-    """Return a question about entities as one to each version that answers rows of it, with their places."""
-    if question.columns is None:
-        raise TypeError(question)  # whole vectors are not routed
-    return [_part(question, share) for share in routing.shares(question.columns, question.n)]
+def split_request(request: ScoringRequest, routing: Routing) -> list[tuple[ScoringRequest, Sequence[int]]]:
+    """Return one request for each version that serves rows of a request with entity keys, with the rows' indices."""
+    if request.columns is None:
+        raise TypeError(request)  # a vector has no sticky keys to route by
+    return [_select_rows(request, share) for share in routing.shares(request.columns, request.n)]
 
 
-def answered_by(question: ScoringRequest, arm: Arm) -> ScoringRequest:
-    """Return a question as one to the version of an arm."""
-    # Not _replace: it takes three times as long, and nearly every question comes this way.
+def route_to_arm(request: ScoringRequest, arm: Arm) -> ScoringRequest:
+    """Return a request for the version of an arm."""
+    # Not _replace: it takes three times as long, and nearly every request passes here.
     return ScoringRequest(
-        arm.model, question.n, question.rows, question.columns, None, question.options, None, arm, question.narrow
+        arm.model, request.n, request.rows, request.columns, None, request.options, None, arm, request.narrow
     )
 
 
-def _part(question: ScoringRequest, share: ArmRows) -> tuple[ScoringRequest, Sequence[int]]:
+def _select_rows(request: ScoringRequest, share: ArmRows) -> tuple[ScoringRequest, Sequence[int]]:
     arm, rows = share
-    if rows is None or question.columns is None:
-        return answered_by(question, arm), range(question.n)
-    pick = _picker(rows)
-    part = question._replace(
+    if rows is None or request.columns is None:
+        return route_to_arm(request, arm), range(request.n)
+    pick = _row_picker(rows)
+    part = request._replace(
         model=arm.model,
         n=len(rows),
-        rows=pick(question.rows),
-        columns={name: pick(values) for name, values in question.columns.items()},
+        rows=pick(request.rows),
+        columns={name: pick(values) for name, values in request.columns.items()},
         arm=arm,
         routing=None,
     )
     return part, rows
 
 
-def _picker(rows: Sequence[int]) -> Callable[[Sequence[object]], list[object]]:
+def _row_picker(rows: Sequence[int]) -> Callable[[Sequence[object]], list[object]]:
     if len(rows) == 1:
         return lambda values: [values[rows[0]]]
     pick = itemgetter(*rows)

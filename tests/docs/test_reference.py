@@ -28,7 +28,7 @@ from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.runtimes.reference import Reference
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts
-from skewless.serving.app import Serving, create_app
+from skewless.serving.app import ServingContext, create_app
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
 from skewless.serving.metrics.metrics import Metrics
@@ -74,7 +74,7 @@ def test_every_metric_of_the_stream_is_documented() -> None:
 def test_every_route_is_documented() -> None:
     pages = [table(section(page(name), "Routes"), "route", "answers") for name in ("serving.md", "oip.md")]
     app = create_app(
-        Serving(
+        ServingContext(
             models=cast("ModelTable", None),
             predictor=cast("Predictor", None),
             metrics=Metrics(),

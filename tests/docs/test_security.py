@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from skewless.infra.access.api_keys import SCOPES
 from skewless.serving.access.rules import scope_of
-from skewless.serving.app import Serving, create_app
+from skewless.serving.app import ServingContext, create_app
 from skewless.serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table
 
@@ -38,7 +38,7 @@ def need_of(request: str) -> str:
 def routes() -> set[str]:
     """Return every route of the application."""
     app = create_app(
-        Serving(
+        ServingContext(
             models=cast("ModelTable", None), predictor=cast("Predictor", None), metrics=Metrics(), reload_seconds=1.0
         )
     )

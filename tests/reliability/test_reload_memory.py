@@ -69,7 +69,7 @@ async def reload(place: Sandbox) -> list[int]:
         assert await models.refresh() == [MODEL]
         model = models.get(MODEL)
         assert (model.version, models.open_versions(MODEL)) == (to, [to])
-        shown.of(model)
+        shown.get(model)
         for options in (None, Options(contributions=True)):
             assert (await predictor.predict(model, ask(3), options)).model is model
         metrics.requests(model.name, model.version, "request").inc()

@@ -171,7 +171,7 @@ class Sandbox:
 
 def looked_up(answer: ScoredSlice) -> ServiceVectors:
     """Return what the views answered to all that were scored together."""
-    found = answer.scored.looked_up
+    found = answer.scored.vectors
     assert found is not None
     return found
 

@@ -94,8 +94,8 @@ CASES: tuple[Case, ...] = (
         thing="in.parquet", says=("cannot be read",), fix="Parquet or CSV",
     ),
     _file(
-        "a column of the answer", _parquet(score=pa.array([1.0])), 4, ".parquet",
-        says=("already has a column", "'score'"), fix="rename", added=LOGGED,
+        "a column with a name of the result", _parquet(score=pa.array([1.0])), 4, ".parquet",
+        says=("has a column with a name", "'score'"), fix="rename", added=LOGGED,
     ),
     Case(
         name="predict file: neither Parquet nor CSV",

@@ -86,7 +86,11 @@ def test_a_row_that_is_wrong_refuses_the_request(server: PredictionServer, proje
     good = {"prediction_id": "x", "label": 1}
     with Client(server.url) as client, pytest.raises(RequestError, match="feedback 1 field 'label': is not a number"):
         client.feedback([good, good | {"label": "late"}])
-    for body, said in ((b"[", "is not JSON"), (b"[]", "one field 'feedback'"), (b'{"feedback": 1}', "is not a list")):
+    for body, said in (
+        (b"[", "is not JSON"),
+        (b"[]", "single field 'feedback'"),
+        (b'{"feedback": 1}', "is not a list"),
+    ):
         status, _, text = server.ask("POST", "/feedback", body)
         assert (status, said in text) == (400, True), text
     assert rows_kept(project) == before

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from skewless.serving.http.hot_protocol import fast_lane
+from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.worlds.waiting import PATIENCE_S, until
@@ -95,7 +95,7 @@ def _reply(headers: Any, size: int) -> bytes:  # noqa: ANN401 - pairs
 def origin() -> Iterator[EventOrigins]:
     """Serve for a while."""
     ours = EventOrigins()
-    lane = fast_lane(HotRoutes({"/hot": ours.hot}), WireLimits(body_bytes=100_000))
+    lane = make_protocol(HotRoutes({"/hot": ours.hot}), WireLimits(body_bytes=100_000))
     config = uvicorn.Config(ours.application, http=lane, log_config=None, lifespan="off", ws="none", interface="asgi3")
     server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listener:

@@ -20,8 +20,8 @@ from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.port import OnlineReader
 from skewless.serving.access.gate import KeyAccess
-from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.http.hot_protocol import fast_lane
+from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -57,7 +57,7 @@ class GuardedServer:
 
 
 async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Server]) -> None:
-    serving = Serving(
+    serving = ServingContext(
         models=cast("ModelTable", None),
         predictor=Predictor(online=cast("OnlineReader", None), clock=SystemClock(), log=None),
         metrics=Metrics(),
@@ -66,7 +66,7 @@ async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Serve
         local=False,
     )
     routes = hot_routes(serving)
-    lane = fast_lane(routes, WireLimits(body_bytes=1_000))
+    lane = make_protocol(routes, WireLimits(body_bytes=1_000))
     servers.append(uvicorn.Server(uvicorn.Config(create_app(serving, routes), http=lane, log_config=None)))
     await servers[0].serve(sockets=[link])
 

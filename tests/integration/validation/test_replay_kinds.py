@@ -47,7 +47,7 @@ async def _answers(
     found = []
     for question in questions:
         if isinstance(question, ScoringRequest):
-            found.append(await predictor.answer(question))
+            found.append(await predictor.score(question))
         else:
             question()
     await predictor.close()

@@ -48,7 +48,7 @@ async def _routed(place: Sandbox, routing: Routing, n: int) -> None:
     rows = ask(n)
     question = ScoringRequest(model=place.model, n=n, rows=rows, columns=place.model.parser.rows(rows), routing=routing)
     told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    predictor.ask(question, told.set_result)
+    predictor.submit(question, told.set_result)
     assert isinstance(await told, MergedSlices)
     await predictor.close()
     log.close()

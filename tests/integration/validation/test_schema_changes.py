@@ -131,5 +131,5 @@ def test_a_changed_column(place: Sandbox, change: SchemaChange) -> None:
     assert not asyncio.run(_load(place))
     after = place.predict(ask(30), model=place.load("000002"))
     views = [view.name for view in after.model.plan.all_views]
-    assert after.scored.found[:, views.index("card_days")].all()
+    assert after.scored.row_mask[:, views.index("card_days")].all()
     assert after.model.plan.view("card_days").features == place.view("card_days").features

@@ -29,8 +29,8 @@ def asked(
 
     async def ask() -> list[WorkerReply]:
         servers = [await asyncio.start_unix_server(answer, socket_of(folder, n)) for n, answer in answers.items()]
-        peers = PeerWorkers(folder=folder, number=0, count=count, on_silent=lambda: silent.append(None))
-        replies = await peers.ask("POST", "/path?a=b", b'{"c": 1}', timeout_s=timeout_s)
+        peers = PeerWorkers(folder=folder, number=0, count=count, on_no_reply=lambda: silent.append(None))
+        replies = await peers.send_request("POST", "/path?a=b", b'{"c": 1}', timeout_s=timeout_s)
         for server in servers:
             server.close()
         return replies
@@ -94,7 +94,7 @@ async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         saying(b"no HTTP at all\r\n\r\n"),
         hang,
     ],
-    ids=["gone", "closes", "cut off", "garbled", "hangs"],
+    ids=["gone", "closes", "incomplete", "garbled", "hangs"],
 )
 def test_who_does_not_answer_is_left_out_and_counted(folder: Path, answer: ScoredSlice | None) -> None:
     good = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

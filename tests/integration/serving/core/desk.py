@@ -110,7 +110,7 @@ class Desk:
     def loop_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def question(self, rows: Sequence[Row], model: ServedModel | None = None, **options: Any) -> ScoringRequest:  # noqa: ANN401
+    def request(self, rows: Sequence[Row], model: ServedModel | None = None, **options: Any) -> ScoringRequest:  # noqa: ANN401
         model = model or self.place.model
         columns = model.parser.rows(rows)
         return ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=Options(**options))
@@ -124,14 +124,14 @@ class Desk:
             options=Options(**options),
         )
 
-    async def answers(self, questions: Sequence[ScoringRequest]) -> list[ScoredSlice | SkewlessError]:
+    async def answers(self, requests: Sequence[ScoringRequest]) -> list[ScoredSlice | SkewlessError]:
         """Ask all at once."""
-        found = await asyncio.gather(*map(self.predictor.answer, questions), return_exceptions=True)
+        found = await asyncio.gather(*map(self.predictor.score, requests), return_exceptions=True)
         assert all(isinstance(item, ScoredSlice | SkewlessError) for item in found), found
         return found  # type: ignore[return-value]
 
-    async def answer(self, question: ScoringRequest) -> ScoredSlice | SkewlessError:
-        return (await self.answers([question]))[0]
+    async def answer(self, request: ScoringRequest) -> ScoredSlice | SkewlessError:
+        return (await self.answers([request]))[0]
 
     def refused(self, reason: str) -> int:
         return self.metrics.refused(reason).value

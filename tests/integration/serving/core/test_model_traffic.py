@@ -16,8 +16,8 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.counts import counts_folder, read_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.routes import RolloutCountsFile
 from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.traffic_policies import RolloutCountsFile
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.worlds.trained import MODEL, Sandbox
 
@@ -160,10 +160,10 @@ def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Sandbox) -> N
     async def steps(table: ModelTable) -> None:
         policy = put(place)
         await table.refresh()
-        await table.unwant(MODEL)
+        await table.unload_model(MODEL)
         await table.refresh()
         assert in_force(table) is None
-        await table.want(MODEL)
+        await table.serve_version(MODEL)
         await table.refresh()
         assert in_force(table) == policy
 
@@ -220,7 +220,7 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
 
 def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        file = RolloutCountsFile(place.state, table.routes, ManualClock(7))
+        file = RolloutCountsFile(place.state, table.policies, ManualClock(7))
         file.start()
         await file.write()
         assert not list(counts_folder(place.state).glob("*"))

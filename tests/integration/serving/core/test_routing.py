@@ -21,7 +21,7 @@ from tests.worlds.trained import Row, Sandbox, ask
 from tests.worlds.waiting import PATIENCE_S
 
 ONE, TWO, THREE = "000001", "000002", "000003"
-Told = ScoredSlice | MergedSlices | SkewlessError
+ReplyCallback = ScoredSlice | MergedSlices | SkewlessError
 CANARY = TrafficPolicy(number=4, phase="canary", champion=ONE, challenger=TWO, share=0.4, sticky=("card_id",), salt="s")
 SHADOW = TrafficPolicy(number=4, phase="shadow", champion=ONE, challenger=TWO, shadows=(THREE, TWO))
 
@@ -35,11 +35,11 @@ def routed(desk: Desk, policy: TrafficPolicy, models: Mapping[str, ServedModel])
     return Routing(policy, models, desk.metrics)
 
 
-async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> Told:  # noqa: ANN401
-    waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> ReplyCallback:  # noqa: ANN401
+    waiting: asyncio.Future[ReplyCallback] = asyncio.get_running_loop().create_future()
     champion = routing.shares({name: [0] for name in ("card_id", "shop_id")}, 1)[0].arm.model
-    question = desk.question(rows, champion, **options)._replace(routing=routing)
-    desk.predictor.ask(question, waiting.set_result)
+    request = desk.request(rows, champion, **options)._replace(routing=routing)
+    desk.predictor.submit(request, waiting.set_result)
     return await waiting
 
 
@@ -56,7 +56,7 @@ def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, mod
         assert (mixed.versions, set(versions)) == (versions, {ONE, TWO})
         assert len({part.t for part in mixed.parts}) == 1
         for part, places in zip(mixed.parts, mixed.rows, strict=True):
-            alone = good(await desk.answer(desk.question([rows[i] for i in places], part.model)))
+            alone = good(await desk.answer(desk.request([rows[i] for i in places], part.model)))
             assert contents(part) == contents(alone)
         assert sorted(i for places in mixed.rows for i in places) == list(range(60))
 
@@ -87,7 +87,7 @@ def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
         assert isinstance(mixed, MergedSlices)
         (keys,) = desk.store.asked
         assert len(keys) == len(set(keys))
-        (alone,) = [await desk.answer(desk.question(ask(60), models[ONE]))]
+        (alone,) = [await desk.answer(desk.request(ask(60), models[ONE]))]
         assert set(keys) == set(desk.store.asked[-1])
         assert good(alone).t == mixed.t
 
@@ -98,7 +98,7 @@ def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedM
     async def steps(desk: Desk) -> None:
         rows = ask(40)
         await told(desk, rows, routed(desk, CANARY, models))
-        await desk.answer(desk.question(ask(1), models[TWO]))
+        await desk.answer(desk.request(ask(1), models[TWO]))
         await desk.predictor.close()
         found = [(record.origin.version, record.origin.role, record.origin.policy) for record in desk.log.offered]
         assert sorted(found[:2]) == [(ONE, "champion", 4), (TWO, "challenger", 4)]
@@ -118,7 +118,7 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
         routing, rows = routed(desk, CANARY, models), ask(60)
         mixed = await told(desk, rows, routing)
         assert isinstance(mixed, MergedSlices)
-        await desk.answer(desk.question(rows, models[ONE]))  # not routed: does not count
+        await desk.answer(desk.request(rows, models[ONE]))  # not routed: does not count
         policy, found = routing.read_counts(77)
         assert (policy, set(found)) == (4, {ONE, TWO})
         for part in mixed.parts:
@@ -217,7 +217,7 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
         assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         assert skipped("store") == [3, 3]
         desk.store.away = False
-        monkeypatch.setattr("skewless.serving.prediction.shadows._MOST_ROWS", 5)
+        monkeypatch.setattr("skewless.serving.prediction.shadows._MAX_PENDING_ROWS", 5)
         assert isinstance(await told(desk, ask(6), routing), ScoredSlice)
         assert skipped("behind") == [6, 6]
         await desk.predictor.close()
@@ -248,13 +248,13 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
 
 def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
-        with pytest.raises(PackageError, match=r"sticks to what is no input.*'colour'"):
+        with pytest.raises(PackageError, match=r"has a sticky key that is not an input.*'colour'"):
             routed(desk, replace(CANARY, sticky=("colour",)), models)
         two = models[TWO]
         fewer = replace(two, plan=replace(two.plan, services=two.plan.services, request=two.plan.request[:1]))
-        with pytest.raises(PackageError, match="takes other inputs than the champion 000001"):
+        with pytest.raises(PackageError, match="has other inputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: fewer})
-        with pytest.raises(PackageError, match="gives other outputs than the champion 000001"):
+        with pytest.raises(PackageError, match="has other outputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: strict(two, decisions={"refuse": 0.5})})
 
     at_a_desk(shared, steps)

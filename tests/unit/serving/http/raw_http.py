@@ -21,7 +21,7 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from skewless.serving.http.hot_protocol import HotProtocol, fast_lane
+from skewless.serving.http.hot_protocol import HotProtocol, make_protocol
 from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.unit.serving.http.wire import WireTransport, parsed
@@ -90,7 +90,7 @@ class HotConnections:
 
     def __init__(self) -> None:
         self.seen: list[SeenRequest] = []
-        lane = fast_lane(HotRoutes({"/hot": self._hot}), LIMITS)
+        lane = make_protocol(HotRoutes({"/hot": self._hot}), LIMITS)
         self._config = uvicorn.Config(cast("Any", self._cold), log_config=None, ws="none", interface="asgi3")
         self._lane: type[HotProtocol] = lane
 

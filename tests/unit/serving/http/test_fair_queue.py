@@ -27,7 +27,7 @@ class Caller:
     """Who asks once on a connection."""
 
     name: int
-    rested_since: float
+    last_reply_at: float
     disconnected: bool = False
     replies: list[tuple[int, bytes]] = field(default_factory=list)
     waited: float | None = None
@@ -61,18 +61,18 @@ class HeldHandler:
         self.turns = FairQueue(self.admission, self.bodies, wait_s=self.wait_s, metrics=self.metrics)
 
     def ask(self, client: Caller, body: bytes = b"", path: str = "/predict") -> None:
-        self.turns.take(lambda exchange: self._begin(client, exchange), client.exchange(body, path), client)
+        self.turns.submit(lambda exchange: self._begin(client, exchange), client.exchange(body, path), client)
 
     def answer(self, client: Caller) -> None:
         client.replies.append((200, b""))
-        self.admission.leave(1)
+        self.admission.release(1)
 
     def count(self, reason: str) -> int:
         return int(self.metrics.refused(reason).value)
 
     def _begin(self, client: Caller, exchange: Exchange) -> None:
-        self.admission.enter(1)
-        client.waited = exchange.waited
+        self.admission.admit(1)
+        client.waited = exchange.waited_s
         self.begun.append(client)
 
 
@@ -115,11 +115,11 @@ def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
         assert door.bodies.size == 10 * len(later)
         for client in gone:
             client.disconnected = True
-        expected = sorted(later, key=lambda client: (client.rested_since, client.name))
+        expected = sorted(later, key=lambda client: (client.last_reply_at, client.name))
         for client in first:
             door.answer(client)
         while (held := [client for client in door.begun if not client.replies]) or door.bodies.size:
-            assert door.admission.under_way <= ROOM
+            assert door.admission.in_flight <= ROOM
             for client in chance.sample(held, chance.randint(0, len(held))):
                 door.answer(client)
             await turn()
@@ -159,7 +159,7 @@ def test_who_has_waited_too_long_is_refused_with_the_same_bytes_each_time(path: 
         assert all([status for status, _ in client.replies] == [503] for client in later)
         (body,) = {body for client in later for _, body in client.replies}
         assert isinstance(json.loads(body)["error"], kind)
-        assert b"has as many requests under way as it takes" in body
+        assert b"has reached its limit of requests in flight" in body
         assert (door.bodies.size, door.count("overload")) == (0, 100)
         door.answer(first[0])
         await turn()
@@ -208,14 +208,14 @@ def test_a_request_on_a_connection_waits_and_is_answered_in_order_and_one_that_h
         door = HeldHandler()
         turns, admission = door.turns, door.admission
         for _ in range(ROOM):
-            admission.enter(1)
+            admission.admit(1)
         wire, other = Wire(turns=turns), Wire(turns=turns)
         await other.send(request("/later", b"abc"))
         await wire.send(request("/now", b"a") + request("/now", b"ab"))
         assert (wire.replies(), wire.exchanges) == ([], [])
         other.protocol.connection_lost(None)
         for _ in range(ROOM):
-            admission.leave(1)
+            admission.release(1)
         await wire.turn()
         assert wire.bodies() == [b"now 1", b"now 2"]
         assert other.exchanges == []

@@ -208,7 +208,7 @@ def test_paths_are_remembered_only_as_they_came_and_only_so_many() -> None:
         await wire.send(request("/now?once"), request("/named/1?twice"), request("/cold"))
 
     wire = on_a_wire(steps)
-    known = wire.protocol.known
+    known = wire.protocol.handler_cache
     assert len(known) == 1_000
     assert {path for _, path in known.values()} <= {f"/named/{n}" for n in range(1_200)}
     assert len(wire.replies()) == 1_203
@@ -223,12 +223,12 @@ def test_long_paths_are_answered_and_not_remembered() -> None:
 
     wire = on_a_wire(steps)
     assert len(wire.replies()) == 100
-    assert sum(len(raw) + len(path) for raw, (_, path) in wire.protocol.known.items()) < 100 * 2 * 256 / 2
+    assert sum(len(raw) + len(path) for raw, (_, path) in wire.protocol.handler_cache.items()) < 100 * 2 * 256 / 2
 
 
 def test_connections_of_one_server_share_what_they_know_and_servers_do_not() -> None:
     wires = [on_a_wire(lambda wire: wire.send(request("/now"))) for _ in range(3)]
-    assert all(one.protocol.known is not other.protocol.known for one, other in pairwise(wires))
+    assert all(one.protocol.handler_cache is not other.protocol.handler_cache for one, other in pairwise(wires))
 
 
 def test_a_reply_leaves_when_all_that_has_arrived_was_read() -> None:

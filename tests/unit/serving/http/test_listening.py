@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PlaceError
-from skewless.serving.http.listening import allow_sharing, bind, bind_shared, listen_privately, refuse_new
+from skewless.serving.http.listening import allow_sharing, bind, bind_shared, listen_on_path, reject_new_connections
 
 HOST = "127.0.0.1"
 
@@ -50,22 +50,22 @@ def test_nothing_is_accepted_before_the_server_listens() -> None:
 def test_a_socket_file_that_was_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = Path("0.sock")
-    listen_privately(place).close()
+    listen_on_path(place).close()
     assert place.is_socket()
-    with listen_privately(place), socket.socket(socket.AF_UNIX) as client:
+    with listen_on_path(place), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(place))
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(PlaceError, match=r"cannot be made: .*too long.*TMPDIR"):
-        listen_privately(tmp_path / ("x" * 120))
+    with pytest.raises(PlaceError, match=r"cannot be created: .*too long.*TMPDIR"):
+        listen_on_path(tmp_path / ("x" * 120))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a socket filter of Linux")
 def test_what_waits_is_taken_and_what_comes_later_is_refused_once_it_is_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as link, socket.create_connection(link.getsockname()) as early:
         early.sendall(b"x")
-        refuse_new(link)
+        reject_new_connections(link)
         with socket.socket() as late:
             late.settimeout(0.2)
             with pytest.raises(TimeoutError):
@@ -84,6 +84,6 @@ def test_what_waits_is_taken_and_what_comes_later_is_refused_once_it_is_closed()
 def test_socket_files_are_left_alone() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        refuse_new(ours)
+        reject_new_connections(ours)
         theirs.sendall(b"z")
         assert ours.recv(1) == b"z"

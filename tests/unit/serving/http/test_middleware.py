@@ -94,8 +94,8 @@ def test_what_changes_something_needs_admin(guarded: AccessMiddleware, keys: dic
     refused = ask(guarded, "POST", path, keys["reader"])
     assert (refused.status, refused.headers["content-type"]) == (403, "application/json")
     assert refused.body == {
-        "error": "API key 'reader': lacks the scope 'admin'. "
-        "Fix: use a key made with `skewless keys add NAME --scope admin`"
+        "error": "API key 'reader': does not have the scope 'admin'. "
+        "Fix: use a key that was created with `skewless keys add NAME --scope admin`"
     }
 
 

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from skewless.contract.errors import AccessError, BusyError, SkewlessError
 from skewless.serving.http.fair_queue import FairQueue
-from skewless.serving.http.hot_protocol import HotProtocol, fast_lane
+from skewless.serving.http.hot_protocol import HotProtocol, make_protocol
 from skewless.serving.http.hot_routes import Exchange, Handler, Header, HotRoutes
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
@@ -89,7 +89,7 @@ class Wire:
             "/busy": self._busy,
             "/broken": self._broken,
         }
-        lane = fast_lane(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished, self.turns)
+        lane = make_protocol(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished, self.turns)
         config = uvicorn.Config(_application, log_config=None, ws="none")
         self.protocol = lane(config=config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)

@@ -23,7 +23,7 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring_request import ScoringRequest
-from skewless.serving.prediction.ticket import Done
+from skewless.serving.prediction.ticket import SliceCallback
 from tests.worlds.plans import make_plan, make_view
 
 REQUEST = {"amount": DType.FLOAT64, "small": DType.FLOAT32, "on": DType.BOOL, "at": DType.TIMESTAMP}
@@ -99,7 +99,7 @@ def answer(
         t=10,
         scores=scores,
         matrix=matrix,
-        looked_up=found,
+        vectors=found,
         degraded=False,
         contributions=contributions,
     )
@@ -114,7 +114,7 @@ class Predictor:
     asked: list[ScoringRequest] = field(default_factory=list)
     limits: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(max_batch=10))
 
-    def ask(self, question: ScoringRequest, done: Done) -> None:
+    def submit(self, question: ScoringRequest, done: SliceCallback) -> None:
         self.asked.append(question)
         if self.error is not None:
             done(self.error)

@@ -39,7 +39,7 @@ def run(work: Execution, steps: Callable[[BatchQueue[Queued]], Awaitable[None]],
     async def main() -> None:
         queue = BatchQueue(work, most)
         await steps(queue)
-        await queue.drained()
+        await queue.drain()
         assert len(queue) == 0
 
     asyncio.run(main())
@@ -88,7 +88,7 @@ def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
         queue.put(Queued("a"))
         await asyncio.sleep(0)
         queue.put(Queued("b"))
-        await queue.drained()
+        await queue.drain()
 
     asyncio.run(main())
     assert begun == [["a"], ["b", "a again"]]
@@ -98,7 +98,7 @@ def test_what_comes_after_the_last_batch_begins_another() -> None:
     async def steps(queue: BatchQueue[Queued]) -> None:
         for name in "ab":
             queue.put(Queued(name))
-            await queue.drained()
+            await queue.drain()
 
     assert run(Execution(3), steps) == [["a"], ["b"]]
 
@@ -133,7 +133,7 @@ def test_items_may_be_put_by_the_work_itself() -> None:
 
         queue: BatchQueue[Queued] = BatchQueue(work, 10)
         queue.put(Queued("a"))
-        await queue.drained()
+        await queue.drain()
         return seen
 
     assert asyncio.run(main()) == ["a", "a'", "a''", "a'''"]
@@ -150,7 +150,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
         queue: BatchQueue[Queued] = BatchQueue(work, 10)
         queue.put(Queued("a"))
-        waiting = asyncio.create_task(queue.drained())
+        waiting = asyncio.create_task(queue.drain())
         await asyncio.sleep(0)
         queue.put(Queued("b"))
         await asyncio.sleep(0)
@@ -164,7 +164,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
 def test_an_idle_queue_is_drained() -> None:
     async def main() -> None:
-        await asyncio.wait_for(BatchQueue[Queued](Execution(), 10).drained(), 20)
+        await asyncio.wait_for(BatchQueue[Queued](Execution(), 10).drain(), 20)
 
     asyncio.run(main())
 
@@ -195,11 +195,11 @@ def test_behind_a_batch_that_hangs_others_go_on() -> None:
         await taken(queue)
         assert (begun[3:], most) == ([["d", "e"], ["f", "g"]], 3)
         gate.set()
-        await queue.drained()
+        await queue.drain()
         most = 0
         for name in "hijk":
             queue.put(Queued(name))
-        await queue.drained()
+        await queue.drain()
         return begun[5:], most
 
     assert asyncio.run(asyncio.wait_for(main(), 20)) == ([["h", "i"], ["j", "k"]], 1)

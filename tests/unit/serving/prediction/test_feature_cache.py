@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.feature_cache import CachedValues, FeatureCache, least
+from skewless.serving.prediction.feature_cache import CachedValues, FeatureCache, min_watermarks
 
 AGE, ENTRIES = 10, 4
 KEYS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"f"]), unique=True)
@@ -96,4 +96,4 @@ def test_it_says_what_a_plain_list_of_reads_says(steps: list[tuple[bool, list[by
 @given(st.lists(MARKS, max_size=5))
 def test_the_least_of_nothing_is_nothing_and_of_several_the_least_of_each(several: list[dict[str, int]]) -> None:
     pairs = sorted(((name, at) for each in several for name, at in each.items()), reverse=True)
-    assert least(several) == dict(pairs)
+    assert min_watermarks(several) == dict(pairs)

@@ -37,9 +37,9 @@ async def harm(desk: Desk, view: int, row: int, place: int) -> None:
 @pytest.mark.parametrize("place", [0, 32, 44, 48, 60, -1])
 def test_a_damaged_row_is_unavailable_for_its_entity(shared: Sandbox, place: int) -> None:
     async def steps(desk: Desk) -> None:
-        whole = good(await desk.answer(desk.question(ask(ROWS))))
+        whole = good(await desk.answer(desk.request(ask(ROWS))))
         await harm(desk, 0, 3, place)
-        answer = good(await desk.answer(desk.question(ask(ROWS))))
+        answer = good(await desk.answer(desk.request(ask(ROWS))))
         harmed = answer.status[:, 0] == Status.UNAVAILABLE
         assert harmed.any()
         assert answer.degraded
@@ -57,9 +57,9 @@ def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shar
         await harm(desk, 0, 0, 60)
         model = strict(shared.model)
         clean = [row for row in ask(ROWS) if row != ask(ROWS)[0]][:1]
-        found = await desk.answers([desk.question(ask(1), model), desk.question(clean, model)])
+        found = await desk.answers([desk.request(ask(1), model), desk.request(clean, model)])
         assert isinstance(found[0], StoreError)
-        assert "damaged" in found[0].sentence()
+        assert "corrupt" in found[0].sentence()
         assert not good(found[1]).degraded
 
     at_a_desk(shared, steps)
@@ -67,7 +67,7 @@ def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shar
 
 def test_infinities_are_told_from_missing_values_in_replies(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
-        answer = good(await desk.answer(desk.question(ask(1))))
+        answer = good(await desk.answer(desk.request(ask(1))))
         odd = np.array([np.inf, -np.inf, np.nan])
         matrix = answer.scored.matrix.copy()
         matrix[0, :3] = odd
