@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from skewless.infra.storage.durable import disk_error
 from skewless.serving.server_config import ServerConfig
 
 VARIABLE = "NOTIFY_SOCKET"  # set by systemd for `Type=notify`
@@ -38,7 +39,7 @@ def _write_file(path: Path, body: dict[str, object]) -> None:
     try:
         path.write_text(json.dumps(body))
     except OSError as error:
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def notify(state: str) -> None:

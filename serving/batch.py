@@ -101,7 +101,7 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
     marker_history = MarkerHistory.from_runs(config.state, [])
-    online = open_online_reader(config.redis_url, on_connect=marker_history.renewed)
+    online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
     log = PredictionWriter(
         config.state / "predictions",
         capacity=config.settings.log_capacity,

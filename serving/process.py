@@ -73,7 +73,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         settings = config.settings
         marker_history = MarkerHistory.from_runs(config.state, [])
-        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.renewed)
+        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
@@ -256,9 +256,9 @@ def _reasons(
         return {"server": "is shutting down"}
     reasons = {f"model {name}": why for name, why in models.unserved_reasons(settings.required_models).items()}
     dependent_models = sorted(model.name for model in models.all() if model.package.spec.log == "required")
-    if writer.trouble is not None and dependent_models:
+    if writer.problem is not None and dependent_models:
         reasons["prediction log"] = (
-            f"cannot be written ({writer.trouble}), but is required by {', '.join(dependent_models)}"
+            f"cannot be written ({writer.problem}), but is required by {', '.join(dependent_models)}"
         )
     limit_ms = settings.skew_limit_ms
     if skew_us > limit_ms * 1_000:

@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rules = read_rules()
     matches = [
         match
-        for name in _list_files(parser.parse_args(arguments).paths)
+        for name in _files(parser.parse_args(arguments).paths)
         for match in find_matches(name, (ROOT / name).read_text(encoding="utf-8"), rules)
     ]
     for match in matches:

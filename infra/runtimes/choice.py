@@ -112,30 +112,25 @@ def choose(
     return _build_choice([own_certified, *accepted], refused, large=large)
 
 
-def _build_choice(
-    show_certificate: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, large: bool
-) -> RuntimeChoice:
-    plan = _assign_batches(show_certificate[0], show_certificate[1:], large=large)
-    own = show_certificate[0]
+def _build_choice(certified: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, large: bool) -> RuntimeChoice:
+    plan = _assign_batches(certified[0], certified[1:], large=large)
+    own = certified[0]
     trials = [
-        *(
-            _describe_trial(each, index, plan, exact=_is_exact(each, own))
-            for index, each in enumerate(show_certificate)
-        ),
+        *(_describe_trial(each, index, plan, exact=_is_exact(each, own)) for index, each in enumerate(certified)),
         *refused,
     ]
     _log.info("runtimes_measured", runtimes=[item.as_dict() for item in trials])
     used_indices = {step.at for step in plan}
-    for index, each in enumerate(show_certificate[1:], 1):
+    for index, each in enumerate(certified[1:], 1):
         if index not in used_indices:
             each.member.close()
-    members = {index: show_certificate[index].member for index in sorted(used_indices - {0})}
+    members = {index: certified[index].member for index in sorted(used_indices - {0})}
     places = {index: place for place, index in enumerate([0, *members])}
     if not members:
         return RuntimeChoice(runtime=own.member.runtime, certificate=own.certificate, trials=tuple(trials))
     steps = [Step(rows=step.rows, at=places[step.at]) for step in plan]
     runtime = SharedRuntime(own.member, list(members.values()), steps)
-    certificates = [*(show_certificate[index].certificate for index in members), own.certificate]
+    certificates = [*(certified[index].certificate for index in members), own.certificate]
     weakest = next((item for item in certificates if not item.bit_equal), own.certificate)
     return RuntimeChoice(runtime=runtime, certificate=weakest, trials=tuple(trials))
 
@@ -169,15 +164,13 @@ def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float,
 
     Its version must be the same, too, because the log names the runtime once per load.
     """
-    show_certificate = _certify_candidate(candidate, reference, tolerance)
-    same = show_certificate.certificate.runtime_id == before.runtime_id
-    if not same or (before.bit_equal and not show_certificate.certificate.bit_equal):
-        show_certificate.member.close()
-        problem = (
-            "has other bits after reopening" if same else f"has reopened as {show_certificate.certificate.runtime_id!r}"
-        )
+    certified = _certify_candidate(candidate, reference, tolerance)
+    same = certified.certificate.runtime_id == before.runtime_id
+    if not same or (before.bit_equal and not certified.certificate.bit_equal):
+        certified.member.close()
+        problem = "has other bits after reopening" if same else f"has reopened as {certified.certificate.runtime_id!r}"
         raise PackageError(f"runtime {candidate.name!r}", problem, fix="load the model again")
-    return show_certificate.member.runtime
+    return certified.member.runtime
 
 
 def _assign_batches(own: _Certified, others: Sequence[_Certified], *, large: bool) -> tuple[Step, ...]:

@@ -74,7 +74,7 @@ def describe_model(model: ServedModel, models: ModelTable) -> dict[str, Any]:
         "task": package.spec.task,
         "plan_hash": plan.hash,
         "runtime": {"id": model.runtime.runtime_id, "bit_equal": model.certificate.bit_equal},
-        "runtimes": [trial.as_dict() for trial in model.tried],
+        "runtimes": [trial.as_dict() for trial in model.trials],
         "inputs": {
             "keys": {column.name: column.dtype for column in plan.join_keys},
             "request": {column.name: column.dtype for column in plan.request},

@@ -73,8 +73,8 @@ class ModelLoader:
             StoreError: the online store is unavailable.
         """
         model = await asyncio.to_thread(self._load, name, version)
-        self._marker_history.watch(model.plan)
-        await self._marker_history.renewed()
+        self._marker_history.add_plan(model.plan)
+        await self._marker_history.refresh_async()
         views = model.plan.views
         _, marks = await self._online.get_with_markers([], [marker_key(model.plan.project, view) for view in views])
         for view, marker in zip(views, marks, strict=True):
@@ -100,7 +100,7 @@ class ModelLoader:
         Args:
             models: all loaded models; views of other models are not checked any more.
         """
-        self._marker_history.keep([model.plan for model in models])
+        self._marker_history.set_plans([model.plan for model in models])
         with contextlib.suppress(StoreError):  # requests report it
             if lost := await self._marker_history.check(self._online):
                 _log.error("store_lost_rows", markers=sorted(lost))
@@ -109,8 +109,8 @@ class ModelLoader:
         """Read the generation of each windowed view's states, mark it as in use, and return views without states."""
         if not model.plan.windows:
             return []
-        missing_views = model.windows.take(await self._online.get(model.windows.pointers))
-        await self._online.hold(model.windows.generations, _HOLD_SECONDS)
+        missing_views = model.windows.load_generations(await self._online.get(model.windows.pointers))
+        await self._online.mark_in_use(model.windows.generations, _HOLD_SECONDS)
         return missing_views
 
     def _load(self, name: str, version: str) -> ServedModel:

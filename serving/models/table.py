@@ -327,7 +327,7 @@ class ModelTable:
         if model is None:
             model = await self._loader.open(name, version)
             self._open_models.setdefault(name, {})[version] = model
-            self._metrics.show_model(name, version, model.certificate, model.tried, model.runtime)
+            self._metrics.show_model(name, version, model.certificate, model.trials, model.runtime)
         return model
 
     def _drop_old(self, name: str) -> None:

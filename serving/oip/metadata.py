@@ -53,7 +53,7 @@ def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
         "plan_hash": model.plan.hash,
         "task": package.spec.task,
         "runtime": model.runtime.runtime_id,
-        "runtimes": orjson.dumps([trial.as_dict() for trial in model.tried]).decode(),
+        "runtimes": orjson.dumps([trial.as_dict() for trial in model.trials]).decode(),
         "log": package.spec.log,
     }
     return ModelConfig(

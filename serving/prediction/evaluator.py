@@ -177,9 +177,9 @@ class Evaluator:
         if not group.tickets:
             return
         group.stored = stored
-        marker_status = reader.standing(stored.standing, group.t)
+        marker_status = reader.check_ages(stored.marker_status, group.t)
         if marker_status.lost and group.model.package.spec.missing == "refuse":
-            raise incomplete_view_error(group.model, stored.standing, group.t)
+            raise incomplete_view_error(group.model, stored.marker_status, group.t)
         values = stored.values
 
         def vectors_of(group: Group) -> ServiceVectors:
@@ -204,7 +204,7 @@ class Evaluator:
         began = time.perf_counter()
         try:
             vectors = vectors_of(group)
-            reject_corrupt_rows(group, vectors.damaged)
+            reject_corrupt_rows(group, vectors.corrupt)
         except Exception:
             if len(group.tickets) == 1:
                 raise

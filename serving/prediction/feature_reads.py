@@ -22,7 +22,7 @@ class StoredRows(NamedTuple):
 
     Args:
         values: by key; None: the store has no value.
-        standing: the views whose rows are incomplete, and the watermarks.
+        marker_status: the views whose rows are incomplete, and the watermarks.
         read_start: time before the oldest value was read, microseconds.
         read_end: time after the last value was read, microseconds.
     """
@@ -67,16 +67,22 @@ class FeatureReads:
         cached_values, oldest, watermarks = self._cache.get(keys, now_us)
         if len(cached_values) == len(keys) and watermarks.keys() >= set(markers):
             return StoredRows(
-                values=cached_values, standing=MarkerStatus(frozenset(), watermarks), read_start=oldest, read_end=now_us
+                values=cached_values,
+                marker_status=MarkerStatus(frozenset(), watermarks),
+                read_start=oldest,
+                read_end=now_us,
             )
         fetched = await self._fetch([key for key in keys if key not in cached_values], markers, now_us)
-        standing = fetched.standing
+        standing = fetched.marker_status
         if not standing.lost:
             self._cache.put(fetched.values, standing.watermarks, now_us)
         if cached_values:
             standing = MarkerStatus(standing.lost, min_watermarks([watermarks, standing.watermarks]))
         return StoredRows(
-            values={**cached_values, **fetched.values}, standing=standing, read_start=oldest, read_end=fetched.read_end
+            values={**cached_values, **fetched.values},
+            marker_status=standing,
+            read_start=oldest,
+            read_end=fetched.read_end,
         )
 
     async def _fetch(self, keys: Sequence[bytes], markers: Sequence[str], now_us: int) -> StoredRows:
@@ -87,7 +93,7 @@ class FeatureReads:
                 fix="retry in a second, or check the store",
             )
         reply: asyncio.Future[RowsAndMarkers] = asyncio.get_running_loop().create_future()
-        self._online.ask(keys, markers, partial(settle, reply))
+        self._online.start_read(keys, markers, partial(settle, reply))
         if len(keys) <= _FEW_KEYS:
             # Most replies to single requests arrive within microseconds: polling the socket saves a turn of the loop.
             self._online.busy_poll()
@@ -99,7 +105,7 @@ class FeatureReads:
         self._breaker.record_success()
         return StoredRows(
             values=dict(zip(keys, rows, strict=True)),
-            standing=self._marker_history.judge(markers, marks),
+            marker_status=self._marker_history.check_markers(markers, marks),
             read_start=now_us,
             read_end=self._clock.now_us(),
         )

@@ -83,7 +83,7 @@ def incomplete_view_error(model: ServedModel, marker_status: MarkerStatus, t: in
         standing: status of the markers that were read.
         t: evaluation time, microseconds.
     """
-    reader, usable = model.reader, model.reader.standing(marker_status, t)
+    reader, usable = model.reader, model.reader.check_ages(marker_status, t)
     view = next(
         view for view in model.plan.all_views if not usable.lost.isdisjoint((view.hash, *reader.markers_of(view)))
     )

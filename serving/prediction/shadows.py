@@ -145,7 +145,7 @@ def _shadow_vectors(job: _ShadowJob) -> ServiceVectors | None:
     return reader.vectors(
         shadow_group.keys,
         rows,
-        reader.standing(stored.standing, shadow_group.t),
+        reader.check_ages(stored.marker_status, shadow_group.t),
         shadow_group.t,
         shadow_group.parsed_rows,
     )
