@@ -145,7 +145,7 @@ def build_dataset(
         SourceError: no label row is usable, or one side of the split is empty.
         DefinitionError: the spec's group or slices name no key or request field.
     """
-    pinned = plan.only(spec.service)
+    pinned = plan.select_service(spec.service)
     everything = read_labels(connection, repo, pinned, spec)
     known, served = known_by(everything, now_us), askable(pinned.request, everything)
     rows = everything.filter(pa.array(known & served))
@@ -184,7 +184,7 @@ def _assemble(
     request = request_arrays(plan.request, rows)
     train, validation, test = split_rows(spec, t, known, now_us)
     _refuse_empty(spec, train, test)
-    vocabularies = Assembler(plan, {}).words(t, reads, request, train)
+    vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
     vectors = assembler.assemble(t, reads, request)
     return Dataset(

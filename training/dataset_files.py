@@ -60,7 +60,7 @@ class DatasetFiles:
     """Writes the rows of an entity file with the features of one service.
 
     Args:
-        plan: of the service (``FeaturePlan.only``).
+        plan: of the service (``FeaturePlan.select_service``).
         mode: from when on a feature row counts; as ``ModelSpec.time_mode``.
         part_rows: rows of a part; by default as many as fit in about ``PART_BYTES``.
     """
@@ -184,7 +184,7 @@ class DatasetFiles:
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
         made = {}
         if any(ref.group not in reads for ref in self._refs):
-            made = dict(Assembler(self.plan, {}).columns(rows.t, reads, rows.request))
+            made = dict(Assembler(self.plan, {}).assemble_columns(rows.t, reads, rows.request))
         table = rows.own
         for ref in self._refs:
             if ref.group in reads:
@@ -247,7 +247,7 @@ def find_files(
     services = {spec.name: spec.service for spec in applied.models}
     services |= {service.name: service.name for service in applied.plan.services}
     check_known("name", name, services, problem="is neither a feature service nor a model")
-    plan = applied.plan.only(services[name])
+    plan = applied.plan.select_service(services[name])
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)
 

@@ -137,7 +137,7 @@ def check_states(
     if not len(answered):
         return
     parts = views.log_parts(view)
-    applied, _ = applied_matrix(named.applied or AppliedPositions.none(), parts, len(logged.ids))
+    applied, _ = applied_matrix(named.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
         batches = Batches.of(views.connection, part)

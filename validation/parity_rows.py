@@ -95,7 +95,7 @@ class _RowComparison:
         log: AcceptedLog = views.log(view)
         self._end = log.next_seq()
         codec = RowCodec(view)
-        self._sound = codec.sound(checked.stored)
+        self._sound = codec.find_intact(checked.stored)
         self._online = codec.decode(checked.stored)
         self._seq = self._online.versions.seq.astype(np.int64)
         self._there = np.array([row is not None for row in checked.stored], dtype=np.bool_) & self._sound

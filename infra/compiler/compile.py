@@ -54,7 +54,7 @@ def compile_repo(repo: Path) -> Compiled:
         plan = _compile_plan(project, repo, objects)
         models = _models(repo)
     for transform in plan.transforms:
-        TransformRunner.of_plan(plan, transform).check()
+        TransformRunner.from_plan(plan, transform).check()
     for window in plan.windows:
         check_event_transform(window)
     for spec in models:
@@ -94,7 +94,7 @@ def _check_algorithm(spec: ModelSpec) -> None:
 
 
 def _check_asked(plan: FeaturePlan, spec: ModelSpec) -> None:
-    part = plan.only(spec.service)
+    part = plan.select_service(spec.service)
     if not part.join_keys and not part.request:
         raise DefinitionError(
             f"model {spec.name!r} service {spec.service!r}",
@@ -104,7 +104,7 @@ def _check_asked(plan: FeaturePlan, spec: ModelSpec) -> None:
 
 
 def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
-    part = plan.only(spec.service)
+    part = plan.select_service(spec.service)
     names = [column.name for column in (*part.join_keys, *part.request)]
     if spec.group is not None and spec.group not in names:
         raise DefinitionError(

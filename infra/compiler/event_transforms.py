@@ -77,7 +77,7 @@ def check_event_transform(view: WindowView) -> None:
     """
     if view.transform is None:
         return
-    runner = TransformRunner.of_events(view, view.transform)
+    runner = TransformRunner.from_view(view, view.transform)
     runner.check()
     nothing: dict[str, Any] = {
         ref.name: np.array([None], dtype=object) if view.dtype(ref.name).is_text else np.array([np.nan])

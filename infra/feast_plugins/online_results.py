@@ -62,7 +62,7 @@ class ViewFeatures:
         order = _order(stored, table)
         wanted = list(order) if names is None else sorted(names, key=lambda name: order.get(name, len(order)))
         view, types, layout = table.projection.name_to_use(), stored.types, stored.codec.layout
-        places, kinds = [layout.places[name] for name in wanted], [stored.kinds[name] for name in wanted]
+        places, kinds = [layout.positions[name] for name in wanted], [stored.kinds[name] for name in wanted]
         return cls(
             names=wanted,
             places=np.array(places, dtype=np.intp),
@@ -168,7 +168,7 @@ def respond(
     stamps = event_stamps(read.versions.event_ts, _has_time(status))
     shown = shown_cells(nulls, status)
     if len(rows) <= FEW:
-        cells = asked.stored.codec.cells(rows, read.found)
+        cells = asked.stored.codec.cells(rows, read.has_row)
         entries = cell_entries(wanted.writers, [cells[place] for place in wanted.places.tolist()], shown)
     else:
         entries = column_entries(wanted.kinds, [read.values[name] for name in wanted.names], shown)

@@ -99,11 +99,11 @@ class RequestedWindow:
         prefix = f"{self.table.projection.name_to_use()}__" if full_names else ""
         response.metadata.feature_names.val.extend([prefix + name for name in self.wanted.names])
         # What the states cannot tell is not found: Feast has no status for it.
-        status = row_status(read.found, read.versions.event_ts, now_us, 0)
+        status = row_status(read.has_row, read.versions.event_ts, now_us, 0)
         nulls = np.stack([read.nulls[name] for name in self.wanted.names])
         values = [read.values[name] for name in self.wanted.names]
         entries = column_entries(self.wanted.kinds, values, shown_cells(nulls, status))
-        stamps = event_stamps(read.versions.event_ts, read.found)
+        stamps = event_stamps(read.versions.event_ts, read.has_row)
         response.MergeFromString(response_bytes(entries, nulls, status, stamps))
 
     def feast_rows(
@@ -116,7 +116,7 @@ class RequestedWindow:
         return [
             (from_us(moment), dict(zip(names, values, strict=True))) if found else (None, None)
             for moment, found, *values in zip(
-                read.versions.event_ts.tolist(), read.found.tolist(), *columns, strict=True
+                read.versions.event_ts.tolist(), read.has_row.tolist(), *columns, strict=True
             )
         ]
 

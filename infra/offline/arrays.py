@@ -73,7 +73,7 @@ def view_read(view: View, winners: MatchedRows) -> ViewRead:
             read_nulls[name] = _spread(nulls(column), rows.at, hit) | absent if column.null_count else absent
             if dtype.is_text:
                 read_values[name][read_nulls[name]] = None
-    return ViewRead(found=found, available=True, versions=stood, values=read_values, nulls=read_nulls)
+    return ViewRead(has_row=found, available=True, versions=stood, values=read_values, nulls=read_nulls)
 
 
 def _groups(features: Sequence[Column], rows: int) -> list[list[str]]:

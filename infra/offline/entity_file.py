@@ -61,7 +61,7 @@ class EntityFile:
     """A Parquet or CSV file (folder, glob, database table) with a row for each question.
 
     Args:
-        plan: of the one service that is asked (``FeaturePlan.only``).
+        plan: of the one service that is asked (``FeaturePlan.select_service``).
         time_column: when each question is asked.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.plan import View
-from skewless.contract.rows import NO_TIME, ViewRead, missing
+from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog, due_sql
 from skewless.infra.log.runs import KnownRange, MaterializationRun
@@ -76,7 +76,7 @@ class PointInTime:
         """Return the log rows at positions, in their order; -1 finds nothing."""
         files = log.files()
         if not files or not len(seq):
-            return missing(view, len(seq), available=True)
+            return empty_read(view, len(seq), available=True)
 
         return view_read(view, MatchedRows(self._connection, event_history(view), [files], seq))
 

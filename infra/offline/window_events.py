@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.contract.status import Int64Array
-from skewless.contract.window_events import EventLens, ViewEvents
+from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import NEVER, EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, SEQ
@@ -92,7 +92,7 @@ class WindowEvents:
         known: bool,
     ) -> None:
         self._connection, self._view, self._known = connection, view, known
-        self._lens = EventLens(view)
+        self._lens = EventSelector(view)
         hashes = np.array([partition_number(part.partition) for part in parts], dtype=np.int64)
         # Numbers follow the hashes, so that events sorted by number are sorted by partition.
         self.place = [int(place) for place in np.argsort(hashes) if parts[place].files]
@@ -130,14 +130,14 @@ class WindowEvents:
         with self._connection.sql(query, params=self.files).to_arrow_reader(_BATCH_ROWS) as reader:
             for batch in reader:
                 rows = pa.Table.from_batches([batch])
-                for name, out in self._lens.beyond(rows.select(self._lens.columns), _int64s(rows[EVENT])).items():
+                for name, out in self._lens.find_beyond(rows.select(self._lens.columns), _int64s(rows[EVENT])).items():
                     found[name] = found.get(name, 0) + int(out.sum())
         return {name: count for name, count in found.items() if count}
 
     def _chunk(self, table: pa.Table) -> EventChunk:
         key, part, seq = _int64s(table[KEY]), _int64s(table[PART]), _int64s(table[SEQ])
         origin = EventOrigins(ts=_int64s(table[EVENT]), partition=self._hashes[part], seq=seq)
-        events = self._lens.look(table.select(self._lens.columns), origin)
+        events = self._lens.select(table.select(self._lens.columns), origin)
         known = self._known_at(table[KNOWN_AT], part, seq)[events.rows] if self._known else np.empty(0, np.int64)
         first = int(key[0])
         return EventChunk(

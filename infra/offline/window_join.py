@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.reads import window_read
+from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
@@ -124,21 +124,21 @@ class WindowJoin:
                 seen = chunk.events
                 _, first, entity = np.unique(chunk.entity, return_index=True, return_inverse=True)
                 if len(first):
-                    tiles = Tiles.of_events(layout, len(first), entity, seen.origin, seen.words, seen.hashes)
+                    tiles = Tiles.from_events(layout, len(first), entity, seen.origin, seen.words, seen.hashes)
                     yield seen.keys.take(pa.array(first)), roller.roll(tiles, m)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
         names, t = [column.name for column in view.keys], _times(entities)
         history = WindowHistory(view)
-        features = np.tile(history.nothing(), (len(t), 1))
+        features = np.tile(history.empty_features(), (len(t), 1))
         found = np.logical_and.reduce([~nulls(entities[name]) for name in names])
         reach, size = max(length + hop for length, hop in view.windows), self._rows(StateLayout(view))
         with closing(events_of_rows(self._connection, events, entities, names, size, reach)) as chunks:
             for chunk, rows, key in chunks:
                 seen = chunk.events
-                timeline = Timeline.of_events(chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
+                timeline = Timeline.from_events(chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
                 features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
-        return replace(window_read(view, features, t, found), unanswered=None)
+        return replace(build_window_read(view, features, t, found), unavailable=None)
 
     def _rows(self, layout: StateLayout) -> int:
         # Sketches of runs of blocks are kept for each power of two: about ten hashes an event.

@@ -100,7 +100,7 @@ class _Maker:
 
     def states(self, chunk: EventChunk) -> Tiles:
         seen = chunk.events
-        tiles = Tiles.of_events(self._layout, chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
+        tiles = Tiles.from_events(self._layout, chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
         return self._roller.roll(tiles, self._m)
 
     def nothing(self, n: int) -> Tiles:
@@ -108,4 +108,4 @@ class _Maker:
         words = np.empty((self._layout.width, 0), dtype=np.int64)
         hashes = np.empty((len(self._layout.hashed), 0), dtype=np.uint64)
         origin = EventOrigins(ts=none, partition=none, seq=none)
-        return Tiles.of_events(self._layout, n, none, origin, words, hashes)
+        return Tiles.from_events(self._layout, n, none, origin, words, hashes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skewless.contract.columns import Column
-from skewless.contract.windows.aggregate_inputs import limits
+from skewless.contract.windows.aggregate_inputs import sum_limits
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
@@ -96,7 +96,7 @@ def large_sql(view: WindowView) -> str:
     Of what a transform derives SQL knows nothing: then it holds for all events.
     """
     conditions = []
-    for name, most in limits(view).items():
+    for name, most in sum_limits(view).items():
         if name in {column.name for column in view.logged_inputs}:
             # Short of the limit, for what rounding does to it; NaN is larger than any number.
             bound = 0.999 * most / 10 ** view.scales.get(name, 0)

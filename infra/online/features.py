@@ -57,14 +57,14 @@ class OnlineFeatures:
         It is -1 where no row was found.
         """
         read = self.reads[view]
-        return np.where(read.found, self.t - read.versions.event_ts, -1)
+        return np.where(read.has_row, self.t - read.versions.event_ts, -1)
 
 
 class FeatureReader:
     """Reads the features of one service.
 
     Args:
-        plan: the part of the plan that the service needs (``FeaturePlan.only``).
+        plan: the part of the plan that the service needs (``FeaturePlan.select_service``).
         vocabularies: per text column, its categories in the order of their codes; a model package has them.
         guard: knows how far the views were; a view that has gone back is UNAVAILABLE.
     """

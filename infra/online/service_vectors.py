@@ -12,7 +12,7 @@ from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows
-from skewless.contract.rows import RowCodec, Versions, missing
+from skewless.contract.rows import RowCodec, Versions, empty_read
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
@@ -62,7 +62,7 @@ class VectorReader:
         self._rows = [RowCodec(view) for view in plan.views]
         self._mark_of = {view.name: marker_key(plan.project, view) for view in plan.views}
         self._marks = list(self._mark_of.values())
-        self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
+        self._numbers = NumberRows(plan) if NumberRows.supports(plan) else None
         self._limited = [view for view in plan.all_views if view.max_age_us]
         self._rows_marks = [[mark] for mark in self._marks]
 
@@ -133,18 +133,18 @@ class VectorReader:
         """Return what each view answered for n rows; arguments as of ``vectors``."""
         step = len(self._views)
         rows = {
-            view.name: missing(view, n, available=False)
+            view.name: empty_read(view, n, available=False)
             if mark in standing.lost
             else codec.decode(stored[i : step * n : step])
             for i, (view, codec, mark) in enumerate(zip(self._views, self._rows, self._marks, strict=True))
         }
-        damaged = sum(int(read.unanswered.sum()) for read in rows.values() if read.unanswered is not None)
+        damaged = sum(int(read.unavailable.sum()) for read in rows.values() if read.unavailable is not None)
         states = self._windows.read(names[step * n :], stored[step * n :], standing, t)
         return ViewReads(reads={**rows, **states.reads}, applied=states.applied, damaged=damaged + states.damaged)
 
     def unavailable(self, t: int, ask: ParsedRows) -> ServiceVectors:
         """Return the vectors where the store did not answer."""
-        rows = {view.name: missing(view, ask.n, available=False) for view in self._views}
+        rows = {view.name: empty_read(view, ask.n, available=False) for view in self._views}
         states = self._windows.unavailable(ask.n)
         return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, ask)
 

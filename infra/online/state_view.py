@@ -92,7 +92,7 @@ class StateView:
         words = named.dictionary_encode()
         keys = words.dictionary
         entity = words.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        tiles = Tiles.of_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
+        tiles = Tiles.from_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
         letters = store.append(keys, self.codec.updates(tiles), marker)
         if (letters == FOREIGN).any():
             raise StoreError(

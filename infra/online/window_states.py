@@ -10,8 +10,8 @@ import numpy as np
 
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.reads import window_read
-from skewless.contract.rows import ViewRead, missing
+from skewless.contract.reads import build_window_read
+from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.reading import WindowReader
@@ -114,8 +114,8 @@ class WindowStates:
         for i, (name, means) in enumerate(self._means.items()):
             lost = bool(standing.lost) and not standing.lost.isdisjoint((means.view.hash, *means.markers))
             if means.keys is None or lost:
-                reads[name] = missing(means.view, n, available=False)
-                applied[name] = StateProgress(generation=0, slots=AppliedPositions.none())
+                reads[name] = empty_read(means.view, n, available=False)
+                applied[name] = StateProgress(generation=0, slots=AppliedPositions.empty())
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = standing.watermark(means.markers)
@@ -126,9 +126,9 @@ class WindowStates:
 
     def unavailable(self, n: int) -> ViewReads:
         """Return reads for a store that did not answer."""
-        nothing = StateProgress(generation=0, slots=AppliedPositions.none())
+        nothing = StateProgress(generation=0, slots=AppliedPositions.empty())
         return ViewReads(
-            reads={name: missing(means.view, n, available=False) for name, means in self._means.items()},
+            reads={name: empty_read(means.view, n, available=False) for name, means in self._means.items()},
             applied=dict.fromkeys(self._means, nothing),
         )
 
@@ -164,7 +164,9 @@ class _StateReader:
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
         answered: BoolArray = (tiles.m <= t) & sound
         keyed = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = window_read(self.view, features, times, answered, keyed, np.full(len(names), known_to, dtype=np.int64))
+        read = build_window_read(
+            self.view, features, times, answered, keyed, np.full(len(names), known_to, dtype=np.int64)
+        )
         return read, StateProgress(generation=self.generation, slots=tiles.slots)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skewless.contract.changes import compare_plans
-from skewless.contract.differences import differences
+from skewless.contract.differences import find_differences
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.contract.traffic import Role, TrafficPolicy
@@ -160,10 +160,10 @@ class PlanEffects:
     def _reasons(self, spec: ModelSpec, old: ModelSpec | None, pinned: FeaturePlan | None) -> tuple[str, ...]:
         if old is None or pinned is None:
             return ("the package of its champion cannot be read",)
-        plans = [f"{item.kind} {item.name}" for item in compare_plans(pinned, self.new.only(spec.service))]
+        plans = [f"{item.kind} {item.name}" for item in compare_plans(pinned, self.new.select_service(spec.service))]
         # A search has chosen the parameters of the champion.
         live = _LIVE_FIELDS | {"params"} if spec.search else _LIVE_FIELDS
-        fields = [item.path[0] for item in differences(old, spec) if item.path[0] not in live]
+        fields = [item.path[0] for item in find_differences(old, spec) if item.path[0] not in live]
         return tuple(dict.fromkeys([*plans, *fields]))
 
     def _role(self, model: str, version: str, policy: TrafficPolicy | None) -> Role | None:

@@ -150,7 +150,7 @@ class Planner:
         for spec in compiled.models:
             if is_there(self.repo, spec.labels.path) or is_remote(spec.labels.path):
                 table = find_labels(self.repo, spec)
-                pinned = compiled.plan.only(spec.service)
+                pinned = compiled.plan.select_service(spec.service)
                 check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
         return compiled
 

@@ -18,7 +18,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
@@ -58,7 +58,7 @@ class EventValidator:
 
     def __init__(self, source: EventSource, views: Sequence[WindowView]) -> None:
         self._source = source
-        self._lenses = [(view, EventLens(view)) for view in views]
+        self._lenses = [(view, EventSelector(view)) for view in views]
 
     def times(self, moments: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
         """Return event times, of those without one ``now_us``; note what is missing or out of range."""
@@ -81,7 +81,7 @@ class EventValidator:
             for key in view.keys:
                 keyed &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
             whole |= keyed
-            for column, out in lens.beyond(rows, ts).items():
+            for column, out in lens.find_beyond(rows, ts).items():
                 _note(reasons, out, f"column {column!r} is too large for view {view.name!r} to sum exactly")
         keys = sorted({key.name for view, _ in self._lenses for key in view.keys})
         _note(reasons, ~whole, f"no view's key is whole: null among the fields {', '.join(map(repr, keys))}")

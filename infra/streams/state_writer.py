@@ -11,7 +11,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
@@ -57,7 +57,7 @@ class StateWriter:
         self._needed_now = needed
         self._only = only
         self._views: Sequence[WindowView] = ()
-        self._lenses: dict[str, EventLens] = {}
+        self._lenses: dict[str, EventSelector] = {}
         self._needed: list[str] = []
         self._versions: dict[str, tuple[int, int]] = {}
         self._written: dict[str, tuple[StateView, ...]] = {}
@@ -67,7 +67,7 @@ class StateWriter:
     def take_up(self, views: Sequence[WindowView]) -> None:
         """Write to the states of these views from now on, whatever was written to before."""
         self._views = views
-        self._lenses = {view.hash: self._lenses.get(view.hash) or EventLens(view) for view in views}
+        self._lenses = {view.hash: self._lenses.get(view.hash) or EventSelector(view) for view in views}
         self._needed = sorted({column for lens in self._lenses.values() for column in lens.columns})
         for known in (self._versions, self._written):
             for gone in known.keys() - self._lenses.keys():
@@ -234,7 +234,7 @@ class StateWriter:
         for states in written:
             name = states.view.hash
             if name not in seen:
-                seen[name] = self._lenses[name].look(accepted, origin)
+                seen[name] = self._lenses[name].select(accepted, origin)
             marker = window_marker(self._project, states.view, states.generation, partition)
             changed += states.append(self._store, seen[name], m, (marker, self._applied[marker]))
         return changed

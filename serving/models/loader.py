@@ -123,7 +123,7 @@ def warm_up(model: ServedModel) -> None:
     """Walk the way of a request once without a store, so that the first one is no slower than the others."""
     columns: dict[str, list[str | int | None]] = {column.name: [None] for column in model.plan.join_keys}
     columns |= {column.name: [_any_value(column.dtype.is_text)] for column in model.plan.request}
-    ask = model.parser.ask(columns)
+    ask = model.parser.build_rows(columns)
     model.reader.names(ask.keys, 1)
     vectors = model.reader.unavailable(time.time_ns() // 1_000_000 * 1_000, ask)
     model.runtime.score(np.ascontiguousarray(vectors.matrix))

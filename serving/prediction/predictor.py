@@ -154,7 +154,7 @@ class Predictor:
             StoreError: the store is away and the model refuses nulls, or a required log is full.
         """
         check_count(len(rows), self.limits.max_batch)
-        columns = model.parser.rows(rows)
+        columns = model.parser.parse_rows(rows)
         return await self.answer(
             ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )

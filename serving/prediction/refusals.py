@@ -98,11 +98,11 @@ def incomplete(model: ServedModel, standing: MarkerStatus, t: int) -> StoreError
 
 
 def outside_bounds(group: Group, matrix: Matrix) -> BoolArray | None:
-    """Return where values of a group lie outside its model's bounds, as ``BoundsCheck.outside``."""
+    """Return where values of a group lie outside its model's bounds, as ``BoundsCheck.find_outside``."""
     bounds = group.model.bounds
     if bounds is None:
         return None
-    return bounds.outside(matrix, None if group.tickets[0].question.columns is None else group.ask)
+    return bounds.find_outside(matrix, None if group.tickets[0].question.columns is None else group.ask)
 
 
 def refuse_outside(question: ScoringRequest, metrics: Metrics) -> None:
@@ -115,16 +115,16 @@ def refuse_outside(question: ScoringRequest, metrics: Metrics) -> None:
     if model.bounds is None or model.package.spec.bounds != "refuse":
         return
     columns, vectors = question.columns, question.vectors
-    breach = model.bounds.first_sent(columns) if columns is not None else None
+    breach = model.bounds.first_field_breach(columns) if columns is not None else None
     if vectors is not None:
-        breach = model.bounds.first_number(vectors)
+        breach = model.bounds.first_vector_breach(vectors)
     if breach is not None:
         metrics.out_of_bounds(model.name, model.version, breach.name).inc()
         raise RequestError(
             f"row {breach.row} field {breach.field!r}",
             "is outside the model's bounds",
             value=breach.value,
-            fix=f"send {breach.bound.sentence()}",
+            fix=f"send {breach.bound.describe()}",
         )
 
 

@@ -131,7 +131,9 @@ class Group:
     def ask(self) -> ParsedRows:
         """The rows, as a reader and a transform take them; made once."""
         if self._ask is None:
-            self._ask = self.model.parser.ask(_end_to_end([ticket.question.columns or {} for ticket in self.tickets]))
+            self._ask = self.model.parser.build_rows(
+                _end_to_end([ticket.question.columns or {} for ticket in self.tickets])
+            )
         return self._ask
 
     @property

@@ -117,7 +117,7 @@ def _online(project: Workspace, view: View) -> tuple[int | None, int | None]:
         return None, None
     there = [row for row in rows if row is not None]
     codec = RowCodec(view)
-    there = [row for row, sound in zip(there, codec.sound(there).tolist(), strict=True) if sound]
+    there = [row for row, sound in zip(there, codec.find_intact(there).tolist(), strict=True) if sound]
     events = codec.decode(there).versions.event_ts
     limit = view.freshness_us
     return len(there), int((project.clock.now_us() - events > limit).sum()) if limit else 0

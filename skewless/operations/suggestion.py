@@ -105,7 +105,7 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     from skewless.validation.suites import LABELS
     from skewless.validation.summaries import summarise
 
-    plan = project.applied.plan.only(spec.service)
+    plan = project.applied.plan.select_service(spec.service)
     keys = [spec.labels.column(column.name) for column in plan.join_keys]
     fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
     label = Column(name=spec.labels.label, dtype=DType.FLOAT64)

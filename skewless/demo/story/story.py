@@ -124,7 +124,7 @@ def _send_bad_challenger(project: Project, model: str) -> str:
 
 def _rows(project: Project) -> pa.Table:
     spec = project.models[0]
-    plan = project.applied.plan.only(spec.service)
+    plan = project.applied.plan.select_service(spec.service)
     rows = read_labels(project.connection, project.repo, plan, spec)
     return rows.filter(pa.array(askable(plan.request, rows))).sort_by(TIME)
 

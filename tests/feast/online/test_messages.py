@@ -147,7 +147,7 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
         ).results[0]
         assert [v.SerializeToString() for v in answer.values] == [m[kind].SerializeToString() for m in messages]
     names = data.draw(st.permutations(sorted(VALUES)))
-    places = [stored.codec.layout.places[name] for name in names]
+    places = [stored.codec.layout.positions[name] for name in names]
     told = ~np.array([read.nulls[name] for name in names])
     columns = column_entries(names, [read.values[name] for name in names], told)
     writers = [cell_writer(name) for name in names]

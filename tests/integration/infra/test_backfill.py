@@ -114,7 +114,7 @@ def test_batches_ranges_and_row_groups_are_seams_that_do_not_show(
     assert latest.log(WIDE)[REJECT].null_count == n - rejected
     keys: list[list[int | str]] = [[a, f"{{{b}}}"] for a in range(13) for b in range(3)]
     online = latest.online(WIDE, *keys)
-    assert online.found.all()
+    assert online.has_row.all()
     assert same(online, latest.offline(WIDE, *keys))
     applying = [step for step in steps if step.doing == "applying"]
     assert [step.done for step in applying] == sorted(step.done for step in applying)

@@ -148,7 +148,7 @@ def test_every_kind_gives_the_bits_of_one_parquet_file(
     expected = filled(plain, view, keys)
     found = filled(other, replace(view, source=replace(view.source, path=path)), keys)
     assert same(expected, found)
-    assert found.found.all()
+    assert found.has_row.all()
     assert [report.accepted for report in other.run(replace(view, source=replace(view.source, path=path)))] == [0]
 
 

@@ -74,7 +74,7 @@ def test_a_log_without_files_has_empty_windows(join: WindowJoin, parts: list[Log
         join.read_applied(view, parts, entities, np.full((2, len(parts)), 5)),
     ]
     for read in reads:
-        assert read.found.tolist() == [True, False]
+        assert read.has_row.tolist() == [True, False]
         assert read.block is not None
         np.testing.assert_array_equal(read.block, [[0, np.nan, 0], [np.nan, np.nan, np.nan]])
     assert list(join.states(view, parts, 0)) == []
@@ -92,9 +92,9 @@ def test_a_part_without_files_is_one_of_which_nothing_was_applied(join: WindowJo
 def test_no_questions(join: WindowJoin, tmp_path: Path) -> None:
     parts = [part(tmp_path, id=pa.array([1]), x=pa.array([1.0]))]
     read = join.read(view_of(Function.COUNT), parts, asked(), mode="event_time")
-    assert read.found.shape == (0,)
+    assert read.has_row.shape == (0,)
     applied = np.empty((0, 1), dtype=np.int64)
-    assert join.read_applied(view_of(Function.COUNT), parts, asked(), applied).found.shape == (0,)
+    assert join.read_applied(view_of(Function.COUNT), parts, asked(), applied).has_row.shape == (0,)
 
 
 def test_rows_keep_their_order_and_their_duplicates(join: WindowJoin, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ VIEW_REFUSALS = [
     ),
     (
         *average('column="gate", function="sum", time_window=DAY, slide_interval=timedelta(minutes=7)'),
-        "'carrier_now': has hops of which one does not divide the next larger .got '300 s and 420 s'",
+        "'carrier_now': has a hop that does not divide the next larger hop .got '300 s and 420 s'",
     ),
     (
         *average('column="gate", function="sum", time_window=HOUR, slide_interval=timedelta(milliseconds=1500)'),
@@ -234,7 +234,7 @@ def test_5_1_a_function_imports_numpy_only(repo: Path, text: str, message: str |
 
 def test_5_1_a_function_that_works_across_events_is_refused(repo: Path) -> None:
     edit(repo, "np.maximum(delay, 2.5)", "np.flip(delay)", file="derive.py")
-    with pytest.raises(DefinitionError, match="transform 'carrier_now' output 'loss': gives other bits when a row"):
+    with pytest.raises(DefinitionError, match="transform 'carrier_now' output 'loss': depends on other rows"):
         compile_repo(repo)
 
 
