@@ -26,9 +26,9 @@ from skewless.infra.offline.labels import (
     KNOWN,
     LABEL,
     WEIGHT,
-    askable,
     entity_rows,
-    known_by,
+    find_known_labels,
+    find_servable,
     read_labels,
     request_arrays,
 )
@@ -147,7 +147,7 @@ def build_dataset(
     """
     pinned = plan.select_service(spec.service)
     everything = read_labels(connection, repo, pinned, spec)
-    known, served = known_by(everything, now_us), askable(pinned.request, everything)
+    known, served = find_known_labels(everything, now_us), find_servable(pinned.request, everything)
     rows = everything.filter(pa.array(known & served))
     counts = {
         "rows": everything.num_rows,

@@ -164,7 +164,8 @@ class DatasetFiles:
                 continue
             rest = some.slice(skip, some.own.num_rows - skip)
             found = {
-                view.name: self.views.find(view, rest.keys, self.mode, marks[view.name]) for view in self.plan.views
+                view.name: self.views.find_positions(view, rest.keys, self.mode, marks[view.name])
+                for view in self.plan.views
             }
             for first in range(0, rest.own.num_rows, size):
                 part = rest.slice(first, size)
@@ -180,7 +181,9 @@ class DatasetFiles:
     def _joined(
         self, rows: EntityFileRows, found: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
-        reads = {view.name: self.views.at(view, found[view.name]) for view in self.plan.views} | dict(windows)
+        reads = {view.name: self.views.read_positions(view, found[view.name]) for view in self.plan.views} | dict(
+            windows
+        )
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
         made = {}
         if any(ref.group not in reads for ref in self._refs):
@@ -197,7 +200,7 @@ class DatasetFiles:
     def _identity(self, folder: DatasetFolder, total: int) -> dict[str, Any]:
         """Return what the rows follow from; logs as they were when the dataset was begun."""
         known = folder.identity.get("views", {})
-        marks = {view.name: self.views.mark(view) for view in self.plan.views}
+        marks = {view.name: self.views.take_snapshot(view) for view in self.plan.views}
         return {
             "plan": self.plan.hash,
             "service": self.plan.services[0].name,

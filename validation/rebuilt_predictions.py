@@ -98,7 +98,7 @@ def _named_rows(
     named = logged.reads[view.name]
     answered = named.status != Status.UNAVAILABLE
     wanted = np.where(answered, named.versions.seq, -1)
-    read, table = views.at(view, wanted), views.keys_at(view, wanted)
+    read, table = views.read_positions(view, wanted), views.read_keys(view, wanted)
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
     same = _same_version(named, read) | (wanted < 0)
     own = np.fromiter((a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys))
@@ -120,7 +120,7 @@ def _rebuilt_windows(
         findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
     if not answered.any():
         return empty_read(view, len(answered), available=False)
-    parts = views.log_parts(view)
+    parts = views.log_partitions(view)
     slots = named.applied or AppliedPositions.empty()
     applied, known = applied_matrix(slots, parts, len(answered))
     for i in np.unique(slots.entity[~known]).tolist():

@@ -9,7 +9,7 @@ from skewless.contract.errors import SourceError
 from skewless.infra.compiler.views import primitive
 from skewless.infra.feast_plugins.stored_views import Table, is_plain
 from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import is_there
+from skewless.infra.offline.sources import has_files
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import readable_path, source_table
 
@@ -29,7 +29,7 @@ def check_kept(config: RepoConfig, view: Table) -> None:
     declared = {renamed.get(field.name, field.name): primitive(field.dtype) for field in view.features}
     wanted = {column: dtype for column, dtype in declared.items() if dtype is not None}
     try:
-        if not is_there(repo_of(config), readable_path(view.batch_source, owner)):
+        if not has_files(repo_of(config), readable_path(view.batch_source, owner)):
             return
         table = source_table(config, view.batch_source, owner, wanted)
         with duckdb.connect(":memory:", config={"threads": 1}) as connection:

@@ -17,7 +17,7 @@ from skewless.infra.feast_plugins.feature_history import view_source, view_table
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.matched_rows import registered
+from skewless.infra.offline.matched_rows import register_tables
 from skewless.infra.offline.sql import quote, to_microseconds
 
 _TABLE = "entity_df"
@@ -47,7 +47,7 @@ class EntityRows:
         parts = [*(f"{expression} AS {quote(name)}" for name, expression in keys.items()), f"{moment} AS {TIME}"]
         # Only what is named is read, so a payload of any type passes untouched.
         needed = [name for name in self.table.column_names if name == self.time or name in keys]
-        with registered(connection, {_TABLE: self.table.select(needed)}):
+        with register_tables(connection, {_TABLE: self.table.select(needed)}):
             return connection.sql(f"SELECT {', '.join(parts)} FROM {_TABLE}").to_arrow_table()
 
 
@@ -92,7 +92,7 @@ def _source_views(
     named = named_relations(config, views)
     with ExitStack() as stack:
         for asked in views:
-            stack.enter_context(view_table(config, asked.view).opened(connection))
+            stack.enter_context(view_table(config, asked.view).open(connection))
         for name, relation in named.items():
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
         try:
@@ -121,7 +121,7 @@ def _sql_types(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict
 
 def _sql_type(connection: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
     try:
-        with registered(connection, {_TABLE: pa.table({"x": pa.nulls(0, kind)})}):
+        with register_tables(connection, {_TABLE: pa.table({"x": pa.nulls(0, kind)})}):
             rows = connection.execute(f"DESCRIBE SELECT x FROM {_TABLE}").fetchall()
     except (duckdb.Error, pa.ArrowException):
         return ""
@@ -199,7 +199,7 @@ def _keys_between(
         *(f"{expression} IS NOT NULL" for expression in names.values()),
     ]
     query = f"SELECT DISTINCT {', '.join(keys)} FROM {source.table.relation} WHERE {' AND '.join(conditions)}"
-    with source.table.opened(connection):
+    with source.table.open(connection):
         return connection.sql(query, params=source.table.parameters).to_arrow_table()
 
 

@@ -21,10 +21,10 @@ from skewless.infra.feast_plugins.key_types import as_type, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.offline.as_of import History
-from skewless.infra.offline.matched_rows import copied
+from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.source_columns import NAIVE, is_converted
 from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import cast, may_misfit, quote, to_microseconds
+from skewless.infra.offline.sql import can_misfit, cast_sql, quote, to_microseconds
 from skewless.infra.sources.source_schema import source_table
 
 EVENT = "__event"
@@ -82,7 +82,7 @@ class HistorySource:
             return quote(column)
         if kind == '"NULL"':
             return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
-        return cast(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
+        return cast_sql(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
 
     def misfit(self, name: str, dtype: DType | None) -> str | None:
         """Return SQL for whether a feature's value does not fit its declared type; None: every value does.
@@ -91,7 +91,7 @@ class HistorySource:
             SourceError: there is no such column.
         """
         kind = self.types[self.column(name)]
-        if dtype is None or not is_converted(kind, dtype) or not may_misfit(kind, dtype):
+        if dtype is None or not is_converted(kind, dtype) or not can_misfit(kind, dtype):
             return None
         return f"({quote(self.column(name))} IS NOT NULL AND ({self.feature(name, dtype)}) IS NULL)"
 
@@ -117,7 +117,7 @@ class HistorySource:
         if not conditions:
             return {}
         counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions.values())
-        with self.table.opened(connection):
+        with self.table.open(connection):
             query = f"SELECT {counts} FROM {self.table.relation}"
             (found,) = connection.execute(query, self.table.parameters).fetchall()
         return {name: rows for name, rows in zip(conditions, found, strict=True) if rows}
@@ -130,7 +130,7 @@ def open_source(
     owner: str,
     declared: Mapping[str, DType] | None = None,
 ) -> HistorySource:
-    """Return a batch source; read it within its ``table.opened``.
+    """Return a batch source; read it within its ``table.open``.
 
     Args:
         declared: types of its columns, for sources that carry none.
@@ -228,19 +228,19 @@ class ViewHistory:
         return self.source.count(connection, reasons)
 
     @contextmanager
-    def opened(
+    def open(
         self, connection: duckdb.DuckDBPyConnection, *, as_known: bool
     ) -> Iterator[tuple[History, list[Any], int]]:
         """Yield the history, its parameters and its number of rows, readable for a while."""
         table = self.source.table
-        with table.opened(connection):
-            position = table.position(connection)
+        with table.open(connection):
+            position = table.position_sql(connection)
             if position is not None:
                 counted = connection.execute(f"SELECT count(*) FROM {table.relation}", table.parameters).fetchall()
                 history = self.history(f"({self.select(position)})", _POSITION, as_known=as_known)
                 yield history, table.parameters, int(counted[0][0])
                 return
-            with copied(connection, "source_copy", self.select(None), table.parameters) as name:
+            with copy_to_table(connection, "source_copy", self.select(None), table.parameters) as name:
                 counted = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
                 yield self.history(name, "rowid", as_known=as_known), [], int(counted[0][0])
 

@@ -15,7 +15,7 @@ from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.rows import PackedRows, push_versions
 from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView
-from skewless.infra.offline.arrays import int64s, nulls, values
+from skewless.infra.offline.arrays import find_nulls, to_int64, to_numpy
 
 _STAMP = pa.timestamp("us", tz="UTC")
 _ARROW = {dtype: arrow_type(dtype) for dtype in DType} | {
@@ -47,9 +47,9 @@ def pack_frame(
     for name in (*(key.name for key in view.keys), event):
         _refuse_null(stored, name, columns[name] if name in columns else times[name])
     features = {column.name: _values(columns[column.name], column.dtype) for column in view.features}
-    gone = {column.name: nulls(columns[column.name]) for column in view.features}
-    made = int64s(times[created], NO_TIME) if created in times else None
-    versions = push_versions(int64s(times[event], NO_TIME), made, positions)
+    gone = {column.name: find_nulls(columns[column.name]) for column in view.features}
+    made = to_int64(times[created], NO_TIME) if created in times else None
+    versions = push_versions(to_int64(times[event], NO_TIME), made, positions)
     keys = stored.key_codec(project).pack({key.name: columns[key.name].combine_chunks() for key in view.keys})
     return PackedRows(keys=keys, event_ts=versions.event_ts, rows=stored.codec.pack(versions, features, gone))
 
@@ -75,7 +75,7 @@ def _cast(column: pa.ChunkedArray, dtype: DType) -> pa.ChunkedArray | None:
 def _values(column: pa.ChunkedArray, dtype: DType) -> Any:  # noqa: ANN401 - Arrow for text, numpy for the rest
     if dtype.is_text:
         return column.combine_chunks()
-    return values(column.cast(pa.int64()) if dtype is DType.TIMESTAMP else column, dtype)
+    return to_numpy(column.cast(pa.int64()) if dtype is DType.TIMESTAMP else column, dtype)
 
 
 def moments_of(source: DataSource) -> tuple[str, str]:

@@ -30,8 +30,8 @@ from skewless.infra.feast_plugins.requested_features import RequestedFeatures, T
 from skewless.infra.feast_plugins.results import Entities, PointInTimeResult, QueryResult, engine
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from skewless.infra.materialization.skipped_rows import leave_out
-from skewless.infra.offline.sources import is_remote, is_there
-from skewless.infra.offline.sql import names, quote
+from skewless.infra.offline.sources import has_files, is_remote
+from skewless.infra.offline.sql import quote, quote_all
 from skewless.infra.sources.place import repo_of, settings_of, state_of
 from skewless.infra.sources.source_schema import check_source, column_types, readable_path, source_table
 
@@ -194,7 +194,7 @@ class SkewlessOfflineStore(OfflineStore):
         """
         owner = f"data source {data_source.name!r}"
         path = readable_path(data_source, owner)
-        if is_remote(path) or is_there(repo_of(config), path):
+        if is_remote(path) or has_files(repo_of(config), path):
             check_source(source_table(config, data_source, owner), data_source)
         else:
             _log.warning("source_not_there", source=data_source.name, path=path, fix="put the file there")
@@ -251,7 +251,7 @@ def _count_left_out(
 def _selected(source: HistorySource, columns: Sequence[str | None]) -> str:
     # A column that is asked for twice, as key and as feature, is given once.
     distinct = list(dict.fromkeys(column for column in columns if column))
-    return f"SELECT {names([source.column(column) for column in distinct])} FROM {source.table.relation}"
+    return f"SELECT {quote_all([source.column(column) for column in distinct])} FROM {source.table.relation}"
 
 
 def _asked_count(refs: Sequence[str]) -> int | None:

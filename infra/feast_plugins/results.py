@@ -26,9 +26,9 @@ from skewless.infra.materialization.skipped_rows import refuse_left_out, tell_le
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ROW, TIME, as_of_sql
 from skewless.infra.offline.engine import connect
-from skewless.infra.offline.matched_rows import HistoryRows, fetch, find
+from skewless.infra.offline.matched_rows import HistoryRows, fetch_rows, find_rows
 from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import quote, text, to_microseconds
+from skewless.infra.offline.sql import quote, sql_literal, to_microseconds
 from skewless.infra.sources.place import repo_of, settings_of, state_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def engine(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
     limit = getattr(store, "memory_limit", None) or settings.memory_limit
     threads = getattr(store, "threads", None) or settings.threads
     with connect(state_of(config) / "spill", memory_limit=limit, threads=threads) as connection:
-        connection.execute(f"SET file_search_path = {text(str(repo_of(config)))}")
+        connection.execute(f"SET file_search_path = {sql_literal(str(repo_of(config)))}")
         yield connection
 
 
@@ -122,7 +122,7 @@ class PointInTimeResult:
             entities = self.entities(connection)
             histories = [view_history(self.config, connection, asked, entities.types) for asked in self.asked.views]
             for history in histories:
-                stack.enter_context(history.source.table.opened(connection))
+                stack.enter_context(history.source.table.open(connection))
             return _statement(self, connection, entities, histories)
 
 
@@ -140,7 +140,7 @@ class QueryResult:
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         """Yield the rows in the order of the source."""
-        with engine(self.config) as connection, self.table.opened(connection):
+        with engine(self.config) as connection, self.table.open(connection):
             relation = connection.sql(self.query, params=self.table.parameters)
             reader = relation.to_arrow_reader(rows)
             yield pa.Table.from_batches([], schema=reader.schema)
@@ -167,9 +167,9 @@ def _found(
     if settings_of(answer.config).strict:
         refuse_left_out(asked.view.name, left_out)
     tell_left_out(asked.view.name, left_out)
-    with view.opened(connection, as_known=answer.as_known) as (history, parameters, count):
-        ids = find(connection, history, parameters, rows, count)
-        found = fetch(connection, history, parameters, ids, history.columns)
+    with view.open(connection, as_known=answer.as_known) as (history, parameters, count):
+        ids = find_rows(connection, history, parameters, rows, count)
+        found = fetch_rows(connection, history, parameters, ids, history.columns)
     expired = _expired(rows, found, view.ttl_us)
     return HistoryRows(
         table=_fitted(asked, found.table.drop_columns([EVENT])).combine_chunks(),
@@ -214,9 +214,9 @@ def _expired(rows: pa.Table, found: HistoryRows, ttl_us: int) -> BoolArray:
     """Return which entity rows found a row that is older than the ttl; one exactly as old is not."""
     if ttl_us <= 0:
         return np.zeros(len(found.at), dtype=np.bool_)
-    asked = arrays.int64s(rows[TIME], NO_TIME)
+    asked = arrays.to_int64(rows[TIME], NO_TIME)
     there: BoolArray = found.at < found.table.num_rows
-    events = np.append(arrays.int64s(found.table[EVENT], NO_TIME), NO_TIME)[found.at]
+    events = np.append(arrays.to_int64(found.table[EVENT], NO_TIME), NO_TIME)[found.at]
     return np.asarray(row_status(there, np.where(there, events, asked), asked, ttl_us) == Status.EXPIRED)
 
 
@@ -236,7 +236,7 @@ def _statement(
     for i, (asked, view) in enumerate(zip(answer.asked.views, histories, strict=True)):
         table = view.source.table
         keys = ", ".join(f"{_entity_key(entities, name, kind)} AS {quote(name)}" for name, kind in view.types.items())
-        position = table.position(connection)
+        position = table.position_sql(connection)
         rows = view.select(position or "row_number() OVER ()").replace(table.relation, table.literal)
         history = view.history(f"history_{i}", "__position", as_known=answer.as_known)
         parts.append(f"history_{i} AS MATERIALIZED ({rows})")

@@ -14,7 +14,7 @@ from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import SourceError
-from skewless.infra.offline.database_table import DatabaseTable, find_warehouse
+from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
 from skewless.infra.offline.sql import quote
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import readable_path
@@ -33,7 +33,7 @@ def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource
         StoreError: the disk refused.
     """
     path = readable_path(target, "saved dataset")
-    warehouse = find_warehouse(path)
+    warehouse = parse_database_address(path)
     if warehouse is not None:
         _save_table(repo_of(config), warehouse, rows, overwrite=overwrite)
         return

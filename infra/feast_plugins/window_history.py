@@ -21,7 +21,7 @@ from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ID, TIME
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.matched_rows import HistoryRows
 from skewless.infra.offline.sql import quote
 from skewless.infra.offline.window_join import WindowJoin
@@ -50,7 +50,7 @@ def window_rows(
     state = state_of(config)
     view = WindowPlans(state).view(asked.view, asked.labels)
     rows = _asked_rows(connection, entities, asked, view)
-    read = WindowJoin(connection).read(view, log_parts(state / "log", view.source), rows, mode=mode)
+    read = WindowJoin(connection).read(view, read_log_partitions(state / "log", view.source), rows, mode=mode)
     places = pa.array(np.arange(rows.num_rows))
     columns = [pa.array(read.values[name], mask=read.nulls[name]) for name in asked.labels]
     table = pa.table([places, *columns], names=[ID, *(f"__f{i}" for i in range(len(columns)))])
@@ -63,7 +63,7 @@ def window_keys(
     """Return each key that had an accepted event in a range of time, both ends of which belong to it."""
     state = state_of(config)
     view = WindowPlans(state).view(asked.view, asked.labels)
-    files = [file for part in log_parts(state / "log", view.source) for file in part.files]
+    files = [file for part in read_log_partitions(state / "log", view.source) for file in part.files]
     names = [quote(column.name) for column in view.keys]
     renamed = [f"{quote(column.name)} AS {quote(_called(asked, column))}" for column in view.keys]
     if not files:
@@ -88,7 +88,7 @@ def _asked_rows(
     rows = entities.joinable(connection, {name: _key(entities, view, name, column) for name, column in called.items()})
     timed = rows[TIME].is_valid()
     keys = {column.name: pc.if_else(timed, rows[name], None) for name, column in called.items()}
-    return pa.table({**keys, TIME: pa.array(arrays.int64s(rows[TIME], 0) // MILLISECOND * MILLISECOND)})
+    return pa.table({**keys, TIME: pa.array(arrays.to_int64(rows[TIME], 0) // MILLISECOND * MILLISECOND)})
 
 
 def _called(asked: RequestedView, column: Column) -> str:

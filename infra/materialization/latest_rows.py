@@ -19,7 +19,7 @@ from skewless.contract.status import BoolArray
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.offline import arrays
-from skewless.infra.offline.sql import names
+from skewless.infra.offline.sql import quote_all
 from skewless.infra.online.port import OnlineWriter
 
 # One byte and one narrow row in DuckDB for each position: what bounds the memory, whatever the log holds.
@@ -85,7 +85,7 @@ class LatestRows:
 
 def newest_sql(view: View) -> str:
     """Return SQL for ``__seq`` of the newest row of each key among log positions; bind files, first, end exclusive."""
-    keys = names(column.name for column in view.keys)
+    keys = quote_all(column.name for column in view.keys)
     rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
     return (
         f"SELECT {SEQ} FROM ({rows} WHERE {REJECT} IS NULL AND {SEQ} >= ? AND {SEQ} < ?) QUALIFY row_number() OVER"
@@ -115,15 +115,15 @@ def _groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int
 
 def _pack(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, passed: int) -> LatestBatch:
     rows = rows.combine_chunks()
-    nulls = {column.name: arrays.nulls(rows[column.name]) for column in view.features}
+    nulls = {column.name: arrays.find_nulls(rows[column.name]) for column in view.features}
     values = {
         column.name: rows[column.name].combine_chunks()
         if column.dtype.is_text
-        else arrays.values(rows[column.name], column.dtype)
+        else arrays.to_numpy(rows[column.name], column.dtype)
         for column in view.features
     }
     named = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
-    return LatestBatch(keys=named, rows=codec.pack(arrays.versions(rows), values, nulls), passed=passed)
+    return LatestBatch(keys=named, rows=codec.pack(arrays.to_versions(rows), values, nulls), passed=passed)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

@@ -30,7 +30,7 @@ from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import refuse_left_out, save_left_out
-from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, waiting_rows
+from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
@@ -135,7 +135,7 @@ class Materializer:
         else:
             window = Window(after_us=None, upto_us=now_us, events=events)
             shares = [SourceSlice(table=table, window=window, log_files=self.log(view).files())]
-        return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), prints
+        return Changes(view=view, slices=shares, naive_is_utc=naive_is_utc), prints
 
     def _shares(self, view: View, table: Table, prints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
         """Return every row of the files that are new or changed, and of the others what was published since."""
@@ -252,7 +252,7 @@ class _RunJob:
         log.sweep()
         with log.draft() as draft:
             rejected = self._write(draft, changes)
-            waiting = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
+            waiting = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
             self._leave_out(view, rejected, waiting.rows)
             n = sum(rejected.values())
             if draft.rows > n and self._check is not None:

@@ -14,7 +14,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.window_events import LogPart, WindowEvents
+from skewless.infra.offline.window_events import LogPartition, WindowEvents
 
 
 def check_held_types(log_root: Path, source: EventSource) -> None:
@@ -43,7 +43,7 @@ def _name(held: pa.DataType) -> str:
     return next((str(dtype) for dtype in DType if arrow_type(dtype) == held), str(held))
 
 
-def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart]) -> None:
+def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPartition]) -> None:
     """Check that no accepted event is too large for a view to sum exactly: it would not count in the view.
 
     New events of that kind are refused when they come (SEMANTICS 3.9).
@@ -51,7 +51,7 @@ def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: S
     Raises:
         SourceError: some are; names the column and how many.
     """
-    for column, count in WindowEvents(connection, view, parts, {}, known=False).beyond().items():
+    for column, count in WindowEvents(connection, view, parts, {}, known=False).count_unsummable().items():
         digits = view.scales.get(column, 0)
         lower = f"lower the tag skewless.scale.{column}, which is {digits}, or " if digits else ""
         raise SourceError(

@@ -20,9 +20,9 @@ from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.offline.labels import find_labels, label_columns
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
-from skewless.infra.offline.sources import Table, find_table, is_remote, is_there, view_table
+from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
 from skewless.infra.online.build_rate import build_seconds
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
@@ -139,7 +139,7 @@ class Planner:
     def _compile(self) -> Compiled:
         compiled = compile_repo(self.repo)
         for view in compiled.plan.views:
-            if is_there(self.repo, view.source.path) or is_remote(view.source.path):
+            if has_files(self.repo, view.source.path) or is_remote(view.source.path):
                 table = view_table(self.repo, view)
                 check_view(table.name, table.column_types(self.connection), view)
         for source in compiled.plan.sources:
@@ -148,7 +148,7 @@ class Planner:
                 check_columns(history.name, history.column_types(self.connection), event_columns(source))
             check_held_types(self.state / "log", source)
         for spec in compiled.models:
-            if is_there(self.repo, spec.labels.path) or is_remote(spec.labels.path):
+            if has_files(self.repo, spec.labels.path) or is_remote(spec.labels.path):
                 table = find_labels(self.repo, spec)
                 pinned = compiled.plan.select_service(spec.service)
                 check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
@@ -160,7 +160,7 @@ class Planner:
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
-                check_sums(self.connection, view, log_parts(self.state / "log", view.source))
+                check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
 
     def _compare(self, compiled: Compiled) -> PlanReport:
         applied = read_applied(self.state)
@@ -208,7 +208,7 @@ class Planner:
         named = [(f"source of view {view.name!r}", view.source.path) for view in compiled.plan.views]
         named += [(f"label table of model {spec.name!r}", spec.labels.path) for spec in compiled.models]
         for thing, path in named:
-            if not is_there(self.repo, path):
+            if not has_files(self.repo, path):
                 yield f"{thing} has no file yet: put it at {path!r}, or correct the path in the definition"
 
     def _edits(self, applied: AppliedPlan | None, changes: list[Change]) -> Iterator[str]:
@@ -234,7 +234,7 @@ class Planner:
 
     def _new_rows(self, view: View) -> int | None:
         """Return how many rows the source has more than the log; None: only reading it would tell."""
-        if not is_there(self.repo, view.source.path):
+        if not has_files(self.repo, view.source.path):
             return 0
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())

@@ -19,11 +19,11 @@ from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.matched_rows import copied
+from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table, find_table
-from skewless.infra.offline.sql import cast, quote
-from skewless.infra.offline.window_events import columns_of
+from skewless.infra.offline.sql import cast_sql, quote
+from skewless.infra.offline.window_events import read_column_names
 from skewless.infra.streams.row_digest import RowDigest
 
 KNOWN, SEVERAL = 1, 2
@@ -46,7 +46,7 @@ class HistoryFile:
 
     def count(self, condition: str = "true") -> int:
         """Return how many rows it has that meet a condition in SQL."""
-        with self.table.opened(self.connection):
+        with self.table.open(self.connection):
             query = f"SELECT count(*) FROM {self.table.relation} WHERE {condition}"
             return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
 
@@ -63,11 +63,11 @@ class HistoryFile:
         """
         types = self.table.column_types(self.connection)
         listed = ", ".join(
-            f"{cast(quote(column.name), types[column.name], column.dtype)} AS {quote(column.name)}"
+            f"{cast_sql(quote(column.name), types[column.name], column.dtype)} AS {quote(column.name)}"
             for column in columns
         )
         limit = "" if last is None else f" LIMIT {last + 1 - first}"
-        with self.table.opened(self.connection):
+        with self.table.open(self.connection):
             query = f"SELECT {listed} FROM {self.table.relation}{limit} OFFSET {first}"
             with self.connection.sql(query, params=self.table.parameters).to_arrow_reader(size) as reader:
                 for batch in reader:
@@ -102,7 +102,7 @@ class HistoryFile:
         rows = f"SELECT {self._id(column)} AS id FROM {self.table.relation} OFFSET {first}"
         numbered = f"SELECT row_number() OVER () - 1 AS place, id FROM ({rows})"
         parameters = self.table.parameters
-        with self.table.opened(self.connection), copied(self.connection, _IDS, numbered, parameters) as ids:
+        with self.table.open(self.connection), copy_to_table(self.connection, _IDS, numbered, parameters) as ids:
             counted = self.connection.execute(f"SELECT count(*) FROM {ids}").fetchall()[0][0]
             found = np.zeros(int(counted), dtype=np.uint8)
             several = f"SELECT id FROM {ids} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
@@ -111,7 +111,7 @@ class HistoryFile:
             files = [file for log in logs for file in log.files()]
             if files:
                 # Also of rows that were logged before the column was declared as the id.
-                there = column in columns_of(self.connection, files)
+                there = column in read_column_names(self.connection, files)
                 event_id = f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if there else EVENT_ID
                 known = f"SELECT {event_id} AS id FROM read_parquet(?, union_by_name=true) WHERE {REJECT} IS NULL"
                 self._mark(found, KNOWN, f"SELECT place FROM {ids} SEMI JOIN ({known}) USING (id)", [files])
@@ -125,7 +125,7 @@ class HistoryFile:
     def _id(self, column: str) -> str:
         types = self.table.column_types(self.connection)
         dtype = self.source.column(column).dtype
-        return f"CAST({cast(quote(column), types[column], dtype)} AS VARCHAR)"
+        return f"CAST({cast_sql(quote(column), types[column], dtype)} AS VARCHAR)"
 
 
 def history_files(source: EventSource, repo: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[HistoryFile]:

@@ -254,10 +254,10 @@ def test_2_6_a_mark_leaves_out_what_came_later(
     with tempfile.TemporaryDirectory() as state:
         views = OfflineViews(Path(state), connection)
         write(Path(state), batches(drawn, 0), live_from=1)
-        mark = views.mark(VIEW)
-        before = views.find(VIEW, entities(asks), order)
+        mark = views.take_snapshot(VIEW)
+        before = views.find_positions(VIEW, entities(asks), order)
         write(Path(state), batches(later, 0), live_from=1)
-        after = views.find(VIEW, entities(asks), order, mark)
+        after = views.find_positions(VIEW, entities(asks), order, mark)
     assert after.tolist() == before.tolist()
 
 
@@ -315,12 +315,12 @@ def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBP
     views = OfflineViews(tmp_path, connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
-    mark = views.mark(VIEW)
+    mark = views.take_snapshot(VIEW)
     views.ledger.finish(run, {VIEW.partition: Coverage(first=0, last=1, kind="live")}, 2)
     asked = entities([(0, "a", 8)])
-    assert views.find(VIEW, asked, "knowledge", mark).tolist() == [-1]
-    assert views.find(VIEW, asked, "knowledge").tolist() == [1]
-    assert views.find(VIEW, asked, "event_time", mark).tolist() == [1]
+    assert views.find_positions(VIEW, asked, "knowledge", mark).tolist() == [-1]
+    assert views.find_positions(VIEW, asked, "knowledge").tolist() == [1]
+    assert views.find_positions(VIEW, asked, "event_time", mark).tolist() == [1]
 
 
 def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

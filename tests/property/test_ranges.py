@@ -17,7 +17,7 @@ from skewless.contract.windows.range_pieces import LimitFilter, split_ranges
 from skewless.contract.windows.segments import first_at_least
 from skewless.contract.windows.sketch import NO_HASH
 from skewless.contract.windows.sketch_ranges import RangeSketches
-from skewless.infra.offline.window_events import whole_keys
+from skewless.infra.offline.window_events import split_by_key
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.integers(0, 40) | st.integers(0, 700)
@@ -102,7 +102,7 @@ def test_search_in_segments(seed: int, n: int) -> None:
 @given(keys=st.lists(st.integers(0, 5), max_size=40).map(sorted), size=st.integers(1, 5), rows=st.integers(1, 12))
 def test_keys_stay_whole_when_a_stream_is_cut(keys: list[int], size: int, rows: int) -> None:
     batches = pa.table({"k": pa.array(keys, pa.int64())}).to_batches(max_chunksize=size)
-    tables = [table["k"].to_pylist() for table in whole_keys(batches, "k", rows)]
+    tables = [table["k"].to_pylist() for table in split_by_key(batches, "k", rows)]
     assert [key for table in tables for key in table] == keys
     assert all(tables)
     assert all(before[-1] != after[0] for before, after in pairwise(tables))

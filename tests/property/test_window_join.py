@@ -22,7 +22,7 @@ from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import Tiles
-from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
 from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Key, WindowCase, cases
 from tests.windows.log import LoggedEvent, bits, column_of, signed
@@ -148,7 +148,7 @@ def same(case: WindowCase, read: ViewRead, counts: Callable[[int, Event], bool])
             assert read.has_row[i]
 
 
-def packed(join: WindowJoin, case: WindowCase, parts: list[LogPart], m: int) -> dict[Key, bytes]:
+def packed(join: WindowJoin, case: WindowCase, parts: list[LogPartition], m: int) -> dict[Key, bytes]:
     """Return all states as they are loaded into the online store."""
     states: dict[Key, bytes] = {}
     for keys, tiles in join.states(case.view, parts, m):

@@ -217,7 +217,7 @@ def test_a_source_that_is_not_there_yet_is_warned_of(
 
 
 SENTENCES = {
-    "lies in an object store, which cannot be read .got 's3://bucket/v.parquet'": FileSource(
+    "is in an object store, which cannot be read .got 's3://bucket/v.parquet'": FileSource(
         path="s3://bucket/v.parquet", timestamp_field="event_time"
     ),
     "is a Delta table, which cannot be read": FileSource(
