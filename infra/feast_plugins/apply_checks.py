@@ -6,7 +6,7 @@ import duckdb
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import SourceError
-from skewless.infra.compiler.views import primitive
+from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.stored_views import Table, is_plain
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import has_files
@@ -26,7 +26,7 @@ def check_kept(config: RepoConfig, view: Table) -> None:
         return
     owner = f"feature view {view.name!r}"
     renamed = {name: column for column, name in (view.batch_source.field_mapping or {}).items()}
-    declared = {renamed.get(field.name, field.name): primitive(field.dtype) for field in view.features}
+    declared = {renamed.get(field.name, field.name): to_dtype(field.dtype) for field in view.features}
     wanted = {column: dtype for column, dtype in declared.items() if dtype is not None}
     try:
         if not has_files(repo_of(config), readable_path(view.batch_source, owner)):

@@ -16,7 +16,7 @@ from feast.types import Array, Set
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.infra.compiler.views import primitive
+from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.stored_views import Table
 
 _LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
@@ -61,13 +61,13 @@ def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedA
     Raises:
         SourceError: a number does not fit the declared type, or a list of anything else holds a null.
     """
-    dtype = primitive(field.dtype)
+    dtype = to_dtype(field.dtype)
     if dtype is not None:
         _refuse_lossy(owner, dtype, column)
         return column
     if not isinstance(field.dtype, Array | Set) or not _holds_null(column):
         return column
-    leaf, whole = primitive(_leaf(field.dtype)), not any(part.null_count for part in _inner(column))
+    leaf, whole = to_dtype(_leaf(field.dtype)), not any(part.null_count for part in _inner(column))
     if leaf is DType.TIMESTAMP and whole:
         return column
     if leaf not in _FLOATS or not whole:
@@ -87,7 +87,7 @@ def _fields(view: Table) -> Iterable[Field]:
 
 def _harmless(field: Field, kind: Any) -> bool:  # noqa: ANN401 - numpy's types and pandas' have no common one
     """Say whether a column holds no value that Feast would change, by its type alone."""
-    dtype = primitive(field.dtype)
+    dtype = to_dtype(field.dtype)
     if dtype is None:
         return not isinstance(field.dtype, Array | Set)
     plain = getattr(kind, "numpy_dtype", kind)  # pandas' own types of integers stand on numpy's

@@ -16,7 +16,7 @@ from feast.repo_config import RepoConfig
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.rows import NO_TIME
-from skewless.infra.compiler.views import primitive
+from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.key_types import as_type, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.requested_features import Table as View
@@ -164,7 +164,7 @@ def view_table(config: RepoConfig, view: View) -> Table:
 def declared_types(view: View) -> dict[str, DType]:
     """Return the types of a view's source columns, as far as the view declares them."""
     mapping = {name: column for column, name in (view.batch_source.field_mapping if view.batch_source else {}).items()}
-    types = {field.name: primitive(field.dtype) for field in (*view.entity_columns, *view.features)}
+    types = {field.name: to_dtype(field.dtype) for field in (*view.entity_columns, *view.features)}
     return {mapping.get(name, name): dtype for name, dtype in types.items() if dtype is not None}
 
 
@@ -275,7 +275,7 @@ def view_history(
         types[name] = common_type(f"{owner} key {name!r}", entity_types[name], here)
         keys[name] = as_type(source.key(column.name), here, types[name])
     batch = view.batch_source
-    declared = {field.name: primitive(field.dtype) for field in view.features}
+    declared = {field.name: to_dtype(field.dtype) for field in view.features}
     misfits = {name: source.misfit(name, dtype) for name, dtype in declared.items()}
     return ViewHistory(
         source=source,

@@ -15,7 +15,7 @@ from feast.repo_config import RepoConfig
 from skewless.contract.errors import RequestError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
-from skewless.infra.compiler.views import primitive
+from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.entity_rows import EntityRows, named_relations
 from skewless.infra.feast_plugins.exact_values import fit_column
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, view_history
@@ -182,7 +182,7 @@ def _fitted(asked: RequestedView, table: pa.Table) -> pa.Table:
     declared = {field.name: field for field in asked.view.features}
     for i, name in enumerate(asked.labels):
         place = table.schema.get_field_index(f"__f{i}")
-        if name in declared and primitive(declared[name].dtype) is None:
+        if name in declared and to_dtype(declared[name].dtype) is None:
             owner = f"source of view {asked.view.name!r} column {name!r}"
             table = table.set_column(place, f"__f{i}", fit_column(owner, declared[name], table.column(place)))
     return table

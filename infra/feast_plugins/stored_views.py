@@ -19,7 +19,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.keys import KEY_DTYPES, KeyCodec
 from skewless.contract.plan import Source, View
 from skewless.contract.rows import RowCodec
-from skewless.infra.compiler.views import NOBODY, compile_view, primitive
+from skewless.infra.compiler.views import DUMMY_ENTITY, compile_view, to_dtype
 from skewless.infra.offline.source_columns import NO_ENTITY
 
 OPAQUE = "opaque"
@@ -90,7 +90,7 @@ def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored
     if view is None:
         view = _lenient(table, fields)
     name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
-    opaque = {field.name for field in fields if primitive(field.dtype) is None}
+    opaque = {field.name for field in fields if to_dtype(field.dtype) is None}
     return StoredView(
         view=replace(view, name=name) if name != view.name else view,
         kinds={column.name: OPAQUE if column.name in opaque else _KINDS[column.dtype] for column in view.features},
@@ -128,8 +128,8 @@ def _exact(table: Table, join_keys: JoinKeys) -> View | None:
 
 def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
     # Feast hides the entity of a view without entities from some of its callers.
-    if table.entities in ([], [NOBODY]):
-        return {NOBODY: Entity(name=NOBODY, join_keys=[DUMMY_KEY], value_type=ValueType.STRING)}
+    if table.entities in ([], [DUMMY_ENTITY]):
+        return {DUMMY_ENTITY: Entity(name=DUMMY_ENTITY, join_keys=[DUMMY_KEY], value_type=ValueType.STRING)}
     columns = {column.name: column.dtype.to_value_type() for column in table.entity_columns}
     if len(table.entities) == len(columns) == 1:
         named: Mapping[str, str] = {table.entities[0]: next(iter(columns))}
@@ -152,7 +152,7 @@ def _lenient(table: Table, fields: Sequence[Field]) -> View:
     return View(
         name=table.name,
         keys=keys or (Column(name=DUMMY_KEY, dtype=DType.STRING),),
-        features=tuple(Column(name=field.name, dtype=primitive(field.dtype) or DType.BYTES) for field in fields),
+        features=tuple(Column(name=field.name, dtype=to_dtype(field.dtype) or DType.BYTES) for field in fields),
         # Nothing reads it; it makes another type or source another view, as in the plan.
         source=Source(
             path=f"feast:{type(source).__name__}:{getattr(source, 'name', '')}",
@@ -175,5 +175,5 @@ def _features(table: Table) -> list[Field]:
 
 
 def _key_dtype(field: Field) -> DType:
-    dtype = primitive(field.dtype)
+    dtype = to_dtype(field.dtype)
     return dtype if dtype in KEY_DTYPES else DType.BYTES

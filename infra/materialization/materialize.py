@@ -97,7 +97,7 @@ class Materializer:
                     try:
                         reports.append(job.view(view))
                     except (GateError, SourceError) as error:
-                        if self.needed is None or not self.needed.only_pinned(view):
+                        if self.needed is None or not self.needed.is_only_pinned(view):
                             refused.append(error)
                             continue
                         reports.append(ViewReport.unfed(self.label(view), error))

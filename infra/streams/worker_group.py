@@ -157,7 +157,7 @@ class WorkerGroup:
             self._ending.pop(name).set()
             del self._workers[name]
         self._build(streams)
-        self._plan, self._in_force = needed.plan, needed.in_force
+        self._plan, self._in_force = needed.plan, needed.applied_hash
 
     def _add(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)

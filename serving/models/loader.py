@@ -53,7 +53,7 @@ class ModelLoader:
             StalePlanError: it reads such views; who promotes it fills them, which a server cannot.
             PackageError: its package is altered.
         """
-        unfed = await asyncio.to_thread(self._needed.unfed, name, version)
+        unfed = await asyncio.to_thread(self._needed.find_unfed_views, name, version)
         if unfed:
             raise StalePlanError(
                 f"model {name!r} {version}",

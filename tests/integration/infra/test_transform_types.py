@@ -271,5 +271,5 @@ def test_a_function_that_is_called_row_by_row_is_refused(tmp_path: Path, databas
     repo = write_repo(tmp_path / "repo", ONE_TIME)
     text = (repo / "definitions.py").read_text()
     (repo / "definitions.py").write_text(text.replace('mode="python",', 'mode="python", singleton=True,'))
-    with pytest.raises(DefinitionError, match=r"'made': would be called row by row .got 'singleton=True'"):
+    with pytest.raises(DefinitionError, match=r"'made': is called row by row .got 'singleton=True'"):
         planner_of(repo, database).plan()
