@@ -18,8 +18,8 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
+from skewless.infra.feast_plugins.push_hooks import install_push_hooks
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
-from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from tests.servers.node import Node
 from tests.worlds.edits import edit
 from tests.worlds.windowed import HOUR
@@ -159,7 +159,7 @@ def test_a_stream_that_is_away_is_tried_again(windowed: WindowedFeastProject, va
 
 def test_feast_is_wrapped_once() -> None:
     verbs: Any = FeatureStore
-    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+    install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     before = verbs.push
-    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+    install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     assert verbs.push is before
