@@ -33,7 +33,7 @@ MODELS = "models"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiled:
+class CompiledRepo:
     """A compiled repo: the plan, the models, and the Feast objects to register."""
 
     plan: FeaturePlan
@@ -41,7 +41,7 @@ class Compiled:
     feast_objects: tuple[Any, ...]
 
 
-def compile_repo(repo: Path) -> Compiled:
+def compile_repo(repo: Path) -> CompiledRepo:
     """Return the compiled definitions of the repo's ``definitions.py`` and ``models.py``.
 
     Raises:
@@ -59,7 +59,7 @@ def compile_repo(repo: Path) -> Compiled:
         check_event_transform(window)
     for spec in models:
         check_model(plan, spec)
-    return Compiled(plan=plan, models=models, feast_objects=build_feast_objects(plan, objects))
+    return CompiledRepo(plan=plan, models=models, feast_objects=build_feast_objects(plan, objects))
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:

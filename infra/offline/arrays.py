@@ -94,10 +94,10 @@ def _spread_versions(versions: Versions, at: Int64Array, is_match: BoolArray) ->
 
 def _spread(compact: npt.NDArray[Any], at: Int64Array, is_match: BoolArray) -> npt.NDArray[Any]:
     """Return the values at positions, shape ``(n,)``; zero (None for text) without a match."""
-    nothing = None if compact.dtype == object else 0
+    fill = None if compact.dtype == object else 0
     if not len(compact):
-        return np.full(len(at), nothing, dtype=compact.dtype)
+        return np.full(len(at), fill, dtype=compact.dtype)
     spread = compact.take(at, mode="clip")
     if not is_match.all():
-        spread[~is_match] = nothing
+        spread[~is_match] = fill
     return spread

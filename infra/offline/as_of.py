@@ -151,8 +151,8 @@ def _candidates(history: History) -> str:
 
 
 def _entity_rows_sql(history: History, entities: str) -> str:
-    nothing = ["NULL"] if history.running else ["NULL"] * (len(history.rank) + 1)
-    columns = f"{quote_all(history.keys)}, {TIME}, {ROW}, {', '.join(nothing)}"
+    nulls = ["NULL"] if history.running else ["NULL"] * (len(history.rank) + 1)
+    columns = f"{quote_all(history.keys)}, {TIME}, {ROW}, {', '.join(nulls)}"
     return f"SELECT {columns} FROM {entities} WHERE {TIME} IS NOT NULL"
 
 

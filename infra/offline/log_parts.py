@@ -54,8 +54,8 @@ class AppliedBatches:
     def read(cls, connection: duckdb.DuckDBPyConnection, part: LogPartition) -> AppliedBatches:
         """Return the batches of a partition."""
         if not part.files:
-            nothing = np.empty(0, dtype=np.int64)
-            return cls(last=nothing, ingested_us=nothing, ended_us=nothing)
+            no_values = np.empty(0, dtype=np.int64)
+            return cls(last=no_values, ingested_us=no_values, ended_us=no_values)
         files = list(part.files)
         columns = read_column_names(connection, files)
         known = KNOWN_AT if KNOWN_AT in columns else "CAST(NULL AS BIGINT)"

@@ -108,8 +108,8 @@ class _StateBuilder:
         return self._roller.roll(tiles, self._m)
 
     def build_empty(self, n: int) -> Tiles:
-        none = np.empty(0, dtype=np.int64)
+        no_values = np.empty(0, dtype=np.int64)
         words = np.empty((self._layout.width, 0), dtype=np.int64)
         hashes = np.empty((len(self._layout.hashed), 0), dtype=np.uint64)
-        origin = EventOrigins(ts=none, partition=none, seq=none)
-        return Tiles.from_events(self._layout, n, none, origin, words, hashes)
+        origin = EventOrigins(ts=no_values, partition=no_values, seq=no_values)
+        return Tiles.from_events(self._layout, n, no_values, origin, words, hashes)

@@ -15,7 +15,7 @@ from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.compiler.compile import Compiled, compile_repo
+from skewless.infra.compiler.compile import CompiledRepo, compile_repo
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
@@ -136,7 +136,7 @@ class Planner:
             save_applied(self.state, applied)
         return replace(report, applied=True)
 
-    def _compile(self) -> Compiled:
+    def _compile(self) -> CompiledRepo:
         compiled = compile_repo(self.repo)
         for view in compiled.plan.views:
             if has_files(self.repo, view.source.path) or is_remote(view.source.path):
@@ -154,7 +154,7 @@ class Planner:
                 check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
         return compiled
 
-    def _check_sums(self, compiled: Compiled) -> None:
+    def _check_sums(self, compiled: CompiledRepo) -> None:
         """Check that new views can sum the events of the log, which were accepted without this check."""
         applied = read_applied(self.state)
         known = {view.hash for view in applied.plan.windows} if applied else set()
@@ -162,7 +162,7 @@ class Planner:
             if view.hash not in known:
                 check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
 
-    def _compare(self, compiled: Compiled) -> PlanReport:
+    def _compare(self, compiled: CompiledRepo) -> PlanReport:
         applied = read_applied(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
@@ -203,7 +203,7 @@ class Planner:
             return []
         return [Change(action="change", kind="registry", name=applied.registry)]
 
-    def _missing_files(self, compiled: Compiled) -> Iterator[str]:
+    def _missing_files(self, compiled: CompiledRepo) -> Iterator[str]:
         """Yield a note for each missing file; missing files are checked when they are read."""
         named = [(f"source of view {view.name!r}", view.source.path) for view in compiled.plan.views]
         named += [(f"label table of model {spec.name!r}", spec.labels.path) for spec in compiled.models]

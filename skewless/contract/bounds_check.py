@@ -69,8 +69,8 @@ class BoundsCheck:
         self._view_columns = _BoundColumns(from_views, [refs[i].label for i in from_views], bounds, vocabularies)
         self._keys = frozenset(column.name for column in plan.join_keys)
         self._fields = [
-            _Field(name, self.names.index(shown), bounds.fields[name], _compile_check(bounds.fields[name]))
-            for name, shown in fields.items()
+            _Field(name, self.names.index(report_name), bounds.fields[name], _compile_check(bounds.fields[name]))
+            for name, report_name in fields.items()
         ]
 
     def find_outside(self, matrix: Matrix, rows: ParsedRows | None) -> BoolArray | None:

@@ -69,11 +69,11 @@ def compare_named(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]
 
 def _compare(kind: str, name: str, old: object, new: object) -> Change | None:
     if old is None:
-        whole = Difference(path=(), action="add", after=new)
-        return Change(action="add", kind=kind, name=name, details=(whole,))
+        difference = Difference(path=(), action="add", after=new)
+        return Change(action="add", kind=kind, name=name, details=(difference,))
     if new is None:
-        whole = Difference(path=(), action="remove", before=old)
-        return Change(action="remove", kind=kind, name=name, details=(whole,))
+        difference = Difference(path=(), action="remove", before=old)
+        return Change(action="remove", kind=kind, name=name, details=(difference,))
     details = tuple(find_differences(old, new))
     return Change(action="change", kind=kind, name=name, details=details) if details else None
 

@@ -118,8 +118,8 @@ class KeyCodec:
         """Return the keys as ``encode_columns``, from Arrow columns of the declared types."""
         parts = [_part(columns[name]) for name in self._names]
         # As `encode` joins them: the prefix, then each value behind a bar, then the closing brace.
-        head, bar, tail, nothing = map(binary_scalar, (self._prefix, b"|", b"}", b""))
-        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, nothing)
+        head, bar, tail, empty = map(binary_scalar, (self._prefix, b"|", b"}", b""))
+        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, empty)
 
 
 def _part(column: pa.Array) -> pa.Array:

@@ -26,17 +26,17 @@ def render_value(value: object) -> str:
     return shorten(_BOUNDED.repr(value), _MOST_CHARS)
 
 
-def shorten(text: str, most: int = _MOST_CHARS) -> str:
-    r"""Return a text shortened in the middle to ``most`` characters; the result can be encoded as UTF-8.
+def shorten(text: str, max_chars: int = _MOST_CHARS) -> str:
+    r"""Return a text shortened in the middle to ``max_chars`` characters; the result can be encoded as UTF-8.
 
     >>> shorten("abcdefghij", 7)
     'ab...ij'
     >>> shorten("a\ud800")
     'a\\ud800'
     """
-    if len(text) > most:
-        head = (most - len(_GAP)) // 2
-        text = text[:head] + _GAP + text[head + len(_GAP) - most :]
+    if len(text) > max_chars:
+        head = (max_chars - len(_GAP)) // 2
+        text = text[:head] + _GAP + text[head + len(_GAP) - max_chars :]
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 

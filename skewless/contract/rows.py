@@ -69,10 +69,10 @@ class Versions:
     @classmethod
     def empty(cls, n: int) -> Versions:
         """Return n entries for entities without a row."""
-        none = np.full(n, NO_TIME, dtype=np.int64)
+        no_time = np.full(n, NO_TIME, dtype=np.int64)
         return cls(
-            event_ts=none,
-            created_ts=none,
+            event_ts=no_time,
+            created_ts=no_time,
             seq=np.full(n, -1, dtype=np.int64),
             run_id=np.full(n, -1, dtype=np.int64),
             tombstone=np.zeros(n, dtype=np.bool_),

@@ -224,7 +224,7 @@ BAD_REQUESTS: dict[str, tuple[pd.DataFrame, list[str], str]] = {
         ["v:x"],
         "have no time column, or several without event_timestamp .*got 'a, b'",
     ),
-    "a feature's name": (entity_df([1], [1]).assign(x=1), ["v:x"], "have a column with the name of a requested feature .*got 'x'"),
+    "a feature's name": (entity_df([1], [1]).assign(x=1), ["v:x"], "name of a requested feature .*got 'x'"),
     "mixed values": (
         entity_df([1, 1], [1, 1]).assign(a=pd.Series([1, "a"], dtype=object)),
         ["v:x"],

@@ -36,8 +36,8 @@ def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[I
     """
     if values.dtype.kind in "iub":
         numbers = values.astype(np.int64)
-        most = (limit - 1) // 10**scale
-        beyond = np.asarray((numbers > most) | (numbers < -most), dtype=np.bool_)
+        greatest = (limit - 1) // 10**scale
+        beyond = np.asarray((numbers > greatest) | (numbers < -greatest), dtype=np.bool_)
         return np.where(beyond, 0, numbers) * np.int64(10**scale), beyond
     with np.errstate(over="ignore"):
         scaled = np.rint(values.astype(np.float64) * float(10**scale))
@@ -100,10 +100,10 @@ def quotient(words: Int64Array, divisor: Int64Array, scale: int) -> Floats:
     # If both sides are exact in float64, the float64 division rounds only once.
     small = (high >= -(2**20)) & (high < 2**20) & (divisor < _EXACT // 10**scale)
     result: Floats = (high * 4294967296.0 + low) / (divisor * float(10**scale))
-    rest = np.flatnonzero(~small)
-    if rest.size:
-        exact = to_integers(words[:, rest])
-        result[rest] = [number / (10**scale * by) for number, by in zip(exact, divisor[rest].tolist(), strict=True)]
+    large = np.flatnonzero(~small)
+    if large.size:
+        exact = to_integers(words[:, large])
+        result[large] = [number / (10**scale * by) for number, by in zip(exact, divisor[large].tolist(), strict=True)]
     return result
 
 

@@ -32,13 +32,13 @@ class RangeExtremes:
     Args:
         values: float64 or int64, shape ``(n,)``.
         better: the ufunc that chooses one of two values, for example ``np.fmin``.
-        nothing: the neutral element of ``better``: the result for an empty range.
+        neutral: the neutral element of ``better``: the result for an empty range.
     """
 
-    def __init__(self, values: _Numbers, better: np.ufunc, nothing: np.generic) -> None:
-        self._better, self._nothing = better, nothing
+    def __init__(self, values: _Numbers, better: np.ufunc, neutral: np.generic) -> None:
+        self._better, self._neutral = better, neutral
         blocks = max(1, -(-len(values) // _BLOCK))
-        self._values = np.full(blocks * _BLOCK, nothing, dtype=values.dtype)
+        self._values = np.full(blocks * _BLOCK, neutral, dtype=values.dtype)
         self._values[: len(values)] = values
         self._from_block_start = self._running_extremes(range(1, _BLOCK), -1)
         self._to_block_end = self._running_extremes(range(_BLOCK - 2, -1, -1), 1)
@@ -52,7 +52,7 @@ class RangeExtremes:
         >>> runs.find(np.array([0, 0, 1, 2]), np.array([2, 3, 2, 2])).tolist()
         [3.0, 7.0, nan, nan]
         """
-        result = np.full(len(low), self._nothing, dtype=self._values.dtype)
+        result = np.full(len(low), self._neutral, dtype=self._values.dtype)
         first, last = low >> _BITS, (high - 1) >> _BITS
         wide = np.flatnonzero(first < last)
         result[wide] = self._better(self._to_block_end[low[wide]], self._from_block_start[high[wide] - 1])

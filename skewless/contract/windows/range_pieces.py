@@ -35,8 +35,8 @@ class Ranges:
     @classmethod
     def empty(cls) -> Ranges:
         """Return no ranges."""
-        nothing = np.empty(0, dtype=np.int64)
-        return cls(query=nothing, low=nothing, high=nothing)
+        neutral = np.empty(0, dtype=np.int64)
+        return cls(query=neutral, low=neutral, high=neutral)
 
     @classmethod
     def merge(cls, parts: Sequence[Ranges]) -> Ranges:
@@ -123,6 +123,6 @@ def split_ranges(low: Int64Array, high: Int64Array, excluded: Ranges) -> Ranges:
     return Ranges(query=np.repeat(np.arange(len(low)), counts + 1), low=lows, high=highs)
 
 
-def _halve(values: Int64Array, better: np.ufunc, nothing: np.int64) -> Int64Array:
-    even = values if len(values) % 2 == 0 else np.append(values, nothing)
+def _halve(values: Int64Array, better: np.ufunc, neutral: np.int64) -> Int64Array:
+    even = values if len(values) % 2 == 0 else np.append(values, neutral)
     return np.asarray(better(even[::2], even[1::2]), dtype=np.int64)

@@ -52,8 +52,8 @@ class AppliedPositions:
     @classmethod
     def empty(cls) -> AppliedPositions:
         """Return no positions."""
-        nothing = np.empty(0, dtype=np.int64)
-        return cls(entity=nothing, partition=nothing, first=nothing, seq=nothing)
+        no_values = np.empty(0, dtype=np.int64)
+        return cls(entity=no_values, partition=no_values, first=no_values, seq=no_values)
 
     @classmethod
     def from_events(cls, entity: Int64Array, origin: EventOrigins) -> AppliedPositions:

@@ -208,7 +208,7 @@ def test_a_source_that_is_not_there_yet_is_warned_of(
     provider.validate_data_source(feast_project.store.config, view.batch_source)
     feast_project.apply(view)
     said = capsys.readouterr()
-    assert "source_not_there" in said.out + said.err
+    assert "source_missing" in said.out + said.err
     with pytest.raises(SourceError, match="has no file"):
         feast_project.store.materialize(ago(days=1), ago())
     feast_project.write("v.parquet", table_of([1], x=[1.0]))

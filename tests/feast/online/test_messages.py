@@ -185,7 +185,7 @@ def test_a_list_is_kept_as_its_message() -> None:
 @pytest.mark.parametrize(
     ("row", "error", "problem"),
     [
-        (sent(Value(), NOON, x=Value(double_val=1)), SourceError, "whose key is null"),
+        (sent(Value(), NOON, x=Value(double_val=1)), SourceError, "with a null key"),
         (sent(Value(int64_val=1), None, x=Value(double_val=1)), SourceError, "without an event time"),
         (sent(Value(int64_val=1), NOON, x=Value(string_val="1")), SourceError, "declared as float64"),
         (sent(Value(double_val=1.0), NOON, x=Value(double_val=1)), RequestError, "is not an integer"),

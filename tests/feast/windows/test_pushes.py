@@ -127,7 +127,7 @@ def test_features_are_not_written(windowed: WindowedFeastProject) -> None:
 def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProject) -> None:
     with capture_logs() as logs:
         windowed.store.materialize_incremental(from_us(windowed.now_us()))
-    assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_left_out") == [
+    assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_skipped") == [
         "carrier_now",
         "plane_now",
     ]

@@ -14,7 +14,7 @@ from skewless.commands.change_text import change_lines
 from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SkewlessError, SourceError
-from skewless.infra.compiler.compile import Compiled, compile_repo
+from skewless.infra.compiler.compile import CompiledRepo, compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from skewless.operations.sample import write_sample
@@ -341,6 +341,6 @@ def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
 
 
 def test_what_is_compiled_is_what_feast_registers(repo: Path) -> None:
-    compiled: Compiled = compile_repo(repo)
+    compiled: CompiledRepo = compile_repo(repo)
     names = {one.name for one in compiled.feast_objects}
     assert names == {"card", "shop", "card_days", "shop_risk", "payment_time", "fraud_features"}
